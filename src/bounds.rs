@@ -1,0 +1,50 @@
+//! Every limit of the program, with the reason for its number. What a user may
+//! change is a setting; the defaults of those settings stand here too.
+
+use std::time::Duration;
+
+/// Bytes kept of each output stream of a task unless `max_output` says else:
+/// a result of a megabyte is large for a result store, and ten slots stay small.
+pub const OUTPUT_MAX: u64 = 1024 * 1024;
+
+/// Bytes of standard error that become the traceback of a failed task: about
+/// two screens of text; the log has the rest of what was kept.
+pub const TRACEBACK_MAX: usize = 8 * 1024;
+
+/// A redelivered message is handed out at most so often before it is kept in the
+/// dead-letter list (`task_max_deliveries`).
+pub const DELIVERIES_MAX: u32 = 5;
+
+/// First delay before a message whose process died is handed out again; it doubles.
+pub const REDELIVERY_DELAY: Duration = Duration::from_secs(1);
+
+/// The delay between redeliveries grows no further than this.
+pub const REDELIVERY_DELAY_MAX: Duration = Duration::from_secs(60);
+
+/// Retries of a task unless `max_retries` says else (Celery's default).
+pub const RETRIES_MAX: u32 = 3;
+
+/// First delay of a retry (`retry_backoff`); it doubles with each.
+pub const RETRY_BACKOFF: Duration = Duration::from_secs(1);
+
+/// Longest delay of a retry (`retry_backoff_max`), Celery's default.
+pub const RETRY_BACKOFF_MAX: Duration = Duration::from_secs(600);
+
+/// Messages taken from the store in one step at the most: past a hundred the
+/// cost per message no longer falls, and a dead worker leaves fewer suspects.
+pub const TAKE_MAX: usize = 128;
+
+/// Linear memory of one WASM instance unless a task's `memory` says else
+/// (`wasm_memory`): language runtimes compiled to WASM need some hundred MB.
+pub const WASM_MEMORY: u64 = 512 * 1024 * 1024;
+
+/// How long compiling one WASM module may take (`wasm_compile_timeout`).
+pub const WASM_COMPILE_TIMEOUT: Duration = Duration::from_secs(120);
+
+/// One argument of a process may be so long on Linux (`MAX_ARG_STRLEN`, 32 pages),
+/// its end mark included.
+pub const ARG_BYTES_MAX: usize = 128 * 1024 - 1;
+
+/// What is left of a task's process group when its first process has ended gets so
+/// long to close the output pipes before it is killed.
+pub const LEFTOVER_GRACE: Duration = Duration::from_millis(100);

@@ -1,0 +1,110 @@
+//! One attempt at a task, and how it ended. A task that fails is a value
+//! ([`Outcome`]), never an `Err`.
+
+pub mod capture;
+pub mod shell;
+pub mod wasm;
+
+use crate::task::Task;
+use crate::wire::Exception;
+use serde_json::value::RawValue;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Everything a runner needs to run one task once.
+#[derive(Debug, Clone)]
+pub struct Attempt {
+    /// The task's definition.
+    pub task: Arc<Task>,
+    /// The task id, as the message has it.
+    pub id: String,
+    /// Id of the first task of the workflow.
+    pub root_id: String,
+    /// Id of the task that sent this one, or empty.
+    pub parent_id: String,
+    /// How many retries came before, 0 at first.
+    pub retries: u32,
+    /// Name of this node, `worker1@host`.
+    pub hostname: String,
+    /// The queue the message came from.
+    pub queue: String,
+    /// Positional arguments, as they stand in the body.
+    pub args: Vec<Box<RawValue>>,
+    /// Keyword arguments, in their order in the body.
+    pub kwargs: Vec<(String, Box<RawValue>)>,
+    /// Positional and keyword arguments bound to `params` (defaults filled in);
+    /// empty when the task has no `params`.
+    pub bound: Vec<(String, Box<RawValue>)>,
+    /// Ask it to stop this long after its start (TERM to the group; a WASM instance is interrupted).
+    pub soft_time_limit: Option<Duration>,
+    /// Kill it this long after its start.
+    pub time_limit: Option<Duration>,
+    /// Environment that every task of the application gets (`task_env`).
+    pub env: Arc<Vec<(String, String)>>,
+}
+
+/// How an attempt ended, as bare facts. `worker::finish` decides what they mean.
+#[derive(Debug, Clone)]
+pub struct Outcome {
+    /// What ended it.
+    pub ending: Ending,
+    /// The limit that struck before it ended, if one did.
+    pub limit: Option<Limit>,
+    /// Standard output; for a plain WASM function its JSON result.
+    pub stdout: Captured,
+    /// Standard error.
+    pub stderr: Captured,
+    /// What it used, where the kernel says so.
+    pub usage: Usage,
+    /// When the program really began (after any compilation).
+    pub started: Instant,
+    /// How long it ran.
+    pub runtime: Duration,
+}
+
+/// The last event of an attempt.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Ending {
+    /// The process, or a WASI command, ended by itself with this exit code.
+    Exited(i32),
+    /// The process died by this signal.
+    Signaled(i32),
+    /// A plain WASM function returned.
+    Returned,
+    /// A WASM instance trapped: what happened, with the WASM backtrace.
+    Trapped(Exception, String),
+    /// It never began: no such program, argument list too long, a NUL in an argument,
+    /// a module that does not compile.
+    Refused(Exception),
+    /// The worker stopped it (cold shutdown); it is to be redelivered.
+    Cancelled,
+}
+
+/// A time limit that struck.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Limit {
+    /// `soft_time_limit`
+    Soft,
+    /// `time_limit`
+    Hard,
+}
+
+/// The end of an output stream.
+#[derive(Debug, Clone, Default)]
+pub struct Captured {
+    /// The last bytes, at most the task's `max_output`.
+    pub bytes: Vec<u8>,
+    /// How many bytes came before them and were dropped.
+    pub dropped: u64,
+}
+
+/// Resources that an attempt used.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Usage {
+    /// Largest resident memory of the process in bytes (largest linear memory for WASM).
+    pub memory_peak: u64,
+    /// Processor time in user mode.
+    pub user: Duration,
+    /// Processor time in the kernel.
+    pub system: Duration,
+}
