@@ -1,1 +1,41 @@
-//! (to be written)
+//! The kernel: processes, signals, locks, wake-ups. The only code that names
+//! `libc` or says `unsafe`; raw numbers become types at this gate.
+//!
+//! Whatever starts processes must run on the program's main thread: the kernel
+//! sends a parent-death signal when the *thread* that made a child ends, and hands
+//! adopted orphans to the first thread of the adopting process.
+
+#![allow(unsafe_code)]
+
+pub mod bell;
+pub mod file;
+pub mod guard;
+pub mod host;
+pub mod lease;
+pub mod reap;
+pub mod resolve;
+pub mod signal;
+pub mod spawn;
+pub mod tree;
+pub mod user;
+
+pub use nix::unistd::Pid;
+
+use std::io;
+
+/// The kernel's sentence for an error number, as Python's `OSError` carries it:
+/// "No such file or directory".
+pub fn describe(errno: i32) -> &'static str {
+    nix::errno::Errno::from_raw(errno).desc()
+}
+
+/// Makes this process the adopter of every orphan below it, so that no descendant
+/// can slip away to process 1. Not inherited by children.
+pub fn become_subreaper() -> io::Result<()> {
+    nix::sys::prctl::set_child_subreaper(true).map_err(io::Error::from)
+}
+
+/// The error of the system call that just failed.
+fn last_error() -> i32 {
+    io::Error::last_os_error().raw_os_error().unwrap_or(0)
+}

@@ -1,0 +1,138 @@
+//! The worker's end of the socket to its guard.
+
+use super::{FD_IN_WORKER, FD_VARIABLE, REQUEST_BYTES};
+use crate::os::{become_subreaper, last_error};
+use nix::sys::socket::sockopt::{ReceiveTimeout, SockType};
+use nix::sys::socket::{MsgFlags, getsockopt, recv, send, setsockopt};
+use nix::sys::time::{TimeVal, TimeValLike};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+
+/// A living guard answers in microseconds.
+const ANSWER_SECONDS: i64 = 5;
+
+/// The link of a worker to the guard that started it.
+#[derive(Debug)]
+pub struct GuardLink {
+    socket: OwnedFd,
+}
+
+impl GuardLink {
+    /// Has the guard hold a shared lock on this lease file too, until the last process of
+    /// this worker is gone. Blocks until it does; meant for the start of the worker.
+    ///
+    /// # Errors
+    /// The guard cannot lock the file, is dead, or does not answer.
+    pub fn hold(&self, path: &Path) -> io::Result<()> {
+        let path = std::path::absolute(path)?;
+        let request = path.as_os_str().as_bytes();
+        if request.len() > REQUEST_BYTES {
+            return Err(io::Error::from_raw_os_error(libc::ENAMETOOLONG));
+        }
+        let fd = self.socket.as_raw_fd();
+        send(fd, request, MsgFlags::MSG_NOSIGNAL)?;
+        let mut answer = [0; 4];
+        let length = loop {
+            match recv(fd, &mut answer, MsgFlags::empty()) {
+                Err(nix::Error::EINTR) => {}
+                other => break other?,
+            }
+        };
+        match i32::from_ne_bytes(answer) {
+            _ if length < answer.len() => Err(io::ErrorKind::UnexpectedEof.into()),
+            0 => Ok(()),
+            errno => Err(io::Error::from_raw_os_error(errno)),
+        }
+    }
+
+    /// Returns when the guard is dead. The worker then has to end its descendants and
+    /// itself. Also correct if it died before this was called.
+    pub async fn lost(&self) {
+        // Without readiness we could not know; ending is the safe answer.
+        // SAFETY: a borrowed descriptor stays open, and is the same one, while it lives.
+        let socket = unsafe { AsyncFd::register_with_interest(self.socket.as_fd(), Interest::READABLE) };
+        let Ok(socket) = socket else { return };
+        while let Ok(mut ready) = socket.readable().await {
+            match recv(self.socket.as_raw_fd(), &mut [0; 4], MsgFlags::MSG_DONTWAIT) {
+                Err(nix::Error::EAGAIN) => ready.clear_ready(),
+                Err(nix::Error::EINTR) => {}
+                // An answer that came after we gave up waiting for it.
+                Ok(1..) => {}
+                Ok(0) | Err(_) => return,
+            }
+        }
+    }
+}
+
+/// See [`super::join`].
+pub(super) fn join() -> Option<GuardLink> {
+    let named = std::env::var(FD_VARIABLE).ok()?;
+    // SAFETY: no thread exists yet that could read the environment meanwhile.
+    unsafe { std::env::remove_var(FD_VARIABLE) };
+    if named != FD_IN_WORKER.to_string() {
+        return None;
+    }
+    // SAFETY: only borrowed for two questions; if it is not open, they fail.
+    let fd = unsafe { BorrowedFd::borrow_raw(FD_IN_WORKER) };
+    // A variable that someone set by hand must not make us take a file for the guard.
+    getsockopt(&fd, SockType).ok()?;
+    // SAFETY: takes numbers only.
+    if unsafe { libc::fcntl(FD_IN_WORKER, libc::F_SETFD, libc::FD_CLOEXEC) } < 0 {
+        return None;
+    }
+    // SAFETY: the guard put it there for us, and nothing else of this process knows it.
+    let socket = unsafe { OwnedFd::from_raw_fd(FD_IN_WORKER) };
+    setsockopt(&socket, ReceiveTimeout, &TimeVal::seconds(ANSWER_SECONDS)).ok()?;
+    become_subreaper().ok()?;
+    write_from_background();
+    Some(GuardLink { socket })
+}
+
+/// The terminal belongs to the guard's process group. Under `stty tostop` the first line
+/// of log would stop us; ignoring the signal allows the write. Tasks get the default
+/// back ([`crate::os::spawn`]). The name is for `ps`, which would say `exe`.
+fn write_from_background() {
+    // SAFETY: ignoring a signal installs no code; the name is NUL-terminated.
+    let done = unsafe {
+        libc::signal(libc::SIGTTOU, libc::SIG_IGN);
+        libc::prctl(libc::PR_SET_NAME, c"qworker".as_ptr())
+    };
+    debug_assert_eq!(done, 0, "prctl: error {}", last_error());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
+    use std::time::Duration;
+    use tokio::time::timeout;
+
+    fn pair() -> (GuardLink, OwnedFd) {
+        let flags = SockFlag::SOCK_CLOEXEC;
+        let (socket, guard) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, flags).unwrap();
+        (GuardLink { socket }, guard)
+    }
+
+    #[tokio::test]
+    async fn the_guards_death_is_heard_early_or_late() {
+        let (link, guard) = pair();
+        assert!(timeout(Duration::from_millis(30), link.lost()).await.is_err());
+        drop(guard);
+        timeout(Duration::from_secs(2), link.lost()).await.unwrap();
+        timeout(Duration::from_secs(2), link.lost()).await.unwrap();
+        assert!(link.hold(Path::new("/tmp/x")).is_err());
+    }
+
+    #[test]
+    fn an_answer_is_an_error_number() {
+        let (link, guard) = pair();
+        for (errno, kind) in [(0, None), (libc::EACCES, Some(io::ErrorKind::PermissionDenied))] {
+            send(guard.as_raw_fd(), &errno.to_ne_bytes(), MsgFlags::empty()).unwrap();
+            assert_eq!(link.hold(Path::new("/tmp/x")).err().map(|error| error.kind()), kind);
+        }
+    }
+}

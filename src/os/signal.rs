@@ -1,0 +1,145 @@
+//! The signals of the worker as a stream of meanings. Handlers count and wake, nothing
+//! else; what a second `SIGINT` means is decided where the worker's state is.
+
+use super::spawn::signal_set;
+use signal_hook::SigId;
+use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2};
+use signal_hook::low_level;
+use std::io;
+use std::os::unix::net::UnixStream as StdStream;
+use std::ptr::null_mut;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use tokio::net::UnixStream;
+
+/// Signals that the guard passes on to the worker.
+pub(super) const FORWARDED: [i32; 6] = [SIGTERM, SIGINT, SIGQUIT, SIGHUP, SIGUSR1, SIGUSR2];
+
+/// What a signal asks of the worker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Meaning {
+    /// `SIGTERM`: take no more tasks, finish those that run.
+    Warm,
+    /// `SIGINT`: as `Warm` at first, as `Cold` when repeated.
+    Interrupt,
+    /// `SIGQUIT`: end at once.
+    Cold,
+    /// `SIGHUP`
+    Hup,
+    /// `SIGUSR1`: say what is being done.
+    Explain,
+}
+
+/// What `SIGTERM` stands for (`REMAP_SIGTERM=SIGQUIT` of Celery).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Term {
+    /// Itself: a warm shutdown.
+    #[default]
+    Warm,
+    /// `SIGQUIT`: a cold shutdown.
+    Cold,
+}
+
+/// The signals that arrived since they were last looked at. `SIGUSR2` is taken and means nothing.
+#[derive(Debug)]
+pub struct Signals {
+    wake: UnixStream,
+    arrived: Vec<(Meaning, Arc<AtomicUsize>)>,
+    registered: Vec<SigId>,
+}
+
+impl Signals {
+    /// Takes over the worker's signals, those included that came since the guard started
+    /// it: they were kept back until now.
+    ///
+    /// # Errors
+    /// No descriptors are left for the wake-up pipe.
+    pub fn listen(term: Term) -> io::Result<Signals> {
+        let (ours, theirs) = StdStream::pair()?;
+        ours.set_nonblocking(true)?;
+        let mut signals = Signals { wake: UnixStream::from_std(ours)?, arrived: vec![], registered: vec![] };
+        let terminate = match term {
+            Term::Warm => Meaning::Warm,
+            Term::Cold => Meaning::Cold,
+        };
+        let meanings = [
+            (SIGTERM, terminate),
+            (SIGINT, Meaning::Interrupt),
+            (SIGQUIT, Meaning::Cold),
+            (SIGHUP, Meaning::Hup),
+            (SIGUSR1, Meaning::Explain),
+        ];
+        for (signal, meaning) in meanings {
+            let count = Arc::new(AtomicUsize::new(0));
+            signals.arrived.push((meaning, Arc::clone(&count)));
+            // SAFETY: the handler adds to an atomic number, which is allowed at any moment.
+            let id = unsafe { low_level::register(signal, move || drop(count.fetch_add(1, Ordering::SeqCst))) };
+            signals.registered.push(id?);
+            // After the count, or the loop might wake and find nothing.
+            signals.registered.push(low_level::pipe::register(signal, theirs.try_clone()?)?);
+        }
+        // SAFETY: the handler does nothing.
+        signals.registered.push(unsafe { low_level::register(SIGUSR2, || {}) }?);
+        unblock();
+        Ok(signals)
+    }
+
+    /// The next signal's meaning; each arrival counts. Dropping this future loses none.
+    pub async fn next(&mut self) -> Meaning {
+        loop {
+            if let Some(meaning) = self.arrived.iter().find_map(|(meaning, count)| take_one(count).then_some(*meaning)) {
+                return meaning;
+            }
+            let mut bytes = [0; 64];
+            let emptied = self.wake.readable().await.and_then(|()| self.wake.try_read(&mut bytes));
+            if emptied.is_err_and(|error| error.kind() != io::ErrorKind::WouldBlock) {
+                // The other end is in our own handlers: it cannot fail before we are dropped.
+                std::future::pending::<()>().await;
+            }
+        }
+    }
+}
+
+impl Drop for Signals {
+    fn drop(&mut self) {
+        for id in self.registered.drain(..) {
+            low_level::unregister(id);
+        }
+    }
+}
+
+fn take_one(count: &AtomicUsize) -> bool {
+    count.try_update(Ordering::SeqCst, Ordering::SeqCst, |count| count.checked_sub(1)).is_ok()
+}
+
+/// Lets through what the guard had blocked for us ([`super::guard`]).
+fn unblock() {
+    let set = signal_set(&FORWARDED);
+    // SAFETY: the set is our own plain memory.
+    unsafe { libc::pthread_sigmask(libc::SIG_UNBLOCK, &set, null_mut()) };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn every_signal_has_its_meaning() {
+        let mut signals = Signals::listen(Term::Cold).unwrap();
+        for (signal, meaning) in [
+            (SIGUSR1, Meaning::Explain),
+            (SIGTERM, Meaning::Cold),
+            (SIGINT, Meaning::Interrupt),
+            (SIGINT, Meaning::Interrupt),
+            (SIGQUIT, Meaning::Cold),
+            (SIGHUP, Meaning::Hup),
+        ] {
+            low_level::raise(SIGUSR2).unwrap();
+            low_level::raise(signal).unwrap();
+            assert_eq!(signals.next().await, meaning);
+        }
+        low_level::raise(SIGINT).unwrap();
+        low_level::raise(SIGINT).unwrap();
+        assert_eq!((signals.next().await, signals.next().await), (Meaning::Interrupt, Meaning::Interrupt));
+    }
+}

@@ -1,0 +1,244 @@
+//! Families of processes: who descends from whom, and how to end all of them.
+//!
+//! A killed process leaves its children to the worker, so a tree that is killed from its
+//! root falls apart while one still reads it, and a process that forks all the time is
+//! always one child ahead. Therefore a tree is frozen first: a stopped process
+//! neither forks nor ends. When a look finds nobody new, all are killed.
+
+use super::Pid;
+use super::reap::{Waited, Whose, wait_any};
+use nix::sys::signal::Signal::{self, SIGKILL, SIGSTOP, SIGTERM};
+use nix::sys::signal::{kill, killpg};
+use nix::unistd::getpgid;
+use std::collections::{BTreeSet, HashMap};
+use std::fs;
+use std::time::{Duration, Instant};
+
+/// Pause between two looks at whether the killed are gone; they die in less, unless
+/// the machine is busy.
+const PAUSE: Duration = Duration::from_millis(2);
+
+/// Looks at a tree that is being frozen. Each finds children born before the last
+/// freeze, so a few suffice; the bound is for a family that is fed from outside.
+const LOOKS_MAX: usize = 100;
+
+/// Asks every process of a group to end (`SIGTERM`).
+pub fn ask_group(leader: Pid) {
+    signal_group(leader, SIGTERM);
+}
+
+/// Kills every process that is left in a group; nothing happens if none is.
+pub fn kill_group(leader: Pid) {
+    signal_group(leader, SIGKILL);
+}
+
+/// A group that is gone needs no signal; no other failure is possible towards our own.
+fn signal_group(leader: Pid, signal: Signal) {
+    let _ = killpg(leader, signal);
+}
+
+/// Kills a child, its process group, and all their descendants, those with groups and
+/// sessions of their own included. `mark` is an entry of the environment, `NAME=value`:
+/// orphans that we adopted and that have it belong to the tree too, which is how a daemon is
+/// found whose parents are gone already.
+///
+/// The child must not have been waited for, or `root` could be somebody else by now.
+pub fn kill_tree(root: Pid, mark: Option<&[u8]>) {
+    let adopted = children(Pid::this()).into_iter().filter(|&pid| {
+        getpgid(Some(Pid::from_raw(pid))) == Ok(root) || mark.is_some_and(|mark| has_mark(pid, mark))
+    });
+    let family = freeze(adopted.chain([root.as_raw()]).collect());
+    kill_group(root);
+    for pid in family {
+        send(pid, SIGKILL);
+    }
+}
+
+/// Kills, each with its tree, the children of this process that are nobody's: adopted
+/// orphans for whose own number and group number `known` is false.
+pub fn kill_strays(known: &dyn Fn(Pid) -> bool) {
+    for child in children(Pid::this()).into_iter().map(Pid::from_raw) {
+        let of_task = known(child) || getpgid(Some(child)).is_ok_and(known);
+        if !of_task {
+            for pid in freeze(BTreeSet::from([child.as_raw()])) {
+                send(pid, SIGKILL);
+            }
+        }
+    }
+}
+
+/// Kills every descendant of this process and buries them, until none is left or
+/// `patience` is over. True if none is left. All wait results are lost: for the end
+/// of a program only.
+pub fn kill_all_descendants_of_self(patience: Duration) -> bool {
+    let end = Instant::now() + patience;
+    loop {
+        for pid in freeze(children(Pid::this()).into_iter().collect()) {
+            send(pid, SIGKILL);
+        }
+        loop {
+            match wait_any(Whose::ThisProcess) {
+                Waited::Ended(..) => {}
+                Waited::NoneYet => break,
+                Waited::NoChildren => return true,
+            }
+        }
+        if Instant::now() >= end {
+            return false;
+        }
+        std::thread::sleep(PAUSE);
+    }
+}
+
+/// All processes that descend from `root`, without itself, in no certain order.
+pub fn descendants(root: Pid) -> Vec<Pid> {
+    let mut family = BTreeSet::new();
+    add_descendants(root.as_raw(), &mut family);
+    family.into_iter().map(Pid::from_raw).collect()
+}
+
+/// Stops the roots and all their descendants, until no new ones are found.
+fn freeze(roots: BTreeSet<i32>) -> BTreeSet<i32> {
+    let mut frozen = BTreeSet::new();
+    let mut family = roots;
+    for _ in 0..LOOKS_MAX {
+        let fresh: Vec<i32> = family.difference(&frozen).copied().collect();
+        if fresh.is_empty() {
+            break;
+        }
+        for pid in fresh {
+            send(pid, SIGSTOP);
+            frozen.insert(pid);
+        }
+        for &pid in &frozen {
+            add_descendants(pid, &mut family);
+        }
+    }
+    family
+}
+
+/// A process that is gone needs no signal.
+fn send(pid: i32, signal: Signal) {
+    let _ = kill(Pid::from_raw(pid), signal);
+}
+
+fn add_descendants(root: i32, family: &mut BTreeSet<i32>) {
+    let mut rest = children(Pid::from_raw(root));
+    while let Some(pid) = rest.pop() {
+        if family.insert(pid) {
+            rest.extend(children(Pid::from_raw(pid)));
+        }
+    }
+}
+
+/// The living or unburied children of a process.
+fn children(of: Pid) -> Vec<i32> {
+    children_listed(of).unwrap_or_else(|| children_searched(of))
+}
+
+/// From the kernel's own lists, one for each thread; `None` where it keeps none
+/// (`CONFIG_PROC_CHILDREN`).
+fn children_listed(of: Pid) -> Option<Vec<i32>> {
+    let Ok(threads) = fs::read_dir(format!("/proc/{of}/task")) else {
+        // It is gone, and has no children then.
+        return Some(Vec::new());
+    };
+    let mut found = Vec::new();
+    for thread in threads.flatten() {
+        match fs::read_to_string(thread.path().join("children")) {
+            Ok(list) => found.extend(list.split_ascii_whitespace().filter_map(|pid| pid.parse::<i32>().ok())),
+            Err(_) if thread.path().exists() => return None,
+            // The thread ended meanwhile.
+            Err(_) => {}
+        }
+    }
+    Some(found)
+}
+
+/// By asking every process for its parent.
+fn children_searched(of: Pid) -> Vec<i32> {
+    let parents: HashMap<i32, i32> = fs::read_dir("/proc")
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+        .filter_map(|pid| Some((pid, parent(pid)?)))
+        .collect();
+    parents.into_iter().filter(|&(_, parent)| parent == of.as_raw()).map(|(pid, _)| pid).collect()
+}
+
+/// The fourth field of `stat`. The second, the program's name, may contain anything,
+/// spaces and parentheses too; only its last parenthesis is certain.
+fn parent(pid: i32) -> Option<i32> {
+    let stat = fs::read(format!("/proc/{pid}/stat")).ok()?;
+    let name_end = stat.iter().rposition(|&byte| byte == b')')?;
+    let rest = std::str::from_utf8(&stat[name_end + 1..]).ok()?;
+    rest.split_ascii_whitespace().nth(1)?.parse().ok()
+}
+
+/// Was it started with this entry in its environment?
+fn has_mark(pid: i32, mark: &[u8]) -> bool {
+    let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+    environment.split(|&byte| byte == 0).any(|entry| entry == mark)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{BufRead, BufReader};
+    use std::process::{Command, Stdio};
+
+    /// A shell with a child, a grandchild in its own session, and both their numbers.
+    fn family() -> (std::process::Child, Vec<i32>) {
+        let script = "sleep 100 & echo $!; setsid sh -c 'echo $$; sleep 100 & echo $!; wait' & wait";
+        let mut shell = Command::new("sh").args(["-c", script]).stdout(Stdio::piped()).spawn().unwrap();
+        let lines = BufReader::new(shell.stdout.take().unwrap()).lines();
+        let pids = lines.take(3).map(|line| line.unwrap().parse().unwrap()).collect();
+        (shell, pids)
+    }
+
+    fn is_gone(pid: i32) -> bool {
+        let state = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        state.rsplit(')').next().is_none_or(|rest| rest.trim().is_empty() || rest.trim().starts_with('Z'))
+    }
+
+    #[test]
+    fn lists_and_kills_a_family() {
+        let (mut shell, pids) = family();
+        let root = Pid::from_raw(shell.id() as i32);
+        let mut found: Vec<i32> = descendants(root).iter().map(|pid| pid.as_raw()).collect();
+        let mut expected = pids.clone();
+        found.sort_unstable();
+        expected.sort_unstable();
+        assert_eq!(found, expected);
+
+        kill_tree(root, None);
+        shell.wait().unwrap();
+        let end = Instant::now() + Duration::from_secs(2);
+        while !pids.iter().all(|&pid| is_gone(pid)) {
+            assert!(Instant::now() < end, "survivors of {pids:?}");
+            std::thread::sleep(PAUSE);
+        }
+    }
+
+    #[test]
+    fn both_ways_to_find_children_agree() {
+        let mut child = Command::new("sleep").arg("100").spawn().unwrap();
+        let pid = child.id() as i32;
+        assert!(children_listed(Pid::this()).is_none_or(|found| found.contains(&pid)));
+        assert!(children_searched(Pid::this()).contains(&pid));
+        assert_eq!(parent(pid), Some(Pid::this().as_raw()));
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+
+    #[test]
+    fn a_mark_is_a_whole_entry() {
+        let mut child = Command::new("sleep").arg("100").env("QW_MARK", "12").spawn().unwrap();
+        let pid = child.id() as i32;
+        assert!(has_mark(pid, b"QW_MARK=12"));
+        assert!(!has_mark(pid, b"QW_MARK=1"));
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+}
