@@ -48,3 +48,12 @@ pub const ARG_BYTES_MAX: usize = 128 * 1024 - 1;
 /// What is left of a task's process group when its first process has ended gets so
 /// long to close the output pipes before it is killed.
 pub const LEFTOVER_GRACE: Duration = Duration::from_millis(100);
+
+/// The delay before a message is handed out again that was lost `before` times already:
+/// none, 1 s, 2 s, 4 s… up to [`REDELIVERY_DELAY_MAX`].
+pub fn redelivery_delay(before: u32) -> Duration {
+    match before {
+        0 => Duration::ZERO,
+        n => REDELIVERY_DELAY.saturating_mul(1 << (n - 1).min(16)).min(REDELIVERY_DELAY_MAX),
+    }
+}

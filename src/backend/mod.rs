@@ -1,1 +1,73 @@
-//! (to be written)
+//! Where results are kept. A closed enum, as brokers are.
+//!
+//! The contract, which `tests/contract/backend.rs` checks for every variant: a stored
+//! SUCCESS is never overwritten; whoever waits is woken, and need not poll.
+
+pub mod sqlite;
+
+pub use crate::link::sqlite::Error;
+use crate::wire::Record;
+use crate::wire::result::Meta;
+use chrono::{DateTime, Utc};
+
+/// A result store.
+#[derive(Clone)]
+pub enum Store {
+    /// One file.
+    Sqlite(sqlite::Store),
+    /// `disabled://`: keeps nothing.
+    Disabled,
+}
+
+impl Store {
+    /// Stores these records, all or none.
+    pub async fn put(&self, records: Vec<Record>) -> Result<(), Error> {
+        match self {
+            Store::Sqlite(store) => store.put(records).await,
+            Store::Disabled => Ok(()),
+        }
+    }
+
+    /// The result of this task, if one is stored.
+    pub async fn get(&self, task_id: &str) -> Result<Option<Meta>, Error> {
+        match self {
+            Store::Sqlite(store) => store.get(task_id.to_string()).await,
+            Store::Disabled => Ok(None),
+        }
+    }
+
+    /// Removes results that were done before `limit`; says how many. At most a bounded
+    /// number in one call: call again until it says zero.
+    pub async fn expire(&self, limit: DateTime<Utc>) -> Result<u64, Error> {
+        match self {
+            Store::Sqlite(store) => store.expire(limit).await,
+            Store::Disabled => Ok(0),
+        }
+    }
+
+    /// Begins to listen for new results; listen first, then look.
+    pub fn listen(&self) -> Result<Listener, Error> {
+        match self {
+            Store::Sqlite(store) => Ok(Listener::Sqlite(store.listen()?)),
+            Store::Disabled => Ok(Listener::Disabled),
+        }
+    }
+}
+
+/// Wakes those who wait for results.
+pub enum Listener {
+    /// One file.
+    Sqlite(sqlite::Listener),
+    /// Never.
+    Disabled,
+}
+
+impl Listener {
+    /// Waits until results were stored, by whomever.
+    pub async fn stored(&mut self) {
+        match self {
+            Listener::Sqlite(listener) => listener.stored().await,
+            Listener::Disabled => std::future::pending().await,
+        }
+    }
+}

@@ -1,1 +1,247 @@
-//! (to be written)
+//! Where messages wait. A broker has two ends: the [`Inlet`] waits for messages, the
+//! [`Outlet`] does everything else. Both are closed enums: forgetting a broker in a
+//! `match` does not compile.
+//!
+//! The contract, which `tests/contract/broker.rs` checks for every variant:
+//!
+//! * What [`Outlet::publish`] answered `Ok` for survives any crash.
+//! * A delivery belongs to its worker until it is settled, or until that worker *and*
+//!   everything it started are dead; then it is handed out again, counted.
+//! * Messages that are not due are not delivered, however many there are.
+//! * Within a queue higher priorities come first, then older messages. No queue starves another.
+//! * To add a broker: a file with both ends, a variant here, a scheme in `link::url`, a
+//!   line in the suite.
+
+pub mod sqlite;
+
+pub use crate::link::sqlite::Error;
+use chrono::{DateTime, Utc};
+use std::sync::Arc;
+
+/// One message in our hands.
+#[derive(Debug, Clone)]
+pub struct Delivery {
+    /// Names it to the broker.
+    pub tag: Tag,
+    /// The queue it waited in.
+    pub queue: Arc<str>,
+    /// The envelope, unread.
+    pub payload: String,
+    /// How often it was handed out and lost or sent back, counted.
+    pub deliveries: u32,
+}
+
+/// A delivery's name; plain data, so that it can travel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Tag {
+    /// Row of `kombu_message`.
+    Row(i64),
+}
+
+/// What becomes of a delivery.
+#[derive(Debug, Clone)]
+pub enum Settle {
+    /// Done with: remove it.
+    Ack,
+    /// Never started: back to its place, uncounted.
+    Release,
+    /// Not now: hand it out from then on, uncounted.
+    Park(DateTime<Utc>),
+    /// It cost a process or found no task: hand it out again from then on, counted.
+    Redeliver(DateTime<Utc>),
+    /// Replace it by this message, due then (a retry), in one step.
+    Replace(String, DateTime<Utc>),
+    /// Keep it in the dead-letter list.
+    Dead(Death),
+}
+
+/// Why a message is in the dead-letter list.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Death {
+    /// One word: `malformed`, `unregistered`, `lost`.
+    pub reason: &'static str,
+    /// A sentence.
+    pub detail: String,
+    /// Task id, if the message has one that can be read.
+    pub task_id: Option<String>,
+    /// Task name, likewise.
+    pub task: Option<String>,
+}
+
+/// A message on its way to a queue.
+#[derive(Debug, Clone)]
+pub struct Posting {
+    /// The queue.
+    pub queue: String,
+    /// Task id.
+    pub task_id: String,
+    /// Higher is served first.
+    pub priority: u8,
+    /// Not before.
+    pub eta: Option<DateTime<Utc>>,
+    /// The envelope.
+    pub payload: String,
+}
+
+/// How many messages a worker can use now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Want {
+    /// Free slots: so many may start at once.
+    pub slots: usize,
+    /// So many more may wait in memory; never one that was lost before, since a crash
+    /// would count against it though it had not started.
+    pub ahead: usize,
+}
+
+/// A kept message.
+#[derive(Debug, Clone)]
+pub struct DeadLetter {
+    /// Number in the list.
+    pub number: i64,
+    /// When it died.
+    pub died_at: String,
+    /// Why; see [`Death`].
+    pub reason: String,
+    /// A sentence.
+    pub detail: String,
+    /// Task id, or empty.
+    pub task_id: String,
+    /// Task name, or empty.
+    pub task: String,
+    /// The queue it came from.
+    pub queue: String,
+    /// How often it was lost.
+    pub deliveries: u32,
+    /// The envelope as it was.
+    pub payload: String,
+}
+
+/// Where a task is, as the broker knows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Whereabouts {
+    /// In a queue, not before the time if there is one (seconds since the epoch).
+    Waiting {
+        /// The queue.
+        queue: String,
+        /// Not before; seconds since the epoch, as text.
+        eta: Option<String>,
+    },
+    /// With a worker.
+    Held {
+        /// The queue it came from.
+        queue: String,
+    },
+    /// In the dead-letter list, under this number.
+    Dead(i64),
+    /// Not here.
+    Unknown,
+}
+
+/// A queue and what is in it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct QueueInfo {
+    /// Its name.
+    pub name: String,
+    /// Can be handed out now.
+    pub ready: u32,
+    /// Not due yet.
+    pub scheduled: u32,
+    /// With workers.
+    pub held: u32,
+}
+
+/// A worker that holds a lease.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Node {
+    /// Node name.
+    pub hostname: String,
+    /// Its process.
+    pub pid: u32,
+}
+
+/// The end that hands out messages.
+pub enum Inlet {
+    /// One file.
+    Sqlite(sqlite::Inlet),
+}
+
+/// The end that takes everything else.
+#[derive(Clone)]
+pub enum Outlet {
+    /// One file.
+    Sqlite(sqlite::Outlet),
+}
+
+macro_rules! each {
+    ($self:ident, $type:ident, $end:ident => $call:expr) => {
+        match $self {
+            $type::Sqlite($end) => $call,
+        }
+    };
+}
+
+impl Inlet {
+    /// Takes what is there and `want` allows, at once; often nothing.
+    pub async fn take(&mut self, want: Want) -> Result<Vec<Delivery>, Error> {
+        each!(self, Inlet, inlet => inlet.take(want).await)
+    }
+
+    /// Waits until another [`Inlet::take`] may find something. May be dropped at any time.
+    pub async fn wait(&mut self) {
+        each!(self, Inlet, inlet => inlet.wait().await)
+    }
+
+    /// Gives up the lease: nothing is held any more.
+    pub async fn close(self) -> Result<(), Error> {
+        each!(self, Inlet, inlet => inlet.close().await)
+    }
+}
+
+impl Outlet {
+    /// Accepts these messages, all or none, durably.
+    pub async fn publish(&self, postings: Vec<Posting>) -> Result<(), Error> {
+        each!(self, Outlet, outlet => outlet.publish(postings).await)
+    }
+
+    /// Settles deliveries of this worker, all or none.
+    pub async fn settle(&self, settlements: Vec<(Tag, Settle)>) -> Result<(), Error> {
+        each!(self, Outlet, outlet => outlet.settle(settlements).await)
+    }
+
+    /// Removes what waits in these queues, due or not; says how much it was. What
+    /// workers hold stays.
+    pub async fn purge(&self, queues: Vec<String>) -> Result<u64, Error> {
+        each!(self, Outlet, outlet => outlet.purge(queues).await)
+    }
+
+    /// Every queue that was ever used.
+    pub async fn queues(&self) -> Result<Vec<QueueInfo>, Error> {
+        each!(self, Outlet, outlet => outlet.queues().await)
+    }
+
+    /// Every worker alive.
+    pub async fn nodes(&self) -> Result<Vec<Node>, Error> {
+        each!(self, Outlet, outlet => outlet.nodes().await)
+    }
+
+    /// Where the task of this id is.
+    pub async fn find(&self, task_id: String) -> Result<Whereabouts, Error> {
+        each!(self, Outlet, outlet => outlet.find(task_id).await)
+    }
+
+    /// The dead-letter list, oldest first.
+    pub async fn dead(&self) -> Result<Vec<DeadLetter>, Error> {
+        each!(self, Outlet, outlet => outlet.dead().await)
+    }
+
+    /// Sends these dead letters to their queues again, their count back at zero; `None`
+    /// is all of them. Says how many there were.
+    pub async fn requeue_dead(&self, numbers: Option<Vec<i64>>) -> Result<u64, Error> {
+        each!(self, Outlet, outlet => outlet.requeue_dead(numbers).await)
+    }
+
+    /// Removes these dead letters; `None` is all of them. Says how many there were.
+    pub async fn purge_dead(&self, numbers: Option<Vec<i64>>) -> Result<u64, Error> {
+        each!(self, Outlet, outlet => outlet.purge_dead(numbers).await)
+    }
+}

@@ -1,1 +1,4 @@
-//! (to be written)
+//! One connection to a store: where it is ([`url`]) and how it is opened. No policy.
+
+pub mod sqlite;
+pub mod url;

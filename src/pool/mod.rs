@@ -1,1 +1,167 @@
-//! (to be written)
+//! Runs many attempts at once: processes on the event loop, WASM on threads of its own.
+//! Which and how many is the worker's business; here everything that is started runs.
+
+mod threads;
+
+use crate::runner::shell::Shell;
+use crate::runner::wasm::{Prepared, Runtime};
+use crate::runner::{Attempt, Ending, Limit, Outcome};
+use crate::task::Program;
+use crate::wire::Exception;
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+use threads::{Threads, Work};
+use tokio::sync::oneshot;
+
+/// Names an attempt.
+pub type Key = u64;
+
+/// What is told when an attempt has ended.
+pub type Report = Arc<dyn Fn(Key, Box<Outcome>) + Send + Sync>;
+
+/// Everything that runs.
+pub struct Pool {
+    hands: Rc<Hands>,
+    stops: HashMap<Key, Stop>,
+}
+
+/// What an attempt needs after [`Pool::start`] has returned.
+struct Hands {
+    shell: Rc<Shell>,
+    runtime: Runtime,
+    threads: Threads,
+    report: Report,
+    compile_timeout: Duration,
+}
+
+/// The handle that stops an attempt.
+enum Stop {
+    Process(oneshot::Sender<()>),
+    Wasm(Arc<AtomicBool>),
+    /// A module being compiled, and the flag for what follows.
+    Compiling(oneshot::Sender<()>, Arc<AtomicBool>),
+}
+
+impl Pool {
+    /// A pool with threads for `slots` WASM instances, none started yet.
+    pub fn new(
+        shell: Rc<Shell>,
+        runtime: Runtime,
+        slots: usize,
+        compile_timeout: Duration,
+        report: Report,
+    ) -> Pool {
+        let threads = Threads::new(runtime.clone(), slots, report.clone());
+        let hands = Rc::new(Hands { shell, runtime, threads, report, compile_timeout });
+        Pool { hands, stops: HashMap::new() }
+    }
+
+    /// Starts `attempt`; its end is reported under `key`. Must run inside a `LocalSet`.
+    pub fn start(&mut self, key: Key, attempt: Attempt) {
+        let stop = match attempt.task.program {
+            Program::Wasm { .. } => self.start_wasm(key, attempt),
+            Program::Shell(_) | Program::Exec(_) | Program::File(_) => {
+                Some(self.start_process(key, attempt))
+            }
+        };
+        if let Some(stop) = stop {
+            self.stops.insert(key, stop);
+        }
+    }
+
+    /// Stops an attempt at once; it is reported as cancelled.
+    pub fn stop(&mut self, key: Key) {
+        match self.stops.remove(&key) {
+            Some(Stop::Process(stop)) => drop(stop.send(())),
+            Some(Stop::Wasm(flag)) => flag.store(true, Ordering::Relaxed),
+            Some(Stop::Compiling(stop, flag)) => {
+                flag.store(true, Ordering::Relaxed);
+                drop(stop.send(()));
+            }
+            None => {}
+        }
+    }
+
+    /// Forgets an attempt that was reported.
+    pub fn forget(&mut self, key: Key) {
+        self.stops.remove(&key);
+    }
+
+    fn start_process(&self, key: Key, attempt: Attempt) -> Stop {
+        let (stop, stopped) = oneshot::channel();
+        let hands = self.hands.clone();
+        tokio::task::spawn_local(async move {
+            let promise = Promise { key, report: Some(hands.report.clone()) };
+            let cancel = async {
+                // A dropped handle means "nobody will stop it", not "stop".
+                if stopped.await.is_err() {
+                    std::future::pending::<()>().await;
+                }
+            };
+            promise.keep(hands.shell.run(&attempt, cancel).await);
+        });
+        Stop::Process(stop)
+    }
+
+    fn start_wasm(&self, key: Key, attempt: Attempt) -> Option<Stop> {
+        let flag = Arc::new(AtomicBool::new(false));
+        let work = Work { key, attempt: Box::new(attempt), stop: flag.clone() };
+        match self.hands.runtime.prepare(&work.attempt.task) {
+            Prepared::Ready => {
+                self.hands.threads.run(work);
+                Some(Stop::Wasm(flag))
+            }
+            Prepared::Refused(exception) => {
+                (self.hands.report)(key, Box::new(Outcome::immediate(Ending::Refused(exception))));
+                None
+            }
+            Prepared::Compile { source, target } => {
+                let (stop, stopped) = oneshot::channel();
+                let hands = self.hands.clone();
+                tokio::task::spawn_local(async move {
+                    let promise = Promise { key, report: Some(hands.report.clone()) };
+                    match hands.compile(&work.attempt, source, target, stopped).await {
+                        Ok(()) => {
+                            promise.forget();
+                            hands.threads.run(work);
+                        }
+                        Err(outcome) => promise.keep(*outcome),
+                    }
+                });
+                Some(Stop::Compiling(stop, flag))
+            }
+        }
+    }
+}
+
+/// Reports an outcome whatever happens: a panic in a runner must not cost a slot.
+struct Promise {
+    key: Key,
+    report: Option<Report>,
+}
+
+impl Promise {
+    fn keep(mut self, outcome: Outcome) {
+        if let Some(report) = self.report.take() {
+            report(self.key, Box::new(outcome));
+        }
+    }
+
+    /// Somebody else reports.
+    fn forget(mut self) {
+        self.report = None;
+    }
+}
+
+impl Drop for Promise {
+    fn drop(&mut self) {
+        if let Some(report) = self.report.take() {
+            let why = "the runner panicked; see the worker's log";
+            let exception = Exception::new("builtins", "RuntimeError", why);
+            report(self.key, Box::new(Outcome::immediate(Ending::Refused(exception))));
+        }
+    }
+}

@@ -108,3 +108,18 @@ pub struct Usage {
     /// Processor time in the kernel.
     pub system: Duration,
 }
+
+impl Outcome {
+    /// An attempt that ended before it began.
+    pub fn immediate(ending: Ending) -> Outcome {
+        Outcome {
+            ending,
+            limit: None,
+            stdout: Captured::default(),
+            stderr: Captured::default(),
+            usage: Usage::default(),
+            started: Instant::now(),
+            runtime: Duration::ZERO,
+        }
+    }
+}

@@ -1,5 +1,16 @@
-//! Rate limits: Celery's `N/s`, `N/m`, `N/h` texts, and the token bucket behind them.
-
-/// Starts per second.
+//! stub
+use std::time::*;
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Rate(pub f64);
+pub struct Bucket;
+impl Bucket {
+    pub fn new(_: Rate) -> Self {
+        Bucket
+    }
+    pub fn take(&mut self, _: Instant) -> Result<(), Duration> {
+        Ok(())
+    }
+    pub fn reserve(&mut self, _: Instant) -> Duration {
+        Duration::ZERO
+    }
+}

@@ -1,5 +1,13 @@
 //! Celery's protocol: messages, bodies, result documents. Knows nothing of tasks.
 
+pub mod body;
 pub mod exception;
+pub mod message;
+pub mod repr;
+pub mod result;
+pub mod value;
 
+pub use body::Arguments;
 pub use exception::Exception;
+pub use message::{Malformed, Message};
+pub use result::{Record, State};

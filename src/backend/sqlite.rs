@@ -1,0 +1,253 @@
+//! Results in a SQLite file: Celery's own tables.
+//!
+//! Source: celery 5.7 `backends/database/models.py` (`TaskExtended`, `TaskSet`). The
+//! extended columns are always there; Celery's plain model does not mind them.
+
+use crate::link::sqlite::{Db, Durability, Error, Schema, run_folder};
+use crate::os::bell::{Bell, Ringer};
+use crate::wire::Record;
+use crate::wire::result::Meta;
+use chrono::{DateTime, NaiveDateTime, Utc};
+use rusqlite::types::ValueRef;
+use rusqlite::{Connection, OptionalExtension, Row, params};
+use serde_json::{Map, Value, json};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Rows removed in one step of [`Store::expire`]: keeps the lock short.
+const EXPIRE_MAX: usize = 1000;
+
+/// A Python worker rings no bell: listeners look again after this long anyway.
+const LOOK_AGAIN: Duration = Duration::from_millis(250);
+
+/// How SQLAlchemy writes a DATETIME in SQLite: naive, UTC.
+const DATETIME: &str = "%Y-%m-%d %H:%M:%S%.6f";
+
+const TABLES: &str = "
+CREATE TABLE IF NOT EXISTS celery_taskmeta (
+    id INTEGER NOT NULL PRIMARY KEY,
+    task_id VARCHAR(155) UNIQUE,
+    status VARCHAR(50),
+    result BLOB,
+    date_done DATETIME,
+    traceback TEXT,
+    children BLOB,
+    name VARCHAR(155),
+    args BLOB,
+    kwargs BLOB,
+    worker VARCHAR(155),
+    retries INTEGER,
+    queue VARCHAR(155),
+    stamps BLOB
+);
+CREATE TABLE IF NOT EXISTS celery_tasksetmeta (
+    id INTEGER NOT NULL PRIMARY KEY,
+    taskset_id VARCHAR(155) UNIQUE,
+    result BLOB,
+    date_done DATETIME
+);
+";
+
+/// Columns that a table made by Celery without `result_extended` lacks.
+const COLUMNS: &[(&str, &str)] = &[
+    ("children", "BLOB"),
+    ("name", "VARCHAR(155)"),
+    ("args", "BLOB"),
+    ("kwargs", "BLOB"),
+    ("worker", "VARCHAR(155)"),
+    ("retries", "INTEGER"),
+    ("queue", "VARCHAR(155)"),
+    ("stamps", "BLOB"),
+];
+
+const INDEXES: &str = "
+CREATE INDEX IF NOT EXISTS ix_celery_taskmeta_date_done ON celery_taskmeta (date_done);
+CREATE INDEX IF NOT EXISTS ix_celery_tasksetmeta_date_done ON celery_tasksetmeta (date_done);
+";
+
+/// Celery's tables of results.
+pub const SCHEMA: Schema =
+    Schema { tables: TABLES, shared: "celery_taskmeta", columns: COLUMNS, indexes: INDEXES };
+
+fn bell_of_results(database: &Path) -> PathBuf {
+    run_folder(database).join("results")
+}
+
+/// See [`super::Store`].
+#[derive(Clone)]
+pub struct Store {
+    db: Db,
+    ringer: Arc<Ringer>,
+}
+
+impl Store {
+    /// Results in the file of `db`, whose tables exist.
+    pub fn open(db: &Db) -> Result<Store, Error> {
+        Ok(Store { db: db.clone(), ringer: Arc::new(Ringer::open(&bell_of_results(db.path()))?) })
+    }
+
+    /// The connection.
+    pub fn db(&self) -> &Db {
+        &self.db
+    }
+
+    /// See [`super::Store::put`].
+    pub async fn put(&self, records: Vec<Record>) -> Result<(), Error> {
+        self.db.run(Durability::Process, move |c| put(c, &records)).await?;
+        self.ring();
+        Ok(())
+    }
+
+    /// Stores inside a transaction of the caller's, who shares the file and rings later.
+    pub fn put_within(c: &Connection, records: &[Record]) -> Result<(), Error> {
+        put(c, records)
+    }
+
+    /// Wakes those who wait for results.
+    pub fn ring(&self) {
+        // What is committed stays so; listeners look again on their own.
+        if let Err(error) = self.ringer.ring() {
+            tracing::debug!("cannot wake listeners: {error}");
+        }
+    }
+
+    /// See [`super::Store::get`].
+    pub async fn get(&self, task_id: String) -> Result<Option<Meta>, Error> {
+        self.db
+            .run(Durability::Process, move |c| {
+                let sql =
+                    "SELECT status, result, traceback, children, date_done, name, args, kwargs,
+                           worker, retries, queue FROM celery_taskmeta WHERE task_id = ?";
+                let mut statement = c.prepare_cached(sql)?;
+                Ok(statement.query_row([&task_id], |row| read(row, &task_id)).optional()?)
+            })
+            .await
+    }
+
+    /// See [`super::Store::expire`].
+    pub async fn expire(&self, limit: DateTime<Utc>) -> Result<u64, Error> {
+        let limit = limit.format(DATETIME).to_string();
+        self.db
+            .run(Durability::Process, move |c| {
+                let mut removed = 0;
+                for table in ["celery_taskmeta", "celery_tasksetmeta"] {
+                    let sql = format!(
+                        "DELETE FROM {table} WHERE id IN
+                         (SELECT id FROM {table} WHERE date_done < ? LIMIT ?)"
+                    );
+                    removed += c.execute(&sql, params![limit, EXPIRE_MAX as i64])?;
+                }
+                Ok(removed as u64)
+            })
+            .await
+    }
+
+    /// See [`super::Store::listen`].
+    pub fn listen(&self) -> Result<Listener, Error> {
+        Ok(Listener { bell: Bell::watch(&[bell_of_results(self.db.path())])? })
+    }
+}
+
+/// See [`super::Listener`].
+pub struct Listener {
+    bell: Bell,
+}
+
+impl Listener {
+    /// See [`super::Listener::stored`].
+    pub async fn stored(&mut self) {
+        // Late is as good as rung: the caller looks either way.
+        let _ = tokio::time::timeout(LOOK_AGAIN, self.bell.rung()).await;
+    }
+}
+
+fn put(c: &Connection, records: &[Record]) -> Result<(), Error> {
+    for record in records {
+        let done = record.date_done.format(DATETIME).to_string();
+        if let Some(e) = record.extended.as_deref() {
+            c.prepare_cached(
+                "INSERT INTO celery_taskmeta (task_id, status, result, traceback, date_done,
+                     name, args, kwargs, worker, retries, queue)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)
+                 ON CONFLICT (task_id) DO UPDATE SET status = ?2, result = ?3, traceback = ?4,
+                     date_done = ?5, name = ?6, args = ?7, kwargs = ?8, worker = ?9,
+                     retries = ?10, queue = ?11 WHERE status <> 'SUCCESS'",
+            )?
+            .execute(params![
+                record.task_id,
+                record.state.name(),
+                record.result.get().as_bytes(),
+                record.traceback,
+                done,
+                e.name,
+                e.args.as_bytes(),
+                e.kwargs.as_bytes(),
+                e.worker,
+                e.retries,
+                e.queue
+            ])?;
+        } else {
+            c.prepare_cached(
+                "INSERT INTO celery_taskmeta (task_id, status, result, traceback, date_done)
+                 VALUES (?1, ?2, ?3, ?4, ?5)
+                 ON CONFLICT (task_id) DO UPDATE SET status = ?2, result = ?3, traceback = ?4,
+                     date_done = ?5 WHERE status <> 'SUCCESS'",
+            )?
+            .execute(params![
+                record.task_id,
+                record.state.name(),
+                record.result.get().as_bytes(),
+                record.traceback,
+                done
+            ])?;
+        }
+    }
+    Ok(())
+}
+
+fn read(row: &Row, task_id: &str) -> rusqlite::Result<Meta> {
+    let json_of = |column: usize| -> rusqlite::Result<Option<Value>> {
+        Ok(match row.get_ref(column)? {
+            ValueRef::Text(bytes) | ValueRef::Blob(bytes) => Some(decode(bytes)),
+            _ => None,
+        })
+    };
+    let status: String = row.get(0)?;
+    let date_done: Option<String> = row.get(4)?;
+    let date_done = date_done.and_then(|text| {
+        let naive = NaiveDateTime::parse_from_str(&text, "%Y-%m-%d %H:%M:%S%.f").ok()?;
+        Some(naive.and_utc())
+    });
+    let mut extended = Map::new();
+    if let Some(name) = row.get::<_, Option<String>>(5)? {
+        extended.insert("name".into(), json!(name));
+        extended.insert("args".into(), json_of(6)?.unwrap_or_default());
+        extended.insert("kwargs".into(), json_of(7)?.unwrap_or_default());
+        extended.insert("worker".into(), json!(row.get::<_, Option<String>>(8)?));
+        extended.insert("retries".into(), json!(row.get::<_, Option<i64>>(9)?));
+        extended.insert("queue".into(), json!(row.get::<_, Option<String>>(10)?));
+    }
+    let ready = crate::wire::State::named(&status).is_some_and(crate::wire::State::is_ready);
+    Ok(Meta {
+        result: json_of(1)?.unwrap_or_default(),
+        traceback: row.get(2)?,
+        children: json_of(3)?.unwrap_or_else(|| json!([])),
+        date_done: date_done.filter(|_| ready),
+        extended,
+        task_id: task_id.into(),
+        status,
+    })
+}
+
+/// A stored value; rows of Celery before 5.7 hold pickles, which no one here reads.
+fn decode(bytes: &[u8]) -> Value {
+    match serde_json::from_slice(bytes) {
+        Ok(value) => value,
+        Err(_) if bytes.first() == Some(&0x80) => {
+            json!({"exc_type": "DecodeError", "exc_module": "kombu.exceptions",
+                   "exc_message": ["the stored result is a pickle of an older Celery"]})
+        }
+        Err(_) => Value::String(String::from_utf8_lossy(bytes).into_owned()),
+    }
+}

@@ -1,0 +1,676 @@
+//! Messages in one SQLite file: kombu's SQLAlchemy tables with columns of ours.
+//!
+//! Source of the tables: kombu `transport/sqlalchemy/models.py`. A Python program on
+//! `sqla+sqlite:///` inserts rows without our columns; their defaults mean "ready now".
+//!
+//! | a row is | `visible` | `owner` | `eta` |
+//! | --- | --- | --- | --- |
+//! | ready | 1 | null | null |
+//! | scheduled | 1 | null | seconds since the epoch |
+//! | held by one of our workers | 0 | its row in `qworker_worker` | null |
+//! | taken by a Python worker (never deleted by it) | 0 | null | null |
+
+use super::{
+    DeadLetter, Death, Delivery, Node, Posting, QueueInfo, Settle, Tag, Want, Whereabouts,
+};
+use crate::bounds;
+use crate::clock;
+use crate::link::sqlite::{Db, Durability, Error, Schema, run_folder};
+use crate::os::bell::{Bell, Ringer};
+use crate::os::lease::Lease;
+use chrono::{DateTime, Utc};
+use rusqlite::{Connection, OptionalExtension, params};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// How often a worker looks for dead ones and for what no bell announced.
+const SWEEP_EVERY: Duration = Duration::from_secs(1);
+
+/// Scheduled messages made ready in one step at the most: a hundred thousand that are
+/// due at once must not hold the lock for seconds.
+const DUE_MAX: usize = 512;
+
+/// A Python writer rings no bell; its write to the WAL is seen *before* its commit, so a
+/// worker looks again after these pauses.
+const ECHOES_MS: [u64; 5] = [1, 2, 5, 15, 50];
+
+const TABLES: &str = "
+CREATE TABLE IF NOT EXISTS kombu_queue (
+    id INTEGER NOT NULL PRIMARY KEY,
+    name VARCHAR(200) UNIQUE
+);
+CREATE TABLE IF NOT EXISTS kombu_message (
+    id INTEGER NOT NULL PRIMARY KEY,
+    visible BOOLEAN DEFAULT 1,
+    timestamp DATETIME,
+    payload TEXT NOT NULL,
+    version SMALLINT NOT NULL DEFAULT 1,
+    queue_id INTEGER REFERENCES kombu_queue (id)
+);
+CREATE TABLE IF NOT EXISTS qworker_worker (
+    id INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT,
+    lease TEXT NOT NULL,
+    hostname TEXT NOT NULL,
+    pid INTEGER NOT NULL
+);
+CREATE TABLE IF NOT EXISTS qworker_dead (
+    id INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT,
+    died_at TEXT NOT NULL,
+    reason TEXT NOT NULL,
+    detail TEXT NOT NULL,
+    task_id TEXT,
+    task TEXT,
+    queue TEXT NOT NULL,
+    priority INTEGER NOT NULL,
+    deliveries INTEGER NOT NULL,
+    payload TEXT NOT NULL
+);
+";
+
+/// What we add to kombu's table, whoever made it.
+const COLUMNS: &[(&str, &str)] = &[
+    ("eta", "REAL"),
+    ("priority", "INTEGER NOT NULL DEFAULT 0"),
+    ("owner", "INTEGER"),
+    ("deliveries", "INTEGER NOT NULL DEFAULT 0"),
+    ("task_id", "TEXT"),
+];
+
+const INDEXES: &str = "
+CREATE INDEX IF NOT EXISTS qworker_ready ON kombu_message (queue_id, priority DESC, id)
+    WHERE visible = 1 AND eta IS NULL;
+CREATE INDEX IF NOT EXISTS qworker_scheduled ON kombu_message (eta)
+    WHERE visible = 1 AND eta IS NOT NULL;
+CREATE INDEX IF NOT EXISTS qworker_held ON kombu_message (owner) WHERE owner IS NOT NULL;
+CREATE INDEX IF NOT EXISTS qworker_task ON kombu_message (task_id);
+CREATE INDEX IF NOT EXISTS qworker_dead_task ON qworker_dead (task_id);
+";
+
+/// The tables of messages, workers and dead letters.
+pub const SCHEMA: Schema =
+    Schema { tables: TABLES, shared: "kombu_message", columns: COLUMNS, indexes: INDEXES };
+
+fn bell_of_tasks(database: &Path) -> PathBuf {
+    run_folder(database).join("tasks")
+}
+
+fn wal_of(database: &Path) -> PathBuf {
+    let mut name = database.as_os_str().to_os_string();
+    name.push("-wal");
+    name.into()
+}
+
+/// See [`super::Inlet`].
+pub struct Inlet {
+    db: Db,
+    owner: i64,
+    queues: Arc<[(i64, Arc<str>)]>,
+    /// Which queue is asked first; moves on with each take.
+    turn: usize,
+    bell: Bell,
+    ringer: Arc<Ringer>,
+    lease: PathBuf,
+    _held: Lease,
+    swept: Option<Instant>,
+    next_due: Option<f64>,
+    echo: usize,
+}
+
+/// See [`super::Outlet`].
+#[derive(Clone)]
+pub struct Outlet {
+    db: Db,
+    ringer: Arc<Ringer>,
+    /// The worker whose deliveries this end settles.
+    owner: Option<i64>,
+}
+
+impl Inlet {
+    /// Registers a worker named `hostname` that takes from `queues`, and holds a lease at
+    /// `lease` (see [`lease_path`]), which others may hold too.
+    pub async fn open(
+        db: &Db,
+        lease: PathBuf,
+        hostname: &str,
+        queues: &[String],
+    ) -> Result<Inlet, Error> {
+        // Held first: a registered worker without a lease is a dead one.
+        let held = Lease::hold(&lease)?;
+        let path = lease.display().to_string();
+        let (name, names) = (hostname.to_string(), queues.to_vec());
+        let (owner, queues) = db
+            .run(Durability::Process, move |c| {
+                c.prepare_cached(
+                    "INSERT INTO qworker_worker (lease, hostname, pid) VALUES (?, ?, ?)",
+                )?
+                .execute(params![path, name, std::process::id()])?;
+                let owner = c.last_insert_rowid();
+                let ids: Result<Vec<_>, Error> = names
+                    .into_iter()
+                    .map(|name| Ok((queue_id(c, &name)?, Arc::from(name))))
+                    .collect();
+                Ok((owner, ids?))
+            })
+            .await?;
+        let bell = Bell::watch(&[bell_of_tasks(db.path()), wal_of(db.path())])?;
+        let ringer = Arc::new(Ringer::open(&bell_of_tasks(db.path()))?);
+        Ok(Inlet {
+            db: db.clone(),
+            owner,
+            queues: queues.into(),
+            turn: 0,
+            bell,
+            ringer,
+            lease,
+            _held: held,
+            swept: None,
+            next_due: None,
+            echo: ECHOES_MS.len(),
+        })
+    }
+
+    /// The end that settles what this one takes.
+    pub fn outlet(&self) -> Outlet {
+        Outlet { db: self.db.clone(), ringer: self.ringer.clone(), owner: Some(self.owner) }
+    }
+
+    /// See [`super::Inlet::take`].
+    pub async fn take(&mut self, want: Want) -> Result<Vec<Delivery>, Error> {
+        if self.swept.is_none_or(|at| at.elapsed() >= SWEEP_EVERY) {
+            self.sweep().await?;
+            self.swept = Some(Instant::now());
+        }
+        let (owner, queues, turn) = (self.owner, self.queues.clone(), self.turn);
+        self.turn = (self.turn + 1) % self.queues.len().max(1);
+        let now = clock::epoch(clock::now());
+        let (taken, next_due) = self
+            .db
+            .run(Durability::Process, move |c| {
+                promote(c, now)?;
+                let taken = take(c, owner, &queues, turn, want)?;
+                Ok((taken, next_due(c)?))
+            })
+            .await?;
+        self.next_due = next_due;
+        if !taken.is_empty() {
+            self.echo = 0;
+        }
+        Ok(taken)
+    }
+
+    /// See [`super::Inlet::wait`].
+    pub async fn wait(&mut self) {
+        let mut pause = SWEEP_EVERY;
+        if let Some(due) = self.next_due {
+            let left = (due - clock::epoch(clock::now())).max(0.0);
+            pause = pause.min(Duration::from_secs_f64(left));
+        }
+        if let Some(echo) = ECHOES_MS.get(self.echo) {
+            pause = pause.min(Duration::from_millis(*echo));
+            self.echo += 1;
+        }
+        if tokio::time::timeout(pause, self.bell.rung()).await.is_ok() {
+            self.echo = 0;
+        }
+    }
+
+    /// Hands out again what dead workers held. Their lease tells: it is free only when
+    /// the worker, its guard and so every process of theirs are gone.
+    async fn sweep(&mut self) -> Result<(), Error> {
+        let me = self.owner;
+        let others: Vec<(i64, String)> = self
+            .db
+            .run(Durability::Process, move |c| {
+                let mut all =
+                    c.prepare_cached("SELECT id, lease FROM qworker_worker WHERE id <> ?")?;
+                Ok(all
+                    .query_map([me], |row| Ok((row.get(0)?, row.get(1)?)))?
+                    .collect::<Result<_, _>>()?)
+            })
+            .await?;
+        for (id, path) in others {
+            if Lease::is_abandoned(Path::new(&path))? {
+                let now = clock::now();
+                self.db.run(Durability::Process, move |c| orphan(c, id, now)).await?;
+                // Gone already if another worker was quicker.
+                let _ = std::fs::remove_file(path);
+                ring(&self.ringer);
+            }
+        }
+        Ok(())
+    }
+
+    /// See [`super::Inlet::close`].
+    pub async fn close(self) -> Result<(), Error> {
+        let me = self.owner;
+        self.db
+            .run(Durability::Process, move |c| {
+                c.execute(
+                    "UPDATE kombu_message SET visible = 1, owner = NULL WHERE owner = ?",
+                    [me],
+                )?;
+                Ok(c.execute("DELETE FROM qworker_worker WHERE id = ?", [me])?)
+            })
+            .await?;
+        ring(&self.ringer);
+        let _ = std::fs::remove_file(&self.lease);
+        Ok(())
+    }
+}
+
+/// What is committed stays so if nobody can be woken: they look once a second anyway.
+fn ring(ringer: &Ringer) {
+    if let Err(error) = ringer.ring() {
+        tracing::debug!("cannot wake workers: {error}");
+    }
+}
+
+/// A fresh name for the lease of one start of a worker.
+pub fn lease_path(database: &Path) -> PathBuf {
+    run_folder(database).join(format!("{}.lease", uuid::Uuid::new_v4()))
+}
+
+fn queue_id(c: &Connection, name: &str) -> Result<i64, Error> {
+    let find = "SELECT id FROM kombu_queue WHERE name = ?";
+    if let Some(id) = c.prepare_cached(find)?.query_row([name], |row| row.get(0)).optional()? {
+        return Ok(id);
+    }
+    c.prepare_cached("INSERT INTO kombu_queue (name) VALUES (?)")?.execute([name])?;
+    Ok(c.last_insert_rowid())
+}
+
+fn promote(c: &Connection, now: f64) -> Result<(), Error> {
+    c.prepare_cached(
+        "UPDATE kombu_message SET eta = NULL WHERE id IN (SELECT id FROM kombu_message
+         WHERE visible = 1 AND eta IS NOT NULL AND eta <= ? ORDER BY eta LIMIT ?)",
+    )?
+    .execute(params![now, DUE_MAX as i64])?;
+    Ok(())
+}
+
+fn next_due(c: &Connection) -> Result<Option<f64>, Error> {
+    let sql = "SELECT min(eta) FROM kombu_message WHERE visible = 1 AND eta IS NOT NULL";
+    Ok(c.prepare_cached(sql)?.query_row([], |row| row.get(0))?)
+}
+
+fn take(
+    c: &Connection,
+    owner: i64,
+    queues: &[(i64, Arc<str>)],
+    turn: usize,
+    want: Want,
+) -> Result<Vec<Delivery>, Error> {
+    let mut taken = Vec::new();
+    for (limit, only_fresh) in [(want.slots, false), (want.slots + want.ahead, true)] {
+        for n in 0..queues.len() {
+            let (queue_id, name) = &queues[(turn + n) % queues.len()];
+            let left = limit.saturating_sub(taken.len());
+            if left > 0 {
+                take_from(c, owner, *queue_id, name, left, only_fresh, &mut taken)?;
+            }
+        }
+    }
+    Ok(taken)
+}
+
+fn take_from(
+    c: &Connection,
+    owner: i64,
+    queue_id: i64,
+    name: &Arc<str>,
+    limit: usize,
+    only_fresh: bool,
+    taken: &mut Vec<Delivery>,
+) -> Result<(), Error> {
+    let mut statement = c.prepare_cached(
+        "UPDATE kombu_message SET visible = 0, owner = ?1, version = version + 1
+         WHERE id IN (SELECT id FROM kombu_message
+             WHERE queue_id = ?2 AND visible = 1 AND eta IS NULL AND (?4 = 0 OR deliveries = 0)
+             ORDER BY priority DESC, id LIMIT ?3)
+         RETURNING id, priority, deliveries, payload",
+    )?;
+    let rows = statement.query_map(params![owner, queue_id, limit as i64, only_fresh], |row| {
+        // A payload that is no text (a stray blob) is still a message: a malformed one.
+        let payload = match row.get_ref(3)?.as_bytes() {
+            Ok(bytes) => String::from_utf8_lossy(bytes).into_owned(),
+            Err(_) => String::new(),
+        };
+        let tag = Tag::Row(row.get(0)?);
+        Ok((
+            row.get::<_, i64>(1)?,
+            Delivery { tag, queue: name.clone(), payload, deliveries: row.get(2)? },
+        ))
+    })?;
+    // RETURNING gives rows in no promised order.
+    let mut rows: Vec<(i64, Delivery)> = rows.collect::<Result<_, _>>()?;
+    rows.sort_by_key(|(priority, delivery)| {
+        let Tag::Row(id) = delivery.tag;
+        (-priority, id)
+    });
+    taken.extend(rows.into_iter().map(|(_, delivery)| delivery));
+    Ok(())
+}
+
+/// Gives back all that the dead worker `owner` held, counted, with a growing delay from
+/// the second time on: the first loss is most often the worker's own end, not the task's doing.
+fn orphan(c: &Connection, owner: i64, now: DateTime<Utc>) -> Result<(), Error> {
+    let mut held = c.prepare_cached("SELECT id, deliveries FROM kombu_message WHERE owner = ?")?;
+    let held: Vec<(i64, u32)> =
+        held.query_map([owner], |row| Ok((row.get(0)?, row.get(1)?)))?.collect::<Result<_, _>>()?;
+    for (id, deliveries) in held {
+        let delay = bounds::redelivery_delay(deliveries);
+        let eta = (!delay.is_zero()).then(|| clock::epoch(now + delay));
+        c.prepare_cached(
+            "UPDATE kombu_message SET visible = 1, owner = NULL, deliveries = deliveries + 1,
+             eta = ? WHERE id = ?",
+        )?
+        .execute(params![eta, id])?;
+    }
+    c.execute("DELETE FROM qworker_worker WHERE id = ?", [owner])?;
+    Ok(())
+}
+
+impl Outlet {
+    /// The end for programs that are no worker: they settle nothing.
+    pub fn open(db: &Db) -> Result<Outlet, Error> {
+        Ok(Outlet {
+            db: db.clone(),
+            ringer: Arc::new(Ringer::open(&bell_of_tasks(db.path()))?),
+            owner: None,
+        })
+    }
+
+    /// The connection.
+    pub fn db(&self) -> &Db {
+        &self.db
+    }
+
+    /// See [`super::Outlet::publish`].
+    pub async fn publish(&self, postings: Vec<Posting>) -> Result<(), Error> {
+        self.db
+            .run(Durability::Disk, move |c| {
+                postings.iter().try_for_each(|posting| insert(c, posting))
+            })
+            .await?;
+        ring(&self.ringer);
+        Ok(())
+    }
+
+    /// See [`super::Outlet::settle`].
+    pub async fn settle(&self, settlements: Vec<(Tag, Settle)>) -> Result<(), Error> {
+        let owner = self.owner;
+        let moved = settlements.iter().any(|(_, settle)| !matches!(settle, Settle::Ack));
+        self.db.run(Durability::Process, move |c| settle(c, owner, &settlements)).await?;
+        if moved {
+            ring(&self.ringer);
+        }
+        Ok(())
+    }
+
+    /// Publishes inside a transaction of the caller's, who shares the file and rings later.
+    pub fn publish_within(&self, c: &Connection, postings: &[Posting]) -> Result<(), Error> {
+        postings.iter().try_for_each(|posting| insert(c, posting))
+    }
+
+    /// Settles inside a transaction of the caller's, who shares the file.
+    pub fn settle_within(
+        &self,
+        c: &Connection,
+        settlements: &[(Tag, Settle)],
+    ) -> Result<(), Error> {
+        settle(c, self.owner, settlements)
+    }
+
+    /// Tells waiting workers that there may be something for them.
+    pub fn ring(&self) {
+        ring(&self.ringer);
+    }
+
+    /// See [`super::Outlet::purge`].
+    pub async fn purge(&self, queues: Vec<String>) -> Result<u64, Error> {
+        self.db
+            .run(Durability::Disk, move |c| {
+                let mut purged = 0;
+                for name in &queues {
+                    purged += c.execute(
+                        "DELETE FROM kombu_message WHERE visible = 1 AND queue_id =
+                         (SELECT id FROM kombu_queue WHERE name = ?)",
+                        [name],
+                    )?;
+                }
+                Ok(purged as u64)
+            })
+            .await
+    }
+
+    /// See [`super::Outlet::queues`].
+    pub async fn queues(&self) -> Result<Vec<QueueInfo>, Error> {
+        self.db
+            .run(Durability::Process, |c| {
+                let mut statement = c.prepare(
+                    "SELECT q.name,
+                        count(*) FILTER (WHERE m.visible = 1 AND m.eta IS NULL),
+                        count(*) FILTER (WHERE m.visible = 1 AND m.eta IS NOT NULL),
+                        count(*) FILTER (WHERE m.owner IS NOT NULL)
+                     FROM kombu_queue q LEFT JOIN kombu_message m ON m.queue_id = q.id
+                     GROUP BY q.id ORDER BY q.name",
+                )?;
+                let rows = statement.query_map([], |row| {
+                    Ok(QueueInfo {
+                        name: row.get(0)?,
+                        ready: row.get(1)?,
+                        scheduled: row.get(2)?,
+                        held: row.get(3)?,
+                    })
+                })?;
+                Ok(rows.collect::<Result<_, _>>()?)
+            })
+            .await
+    }
+
+    /// See [`super::Outlet::nodes`].
+    pub async fn nodes(&self) -> Result<Vec<Node>, Error> {
+        let all: Vec<(String, Node)> = self
+            .db
+            .run(Durability::Process, |c| {
+                let sql = "SELECT lease, hostname, pid FROM qworker_worker ORDER BY hostname, id";
+                let mut statement = c.prepare(sql)?;
+                let rows = statement.query_map([], |row| {
+                    Ok((row.get(0)?, Node { hostname: row.get(1)?, pid: row.get(2)? }))
+                })?;
+                Ok(rows.collect::<Result<_, _>>()?)
+            })
+            .await?;
+        // A lease that cannot be asked is no proof of death.
+        let dead = |path: &str| Lease::is_abandoned(Path::new(path)).unwrap_or(false);
+        Ok(all.into_iter().filter(|(path, _)| !dead(path)).map(|(_, node)| node).collect())
+    }
+
+    /// See [`super::Outlet::find`].
+    pub async fn find(&self, task_id: String) -> Result<Whereabouts, Error> {
+        self.db.run(Durability::Process, move |c| find(c, &task_id)).await
+    }
+
+    /// See [`super::Outlet::dead`].
+    pub async fn dead(&self) -> Result<Vec<DeadLetter>, Error> {
+        self.db
+            .run(Durability::Process, |c| {
+                let mut statement = c.prepare(
+                    "SELECT id, died_at, reason, detail, ifnull(task_id, ''), ifnull(task, ''),
+                     queue, deliveries, payload FROM qworker_dead ORDER BY id",
+                )?;
+                let rows = statement.query_map([], |row| {
+                    Ok(DeadLetter {
+                        number: row.get(0)?,
+                        died_at: row.get(1)?,
+                        reason: row.get(2)?,
+                        detail: row.get(3)?,
+                        task_id: row.get(4)?,
+                        task: row.get(5)?,
+                        queue: row.get(6)?,
+                        deliveries: row.get(7)?,
+                        payload: row.get(8)?,
+                    })
+                })?;
+                Ok(rows.collect::<Result<_, _>>()?)
+            })
+            .await
+    }
+
+    /// See [`super::Outlet::requeue_dead`].
+    pub async fn requeue_dead(&self, numbers: Option<Vec<i64>>) -> Result<u64, Error> {
+        let requeued = self
+            .db
+            .run(Durability::Disk, move |c| {
+                each_dead(c, numbers, |c, number| {
+                    let queue: Option<String> = c
+                        .prepare_cached("SELECT queue FROM qworker_dead WHERE id = ?")?
+                        .query_row([number], |row| row.get(0))
+                        .optional()?;
+                    let Some(queue) = queue else { return Ok(0) };
+                    c.prepare_cached(
+                        "INSERT INTO kombu_message (payload, queue_id, priority, task_id)
+                         SELECT payload, ?, priority, task_id FROM qworker_dead WHERE id = ?",
+                    )?
+                    .execute(params![queue_id(c, &queue)?, number])?;
+                    Ok(c.execute("DELETE FROM qworker_dead WHERE id = ?", [number])? as u64)
+                })
+            })
+            .await?;
+        ring(&self.ringer);
+        Ok(requeued)
+    }
+
+    /// See [`super::Outlet::purge_dead`].
+    pub async fn purge_dead(&self, numbers: Option<Vec<i64>>) -> Result<u64, Error> {
+        self.db
+            .run(Durability::Disk, move |c| {
+                each_dead(c, numbers, |c, number| {
+                    Ok(c.execute("DELETE FROM qworker_dead WHERE id = ?", [number])? as u64)
+                })
+            })
+            .await
+    }
+}
+
+fn each_dead(
+    c: &Connection,
+    numbers: Option<Vec<i64>>,
+    act: impl Fn(&Connection, i64) -> Result<u64, Error>,
+) -> Result<u64, Error> {
+    let numbers = match numbers {
+        Some(numbers) => numbers,
+        None => {
+            let mut all = c.prepare("SELECT id FROM qworker_dead ORDER BY id")?;
+            all.query_map([], |row| row.get(0))?.collect::<Result<_, _>>()?
+        }
+    };
+    numbers.into_iter().try_fold(0, |sum, number| Ok(sum + act(c, number)?))
+}
+
+fn insert(c: &Connection, posting: &Posting) -> Result<(), Error> {
+    let queue = queue_id(c, &posting.queue)?;
+    c.prepare_cached(
+        "INSERT INTO kombu_message (payload, queue_id, eta, priority, task_id)
+         VALUES (?, ?, ?, ?, ?)",
+    )?
+    .execute(params![
+        posting.payload,
+        queue,
+        posting.eta.map(clock::epoch),
+        posting.priority,
+        posting.task_id
+    ])?;
+    Ok(())
+}
+
+fn settle(c: &Connection, owner: Option<i64>, settlements: &[(Tag, Settle)]) -> Result<(), Error> {
+    for (Tag::Row(id), settle) in settlements {
+        match settle {
+            Settle::Ack => delete(c, owner, *id)?,
+            Settle::Release => give_back(c, owner, *id, None, 0)?,
+            Settle::Park(until) => give_back(c, owner, *id, Some(*until), 0)?,
+            Settle::Redeliver(until) => give_back(c, owner, *id, Some(*until), 1)?,
+            Settle::Replace(payload, eta) => {
+                c.prepare_cached(
+                    "UPDATE kombu_message SET visible = 1, owner = NULL, eta = ?, deliveries = 0,
+                     payload = ?, version = version + 1 WHERE id = ? AND owner IS ?",
+                )?
+                .execute(params![clock::epoch(*eta), payload, id, owner])?;
+            }
+            Settle::Dead(death) => bury(c, owner, *id, death)?,
+        }
+    }
+    Ok(())
+}
+
+fn delete(c: &Connection, owner: Option<i64>, id: i64) -> Result<(), Error> {
+    c.prepare_cached("DELETE FROM kombu_message WHERE id = ? AND owner IS ?")?
+        .execute(params![id, owner])?;
+    Ok(())
+}
+
+fn give_back(
+    c: &Connection,
+    owner: Option<i64>,
+    id: i64,
+    until: Option<DateTime<Utc>>,
+    counted: u32,
+) -> Result<(), Error> {
+    c.prepare_cached(
+        "UPDATE kombu_message SET visible = 1, owner = NULL, eta = ?,
+         deliveries = deliveries + ?, version = version + 1 WHERE id = ? AND owner IS ?",
+    )?
+    .execute(params![until.map(clock::epoch), counted, id, owner])?;
+    Ok(())
+}
+
+fn bury(c: &Connection, owner: Option<i64>, id: i64, death: &Death) -> Result<(), Error> {
+    c.prepare_cached(
+        "INSERT INTO qworker_dead
+            (died_at, reason, detail, task_id, task, queue, priority, deliveries, payload)
+         SELECT ?, ?, ?, ?, ?, q.name, m.priority, m.deliveries, m.payload
+         FROM kombu_message m JOIN kombu_queue q ON q.id = m.queue_id
+         WHERE m.id = ? AND m.owner IS ?",
+    )?
+    .execute(params![
+        clock::iso(clock::now()),
+        death.reason,
+        death.detail,
+        death.task_id,
+        death.task,
+        id,
+        owner
+    ])?;
+    delete(c, owner, id)
+}
+
+fn find(c: &Connection, task_id: &str) -> Result<Whereabouts, Error> {
+    // A Python program's rows have no task id of ours; there are few, or it would run
+    // Python workers on them.
+    let found = c
+        .prepare_cached(
+            "SELECT q.name, m.visible, m.eta FROM kombu_message m
+             JOIN kombu_queue q ON q.id = m.queue_id
+             WHERE m.task_id = ?1 OR (m.task_id IS NULL AND instr(m.payload, ?1) > 0
+                   AND (m.visible = 1 OR m.owner IS NOT NULL)) LIMIT 1",
+        )?
+        .query_row([task_id], |row| {
+            Ok((row.get::<_, String>(0)?, row.get::<_, bool>(1)?, row.get::<_, Option<f64>>(2)?))
+        })
+        .optional()?;
+    if let Some((queue, visible, eta)) = found {
+        let eta = eta.map(|eta| eta.to_string());
+        return Ok(if visible {
+            Whereabouts::Waiting { queue, eta }
+        } else {
+            Whereabouts::Held { queue }
+        });
+    }
+    let dead = c
+        .prepare_cached("SELECT id FROM qworker_dead WHERE task_id = ? ORDER BY id DESC LIMIT 1")?
+        .query_row([task_id], |row| row.get(0))
+        .optional()?;
+    Ok(dead.map_or(Whereabouts::Unknown, Whereabouts::Dead))
+}

@@ -1,0 +1,45 @@
+//! Waiting for a result without polling.
+
+use super::Client;
+use crate::broker::{Error, Whereabouts};
+use crate::wire::result::Meta;
+
+/// What can be said of a task id.
+#[derive(Debug, Clone)]
+pub enum Answer {
+    /// It has a result; not always a final one.
+    Result(Box<Meta>),
+    /// No result yet, and the broker knows where it is.
+    Pending(Whereabouts),
+    /// Nobody has heard of it, or its result was ignored, or has expired.
+    Unknown,
+}
+
+/// What is known of `task_id` now.
+pub async fn look(client: &Client, task_id: &str) -> Result<Answer, Error> {
+    // First the broker, then the results: a task that ends in between is found done.
+    let place = client.outlet.find(task_id.to_string()).await?;
+    if let Some(meta) = client.store.get(task_id).await? {
+        return Ok(Answer::Result(Box::new(meta)));
+    }
+    Ok(match place {
+        Whereabouts::Unknown => Answer::Unknown,
+        place => Answer::Pending(place),
+    })
+}
+
+/// Waits until `task_id` is ready, or until it is found to be unknown. Never ends for a
+/// task that never does: the caller has the deadline.
+pub async fn until_ready(client: &Client, task_id: &str) -> Result<Answer, Error> {
+    let mut listener = client.store.listen()?;
+    loop {
+        match look(client, task_id).await? {
+            Answer::Result(meta) if meta.is_ready() => return Ok(Answer::Result(meta)),
+            Answer::Unknown => return Ok(Answer::Unknown),
+            Answer::Pending(Whereabouts::Dead(number)) => {
+                return Ok(Answer::Pending(Whereabouts::Dead(number)));
+            }
+            Answer::Result(_) | Answer::Pending(_) => listener.stored().await,
+        }
+    }
+}

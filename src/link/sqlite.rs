@@ -1,0 +1,316 @@
+//! One SQLite file, owned by one thread that commits in groups.
+//!
+//! A job is a closure over the connection. All jobs that wait are run in one
+//! transaction, each in a savepoint of its own, and answered after the commit:
+//! ten callers pay for one commit, and a failing job spoils only itself.
+
+use rusqlite::{Connection, ErrorCode};
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::oneshot;
+
+/// Jobs of one transaction at the most: bounds how long another process waits for the lock.
+const GROUP_MAX: usize = 64;
+
+/// How long a job waits for another process that holds the write lock, before it fails.
+const BUSY_MAX: Duration = Duration::from_secs(10);
+
+/// Must a commit survive a power cut before it is answered?
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Durability {
+    /// Survives the death of any process; after a power cut it may be undone,
+    /// whole. Enough where undoing only repeats work.
+    Process,
+    /// Synced to the disk: what a client was told is accepted.
+    Disk,
+}
+
+/// What a store could not do.
+#[derive(Debug, Clone)]
+pub struct Error {
+    kind: Kind,
+    text: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Busy,
+    Full,
+    Other,
+}
+
+impl Error {
+    /// Could the same job succeed later, without anybody changing it?
+    pub fn is_transient(&self) -> bool {
+        self.kind != Kind::Other
+    }
+
+    /// A store asked for what it is not made for.
+    pub fn misuse(why: &str) -> Error {
+        Error { kind: Kind::Other, text: why.into() }
+    }
+
+    /// No answer within `deadline`.
+    pub fn late(deadline: Duration) -> Error {
+        let text = format!("no answer within {:.1}s", deadline.as_secs_f64());
+        Error { kind: Kind::Busy, text }
+    }
+
+    fn gone() -> Error {
+        Error { kind: Kind::Other, text: "the store's thread has ended".into() }
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+impl std::error::Error for Error {}
+
+impl From<std::io::Error> for Error {
+    fn from(error: std::io::Error) -> Error {
+        Error { kind: Kind::Other, text: error.to_string() }
+    }
+}
+
+impl From<rusqlite::Error> for Error {
+    fn from(error: rusqlite::Error) -> Error {
+        let kind = match error.sqlite_error_code() {
+            Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => Kind::Busy,
+            Some(ErrorCode::DiskFull | ErrorCode::SystemIoFailure) => Kind::Full,
+            _ => Kind::Other,
+        };
+        Error { kind, text: error.to_string() }
+    }
+}
+
+/// Tables of one of our uses of the file.
+pub struct Schema {
+    /// `CREATE TABLE IF NOT EXISTS` statements.
+    pub tables: &'static str,
+    /// The table among them that a Python program may have made before us.
+    pub shared: &'static str,
+    /// Columns of ours that its version lacks: name, type and default.
+    pub columns: &'static [(&'static str, &'static str)],
+    /// `CREATE INDEX IF NOT EXISTS` statements.
+    pub indexes: &'static str,
+}
+
+impl Schema {
+    /// Creates what is missing, in one transaction.
+    ///
+    /// # Errors
+    /// The file cannot be written, or holds other tables of these names.
+    pub fn create(&self, c: &Connection) -> Result<(), Error> {
+        let listed = format!("SELECT name FROM pragma_table_info('{}')", self.shared);
+        c.execute_batch("BEGIN IMMEDIATE")?;
+        c.execute_batch(self.tables)?;
+        let mut found = c.prepare(&listed)?;
+        let found: Vec<String> =
+            found.query_map([], |row| row.get(0))?.collect::<Result<_, _>>()?;
+        for (name, kind) in self.columns.iter().filter(|(name, _)| !found.iter().any(|f| f == name))
+        {
+            c.execute_batch(&format!("ALTER TABLE {} ADD COLUMN {name} {kind}", self.shared))?;
+        }
+        c.execute_batch(self.indexes)?;
+        Ok(c.execute_batch("COMMIT")?)
+    }
+}
+
+/// The folder of leases and bells that belongs to a database file.
+pub fn run_folder(database: &Path) -> PathBuf {
+    let mut name = database.file_name().unwrap_or_default().to_os_string();
+    name.push(".run");
+    database.with_file_name(name)
+}
+
+/// A handle to the thread that owns the connection. Clones share it; the thread
+/// ends with the last of them.
+#[derive(Clone)]
+pub struct Db {
+    jobs: crossbeam_channel::Sender<Box<dyn Job>>,
+    path: Arc<PathBuf>,
+}
+
+trait Job: Send {
+    fn durability(&self) -> Durability;
+    /// Runs inside a savepoint; the error undoes this job alone.
+    fn run(&mut self, connection: &Connection) -> Result<(), Error>;
+    /// Answers the caller: after the commit, or with the reason why there was none.
+    fn answer(self: Box<Self>, commit: Result<(), Error>);
+}
+
+struct Call<T, F> {
+    durability: Durability,
+    work: Option<F>,
+    value: Option<Result<T, Error>>,
+    reply: oneshot::Sender<Result<T, Error>>,
+}
+
+impl<T, F> Job for Call<T, F>
+where
+    T: Send,
+    F: FnOnce(&Connection) -> Result<T, Error> + Send,
+{
+    fn durability(&self) -> Durability {
+        self.durability
+    }
+
+    fn run(&mut self, connection: &Connection) -> Result<(), Error> {
+        let Some(work) = self.work.take() else { return Ok(()) };
+        let value = work(connection);
+        let failed = value.as_ref().err().cloned();
+        self.value = Some(value);
+        failed.map_or(Ok(()), Err)
+    }
+
+    fn answer(self: Box<Self>, commit: Result<(), Error>) {
+        let value = match (self.value, commit) {
+            (Some(Err(error)), _) | (_, Err(error)) => Err(error),
+            (Some(value), Ok(())) => value,
+            (None, Ok(())) => Err(Error::gone()),
+        };
+        // A caller that went away (a dropped future) does not want the answer.
+        let _ = self.reply.send(value);
+    }
+}
+
+impl Db {
+    /// Opens or creates the file at `path` and its folder, runs `setup` once, and
+    /// starts the thread.
+    ///
+    /// # Errors
+    /// The folder cannot be made, the file is no database, or `setup` fails.
+    pub fn open(
+        path: &Path,
+        setup: impl FnOnce(&Connection) -> Result<(), Error>,
+    ) -> Result<Db, Error> {
+        let folder = run_folder(path);
+        std::fs::create_dir_all(&folder).map_err(|error| Error {
+            kind: Kind::Other,
+            text: format!("create folder {}: {error}", folder.display()),
+        })?;
+        let mut connection = Connection::open(path)?;
+        prepare(&mut connection)?;
+        setup(&connection)?;
+        let (jobs, queue) = crossbeam_channel::unbounded::<Box<dyn Job>>();
+        std::thread::Builder::new()
+            .name("store".into())
+            .spawn(move || serve(&connection, &queue))
+            .map_err(|error| Error { kind: Kind::Other, text: error.to_string() })?;
+        Ok(Db { jobs, path: Arc::new(path.to_path_buf()) })
+    }
+
+    /// The file.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Do both handles lead to the same connection?
+    pub fn same(&self, other: &Db) -> bool {
+        Arc::ptr_eq(&self.path, &other.path)
+    }
+
+    /// Runs `work` in a transaction and answers after its commit.
+    pub async fn run<T, F>(&self, durability: Durability, work: F) -> Result<T, Error>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Connection) -> Result<T, Error> + Send + 'static,
+    {
+        let (reply, answer) = oneshot::channel();
+        let call = Call { durability, work: Some(work), value: None, reply };
+        self.jobs.send(Box::new(call)).map_err(|_| Error::gone())?;
+        answer.await.unwrap_or_else(|_| Err(Error::gone()))
+    }
+}
+
+fn prepare(connection: &mut Connection) -> Result<(), Error> {
+    connection.busy_handler(Some(wait_for_lock))?;
+    connection.set_prepared_statement_cache_capacity(64);
+    connection.pragma_update(None, "journal_mode", "WAL")?;
+    connection.pragma_update(None, "synchronous", "FULL")?;
+    connection.pragma_update(None, "temp_store", "MEMORY")?;
+    // A slice of the file that is worth keeping: an idle worker keeps none of it.
+    connection.pragma_update(None, "cache_size", -4096)?;
+    Ok(())
+}
+
+/// SQLite's own handler sleeps whole milliseconds from the start; commits here take
+/// tens of microseconds, so the first waits are short.
+fn wait_for_lock(tries: i32) -> bool {
+    let wait = Duration::from_micros(match tries {
+        0..20 => 50,
+        20..100 => 250,
+        _ => 2000,
+    });
+    std::thread::sleep(wait);
+    // 20 x 50 us + 80 x 250 us + n x 2 ms
+    tries < 100 + (BUSY_MAX.as_millis() / 2) as i32
+}
+
+fn serve(connection: &Connection, queue: &crossbeam_channel::Receiver<Box<dyn Job>>) {
+    let mut synced = Durability::Disk;
+    let mut group: Vec<Box<dyn Job>> = Vec::new();
+    while let Ok(first) = queue.recv() {
+        group.push(first);
+        group.extend(queue.try_iter().take(GROUP_MAX - 1));
+        let wanted = group.iter().map(|job| job.durability()).max().unwrap_or(Durability::Disk);
+        let commit = if wanted == synced { Ok(()) } else { sync_as(connection, wanted) };
+        let commit = commit.and_then(|()| {
+            synced = wanted;
+            run_group(connection, &mut group)
+        });
+        for job in group.drain(..) {
+            job.answer(commit.clone());
+        }
+    }
+}
+
+fn sync_as(connection: &Connection, wanted: Durability) -> Result<(), Error> {
+    let mode = match wanted {
+        Durability::Process => "NORMAL",
+        Durability::Disk => "FULL",
+    };
+    Ok(connection.pragma_update(None, "synchronous", mode)?)
+}
+
+fn run_group(connection: &Connection, group: &mut [Box<dyn Job>]) -> Result<(), Error> {
+    let result = try_group(connection, group);
+    if result.is_err() && !connection.is_autocommit() {
+        // The error that led here is the one worth telling.
+        let _ = connection.execute_batch("ROLLBACK");
+    }
+    result
+}
+
+fn try_group(connection: &Connection, group: &mut [Box<dyn Job>]) -> Result<(), Error> {
+    let step = |sql: &str| -> Result<(), Error> {
+        connection.prepare_cached(sql)?.execute([])?;
+        Ok(())
+    };
+    step("BEGIN IMMEDIATE")?;
+    let alone = group.len() == 1;
+    for job in group.iter_mut() {
+        if !alone {
+            step("SAVEPOINT job")?;
+        }
+        if job.run(connection).is_err() {
+            // A full disk may have rolled everything back already.
+            if connection.is_autocommit() || alone {
+                return Err(Error {
+                    kind: Kind::Full,
+                    text: "the transaction was rolled back".into(),
+                });
+            }
+            step("ROLLBACK TO job")?;
+        }
+        if !alone {
+            step("RELEASE job")?;
+        }
+    }
+    step("COMMIT")
+}

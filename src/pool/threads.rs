@@ -1,0 +1,76 @@
+//! Threads that run WASM attempts. None exists before the first such task.
+
+use super::{Key, Report};
+use crate::runner::wasm::Runtime;
+use crate::runner::{Attempt, Ending, Outcome};
+use crate::wire::Exception;
+use crossbeam_channel::{Receiver, Sender};
+use std::cell::Cell;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// One attempt on its way to a thread.
+pub struct Work {
+    /// Its name.
+    pub key: Key,
+    /// What to run.
+    pub attempt: Box<Attempt>,
+    /// Set to stop it.
+    pub stop: Arc<AtomicBool>,
+}
+
+/// See the module.
+pub struct Threads {
+    runtime: Runtime,
+    slots: usize,
+    report: Report,
+    work: Sender<Work>,
+    queue: Receiver<Work>,
+    started: Cell<usize>,
+}
+
+impl Threads {
+    /// At most `slots` threads.
+    pub fn new(runtime: Runtime, slots: usize, report: Report) -> Threads {
+        let (work, queue) = crossbeam_channel::unbounded();
+        Threads { runtime, slots, report, work, queue, started: Cell::new(0) }
+    }
+
+    /// Runs it on a free thread; starts one more while there are fewer than slots and
+    /// work waits.
+    pub fn run(&self, work: Work) {
+        // The receiver lives in `self`: there is always somebody to send to.
+        let _ = self.work.send(work);
+        if self.started.get() < self.slots && !self.queue.is_empty() {
+            self.start_one();
+        }
+    }
+
+    fn start_one(&self) {
+        let (runtime, report, queue) = (self.runtime.clone(), self.report.clone(), self.queue.clone());
+        let name = format!("wasm-{}", self.started.get());
+        let thread = std::thread::Builder::new().name(name).spawn(move || {
+            while let Ok(work) = queue.recv() {
+                let outcome = run_one(&runtime, &work);
+                report(work.key, Box::new(outcome));
+            }
+        });
+        match thread {
+            Ok(_) => self.started.set(self.started.get() + 1),
+            // Those that exist go on; the next task tries again.
+            Err(error) => tracing::warn!("cannot start a thread for WASM: {error}"),
+        }
+    }
+}
+
+fn run_one(runtime: &Runtime, work: &Work) -> Outcome {
+    if work.stop.load(Ordering::Relaxed) {
+        return Outcome::immediate(Ending::Cancelled);
+    }
+    let run = AssertUnwindSafe(|| runtime.run(&work.attempt, work.stop.clone()));
+    std::panic::catch_unwind(run).unwrap_or_else(|_| {
+        let exception = Exception::new("builtins", "RuntimeError", "the WASM runtime panicked; see the worker's log");
+        Outcome::immediate(Ending::Refused(exception))
+    })
+}

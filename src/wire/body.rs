@@ -1,0 +1,217 @@
+//! The body `[args, kwargs, embed]`, JSON. Values stay as they came: an integer of
+//! thirty digits reaches a program with thirty digits.
+
+use super::message::Malformed;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use serde::Deserialize;
+use serde::de::{Deserializer, MapAccess, Visitor};
+use serde_json::value::RawValue;
+use std::borrow::Cow;
+use std::fmt;
+
+/// What a task is called with, and what is to follow it.
+#[derive(Debug, Clone, Default)]
+pub struct Arguments {
+    /// Positional.
+    pub args: Vec<Box<RawValue>>,
+    /// By keyword, in the order of the body.
+    pub kwargs: Vec<(String, Box<RawValue>)>,
+    /// Names of the parts of `embed` that ask for something: `callbacks`, `chain`….
+    pub follow_ups: Vec<&'static str>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct Embed {
+    callbacks: Option<Box<RawValue>>,
+    errbacks: Option<Box<RawValue>>,
+    chain: Option<Box<RawValue>>,
+    chord: Option<Box<RawValue>>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct V1 {
+    args: Option<Vec<Box<RawValue>>>,
+    kwargs: Option<Pairs>,
+    callbacks: Option<Box<RawValue>>,
+    errbacks: Option<Box<RawValue>>,
+    chord: Option<Box<RawValue>>,
+}
+
+/// A JSON object in its order, values unread.
+struct Pairs(Vec<(String, Box<RawValue>)>);
+
+impl<'de> Deserialize<'de> for Pairs {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Pairs, D::Error> {
+        struct InOrder;
+        impl<'de> Visitor<'de> for InOrder {
+            type Value = Pairs;
+
+            fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
+                f.write_str("an object of keyword arguments")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Pairs, A::Error> {
+                let mut pairs = Vec::new();
+                while let Some(pair) = map.next_entry()? {
+                    pairs.push(pair);
+                }
+                Ok(Pairs(pairs))
+            }
+        }
+        from.deserialize_map(InOrder)
+    }
+}
+
+/// Reads a body of protocol 2.
+///
+/// # Errors
+/// Says which of the three elements is wrong.
+pub fn decode(text: &str) -> Result<Arguments, Malformed> {
+    let text = &*finite(text);
+    let parts: Vec<&RawValue> = parse(text, "body: expected [args, kwargs, embed]")?;
+    let [args, kwargs, embed] = parts[..] else {
+        return Err(Malformed(format!(
+            "body: expected three elements [args, kwargs, embed], found {}",
+            parts.len()
+        )));
+    };
+    let args: Vec<Box<RawValue>> = parse(args.get(), "args: expected an array")?;
+    let Pairs(kwargs) = parse(kwargs.get(), "kwargs: expected an object")?;
+    let embed: Option<Embed> = parse(embed.get(), "embed: expected an object")?;
+    let Embed { callbacks, errbacks, chain, chord } = embed.unwrap_or_default();
+    let parts =
+        [("callbacks", callbacks), ("errbacks", errbacks), ("chain", chain), ("chord", chord)];
+    Ok(Arguments { args, kwargs, follow_ups: asked(&parts) })
+}
+
+/// Reads a body of protocol 1, one object with everything in it.
+///
+/// # Errors
+/// Says which field is wrong.
+pub fn decode_v1(text: &str) -> Result<Arguments, Malformed> {
+    let text = &*finite(text);
+    let V1 { args, kwargs, callbacks, errbacks, chord } = parse(text, "body")?;
+    let parts = [("callbacks", callbacks), ("errbacks", errbacks), ("chord", chord)];
+    let kwargs = kwargs.map(|Pairs(pairs)| pairs).unwrap_or_default();
+    Ok(Arguments { args: args.unwrap_or_default(), kwargs, follow_ups: asked(&parts) })
+}
+
+fn asked(parts: &[(&'static str, Option<Box<RawValue>>)]) -> Vec<&'static str> {
+    let empty = |raw: &RawValue| matches!(raw.get().trim(), "null" | "[]" | "{}");
+    parts.iter().filter(|(_, v)| v.as_ref().is_some_and(|v| !empty(v))).map(|(n, _)| *n).collect()
+}
+
+fn parse<'a, T: Deserialize<'a>>(text: &'a str, what: &str) -> Result<T, Malformed> {
+    serde_json::from_str(text).map_err(|error| Malformed(format!("{what}: {error}")))
+}
+
+/// Python writes `NaN`, `Infinity` and `-Infinity`, which JSON does not have: they
+/// become texts of the same letters.
+fn finite(text: &str) -> Cow<'_, str> {
+    if !text.contains("NaN") && !text.contains("Infinity") {
+        return Cow::Borrowed(text);
+    }
+    let mut out = String::with_capacity(text.len() + 16);
+    let (mut rest, mut inside) = (text, false);
+    while let Some(c) = rest.chars().next() {
+        let word = ["NaN", "-Infinity", "Infinity"].iter().find(|word| rest.starts_with(**word));
+        let taken = match (inside, c, word) {
+            (false, _, Some(word)) => {
+                out.push_str(&format!("\"{word}\""));
+                word.len()
+            }
+            (true, '\\', _) => {
+                let escape = rest.chars().take(2).map(char::len_utf8).sum();
+                out.push_str(&rest[..escape]);
+                escape
+            }
+            _ => {
+                inside ^= c == '"';
+                out.push(c);
+                c.len_utf8()
+            }
+        };
+        rest = &rest[taken..];
+    }
+    Cow::Owned(out)
+}
+
+/// Writes a body of protocol 2 with nothing to follow.
+pub fn encode(args: &[Box<RawValue>], kwargs: &[(String, Box<RawValue>)]) -> String {
+    let embed = r#"{"callbacks": null, "errbacks": null, "chain": null, "chord": null}"#;
+    format!("[{}, {}, {embed}]", array(args), object(kwargs))
+}
+
+/// A JSON array of these values.
+pub fn array(values: &[Box<RawValue>]) -> String {
+    let texts: Vec<&str> = values.iter().map(|value| value.get()).collect();
+    format!("[{}]", texts.join(", "))
+}
+
+/// A JSON object of these pairs.
+pub fn object(pairs: &[(String, Box<RawValue>)]) -> String {
+    let texts: Vec<String> = pairs
+        .iter()
+        .map(|(name, value)| format!("{}: {}", serde_json::Value::from(name.as_str()), value.get()))
+        .collect();
+    format!("{{{}}}", texts.join(", "))
+}
+
+/// Standard base64, as kombu's `base64` body encoding.
+pub fn to_base64(bytes: &[u8]) -> String {
+    STANDARD.encode(bytes)
+}
+
+/// The bytes behind standard base64; `None` if it is not that.
+pub fn from_base64(text: &str) -> Option<Vec<u8>> {
+    STANDARD.decode(text.trim_end()).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn raw(values: &[Box<RawValue>]) -> Vec<&str> {
+        values.iter().map(|v| v.get()).collect()
+    }
+
+    #[test]
+    fn values_keep_their_text() {
+        let arguments =
+            decode(r#"[[12345678901234567890123, 1.10], {"b": [1], "a": 2}, {}]"#).unwrap();
+        assert_eq!(raw(&arguments.args), ["12345678901234567890123", "1.10"]);
+        assert_eq!(arguments.kwargs[0].0, "b");
+        assert_eq!(arguments.kwargs[1].1.get(), "2");
+        assert!(arguments.follow_ups.is_empty());
+    }
+
+    #[test]
+    fn embed_may_be_null_and_its_wishes_are_named() {
+        assert!(decode("[[], {}, null]").unwrap().follow_ups.is_empty());
+        let body = r#"[[], {}, {"callbacks": [], "chain": [{"task": "x"}], "chord": null}]"#;
+        assert_eq!(decode(body).unwrap().follow_ups, ["chain"]);
+    }
+
+    #[test]
+    fn two_elements_are_refused_with_their_number() {
+        let error = decode("[[], {}]").unwrap_err();
+        assert!(error.0.contains("three elements") && error.0.ends_with("found 2"), "{error}");
+    }
+
+    #[test]
+    fn numbers_that_json_lacks_become_texts_outside_of_texts_only() {
+        let arguments = decode(r#"[[NaN, -Infinity, "NaN \" Infinity"], {}, {}]"#).unwrap();
+        assert_eq!(raw(&arguments.args), [r#""NaN""#, r#""-Infinity""#, r#""NaN \" Infinity""#]);
+    }
+
+    #[test]
+    fn protocol_one_keeps_everything_in_one_object() {
+        let arguments =
+            decode_v1(r#"{"task": "t", "id": "i", "args": [1], "kwargs": {"k": 2}}"#).unwrap();
+        assert_eq!(raw(&arguments.args), ["1"]);
+        assert_eq!(arguments.kwargs[0].1.get(), "2");
+    }
+}

@@ -1,0 +1,158 @@
+//! The result document.
+//!
+//! Source: celery `backends/base.py` (`_get_result_meta`) and 5.7's
+//! `backends/database/models.py`: results are JSON, no longer pickled.
+
+use super::exception::Exception;
+use crate::clock;
+use chrono::{DateTime, Utc};
+use serde_json::value::RawValue;
+use serde_json::{Map, Value, json};
+use std::fmt;
+
+/// States that are stored. PENDING is the absence of a document.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum State {
+    /// Runs now (`task_track_started`).
+    Started,
+    /// Failed, and waits for its next try.
+    Retry,
+    /// Done.
+    Success,
+    /// Failed for good.
+    Failure,
+    /// Not to be run: expired or revoked.
+    Revoked,
+}
+
+impl State {
+    /// Celery's name.
+    pub fn name(self) -> &'static str {
+        match self {
+            State::Started => "STARTED",
+            State::Retry => "RETRY",
+            State::Success => "SUCCESS",
+            State::Failure => "FAILURE",
+            State::Revoked => "REVOKED",
+        }
+    }
+
+    /// The state of that name; `None` for one that Celery programs made up.
+    pub fn named(name: &str) -> Option<State> {
+        use State::{Failure, Retry, Revoked, Started, Success};
+        [Started, Retry, Success, Failure, Revoked].into_iter().find(|state| state.name() == name)
+    }
+
+    /// Will it change no more?
+    pub fn is_ready(self) -> bool {
+        matches!(self, State::Success | State::Failure | State::Revoked)
+    }
+}
+
+impl fmt::Display for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// One result, as a worker writes it.
+#[derive(Debug, Clone)]
+pub struct Record {
+    /// Task id.
+    pub task_id: String,
+    /// Its state.
+    pub state: State,
+    /// JSON: the value, or the exception's three fields.
+    pub result: Box<RawValue>,
+    /// Text under the exception.
+    pub traceback: Option<String>,
+    /// When; stored for final states only.
+    pub date_done: DateTime<Utc>,
+    /// Written with `result_extended`.
+    pub extended: Option<Box<Extended>>,
+}
+
+/// The fields that `result_extended` adds.
+#[derive(Debug, Clone)]
+pub struct Extended {
+    /// Task name.
+    pub name: String,
+    /// JSON array.
+    pub args: String,
+    /// JSON object.
+    pub kwargs: String,
+    /// Node name.
+    pub worker: String,
+    /// Retries that came before.
+    pub retries: u32,
+    /// Queue it came from.
+    pub queue: String,
+}
+
+impl Record {
+    /// A task that succeeded with this JSON value.
+    pub fn success(task_id: &str, result: Box<RawValue>, now: DateTime<Utc>) -> Record {
+        Record {
+            task_id: task_id.into(),
+            state: State::Success,
+            result,
+            traceback: None,
+            date_done: now,
+            extended: None,
+        }
+    }
+
+    /// A task that ended, or waits for a retry, with this exception.
+    pub fn exception(
+        task_id: &str,
+        state: State,
+        exception: &Exception,
+        traceback: Option<String>,
+        now: DateTime<Utc>,
+    ) -> Record {
+        let result = super::value::raw(&exception.to_json());
+        Record { state, traceback, ..Record::success(task_id, result, now) }
+    }
+}
+
+/// One result, as a client reads it.
+#[derive(Debug, Clone)]
+pub struct Meta {
+    /// State by name; may be one that a Python program made up.
+    pub status: String,
+    /// The value, or the exception's three fields.
+    pub result: Value,
+    /// Text under the exception.
+    pub traceback: Option<String>,
+    /// JSON array of what it sent.
+    pub children: Value,
+    /// When it was done.
+    pub date_done: Option<DateTime<Utc>>,
+    /// What `result_extended` added, by name.
+    pub extended: Map<String, Value>,
+    /// Task id.
+    pub task_id: String,
+}
+
+impl Meta {
+    /// Will it change no more?
+    pub fn is_ready(&self) -> bool {
+        State::named(&self.status).is_some_and(State::is_ready)
+    }
+
+    /// Celery's document, key order and all.
+    pub fn to_json(&self) -> Value {
+        let mut document = json!({
+            "status": self.status,
+            "result": self.result,
+            "traceback": self.traceback,
+            "children": self.children,
+            "date_done": self.date_done.map(clock::iso),
+        });
+        if let Value::Object(fields) = &mut document {
+            fields.extend(self.extended.clone());
+            fields.insert("task_id".into(), json!(self.task_id));
+        }
+        document
+    }
+}

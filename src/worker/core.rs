@@ -1,0 +1,506 @@
+//! DECIDE: everything the worker ever decides is decided here, from an event and the
+//! time. Nothing is performed; what is wanted comes out as effects.
+
+use super::finish::{self, Verdict};
+use super::plan::Plan;
+use super::request::{Key, Request, label};
+use crate::bounds;
+use crate::broker::{Death, Delivery, Settle, Tag, Want};
+use crate::os::signal::Meaning;
+use crate::runner::{Attempt, Outcome};
+use crate::task::{bind, rate};
+use crate::wire::{Exception, Malformed, Message, Record, State};
+use chrono::{DateTime, Utc};
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tracing::Level;
+
+/// What can happen to a worker.
+#[derive(Debug)]
+pub enum Event {
+    /// Messages are ours now.
+    Delivered(Vec<Delivery>),
+    /// An attempt is over.
+    Ended(Key, Box<Outcome>),
+    /// These were settled; a request that asked to be acknowledged first may start.
+    Settled(Vec<Key>),
+    /// Somebody sent a signal.
+    Signal(Meaning),
+    /// Time has passed.
+    Tick,
+    /// The broker's end is closed: nothing is held any more.
+    Closed,
+}
+
+/// What the worker can do about it.
+#[derive(Debug)]
+pub enum Effect {
+    /// Take so much from the broker, once for each number of `turn`.
+    Want {
+        /// Grows with each delivery, so that one wish is not fulfilled twice.
+        turn: u64,
+        /// How much.
+        want: Want,
+    },
+    /// Run this.
+    Start(Key, Box<Attempt>),
+    /// Stop this at once.
+    Stop(Key),
+    /// Store, publish and settle, in this order; then say [`Event::Settled`].
+    Settle(Key, Tag, Box<Verdict>),
+    /// Store this; nobody waits for it.
+    Store(Box<Record>),
+    /// Say this.
+    Log(Level, String),
+    /// Close the broker's end when all that was asked before is done.
+    Close,
+    /// End the process.
+    Exit(u8),
+}
+
+/// The time of an event.
+#[derive(Debug, Clone, Copy)]
+pub struct Now {
+    /// For durations.
+    pub mono: Instant,
+    /// For what others read.
+    pub wall: DateTime<Utc>,
+    /// A draw from 0..1, for jitter.
+    pub random: f64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Running,
+    /// Takes nothing; what runs may finish.
+    Warm,
+    /// What ran was stopped.
+    Cold,
+    /// Waits for the broker's end to close.
+    Closing,
+}
+
+/// Requests that are being settled at the most before nothing new is taken: a store
+/// that is slower than the tasks must slow them down.
+const SETTLING_MAX: usize = 1024;
+
+/// Work is taken ahead for so long, as far as the pace of the last tasks tells.
+const AHEAD: Duration = Duration::from_millis(20);
+
+/// What was taken ahead and found no slot for so long is given back to whoever has one.
+const AHEAD_MAX_WAIT: Duration = Duration::from_millis(200);
+
+/// The worker's state; see the module.
+pub struct Core {
+    plan: Arc<Plan>,
+    phase: Phase,
+    exit: u8,
+    running: HashMap<Key, Request>,
+    ready: VecDeque<Request>,
+    /// Acknowledged first: run when that is done.
+    acking: HashMap<Key, Request>,
+    settling: HashSet<Key>,
+    buckets: HashMap<String, rate::Bucket>,
+    next_key: Key,
+    turn: u64,
+    want: Option<(u64, Want)>,
+    /// Smoothed runtime of a task in seconds; `None` until one has ended.
+    pace: Option<f64>,
+}
+
+impl Core {
+    /// A worker that has done nothing yet.
+    pub fn new(plan: Arc<Plan>) -> Core {
+        Core {
+            plan,
+            phase: Phase::Running,
+            exit: 0,
+            running: HashMap::new(),
+            ready: VecDeque::new(),
+            acking: HashMap::new(),
+            settling: HashSet::new(),
+            buckets: HashMap::new(),
+            next_key: 0,
+            turn: 0,
+            want: None,
+            pace: None,
+        }
+    }
+
+    /// Takes in one event. Call [`Core::plan_ahead`] after the last of a batch.
+    pub fn on(&mut self, event: Event, now: Now, out: &mut Vec<Effect>) {
+        match event {
+            Event::Delivered(deliveries) => {
+                self.turn += 1;
+                for delivery in deliveries {
+                    self.delivered(delivery, now, out);
+                }
+            }
+            Event::Ended(key, outcome) => self.ended(key, &outcome, now, out),
+            Event::Settled(keys) => {
+                for key in keys {
+                    self.settled(key, out);
+                }
+            }
+            Event::Signal(meaning) => self.signal(meaning, out),
+            Event::Tick => self.give_back_the_stuck(now, out),
+            Event::Closed => out.push(Effect::Exit(self.exit)),
+        }
+    }
+
+    /// Fills free slots, asks for more work, and ends a shutdown that is complete.
+    pub fn plan_ahead(&mut self, out: &mut Vec<Effect>) {
+        while self.free() > 0 {
+            let Some(request) = self.ready.pop_front() else { break };
+            self.start(request, out);
+        }
+        let want = (self.turn, self.wanted());
+        if self.want != Some(want) {
+            self.want = Some(want);
+            out.push(Effect::Want { turn: want.0, want: want.1 });
+        }
+        let idle = self.running.is_empty() && self.acking.is_empty() && self.settling.is_empty();
+        if matches!(self.phase, Phase::Warm | Phase::Cold) && idle {
+            self.phase = Phase::Closing;
+            out.push(Effect::Close);
+        }
+    }
+
+    /// Is there anything that the passing of time alone can change?
+    pub fn needs_ticks(&self) -> bool {
+        !self.ready.is_empty()
+    }
+
+    /// Attempts that run.
+    pub fn running(&self) -> usize {
+        self.running.len()
+    }
+
+    fn free(&self) -> usize {
+        self.plan.slots.saturating_sub(self.running.len() + self.acking.len())
+    }
+
+    fn wanted(&self) -> Want {
+        if self.phase != Phase::Running || self.settling.len() >= SETTLING_MAX {
+            return Want::default();
+        }
+        let slots = self.free().saturating_sub(self.ready.len());
+        let ahead = self.ahead();
+        // Refill at half: one step for many messages, not many steps for one each.
+        let ahead = if self.ready.len() * 2 > ahead { 0 } else { ahead - self.ready.len() };
+        Want { slots, ahead }
+    }
+
+    /// How many requests may wait in memory: many tiny ones, and none when tasks are long.
+    fn ahead(&self) -> usize {
+        match self.pace {
+            Some(pace) if !self.plan.policy.disable_prefetch && pace < AHEAD.as_secs_f64() => {
+                let fits = self.plan.slots as f64 * AHEAD.as_secs_f64() / pace.max(1e-6);
+                (fits as usize).min(bounds::TAKE_MAX)
+            }
+            _ => 0,
+        }
+    }
+
+    fn delivered(&mut self, delivery: Delivery, now: Now, out: &mut Vec<Effect>) {
+        if self.phase == Phase::Closing {
+            // Closing the broker's end gives it back.
+            return;
+        }
+        let tag = delivery.tag;
+        match self.admit(delivery, now, out) {
+            Ok(request) => self.ready.push_back(request),
+            Err(verdict) => self.settle(tag, *verdict, out),
+        }
+    }
+
+    /// What stands between a message and its start, in order.
+    fn admit(
+        &mut self,
+        delivery: Delivery,
+        now: Now,
+        out: &mut Vec<Effect>,
+    ) -> Result<Request, Box<Verdict>> {
+        let message = match Message::decode(&delivery.payload) {
+            Ok(message) => message,
+            Err(malformed) => return Err(Box::new(kept("malformed", &malformed, None))),
+        };
+        if self.phase != Phase::Running {
+            return Err(Box::new(settle_only(Settle::Release)));
+        }
+        if let Some(eta) = message.eta.filter(|eta| *eta > now.wall) {
+            return Err(Box::new(settle_only(Settle::Park(eta))));
+        }
+        if self.plan.chatty && delivery.deliveries == 0 {
+            out.push(Effect::Log(Level::INFO, format!("Task {} received", label(&message))));
+        }
+        let Some(task) = self.plan.tasks.get(&message.task).cloned() else {
+            return Err(Box::new(self.unknown(&delivery, &message, now)));
+        };
+        let arguments = match message.arguments() {
+            Ok(arguments) => arguments,
+            Err(malformed) => return Err(Box::new(kept("malformed", &malformed, Some(&message)))),
+        };
+        if !arguments.follow_ups.is_empty() {
+            let why = format!(
+                "the message asks for {} after the task, which is not supported",
+                arguments.follow_ups.join(", ")
+            );
+            return Err(Box::new(kept("unsupported", &Malformed(why), Some(&message))));
+        }
+        let bound =
+            bind::bind(&task.name, task.params.as_deref(), &arguments.args, &arguments.kwargs);
+        let (bound, misfit) = match bound {
+            Ok(bound) => (bound, None),
+            Err(exception) => (Vec::new(), Some(exception)),
+        };
+        let request = Request {
+            tag: delivery.tag,
+            queue: delivery.queue,
+            deliveries: delivery.deliveries,
+            payload: delivery.payload,
+            message,
+            task,
+            arguments,
+            bound,
+            received: now.mono,
+            acked: false,
+        };
+        self.admit_request(request, misfit, now)
+    }
+
+    fn admit_request(
+        &mut self,
+        request: Request,
+        misfit: Option<Exception>,
+        now: Now,
+    ) -> Result<Request, Box<Verdict>> {
+        let plan = &self.plan;
+        if request.message.expires.is_some_and(|expires| expires <= now.wall) {
+            let exception = Exception::new("celery.exceptions", "TaskRevokedError", "expired");
+            let record =
+                finish::error_record(&request, plan, State::Revoked, &exception, None, now.wall);
+            let log = format!("Discarding revoked task: {}: expired", request.label());
+            return Err(Box::new(Verdict {
+                record,
+                settle: Some(Settle::Ack),
+                publish: None,
+                log: Some((Level::INFO, log)),
+            }));
+        }
+        if let Some(exception) = misfit {
+            let log =
+                format!("Task {} raised unexpected: {}", request.label(), finish::show(&exception));
+            return Err(Box::new(Verdict {
+                record: finish::error_record(
+                    &request,
+                    plan,
+                    State::Failure,
+                    &exception,
+                    None,
+                    now.wall,
+                ),
+                settle: Some(Settle::Ack),
+                publish: None,
+                log: Some((Level::ERROR, log)),
+            }));
+        }
+        if request.deliveries >= plan.policy.max_deliveries {
+            let what = format!(
+                "handed out {} times, and each time the worker or its process died under it",
+                request.deliveries
+            );
+            return Err(Box::new(finish::lost(&request, plan, &what, None, now.wall)));
+        }
+        match self.pass_rate(&request, now) {
+            Some(wait) => Err(Box::new(settle_only(Settle::Park(now.wall + wait)))),
+            None => Ok(request),
+        }
+    }
+
+    /// How long the task's rate limit makes it wait; it waits in the broker, so others pass.
+    fn pass_rate(&mut self, request: &Request, now: Now) -> Option<Duration> {
+        let rate = request.task.rate_limit.or(self.plan.policy.rate_limit)?;
+        let name = &request.task.name;
+        if !self.buckets.contains_key(name) {
+            self.buckets.insert(name.clone(), rate::Bucket::new(rate));
+        }
+        let bucket = self.buckets.get_mut(name)?;
+        match bucket.take(now.mono) {
+            Ok(()) => None,
+            Err(_) => Some(bucket.reserve(now.mono)),
+        }
+    }
+
+    /// A name that no file of ours defines: another worker, or the next deployment, may
+    /// know it; after some tries it is kept.
+    fn unknown(&self, delivery: &Delivery, message: &Message, now: Now) -> Verdict {
+        let name = &message.task;
+        let tries = delivery.deliveries + 1;
+        let max = self.plan.policy.max_deliveries;
+        let log =
+            format!("Received unregistered task {name:?}, id {} ({tries} of {max})", message.id);
+        if tries < max {
+            // From the first time on: whoever knows it may be a deployment away.
+            let delay = bounds::redelivery_delay(tries);
+            return Verdict {
+                settle: Some(Settle::Redeliver(now.wall + delay)),
+                log: Some((Level::WARN, log)),
+                ..Verdict::default()
+            };
+        }
+        let exception = Exception::new("celery.exceptions", "NotRegistered", name);
+        let why = Malformed(format!("no worker that saw it {max} times has a task of this name"));
+        let ignored = message.ignore_result.unwrap_or(self.plan.policy.ignore_result);
+        let stored = !ignored || self.plan.policy.store_errors;
+        Verdict {
+            record: stored.then(|| {
+                Record::exception(&message.id, State::Failure, &exception, None, now.wall)
+            }),
+            log: Some((Level::ERROR, format!("{log}; kept in the dead-letter list"))),
+            ..kept("unregistered", &why, Some(message))
+        }
+    }
+
+    fn start(&mut self, request: Request, out: &mut Vec<Effect>) {
+        self.next_key += 1;
+        let key = self.next_key;
+        if request.acked || request.acks_late(&self.plan.policy) {
+            self.run(key, request, out);
+        } else {
+            let verdict = settle_only(Settle::Ack);
+            out.push(Effect::Settle(key, request.tag, Box::new(verdict)));
+            self.acking.insert(key, Request { acked: true, ..request });
+        }
+    }
+
+    fn run(&mut self, key: Key, request: Request, out: &mut Vec<Effect>) {
+        let policy = &self.plan.policy;
+        if policy.track_started && !request.ignores_result(policy) {
+            let info =
+                serde_json::json!({"pid": std::process::id(), "hostname": self.plan.hostname});
+            let record =
+                Record::success(&request.message.id, crate::wire::value::raw(&info), Utc::now());
+            let record = Record { state: State::Started, ..record };
+            out.push(Effect::Store(Box::new(request.extend(&self.plan, record))));
+        }
+        out.push(Effect::Start(key, Box::new(request.attempt(&self.plan))));
+        self.running.insert(key, request);
+    }
+
+    fn ended(&mut self, key: Key, outcome: &Outcome, now: Now, out: &mut Vec<Effect>) {
+        let Some(request) = self.running.remove(&key) else { return };
+        let took = outcome.runtime.as_secs_f64();
+        // Quick to believe that tasks are long, slow to believe that they are short.
+        self.pace = Some(match self.pace {
+            Some(pace) if took < pace => pace * 0.9 + took * 0.1,
+            Some(pace) => pace * 0.5 + took * 0.5,
+            None => took,
+        });
+        let verdict = finish::verdict(&request, outcome, &self.plan, now.wall, now.random);
+        self.settle_as(key, request.tag, verdict, out);
+    }
+
+    fn settle(&mut self, tag: Tag, verdict: Verdict, out: &mut Vec<Effect>) {
+        self.next_key += 1;
+        self.settle_as(self.next_key, tag, verdict, out);
+    }
+
+    fn settle_as(&mut self, key: Key, tag: Tag, mut verdict: Verdict, out: &mut Vec<Effect>) {
+        if let Some((level, line)) = verdict.log.take() {
+            out.push(Effect::Log(level, line));
+        }
+        self.settling.insert(key);
+        out.push(Effect::Settle(key, tag, Box::new(verdict)));
+    }
+
+    fn settled(&mut self, key: Key, out: &mut Vec<Effect>) {
+        if self.settling.remove(&key) {
+            return;
+        }
+        let Some(request) = self.acking.remove(&key) else { return };
+        if self.phase != Phase::Cold {
+            return self.run(key, request, out);
+        }
+        // Acknowledged, and stopped before it began: it goes back as a new message.
+        let verdict = Verdict { publish: Some(request.posting(None)), ..Verdict::default() };
+        self.settle_as(key, request.tag, verdict, out);
+    }
+
+    /// What was taken ahead of a slot that does not come free goes back: another worker
+    /// may have one.
+    fn give_back_the_stuck(&mut self, now: Now, out: &mut Vec<Effect>) {
+        let stuck = self.ready.front().is_some_and(|r| now.mono - r.received > AHEAD_MAX_WAIT);
+        if stuck && self.free() == 0 {
+            self.pace = Some(AHEAD.as_secs_f64() * 2.0);
+            self.give_back_all(out);
+        }
+    }
+
+    fn give_back_all(&mut self, out: &mut Vec<Effect>) {
+        for request in std::mem::take(&mut self.ready) {
+            self.settle(request.tag, settle_only(Settle::Release), out);
+        }
+    }
+
+    /// State x signal. Closing and what runs in it are past help.
+    fn signal(&mut self, meaning: Meaning, out: &mut Vec<Effect>) {
+        match (self.phase, meaning) {
+            (Phase::Running, Meaning::Warm | Meaning::Hup) => self.warm(0, out),
+            // Celery ends with 1 after INT, even when it was idle.
+            (Phase::Running, Meaning::Interrupt) => {
+                let hint = "hitting Ctrl+C again stops all running tasks; they are redelivered";
+                out.push(Effect::Log(Level::WARN, format!("worker: {hint}")));
+                self.warm(1, out);
+            }
+            (Phase::Running, Meaning::Cold) => {
+                self.warm(0, out);
+                self.cold(out);
+            }
+            (Phase::Warm, Meaning::Interrupt | Meaning::Cold) => self.cold(out),
+            (_, _) => {}
+        }
+    }
+
+    fn warm(&mut self, exit: u8, out: &mut Vec<Effect>) {
+        self.phase = Phase::Warm;
+        self.exit = exit;
+        let running = self.running.len();
+        let line = format!("worker: Warm shutdown ({running} running)");
+        out.push(Effect::Log(Level::WARN, line));
+        self.give_back_all(out);
+    }
+
+    fn cold(&mut self, out: &mut Vec<Effect>) {
+        self.phase = Phase::Cold;
+        let running = self.running.len();
+        out.push(Effect::Log(Level::WARN, format!("worker: Cold shutdown ({running} stopped)")));
+        out.extend(self.running.keys().map(|key| Effect::Stop(*key)));
+    }
+}
+
+fn settle_only(settle: Settle) -> Verdict {
+    Verdict { settle: Some(settle), ..Verdict::default() }
+}
+
+fn kept(reason: &'static str, why: &Malformed, message: Option<&Message>) -> Verdict {
+    let name = message.map_or_else(|| "a message".to_string(), label);
+    let death = Death {
+        reason,
+        detail: why.to_string(),
+        task_id: message.map(|m| m.id.clone()),
+        task: message.map(|m| m.task.clone()),
+    };
+    let log = format!("{name} is {reason}: {why}; kept in the dead-letter list");
+    let record = message.map(|m| {
+        let exception = Exception::new("celery.exceptions", "InvalidTaskError", why.to_string());
+        Record::exception(&m.id, State::Failure, &exception, None, Utc::now())
+    });
+    Verdict {
+        record,
+        settle: Some(Settle::Dead(death)),
+        log: Some((Level::ERROR, log)),
+        ..Verdict::default()
+    }
+}

@@ -1,0 +1,199 @@
+//! DO: the loop. Its inputs only build events, its `perform` only carries out effects.
+
+use super::core::{Core, Effect, Event, Now};
+use super::plan::Plan;
+use super::settle::{self, Order};
+use crate::backend::Store;
+use crate::broker::{Inlet, Outlet, Want};
+use crate::clock;
+use crate::os::signal::Signals;
+use crate::pool::Pool;
+use std::future::Future;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::sync::{mpsc, watch};
+
+/// Events handled before the effects of all of them are performed: acknowledgements and
+/// results batch by themselves.
+const EVENTS_MAX: usize = 256;
+
+/// How often the worker looks at what only time changes, while there is such a thing.
+const TICK: Duration = Duration::from_millis(100);
+
+/// How often expired results are removed.
+const EXPIRE_EVERY: Duration = Duration::from_secs(300);
+
+/// How long what is left of the tasks may take to die when the guard is gone.
+const LAST_RITES: Duration = Duration::from_secs(5);
+
+/// Pause before a failing broker is asked again; it doubles up to [`PAUSE_MAX`].
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// See [`PAUSE`].
+const PAUSE_MAX: Duration = Duration::from_secs(2);
+
+/// The outside of one worker.
+pub struct Doors {
+    /// Where messages come from.
+    pub inlet: Inlet,
+    /// Where they are settled.
+    pub outlet: Outlet,
+    /// Where results go.
+    pub store: Store,
+    /// What runs attempts; its outcomes arrive as [`Event::Ended`] through `events`.
+    pub pool: Pool,
+    /// The events of everything here.
+    pub events: (mpsc::UnboundedSender<Event>, mpsc::UnboundedReceiver<Event>),
+    /// Signals of the process.
+    pub signals: Signals,
+}
+
+/// Works until a signal ends it; `ready` is called once messages are awaited, `lost`
+/// resolves when the guard is gone. Gives the exit code. Must run inside a `LocalSet`.
+pub async fn run(plan: Arc<Plan>, doors: Doors, ready: impl FnOnce(), lost: impl Future) -> u8 {
+    let Doors { inlet, outlet, store, pool, events: (sender, mut receiver), mut signals } = doors;
+    let (orders, queue) = mpsc::unbounded_channel();
+    let (wants, watched) = watch::channel(Some((0, Want::default())));
+    tokio::task::spawn_local(settle::run(store.clone(), outlet, queue, sender.clone()));
+    tokio::task::spawn_local(feed(inlet, watched, sender));
+    tokio::task::spawn_local(expire(store, plan.result_expires));
+    let mut drive = Drive { pool, orders: Some(orders), wants, exit: None };
+    let mut core = Core::new(plan);
+    let mut effects = Vec::new();
+    core.plan_ahead(&mut effects);
+    drive.perform(&mut effects);
+    ready();
+    let mut batch = Vec::with_capacity(EVENTS_MAX);
+    tokio::pin!(lost);
+    let mut ticks = tokio::time::interval(TICK);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    while drive.exit.is_none() {
+        tokio::select! {
+            biased;
+            meaning = signals.next() => batch.push(Event::Signal(meaning)),
+            _ = &mut lost => {
+                crate::os::tree::kill_all_descendants_of_self(LAST_RITES);
+                return 1;
+            }
+            _ = receiver.recv_many(&mut batch, EVENTS_MAX) => {}
+            _ = ticks.tick(), if core.needs_ticks() => batch.push(Event::Tick),
+        }
+        let now = Now { mono: Instant::now(), wall: clock::now(), random: fastrand::f64() };
+        for event in batch.drain(..) {
+            if let Event::Ended(key, _) = &event {
+                drive.pool.forget(*key);
+            }
+            core.on(event, now, &mut effects);
+        }
+        core.plan_ahead(&mut effects);
+        drive.perform(&mut effects);
+    }
+    drive.exit.unwrap_or_default()
+}
+
+struct Drive {
+    pool: Pool,
+    orders: Option<mpsc::UnboundedSender<Order>>,
+    /// `None` closes the inlet.
+    wants: watch::Sender<Option<(u64, Want)>>,
+    exit: Option<u8>,
+}
+
+impl Drive {
+    fn perform(&mut self, effects: &mut Vec<Effect>) {
+        for effect in effects.drain(..) {
+            match effect {
+                Effect::Want { turn, want } => {
+                    self.wants.send_replace(Some((turn, want)));
+                }
+                Effect::Start(key, attempt) => self.pool.start(key, *attempt),
+                Effect::Stop(key) => self.pool.stop(key),
+                Effect::Settle(key, tag, verdict) => self.order(Order::Verdict(key, tag, verdict)),
+                Effect::Store(record) => self.order(Order::Record(record)),
+                Effect::Log(level, line) => crate::log::line(level, &line),
+                Effect::Close => {
+                    self.orders = None;
+                    self.wants.send_replace(None);
+                }
+                Effect::Exit(code) => self.exit = Some(code),
+            }
+        }
+    }
+
+    fn order(&self, order: Order) {
+        if let Some(orders) = &self.orders {
+            // The settling task lives as long as this sender.
+            let _ = orders.send(order);
+        }
+    }
+}
+
+/// Takes messages as they are wanted, and waits when there are none.
+async fn feed(
+    mut inlet: Inlet,
+    mut wants: watch::Receiver<Option<(u64, Want)>>,
+    events: mpsc::UnboundedSender<Event>,
+) {
+    let mut done = None;
+    let mut failing: Option<Instant> = None;
+    let mut pause = PAUSE;
+    loop {
+        let wanted = *wants.borrow_and_update();
+        let Some((turn, want)) = wanted else { break };
+        if want == Want::default() || done == Some(turn) {
+            if wants.changed().await.is_err() {
+                break;
+            }
+            continue;
+        }
+        match inlet.take(want).await {
+            Ok(deliveries) => {
+                if let Some(since) = failing.take() {
+                    tracing::info!("the broker answers again after {:.1}s", since.elapsed().as_secs_f64());
+                    pause = PAUSE;
+                }
+                if deliveries.is_empty() {
+                    tokio::select! {
+                        () = inlet.wait() => {}
+                        _ = wants.changed() => {}
+                    }
+                } else {
+                    done = Some(turn);
+                    let _ = events.send(Event::Delivered(deliveries));
+                }
+            }
+            Err(error) => {
+                if failing.is_none() {
+                    failing = Some(Instant::now());
+                    tracing::error!("cannot take messages: {error}; trying again");
+                }
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(PAUSE_MAX);
+            }
+        }
+    }
+    if let Err(error) = inlet.close().await {
+        tracing::error!("cannot close the broker: {error}; other workers take over what was held");
+    }
+    let _ = events.send(Event::Closed);
+}
+
+/// Removes results that nobody fetched in time.
+async fn expire(store: Store, after: Option<Duration>) {
+    let Some(after) = after else { return };
+    let mut every = tokio::time::interval(EXPIRE_EVERY);
+    loop {
+        every.tick().await;
+        let limit = clock::now() - after;
+        loop {
+            match store.expire(limit).await {
+                Ok(0) => break,
+                Ok(count) => tracing::debug!("removed {count} expired results"),
+                Err(error) => {
+                    tracing::warn!("cannot remove expired results: {error}");
+                    break;
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,113 @@
+//! One message in the worker's hands, from its delivery to its settlement.
+
+use super::plan::{Plan, Policy};
+use crate::broker::{Posting, Tag};
+use crate::runner::Attempt;
+use crate::task::Task;
+use crate::wire::result::Extended;
+use crate::wire::{Arguments, Message, Record, body};
+use chrono::{DateTime, Utc};
+use serde_json::value::RawValue;
+use std::sync::Arc;
+use std::time::Instant;
+
+/// Names a request inside this worker.
+pub type Key = u64;
+
+/// A request that may run.
+#[derive(Debug, Clone)]
+pub struct Request {
+    /// To settle it by.
+    pub tag: Tag,
+    /// Queue it came from.
+    pub queue: Arc<str>,
+    /// How often it was lost before.
+    pub deliveries: u32,
+    /// The envelope; a retry is made from it.
+    pub payload: String,
+    /// What it says.
+    pub message: Message,
+    /// What runs.
+    pub task: Arc<Task>,
+    /// What it runs with.
+    pub arguments: Arguments,
+    /// The arguments by the names of `params`.
+    pub bound: Vec<(String, Box<RawValue>)>,
+    /// When it got here.
+    pub received: Instant,
+    /// Has it been acknowledged before its start?
+    pub acked: bool,
+}
+
+impl Request {
+    /// Acknowledge when done?
+    pub fn acks_late(&self, policy: &Policy) -> bool {
+        self.task.acks_late.unwrap_or(policy.acks_late)
+    }
+
+    /// Is its result wanted? The message's word counts most, then the task's.
+    pub fn ignores_result(&self, policy: &Policy) -> bool {
+        self.message.ignore_result.or(self.task.ignore_result).unwrap_or(policy.ignore_result)
+    }
+
+    /// What the runner gets.
+    pub fn attempt(&self, plan: &Plan) -> Attempt {
+        let message = &self.message;
+        let policy = &plan.policy;
+        Attempt {
+            task: self.task.clone(),
+            id: message.id.clone(),
+            root_id: message.root_id.clone(),
+            parent_id: message.parent_id.clone(),
+            retries: message.retries,
+            hostname: plan.hostname.clone(),
+            queue: self.queue.to_string(),
+            args: self.arguments.args.clone(),
+            kwargs: self.arguments.kwargs.clone(),
+            bound: self.bound.clone(),
+            soft_time_limit: message
+                .soft_time_limit
+                .or(self.task.soft_time_limit)
+                .or(policy.soft_time_limit),
+            time_limit: message.time_limit.or(self.task.time_limit).or(policy.time_limit),
+            env: policy.env.clone(),
+        }
+    }
+
+    /// `record` with the fields of `result_extended`, if they are wanted.
+    pub fn extend(&self, plan: &Plan, record: Record) -> Record {
+        if !plan.policy.result_extended {
+            return record;
+        }
+        let extended = Extended {
+            name: self.message.task.clone(),
+            args: body::array(&self.arguments.args),
+            kwargs: body::object(&self.arguments.kwargs),
+            worker: plan.hostname.clone(),
+            retries: self.message.retries,
+            queue: self.queue.to_string(),
+        };
+        Record { extended: Some(Box::new(extended)), ..record }
+    }
+
+    /// The same message on its way to its queue again.
+    pub fn posting(&self, eta: Option<DateTime<Utc>>) -> Posting {
+        Posting {
+            queue: self.queue.to_string(),
+            task_id: self.message.id.clone(),
+            priority: self.message.priority.unwrap_or(0).clamp(0, 9) as u8,
+            eta,
+            payload: self.payload.clone(),
+        }
+    }
+
+    /// `name[id]`, as log lines name it.
+    pub fn label(&self) -> String {
+        label(&self.message)
+    }
+}
+
+/// `name[id]`, as log lines name a task.
+pub fn label(message: &Message) -> String {
+    format!("{}[{}]", message.display_name(), message.id)
+}

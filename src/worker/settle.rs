@@ -1,0 +1,136 @@
+//! Stores, publishes and settles what the worker decided, in batches and in that
+//! order: a crash in between repeats work and loses none. A store that fails is asked
+//! again until it answers; meanwhile nothing counts as done.
+
+use super::core::Event;
+use super::finish::Verdict;
+use super::request::Key;
+use crate::backend::Store;
+use crate::broker::{Error, Outlet, Posting, Settle, Tag};
+use crate::link::sqlite::Durability;
+use crate::wire::Record;
+use std::time::{Duration, Instant};
+use tokio::sync::mpsc;
+
+/// Orders handled in one step at the most.
+const BATCH_MAX: usize = 256;
+
+/// Pause before a failing store is asked again; it doubles up to [`PAUSE_MAX`].
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// See [`PAUSE`].
+const PAUSE_MAX: Duration = Duration::from_secs(2);
+
+/// One thing to be settled.
+#[derive(Debug)]
+pub enum Order {
+    /// What became of a request.
+    Verdict(Key, Tag, Box<Verdict>),
+    /// A record that nobody waits for.
+    Record(Box<Record>),
+}
+
+/// Works until the last sender of `orders` is gone.
+pub async fn run(
+    store: Store,
+    outlet: Outlet,
+    mut orders: mpsc::UnboundedReceiver<Order>,
+    events: mpsc::UnboundedSender<Event>,
+) {
+    let mut waiting = Vec::new();
+    while orders.recv_many(&mut waiting, BATCH_MAX).await > 0 {
+        let batch = Batch::of(waiting.drain(..));
+        settle_until_done(&store, &outlet, &batch).await;
+        // The worker's loop ends after this task: somebody listens.
+        let _ = events.send(Event::Settled(batch.keys));
+    }
+}
+
+#[derive(Default)]
+struct Batch {
+    keys: Vec<Key>,
+    records: Vec<Record>,
+    postings: Vec<Posting>,
+    settlements: Vec<(Tag, Settle)>,
+}
+
+impl Batch {
+    fn of(orders: impl Iterator<Item = Order>) -> Batch {
+        let mut batch = Batch::default();
+        for order in orders {
+            match order {
+                Order::Record(record) => batch.records.push(*record),
+                Order::Verdict(key, tag, verdict) => {
+                    batch.keys.push(key);
+                    batch.records.extend(verdict.record);
+                    batch.postings.extend(verdict.publish);
+                    batch.settlements.extend(verdict.settle.map(|settle| (tag, settle)));
+                }
+            }
+        }
+        batch
+    }
+}
+
+async fn settle_until_done(store: &Store, outlet: &Outlet, batch: &Batch) {
+    let mut pause = PAUSE;
+    let mut failing: Option<Instant> = None;
+    while let Err(error) = settle(store, outlet, batch).await {
+        if failing.is_none() {
+            failing = Some(Instant::now());
+            tracing::error!("cannot store results or acknowledge: {error}; trying again");
+        }
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(PAUSE_MAX);
+    }
+    if let Some(since) = failing {
+        tracing::info!("the store answers again after {:.1}s", since.elapsed().as_secs_f64());
+    }
+}
+
+async fn settle(store: &Store, outlet: &Outlet, batch: &Batch) -> Result<(), Error> {
+    if let (Store::Sqlite(s), Outlet::Sqlite(o)) = (store, outlet)
+        && s.db().same(o.db())
+    {
+        return settle_in_one_file(s, o, batch).await;
+    }
+    if !batch.records.is_empty() {
+        store.put(batch.records.clone()).await?;
+    }
+    if !batch.postings.is_empty() {
+        outlet.publish(batch.postings.clone()).await?;
+    }
+    if !batch.settlements.is_empty() {
+        outlet.settle(batch.settlements.clone()).await?;
+    }
+    Ok(())
+}
+
+/// Results and messages in the same file: one transaction, so not even a crash between
+/// a result and its acknowledgement can run a task twice.
+async fn settle_in_one_file(
+    store: &crate::backend::sqlite::Store,
+    outlet: &crate::broker::sqlite::Outlet,
+    batch: &Batch,
+) -> Result<(), Error> {
+    let (records, settlements) = (batch.records.clone(), batch.settlements.clone());
+    let postings = batch.postings.clone();
+    let moved = !postings.is_empty() || settlements.iter().any(|(_, s)| !matches!(s, Settle::Ack));
+    let durability = if postings.is_empty() { Durability::Process } else { Durability::Disk };
+    let inner = outlet.clone();
+    outlet
+        .db()
+        .run(durability, move |c| {
+            crate::backend::sqlite::Store::put_within(c, &records)?;
+            inner.publish_within(c, &postings)?;
+            inner.settle_within(c, &settlements)
+        })
+        .await?;
+    if !batch.records.is_empty() {
+        store.ring();
+    }
+    if moved {
+        outlet.ring();
+    }
+    Ok(())
+}
