@@ -51,7 +51,9 @@ impl Bell {
             let folder = CString::new(folder.as_os_str().as_bytes())?;
             let mask = libc::IN_MODIFY | libc::IN_CREATE | libc::IN_CLOSE_WRITE | libc::IN_MOVED_TO;
             // SAFETY: the path is NUL-terminated and lives through the call.
-            let watch = unsafe { libc::inotify_add_watch(fd.as_raw_fd(), folder.as_ptr(), mask | libc::IN_ONLYDIR) };
+            let watch = unsafe {
+                libc::inotify_add_watch(fd.as_raw_fd(), folder.as_ptr(), mask | libc::IN_ONLYDIR)
+            };
             if watch < 0 {
                 return Err(io::Error::from_raw_os_error(last_error()));
             }
@@ -97,16 +99,20 @@ impl Bell {
 
     fn concerns_us(&self, mut events: &[u8]) -> bool {
         while events.len() >= EVENT_HEAD_BYTES {
-            let word = |at: usize| u32::from_ne_bytes([events[at], events[at + 1], events[at + 2], events[at + 3]]);
+            let word = |at: usize| {
+                u32::from_ne_bytes([events[at], events[at + 1], events[at + 2], events[at + 3]])
+            };
             let (watch, mask, length) = (word(0) as i32, word(4), word(12) as usize);
             // Events were lost, or a folder is gone: better look once too often.
             if mask & (libc::IN_Q_OVERFLOW | libc::IN_IGNORED) != 0 {
                 return true;
             }
             let (event, rest) = events.split_at((EVENT_HEAD_BYTES + length).min(events.len()));
-            let name = event[EVENT_HEAD_BYTES..].split(|&byte| byte == 0).next().unwrap_or_default();
+            let name =
+                event[EVENT_HEAD_BYTES..].split(|&byte| byte == 0).next().unwrap_or_default();
             let names = self.names.get(&watch);
-            if names.is_some_and(|names| names.iter().any(|known| known == OsStr::from_bytes(name))) {
+            if names.is_some_and(|names| names.iter().any(|known| known == OsStr::from_bytes(name)))
+            {
                 return true;
             }
             events = rest;

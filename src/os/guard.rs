@@ -10,12 +10,12 @@ mod link;
 pub use link::GuardLink;
 
 use super::Pid;
+use super::become_subreaper;
 use super::lease::Lease;
 use super::reap::{Status, Waited, Whose, wait_any};
 use super::signal::FORWARDED;
 use super::spawn::{Orphan, Spawn};
 use super::tree::kill_all_descendants_of_self;
-use super::become_subreaper;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, recv, send, socketpair};
@@ -117,16 +117,25 @@ impl<N: Fn(&str)> Guard<N> {
             let argv = argv.iter().map(|word| text(word)).collect::<io::Result<_>>()?;
             let mut envp = vec![CString::new(format!("{FD_VARIABLE}={FD_IN_WORKER}"))?];
             for (name, value) in std::env::vars_os().filter(|(name, _)| name != FD_VARIABLE) {
-                envp.push(text(&OsString::from_vec([name.as_bytes(), b"=", value.as_bytes()].concat()))?);
+                envp.push(text(&OsString::from_vec(
+                    [name.as_bytes(), b"=", value.as_bytes()].concat(),
+                ))?);
             }
             // The link and not what it points to: the very file we run, even if it was
             // replaced by a new version meanwhile.
             Ok((CString::new("/proc/self/exe")?, argv, envp, arrived, wake))
         };
         match prepare() {
-            Ok((program, argv, envp, arrived, wake)) => {
-                Ok(Guard { note, program, argv, envp, arrived, wake, deaths: VecDeque::new(), ending: false })
-            }
+            Ok((program, argv, envp, arrived, wake)) => Ok(Guard {
+                note,
+                program,
+                argv,
+                envp,
+                arrived,
+                wake,
+                deaths: VecDeque::new(),
+                ending: false,
+            }),
             Err(error) => Err((error, note)),
         }
     }
@@ -159,7 +168,8 @@ impl<N: Fn(&str)> Guard<N> {
     /// Starts a worker in its own process group: what a terminal sends arrives here
     /// only, and is passed on once.
     fn start(&self) -> io::Result<Worker> {
-        let (ours, theirs) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)?;
+        let (ours, theirs) =
+            socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)?;
         let (stdin, stdout, stderr) = (io::stdin(), io::stdout(), io::stderr());
         let spawn = Spawn {
             program: &self.program,
@@ -207,10 +217,14 @@ impl<N: Fn(&str)> Guard<N> {
 
     /// Sleeps until a signal arrives or the link has something (then true).
     fn sleep(&mut self, link: Option<&OwnedFd>, at_most: Option<Duration>) -> bool {
-        let timeout = at_most.and_then(|time| PollTimeout::try_from(time).ok()).unwrap_or(PollTimeout::NONE);
+        let timeout =
+            at_most.and_then(|time| PollTimeout::try_from(time).ok()).unwrap_or(PollTimeout::NONE);
         let wake = self.wake.as_fd();
-        let mut fds: Vec<PollFd<'_>> =
-            [Some(wake), link.map(AsFd::as_fd)].into_iter().flatten().map(|fd| PollFd::new(fd, PollFlags::POLLIN)).collect();
+        let mut fds: Vec<PollFd<'_>> = [Some(wake), link.map(AsFd::as_fd)]
+            .into_iter()
+            .flatten()
+            .map(|fd| PollFd::new(fd, PollFlags::POLLIN))
+            .collect();
         // An interruption is a signal, which is what we wait for.
         let _ = poll(&mut fds, timeout);
         let asked = fds.get(1).and_then(PollFd::any).unwrap_or(false);
@@ -237,10 +251,15 @@ impl<N: Fn(&str)> Guard<N> {
         self.deaths.retain(|&death| now - death < DEATHS_WINDOW);
         let count = self.deaths.len();
         if count > DEATHS_MAX {
-            (self.note)(&format!("worker killed by {name}, death {count} within {} s; giving up", DEATHS_WINDOW.as_secs()));
+            (self.note)(&format!(
+                "worker killed by {name}, death {count} within {} s; giving up",
+                DEATHS_WINDOW.as_secs()
+            ));
             return Some(1);
         }
-        (self.note)(&format!("worker killed by {name}; its tasks were ended, starting a new worker"));
+        (self.note)(&format!(
+            "worker killed by {name}; its tasks were ended, starting a new worker"
+        ));
         self.pause(RESTART_DELAY * (1 << (count - 1)))
     }
 

@@ -29,7 +29,9 @@ pub fn resolve(program: &OsStr, path: Option<&OsStr>, cwd: &Path) -> Result<Path
     for folder in std::env::split_paths(path.unwrap_or(&fallback)) {
         let file = cwd.join(folder).join(program);
         match std::fs::metadata(&file) {
-            Ok(meta) if meta.is_file() && meta.permissions().mode() & 0o111 != 0 => return Ok(file),
+            Ok(meta) if meta.is_file() && meta.permissions().mode() & 0o111 != 0 => {
+                return Ok(file);
+            }
             Ok(_) => errno = libc::EACCES,
             Err(_) => {}
         }
@@ -46,8 +48,11 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("plain"), "").unwrap();
         std::fs::write(dir.path().join("tool"), "").unwrap();
-        std::fs::set_permissions(dir.path().join("tool"), PermissionsExt::from_mode(0o755)).unwrap();
-        let find = |name: &str, path: Option<&str>| resolve(name.as_ref(), path.map(OsStr::new), dir.path());
+        std::fs::set_permissions(dir.path().join("tool"), PermissionsExt::from_mode(0o755))
+            .unwrap();
+        let find = |name: &str, path: Option<&str>| {
+            resolve(name.as_ref(), path.map(OsStr::new), dir.path())
+        };
 
         assert_eq!(find("sh", None).unwrap().file_name().unwrap(), "sh");
         assert_eq!(find("sh", Some("/nowhere")), Err(libc::ENOENT));

@@ -57,7 +57,8 @@ impl Signals {
     pub fn listen(term: Term) -> io::Result<Signals> {
         let (ours, theirs) = StdStream::pair()?;
         ours.set_nonblocking(true)?;
-        let mut signals = Signals { wake: UnixStream::from_std(ours)?, arrived: vec![], registered: vec![] };
+        let mut signals =
+            Signals { wake: UnixStream::from_std(ours)?, arrived: vec![], registered: vec![] };
         let terminate = match term {
             Term::Warm => Meaning::Warm,
             Term::Cold => Meaning::Cold,
@@ -73,7 +74,7 @@ impl Signals {
             let count = Arc::new(AtomicUsize::new(0));
             signals.arrived.push((meaning, Arc::clone(&count)));
             // SAFETY: the handler adds to an atomic number, which is allowed at any moment.
-            let id = unsafe { low_level::register(signal, move || drop(count.fetch_add(1, Ordering::SeqCst))) };
+            let id = unsafe { low_level::register(signal, move || add_one(&count)) };
             signals.registered.push(id?);
             // After the count, or the loop might wake and find nothing.
             signals.registered.push(low_level::pipe::register(signal, theirs.try_clone()?)?);
@@ -87,7 +88,9 @@ impl Signals {
     /// The next signal's meaning; each arrival counts. Dropping this future loses none.
     pub async fn next(&mut self) -> Meaning {
         loop {
-            if let Some(meaning) = self.arrived.iter().find_map(|(meaning, count)| take_one(count).then_some(*meaning)) {
+            if let Some(meaning) =
+                self.arrived.iter().find_map(|(meaning, count)| take_one(count).then_some(*meaning))
+            {
                 return meaning;
             }
             let mut bytes = [0; 64];
@@ -106,6 +109,10 @@ impl Drop for Signals {
             low_level::unregister(id);
         }
     }
+}
+
+fn add_one(count: &AtomicUsize) {
+    count.fetch_add(1, Ordering::SeqCst);
 }
 
 fn take_one(count: &AtomicUsize) -> bool {
@@ -140,6 +147,9 @@ mod tests {
         }
         low_level::raise(SIGINT).unwrap();
         low_level::raise(SIGINT).unwrap();
-        assert_eq!((signals.next().await, signals.next().await), (Meaning::Interrupt, Meaning::Interrupt));
+        assert_eq!(
+            (signals.next().await, signals.next().await),
+            (Meaning::Interrupt, Meaning::Interrupt)
+        );
     }
 }

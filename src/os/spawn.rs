@@ -178,7 +178,11 @@ impl Spawn<'_> {
             // thread and is used by one child at a time. All signals are blocked, so no
             // handler of ours runs in the child, where it would disturb our memory.
             let pid = unsafe { libc::clone(begin, top, flags, data.cast()) };
-            if pid < 0 { Err(SpawnError { step: Step::Clone, errno: last_error() }) } else { Ok(pid) }
+            if pid < 0 {
+                Err(SpawnError { step: Step::Clone, errno: last_error() })
+            } else {
+                Ok(pid)
+            }
         })?;
         // SAFETY: a plain read of our own variable; volatile because the compiler cannot
         // see that the child wrote to it.

@@ -45,7 +45,8 @@ fn signal_group(leader: Pid, signal: Signal) {
 /// The child must not have been waited for, or `root` could be somebody else by now.
 pub fn kill_tree(root: Pid, mark: Option<&[u8]>) {
     let adopted = children(Pid::this()).into_iter().filter(|&pid| {
-        getpgid(Some(Pid::from_raw(pid))) == Ok(root) || mark.is_some_and(|mark| has_mark(pid, mark))
+        getpgid(Some(Pid::from_raw(pid))) == Ok(root)
+            || mark.is_some_and(|mark| has_mark(pid, mark))
     });
     let family = freeze(adopted.chain([root.as_raw()]).collect());
     kill_group(root);
@@ -146,7 +147,8 @@ fn children_listed(of: Pid) -> Option<Vec<i32>> {
     let mut found = Vec::new();
     for thread in threads.flatten() {
         match fs::read_to_string(thread.path().join("children")) {
-            Ok(list) => found.extend(list.split_ascii_whitespace().filter_map(|pid| pid.parse::<i32>().ok())),
+            Ok(list) => found
+                .extend(list.split_ascii_whitespace().filter_map(|pid| pid.parse::<i32>().ok())),
             Err(_) if thread.path().exists() => return None,
             // The thread ended meanwhile.
             Err(_) => {}
@@ -190,8 +192,10 @@ mod tests {
 
     /// A shell with a child, a grandchild in its own session, and both their numbers.
     fn family() -> (std::process::Child, Vec<i32>) {
-        let script = "sleep 100 & echo $!; setsid sh -c 'echo $$; sleep 100 & echo $!; wait' & wait";
-        let mut shell = Command::new("sh").args(["-c", script]).stdout(Stdio::piped()).spawn().unwrap();
+        let script =
+            "sleep 100 & echo $!; setsid sh -c 'echo $$; sleep 100 & echo $!; wait' & wait";
+        let mut shell =
+            Command::new("sh").args(["-c", script]).stdout(Stdio::piped()).spawn().unwrap();
         let lines = BufReader::new(shell.stdout.take().unwrap()).lines();
         let pids = lines.take(3).map(|line| line.unwrap().parse().unwrap()).collect();
         (shell, pids)
@@ -199,7 +203,10 @@ mod tests {
 
     fn is_gone(pid: i32) -> bool {
         let state = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-        state.rsplit(')').next().is_none_or(|rest| rest.trim().is_empty() || rest.trim().starts_with('Z'))
+        state
+            .rsplit(')')
+            .next()
+            .is_none_or(|rest| rest.trim().is_empty() || rest.trim().starts_with('Z'))
     }
 
     #[test]

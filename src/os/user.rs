@@ -34,8 +34,12 @@ impl fmt::Display for UserError {
         match self {
             UserError::NoUser(name) => write!(f, "no user named {name}"),
             UserError::NoGroup(name) => write!(f, "no group named {name}"),
-            UserError::NoGroupOf(uid) => write!(f, "user {uid} is not in the user database: its group must be given too"),
-            UserError::Lookup(name, errno) => write!(f, "look up {name}: {}", super::describe(*errno)),
+            UserError::NoGroupOf(uid) => {
+                write!(f, "user {uid} is not in the user database: its group must be given too")
+            }
+            UserError::Lookup(name, errno) => {
+                write!(f, "look up {name}: {}", super::describe(*errno))
+            }
         }
     }
 }

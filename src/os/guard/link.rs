@@ -54,7 +54,8 @@ impl GuardLink {
     pub async fn lost(&self) {
         // Without readiness we could not know; ending is the safe answer.
         // SAFETY: a borrowed descriptor stays open, and is the same one, while it lives.
-        let socket = unsafe { AsyncFd::register_with_interest(self.socket.as_fd(), Interest::READABLE) };
+        let socket =
+            unsafe { AsyncFd::register_with_interest(self.socket.as_fd(), Interest::READABLE) };
         let Ok(socket) = socket else { return };
         while let Ok(mut ready) = socket.readable().await {
             match recv(self.socket.as_raw_fd(), &mut [0; 4], MsgFlags::MSG_DONTWAIT) {
@@ -113,7 +114,8 @@ mod tests {
 
     fn pair() -> (GuardLink, OwnedFd) {
         let flags = SockFlag::SOCK_CLOEXEC;
-        let (socket, guard) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, flags).unwrap();
+        let (socket, guard) =
+            socketpair(AddressFamily::Unix, SockType::SeqPacket, None, flags).unwrap();
         (GuardLink { socket }, guard)
     }
 
