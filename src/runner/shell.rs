@@ -8,6 +8,8 @@ pub mod command;
 mod start;
 mod streams;
 pub mod template;
+#[cfg(test)]
+mod tests;
 
 pub use command::{Command, Setting, command};
 

@@ -39,7 +39,9 @@ pub fn parse(item: &str) -> Result<Vec<Piece>, String> {
                 name
             }
             _ => {
-                return Err(format!("single {brace} in {item:?}; write {brace}{brace} for a brace"));
+                return Err(format!(
+                    "single {brace} in {item:?}; write {brace}{brace} for a brace"
+                ));
             }
         };
         if name == "*" {
