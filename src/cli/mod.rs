@@ -1,4 +1,118 @@
-//! (to be written)
-pub fn main() -> std::process::ExitCode {
-    std::process::ExitCode::SUCCESS
+//! The hall: the list of commands, the global options, one `match`.
+
+mod app;
+mod call;
+mod check;
+mod compile;
+mod dead;
+mod exit;
+mod files;
+mod list;
+mod output;
+mod purge;
+mod report;
+mod result;
+mod status;
+mod worker;
+
+use app::Global;
+use clap::{CommandFactory, Parser, Subcommand};
+use exit::{Error, Exit};
+use output::ToUser;
+use std::process::ExitCode;
+
+/// A Celery-compatible worker for any program: shell commands and WASM modules as tasks.
+#[derive(Debug, Parser)]
+#[command(name = "qworker", version, max_term_width = 100)]
+#[command(after_help = "Options of the program stand before the command, as in `qworker -A shop worker -c 4`.")]
+struct Cli {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Take tasks from the broker and run them
+    Worker(worker::Args),
+    /// Send a task
+    Call(call::Args),
+    /// Read the result of a task, or wait for it
+    Result(result::Args),
+    /// List the tasks of the application, or the queues of the broker
+    #[command(subcommand)]
+    List(list::What),
+    /// Remove all waiting messages from queues
+    Purge(purge::Args),
+    /// Say which workers are alive
+    Status(status::Args),
+    /// List, show, requeue or remove messages that could not be run
+    #[command(subcommand)]
+    Dead(dead::What),
+    /// Print versions and every setting with its origin
+    Report(report::Args),
+    /// Check the settings and every task file, and report all errors
+    Check(check::Args),
+    /// Compile a WASM module for the cache
+    #[command(hide = true)]
+    Compile(compile::Args),
+}
+
+/// Runs the command line of this process.
+pub fn main() -> ExitCode {
+    // Before clap, and before any thread: a guarded worker is told so by its environment.
+    let guard = crate::os::guard::join();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            let failed = error.use_stderr();
+            // A closed pipe is no reason to fail.
+            let _ = error.print();
+            return ExitCode::from(if failed { Exit::Usage.code() } else { 0 });
+        }
+    };
+    let out = ToUser::new(cli.global.no_color, cli.global.quiet);
+    let Some(command) = cli.command else {
+        out.write(&Cli::command().render_help().to_string());
+        return ExitCode::SUCCESS;
+    };
+    let exit = match dispatch(command, &cli.global, guard, out) {
+        Ok(exit) => exit,
+        Err(error) => error.report(&out),
+    };
+    ExitCode::from(exit.code())
+}
+
+fn dispatch(
+    command: Command,
+    global: &Global,
+    guard: Option<crate::os::guard::GuardLink>,
+    out: ToUser,
+) -> Result<Exit, Error> {
+    if let Some(folder) = &global.workdir {
+        std::env::set_current_dir(folder)
+            .map_err(|error| Error::usage(format!("--workdir {}: {error}", folder.display())))?;
+    }
+    match command {
+        Command::Worker(args) => worker::run(args, global, guard, out),
+        Command::Call(args) => call::run(args, global, out),
+        Command::Result(args) => result::run(&args, global, out),
+        Command::List(what) => list::run(what, global, out),
+        Command::Purge(args) => purge::run(args, global, out),
+        Command::Status(args) => status::run(&args, global, out),
+        Command::Dead(what) => dead::run(what, global, out),
+        Command::Report(args) => report::run(&args, global, out),
+        Command::Check(args) => check::run(&args, global, out),
+        Command::Compile(args) => compile::run(&args, out),
+    }
+}
+
+/// Runs a client's work to its end on a loop of its own.
+fn block_on<T>(work: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Error::failure(format!("cannot start the event loop: {error}")))?
+        .block_on(work)
 }

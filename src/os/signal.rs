@@ -74,9 +74,7 @@ impl Signals {
             let count = Arc::new(AtomicUsize::new(0));
             signals.arrived.push((meaning, Arc::clone(&count)));
             // SAFETY: the handler adds to an atomic number, which is allowed at any moment.
-            let id = unsafe {
-                low_level::register(signal, move || drop(count.fetch_add(1, Ordering::SeqCst)))
-            };
+            let id = unsafe { low_level::register(signal, move || add_one(&count)) };
             signals.registered.push(id?);
             // After the count, or the loop might wake and find nothing.
             signals.registered.push(low_level::pipe::register(signal, theirs.try_clone()?)?);
@@ -111,6 +109,10 @@ impl Drop for Signals {
             low_level::unregister(id);
         }
     }
+}
+
+fn add_one(count: &AtomicUsize) {
+    count.fetch_add(1, Ordering::SeqCst);
 }
 
 fn take_one(count: &AtomicUsize) -> bool {

@@ -23,6 +23,9 @@ use std::ptr::{null, null_mut};
 /// The child's stack. It calls nothing deep; the kernel commits only touched pages.
 const STACK_BYTES: usize = 64 * 1024;
 
+/// The highest signal number of the kernel.
+const SIGNAL_LAST: i32 = 64;
+
 /// What to start, and how. Every new process leads its own process group, has default
 /// signal handlers, and inherits no descriptor but those named here.
 #[derive(Debug)]
@@ -294,12 +297,17 @@ impl Rlimit {
 /// Gives every signal its default effect. Executing a program resets handlers but leaves
 /// ignored signals ignored, and Rust ignores `SIGPIPE`: `yes | head` would never end.
 fn reset_handlers() {
-    // SAFETY: all zeroes are a valid `sigaction`: the default handler, no flags.
-    let default: libc::sigaction = unsafe { MaybeUninit::zeroed().assume_init() };
-    for signal in 1..=libc::SIGRTMAX() {
-        // SAFETY: the handlers of this process are its own (no CLONE_SIGHAND). A refused
-        // number (KILL, STOP, those of libc) changes nothing.
-        unsafe { libc::sigaction(signal, &default, null_mut()) };
+    // The kernel's own structure, four words on every 64-bit machine: all zeroes say "default
+    // handler, no flags, empty mask". The raw call, because libc keeps two signals to itself
+    // and would leave those ignored that the process before us ignored.
+    let default = [0u64; 4];
+    let set_bytes = 8;
+    for signal in 1..=SIGNAL_LAST {
+        // SAFETY: the handlers of this process are its own (no CLONE_SIGHAND); the kernel reads
+        // our four words. A refused number (KILL, STOP) changes nothing.
+        unsafe {
+            libc::syscall(libc::SYS_rt_sigaction, signal, &default, null::<u64>(), set_bytes)
+        };
     }
 }
 

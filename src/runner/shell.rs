@@ -1,1 +1,319 @@
-//! (to be written)
+//! Runs tasks that are processes: starts them, reads what they say, stops them in time.
+//!
+//! A task may do as it likes: fork, start sessions, ignore signals, flood its output,
+//! leave children behind that hold the pipes. None of it may delay the next task.
+
+mod arguments;
+pub mod command;
+mod start;
+mod streams;
+pub mod template;
+#[cfg(test)]
+mod tests;
+
+pub use command::{Command, Setting, command};
+
+use super::{Attempt, Captured, Ending, Limit, Outcome, Usage};
+use crate::bounds::{ARG_BYTES_MAX, LEFTOVER_GRACE, OUTPUT_MAX};
+use crate::clock;
+use crate::os::reap::{Exit, Reaper, Status};
+use crate::os::spawn::{Orphan, Spawn, SpawnError};
+use crate::os::user::Ids;
+use crate::os::{Pid, file, tree};
+use crate::task::Stdin;
+use crate::wire::Exception;
+use arguments::E2BIG;
+use start::{EPERM, Failure, c_path, os_error, rlimits};
+use std::cell::RefCell;
+use std::ffi::CString;
+use std::future::Future;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
+use std::pin::pin;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+use streams::{READ_BYTES, Streams};
+use tokio::sync::oneshot;
+use tokio::time::sleep_until;
+
+/// What is tried, in turn, when the sum of all arguments is too much for the kernel and
+/// standard input has them too: the longest text that is passed in the other ways.
+const LONGEST: [usize; 3] = [ARG_BYTES_MAX, 1024, 0];
+
+/// Runs processes.
+#[derive(Debug)]
+pub struct Shell {
+    reaper: Rc<Reaper>,
+    app: PathBuf,
+    env: Vec<CString>,
+    null: OwnedFd,
+    max_output: u64,
+    scratch: RefCell<Vec<u8>>,
+}
+
+/// When a process is stopped, counted from its start.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Limits {
+    /// `TERM` to its process group.
+    pub soft: Option<Duration>,
+    /// `KILL` to all its processes.
+    pub hard: Option<Duration>,
+}
+
+impl Shell {
+    /// Runs processes in the folder `app` with this program's environment, as it is now.
+    ///
+    /// # Errors
+    /// `/dev/null` cannot be opened.
+    pub fn new(reaper: Rc<Reaper>, app: PathBuf) -> io::Result<Shell> {
+        let env = std::env::vars_os()
+            .filter_map(|(name, value)| {
+                CString::new([name.as_bytes(), b"=", value.as_bytes()].concat()).ok()
+            })
+            .collect();
+        let scratch = RefCell::new(vec![0; READ_BYTES]);
+        Ok(Shell { reaper, app, env, null: file::null()?, max_output: OUTPUT_MAX, scratch })
+    }
+
+    /// Keeps so many bytes of each output stream of a task that does not say (`task_max_output`).
+    pub fn with_max_output(self, max_output: u64) -> Shell {
+        Shell { max_output, ..self }
+    }
+
+    /// The environment that tasks inherit, `NAME=value` each.
+    pub fn env(&self) -> &[CString] {
+        &self.env
+    }
+
+    /// Runs one attempt at a task. When `cancel` comes first, the task is killed. If the
+    /// returned future is dropped, it is killed too.
+    pub async fn run(&self, attempt: &Attempt, cancel: impl Future<Output = ()>) -> Outcome {
+        let limits = Limits { soft: attempt.soft_time_limit, hard: attempt.time_limit };
+        match self.begin_attempt(attempt) {
+            Ok(running) => self.attend(running, limits, cancel).await,
+            Err(exception) => refused(exception),
+        }
+    }
+
+    /// Runs any command: the ground under [`Shell::run`].
+    pub async fn run_command(
+        &self,
+        command: &Command,
+        limits: Limits,
+        cancel: impl Future<Output = ()>,
+    ) -> Outcome {
+        match self.begin(command) {
+            Ok(running) => self.attend(running, limits, cancel).await,
+            Err(failure) => refused(failure.exception(command)),
+        }
+    }
+
+    fn begin_attempt(&self, attempt: &Attempt) -> Result<Running, Exception> {
+        let task = &attempt.task;
+        let ids = self.ids(task.user.as_deref(), task.group.as_deref())?;
+        let tries = if task.stdin == Stdin::Json { &LONGEST[..] } else { &LONGEST[..1] };
+        let now = clock::epoch(clock::now());
+        let mut tries = tries.iter().peekable();
+        loop {
+            let longest = tries.next().copied().unwrap_or(0);
+            let setting = Setting {
+                app: &self.app,
+                env: &self.env,
+                now,
+                longest,
+                max_output: self.max_output,
+            };
+            let command = Command { ids: ids.clone(), ..command(attempt, setting)? };
+            match self.begin(&command) {
+                Err(Failure::Spawn(SpawnError { errno: E2BIG, .. })) if tries.peek().is_some() => {}
+                begun => return begun.map_err(|failure| failure.exception(&command)),
+            }
+        }
+    }
+
+    /// Whom a task runs as; `None` if as we do.
+    fn ids(&self, user: Option<&str>, group: Option<&str>) -> Result<Option<Ids>, Exception> {
+        let ids = Ids::of(user, group)
+            .map_err(|error| Exception::new("builtins", "LookupError", error.to_string()))?;
+        match ids {
+            Some(ids) if ids.are_ours() && !Ids::may_change() => Ok(None),
+            Some(ids) if !Ids::may_change() => {
+                let text = format!(
+                    "only a worker run by root can run as user {} and group {}",
+                    ids.uid, ids.gid
+                );
+                Err(os_error(EPERM, text, None))
+            }
+            ids => Ok(ids),
+        }
+    }
+
+    /// Starts the process. It is watched when this returns; no `await` may come between.
+    fn begin(&self, command: &Command) -> Result<Running, Failure> {
+        let program = command.program()?;
+        let cwd = c_path(&command.cwd)?;
+        let stdin = command.stdin.as_deref().map(file::in_memory).transpose()?;
+        let (streams, stdout, stderr) = Streams::open(command.max_output)?;
+        let rlimits = rlimits(&command.fences);
+        let spawn = Spawn {
+            program: &program,
+            argv: &command.argv,
+            envp: &command.env,
+            cwd: Some(&cwd),
+            stdio: [stdin.as_ref().unwrap_or(&self.null).as_fd(), stdout.as_fd(), stderr.as_fd()],
+            inherit: None,
+            rlimits: &rlimits,
+            nice: command.nice,
+            ids: command.ids.as_ref(),
+            blocked: &[],
+            orphan: Orphan::Dies,
+        };
+        let started = Instant::now();
+        let pid = spawn.start()?;
+        let exit = self.reaper.watch(pid);
+        Ok(Running {
+            leash: Leash { pid, mark: command.mark(), taut: true },
+            exit,
+            streams,
+            started,
+        })
+    }
+
+    /// Watches a process from its start to its last output.
+    async fn attend(
+        &self,
+        running: Running,
+        limits: Limits,
+        cancel: impl Future<Output = ()>,
+    ) -> Outcome {
+        let Running { mut leash, mut exit, mut streams, started, .. } = running;
+        let mut cancel = pin!(cancel);
+        let mut limit = None;
+        let mut cancelled = false;
+        let ended = loop {
+            let next = match limit {
+                None => earliest(
+                    limits.soft.map(|soft| (soft, Limit::Soft)),
+                    limits.hard.map(|hard| (hard, Limit::Hard)),
+                ),
+                Some(Limit::Soft) => limits.hard.map(|hard| (hard, Limit::Hard)),
+                Some(Limit::Hard) => None,
+            };
+            tokio::select! {
+                biased;
+                ended = &mut exit => break ended.ok(),
+                () = streams.read(&self.scratch), if !streams.are_closed() => {}
+                () = &mut cancel, if !cancelled => {
+                    cancelled = true;
+                    leash.kill();
+                }
+                struck = strike(started, next) => {
+                    limit = Some(struck);
+                    match struck {
+                        Limit::Soft => tree::ask_group(leash.pid),
+                        Limit::Hard => leash.kill(),
+                    }
+                }
+            }
+        };
+        let runtime = started.elapsed();
+        leash.taut = false;
+        if !streams.are_closed() {
+            // What the process wrote last, and what those say that it left behind, for a while.
+            // Running out of time is the answer too.
+            let _ = tokio::time::timeout(LEFTOVER_GRACE, streams.read(&self.scratch)).await;
+        }
+        // The group's number cannot have been given to another while a member lives, and
+        // numbers are not used again so soon that it could name a new group of ours.
+        tree::kill_group(leash.pid);
+        let (stdout, stderr) = streams.finish();
+        let ending = if cancelled { Ending::Cancelled } else { ending(ended) };
+        Outcome { ending, limit, stdout, stderr, usage: usage(ended), started, runtime }
+    }
+}
+
+/// A process between its start and its end.
+struct Running {
+    leash: Leash,
+    exit: oneshot::Receiver<Exit>,
+    streams: Streams,
+    started: Instant,
+}
+
+/// Kills the process and all its descendants when it is dropped taut: nobody waits for
+/// the result any more.
+#[derive(Debug)]
+struct Leash {
+    pid: Pid,
+    mark: Option<Vec<u8>>,
+    taut: bool,
+}
+
+impl Leash {
+    fn kill(&self) {
+        tree::kill_tree(self.pid, self.mark.as_deref());
+    }
+}
+
+impl Drop for Leash {
+    fn drop(&mut self) {
+        if self.taut {
+            self.kill();
+        }
+    }
+}
+
+/// Waits for the next limit; for ever if there is none.
+async fn strike(started: Instant, next: Option<(Duration, Limit)>) -> Limit {
+    // A limit beyond the end of the clock is none.
+    match next.and_then(|(after, limit)| Some((started.checked_add(after)?, limit))) {
+        Some((at, limit)) => {
+            sleep_until(at.into()).await;
+            limit
+        }
+        None => std::future::pending().await,
+    }
+}
+
+/// The one that comes first; the second if they come together.
+fn earliest(
+    soft: Option<(Duration, Limit)>,
+    hard: Option<(Duration, Limit)>,
+) -> Option<(Duration, Limit)> {
+    match (soft, hard) {
+        (Some(soft), Some(hard)) => Some(if soft.0 < hard.0 { soft } else { hard }),
+        (soft, hard) => soft.or(hard),
+    }
+}
+
+fn ending(exit: Option<Exit>) -> Ending {
+    match exit.map(|exit| exit.status) {
+        Some(Status::Exited(code)) => Ending::Exited(code),
+        Some(Status::Signaled(signal)) => Ending::Signaled(signal),
+        // The reaper lives as long as the shell, so its answer comes.
+        None => Ending::Cancelled,
+    }
+}
+
+fn usage(exit: Option<Exit>) -> Usage {
+    exit.map_or(Usage::default(), |exit| Usage {
+        memory_peak: exit.memory_peak,
+        user: exit.user,
+        system: exit.system,
+    })
+}
+
+/// An attempt that never began.
+fn refused(exception: Exception) -> Outcome {
+    Outcome {
+        ending: Ending::Refused(exception),
+        limit: None,
+        stdout: Captured::default(),
+        stderr: Captured::default(),
+        usage: Usage::default(),
+        started: Instant::now(),
+        runtime: Duration::ZERO,
+    }
+}

@@ -1,0 +1,125 @@
+//! `qworker dead`: messages that could not be run, kept whole.
+
+use super::app::{App, Global};
+use super::exit::{Error, Exit};
+use super::output::ToUser;
+use crate::broker::DeadLetter;
+use serde_json::{Value, json};
+
+#[derive(Debug, clap::Subcommand)]
+pub(super) enum What {
+    /// One line for each, oldest first
+    List {
+        /// Print JSON
+        #[arg(short, long)]
+        json: bool,
+    },
+    /// One whole, with its message
+    Show {
+        /// Its number in the list
+        number: i64,
+    },
+    /// Send them to their queues again
+    Requeue(Which),
+    /// Remove them
+    Purge(Which),
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Which {
+    /// Numbers of the list
+    #[arg(required_unless_present = "all", conflicts_with = "all")]
+    numbers: Vec<i64>,
+    /// All of them
+    #[arg(long)]
+    all: bool,
+}
+
+impl Which {
+    fn numbers(self) -> Option<Vec<i64>> {
+        (!self.all).then_some(self.numbers)
+    }
+}
+
+pub(super) fn run(what: What, global: &Global, out: ToUser) -> Result<Exit, Error> {
+    let app = App::open(global, &[])?;
+    super::block_on(async {
+        let client = app.client()?;
+        match what {
+            What::List { json } => list(&client.outlet.dead().await?, json, out),
+            What::Show { number } => {
+                let all = client.outlet.dead().await?;
+                let letter = all.iter().find(|letter| letter.number == number);
+                let letter = letter.ok_or_else(|| none(number))?;
+                out.print(&serde_json::to_string_pretty(&document(letter, true)).unwrap_or_default());
+            }
+            What::Requeue(which) => {
+                report(which, "Requeued", out, async |numbers| client.outlet.requeue_dead(numbers).await)
+                    .await?;
+            }
+            What::Purge(which) => {
+                report(which, "Removed", out, async |numbers| client.outlet.purge_dead(numbers).await)
+                    .await?;
+            }
+        }
+        Ok(Exit::Ok)
+    })
+}
+
+fn none(number: i64) -> Error {
+    Error::failure(format!("the dead-letter list has no number {number}"))
+        .hint("`qworker dead list` shows the numbers")
+}
+
+async fn report(
+    which: Which,
+    done: &str,
+    out: ToUser,
+    act: impl AsyncFn(Option<Vec<i64>>) -> Result<u64, crate::broker::Error>,
+) -> Result<(), Error> {
+    let numbers = which.numbers();
+    let asked = numbers.as_ref().map(Vec::len);
+    let count = act(numbers).await?;
+    out.print(&format!("{done} {count} {}.", if count == 1 { "message" } else { "messages" }));
+    match asked {
+        Some(asked) if (count as usize) < asked => {
+            Err(Error::failure(format!("{} of the numbers are not in the list", asked - count as usize)))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn list(letters: &[DeadLetter], as_json: bool, out: ToUser) {
+    if as_json {
+        let all: Vec<Value> = letters.iter().map(|letter| document(letter, false)).collect();
+        return out.print(&Value::from(all).to_string());
+    }
+    let rows: Vec<Vec<String>> = letters
+        .iter()
+        .map(|l| {
+            let died: String = l.died_at.chars().take(19).collect();
+            let detail = l.detail.lines().next().unwrap_or_default().chars().take(120).collect();
+            vec![l.number.to_string(), died, l.reason.clone(), l.task.clone(), l.task_id.clone(), l.queue.clone(), detail]
+        })
+        .collect();
+    out.table(&["No", "Died (UTC)", "Reason", "Task", "Id", "Queue", "Detail"], &rows);
+}
+
+fn document(letter: &DeadLetter, whole: bool) -> Value {
+    let mut document = json!({
+        "number": letter.number,
+        "died_at": letter.died_at,
+        "reason": letter.reason,
+        "detail": letter.detail,
+        "task": letter.task,
+        "id": letter.task_id,
+        "queue": letter.queue,
+        "deliveries": letter.deliveries,
+    });
+    if whole {
+        // As JSON if it is some: people read it.
+        document["message"] = serde_json::from_str(&letter.payload)
+            .unwrap_or_else(|_| Value::String(letter.payload.clone()));
+    }
+    document
+}

@@ -1,0 +1,159 @@
+//! `qworker result`: read a result, or wait for it.
+
+use super::app::{App, Global};
+use super::exit::{Error, Exit};
+use super::output::ToUser;
+use crate::broker::Whereabouts;
+use crate::client::wait::{self, Answer};
+use crate::wire::result::Meta;
+use serde_json::{Value, json};
+use std::time::Duration;
+
+/// Exit codes: 0 succeeded; 1 failed; 69 unknown id; 75 not ready yet
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// The task's id
+    id: String,
+    /// Wait until it is ready
+    #[arg(short, long, env = "QWORKER_RESULT_WAIT")]
+    wait: bool,
+    /// Wait so many seconds at the most
+    #[arg(long, value_name = "SECONDS", requires = "wait", env = "QWORKER_RESULT_TIMEOUT")]
+    timeout: Option<f64>,
+    /// Print the traceback in place of the result
+    #[arg(long, env = "QWORKER_RESULT_TRACEBACK")]
+    traceback: bool,
+    /// Print the whole result document as JSON
+    #[arg(short, long, env = "QWORKER_RESULT_JSON")]
+    json: bool,
+}
+
+pub(super) fn run(args: &Args, global: &Global, out: ToUser) -> Result<Exit, Error> {
+    let app = App::open(global, &[])?;
+    super::block_on(async {
+        let client = app.client()?;
+        let answer = if args.wait {
+            within(args.timeout, wait::until_ready(&client, &args.id)).await?
+        } else {
+            Some(wait::look(&client, &args.id).await?)
+        };
+        let Some(answer) = answer else {
+            out.say(&format!("Task {} is not ready after the given time.", args.id));
+            return Ok(Exit::NotYet);
+        };
+        let form = if args.json {
+            Form::Json
+        } else if args.traceback {
+            Form::Traceback
+        } else {
+            Form::Value
+        };
+        show(&args.id, answer, form, out)
+    })
+}
+
+/// How a result is printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Form {
+    /// Its value: texts as they are, anything else as JSON.
+    Value,
+    /// Its traceback.
+    Traceback,
+    /// Celery's result document.
+    Json,
+}
+
+/// `work`, unless it takes longer than `seconds`.
+pub(super) async fn within<T>(
+    seconds: Option<f64>,
+    work: impl Future<Output = Result<T, crate::broker::Error>>,
+) -> Result<Option<T>, Error> {
+    let Some(seconds) = seconds else { return Ok(Some(work.await?)) };
+    let limit = Duration::try_from_secs_f64(seconds)
+        .map_err(|_| Error::usage(format!("--timeout {seconds}: expected seconds, 0 or more")))?;
+    match tokio::time::timeout(limit, work).await {
+        Ok(value) => Ok(Some(value?)),
+        Err(_) => Ok(None),
+    }
+}
+
+/// Prints what is known of a task; a failed one gives exit code 1.
+pub(super) fn show(id: &str, answer: Answer, form: Form, out: ToUser) -> Result<Exit, Error> {
+    match answer {
+        Answer::Result(meta) => Ok(show_result(&meta, form, out)),
+        Answer::Pending(place) => {
+            let (status, text) = describe(&place);
+            if form == Form::Json {
+                out.print(&json!({"status": status, "result": null, "task_id": id}).to_string());
+            } else {
+                out.say(&format!("{status}: {text}"));
+            }
+            Ok(if matches!(place, Whereabouts::Dead(_)) { Exit::Failure } else { Exit::NotYet })
+        }
+        Answer::Unknown => {
+            if form == Form::Json {
+                out.print(&json!({"status": "UNKNOWN", "result": null, "task_id": id}).to_string());
+            }
+            Err(Error::unavailable(format!("unknown task id {id}")).hint(
+                "it was never sent to this broker, or its result was ignored, or has expired",
+            ))
+        }
+    }
+}
+
+fn describe(place: &Whereabouts) -> (&'static str, String) {
+    match place {
+        Whereabouts::Waiting { queue, eta: None } => ("PENDING", format!("waits in queue {queue}")),
+        Whereabouts::Waiting { queue, eta: Some(eta) } => {
+            let at = eta.parse().ok().and_then(|s: f64| chrono::DateTime::from_timestamp_micros((s * 1e6) as i64));
+            let at = at.map_or_else(|| eta.clone(), crate::clock::iso);
+            ("PENDING", format!("waits in queue {queue} until {at}"))
+        }
+        Whereabouts::Held { queue } => ("PENDING", format!("a worker has taken it from queue {queue}")),
+        Whereabouts::Dead(number) => {
+            ("DEAD", format!("in the dead-letter list; see `qworker dead show {number}`"))
+        }
+        Whereabouts::Unknown => ("UNKNOWN", String::new()),
+    }
+}
+
+fn show_result(meta: &Meta, form: Form, out: ToUser) -> Exit {
+    let exit = match meta.status.as_str() {
+        "SUCCESS" => Exit::Ok,
+        _ if meta.is_ready() => Exit::Failure,
+        _ => Exit::NotYet,
+    };
+    match form {
+        Form::Json => out.print(&meta.to_json().to_string()),
+        Form::Traceback => out.print(meta.traceback.as_deref().unwrap_or_default()),
+        Form::Value if exit == Exit::Ok => out.print(&plain(&meta.result)),
+        Form::Value if exit == Exit::NotYet => out.say(&format!("{}: not ready yet", meta.status)),
+        Form::Value => {
+            out.say(&format!("{}: {}", meta.status, error_text(&meta.result)));
+            if let Some(traceback) = &meta.traceback {
+                out.say(traceback);
+            }
+        }
+    }
+    exit
+}
+
+fn plain(value: &Value) -> String {
+    match value {
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
+    }
+}
+
+/// `CalledProcessError(3, 'x')` of an exception's document.
+fn error_text(result: &Value) -> String {
+    let name = result["exc_type"].as_str().unwrap_or("error");
+    let none = Vec::new();
+    let args = result["exc_message"].as_array().unwrap_or(&none);
+    let shown: Vec<String> = args
+        .iter()
+        .filter(|arg| !arg.is_null())
+        .map(|arg| arg.as_str().map_or_else(|| arg.to_string(), str::to_string))
+        .collect();
+    format!("{name}: {}", shown.join(", "))
+}
