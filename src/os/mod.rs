@@ -12,6 +12,7 @@ pub mod file;
 pub mod guard;
 pub mod host;
 pub mod lease;
+pub mod module;
 pub mod reap;
 pub mod resolve;
 pub mod signal;

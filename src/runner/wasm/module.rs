@@ -1,0 +1,208 @@
+//! A loaded module or component: linked with what qworker offers, and ready to be
+//! instantiated any number of times.
+
+use super::component;
+use super::number::Number;
+use super::sandbox::{Preview1, Preview2};
+use super::trap;
+use super::watch::State;
+use crate::wire::Exception;
+use std::collections::HashMap;
+use wasmtime::component::{Component, InstancePre as ComponentPre, Linker as ComponentLinker};
+use wasmtime::{ExternType, FuncType, InstancePre, Linker, Module, ModuleExport};
+use wasmtime_wasi::p2::bindings::CommandPre;
+
+/// Bytes of a page of linear memory.
+const PAGE: u64 = 64 * 1024;
+
+/// Names of exports that a message lists at most.
+const NAMES_MAX: usize = 12;
+
+/// The function that a WASI command exports.
+pub const START: &str = "_start";
+
+/// The function by which a WASI library wants to be initialized.
+pub const INITIALIZE: &str = "_initialize";
+
+/// What was loaded.
+pub enum Loaded {
+    /// A core module.
+    Core(Core),
+    /// A component.
+    Component(Composed),
+}
+
+/// A core module.
+pub struct Core {
+    /// Linked.
+    pub linked: Linked,
+    /// Bytes of its largest memory at the start.
+    pub memory_minimum: u64,
+    /// Its exported functions.
+    functions: HashMap<String, Signature>,
+}
+
+/// A core module with its imports resolved.
+pub enum Linked {
+    /// It imports nothing, and is no command: it can be called without any ado.
+    Alone(InstancePre<State<()>>),
+    /// It sees WASI.
+    Hosted(InstancePre<State<Preview1>>),
+}
+
+/// An exported function.
+pub struct Signature {
+    /// Where it is, found without its name.
+    pub export: ModuleExport,
+    /// Its parameters; `None` if any parameter or result is not a number.
+    pub params: Option<Box<[Number]>>,
+    /// How many results it has.
+    pub results: usize,
+}
+
+/// A component with its imports resolved.
+pub struct Composed {
+    /// Linked.
+    pub linked: ComponentPre<State<Preview2>>,
+    /// The same as a command, if it is one.
+    pub command: Option<CommandPre<State<Preview2>>>,
+}
+
+impl Loaded {
+    /// Links a core module.
+    ///
+    /// # Errors
+    /// `ImportError`: it needs what qworker does not offer.
+    pub fn core(module: Module) -> Result<Loaded, Exception> {
+        let functions = functions(&module);
+        let needs_wasi = module.imports().len() > 0 || functions.contains_key(START);
+        let linked = if needs_wasi {
+            Linked::Hosted(link_preview1(&module).map_err(|why| trap::unlinked(&why))?)
+        } else {
+            let linker = Linker::new(module.engine());
+            Linked::Alone(linker.instantiate_pre(&module).map_err(|why| trap::unlinked(&why))?)
+        };
+        let pages = module.resources_required().max_initial_memory_size.unwrap_or_default();
+        let memory_minimum = pages.saturating_mul(PAGE);
+        Ok(Loaded::Core(Core { linked, memory_minimum, functions }))
+    }
+
+    /// Links a component.
+    ///
+    /// # Errors
+    /// As [`Loaded::core`].
+    pub fn component(component: &Component) -> Result<Loaded, Exception> {
+        let linked = link_preview2(component).map_err(|why| trap::unlinked(&why))?;
+        let command = CommandPre::new(linked.clone()).ok();
+        Ok(Loaded::Component(Composed { linked, command }))
+    }
+
+    /// Can a task with this `export` be run with it?
+    ///
+    /// # Errors
+    /// `AttributeError` naming what it does export, `TypeError` for a function that does
+    /// not take numbers.
+    pub fn admits(&self, export: Option<&str>) -> Result<(), Exception> {
+        match (self, export) {
+            (Loaded::Core(core), Some(name)) => core.function(name).map(drop),
+            (Loaded::Core(core), None) => core.command().map(drop),
+            (Loaded::Component(composed), Some(name)) => {
+                component::find(composed.linked.component(), name).map(drop)
+            }
+            (Loaded::Component(composed), None) => composed.command().map(drop),
+        }
+    }
+}
+
+impl Core {
+    /// An exported function that takes and gives numbers.
+    ///
+    /// # Errors
+    /// `AttributeError`, `TypeError`.
+    pub fn function(&self, name: &str) -> Result<&Signature, Exception> {
+        let found = self.functions.get(name).ok_or_else(|| {
+            missing(&format!("function `{name}`"), self.functions.keys().map(String::as_str))
+        })?;
+        if found.params.is_some() {
+            return Ok(found);
+        }
+        let text = format!("function `{name}` takes or gives vectors or references, not numbers");
+        Err(Exception::new("builtins", "TypeError", text))
+    }
+
+    /// The entry of a WASI command.
+    ///
+    /// # Errors
+    /// `AttributeError`: it is none; the message says how to call a function of it.
+    pub fn command(&self) -> Result<&Signature, Exception> {
+        self.functions.get(START).ok_or_else(|| {
+            let what = "`_start`, it is no WASI command; name a function with `export:`";
+            missing(what, self.functions.keys().map(String::as_str))
+        })
+    }
+
+    /// The function to call first, if it is a WASI library.
+    pub fn initialize(&self) -> Option<&Signature> {
+        self.functions.get(INITIALIZE)
+    }
+}
+
+impl Composed {
+    /// The component as a command.
+    ///
+    /// # Errors
+    /// `AttributeError`: it does not export `wasi:cli/run`.
+    pub fn command(&self) -> Result<&CommandPre<State<Preview2>>, Exception> {
+        self.command.as_ref().ok_or_else(|| {
+            let what = "`wasi:cli/run` 0.2, it is no WASI command; name a function with `export:`";
+            let names = component::names(self.linked.component());
+            missing(what, names.iter().map(String::as_str))
+        })
+    }
+}
+
+fn link_preview1(module: &Module) -> wasmtime::Result<InstancePre<State<Preview1>>> {
+    let mut linker = Linker::<State<Preview1>>::new(module.engine());
+    wasmtime_wasi::p1::add_to_linker_async(&mut linker, |state| &mut state.wasi)?;
+    linker.instantiate_pre(module)
+}
+
+fn link_preview2(component: &Component) -> wasmtime::Result<ComponentPre<State<Preview2>>> {
+    let mut linker = ComponentLinker::<State<Preview2>>::new(component.engine());
+    wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
+    linker.instantiate_pre(component)
+}
+
+fn functions(module: &Module) -> HashMap<String, Signature> {
+    let mut functions = HashMap::new();
+    for export in module.exports() {
+        if let (ExternType::Func(kind), Some(index)) =
+            (export.ty(), module.get_export_index(export.name()))
+        {
+            let (params, results) = (numbers(&kind), kind.results().len());
+            let signature = Signature { export: index, params, results };
+            functions.insert(export.name().to_string(), signature);
+        }
+    }
+    functions
+}
+
+fn numbers(kind: &FuncType) -> Option<Box<[Number]>> {
+    let results_are_numbers = kind.results().all(|result| Number::of(&result).is_some());
+    let params: Option<Box<[Number]>> = kind.params().map(|param| Number::of(&param)).collect();
+    params.filter(|_| results_are_numbers)
+}
+
+/// `AttributeError` that says what is there instead.
+pub fn missing<'a>(what: &str, names: impl Iterator<Item = &'a str>) -> Exception {
+    let mut names: Vec<&str> = names.collect();
+    names.sort_unstable();
+    let more = if names.len() > NAMES_MAX { ", …" } else { "" };
+    names.truncate(NAMES_MAX);
+    let offers = match names.as_slice() {
+        [] => "no functions".into(),
+        names => format!("{}{more}", names.join(", ")),
+    };
+    let text = format!("the module does not export {what}; it exports {offers}");
+    Exception::new("builtins", "AttributeError", text)
+}

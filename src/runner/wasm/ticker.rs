@@ -1,0 +1,106 @@
+//! The clock that running WASM code looks at. A thread that moves the engines' epoch on
+//! every [`TICK`] while an attempt is in flight, and sleeps for good otherwise: an idle
+//! worker does not wake up.
+
+use super::engine::Pair;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::thread::{self, Thread};
+use std::time::Duration;
+
+/// How often running code looks at its limits: a limit is kept within two of these.
+pub const TICK: Duration = Duration::from_millis(10);
+
+/// Ticks without any attempt before the thread goes to sleep. Waking it costs a system
+/// call, more than a short attempt itself; a busy worker should not pay that each time.
+const TICKS_IDLE: usize = 20;
+
+/// Starts and stops the ticking.
+#[derive(Debug)]
+pub struct Ticker {
+    shared: Arc<Shared>,
+    thread: OnceLock<Option<Thread>>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    engines: Arc<[Pair; 2]>,
+    in_flight: AtomicUsize,
+    asleep: AtomicBool,
+    closed: AtomicBool,
+}
+
+/// One attempt in flight; time moves on until it is dropped.
+#[derive(Debug)]
+pub struct InFlight<'a>(&'a Shared);
+
+impl Ticker {
+    /// A ticker for these engines; its thread starts with the first attempt.
+    pub fn new(engines: Arc<[Pair; 2]>) -> Ticker {
+        let shared = Shared {
+            engines,
+            in_flight: AtomicUsize::new(0),
+            asleep: AtomicBool::new(false),
+            closed: AtomicBool::new(false),
+        };
+        Ticker { shared: Arc::new(shared), thread: OnceLock::new() }
+    }
+
+    /// Counts an attempt in. `None`: there is no thread to keep its limits with.
+    pub fn enter(&self) -> Option<InFlight<'_>> {
+        let started = self.thread.get_or_init(|| {
+            let shared = self.shared.clone();
+            let thread = thread::Builder::new().name("wasm-ticker".into());
+            thread.spawn(move || shared.run()).ok().map(|handle| handle.thread().clone())
+        });
+        let thread = started.as_ref()?;
+        // In this order, against the thread's opposite one: either it sees the count
+        // before it parks, or we see that it is about to and leave it a token.
+        self.shared.in_flight.fetch_add(1, Ordering::SeqCst);
+        if self.shared.asleep.load(Ordering::SeqCst) {
+            thread.unpark();
+        }
+        Some(InFlight(&self.shared))
+    }
+}
+
+impl Drop for InFlight<'_> {
+    fn drop(&mut self) {
+        self.0.in_flight.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+impl Drop for Ticker {
+    fn drop(&mut self) {
+        self.shared.closed.store(true, Ordering::SeqCst);
+        if let Some(Some(thread)) = self.thread.get() {
+            thread.unpark();
+        }
+    }
+}
+
+impl Shared {
+    fn run(&self) {
+        let mut idle = 0;
+        while !self.closed.load(Ordering::SeqCst) {
+            if self.in_flight.load(Ordering::SeqCst) > 0 {
+                idle = 0;
+            } else if idle < TICKS_IDLE {
+                idle += 1;
+            } else {
+                self.sleep();
+                idle = 0;
+            }
+            thread::sleep(TICK);
+            self.engines.iter().for_each(Pair::tick);
+        }
+    }
+
+    fn sleep(&self) {
+        self.asleep.store(true, Ordering::SeqCst);
+        while self.in_flight.load(Ordering::SeqCst) == 0 && !self.closed.load(Ordering::SeqCst) {
+            thread::park();
+        }
+        self.asleep.store(false, Ordering::SeqCst);
+    }
+}

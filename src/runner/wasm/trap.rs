@@ -1,0 +1,97 @@
+//! What Wasmtime reports when an attempt did not end well, as the ending of a task.
+
+use super::watch::{Stop, Watch};
+use crate::runner::{Ending, Limit};
+use crate::wire::Exception;
+use wasmtime::{Trap, UnknownImportError, WasmBacktrace};
+use wasmtime_wasi::I32Exit;
+
+/// Module of the exceptions that have no Python class.
+const MODULE: &str = "qworker.wasm";
+
+/// Where an error arose.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Phase {
+    /// Before any code of the module ran, or in its start function.
+    Instantiating,
+    /// In the function that was called.
+    Running,
+}
+
+/// The ending that an error means, and the limit that caused it.
+pub fn ending(
+    error: &wasmtime::Error,
+    phase: Phase,
+    watch: &Watch,
+    fuel: Option<u64>,
+) -> (Ending, Option<Limit>) {
+    match watch.stopped {
+        Some(Stop::Cancelled) => return (Ending::Cancelled, None),
+        Some(Stop::Limit(limit)) => {
+            let exception = trap(match limit {
+                Limit::Soft => "interrupted by the soft time limit",
+                Limit::Hard => "interrupted by the time limit",
+            });
+            return (Ending::Trapped(exception, backtrace(error)), Some(limit));
+        }
+        None => {}
+    }
+    if let Some(exit) = error.downcast_ref::<I32Exit>() {
+        return (Ending::Exited(exit.0), None);
+    }
+    if phase == Phase::Instantiating && watch.fence.refused_minimum {
+        return (Ending::Refused(memory("the module needs more memory than it may have")), None);
+    }
+    let exception = match error.downcast_ref::<Trap>() {
+        Some(Trap::OutOfFuel) => {
+            let fuel = fuel.unwrap_or_default();
+            Exception::new(MODULE, "OutOfFuel", format!("used up its fuel of {fuel} instructions"))
+        }
+        Some(found) => trap(found.to_string().trim_start_matches("wasm trap: ")),
+        None if phase == Phase::Instantiating && !error.is::<WasmBacktrace>() => {
+            let text = format!("the module cannot be started: {error:#}");
+            return (Ending::Refused(Exception::new("builtins", "RuntimeError", text)), None);
+        }
+        None => trap(&error.root_cause().to_string()),
+    };
+    (Ending::Trapped(exception, backtrace(error)), None)
+}
+
+/// The refusal of a module that cannot be linked.
+pub fn unlinked(error: &wasmtime::Error) -> Exception {
+    let missing = match error.downcast_ref::<UnknownImportError>() {
+        Some(import) => {
+            format!("the module imports `{}` from `{}`", import.name(), import.module())
+        }
+        None => format!("{error:#}"),
+    };
+    let offered = "qworker offers WASI: `wasi_snapshot_preview1` to modules, \
+                   `wasi:cli`, `wasi:io`, `wasi:clocks`, `wasi:random`, `wasi:filesystem` \
+                   and `wasi:sockets` (closed) 0.2 to components";
+    Exception::new("builtins", "ImportError", format!("{missing}; {offered}"))
+}
+
+/// `MemoryError` with this sentence.
+pub fn memory(text: impl Into<String>) -> Exception {
+    Exception::new("builtins", "MemoryError", text)
+}
+
+fn trap(text: &str) -> Exception {
+    Exception::new(MODULE, "Trap", text)
+}
+
+/// The WASM frames, innermost first, one a line; empty where there are none.
+fn backtrace(error: &wasmtime::Error) -> String {
+    let Some(found) = error.downcast_ref::<WasmBacktrace>() else { return String::new() };
+    let mut text = String::from("WASM backtrace (innermost first):\n");
+    for (depth, frame) in found.frames().iter().enumerate() {
+        let function = match frame.func_name() {
+            Some(name) => name.to_string(),
+            None => format!("<function {}>", frame.func_index()),
+        };
+        let module = frame.module().name().unwrap_or("<module>");
+        let offset = frame.module_offset().unwrap_or_default();
+        text += &format!("{depth:4}: {offset:#8x} {module}!{function}\n");
+    }
+    text
+}
