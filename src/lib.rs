@@ -22,7 +22,7 @@ pub mod config;
 pub mod link;
 pub mod log;
 pub mod os;
-//pub mod pool;
+pub mod pool;
 pub mod runner;
 pub mod task;
 pub mod wire;

@@ -314,3 +314,8 @@ fn try_group(connection: &Connection, group: &mut [Box<dyn Job>]) -> Result<(), 
     }
     step("COMMIT")
 }
+
+/// The version of SQLite itself.
+pub fn version() -> &'static str {
+    rusqlite::version()
+}

@@ -1,18 +1,18 @@
 //! Runs many attempts at once: processes on the event loop, WASM on threads of its own.
 //! Which and how many is the worker's business; here everything that is started runs.
 
+mod compile;
 mod threads;
 
 use crate::runner::shell::Shell;
 use crate::runner::wasm::{Prepared, Runtime};
-use crate::runner::{Attempt, Ending, Limit, Outcome};
+use crate::runner::{Attempt, Ending, Outcome};
 use crate::task::Program;
 use crate::wire::Exception;
 use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 use threads::{Threads, Work};
 use tokio::sync::oneshot;
 
@@ -34,7 +34,7 @@ struct Hands {
     runtime: Runtime,
     threads: Threads,
     report: Report,
-    compile_timeout: Duration,
+    compiler: compile::Compiler,
 }
 
 /// The handle that stops an attempt.
@@ -51,11 +51,11 @@ impl Pool {
         shell: Rc<Shell>,
         runtime: Runtime,
         slots: usize,
-        compile_timeout: Duration,
         report: Report,
     ) -> Pool {
         let threads = Threads::new(runtime.clone(), slots, report.clone());
-        let hands = Rc::new(Hands { shell, runtime, threads, report, compile_timeout });
+        let compiler = compile::Compiler::new(shell.clone(), runtime.clone());
+        let hands = Rc::new(Hands { shell, runtime, threads, report, compiler });
         Pool { hands, stops: HashMap::new() }
     }
 
@@ -118,12 +118,12 @@ impl Pool {
                 (self.hands.report)(key, Box::new(Outcome::immediate(Ending::Refused(exception))));
                 None
             }
-            Prepared::Compile { source, target } => {
+            Prepared::Compile { target, .. } => {
                 let (stop, stopped) = oneshot::channel();
                 let hands = self.hands.clone();
                 tokio::task::spawn_local(async move {
                     let promise = Promise { key, report: Some(hands.report.clone()) };
-                    match hands.compile(&work.attempt, source, target, stopped).await {
+                    match hands.compiler.compile(&work.attempt, target, stopped).await {
                         Ok(()) => {
                             promise.forget();
                             hands.threads.run(work);

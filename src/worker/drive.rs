@@ -6,9 +6,11 @@ use super::settle::{self, Order};
 use crate::backend::Store;
 use crate::broker::{Inlet, Outlet, Want};
 use crate::clock;
+use crate::os::reap::Reaper;
 use crate::os::signal::Signals;
 use crate::pool::Pool;
 use std::future::Future;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, watch};
@@ -19,6 +21,9 @@ const EVENTS_MAX: usize = 256;
 
 /// How often the worker looks at what only time changes, while there is such a thing.
 const TICK: Duration = Duration::from_millis(100);
+
+/// How often processes are looked for whose task has ended.
+const STRAYS_EVERY: Duration = Duration::from_secs(1);
 
 /// How often expired results are removed.
 const EXPIRE_EVERY: Duration = Duration::from_secs(300);
@@ -42,6 +47,8 @@ pub struct Doors {
     pub store: Store,
     /// What runs attempts; its outcomes arrive as [`Event::Ended`] through `events`.
     pub pool: Pool,
+    /// Knows which processes are tasks.
+    pub reaper: Rc<Reaper>,
     /// The events of everything here.
     pub events: (mpsc::UnboundedSender<Event>, mpsc::UnboundedReceiver<Event>),
     /// Signals of the process.
@@ -51,12 +58,14 @@ pub struct Doors {
 /// Works until a signal ends it; `ready` is called once messages are awaited, `lost`
 /// resolves when the guard is gone. Gives the exit code. Must run inside a `LocalSet`.
 pub async fn run(plan: Arc<Plan>, doors: Doors, ready: impl FnOnce(), lost: impl Future) -> u8 {
-    let Doors { inlet, outlet, store, pool, events: (sender, mut receiver), mut signals } = doors;
+    let Doors { inlet, outlet, store, pool, reaper, events, mut signals } = doors;
+    let (sender, mut receiver) = events;
     let (orders, queue) = mpsc::unbounded_channel();
     let (wants, watched) = watch::channel(Some((0, Want::default())));
     tokio::task::spawn_local(settle::run(store.clone(), outlet, queue, sender.clone()));
     tokio::task::spawn_local(feed(inlet, watched, sender));
     tokio::task::spawn_local(expire(store, plan.result_expires));
+    tokio::task::spawn_local(sweep(reaper));
     let mut drive = Drive { pool, orders: Some(orders), wants, exit: None };
     let mut core = Core::new(plan);
     let mut effects = Vec::new();
@@ -176,6 +185,15 @@ async fn feed(
         tracing::error!("cannot close the broker: {error}; other workers take over what was held");
     }
     let _ = events.send(Event::Closed);
+}
+
+/// Ends what tasks left behind in process groups of its own: nothing outlives its task for long.
+async fn sweep(reaper: Rc<Reaper>) {
+    let mut every = tokio::time::interval(STRAYS_EVERY);
+    loop {
+        every.tick().await;
+        crate::os::tree::kill_strays(&|pid| reaper.watches(pid));
+    }
 }
 
 /// Removes results that nobody fetched in time.

@@ -1,11 +1,11 @@
 //! The room where messages become results. [`core`] decides, [`drive`] does.
 
 pub mod core;
-//pub mod drive;
+pub mod drive;
 pub mod finish;
 pub mod plan;
 pub mod request;
 pub mod settle;
 
-//pub use drive::run;
+pub use drive::run;
 pub use plan::Plan;

@@ -1,0 +1,199 @@
+//! The application: a folder with `tasks.d/` and an optional `qworker.yaml`, and what the
+//! global options say about it.
+
+use super::exit::Error;
+use super::files;
+use super::output::ToUser;
+use crate::client::Client;
+use crate::config::{Diagnostic, Given, Settings};
+use crate::link::url::Url;
+use crate::os;
+use crate::task::Task;
+use crate::task::set::Set;
+use std::path::{Path, PathBuf};
+
+/// Where an application of the system is.
+const SYSTEM: &str = "/etc/qworker";
+
+/// Options that stand before the command.
+#[derive(Debug, clap::Args)]
+pub(super) struct Global {
+    /// The application: a folder with tasks.d/ and an optional qworker.yaml [default: the
+    /// current folder if it has either, else /etc/qworker]
+    #[arg(short = 'A', long, value_name = "PATH", env = "QWORKER_APP")]
+    pub(super) app: Option<PathBuf>,
+    /// Where messages are: sqlite:///PATH (also QWORKER_BROKER_URL)
+    #[arg(short, long, value_name = "URL")]
+    broker: Option<String>,
+    /// Where results are: sqlite:///PATH or disabled:// (also QWORKER_RESULT_BACKEND)
+    #[arg(long, value_name = "URL")]
+    result_backend: Option<String>,
+    /// Change to this folder first
+    #[arg(long, value_name = "DIR", env = "QWORKER_WORKDIR")]
+    pub(super) workdir: Option<PathBuf>,
+    /// No colours (also NO_COLOR)
+    #[arg(short = 'C', long, env = "QWORKER_NO_COLOR")]
+    pub(super) no_color: bool,
+    /// Less output
+    #[arg(short, long, env = "QWORKER_QUIET")]
+    pub(super) quiet: bool,
+}
+
+/// An opened application.
+pub(super) struct App {
+    /// Its folder, absolute.
+    pub(super) folder: PathBuf,
+    /// Its settings; usable even where there were faults.
+    pub(super) settings: Settings,
+    /// What was wrong with the settings.
+    pub(super) faults: Vec<Diagnostic>,
+}
+
+impl App {
+    /// Finds the application and reads its settings; `given` are a command's own options.
+    ///
+    /// # Errors
+    /// There is no application, or its settings have faults: all of them are named.
+    pub(super) fn open(global: &Global, given: &[Given]) -> Result<App, Error> {
+        let app = App::examine(global, given)?;
+        if app.faults.is_empty() {
+            return Ok(app);
+        }
+        let lines: Vec<String> = app.faults.iter().map(ToString::to_string).collect();
+        Err(Error::usage(format!("wrong settings\n{}", lines.join("\n"))))
+    }
+
+    /// As [`App::open`], but faults of the settings are kept in [`App::faults`].
+    ///
+    /// # Errors
+    /// There is no application.
+    pub(super) fn examine(global: &Global, given: &[Given]) -> Result<App, Error> {
+        let folder = find(global.app.as_deref())?;
+        let mut options = Vec::new();
+        for (option, setting, value) in [
+            ("--broker", "broker_url", &global.broker),
+            ("--result-backend", "result_backend", &global.result_backend),
+        ] {
+            options.extend(value.iter().map(|value| Given {
+                option: option.into(),
+                setting: setting.into(),
+                value: value.clone(),
+            }));
+        }
+        options.extend_from_slice(given);
+        let (settings, faults) = files::settings(&folder, &options)?;
+        Ok(App { folder, settings, faults })
+    }
+
+    /// The tasks that are whole; what is wrong with the others is told to the user.
+    pub(super) fn tasks(&self, out: &ToUser) -> Set {
+        let (tasks, faults) = self.examine_tasks();
+        for fault in faults {
+            out.say(&format!("Warning: {fault}"));
+        }
+        tasks
+    }
+
+    /// The tasks that are whole, and what is wrong with the others.
+    pub(super) fn examine_tasks(&self) -> (Set, Vec<Diagnostic>) {
+        let (mut tasks, faults) = files::tasks(&self.folder);
+        for task in &mut tasks {
+            task.max_output.get_or_insert(self.settings.task_max_output);
+        }
+        (Set::new(tasks), faults)
+    }
+
+    /// The broker's address.
+    pub(super) fn broker(&self) -> String {
+        crate::link::url::redact(&self.settings.broker_url)
+    }
+
+    /// Opens the broker and the result store. Must be called on an event loop.
+    pub(super) fn client(&self) -> Result<Client, Error> {
+        let broker = Url::parse(&self.settings.broker_url, &self.folder)?;
+        let backend = self.settings.result_backend.as_deref();
+        let backend = backend.map(|url| Url::parse(url, &self.folder)).transpose()?;
+        Ok(Client::connect(&broker, backend.as_ref())?)
+    }
+
+    /// Where a task of this name is sent to: its route, its own queue, the default.
+    pub(super) fn queue_of(&self, name: &str, task: Option<&Task>) -> String {
+        let route = self.settings.task_routes.find(name).and_then(|route| route.queue.clone());
+        route
+            .or_else(|| task.and_then(|task| task.queue.clone()))
+            .unwrap_or_else(|| self.settings.task_default_queue.clone())
+    }
+
+    /// The priority that a task of this name is sent with.
+    pub(super) fn priority_of(&self, name: &str, task: Option<&Task>) -> Option<u8> {
+        let route = self.settings.task_routes.find(name).and_then(|route| route.priority);
+        route.or(task.and_then(|task| task.priority)).or(self.settings.task_default_priority)
+    }
+
+    /// The queues that the application's tasks are sent to, the default one first.
+    pub(super) fn queues(&self, tasks: &Set) -> Vec<String> {
+        let mut queues = vec![self.settings.task_default_queue.clone()];
+        let of_tasks = tasks.iter().map(|task| self.queue_of(&task.name, Some(task)));
+        let of_routes = self.settings.task_routes.0.iter().filter_map(|route| route.queue.clone());
+        for queue in of_tasks.chain(of_routes) {
+            if !queues.contains(&queue) {
+                queues.push(queue);
+            }
+        }
+        queues
+    }
+
+    /// `name@host` for what the user typed: `%h` host, `%n` name part, `%d` domain, `%%`
+    /// percent; a bare word is the host part, as in Celery.
+    pub(super) fn node_name(typed: Option<&str>) -> Result<String, Error> {
+        let host = os::host::name();
+        let typed = typed.unwrap_or("celery@%h");
+        let (name, place) = typed.split_once('@').unwrap_or(("celery", typed));
+        let domain = host.split_once('.').map_or("", |(_, domain)| domain);
+        let mut full = String::new();
+        let mut letters = format!("{name}@{place}").chars().collect::<Vec<_>>().into_iter();
+        while let Some(letter) = letters.next() {
+            match (letter, letter == '%') {
+                (letter, false) => full.push(letter),
+                (_, true) => match letters.next() {
+                    Some('h') => full.push_str(&host),
+                    Some('n') => full.push_str(name.trim_matches('%')),
+                    Some('d') => full.push_str(domain),
+                    Some('%') => full.push('%'),
+                    other => {
+                        let other = other.map(String::from).unwrap_or_default();
+                        return Err(Error::usage(format!(
+                            "--hostname {typed}: %{other} means nothing; expected %h, %n, %d or %%"
+                        )));
+                    }
+                },
+            }
+        }
+        Ok(full)
+    }
+}
+
+fn find(app: Option<&Path>) -> Result<PathBuf, Error> {
+    let is_app = |folder: &Path| folder.join("tasks.d").is_dir() || folder.join("qworker.yaml").is_file();
+    let absolute = |folder: &Path| {
+        std::path::absolute(folder)
+            .map_err(|error| Error::usage(format!("{}: {error}", folder.display())))
+    };
+    if let Some(folder) = app {
+        let folder = absolute(folder)?;
+        if is_app(&folder) {
+            return Ok(folder);
+        }
+        return Err(Error::usage(format!(
+            "--app {}: no application: expected a folder with tasks.d/ or qworker.yaml in it",
+            folder.display()
+        )));
+    }
+    let here = absolute(Path::new("."))?;
+    [here, PathBuf::from(SYSTEM)].into_iter().find(|folder| is_app(folder)).ok_or_else(|| {
+        Error::usage(format!(
+            "no application: neither the current folder nor {SYSTEM} has tasks.d/ or qworker.yaml"
+        ))
+        .hint("name its folder with -A, or make one: mkdir tasks.d")
+    })
+}

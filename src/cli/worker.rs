@@ -1,0 +1,234 @@
+//! `qworker worker`: take tasks and run them, in the foreground.
+
+use super::app::{App, Global};
+use super::exit::{Error, Exit};
+use super::output::ToUser;
+use crate::broker::{Inlet, Outlet};
+use crate::client::Client;
+use crate::config::Given;
+use crate::os::guard::{self, GuardLink};
+use crate::os::reap::Reaper;
+use crate::os::signal::{Signals, Term};
+use crate::pool::Pool;
+use crate::runner::{shell::Shell, wasm};
+use crate::task::rate::Rate;
+use crate::task::set::Set;
+use crate::worker::core::Event;
+use crate::worker::drive::Doors;
+use crate::worker::plan::{Plan, Policy};
+use crate::{broker, os, worker};
+use std::io::IsTerminal;
+use std::rc::Rc;
+use std::sync::Arc;
+use tokio::sync::mpsc;
+use tracing_subscriber::filter::LevelFilter;
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// Node name, NAME@HOST; %h is the host name, %n the name part, %d the domain [default: celery@%h]
+    #[arg(short = 'n', long, value_name = "NODE", env = "QWORKER_WORKER_HOSTNAME")]
+    hostname: Option<String>,
+    /// Tasks at once, or auto [default: the number of processors]
+    #[arg(short, long, value_name = "N")]
+    concurrency: Option<String>,
+    /// Queues to take from, separated by commas [default: the default queue and those of the tasks]
+    #[arg(short = 'Q', long, value_delimiter = ',', env = "QWORKER_WORKER_QUEUES")]
+    queues: Vec<String>,
+    /// Queues to leave out, separated by commas
+    #[arg(short = 'X', long, value_delimiter = ',', env = "QWORKER_WORKER_EXCLUDE_QUEUES")]
+    exclude_queues: Vec<String>,
+    /// Log from this level on: DEBUG, INFO, WARNING, ERROR or CRITICAL
+    #[arg(short, long, value_name = "LEVEL", default_value = "WARNING", env = "QWORKER_WORKER_LOGLEVEL", value_parser = level)]
+    loglevel: Level,
+    /// Kill a task after so many seconds, unless it says else
+    #[arg(long, value_name = "SECONDS")]
+    time_limit: Option<String>,
+    /// Ask a task to end (TERM) after so many seconds, unless it says else
+    #[arg(long, value_name = "SECONDS")]
+    soft_time_limit: Option<String>,
+    /// Take a message only when a slot is free for it
+    #[arg(long)]
+    disable_prefetch: bool,
+    /// Remove what waits in the queues first
+    #[arg(long, alias = "discard", env = "QWORKER_WORKER_PURGE")]
+    purge: bool,
+}
+
+/// A level of the log.
+#[derive(Debug, Clone, Copy)]
+struct Level(LevelFilter);
+
+fn level(text: &str) -> Result<Level, String> {
+    Ok(Level(match text.to_uppercase().as_str() {
+        "DEBUG" => LevelFilter::DEBUG,
+        "INFO" => LevelFilter::INFO,
+        "WARNING" | "WARN" => LevelFilter::WARN,
+        "ERROR" | "CRITICAL" | "FATAL" => LevelFilter::ERROR,
+        _ => return Err("expected DEBUG, INFO, WARNING, ERROR or CRITICAL".into()),
+    }))
+}
+
+pub(super) fn run(
+    args: Args,
+    global: &Global,
+    guard: Option<GuardLink>,
+    out: ToUser,
+) -> Result<Exit, Error> {
+    let app = App::open(global, &given(&args))?;
+    let hostname = App::node_name(args.hostname.as_deref())?;
+    let Some(guard) = guard else {
+        // Faults are told before a worker is started for nothing.
+        let argv: Vec<_> = std::env::args_os().collect();
+        let code = guard::run(&argv, |note| out.say(&format!("qworker: {note}")));
+        return Ok(Exit::Code(u8::try_from(code).unwrap_or(1)));
+    };
+    let tasks = app.tasks(&out);
+    let mut queues = if args.queues.is_empty() { app.queues(&tasks) } else { args.queues.clone() };
+    queues.retain(|queue| !args.exclude_queues.contains(queue));
+    if queues.is_empty() {
+        return Err(Error::usage("--exclude-queues leaves no queue to take from"));
+    }
+    let plan = plan(&app, &args, hostname, queues, tasks);
+    super::block_on(async move {
+        tokio::task::LocalSet::new().run_until(serve(app, plan, args, guard, out)).await
+    })
+}
+
+/// Options that are settings.
+fn given(args: &Args) -> Vec<Given> {
+    let mut given = Vec::new();
+    let concurrency = args.concurrency.clone().map(|n| if n == "auto" { "null".into() } else { n });
+    let prefetch = args.disable_prefetch.then(|| "true".to_string());
+    for (option, setting, value) in [
+        ("--concurrency", "worker_concurrency", concurrency),
+        ("--time-limit", "task_time_limit", args.time_limit.clone()),
+        ("--soft-time-limit", "task_soft_time_limit", args.soft_time_limit.clone()),
+        ("--disable-prefetch", "worker_disable_prefetch", prefetch),
+    ] {
+        given.extend(value.map(|value| Given {
+            option: option.into(),
+            setting: setting.into(),
+            value,
+        }));
+    }
+    given
+}
+
+fn plan(app: &App, args: &Args, hostname: String, queues: Vec<String>, tasks: Set) -> Plan {
+    let settings = &app.settings;
+    let policy = Policy {
+        acks_late: settings.task_acks_late,
+        ignore_result: settings.task_ignore_result,
+        store_errors: settings.task_store_errors_even_if_ignored,
+        track_started: settings.task_track_started,
+        result_extended: settings.result_extended,
+        time_limit: settings.task_time_limit,
+        soft_time_limit: settings.task_soft_time_limit,
+        rate_limit: settings.task_default_rate_limit.map(|rate| Rate(rate.0)),
+        max_deliveries: settings.task_max_deliveries,
+        disable_prefetch: settings.worker_disable_prefetch,
+        env: Arc::new(settings.task_env.clone()),
+    };
+    Plan {
+        hostname,
+        app: app.folder.clone(),
+        slots: settings.worker_concurrency.unwrap_or_else(os::host::processors),
+        queues,
+        tasks: Arc::new(tasks),
+        policy,
+        chatty: args.loglevel.0 >= LevelFilter::INFO,
+        wasm_cache: app.folder.join(&settings.wasm_cache_dir),
+        wasm_memory: settings.wasm_memory,
+        wasm_compile_timeout: settings.wasm_compile_timeout,
+        result_expires: settings.result_expires,
+    }
+}
+
+/// Opens the doors and works until a signal.
+async fn serve(app: App, plan: Plan, args: Args, guard: GuardLink, out: ToUser) -> Result<Exit, Error> {
+    let cannot = |what: &str, error: std::io::Error| Error::failure(format!("cannot {what}: {error}"));
+    let remapped = std::env::var("REMAP_SIGTERM").is_ok_and(|name| name == "SIGQUIT");
+    let term = if remapped { Term::Cold } else { Term::Warm };
+    let signals = Signals::listen(term).map_err(|error| cannot("listen to signals", error))?;
+    let reaper = Reaper::start().map_err(|error| cannot("watch processes", error))?;
+    let _log = crate::log::start(args.loglevel.0, out.color);
+    let client = app.client()?;
+    if args.purge {
+        let purged = client.outlet.purge(plan.queues.clone()).await?;
+        out.print(&format!("purge: Erased {purged} {}.", if purged == 1 { "message" } else { "messages" }));
+    }
+    let (inlet, outlet) = take_from(&client, &plan, &guard).await?;
+    let shell = Shell::new(reaper.clone(), plan.app.clone())
+        .map_err(|error| cannot("prepare to run processes", error))?;
+    let shell = Rc::new(shell.with_max_output(app.settings.task_max_output));
+    let runtime = wasm::Runtime::new(wasm::Config {
+        cache_dir: plan.wasm_cache.clone(),
+        slots: plan.slots,
+        default_memory: plan.wasm_memory,
+        compile_timeout: plan.wasm_compile_timeout,
+    });
+    let (sender, receiver) = mpsc::unbounded_channel();
+    let events = sender.clone();
+    let report = Arc::new(move |key, outcome| {
+        // The loop that listens ends last.
+        let _ = events.send(Event::Ended(key, outcome));
+    });
+    let pool = Pool::new(shell, runtime, plan.slots, report);
+    if !out.quiet {
+        out.write(&banner(&app, &plan, &client));
+    }
+    let name = plan.hostname.clone();
+    let store = client.store.clone();
+    drop(client);
+    let doors = Doors { inlet, outlet, store, pool, reaper, events: (sender, receiver), signals };
+    let ready = || {
+        crate::log::line(tracing::Level::INFO, &format!("{name} ready."));
+        if args.loglevel.0 < LevelFilter::INFO {
+            out.say(&format!("{name} ready."));
+        }
+    };
+    let code = worker::run(Arc::new(plan), doors, ready, guard.lost()).await;
+    Ok(Exit::Code(code))
+}
+
+/// Registers the worker with the broker; its lease is held by its guard too, until no
+/// process of its tasks is left.
+async fn take_from(client: &Client, plan: &Plan, guard: &GuardLink) -> Result<(Inlet, Outlet), Error> {
+    let Outlet::Sqlite(outlet) = &client.outlet;
+    let lease = broker::sqlite::lease_path(outlet.db().path());
+    let inlet =
+        broker::sqlite::Inlet::open(outlet.db(), lease.clone(), &plan.hostname, &plan.queues).await?;
+    guard
+        .hold(&lease)
+        .map_err(|error| Error::failure(format!("the guard cannot hold {}: {error}", lease.display())))?;
+    let outlet = inlet.outlet();
+    Ok((Inlet::Sqlite(inlet), Outlet::Sqlite(outlet)))
+}
+
+/// What the user sees first.
+fn banner(app: &App, plan: &Plan, client: &Client) -> String {
+    let results = match (&app.settings.result_backend, &client.store) {
+        (_, crate::backend::Store::Disabled) => "disabled://".to_string(),
+        (Some(url), _) => crate::link::url::redact(url),
+        (None, _) => "in the broker".to_string(),
+    };
+    let mut text = format!(
+        "\n {} v{}\n\n [config]\n .> app:         {}\n .> transport:   {}\n .> results:     {results}\n .> concurrency: {}\n\n [queues]\n",
+        plan.hostname,
+        env!("CARGO_PKG_VERSION"),
+        app.folder.display(),
+        app.broker(),
+        plan.slots,
+    );
+    for queue in &plan.queues {
+        text.push_str(&format!(" .> {queue:<16} exchange=(direct) key={queue}\n"));
+    }
+    if plan.chatty || std::io::stdout().is_terminal() {
+        text.push_str("\n [tasks]\n");
+        for task in plan.tasks.iter() {
+            text.push_str(&format!("  . {}\n", task.name));
+        }
+    }
+    text.push('\n');
+    text
+}

@@ -1,0 +1,127 @@
+//! Compiles WASM modules in processes of their own: a module that takes for ever or all
+//! memory costs its task, not the worker.
+
+use crate::runner::shell::{Limits, Shell, command::Command};
+use crate::runner::wasm::{Prepared, Runtime};
+use crate::runner::{Attempt, Ending, Limit, Outcome};
+use crate::task::Fences;
+use crate::wire::Exception;
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::ffi::{CString, OsStr};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::time::Instant;
+use tokio::sync::{Mutex, oneshot};
+
+/// Address space of the compiler: a language runtime of 50 MB takes about a third of it.
+const MEMORY_MAX: u64 = 6 * 1024 * 1024 * 1024;
+
+/// Bytes kept of what the compiler says.
+const OUTPUT_MAX: u64 = 16 * 1024;
+
+/// See the module.
+pub(super) struct Compiler {
+    shell: Rc<Shell>,
+    runtime: Runtime,
+    /// One compilation of a module at a time; the others wait for it.
+    gates: RefCell<HashMap<PathBuf, Rc<Mutex<()>>>>,
+}
+
+impl Compiler {
+    pub(super) fn new(shell: Rc<Shell>, runtime: Runtime) -> Compiler {
+        Compiler { shell, runtime, gates: RefCell::default() }
+    }
+
+    /// Compiles the module of `attempt` into `target`, unless somebody else has by the time
+    /// it is this one's turn.
+    ///
+    /// # Errors
+    /// How the attempt ended: stopped, out of time, or refused for a module that is none.
+    pub(super) async fn compile(
+        &self,
+        attempt: &Attempt,
+        target: PathBuf,
+        stopped: oneshot::Receiver<()>,
+    ) -> Result<(), Box<Outcome>> {
+        let began = Instant::now();
+        let gate = self.gates.borrow_mut().entry(target).or_default().clone();
+        let stop = async {
+            // A dropped handle means "nobody will stop it".
+            if stopped.await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        };
+        tokio::pin!(stop);
+        let out_of_time = async {
+            match attempt.time_limit {
+                Some(limit) => tokio::time::sleep(limit).await,
+                None => std::future::pending().await,
+            }
+        };
+        let work = async {
+            let _turn = gate.lock().await;
+            self.run(attempt).await
+        };
+        let ended = tokio::select! {
+            done = work => return done,
+            () = &mut stop => Outcome::immediate(Ending::Cancelled),
+            () = out_of_time => Outcome {
+                limit: Some(Limit::Hard),
+                ..Outcome::immediate(Ending::Signaled(9))
+            },
+        };
+        Err(Box::new(Outcome { started: began, runtime: began.elapsed(), ..ended }))
+    }
+
+    async fn run(&self, attempt: &Attempt) -> Result<(), Box<Outcome>> {
+        let refused = |exception| Box::new(Outcome::immediate(Ending::Refused(exception)));
+        let (source, target) = match self.runtime.prepare(&attempt.task) {
+            Prepared::Ready => return Ok(()),
+            Prepared::Refused(exception) => return Err(refused(exception)),
+            Prepared::Compile { source, target } => (source, target),
+        };
+        let limit = self.runtime.compile_timeout();
+        let limits = Limits { soft: None, hard: Some(limit) };
+        // Dropping this future kills the compiler.
+        let command = command(&source, &target, self.shell.env());
+        let outcome = self.shell.run_command(&command, limits, std::future::pending()).await;
+        let said = String::from_utf8_lossy(&outcome.stderr.bytes).trim().to_string();
+        let why = match (&outcome.ending, outcome.limit) {
+            (Ending::Exited(0), _) => match self.runtime.prepare(&attempt.task) {
+                Prepared::Ready => return Ok(()),
+                Prepared::Refused(exception) => return Err(refused(exception)),
+                Prepared::Compile { .. } => "the module changed while it was compiled".to_string(),
+            },
+            (_, Some(_)) => format!(
+                "compiling took longer than wasm_compile_timeout, {:.0}s",
+                limit.as_secs_f64()
+            ),
+            (Ending::Signaled(signal), _) => format!("the compiler died by signal {signal}: {said}"),
+            (Ending::Refused(exception), _) => format!("{:?}", exception.exc_message),
+            _ => said,
+        };
+        let text = format!("{}: {why}", source.display());
+        let exception = Exception::new("qworker.wasm", "CompileError", text);
+        self.runtime.refuse(&attempt.task, exception.clone());
+        Err(refused(exception))
+    }
+}
+
+fn command(source: &Path, target: &Path, env: &[CString]) -> Command {
+    // The very program that runs, even if its file was replaced meanwhile.
+    let words = [OsStr::new("/proc/self/exe"), OsStr::new("compile"), source.as_os_str(), target.as_os_str()];
+    // Paths that exist have no NUL in them.
+    let argv = words.iter().filter_map(|word| CString::new(word.as_bytes()).ok()).collect();
+    Command {
+        argv,
+        env: env.to_vec(),
+        cwd: PathBuf::from("/"),
+        stdin: None,
+        fences: Fences { memory: Some(MEMORY_MAX), ..Fences::default() },
+        nice: Some(5),
+        ids: None,
+        max_output: OUTPUT_MAX,
+    }
+}
