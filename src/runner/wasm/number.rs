@@ -219,7 +219,7 @@ mod tests {
         assert_eq!(render(&[Val::I32(1), Val::F64(1.5f64.to_bits())]), "[1,1.5]");
         assert_eq!(double(f64::NAN), "\"NaN\"");
         assert_eq!(single(f32::NEG_INFINITY), "\"-Infinity\"");
-        assert_eq!(double(1e300), "1e+300".replace('+', ""));
+        assert_eq!(double(1e300), "1e+300");
     }
 
     #[test]

@@ -47,8 +47,8 @@ struct Entry {
 enum Found {
     Loaded(Arc<Loaded>),
     Refused(Exception),
-    /// It is to be compiled.
-    Uncompiled,
+    /// It is to be compiled; what was there before it serves until then.
+    Uncompiled(Option<Arc<Loaded>>),
 }
 
 /// Tells a file from one that replaced it.
@@ -110,7 +110,7 @@ impl Shelf {
             match &entry.found {
                 Found::Loaded(loaded) => return Ok(loaded.clone()),
                 Found::Refused(exception) => return Err(Prepared::Refused(exception.clone())),
-                Found::Uncompiled => {}
+                Found::Uncompiled(_) => {}
             }
         }
         let asked = known.is_some();
@@ -126,7 +126,8 @@ impl Shelf {
             Load::Refused(why) => refused(why),
             _ => {
                 let source = path.to_path_buf();
-                (Found::Uncompiled, Err(Prepared::Compile { source, target }))
+                let before = self.loaded(path).ok();
+                (Found::Uncompiled(before), Err(Prepared::Compile { source, target }))
             }
         };
         self.put(path, stamp, digest, found);
@@ -139,10 +140,10 @@ impl Shelf {
     /// # Errors
     /// It is not loaded.
     pub fn loaded(&self, path: &Path) -> Result<Arc<Loaded>, Exception> {
-        match self.entry(path).as_deref() {
-            Some(Entry { found: Found::Loaded(loaded), .. }) => Ok(loaded.clone()),
-            Some(Entry { found: Found::Refused(exception), .. }) => Err(exception.clone()),
-            _ => {
+        match self.entry(path).as_deref().map(|entry| &entry.found) {
+            Some(Found::Loaded(loaded) | Found::Uncompiled(Some(loaded))) => Ok(loaded.clone()),
+            Some(Found::Refused(exception)) => Err(exception.clone()),
+            Some(Found::Uncompiled(None)) | None => {
                 let text = format!("{} is not compiled yet", path.display());
                 Err(Exception::new("builtins", "RuntimeError", text))
             }

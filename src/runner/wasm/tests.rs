@@ -5,6 +5,7 @@ use crate::runner::{Ending, Limit, Outcome};
 use crate::task::{Dir, Fences, Param, ResultMode, Stdin};
 use serde_json::value::RawValue;
 use std::fs;
+use std::hash::{Hash, Hasher};
 use std::sync::atomic::Ordering;
 use std::thread;
 
@@ -32,7 +33,9 @@ fn house() -> House {
 impl House {
     /// An attempt at a task whose module has this source.
     fn attempt(&self, wat: &str, export: Option<&str>, args: &[&str]) -> Attempt {
-        let name = format!("{:x}.wat", wat.len() + wat.bytes().map(usize::from).sum::<usize>());
+        let mut hasher = std::hash::DefaultHasher::new();
+        wat.hash(&mut hasher);
+        let name = format!("{:x}.wat", hasher.finish());
         let module = self.folder.path().join(name);
         fs::write(&module, wat).unwrap();
         attempt(&module, export, args)
@@ -243,11 +246,11 @@ fn components_are_called_by_name() {
       (func (export "add") (param "a" u8) (param "b" s64) (result s64)
         (canon lift (core func $i "add")))
       (func $echo (param "text" string) (result string)
-        (canon lift (core func $i "echo") (memory $i "memory") (realloc (func $i "realloc"))))
+        (canon lift (core func $i "echo") (memory (core memory $i "memory")) (realloc (core func $i "realloc"))))
       (instance $texts (export "echo" (func $echo)))
       (export "house:test/texts" (instance $texts))
       (func (export "bytes") (param "all" (list u8))
-        (canon lift (core func $i "drop") (memory $i "memory") (realloc (func $i "realloc")))))"#;
+        (canon lift (core func $i "drop") (memory (core memory $i "memory")) (realloc (core func $i "realloc")))))"#;
     let wat = wat.replace(
         r#"(func (export "echo")"#,
         r#"(func (export "drop") (param i32 i32))
