@@ -111,7 +111,8 @@ impl Faults {
 }
 
 /// Up to `most` of `known` that somebody who wrote `name` may have meant, nearest first.
-/// Near is: a third of the letters wrong at the most, or the same word behind the last dot.
+/// Near is: a third of the letters wrong at the most, the beginning of the name, or the
+/// same word behind the last dot.
 pub fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>, most: usize) -> Vec<&'a str> {
     // A name of a megabyte is no typing error, and the distance is quadratic.
     if name.is_empty() || name.len() > 200 {
@@ -125,7 +126,8 @@ pub fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>, most: u
             let lower = candidate.to_lowercase();
             let distance = strsim::osa_distance(&wanted, &lower);
             let same_word = lower.rsplit('.').next() == wanted.rsplit('.').next();
-            (distance <= allowed || same_word).then_some((distance, candidate))
+            let begun = wanted.len() > 2 && lower.starts_with(&wanted);
+            (distance <= allowed || same_word || begun).then_some((distance, candidate))
         })
         .collect();
     near.sort();
@@ -160,6 +162,7 @@ mod tests {
     fn near_names() {
         let known = ["add", "media.thumb", "send_mail", "sleep"];
         assert_eq!(nearest("ad", known, 3), ["add"]);
+        assert_eq!(nearest("send", known, 3), ["send_mail"]);
         assert_eq!(nearest("thumb", known, 3), ["media.thumb"]);
         assert_eq!(nearest("SEND-MAIL", known, 3), ["send_mail"]);
         assert!(nearest("quite_other", known, 3).is_empty());

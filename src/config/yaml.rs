@@ -24,6 +24,8 @@ pub struct Node {
     pub line: usize,
     /// The value.
     pub data: Data,
+    /// A mapping of which a mistake has been reported already, so that an entry is missing.
+    pub flawed: bool,
 }
 
 /// The value of a [`Node`].
@@ -107,7 +109,7 @@ impl Builder {
                 return None;
             }
         }
-        Some(self.root.unwrap_or_else(|| Node { line: 1, data: Data::Scalar(String::new(), Style::Plain) }))
+        Some(self.root.unwrap_or_else(|| Node::scalar(1, String::new(), Style::Plain)))
     }
 
     fn event(&mut self, event: Event<'_>, line: usize, faults: &mut Faults) -> Result<(), Cow<'static, str>> {
@@ -115,7 +117,7 @@ impl Builder {
             Event::Scalar(text, style, anchor, tag) => {
                 let quoted = check_tag(tag.as_deref())? || style != ScalarStyle::Plain;
                 let style = if quoted { Style::Quoted } else { Style::Plain };
-                self.add(Node { line, data: Data::Scalar(text.into_owned(), style) }, anchor, 1)
+                self.add(Node::scalar(line, text.into_owned(), style), anchor, 1)
             }
             Event::SequenceStart(anchor, tag) => self.start(line, anchor, tag.as_deref(), false),
             Event::MappingStart(anchor, tag) => self.start(line, anchor, tag.as_deref(), true),
@@ -140,11 +142,12 @@ impl Builder {
 
     fn end(&mut self, faults: &mut Faults) -> Result<(), Cow<'static, str>> {
         let Some(open) = self.open.pop() else { return Ok(()) };
+        let before = faults.count();
         let data = match open.is_map {
-            true => Data::Map(pairs(open.items, faults)?),
+            true => Data::Map(pairs(open.items, faults)),
             false => Data::List(open.items),
         };
-        let node = Node { line: open.line, data };
+        let node = Node { line: open.line, data, flawed: faults.count() > before };
         // The nodes inside are counted already; an alias repeats them all.
         let size = if open.anchor > 0 { node.size() } else { 1 };
         self.nodes = self.nodes.saturating_sub(size - 1);
@@ -179,24 +182,28 @@ fn check_tag(tag: Option<&Tag>) -> Result<bool, Cow<'static, str>> {
 }
 
 /// Keys and values in turn, as a mapping: `<<` merged (what stands in the mapping itself
-/// wins), duplicates reported.
-fn pairs(items: Vec<Node>, faults: &mut Faults) -> Result<Vec<(Key, Node)>, Cow<'static, str>> {
+/// wins); an entry that cannot be is reported and left out.
+fn pairs(items: Vec<Node>, faults: &mut Faults) -> Vec<(Key, Node)> {
     let mut map: Vec<(Key, Node)> = Vec::with_capacity(items.len() / 2);
     let mut first_lines: HashMap<String, usize> = HashMap::new();
     let mut merged = Vec::new();
     let mut items = items.into_iter();
     while let (Some(key), Some(value)) = (items.next(), items.next()) {
         let line = key.line;
-        let Data::Scalar(text, style) = key.data else {
-            return Err("a key that is no plain text".into());
-        };
-        if text == "<<" && style == Style::Plain {
-            merged.extend(merge_sources(value)?);
-        } else if let Some(first) = first_lines.get(&text) {
-            faults.within(&text, |f| f.add(line, format!("is here twice, first on line {first}")).line = Some(line));
-        } else {
-            first_lines.insert(text.clone(), line);
-            map.push((Key { line, text }, value));
+        match key.data {
+            Data::Scalar(text, Style::Plain) if text == "<<" => merge_sources(value, &mut merged, faults),
+            Data::Scalar(text, _) => match first_lines.get(&text) {
+                Some(first) => faults.within(&text, |f| {
+                    f.add(line, format!("is here twice, first on line {first}"));
+                }),
+                None => {
+                    first_lines.insert(text.clone(), line);
+                    map.push((Key { line, text }, value));
+                }
+            },
+            _ => {
+                faults.add(line, "a key that is no plain text");
+            }
         }
     }
     for (key, value) in merged {
@@ -205,22 +212,26 @@ fn pairs(items: Vec<Node>, faults: &mut Faults) -> Result<Vec<(Key, Node)>, Cow<
             map.push((key, value));
         }
     }
-    Ok(map)
+    map
 }
 
 /// The entries that a `<<` brings in: of one mapping, or of a list of them, earlier ones first.
-fn merge_sources(value: Node) -> Result<Vec<(Key, Node)>, Cow<'static, str>> {
+fn merge_sources(value: Node, merged: &mut Vec<(Key, Node)>, faults: &mut Faults) {
     match value.data {
-        Data::Map(map) => Ok(map),
-        Data::List(list) => Ok(list.into_iter().map(merge_sources).collect::<Result<Vec<_>, _>>()?.concat()),
-        Data::Scalar(..) => Err("<< merges mappings only".into()),
+        Data::Map(map) => merged.extend(map),
+        Data::List(list) => list.into_iter().for_each(|source| merge_sources(source, merged, faults)),
+        Data::Scalar(..) => faults.mismatch(value.line, &format!("{} behind <<", value.found()), "a mapping"),
     }
 }
 
 impl Node {
     /// A value from outside of any file: the text may be whatever type is asked for.
     pub fn bare(text: &str) -> Node {
-        Node { line: 0, data: Data::Scalar(text.into(), Style::Bare) }
+        Node::scalar(0, text.into(), Style::Bare)
+    }
+
+    fn scalar(line: usize, text: String, style: Style) -> Node {
+        Node { line, data: Data::Scalar(text, style), flawed: false }
     }
 
     /// How many values this is, itself included.
@@ -341,9 +352,104 @@ fn digits(text: &str) -> bool {
 pub fn quote(text: &str) -> String {
     let word = |c: char| c.is_alphanumeric() || "_-./:+*%@".contains(c);
     let simple = text.chars().all(word) && text.starts_with(|c: char| c.is_alphanumeric() || "_./".contains(c));
-    let reads_as_text = Node { line: 0, data: Data::Scalar(text.into(), Style::Plain) };
-    match simple && !text.ends_with(':') && reads_as_text.as_text().is_some() && reads_as_text.as_bool().is_none() {
+    let plain = Node::scalar(0, text.into(), Style::Plain);
+    match simple && !text.ends_with(':') && plain.as_text().is_some() && plain.as_bool().is_none() {
         true => text.into(),
         false => serde_json::Value::from(text).to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn tree(text: &str) -> Node {
+        let (root, found) = parse("t.yaml", text);
+        assert!(found.is_empty(), "{text:?}: {found:?}");
+        root.unwrap()
+    }
+
+    fn faults(text: &str) -> Vec<String> {
+        parse("t.yaml", text).1.iter().map(Diagnostic::to_string).collect()
+    }
+
+    #[test]
+    fn values() {
+        let cases = [
+            ("a: 1", json!({"a": 1})),
+            ("a: '1'", json!({"a": "1"})),
+            ("[0x1F, 0o17, -3, +4, 1.5, 1e3, .5]", json!([31, 15, -3, 4, 1.5, 1000.0, 0.5])),
+            ("[true, False, yes, null, ~, '']", json!([true, false, "yes", null, null, ""])),
+            ("a:", json!({"a": null})),
+            ("- |\n  two\n  lines\n- >\n  one\n  line\n", json!(["two\nlines\n", "one line\n"])),
+            ("size: 200x200", json!({"size": "200x200"})),
+            ("a: [inf, nan, .inf, 0x, 99999999999999999999]", json!({"a": ["inf", "nan", ".inf", "0x", 1e20]})),
+            ("a: !!str 5", json!({"a": "5"})),
+            ("a: &x {b: 1, c: 2}\nd: {<<: *x, b: 3}", json!({"a": {"b": 1, "c": 2}, "d": {"b": 3, "c": 2}})),
+            ("a: &x [1]\nb: *x", json!({"a": [1], "b": [1]})),
+            ("\u{feff}a: 1", json!({"a": 1})),
+            ("", json!(null)),
+        ];
+        for (text, value) in cases {
+            assert_eq!(tree(text).to_json(), value, "{text}");
+        }
+    }
+
+    #[test]
+    fn lines_of_keys_and_values() {
+        let root = tree("# first\na: 1\n\nb:\n  c:\n    - x\n    - y\n");
+        let Data::Map(map) = &root.data else { panic!() };
+        assert_eq!((map[0].0.line, map[0].1.line, map[1].0.line), (2, 2, 4));
+        let Data::Map(inner) = &map[1].1.data else { panic!() };
+        let Data::List(list) = &inner[0].1.data else { panic!() };
+        assert_eq!((inner[0].0.line, list[0].line, list[1].line), (5, 6, 7));
+    }
+
+    #[test]
+    fn what_is_refused() {
+        let deep = "[".repeat(1000);
+        let laughs: String = (1..40).map(|i| format!("a{i}: &a{i} [*a{0}, *a{0}]\n", i - 1)).collect();
+        let cases = [
+            ("a: 1\na: 2\n", "t.yaml:2: a: is here twice, first on line 1"),
+            ("b: {x: 1, x: 2}\n", "t.yaml:1: x: is here twice, first on line 1"),
+            ("a: 'x", "t.yaml:1: column 4: "),
+            ("a: !secret x", "t.yaml:1: column 4: unknown tag !secret"),
+            ("? [a]\n: b", "t.yaml:1: a key that is no plain text"),
+            ("a: &x [*x]", "t.yaml:1: column "),
+            ("a: {<<: 5}", "t.yaml:1: found 5 behind <<, expected a mapping"),
+            (&deep, "t.yaml:1: column 65: more than 64 levels"),
+            (&format!("a0: &a0 x\n{laughs}"), "t.yaml:17: column "),
+        ];
+        for (text, begin) in cases {
+            let found = faults(text);
+            assert!(found.len() == 1 && found[0].starts_with(begin), "{text:.40}: {found:?}");
+        }
+    }
+
+    #[test]
+    fn quoted_text_reads_as_itself() {
+        for text in ["", "a", "yes", "1", "1.5", "null", "~", "*x", "a: b", "- a", "#x", "a\nb", "é", "a:", "{", "x y"] {
+            let node = tree(&format!("k: {}", quote(text)));
+            assert_eq!(node.to_json(), json!({"k": text}));
+        }
+        assert_eq!(quote("sqlite:///var/x.sqlite"), "sqlite:///var/x.sqlite");
+    }
+
+    /// Whatever bytes a file holds, reading it ends, and without a panic.
+    #[test]
+    fn any_text_is_read_or_refused() {
+        let pieces = [
+            "a", ":", " ", "\n", "- ", "[", "]", "{", "}", "&x ", "*x", "<<", "!", "!!str ", "'", "\"", "|", ">", "#",
+            "%", "@", "?", ",", "---", "...", "\t", "\u{0}", "é", "\u{feff}", "0x", "\\", "~", "a: 1\n",
+        ];
+        let mut random = fastrand::Rng::with_seed(7);
+        for _ in 0..20_000 {
+            let text: String = (0..random.usize(..24)).map(|_| pieces[random.usize(..pieces.len())]).collect();
+            if let (Some(root), _) = parse("t.yaml", &text) {
+                root.to_json();
+                root.found();
+            }
+        }
     }
 }
