@@ -1,1 +1,17 @@
-//! (to be written)
+//! Settings, and the tools to read what people write: YAML with line numbers, words for
+//! durations and sizes, diagnostics. Pure: everything here takes text; the files, the
+//! environment and the command line are read by `cli`.
+
+pub mod celery;
+pub mod diagnostic;
+pub mod kind;
+pub mod load;
+pub mod routes;
+pub mod secret;
+pub mod settings;
+pub mod units;
+pub mod yaml;
+
+pub use diagnostic::{Diagnostic, Faults, nearest};
+pub use load::{Given, Layers};
+pub use settings::{Origin, Row, Settings};

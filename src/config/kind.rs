@@ -1,0 +1,250 @@
+//! The kinds of values that settings and keys of task files may have: how each is read
+//! from YAML, what is expected of it, and how it is written.
+
+use super::diagnostic::Faults;
+use super::secret::{redact_url, redact_value};
+use super::units::{self, Rate};
+use super::yaml::{Data, Node, quote};
+use std::marker::PhantomData;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// One kind of value.
+pub trait Kind {
+    /// What it is read into.
+    type Value;
+    /// What is expected, behind the word "expected".
+    const EXPECTED: &'static str;
+    /// Is it a list or a mapping? Such a value is YAML in the environment too.
+    const NESTED: bool = false;
+
+    /// Reads a value; what is wrong with it goes to `faults`, and then there is none.
+    fn read(node: &Node, faults: &mut Faults) -> Option<Self::Value>;
+
+    /// The value as YAML text on one line, such that `read` gives the same.
+    fn write(value: &Self::Value) -> String;
+
+    /// The value as it may be shown, without its secrets.
+    fn show(value: &Self::Value) -> String {
+        Self::write(value)
+    }
+
+    /// Reports that the value is none of this kind.
+    fn mismatch<T>(node: &Node, faults: &mut Faults) -> Option<T> {
+        faults.mismatch(node.line, &node.found(), Self::EXPECTED);
+        None
+    }
+}
+
+/// Declares a kind by how it is read (a function to `Option`) and written.
+macro_rules! kind {
+    ($(#[$doc:meta])* $name:ident: $value:ty, $expected:expr, $read:expr, $write:expr) => {
+        $(#[$doc])*
+        #[derive(Debug)]
+        pub struct $name;
+
+        impl Kind for $name {
+            type Value = $value;
+            const EXPECTED: &'static str = $expected;
+
+            fn read(node: &Node, faults: &mut Faults) -> Option<$value> {
+                let read: fn(&Node) -> Option<$value> = $read;
+                read(node).or_else(|| Self::mismatch(node, faults))
+            }
+
+            fn write(value: &$value) -> String {
+                let write: fn(&$value) -> String = $write;
+                write(value)
+            }
+        }
+    };
+}
+
+kind!(
+    /// True or false.
+    Flag: bool, "true or false", Node::as_bool, bool::to_string
+);
+kind!(
+    /// Any text.
+    Text: String, "text", |node| node.as_text().map(String::from), |text| quote(text)
+);
+kind!(
+    /// A name: text without blanks and control characters, not empty.
+    Word: String, "a name without blanks",
+    |node| node.as_text().filter(|text| is_word(text)).map(String::from), |text| quote(text)
+);
+kind!(
+    /// A name or a number, as users and groups have.
+    NameOrNumber: String, "a name or a number",
+    |node| node.as_written().filter(|text| is_word(text)).map(String::from), |text| quote(text)
+);
+kind!(
+    /// The path of a file or folder.
+    FilePath: PathBuf, "a path",
+    |node| node.as_text().filter(|text| !text.is_empty() && !text.contains('\0')).map(PathBuf::from),
+    |path| quote(&path.to_string_lossy())
+);
+kind!(
+    /// A time span, zero included.
+    Span: Duration, units::DURATION, duration, |span| units::show_duration(*span)
+);
+kind!(
+    /// A time span that is not zero.
+    Limit: Duration, "a duration above 0: seconds, or words such as 90s, 5m, 1h30m, 1d",
+    |node| duration(node).filter(|span| !span.is_zero()), |span| units::show_duration(*span)
+);
+kind!(
+    /// How long something is kept; null and 0 are for ever.
+    Keep: Option<Duration>, "a duration (seconds, or words such as 90s, 1h30m, 1d), or null for ever",
+    |node| if node.is_null() { Some(None) } else { duration(node).map(|span| Some(span).filter(|s| !s.is_zero())) },
+    |span| span.map_or("null".into(), units::show_duration)
+);
+kind!(
+    /// A number of bytes, at least one.
+    Size: u64, units::SIZE,
+    |node| match node.as_number() {
+        Some(bytes) => units::size_of(bytes),
+        None => node.as_text().and_then(units::size),
+    }.filter(|bytes| *bytes > 0),
+    |bytes| units::show_size(*bytes)
+);
+kind!(
+    /// Starts per time.
+    Pace: Rate, units::RATE,
+    |node| match node.as_number() {
+        Some(rate) => (rate >= 0.0).then_some(Rate(rate)),
+        None => node.as_text().and_then(units::rate),
+    },
+    |rate| units::show_rate(*rate)
+);
+kind!(
+    /// A priority.
+    Priority: u8, "a priority from 0 to 9",
+    |node| node.as_int().and_then(|n| u8::try_from(n).ok()).filter(|n| *n <= 9), u8::to_string
+);
+kind!(
+    /// A number of at least one.
+    Count: u64, "a whole number from 1",
+    |node| node.as_int().and_then(|n| u64::try_from(n).ok()).filter(|n| *n > 0), u64::to_string
+);
+kind!(
+    /// How many tasks run at once. The upper end is a bound on slots, each of which may
+    /// hold a process and two pipes; it stays far below a usual limit of open files.
+    Slots: usize, "a whole number from 1 to 10000",
+    |node| node.as_int().and_then(|n| usize::try_from(n).ok()).filter(|n| (1..=10_000).contains(n)),
+    usize::to_string
+);
+kind!(
+    /// How often a message is handed out.
+    Deliveries: u32, "a whole number from 1",
+    |node| node.as_int().and_then(|n| u32::try_from(n).ok()).filter(|n| *n > 0), u32::to_string
+);
+
+/// The address of a broker or of a result store.
+#[derive(Debug)]
+pub struct Address;
+
+impl Kind for Address {
+    type Value = String;
+    const EXPECTED: &'static str = "a URL such as sqlite:///var/qworker.sqlite";
+
+    fn read(node: &Node, faults: &mut Faults) -> Option<String> {
+        let scheme = |c: char| c.is_ascii_alphanumeric() || "+-.".contains(c);
+        let text = node.as_text().filter(|text| {
+            text.split_once("://").is_some_and(|(s, _)| !s.is_empty() && s.chars().all(scheme))
+                && !text.chars().any(|c| c.is_control())
+        });
+        if text.is_none() {
+            // A URL with a slip in it still has its password.
+            faults.mismatch(node.line, &redact_url(&node.found()), Self::EXPECTED);
+        }
+        text.map(String::from)
+    }
+
+    fn write(value: &String) -> String {
+        quote(value)
+    }
+
+    fn show(value: &String) -> String {
+        quote(&redact_url(value))
+    }
+}
+
+/// Null, or a value of the kind `K`.
+#[derive(Debug)]
+pub struct Maybe<K>(PhantomData<K>);
+
+impl<K: Kind> Kind for Maybe<K> {
+    type Value = Option<K::Value>;
+    const EXPECTED: &'static str = K::EXPECTED;
+    const NESTED: bool = K::NESTED;
+
+    fn read(node: &Node, faults: &mut Faults) -> Option<Option<K::Value>> {
+        if node.is_null() { Some(None) } else { K::read(node, faults).map(Some) }
+    }
+
+    fn write(value: &Option<K::Value>) -> String {
+        value.as_ref().map_or("null".into(), K::write)
+    }
+
+    fn show(value: &Option<K::Value>) -> String {
+        value.as_ref().map_or("null".into(), K::show)
+    }
+}
+
+/// Names and values for a program's environment.
+#[derive(Debug)]
+pub struct Environment;
+
+impl Kind for Environment {
+    type Value = Vec<(String, String)>;
+    const EXPECTED: &'static str = "a mapping of names to text";
+    const NESTED: bool = true;
+
+    fn read(node: &Node, faults: &mut Faults) -> Option<Self::Value> {
+        let map = match &node.data {
+            Data::Map(map) => map,
+            _ if node.is_null() => return Some(Vec::new()),
+            _ => return Self::mismatch(node, faults),
+        };
+        let before = faults.count();
+        let mut pairs = Vec::new();
+        for (key, value) in map {
+            faults.within(&key.text, |faults| {
+                let name_fits = !key.text.is_empty() && !key.text.contains(['=', '\0']);
+                match value.as_written().filter(|text| !text.contains('\0')) {
+                    _ if !name_fits => {
+                        faults.add(key.line, "a variable's name is not empty and has no = in it");
+                    }
+                    None => faults.mismatch(value.line, &value.found(), "text"),
+                    Some(text) => pairs.push((key.text.clone(), text.to_string())),
+                }
+            });
+        }
+        (faults.count() == before).then_some(pairs)
+    }
+
+    fn write(value: &Self::Value) -> String {
+        write_pairs(value, |_, text| text.into())
+    }
+
+    fn show(value: &Self::Value) -> String {
+        write_pairs(value, redact_value)
+    }
+}
+
+fn write_pairs(pairs: &[(String, String)], shown: impl Fn(&str, &str) -> String) -> String {
+    let pair = |(name, value): &(String, String)| format!("{}: {}", quote(name), quote(&shown(name, value)));
+    format!("{{{}}}", pairs.iter().map(pair).collect::<Vec<_>>().join(", "))
+}
+
+fn is_word(text: &str) -> bool {
+    !text.is_empty() && !text.chars().any(|c| c.is_whitespace() || c.is_control())
+}
+
+fn duration(node: &Node) -> Option<Duration> {
+    match node.as_number() {
+        Some(seconds) => units::duration_of(seconds),
+        None => node.as_text().and_then(units::duration),
+    }
+}

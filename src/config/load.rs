@@ -1,0 +1,305 @@
+//! The layers of settings: defaults, then files, then the environment, then the command
+//! line. Every mistake of every layer is reported in one run; a wrong value leaves the
+//! one below it in force, so that the rest can be checked.
+
+use super::celery::{self, Fate};
+use super::diagnostic::{Diagnostic, Faults};
+use super::settings::{Entry, Origin, Settings, TABLE, entry};
+use super::yaml::{self, Data, Node};
+
+/// An option of the command line that sets a setting.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Given {
+    /// As the user knows it, `--concurrency`.
+    pub option: String,
+    /// The setting, `worker_concurrency`.
+    pub setting: String,
+    /// The text behind the option.
+    pub value: String,
+}
+
+/// What the settings are made from.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Layers<'a> {
+    /// Name and text of settings files; later ones win.
+    pub files: &'a [(&'a str, &'a str)],
+    /// Variables of the environment, all of them or those that begin with `QWORKER_`.
+    pub environment: &'a [(String, String)],
+    /// Options; later ones win.
+    pub command_line: &'a [Given],
+}
+
+impl Settings {
+    /// Reads all layers. The settings are usable whatever was wrong; whether to go on
+    /// with them is the caller's decision.
+    pub fn load(layers: Layers<'_>) -> (Settings, Vec<Diagnostic>) {
+        let mut settings = Settings::default();
+        let mut found = Vec::new();
+        for (name, text) in layers.files {
+            settings.read_file(name, text, &mut found);
+        }
+        settings.read_environment(layers.environment, &mut found);
+        settings.read_command_line(layers.command_line, &mut found);
+        settings.check_limits(&mut found);
+        (settings, found)
+    }
+
+    fn read_file(&mut self, name: &str, text: &str, found: &mut Vec<Diagnostic>) {
+        let (root, broken) = yaml::parse(name, text);
+        found.extend(broken);
+        let Some(root) = root else { return };
+        let mut faults = Faults::new(name);
+        match &root.data {
+            Data::Map(map) => {
+                for (key, value) in map {
+                    faults.within(&key.text, |faults| match entry(&key.text) {
+                        Some(entry) => {
+                            let origin = Origin::File { file: name.into(), line: key.line };
+                            self.set(entry, value, origin, faults);
+                        }
+                        None => refuse(&key.text, key.line, faults),
+                    });
+                }
+            }
+            _ if root.is_null() => {}
+            _ => faults.mismatch(root.line, &root.found(), "a mapping of settings"),
+        }
+        found.extend(faults.into_vec());
+    }
+
+    fn read_environment(&mut self, environment: &[(String, String)], found: &mut Vec<Diagnostic>) {
+        let mut faults = Faults::new("environment");
+        for entry in TABLE {
+            for name in variables(entry.name) {
+                // An empty variable is one that was unset with the means of a compose file.
+                let given = environment.iter().find(|(variable, text)| *variable == name && !text.is_empty());
+                if let Some((_, text)) = given {
+                    let origin = Origin::Environment(name.clone());
+                    faults.within(&name, |faults| self.set_text(entry, text, origin, faults));
+                }
+            }
+        }
+        found.extend(faults.into_vec());
+    }
+
+    fn read_command_line(&mut self, given: &[Given], found: &mut Vec<Diagnostic>) {
+        let mut faults = Faults::new("command line");
+        for Given { option, setting, value } in given {
+            faults.within(option, |faults| match entry(setting) {
+                Some(entry) => self.set_text(entry, value, Origin::CommandLine(option.clone()), faults),
+                None => refuse(setting, 0, faults),
+            });
+        }
+        found.extend(faults.into_vec());
+    }
+
+    /// Sets from text that is no file: YAML where the setting is a mapping, else the bare text.
+    fn set_text(&mut self, entry: &Entry, text: &str, origin: Origin, faults: &mut Faults) {
+        if !entry.nested {
+            return self.set(entry, &Node::bare(text), origin, faults);
+        }
+        let (node, broken) = yaml::parse("", text);
+        for fault in broken {
+            faults.add(0, fault.message);
+        }
+        if let Some(node) = node {
+            self.set(entry, &without_lines(node), origin, faults);
+        }
+    }
+
+    fn set(&mut self, entry: &Entry, value: &Node, origin: Origin, faults: &mut Faults) {
+        if (entry.read)(self, value, faults) {
+            self.origins.insert(entry.name, origin);
+        }
+    }
+
+    /// A soft limit at or above the hard one would never be felt.
+    fn check_limits(&mut self, found: &mut Vec<Diagnostic>) {
+        let (Some(soft), Some(hard)) = (self.task_soft_time_limit, self.task_time_limit) else { return };
+        if soft < hard {
+            return;
+        }
+        let name = "task_soft_time_limit";
+        let fault = match self.origin(name) {
+            Origin::File { file, line } => Diagnostic::new(file, Some(*line), "").of_key(name),
+            Origin::Environment(variable) => Diagnostic::new("environment", None, "").of_key(variable),
+            Origin::CommandLine(option) => Diagnostic::new("command line", None, "").of_key(option),
+            Origin::Default => Diagnostic::new("settings", None, "").of_key(name),
+        };
+        let message = format!("must be shorter than task_time_limit ({})", self.origin("task_time_limit"));
+        found.push(Diagnostic { message, ..fault });
+        if let Some(entry) = entry(name) {
+            (entry.reset)(self);
+            self.origins.remove(name);
+        }
+    }
+}
+
+/// The variables that set a setting; the last wins. `QWORKER_BROKER` is the variable of
+/// the option `--broker` and therefore the stronger one, as in Celery.
+pub fn variables(setting: &str) -> Vec<String> {
+    let mut names = vec![format!("QWORKER_{}", setting.to_ascii_uppercase())];
+    if setting == "broker_url" {
+        names.push("QWORKER_BROKER".into());
+    }
+    names
+}
+
+/// Says why a name is no setting here.
+fn refuse(name: &str, line: usize, faults: &mut Faults) {
+    let (name, old) = match celery::new_name(name) {
+        Some(new) => (new, format!("is an old name of {new}, which ")),
+        None => (name, String::new()),
+    };
+    match celery::fate(name) {
+        Some(Fate::Meaningless(why)) => {
+            faults.add(line, format!("{old}means nothing here: {why}"));
+        }
+        Some(Fate::NotYet) => {
+            faults.add(line, format!("{old}is not supported by this version"));
+        }
+        // A known name comes here only by its old form.
+        _ if !old.is_empty() => {
+            faults.add(line, "is an old name of Celery's").hint = Some(name.into());
+        }
+        _ => faults.unknown(line, "setting", name, TABLE.iter().map(|entry| entry.name)),
+    }
+}
+
+/// Lines of a text that is no file mean nothing to a reader.
+fn without_lines(node: Node) -> Node {
+    let data = match node.data {
+        Data::List(list) => Data::List(list.into_iter().map(without_lines).collect()),
+        Data::Map(map) => {
+            let plain = |(key, value)| (yaml::Key { line: 0, ..key }, without_lines(value));
+            Data::Map(map.into_iter().map(plain).collect())
+        }
+        scalar => scalar,
+    };
+    Node { line: 0, data, ..node }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    fn lines(found: &[Diagnostic]) -> Vec<String> {
+        found.iter().map(Diagnostic::to_string).collect()
+    }
+
+    fn load_file(text: &str) -> (Settings, Vec<String>) {
+        let (settings, found) = Settings::load(Layers { files: &[("q.yaml", text)], ..Layers::default() });
+        (settings, lines(&found))
+    }
+
+    fn vars(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
+        pairs.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect()
+    }
+
+    fn given(option: &str, setting: &str, value: &str) -> Given {
+        Given { option: option.into(), setting: setting.into(), value: value.into() }
+    }
+
+    #[test]
+    fn a_later_layer_wins_and_each_value_knows_its_origin() {
+        let environment = vars(&[
+            ("QWORKER_TASK_TIME_LIMIT", "1h30m"),
+            ("QWORKER_BROKER", "sqlite:///b.sqlite"),
+            ("QWORKER_BROKER_URL", "sqlite:///a.sqlite"),
+            ("QWORKER_TASK_DEFAULT_QUEUE", "123"),
+            ("QWORKER_TASK_TRACK_STARTED", "1"),
+            ("QWORKER_TASK_ENV", "{A: 1, B: two}"),
+            ("QWORKER_RESULT_EXPIRES", ""),
+            ("QWORKER_TASK_ID", "inherited by tasks"),
+            ("HOME", "/"),
+        ]);
+        let command_line = [given("--concurrency", "worker_concurrency", "4"), given("-c", "worker_concurrency", "5")];
+        let (settings, found) = Settings::load(Layers {
+            files: &[
+                ("one.yaml", "worker_concurrency: 2\nresult_expires: 5m\n"),
+                ("two.yaml", "\nresult_expires: 0\nwasm_memory: 1.5G\n"),
+            ],
+            environment: &environment,
+            command_line: &command_line,
+        });
+        assert_eq!(lines(&found), [""; 0]);
+        assert_eq!(settings.worker_concurrency, Some(5));
+        assert_eq!(settings.origin("worker_concurrency").to_string(), "-c");
+        assert_eq!(settings.result_expires, None);
+        assert_eq!(settings.origin("result_expires").to_string(), "two.yaml:2");
+        assert_eq!(settings.wasm_memory, 3 << 29);
+        assert_eq!(settings.task_time_limit, Some(Duration::from_secs(5400)));
+        assert_eq!(settings.origin("task_time_limit").to_string(), "QWORKER_TASK_TIME_LIMIT");
+        assert_eq!(settings.broker_url, "sqlite:///b.sqlite");
+        assert_eq!(settings.task_default_queue, "123");
+        assert!(settings.task_track_started);
+        assert_eq!(settings.task_env, vars(&[("A", "1"), ("B", "two")]));
+        assert_eq!(settings.origin("task_max_output"), &Origin::Default);
+    }
+
+    #[test]
+    fn all_mistakes_of_all_layers_are_found_in_one_run_and_the_rest_holds() {
+        let text = "worker_concurency: 4\ntask_time_limit: soon\nworker_pool: solo\nBROKER_URL: x\n\
+                    beat_schedule: {}\ntask_max_deliveries: 0\ntask_env: {A: [1], 'B=': 2}\n\
+                    wasm_memory: 64M\nwasm_memory: 65M\nbroker_url: redis:/u:pw@h\nCELERYD_POOL: x\n";
+        let command_line = [given("--time-limit", "task_time_limit", "-3"), given("--x", "xyzzy", "")];
+        let (settings, found) = Settings::load(Layers {
+            files: &[("q.yaml", text)],
+            environment: &vars(&[("QWORKER_WORKER_CONCURRENCY", "many"), ("QWORKER_TASK_ENV", "{")]),
+            command_line: &command_line,
+        });
+        let pool = "means nothing here: each task runs in a process or WASM instance of its own, \
+                    there is no pool to choose";
+        let limit = "expected a duration above 0: seconds, or words such as 90s, 5m, 1h30m, 1d";
+        let found = lines(&found);
+        let expected = [
+            "q.yaml:9: wasm_memory: is here twice, first on line 8".to_string(),
+            "q.yaml:1: worker_concurency: unknown setting; did you mean worker_concurrency?".into(),
+            format!("q.yaml:2: task_time_limit: found text \"soon\", {limit}"),
+            format!("q.yaml:3: worker_pool: {pool}"),
+            "q.yaml:4: BROKER_URL: is an old name of Celery's; did you mean broker_url?".into(),
+            "q.yaml:5: beat_schedule: is not supported by this version".into(),
+            "q.yaml:6: task_max_deliveries: found 0, expected a whole number from 1".into(),
+            "q.yaml:7: task_env.A: found a list, expected text".into(),
+            "q.yaml:7: task_env.B=: a variable's name is not empty and has no = in it".into(),
+            "q.yaml:10: broker_url: found text \"redis:/u:pw@h\", expected a URL such as sqlite:///var/qworker.sqlite"
+                .into(),
+            format!("q.yaml:11: CELERYD_POOL: is an old name of worker_pool, which {pool}"),
+        ];
+        assert_eq!(found[..expected.len()], expected);
+        let rest = &found[expected.len()..];
+        assert!(rest[0].starts_with("environment: QWORKER_TASK_ENV: column "), "{rest:?}");
+        assert!(rest[1].starts_with("environment: QWORKER_WORKER_CONCURRENCY: found text \"many\", expected a whole"));
+        assert_eq!(rest[2], format!("command line: --time-limit: found text \"-3\", {limit}"));
+        assert_eq!(rest[3], "command line: --x: unknown setting");
+        assert_eq!(rest.len(), 4);
+        assert_eq!(settings.wasm_memory, 64 << 20);
+        assert_eq!(settings.task_max_deliveries, 5);
+    }
+
+    #[test]
+    fn limits_fit_together_across_layers() {
+        let (settings, found) = Settings::load(Layers {
+            files: &[("q.yaml", "task_soft_time_limit: 60\n")],
+            command_line: &[given("--time-limit", "task_time_limit", "60")],
+            ..Layers::default()
+        });
+        assert_eq!(
+            lines(&found),
+            ["q.yaml:1: task_soft_time_limit: must be shorter than task_time_limit (--time-limit)"]
+        );
+        assert_eq!((settings.task_soft_time_limit, settings.origin("task_soft_time_limit")), (None, &Origin::Default));
+    }
+
+    #[test]
+    fn files_that_are_no_mapping() {
+        for text in ["", "# nothing\n", "---\n", "null\n"] {
+            assert_eq!(load_file(text).1, [""; 0], "{text:?}");
+        }
+        assert_eq!(load_file("[a]").1, ["q.yaml:1: found a list, expected a mapping of settings"]);
+        assert_eq!(load_file("a: 1\n---\nb: 2\n").1.len(), 1);
+        let broken = load_file("task_env:\n  a: 1\n b: 2\n").1;
+        assert!(broken.len() == 1 && broken[0].starts_with("q.yaml:3: column "), "{broken:?}");
+    }
+}

@@ -1,0 +1,265 @@
+//! The settings: one table says of each its name, kind, default and meaning. The typed
+//! struct, the reading of every layer, `qworker report` and the shipped `etc/qworker.yaml`
+//! all come from that table, so none of them can forget one.
+
+use super::diagnostic::Faults;
+use super::kind::{
+    Address, Deliveries, Environment, FilePath, Flag, Keep, Kind, Limit, Maybe, Pace, Priority, Size, Slots,
+    Word,
+};
+use super::routes::Routes;
+use super::yaml::Node;
+use crate::bounds;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Where the value of a setting comes from; a later one wins over an earlier one.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum Origin {
+    /// Nobody said anything.
+    #[default]
+    Default,
+    /// A settings file.
+    File {
+        /// Its name.
+        file: String,
+        /// The line of the setting in it, from 1.
+        line: usize,
+    },
+    /// This environment variable.
+    Environment(String),
+    /// This option, as `--concurrency`.
+    CommandLine(String),
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Origin::Default => write!(out, "default"),
+            Origin::File { file, line } => write!(out, "{file}:{line}"),
+            Origin::Environment(name) | Origin::CommandLine(name) => write!(out, "{name}"),
+        }
+    }
+}
+
+/// One line of `qworker report`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Row {
+    /// Name of the setting.
+    pub name: &'static str,
+    /// Its value in YAML, secrets replaced by stars.
+    pub value: String,
+    /// Where it comes from.
+    pub origin: Origin,
+}
+
+/// One setting of the table.
+pub struct Entry {
+    /// Its name.
+    pub name: &'static str,
+    /// What it means, in lines of text.
+    pub meaning: &'static [&'static str],
+    /// Is it a list or a mapping?
+    pub nested: bool,
+    /// Reads it; whether that went well.
+    pub(super) read: fn(&mut Settings, &Node, &mut Faults) -> bool,
+    /// Puts the default back.
+    pub(super) reset: fn(&mut Settings),
+    /// As YAML, secrets included.
+    pub(super) write: fn(&Settings) -> String,
+    /// As YAML, secrets replaced.
+    pub(super) show: fn(&Settings) -> String,
+}
+
+macro_rules! settings {
+    ($($(#[doc = $meaning:literal])+ $name:ident: $type:ty, $kind:ty = $default:expr;)+) => {
+        /// Every setting, checked, and where each comes from.
+        #[derive(Debug, Clone)]
+        pub struct Settings {
+            $($(#[doc = $meaning])+ pub $name: $type,)+
+            pub(super) origins: BTreeMap<&'static str, Origin>,
+        }
+
+        impl Default for Settings {
+            fn default() -> Settings {
+                Settings { $($name: $default,)+ origins: BTreeMap::new() }
+            }
+        }
+
+        /// The settings of this version, in the order of reports.
+        pub const TABLE: &[Entry] = &[$(Entry {
+            name: stringify!($name),
+            meaning: &[$($meaning),+],
+            nested: <$kind as Kind>::NESTED,
+            read: |settings, node, faults| {
+                let value = <$kind as Kind>::read(node, faults);
+                value.map(|value| settings.$name = value).is_some()
+            },
+            reset: |settings| settings.$name = $default,
+            write: |settings| <$kind as Kind>::write(&settings.$name),
+            show: |settings| <$kind as Kind>::show(&settings.$name),
+        }),+];
+    };
+}
+
+settings! {
+    /// The broker: where messages are taken from and sent to. A path behind three slashes
+    /// is relative to the application's folder, behind four it is absolute.
+    broker_url: String, Address = "sqlite:///var/qworker.sqlite".into();
+    /// Where results are kept: null for the broker's own store, sqlite:///… or
+    /// db+sqlite:///… for another file, disabled:// for nowhere.
+    result_backend: Option<String>, Maybe<Address> = None;
+    /// How long a result is kept.
+    /// null or 0 keeps results for ever.
+    result_expires: Option<Duration>, Keep = Some(Duration::from_secs(86_400));
+    /// Keep with each result the name, the arguments, the worker and the queue of its task
+    /// and the count of its retries.
+    result_extended: bool, Flag = false;
+    /// Acknowledge a message when its task is done, so that a crash repeats the task; false
+    /// acknowledges it before the start: at most once. (Celery's default is false.)
+    task_acks_late: bool, Flag = true;
+    /// The queue that a task is sent to unless its definition or a route names another,
+    /// and that a worker without -Q serves.
+    task_default_queue: String, Word = "celery".into();
+    /// The priority of tasks that have none of their own, 0 to 9; higher ones are served
+    /// first. null is none, which is served as 0.
+    task_default_priority: Option<u8>, Maybe<Priority> = None;
+    /// How often one worker starts tasks of one name at the most, unless the task says
+    /// else: 10/s, 5/m, 100/h. null or 0 is without limit.
+    task_default_rate_limit: Option<super::units::Rate>, Maybe<Pace> = None;
+    /// Keep no results, unless a task or its sender asks for them.
+    /// Nobody can wait for such a task.
+    task_ignore_result: bool, Flag = false;
+    /// Keep the failures of tasks whose results are ignored,
+    /// so that they can be looked up.
+    task_store_errors_even_if_ignored: bool, Flag = false;
+    /// Store the state STARTED when a task begins, one more write for each task.
+    /// Without it a running task is PENDING to those who ask.
+    task_track_started: bool, Flag = false;
+    /// End a task by force after so long, unless the task says else: 90 (seconds), 90s, 5m,
+    /// 1h30m. null is without limit.
+    task_time_limit: Option<Duration>, Maybe<Limit> = None;
+    /// Ask a task to end after so long, by the signal TERM. Shorter than task_time_limit,
+    /// so that there is time to tidy up. null is without limit.
+    task_soft_time_limit: Option<Duration>, Maybe<Limit> = None;
+    /// So often a message is handed out whose worker or process died before the end; then
+    /// it is kept in the dead-letter list (qworker dead list).
+    task_max_deliveries: u32, Deliveries = bounds::DELIVERIES_MAX;
+    /// How many bytes are kept of the end of each output stream of a task, unless the task
+    /// says else. What comes before is read and dropped.
+    task_max_output: u64, Size = bounds::OUTPUT_MAX;
+    /// Variables for the environment of every task, {NAME: value}. Values of names with
+    /// PASS, SECRET, TOKEN or KEY in them are not shown in reports.
+    task_env: Vec<(String, String)>, Environment = Vec::new();
+    /// Queues, and priorities, by name or pattern of a task: {"media.*": media,
+    /// report: {queue: slow, priority: 3}}. An exact name first, then the first that fits.
+    task_routes: Routes, Routes = Routes::default();
+    /// How many tasks one worker runs at once.
+    /// null is the number of processors.
+    worker_concurrency: Option<usize>, Maybe<Slots> = None;
+    /// Take a message only when a slot is free for it. false takes short tasks ahead in
+    /// bulk, which is faster, and gives back what did not start.
+    worker_disable_prefetch: bool, Flag = false;
+    /// How much memory one WASM instance may have, unless its task says else.
+    /// Language runtimes compiled to WASM need some hundred megabytes.
+    wasm_memory: u64, Size = bounds::WASM_MEMORY;
+    /// How long the compilation of one WASM module may take.
+    /// Compiled modules are cached, so this happens once.
+    wasm_compile_timeout: Duration, Limit = bounds::WASM_COMPILE_TIMEOUT;
+    /// The folder of compiled WASM modules, relative to the application's folder. It can be
+    /// deleted at any time. Whoever can write to it can run code as the worker.
+    wasm_cache_dir: PathBuf, FilePath = PathBuf::from("var/cache/wasm");
+}
+
+
+impl Settings {
+    /// Where the value of a setting comes from; `Default` for a name that is none.
+    pub fn origin(&self, name: &str) -> &Origin {
+        self.origins.get(name).unwrap_or(&Origin::Default)
+    }
+
+    /// Every setting with its value and origin, in the order of the table; safe to show.
+    pub fn report(&self) -> Vec<Row> {
+        let row =
+            |entry: &Entry| Row { name: entry.name, value: (entry.show)(self), origin: self.origin(entry.name).clone() };
+        TABLE.iter().map(row).collect()
+    }
+}
+
+/// The entry of a setting.
+pub fn entry(name: &str) -> Option<&'static Entry> {
+    TABLE.iter().find(|entry| entry.name == name)
+}
+
+/// The text of `etc/qworker.yaml`: every setting with its meaning, commented out at its default.
+pub fn reference() -> String {
+    let defaults = Settings::default();
+    let mut text = String::from(
+        "# Settings of qworker. Every line that begins with # and a name is a setting at its\n\
+         # default: take the # away to change it. What is set here is overruled by variables of\n\
+         # the environment (QWORKER_ and the name in upper case), and those by the command line.\n\
+         # `qworker check` finds mistakes; `qworker report` shows what is in force, and why.\n",
+    );
+    for entry in TABLE {
+        text.push('\n');
+        for line in entry.meaning {
+            text.push_str(&format!("#{line}\n"));
+        }
+        text.push_str(&format!("#{}: {}\n", entry.name, (entry.write)(&defaults)));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::load::Layers;
+
+    /// The shipped file is the table, word for word. When the table changes, the failure
+    /// prints the file to ship.
+    #[test]
+    fn the_shipped_file_is_the_table() {
+        let shipped = include_str!("../../etc/qworker.yaml");
+        assert!(shipped == reference(), "etc/qworker.yaml should be:\n{}", reference());
+    }
+
+    #[test]
+    fn the_shipped_file_without_its_comment_marks_sets_every_default() {
+        let shipped = include_str!("../../etc/qworker.yaml");
+        let is_setting = |line: &str| line.starts_with('#') && !line.starts_with("# ");
+        let text: Vec<&str> =
+            shipped.lines().map(|line| if is_setting(line) { &line[1..] } else { line }).collect();
+        let text = text.join("\n");
+        let (settings, faults) =
+            Settings::load(Layers { files: &[("etc/qworker.yaml", &text)], ..Layers::default() });
+        assert!(faults.is_empty(), "{faults:?}");
+        let defaults = Settings::default();
+        for entry in TABLE {
+            assert_eq!((entry.write)(&settings), (entry.write)(&defaults), "{}", entry.name);
+            let line = match settings.origin(entry.name) {
+                Origin::File { line, .. } => *line,
+                other => panic!("{} is missing from the file: {other}", entry.name),
+            };
+            assert!(text.lines().nth(line - 1).unwrap().starts_with(entry.name));
+            assert!(entry.meaning.len() >= 2, "{} deserves two lines", entry.name);
+        }
+    }
+
+    #[test]
+    fn a_report_shows_everything_but_secrets() {
+        let text = "broker_url: sqla+sqlite:////data/x.sqlite\nresult_backend: db+sqlite://me:pw@h/x\n\
+                    task_env: {SMTP_PASSWORD: hush, LANG: C, HOOK: 'http://u:pw@h/'}\n";
+        let (settings, faults) = Settings::load(Layers { files: &[("q.yaml", text)], ..Layers::default() });
+        assert!(faults.is_empty(), "{faults:?}");
+        let rows = settings.report();
+        assert_eq!(rows.len(), TABLE.len());
+        let row = |name: &str| rows.iter().find(|row| row.name == name).unwrap();
+        assert_eq!(row("broker_url").origin, Origin::File { file: "q.yaml".into(), line: 1 });
+        assert_eq!(row("result_backend").value, "db+sqlite://me:**@h/x");
+        let env = &row("task_env").value;
+        assert_eq!(env, "{SMTP_PASSWORD: \"********\", LANG: C, HOOK: http://u:**@h/}");
+        assert_eq!((row("result_expires").value.as_str(), &row("result_expires").origin), ("1d", &Origin::Default));
+    }
+}
