@@ -174,7 +174,8 @@ impl App {
 }
 
 fn find(app: Option<&Path>) -> Result<PathBuf, Error> {
-    let is_app = |folder: &Path| folder.join("tasks.d").is_dir() || folder.join("qworker.yaml").is_file();
+    let is_app =
+        |folder: &Path| folder.join("tasks.d").is_dir() || folder.join("qworker.yaml").is_file();
     let absolute = |folder: &Path| {
         std::path::absolute(folder)
             .map_err(|error| Error::usage(format!("{}: {error}", folder.display())))

@@ -88,8 +88,11 @@ pub(super) fn run(args: Args, global: &Global, out: ToUser) -> Result<Exit, Erro
             out.print(&id);
             return Ok(Exit::Ok);
         }
-        let Some(answer) = result::within(args.timeout, wait::until_ready(&client, &id)).await? else {
-            out.say(&format!("Task {id} is not ready after the given time; ask with `qworker result {id}`."));
+        let Some(answer) = result::within(args.timeout, wait::until_ready(&client, &id)).await?
+        else {
+            out.say(&format!(
+                "Task {id} is not ready after the given time; ask with `qworker result {id}`."
+            ));
             return Ok(Exit::NotYet);
         };
         result::show(&id, answer, if args.json { Form::Json } else { Form::Value }, out)
@@ -104,10 +107,13 @@ fn arguments(args: &Args) -> Result<(Vec<Box<RawValue>>, Keywords), Error> {
     })?;
     // In the order they were typed.
     let checked: Map<String, Value> = serde_json::from_str(&args.kwargs).map_err(|error| {
-        Error::usage(format!("--kwargs: expected a JSON object like '{{\"path\": \"a.png\"}}': {error}"))
+        Error::usage(format!(
+            "--kwargs: expected a JSON object like '{{\"path\": \"a.png\"}}': {error}"
+        ))
     })?;
     let body = format!("[[], {}, null]", args.kwargs);
-    let keywords = crate::wire::body::decode(&body).map_err(|error| Error::usage(format!("--kwargs: {error}")))?;
+    let keywords = crate::wire::body::decode(&body)
+        .map_err(|error| Error::usage(format!("--kwargs: {error}")))?;
     debug_assert!(checked.len() <= keywords.kwargs.len());
     Ok((positional, keywords.kwargs))
 }
@@ -158,12 +164,13 @@ fn due(args: &Args, now: DateTime<Utc>) -> Result<Option<DateTime<Utc>>, Error> 
 fn expiry(text: &str, now: DateTime<Utc>) -> Result<DateTime<Utc>, Error> {
     let seconds = text.parse().ok().and_then(|seconds| after(now, seconds));
     seconds.or_else(|| parse_instant(text)).ok_or_else(|| {
-        Error::usage(format!("--expires {text}: expected seconds, or ISO 8601 like 2026-11-20T17:30:00"))
+        Error::usage(format!(
+            "--expires {text}: expected seconds, or ISO 8601 like 2026-11-20T17:30:00"
+        ))
     })
 }
 
 fn after(now: DateTime<Utc>, seconds: f64) -> Option<DateTime<Utc>> {
     // A century is far enough, and keeps the arithmetic safe.
-    (seconds.abs() < 3.2e9)
-        .then(|| now + chrono::TimeDelta::microseconds((seconds * 1e6) as i64))
+    (seconds.abs() < 3.2e9).then(|| now + chrono::TimeDelta::microseconds((seconds * 1e6) as i64))
 }

@@ -21,7 +21,10 @@ pub(super) fn run(_: &Args, global: &Global, out: ToUser) -> Result<Exit, Error>
         {
             let file = task.file.display().to_string();
             let line = (task.line > 0).then_some(task.line);
-            faults.push(Diagnostic::new(&file, line, format!("{}: {why}", module.display())).of_key(task.name.clone()));
+            faults.push(
+                Diagnostic::new(&file, line, format!("{}: {why}", module.display()))
+                    .of_key(task.name.clone()),
+            );
         }
     }
     for fault in &faults {
@@ -33,18 +36,27 @@ pub(super) fn run(_: &Args, global: &Global, out: ToUser) -> Result<Exit, Error>
         return Ok(Exit::Ok);
     }
     let errors = faults.len();
-    out.say(&format!("{errors} {} found; {count} tasks can be used.", if errors == 1 { "error" } else { "errors" }));
+    out.say(&format!(
+        "{errors} {} found; {count} tasks can be used.",
+        if errors == 1 { "error" } else { "errors" }
+    ));
     Ok(Exit::Failure)
 }
 
 /// Addresses that are well-formed, but of no store that there is.
 fn addresses(app: &App) -> Vec<Diagnostic> {
     let settings = &app.settings;
-    let urls = [("broker_url", Some(&settings.broker_url)), ("result_backend", settings.result_backend.as_ref())];
-    let wrong = urls.into_iter().filter_map(|(name, url)| Some((name, Url::parse(url?, &app.folder).err()?)));
+    let urls = [
+        ("broker_url", Some(&settings.broker_url)),
+        ("result_backend", settings.result_backend.as_ref()),
+    ];
+    let wrong = urls
+        .into_iter()
+        .filter_map(|(name, url)| Some((name, Url::parse(url?, &app.folder).err()?)));
     wrong
         .map(|(name, error)| {
-            Diagnostic::new(&settings.origin(name).to_string(), None, error.to_string()).of_key(name)
+            Diagnostic::new(&settings.origin(name).to_string(), None, error.to_string())
+                .of_key(name)
         })
         .collect()
 }

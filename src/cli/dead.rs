@@ -51,15 +51,21 @@ pub(super) fn run(what: What, global: &Global, out: ToUser) -> Result<Exit, Erro
                 let all = client.outlet.dead().await?;
                 let letter = all.iter().find(|letter| letter.number == number);
                 let letter = letter.ok_or_else(|| none(number))?;
-                out.print(&serde_json::to_string_pretty(&document(letter, true)).unwrap_or_default());
+                out.print(
+                    &serde_json::to_string_pretty(&document(letter, true)).unwrap_or_default(),
+                );
             }
             What::Requeue(which) => {
-                report(which, "Requeued", out, async |numbers| client.outlet.requeue_dead(numbers).await)
-                    .await?;
+                report(which, "Requeued", out, async |numbers| {
+                    client.outlet.requeue_dead(numbers).await
+                })
+                .await?;
             }
             What::Purge(which) => {
-                report(which, "Removed", out, async |numbers| client.outlet.purge_dead(numbers).await)
-                    .await?;
+                report(which, "Removed", out, async |numbers| {
+                    client.outlet.purge_dead(numbers).await
+                })
+                .await?;
             }
         }
         Ok(Exit::Ok)
@@ -82,9 +88,10 @@ async fn report(
     let count = act(numbers).await?;
     out.print(&format!("{done} {count} {}.", if count == 1 { "message" } else { "messages" }));
     match asked {
-        Some(asked) if (count as usize) < asked => {
-            Err(Error::failure(format!("{} of the numbers are not in the list", asked - count as usize)))
-        }
+        Some(asked) if (count as usize) < asked => Err(Error::failure(format!(
+            "{} of the numbers are not in the list",
+            asked - count as usize
+        ))),
         _ => Ok(()),
     }
 }
@@ -99,7 +106,15 @@ fn list(letters: &[DeadLetter], as_json: bool, out: ToUser) {
         .map(|l| {
             let died: String = l.died_at.chars().take(19).collect();
             let detail = l.detail.lines().next().unwrap_or_default().chars().take(120).collect();
-            vec![l.number.to_string(), died, l.reason.clone(), l.task.clone(), l.task_id.clone(), l.queue.clone(), detail]
+            vec![
+                l.number.to_string(),
+                died,
+                l.reason.clone(),
+                l.task.clone(),
+                l.task_id.clone(),
+                l.queue.clone(),
+                detail,
+            ]
         })
         .collect();
     out.table(&["No", "Died (UTC)", "Reason", "Task", "Id", "Queue", "Detail"], &rows);

@@ -24,7 +24,9 @@ use std::process::ExitCode;
 /// A Celery-compatible worker for any program: shell commands and WASM modules as tasks.
 #[derive(Debug, Parser)]
 #[command(name = "qworker", version, max_term_width = 100)]
-#[command(after_help = "Options of the program stand before the command, as in `qworker -A shop worker -c 4`.")]
+#[command(
+    after_help = "Options of the program stand before the command, as in `qworker -A shop worker -c 4`."
+)]
 struct Cli {
     #[command(flatten)]
     global: Global,

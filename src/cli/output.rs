@@ -49,7 +49,8 @@ impl ToUser {
     pub fn table(&self, header: &[&str], rows: &[Vec<String>]) {
         let widths: Vec<usize> = (0..header.len())
             .map(|n| {
-                let cells = rows.iter().filter_map(|row| row.get(n)).map(|cell| cell.chars().count());
+                let cells =
+                    rows.iter().filter_map(|row| row.get(n)).map(|cell| cell.chars().count());
                 cells.chain([header[n].len()]).max().unwrap_or(0)
             })
             .collect();

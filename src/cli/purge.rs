@@ -19,7 +19,8 @@ pub(super) struct Args {
 
 pub(super) fn run(args: Args, global: &Global, out: ToUser) -> Result<Exit, Error> {
     let app = App::open(global, &[])?;
-    let mut queues = if args.queues.is_empty() { app.queues(&app.tasks(&out)) } else { args.queues };
+    let mut queues =
+        if args.queues.is_empty() { app.queues(&app.tasks(&out)) } else { args.queues };
     queues.retain(|queue| !args.exclude_queues.contains(queue));
     if queues.is_empty() {
         return Err(Error::usage("no queue is left to purge"));

@@ -19,7 +19,12 @@ pub(super) fn run(args: &Args, global: &Global, out: ToUser) -> Result<Exit, Err
     if args.json {
         let settings: Map<String, _> = rows
             .iter()
-            .map(|row| (row.name.to_string(), json!({"value": row.value, "origin": row.origin.to_string()})))
+            .map(|row| {
+                (
+                    row.name.to_string(),
+                    json!({"value": row.value, "origin": row.origin.to_string()}),
+                )
+            })
             .collect();
         let report = json!({
             "version": env!("CARGO_PKG_VERSION"),
@@ -30,7 +35,11 @@ pub(super) fn run(args: &Args, global: &Global, out: ToUser) -> Result<Exit, Err
         });
         out.print(&serde_json::to_string_pretty(&report).unwrap_or_default());
     } else {
-        out.print(&format!("software -> qworker:{} sqlite:{}", env!("CARGO_PKG_VERSION"), crate::link::sqlite::version()));
+        out.print(&format!(
+            "software -> qworker:{} sqlite:{}",
+            env!("CARGO_PKG_VERSION"),
+            crate::link::sqlite::version()
+        ));
         out.print(&format!("platform -> {platform}"));
         out.print(&format!("app      -> {}\n", app.folder.display()));
         let rows: Vec<Vec<String>> = rows

@@ -105,11 +105,16 @@ fn describe(place: &Whereabouts) -> (&'static str, String) {
     match place {
         Whereabouts::Waiting { queue, eta: None } => ("PENDING", format!("waits in queue {queue}")),
         Whereabouts::Waiting { queue, eta: Some(eta) } => {
-            let at = eta.parse().ok().and_then(|s: f64| chrono::DateTime::from_timestamp_micros((s * 1e6) as i64));
+            let at = eta
+                .parse()
+                .ok()
+                .and_then(|s: f64| chrono::DateTime::from_timestamp_micros((s * 1e6) as i64));
             let at = at.map_or_else(|| eta.clone(), crate::clock::iso);
             ("PENDING", format!("waits in queue {queue} until {at}"))
         }
-        Whereabouts::Held { queue } => ("PENDING", format!("a worker has taken it from queue {queue}")),
+        Whereabouts::Held { queue } => {
+            ("PENDING", format!("a worker has taken it from queue {queue}"))
+        }
         Whereabouts::Dead(number) => {
             ("DEAD", format!("in the dead-letter list; see `qworker dead show {number}`"))
         }

@@ -24,8 +24,10 @@ pub(super) fn run(args: &Args, global: &Global, out: ToUser) -> Result<Exit, Err
         return Err(Error::unavailable(format!("no worker is alive on {where_to}")));
     }
     if args.json {
-        let all: Map<String, _> =
-            nodes.iter().map(|node| (node.hostname.clone(), json!({"ok": "pong", "pid": node.pid}))).collect();
+        let all: Map<String, _> = nodes
+            .iter()
+            .map(|node| (node.hostname.clone(), json!({"ok": "pong", "pid": node.pid})))
+            .collect();
         out.print(&serde_json::Value::Object(all).to_string());
         return Ok(Exit::Ok);
     }

@@ -145,8 +145,15 @@ fn plan(app: &App, args: &Args, hostname: String, queues: Vec<String>, tasks: Se
 }
 
 /// Opens the doors and works until a signal.
-async fn serve(app: App, plan: Plan, args: Args, guard: GuardLink, out: ToUser) -> Result<Exit, Error> {
-    let cannot = |what: &str, error: std::io::Error| Error::failure(format!("cannot {what}: {error}"));
+async fn serve(
+    app: App,
+    plan: Plan,
+    args: Args,
+    guard: GuardLink,
+    out: ToUser,
+) -> Result<Exit, Error> {
+    let cannot =
+        |what: &str, error: std::io::Error| Error::failure(format!("cannot {what}: {error}"));
     let remapped = std::env::var("REMAP_SIGTERM").is_ok_and(|name| name == "SIGQUIT");
     let term = if remapped { Term::Cold } else { Term::Warm };
     let signals = Signals::listen(term).map_err(|error| cannot("listen to signals", error))?;
@@ -155,7 +162,10 @@ async fn serve(app: App, plan: Plan, args: Args, guard: GuardLink, out: ToUser) 
     let client = app.client()?;
     if args.purge {
         let purged = client.outlet.purge(plan.queues.clone()).await?;
-        out.print(&format!("purge: Erased {purged} {}.", if purged == 1 { "message" } else { "messages" }));
+        out.print(&format!(
+            "purge: Erased {purged} {}.",
+            if purged == 1 { "message" } else { "messages" }
+        ));
     }
     let (inlet, outlet) = take_from(&client, &plan, &guard).await?;
     let shell = Shell::new(reaper.clone(), plan.app.clone())
@@ -193,14 +203,19 @@ async fn serve(app: App, plan: Plan, args: Args, guard: GuardLink, out: ToUser) 
 
 /// Registers the worker with the broker; its lease is held by its guard too, until no
 /// process of its tasks is left.
-async fn take_from(client: &Client, plan: &Plan, guard: &GuardLink) -> Result<(Inlet, Outlet), Error> {
+async fn take_from(
+    client: &Client,
+    plan: &Plan,
+    guard: &GuardLink,
+) -> Result<(Inlet, Outlet), Error> {
     let Outlet::Sqlite(outlet) = &client.outlet;
     let lease = broker::sqlite::lease_path(outlet.db().path());
     let inlet =
-        broker::sqlite::Inlet::open(outlet.db(), lease.clone(), &plan.hostname, &plan.queues).await?;
-    guard
-        .hold(&lease)
-        .map_err(|error| Error::failure(format!("the guard cannot hold {}: {error}", lease.display())))?;
+        broker::sqlite::Inlet::open(outlet.db(), lease.clone(), &plan.hostname, &plan.queues)
+            .await?;
+    guard.hold(&lease).map_err(|error| {
+        Error::failure(format!("the guard cannot hold {}: {error}", lease.display()))
+    })?;
     let outlet = inlet.outlet();
     Ok((Inlet::Sqlite(inlet), Outlet::Sqlite(outlet)))
 }

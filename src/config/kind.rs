@@ -234,7 +234,9 @@ impl Kind for Environment {
 }
 
 fn write_pairs(pairs: &[(String, String)], shown: impl Fn(&str, &str) -> String) -> String {
-    let pair = |(name, value): &(String, String)| format!("{}: {}", quote(name), quote(&shown(name, value)));
+    let pair = |(name, value): &(String, String)| {
+        format!("{}: {}", quote(name), quote(&shown(name, value)))
+    };
     format!("{{{}}}", pairs.iter().map(pair).collect::<Vec<_>>().join(", "))
 }
 

@@ -98,7 +98,9 @@ impl Compiler {
                 "compiling took longer than wasm_compile_timeout, {:.0}s",
                 limit.as_secs_f64()
             ),
-            (Ending::Signaled(signal), _) => format!("the compiler died by signal {signal}: {said}"),
+            (Ending::Signaled(signal), _) => {
+                format!("the compiler died by signal {signal}: {said}")
+            }
             (Ending::Refused(exception), _) => format!("{:?}", exception.exc_message),
             _ => said,
         };
@@ -111,7 +113,12 @@ impl Compiler {
 
 fn command(source: &Path, target: &Path, env: &[CString]) -> Command {
     // The very program that runs, even if its file was replaced meanwhile.
-    let words = [OsStr::new("/proc/self/exe"), OsStr::new("compile"), source.as_os_str(), target.as_os_str()];
+    let words = [
+        OsStr::new("/proc/self/exe"),
+        OsStr::new("compile"),
+        source.as_os_str(),
+        target.as_os_str(),
+    ];
     // Paths that exist have no NUL in them.
     let argv = words.iter().filter_map(|word| CString::new(word.as_bytes()).ok()).collect();
     Command {

@@ -47,12 +47,7 @@ enum Stop {
 
 impl Pool {
     /// A pool with threads for `slots` WASM instances, none started yet.
-    pub fn new(
-        shell: Rc<Shell>,
-        runtime: Runtime,
-        slots: usize,
-        report: Report,
-    ) -> Pool {
+    pub fn new(shell: Rc<Shell>, runtime: Runtime, slots: usize, report: Report) -> Pool {
         let threads = Threads::new(runtime.clone(), slots, report.clone());
         let compiler = compile::Compiler::new(shell.clone(), runtime.clone());
         let hands = Rc::new(Hands { shell, runtime, threads, report, compiler });
@@ -75,11 +70,14 @@ impl Pool {
     /// Stops an attempt at once; it is reported as cancelled.
     pub fn stop(&mut self, key: Key) {
         match self.stops.remove(&key) {
-            Some(Stop::Process(stop)) => drop(stop.send(())),
+            // Whoever has ended already is past stopping.
+            Some(Stop::Process(stop)) => {
+                let _ = stop.send(());
+            }
             Some(Stop::Wasm(flag)) => flag.store(true, Ordering::Relaxed),
             Some(Stop::Compiling(stop, flag)) => {
                 flag.store(true, Ordering::Relaxed);
-                drop(stop.send(()));
+                let _ = stop.send(());
             }
             None => {}
         }

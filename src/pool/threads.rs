@@ -48,7 +48,8 @@ impl Threads {
     }
 
     fn start_one(&self) {
-        let (runtime, report, queue) = (self.runtime.clone(), self.report.clone(), self.queue.clone());
+        let (runtime, report, queue) =
+            (self.runtime.clone(), self.report.clone(), self.queue.clone());
         let name = format!("wasm-{}", self.started.get());
         let thread = std::thread::Builder::new().name(name).spawn(move || {
             while let Ok(work) = queue.recv() {
@@ -70,7 +71,11 @@ fn run_one(runtime: &Runtime, work: &Work) -> Outcome {
     }
     let run = AssertUnwindSafe(|| runtime.run(&work.attempt, work.stop.clone()));
     std::panic::catch_unwind(run).unwrap_or_else(|_| {
-        let exception = Exception::new("builtins", "RuntimeError", "the WASM runtime panicked; see the worker's log");
+        let exception = Exception::new(
+            "builtins",
+            "RuntimeError",
+            "the WASM runtime panicked; see the worker's log",
+        );
         Outcome::immediate(Ending::Refused(exception))
     })
 }

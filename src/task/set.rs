@@ -6,3 +6,14 @@ impl Set {
         None
     }
 }
+impl Set {
+    pub fn new(_: Vec<super::Task>) -> Set {
+        Set
+    }
+    pub fn iter(&self) -> impl Iterator<Item = &std::sync::Arc<super::Task>> {
+        [].iter()
+    }
+    pub fn nearest(&self, _: &str) -> Vec<&str> {
+        vec![]
+    }
+}

@@ -158,7 +158,10 @@ async fn feed(
         match inlet.take(want).await {
             Ok(deliveries) => {
                 if let Some(since) = failing.take() {
-                    tracing::info!("the broker answers again after {:.1}s", since.elapsed().as_secs_f64());
+                    tracing::info!(
+                        "the broker answers again after {:.1}s",
+                        since.elapsed().as_secs_f64()
+                    );
                     pause = PAUSE;
                 }
                 if deliveries.is_empty() {

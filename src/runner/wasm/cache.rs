@@ -97,6 +97,23 @@ pub fn compile(source: &Path, target: &Path) -> Result<(), String> {
     Ok(())
 }
 
+/// Checks a module without keeping anything of it.
+///
+/// # Errors
+/// A sentence: what is wrong with it.
+pub fn validate(source: &Path) -> Result<(), String> {
+    let bytes = read(source).map_err(|why| format!("cannot be read: {why}"))?;
+    let engine = engine::on_demand(Metering::Free).map_err(|why| format!("{why:#}"))?;
+    let checked = if is_component(&bytes) {
+        engine.precompile_component(&bytes).map(drop)
+    } else if bytes.starts_with(b"\0asm") {
+        wasmtime::Module::validate(&engine, &bytes)
+    } else {
+        engine.precompile_module(&bytes).map(drop)
+    };
+    checked.map_err(|why| format!("{why:#}"))
+}
+
 /// Opens a cache file whose seal is intact, and notes that it was used. `None`: there is
 /// none; a damaged one is removed, to be compiled again.
 pub fn open(target: &Path) -> Option<File> {

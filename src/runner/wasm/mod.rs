@@ -22,7 +22,7 @@ mod ticker;
 mod trap;
 mod watch;
 
-pub use cache::compile;
+pub use cache::{compile, validate};
 
 use super::{Attempt, Outcome};
 use crate::task::{Program, Task};

@@ -99,7 +99,7 @@ impl Sandbox {
 
 fn sink(attempt: &Attempt) -> Sink {
     let max = attempt.task.max_output.unwrap_or(bounds::OUTPUT_MAX);
-    Sink::new(usize::try_from(max).unwrap_or(usize::MAX))
+    Sink::new(max)
 }
 
 fn open_dirs(builder: &mut WasiCtxBuilder, task: &Task) -> Result<(), Exception> {
@@ -211,13 +211,13 @@ fn bytes(object: &serde_json::Map<String, Value>) -> Option<String> {
 
 /// A stream that takes whatever is written, at once, and keeps the end of it.
 #[derive(Debug, Clone)]
-pub struct Sink(Arc<Mutex<Tail>>, usize);
+pub struct Sink(Arc<Mutex<Tail>>, u64);
 
 /// Bytes that a guest may hand over at once; the host allocates that much for it.
 const WRITE_MAX: usize = 64 * 1024;
 
 impl Sink {
-    fn new(max: usize) -> Sink {
+    fn new(max: u64) -> Sink {
         Sink(Arc::new(Mutex::new(Tail::new(max))), max)
     }
 
