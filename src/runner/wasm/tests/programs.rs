@@ -54,7 +54,7 @@ fn arguments_and_environment() {
         write(1, 4096, "(i32.load (i32.const 20))")
     ));
     let attempt = house.attempt(&argv, None, &["\"a b\"", "1.50", "{\"k\": [1]}", "null"]);
-    assert_eq!(stdout(&house.run(&attempt)), "a.task\0a b\01.50\0{\"k\": [1]}\0null\0");
+    assert_eq!(stdout(&house.run(&attempt)), "a.task\0a b\x001.50\0{\"k\": [1]}\0null\0");
     let nul = house.attempt(&argv, None, &["\"a\\u0000b\""]);
     assert_eq!(wrong(&house.run(&nul).ending).0, "ValueError");
 
