@@ -157,6 +157,20 @@ fn only_the_given_folders_are_seen() {
 }
 
 #[test]
+fn open_files_are_bounded() {
+    let body = r#"(loop (br_if 0 (i32.eqz (call $open (i32.const 3) (i32.const 1)
+        (i32.const 65536) (i32.const 1) (i32.const 0) (i64.const 0) (i64.const 0)
+        (i32.const 0) (i32.const 16)))))"#;
+    let house = house();
+    let dir = Dir { host: house.folder.path().into(), guest: "/".into(), writable: false };
+    let wat = command(body).replace("PATH", ".");
+    let attempt = with(house.attempt(&wat, None, &[]), |task| task.dirs = vec![dir]);
+    let outcome = house.run(&attempt);
+    assert_eq!(wrong(&outcome.ending).0, "Trap", "{outcome:?}");
+    assert!(outcome.runtime < Duration::from_secs(1));
+}
+
+#[test]
 fn a_folder_that_is_not_there_is_named() {
     let house = house();
     let dir = Dir { host: "/no/such/folder".into(), guest: "/".into(), writable: false };
