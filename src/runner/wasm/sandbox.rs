@@ -35,9 +35,15 @@ impl WasiView for State<Preview2> {
     }
 }
 
+/// Files, folders, streams and timers that a guest may hold open unless the task's
+/// `open_files` says else. They are descriptors of the worker, of which it often has but a
+/// thousand for all attempts; a program past the bound traps.
+const HANDLES_MAX: usize = 128;
+
 /// A sandbox before it is entered, and the streams that outlive it.
 pub struct Sandbox {
     builder: WasiCtxBuilder,
+    handles_max: usize,
     stdout: Sink,
     stderr: Sink,
 }
@@ -77,17 +83,26 @@ impl Sandbox {
             builder.stdin(MemoryInputPipe::new(document(attempt)));
         }
         open_dirs(&mut builder, &attempt.task)?;
-        Ok(Sandbox { builder, stdout, stderr })
+        let handles_max = attempt
+            .task
+            .fences
+            .open_files
+            .map_or(HANDLES_MAX, |files| usize::try_from(files).unwrap_or(usize::MAX));
+        Ok(Sandbox { builder, handles_max, stdout, stderr })
     }
 
     /// For a core module.
     pub fn preview1(&mut self) -> Preview1 {
-        self.builder.build_p1()
+        let mut wasi = self.builder.build_p1();
+        wasi.ctx().table.set_max_capacity(self.handles_max);
+        wasi
     }
 
     /// For a component.
     pub fn preview2(&mut self) -> Preview2 {
-        Preview2 { wasi: self.builder.build(), table: ResourceTable::new() }
+        let mut table = ResourceTable::new();
+        table.set_max_capacity(self.handles_max);
+        Preview2 { wasi: self.builder.build(), table }
     }
 
     /// What was written to standard output and standard error.

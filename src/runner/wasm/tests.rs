@@ -9,6 +9,7 @@ use std::hash::{Hash, Hasher};
 use std::sync::atomic::Ordering;
 use std::thread;
 
+mod built;
 mod figures;
 mod limits;
 mod programs;

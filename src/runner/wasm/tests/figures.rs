@@ -10,6 +10,32 @@ fn resident() -> u64 {
     pages.split(' ').nth(1).unwrap().parse::<u64>().unwrap() * 4096
 }
 
+/// Compiles in a process of its own, as the worker does, so that what is measured here is
+/// the worker's share.
+fn compile_apart(prepared: Prepared) {
+    let Prepared::Compile { source, target } = prepared else { panic!("{prepared:?}") };
+    let start = Instant::now();
+    let child = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["figures::compiler", "--ignored", "--nocapture", "--quiet"])
+        .env("QWORKER_SOURCE", source)
+        .env("QWORKER_TARGET", &target)
+        .output()
+        .unwrap();
+    assert!(child.status.success());
+    let memory = String::from_utf8_lossy(&child.stderr).trim().to_string();
+    let size = fs::metadata(&target).unwrap().len();
+    eprintln!("compile: {:?}, {memory}, {size} bytes", start.elapsed());
+}
+
+#[test]
+#[ignore = "a process of the others"]
+fn compiler() {
+    let Ok(source) = std::env::var("QWORKER_SOURCE") else { return };
+    compile(Path::new(&source), Path::new(&std::env::var("QWORKER_TARGET").unwrap())).unwrap();
+    let status = fs::read_to_string("/proc/self/status").unwrap();
+    eprintln!("{}", status.lines().find(|line| line.starts_with("VmHWM")).unwrap());
+}
+
 fn median(mut work: impl FnMut()) -> Duration {
     let mut times: Vec<Duration> = (0..20_001)
         .map(|_| {
@@ -26,10 +52,13 @@ fn median(mut work: impl FnMut()) -> Duration {
 #[ignore = "measures; run it alone"]
 fn plain_functions() {
     let house = house();
-    let before = resident();
     let attempt = house.attempt(MULTIPLY, Some("multiply"), &["6", "7"]);
+    let before = resident();
+    let prepared = house.runtime.prepare(&attempt.task);
+    eprintln!("engine and pool: {} -> {} KiB", before / 1024, resident() / 1024);
+    compile_apart(prepared);
     house.run(&attempt);
-    eprintln!("engine, pool and a module: {} KiB", (resident() - before) / 1024);
+    eprintln!("with a module: {} KiB", resident() / 1024);
     let cancel = Arc::new(AtomicBool::new(false));
     let run = median(|| drop(house.runtime.run(&attempt, cancel.clone())));
     let prepare = median(|| drop(house.runtime.prepare(&attempt.task)));
@@ -56,13 +85,9 @@ fn large_module() {
     let attempt = attempt(&module, None, &["\"-c\"", script]);
     let attempt = with(attempt, |task| task.fences.memory = Some(1 << 30));
     let start = Instant::now();
-    let Prepared::Compile { source, target } = house.runtime.prepare(&attempt.task) else {
-        panic!()
-    };
-    eprintln!("hash: {:?}", start.elapsed());
-    let start = Instant::now();
-    compile(&source, &target).unwrap();
-    eprintln!("compile: {:?}, {} bytes", start.elapsed(), fs::metadata(&target).unwrap().len());
+    let prepared = house.runtime.prepare(&attempt.task);
+    eprintln!("engine and hash: {:?}", start.elapsed());
+    compile_apart(prepared);
     let fresh = Runtime::new(house.runtime.0.config.clone());
     let before = resident();
     let start = Instant::now();

@@ -54,7 +54,7 @@ fn arguments_and_environment() {
         write(1, 4096, "(i32.load (i32.const 20))")
     ));
     let attempt = house.attempt(&argv, None, &["\"a b\"", "1.50", "{\"k\": [1]}", "null"]);
-    assert_eq!(stdout(&house.run(&attempt)), "a.task\0a b\01.50\0{\"k\": [1]}\0null\0");
+    assert_eq!(stdout(&house.run(&attempt)), "a.task\0a b\x001.50\0{\"k\": [1]}\0null\0");
     let nul = house.attempt(&argv, None, &["\"a\\u0000b\""]);
     assert_eq!(wrong(&house.run(&nul).ending).0, "ValueError");
 
@@ -154,6 +154,20 @@ fn only_the_given_folders_are_seen() {
     // Without folders there is no descriptor 3 (8 is `badf`).
     assert_eq!(open(&house, &[], "file", 0, READ), 8);
     assert_eq!(fs::read(house.folder.path().join("secret")).unwrap(), b"x");
+}
+
+#[test]
+fn open_files_are_bounded() {
+    let body = r#"(loop (br_if 0 (i32.eqz (call $open (i32.const 3) (i32.const 1)
+        (i32.const 65536) (i32.const 1) (i32.const 0) (i64.const 0) (i64.const 0)
+        (i32.const 0) (i32.const 16)))))"#;
+    let house = house();
+    let dir = Dir { host: house.folder.path().into(), guest: "/".into(), writable: false };
+    let wat = command(body).replace("PATH", ".");
+    let attempt = with(house.attempt(&wat, None, &[]), |task| task.dirs = vec![dir]);
+    let outcome = house.run(&attempt);
+    assert_eq!(wrong(&outcome.ending).0, "Trap", "{outcome:?}");
+    assert!(outcome.runtime < Duration::from_secs(1));
 }
 
 #[test]
