@@ -3,7 +3,13 @@
 use super::exit::Error;
 use crate::config::{Diagnostic, Given, Layers, Settings};
 use crate::task::Task;
+use crate::task::load::{self, Content, File, Sort};
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+
+/// Folders in folders of `tasks.d` at the most: a link that leads back to its own folder
+/// must come to an end.
+const DEPTH_MAX: usize = 8;
 
 /// The settings of the application in `folder`, and what is wrong with them.
 ///
@@ -31,6 +37,57 @@ pub(super) fn settings(
 }
 
 /// The tasks of the application in `folder`, and what is wrong with the others.
-pub(super) fn tasks(_folder: &Path) -> (Vec<Task>, Vec<Diagnostic>) {
-    (vec![], vec![])
+pub(super) fn tasks(folder: &Path) -> (Vec<Task>, Vec<Diagnostic>) {
+    let root = folder.join("tasks.d");
+    let mut files = Vec::new();
+    let mut faults = Vec::new();
+    walk(&root, Path::new(""), 0, &mut files, &mut faults);
+    let (tasks, more) = load::load(&files, &root, &|path| path.is_file());
+    faults.extend(more);
+    (tasks, faults)
+}
+
+fn walk(root: &Path, inside: &Path, depth: usize, files: &mut Vec<File>, faults: &mut Vec<Diagnostic>) {
+    let unreadable = |path: &Path, error: std::io::Error| {
+        Diagnostic::new(&root.join(path).display().to_string(), None, error.to_string())
+    };
+    let entries = match std::fs::read_dir(root.join(inside)) {
+        Ok(entries) => entries,
+        // An application of settings alone.
+        Err(error) if depth == 0 && error.kind() == std::io::ErrorKind::NotFound => return,
+        Err(error) => return faults.push(unreadable(inside, error)),
+    };
+    for entry in entries.flatten() {
+        let path = inside.join(entry.file_name());
+        // Links are followed: people keep their programs elsewhere.
+        let kind = match std::fs::metadata(entry.path()) {
+            Ok(kind) => kind,
+            Err(error) => {
+                if load::sort(&path, true).is_some() {
+                    faults.push(unreadable(&path, error));
+                }
+                continue;
+            }
+        };
+        if kind.is_dir() {
+            if depth < DEPTH_MAX && !entry.file_name().to_string_lossy().starts_with('.') {
+                walk(root, &path, depth + 1, files, faults);
+            }
+            continue;
+        }
+        let executable = kind.is_file() && kind.permissions().mode() & 0o111 != 0;
+        let content = match load::sort(&path, executable) {
+            None => continue,
+            Some(Sort::Program) => Content::Program,
+            Some(Sort::Wasm) => Content::Wasm,
+            Some(Sort::Yaml) => match std::fs::read_to_string(entry.path()) {
+                Ok(text) => Content::Yaml(text),
+                Err(error) => {
+                    faults.push(unreadable(&path, error));
+                    continue;
+                }
+            },
+        };
+        files.push(File { path, content });
+    }
 }
