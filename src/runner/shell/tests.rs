@@ -446,7 +446,8 @@ fn fences_and_identity() {
     let fences = Fences { cpu_seconds: Some(1), ..Fences::default() };
     let outcome = run(attempt(Task { fences, ..shell("while :; do :; done") }, &[], &[]));
     assert_eq!(outcome.ending, Ending::Signaled(24));
-    assert!(outcome.usage.user + outcome.usage.system >= Duration::from_millis(900));
+    // The limit is counted in ticks, the usage is measured: they agree only roughly.
+    assert!(outcome.usage.user + outcome.usage.system >= Duration::from_millis(500));
 
     let other = Task {
         user: Some("54321".into()),
