@@ -10,7 +10,7 @@ use super::reap::{Waited, Whose, wait_any};
 use nix::sys::signal::Signal::{self, SIGKILL, SIGSTOP, SIGTERM};
 use nix::sys::signal::{kill, killpg};
 use nix::unistd::getpgid;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::fs;
 use std::time::{Duration, Instant};
 
@@ -38,21 +38,33 @@ fn signal_group(leader: Pid, signal: Signal) {
 }
 
 /// Kills a child, its process group, and all their descendants, those with groups and
-/// sessions of their own included. `mark` is an entry of the environment, `NAME=value`:
-/// orphans that we adopted and that have it belong to the tree too, which is how a daemon is
-/// found whose parents are gone already.
+/// sessions of their own included. Orphans that this process adopted and for which `belongs` is
+/// true are part of the tree too: the only way to a daemon whose parents are gone already.
 ///
 /// The child must not have been waited for, or `root` could be somebody else by now.
-pub fn kill_tree(root: Pid, mark: Option<&[u8]>) {
-    let adopted = children(Pid::this()).into_iter().filter(|&pid| {
-        getpgid(Some(Pid::from_raw(pid))) == Ok(root)
-            || mark.is_some_and(|mark| has_mark(pid, mark))
-    });
+pub fn kill_tree(root: Pid, belongs: &dyn Fn(Pid) -> bool) {
+    let ours = children(Pid::this()).into_iter().map(Pid::from_raw);
+    let adopted =
+        ours.filter(|&pid| getpgid(Some(pid)) == Ok(root) || belongs(pid)).map(Pid::as_raw);
     let family = freeze(adopted.chain([root.as_raw()]).collect());
     kill_group(root);
     for pid in family {
         send(pid, SIGKILL);
     }
+}
+
+/// Kills every process on this machine that has this entry, `NAME=value`, in the
+/// environment it was started with, except this one; returns how many. For what outlived
+/// a worker *and* its guard. Reads all of `/proc`: some milliseconds.
+pub fn kill_marked(mark: &[u8]) -> usize {
+    let marked = || {
+        processes().filter(|&pid| pid != Pid::this().as_raw() && has_mark(Pid::from_raw(pid), mark))
+    };
+    let family = freeze(marked().collect());
+    for &pid in &family {
+        send(pid, SIGKILL);
+    }
+    family.len()
 }
 
 /// Kills, each with its tree, the children of this process that are nobody's: adopted
@@ -159,14 +171,13 @@ fn children_listed(of: Pid) -> Option<Vec<i32>> {
 
 /// By asking every process for its parent.
 fn children_searched(of: Pid) -> Vec<i32> {
-    let parents: HashMap<i32, i32> = fs::read_dir("/proc")
-        .into_iter()
-        .flatten()
-        .flatten()
-        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
-        .filter_map(|pid| Some((pid, parent(pid)?)))
-        .collect();
-    parents.into_iter().filter(|&(_, parent)| parent == of.as_raw()).map(|(pid, _)| pid).collect()
+    processes().filter(|&pid| parent(pid) == Some(of.as_raw())).collect()
+}
+
+/// The numbers of all processes.
+fn processes() -> impl Iterator<Item = i32> {
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
 }
 
 /// The fourth field of `stat`. The second, the program's name, may contain anything,
@@ -178,8 +189,8 @@ fn parent(pid: i32) -> Option<i32> {
     rest.split_ascii_whitespace().nth(1)?.parse().ok()
 }
 
-/// Was it started with this entry in its environment?
-fn has_mark(pid: i32, mark: &[u8]) -> bool {
+/// Was it started with this entry, `NAME=value`, in its environment?
+pub fn has_mark(pid: Pid, mark: &[u8]) -> bool {
     let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
     environment.split(|&byte| byte == 0).any(|entry| entry == mark)
 }
@@ -219,7 +230,7 @@ mod tests {
         expected.sort_unstable();
         assert_eq!(found, expected);
 
-        kill_tree(root, None);
+        kill_tree(root, &|_| false);
         shell.wait().unwrap();
         let end = Instant::now() + Duration::from_secs(2);
         while !pids.iter().all(|&pid| is_gone(pid)) {
@@ -242,10 +253,16 @@ mod tests {
     #[test]
     fn a_mark_is_a_whole_entry() {
         let mut child = Command::new("sleep").arg("100").env("QW_MARK", "12").spawn().unwrap();
-        let pid = child.id() as i32;
-        assert!(has_mark(pid, b"QW_MARK=12"));
+        let pid = Pid::from_raw(child.id() as i32);
+        // A parent goes on a moment before the kernel knows the new program's environment.
+        let end = Instant::now() + Duration::from_secs(2);
+        while !has_mark(pid, b"QW_MARK=12") {
+            assert!(Instant::now() < end, "no mark");
+            std::thread::sleep(PAUSE);
+        }
         assert!(!has_mark(pid, b"QW_MARK=1"));
-        child.kill().unwrap();
+        assert_eq!(kill_marked(b"QW_MARK=1"), 0);
+        assert_eq!(kill_marked(b"QW_MARK=12"), 1);
         child.wait().unwrap();
     }
 }

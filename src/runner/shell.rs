@@ -174,7 +174,7 @@ impl Shell {
         let pid = spawn.start()?;
         let exit = self.reaper.watch(pid);
         Ok(Running {
-            leash: Leash { pid, mark: command.mark(), taut: true },
+            leash: Leash { pid, reaper: Rc::clone(&self.reaper), mark: command.mark(), taut: true },
             exit,
             streams,
             started,
@@ -247,13 +247,19 @@ struct Running {
 #[derive(Debug)]
 struct Leash {
     pid: Pid,
+    reaper: Rc<Reaper>,
     mark: Option<Vec<u8>>,
     taut: bool,
 }
 
 impl Leash {
     fn kill(&self) {
-        tree::kill_tree(self.pid, self.mark.as_deref());
+        // The same task may run here a second time; its process is watched, an orphan is not.
+        let belongs = |pid| {
+            !self.reaper.watches(pid)
+                && self.mark.as_ref().is_some_and(|mark| tree::has_mark(pid, mark))
+        };
+        tree::kill_tree(self.pid, &belongs);
     }
 }
 

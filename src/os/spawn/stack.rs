@@ -1,0 +1,85 @@
+//! What a thread needs around `clone`: a stack for the child, and quiet.
+
+use super::{SpawnError, Step};
+use crate::os::last_error;
+use std::cell::OnceCell;
+use std::mem::MaybeUninit;
+use std::ptr::null_mut;
+
+/// The child's stack. It calls nothing deep; the kernel commits only touched pages.
+const STACK_BYTES: usize = 64 * 1024;
+
+/// While it lives, this thread gets no signals.
+pub(super) struct Quiet(libc::sigset_t);
+
+impl Quiet {
+    /// Blocks all signals.
+    pub fn begin() -> Quiet {
+        // SAFETY: both sets are our own plain memory.
+        unsafe {
+            let mut all = MaybeUninit::zeroed().assume_init();
+            let mut before = MaybeUninit::zeroed().assume_init();
+            libc::sigfillset(&mut all);
+            libc::pthread_sigmask(libc::SIG_SETMASK, &all, &mut before);
+            Quiet(before)
+        }
+    }
+}
+
+impl Drop for Quiet {
+    fn drop(&mut self) {
+        // SAFETY: gives back the mask that `begin` found.
+        unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &self.0, null_mut()) };
+    }
+}
+
+thread_local! {
+    /// Mapped at this thread's first start of a process, used again by all others.
+    static STACK: OnceCell<Stack> = const { OnceCell::new() };
+}
+
+/// Calls with the top of this thread's stack for children.
+pub(super) fn with_top<T>(
+    call: impl FnOnce(*mut libc::c_void) -> Result<T, SpawnError>,
+) -> Result<T, SpawnError> {
+    STACK.with(|stack| {
+        let top = match stack.get() {
+            Some(stack) => stack.top(),
+            None => {
+                let made = Stack::new()?;
+                stack.get_or_init(|| made).top()
+            }
+        };
+        call(top)
+    })
+}
+
+/// Memory for the child's stack, with a page below it that nobody may touch.
+struct Stack(*mut libc::c_void);
+
+impl Stack {
+    fn new() -> Result<Stack, SpawnError> {
+        let protection = libc::PROT_READ | libc::PROT_WRITE;
+        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_STACK;
+        // SAFETY: a fresh mapping, which no other memory can be affected by.
+        let base = unsafe { libc::mmap(null_mut(), STACK_BYTES, protection, flags, -1, 0) };
+        if base == libc::MAP_FAILED {
+            return Err(SpawnError { step: Step::Prepare, errno: last_error() });
+        }
+        // SAFETY: the lowest page of the mapping we just made, that nobody uses.
+        unsafe { libc::mprotect(base, 4096, libc::PROT_NONE) };
+        Ok(Stack(base))
+    }
+
+    /// Where the stack begins: it grows downwards.
+    fn top(&self) -> *mut libc::c_void {
+        self.0.wrapping_byte_add(STACK_BYTES)
+    }
+}
+
+impl Drop for Stack {
+    fn drop(&mut self) {
+        // SAFETY: unmaps what `new` mapped; no child uses it, or we would stand still.
+        unsafe { libc::munmap(self.0, STACK_BYTES) };
+    }
+}
