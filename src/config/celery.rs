@@ -17,24 +17,36 @@ pub enum Fate {
 use Fate::{Kept, Meaningless, NotYet};
 
 const TASKS_ARE_FILES: Fate = Meaningless("tasks are the files of tasks.d, nothing is imported");
-const ONE_PROCESS_EACH: Fate =
-    Meaningless("every task runs in a fresh process or WASM instance of its own, there is no pool of them");
-const MEMORY_PER_TASK: Fate = Meaningless("no process runs a second task; set memory in the task's definition");
-const PLUGGED_CLASS: Fate = Meaningless("it names a Python class, and qworker is one program without plug-ins");
-const JSON_ONLY: Fate = Meaningless("messages and results are JSON; pickle would run the code of whoever can send");
+const ONE_PROCESS_EACH: Fate = Meaningless(
+    "every task runs in a fresh process or WASM instance of its own, there is no pool of them",
+);
+const MEMORY_PER_TASK: Fate =
+    Meaningless("no process runs a second task; set memory in the task's definition");
+const PLUGGED_CLASS: Fate =
+    Meaningless("it names a Python class, and qworker is one program without plug-ins");
+const JSON_ONLY: Fate =
+    Meaningless("messages and results are JSON; pickle would run the code of whoever can send");
 const UTC_ALWAYS: Fate = Meaningless("times travel in UTC, always");
 const BROKER_PARTS: Fate = Meaningless("write host, port, user, password and path into broker_url");
-const BACKEND_PARTS: Fate = Meaningless("write host, port, user, password and path into result_backend");
-const DATABASE_INSIDE: Fate =
-    Meaningless("the store opens its database itself, with Celery's tables; give its address in result_backend");
+const BACKEND_PARTS: Fate =
+    Meaningless("write host, port, user, password and path into result_backend");
+const DATABASE_INSIDE: Fate = Meaningless(
+    "the store opens its database itself, with Celery's tables; give its address in result_backend",
+);
 const OTHER_STORE: Fate = Meaningless("there is no such result store; see result_backend");
-const SENT_FOR_REAL: Fate = Meaningless("qworker call always sends; nothing is run inside of the sender");
-const PROTOCOL_TWO: Fate = Meaningless("messages have Celery's protocol 2, which every client since 4.0 speaks");
-const LOG_OF_ONE_PROGRAM: Fate = Meaningless("the log has one format; choose the level with --loglevel");
-const OUTPUT_IS_RESULT: Fate = Meaningless("what a task prints is its result, and what it complains of its traceback");
-const ADAPTIVE: Fate =
-    Meaningless("how many messages are taken ahead adapts to how long they run; see worker_disable_prefetch");
-const QUEUES_APPEAR: Fate = Meaningless("a queue exists when it is first named; choose those to serve with -Q");
+const SENT_FOR_REAL: Fate =
+    Meaningless("qworker call always sends; nothing is run inside of the sender");
+const PROTOCOL_TWO: Fate =
+    Meaningless("messages have Celery's protocol 2, which every client since 4.0 speaks");
+const LOG_OF_ONE_PROGRAM: Fate =
+    Meaningless("the log has one format; choose the level with --loglevel");
+const OUTPUT_IS_RESULT: Fate =
+    Meaningless("what a task prints is its result, and what it complains of its traceback");
+const ADAPTIVE: Fate = Meaningless(
+    "how many messages are taken ahead adapts to how long they run; see worker_disable_prefetch",
+);
+const QUEUES_APPEAR: Fate =
+    Meaningless("a queue exists when it is first named; choose those to serve with -Q");
 const REDELIVERED: Fate =
     Meaningless("a task whose process dies is redelivered, task_max_deliveries times at the most");
 
@@ -181,7 +193,11 @@ const RENAMED: &[(&str, &str)] = &[
 /// What becomes of a setting of Celery's; `None` if Celery has no such setting.
 pub fn fate(name: &str) -> Option<Fate> {
     let exact = SETTINGS.iter().find(|(known, _)| *known == name);
-    let by_prefix = || SETTINGS.iter().find(|(known, _)| known.strip_suffix('*').is_some_and(|p| name.starts_with(p)));
+    let by_prefix = || {
+        SETTINGS
+            .iter()
+            .find(|(known, _)| known.strip_suffix('*').is_some_and(|p| name.starts_with(p)))
+    };
     exact.or_else(by_prefix).map(|(_, fate)| *fate)
 }
 
@@ -194,8 +210,15 @@ pub fn new_name(old: &str) -> Option<&'static str> {
     if let Some((_, new)) = RENAMED.iter().find(|(name, _)| *name == old) {
         return Some(new);
     }
-    let prefixes = [("", ""), ("CELERY_", ""), ("CELERY_", "task_"), ("CELERY_", "worker_"), ("CELERYD_", "worker_")];
-    let more = [("CELERYD_", ""), ("CELERYD_", "task_"), ("CELERYBEAT_", "beat_"), ("QWORKER_", "")];
+    let prefixes = [
+        ("", ""),
+        ("CELERY_", ""),
+        ("CELERY_", "task_"),
+        ("CELERY_", "worker_"),
+        ("CELERYD_", "worker_"),
+    ];
+    let more =
+        [("CELERYD_", ""), ("CELERYD_", "task_"), ("CELERYBEAT_", "beat_"), ("QWORKER_", "")];
     prefixes.iter().chain(&more).find_map(|(before, after)| {
         let name = format!("{after}{}", old.strip_prefix(before)?.to_ascii_lowercase());
         let celerys = SETTINGS.iter().map(|(known, _)| *known);
@@ -209,8 +232,14 @@ mod tests {
     use std::collections::HashSet;
 
     /// Settings that Celery has not.
-    const OURS: [&str; 6] =
-        ["task_max_deliveries", "task_max_output", "task_env", "wasm_memory", "wasm_compile_timeout", "wasm_cache_dir"];
+    const OURS: [&str; 6] = [
+        "task_max_deliveries",
+        "task_max_output",
+        "task_env",
+        "wasm_memory",
+        "wasm_compile_timeout",
+        "wasm_cache_dir",
+    ];
 
     #[test]
     fn every_setting_is_in_the_table_once_and_kept_means_that_we_have_it() {
@@ -220,7 +249,12 @@ mod tests {
             assert_eq!(TABLE.iter().any(|entry| entry.name == *name), *fate == Kept, "{name}");
         }
         for entry in TABLE {
-            assert_ne!(OURS.contains(&entry.name), fate(entry.name) == Some(Kept), "{}", entry.name);
+            assert_ne!(
+                OURS.contains(&entry.name),
+                fate(entry.name) == Some(Kept),
+                "{}",
+                entry.name
+            );
         }
     }
 

@@ -24,7 +24,14 @@ pub struct Diagnostic {
 impl Diagnostic {
     /// A mistake of a whole file or of one line in it.
     pub fn new(file: &str, line: Option<usize>, message: impl Into<String>) -> Diagnostic {
-        Diagnostic { file: file.into(), line, key: None, message: message.into(), expected: None, hint: None }
+        Diagnostic {
+            file: file.into(),
+            line,
+            key: None,
+            message: message.into(),
+            expected: None,
+            hint: None,
+        }
     }
 
     /// The same mistake, ascribed to a key.
@@ -94,7 +101,13 @@ impl Faults {
     }
 
     /// Adds a name that is none of `known`, with the nearest that is.
-    pub fn unknown<'a>(&mut self, line: usize, what: &str, name: &str, known: impl IntoIterator<Item = &'a str>) {
+    pub fn unknown<'a>(
+        &mut self,
+        line: usize,
+        what: &str,
+        name: &str,
+        known: impl IntoIterator<Item = &'a str>,
+    ) {
         let hint = nearest(name, known, 2).join(" or ");
         self.add(line, format!("unknown {what}")).hint = (!hint.is_empty()).then_some(hint);
     }
@@ -104,8 +117,14 @@ impl Faults {
         self.found.len()
     }
 
-    /// The mistakes, in the order in which they were met.
-    pub fn into_vec(self) -> Vec<Diagnostic> {
+    /// Takes over mistakes that were found elsewhere, as by the parser of the same file.
+    pub fn extend(&mut self, found: Vec<Diagnostic>) {
+        self.found.extend(found);
+    }
+
+    /// The mistakes by line; of one line in the order in which they were met.
+    pub fn into_vec(mut self) -> Vec<Diagnostic> {
+        self.found.sort_by_key(|fault| fault.line);
         self.found
     }
 }
@@ -113,7 +132,11 @@ impl Faults {
 /// Up to `most` of `known` that somebody who wrote `name` may have meant, nearest first.
 /// Near is: a third of the letters wrong at the most, the beginning of the name, or the
 /// same word behind the last dot.
-pub fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>, most: usize) -> Vec<&'a str> {
+pub fn nearest<'a>(
+    name: &str,
+    known: impl IntoIterator<Item = &'a str>,
+    most: usize,
+) -> Vec<&'a str> {
     // A name of a megabyte is no typing error, and the distance is quadratic.
     if name.is_empty() || name.len() > 200 {
         return Vec::new();
@@ -151,9 +174,9 @@ mod tests {
         assert_eq!(
             lines,
             [
-                "qworker.yaml:12: worker_concurency: unknown setting; did you mean worker_concurrency?",
                 "qworker.yaml: task_env.A: found a list, expected text",
                 "qworker.yaml:3: column 4: odd\\nthings",
+                "qworker.yaml:12: worker_concurency: unknown setting; did you mean worker_concurrency?",
             ]
         );
     }

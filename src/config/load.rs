@@ -46,9 +46,9 @@ impl Settings {
 
     fn read_file(&mut self, name: &str, text: &str, found: &mut Vec<Diagnostic>) {
         let (root, broken) = yaml::parse(name, text);
-        found.extend(broken);
-        let Some(root) = root else { return };
         let mut faults = Faults::new(name);
+        faults.extend(broken);
+        let Some(root) = root else { return found.extend(faults.into_vec()) };
         match &root.data {
             Data::Map(map) => {
                 for (key, value) in map {
@@ -72,7 +72,9 @@ impl Settings {
         for entry in TABLE {
             for name in variables(entry.name) {
                 // An empty variable is one that was unset with the means of a compose file.
-                let given = environment.iter().find(|(variable, text)| *variable == name && !text.is_empty());
+                let given = environment
+                    .iter()
+                    .find(|(variable, text)| *variable == name && !text.is_empty());
                 if let Some((_, text)) = given {
                     let origin = Origin::Environment(name.clone());
                     faults.within(&name, |faults| self.set_text(entry, text, origin, faults));
@@ -86,7 +88,9 @@ impl Settings {
         let mut faults = Faults::new("command line");
         for Given { option, setting, value } in given {
             faults.within(option, |faults| match entry(setting) {
-                Some(entry) => self.set_text(entry, value, Origin::CommandLine(option.clone()), faults),
+                Some(entry) => {
+                    self.set_text(entry, value, Origin::CommandLine(option.clone()), faults)
+                }
                 None => refuse(setting, 0, faults),
             });
         }
@@ -115,18 +119,23 @@ impl Settings {
 
     /// A soft limit at or above the hard one would never be felt.
     fn check_limits(&mut self, found: &mut Vec<Diagnostic>) {
-        let (Some(soft), Some(hard)) = (self.task_soft_time_limit, self.task_time_limit) else { return };
+        let (Some(soft), Some(hard)) = (self.task_soft_time_limit, self.task_time_limit) else {
+            return;
+        };
         if soft < hard {
             return;
         }
         let name = "task_soft_time_limit";
         let fault = match self.origin(name) {
             Origin::File { file, line } => Diagnostic::new(file, Some(*line), "").of_key(name),
-            Origin::Environment(variable) => Diagnostic::new("environment", None, "").of_key(variable),
+            Origin::Environment(variable) => {
+                Diagnostic::new("environment", None, "").of_key(variable)
+            }
             Origin::CommandLine(option) => Diagnostic::new("command line", None, "").of_key(option),
             Origin::Default => Diagnostic::new("settings", None, "").of_key(name),
         };
-        let message = format!("must be shorter than task_time_limit ({})", self.origin("task_time_limit"));
+        let message =
+            format!("must be shorter than task_time_limit ({})", self.origin("task_time_limit"));
         found.push(Diagnostic { message, ..fault });
         if let Some(entry) = entry(name) {
             (entry.reset)(self);
@@ -189,7 +198,8 @@ mod tests {
     }
 
     fn load_file(text: &str) -> (Settings, Vec<String>) {
-        let (settings, found) = Settings::load(Layers { files: &[("q.yaml", text)], ..Layers::default() });
+        let (settings, found) =
+            Settings::load(Layers { files: &[("q.yaml", text)], ..Layers::default() });
         (settings, lines(&found))
     }
 
@@ -214,7 +224,10 @@ mod tests {
             ("QWORKER_TASK_ID", "inherited by tasks"),
             ("HOME", "/"),
         ]);
-        let command_line = [given("--concurrency", "worker_concurrency", "4"), given("-c", "worker_concurrency", "5")];
+        let command_line = [
+            given("--concurrency", "worker_concurrency", "4"),
+            given("-c", "worker_concurrency", "5"),
+        ];
         let (settings, found) = Settings::load(Layers {
             files: &[
                 ("one.yaml", "worker_concurrency: 2\nresult_expires: 5m\n"),
@@ -243,10 +256,14 @@ mod tests {
         let text = "worker_concurency: 4\ntask_time_limit: soon\nworker_pool: solo\nBROKER_URL: x\n\
                     beat_schedule: {}\ntask_max_deliveries: 0\ntask_env: {A: [1], 'B=': 2}\n\
                     wasm_memory: 64M\nwasm_memory: 65M\nbroker_url: redis:/u:pw@h\nCELERYD_POOL: x\n";
-        let command_line = [given("--time-limit", "task_time_limit", "-3"), given("--x", "xyzzy", "")];
+        let command_line =
+            [given("--time-limit", "task_time_limit", "-3"), given("--x", "xyzzy", "")];
         let (settings, found) = Settings::load(Layers {
             files: &[("q.yaml", text)],
-            environment: &vars(&[("QWORKER_WORKER_CONCURRENCY", "many"), ("QWORKER_TASK_ENV", "{")]),
+            environment: &vars(&[
+                ("QWORKER_WORKER_CONCURRENCY", "many"),
+                ("QWORKER_TASK_ENV", "{"),
+            ]),
             command_line: &command_line,
         });
         let pool = "means nothing here: each task runs in a process or WASM instance of its own, \
@@ -254,8 +271,7 @@ mod tests {
         let limit = "expected a duration above 0: seconds, or words such as 90s, 5m, 1h30m, 1d";
         let found = lines(&found);
         let expected = [
-            "q.yaml:9: wasm_memory: is here twice, first on line 8".to_string(),
-            "q.yaml:1: worker_concurency: unknown setting; did you mean worker_concurrency?".into(),
+            "q.yaml:1: worker_concurency: unknown setting; did you mean worker_concurrency?".to_string(),
             format!("q.yaml:2: task_time_limit: found text \"soon\", {limit}"),
             format!("q.yaml:3: worker_pool: {pool}"),
             "q.yaml:4: BROKER_URL: is an old name of Celery's; did you mean broker_url?".into(),
@@ -263,6 +279,7 @@ mod tests {
             "q.yaml:6: task_max_deliveries: found 0, expected a whole number from 1".into(),
             "q.yaml:7: task_env.A: found a list, expected text".into(),
             "q.yaml:7: task_env.B=: a variable's name is not empty and has no = in it".into(),
+            "q.yaml:9: wasm_memory: is here twice, first on line 8".into(),
             "q.yaml:10: broker_url: found text \"redis:/u:pw@h\", expected a URL such as sqlite:///var/qworker.sqlite"
                 .into(),
             format!("q.yaml:11: CELERYD_POOL: is an old name of worker_pool, which {pool}"),
@@ -270,7 +287,9 @@ mod tests {
         assert_eq!(found[..expected.len()], expected);
         let rest = &found[expected.len()..];
         assert!(rest[0].starts_with("environment: QWORKER_TASK_ENV: column "), "{rest:?}");
-        assert!(rest[1].starts_with("environment: QWORKER_WORKER_CONCURRENCY: found text \"many\", expected a whole"));
+        assert!(rest[1].starts_with(
+            "environment: QWORKER_WORKER_CONCURRENCY: found text \"many\", expected a whole"
+        ));
         assert_eq!(rest[2], format!("command line: --time-limit: found text \"-3\", {limit}"));
         assert_eq!(rest[3], "command line: --x: unknown setting");
         assert_eq!(rest.len(), 4);
@@ -289,7 +308,10 @@ mod tests {
             lines(&found),
             ["q.yaml:1: task_soft_time_limit: must be shorter than task_time_limit (--time-limit)"]
         );
-        assert_eq!((settings.task_soft_time_limit, settings.origin("task_soft_time_limit")), (None, &Origin::Default));
+        assert_eq!(
+            (settings.task_soft_time_limit, settings.origin("task_soft_time_limit")),
+            (None, &Origin::Default)
+        );
     }
 
     #[test]

@@ -30,7 +30,8 @@ impl Routes {
 /// Does the pattern match the whole text? In time proportional to the product of their
 /// lengths at the worst: after a mismatch only the last `*` takes one letter more.
 fn matches(pattern: &str, text: &str) -> bool {
-    let (pattern, text): (Vec<char>, Vec<char>) = (pattern.chars().collect(), text.chars().collect());
+    let (pattern, text): (Vec<char>, Vec<char>) =
+        (pattern.chars().collect(), text.chars().collect());
     let (mut p, mut t, mut star) = (0, 0, None);
     while t < text.len() {
         match pattern.get(p) {
@@ -57,7 +58,8 @@ fn matches(pattern: &str, text: &str) -> bool {
 
 impl Kind for Routes {
     type Value = Routes;
-    const EXPECTED: &'static str = "a mapping of task names or patterns to a queue or to {queue, priority}";
+    const EXPECTED: &'static str =
+        "a mapping of task names or patterns to a queue or to {queue, priority}";
     const NESTED: bool = true;
 
     fn read(node: &Node, faults: &mut Faults) -> Option<Routes> {
@@ -67,7 +69,9 @@ impl Kind for Routes {
             _ => return Self::mismatch(node, faults),
         };
         let before = faults.count();
-        let routes = map.iter().filter_map(|(key, value)| faults.within(&key.text, |f| route(&key.text, value, f)));
+        let routes = map
+            .iter()
+            .filter_map(|(key, value)| faults.within(&key.text, |f| route(&key.text, value, f)));
         let routes = Routes(routes.collect());
         (faults.count() == before).then_some(routes)
     }
@@ -107,7 +111,9 @@ fn route(pattern: &str, node: &Node, faults: &mut Faults) -> Option<Route> {
 fn write_route(route: &Route) -> String {
     let target = match (&route.queue, route.priority) {
         (Some(queue), None) => quote(queue),
-        (Some(queue), Some(priority)) => format!("{{queue: {}, priority: {priority}}}", quote(queue)),
+        (Some(queue), Some(priority)) => {
+            format!("{{queue: {}, priority: {priority}}}", quote(queue))
+        }
         (None, Some(priority)) => format!("{{priority: {priority}}}"),
         (None, None) => "{}".into(),
     };
@@ -165,7 +171,8 @@ mod tests {
 
     #[test]
     fn every_wrong_route_is_named() {
-        let (routes, faults) = read("a: [x]\nb: {que: y, priority: 10}\nc: {routing_key: k}\n'd[1]': q\n");
+        let (routes, faults) =
+            read("a: [x]\nb: {que: y, priority: 10}\nc: {routing_key: k}\n'd[1]': q\n");
         assert_eq!(routes, None);
         assert_eq!(
             faults,

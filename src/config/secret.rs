@@ -16,7 +16,8 @@ pub fn redact_value(name: &str, value: &str) -> String {
 /// text as it is.
 pub fn redact_url(text: &str) -> String {
     let Some((scheme, rest)) = text.split_once("://") else { return text.into() };
-    let (rest, query) = rest.split_once('?').map_or((rest, None), |(rest, query)| (rest, Some(query)));
+    let (rest, query) =
+        rest.split_once('?').map_or((rest, None), |(rest, query)| (rest, Some(query)));
     // Up to the last @: a password may hold a slash or an @ that nobody escaped, and a
     // little too many stars do no harm. A path, as SQLite's, has no password.
     let rest = match rest.rsplit_once('@') {

@@ -4,8 +4,8 @@
 
 use super::diagnostic::Faults;
 use super::kind::{
-    Address, Deliveries, Environment, FilePath, Flag, Keep, Kind, Limit, Maybe, Pace, Priority, Size, Slots,
-    Word,
+    Address, Deliveries, Environment, FilePath, Flag, Keep, Kind, Limit, Maybe, Pace, Priority,
+    Size, Slots, Word,
 };
 use super::routes::Routes;
 use super::yaml::Node;
@@ -173,7 +173,6 @@ settings! {
     wasm_cache_dir: PathBuf, FilePath = PathBuf::from("var/cache/wasm");
 }
 
-
 impl Settings {
     /// Where the value of a setting comes from; `Default` for a name that is none.
     pub fn origin(&self, name: &str) -> &Origin {
@@ -182,8 +181,11 @@ impl Settings {
 
     /// Every setting with its value and origin, in the order of the table; safe to show.
     pub fn report(&self) -> Vec<Row> {
-        let row =
-            |entry: &Entry| Row { name: entry.name, value: (entry.show)(self), origin: self.origin(entry.name).clone() };
+        let row = |entry: &Entry| Row {
+            name: entry.name,
+            value: (entry.show)(self),
+            origin: self.origin(entry.name).clone(),
+        };
         TABLE.iter().map(row).collect()
     }
 }
@@ -251,7 +253,8 @@ mod tests {
     fn a_report_shows_everything_but_secrets() {
         let text = "broker_url: sqla+sqlite:////data/x.sqlite\nresult_backend: db+sqlite://me:pw@h/x\n\
                     task_env: {SMTP_PASSWORD: hush, LANG: C, HOOK: 'http://u:pw@h/'}\n";
-        let (settings, faults) = Settings::load(Layers { files: &[("q.yaml", text)], ..Layers::default() });
+        let (settings, faults) =
+            Settings::load(Layers { files: &[("q.yaml", text)], ..Layers::default() });
         assert!(faults.is_empty(), "{faults:?}");
         let rows = settings.report();
         assert_eq!(rows.len(), TABLE.len());
@@ -260,6 +263,9 @@ mod tests {
         assert_eq!(row("result_backend").value, "db+sqlite://me:**@h/x");
         let env = &row("task_env").value;
         assert_eq!(env, "{SMTP_PASSWORD: \"********\", LANG: C, HOOK: http://u:**@h/}");
-        assert_eq!((row("result_expires").value.as_str(), &row("result_expires").origin), ("1d", &Origin::Default));
+        assert_eq!(
+            (row("result_expires").value.as_str(), &row("result_expires").origin),
+            ("1d", &Origin::Default)
+        );
     }
 }
