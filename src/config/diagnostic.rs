@@ -117,8 +117,14 @@ impl Faults {
         self.found.len()
     }
 
-    /// The mistakes, in the order in which they were met.
-    pub fn into_vec(self) -> Vec<Diagnostic> {
+    /// Takes over mistakes that were found elsewhere, as by the parser of the same file.
+    pub fn extend(&mut self, found: Vec<Diagnostic>) {
+        self.found.extend(found);
+    }
+
+    /// The mistakes by line; of one line in the order in which they were met.
+    pub fn into_vec(mut self) -> Vec<Diagnostic> {
+        self.found.sort_by_key(|fault| fault.line);
         self.found
     }
 }
@@ -168,9 +174,9 @@ mod tests {
         assert_eq!(
             lines,
             [
-                "qworker.yaml:12: worker_concurency: unknown setting; did you mean worker_concurrency?",
                 "qworker.yaml: task_env.A: found a list, expected text",
                 "qworker.yaml:3: column 4: odd\\nthings",
+                "qworker.yaml:12: worker_concurency: unknown setting; did you mean worker_concurrency?",
             ]
         );
     }

@@ -43,12 +43,12 @@ macro_rules! kind {
         #[derive(Debug)]
         pub struct $name;
 
-        impl Kind for $name {
+        impl $crate::config::kind::Kind for $name {
             type Value = $value;
             const EXPECTED: &'static str = $expected;
 
-            fn read(node: &Node, faults: &mut Faults) -> Option<$value> {
-                let read: fn(&Node) -> Option<$value> = $read;
+            fn read(node: &$crate::config::yaml::Node, faults: &mut $crate::config::Faults) -> Option<$value> {
+                let read: fn(&$crate::config::yaml::Node) -> Option<$value> = $read;
                 read(node).or_else(|| Self::mismatch(node, faults))
             }
 
@@ -59,6 +59,7 @@ macro_rules! kind {
         }
     };
 }
+pub(crate) use kind;
 
 kind!(
     /// True or false.
@@ -66,7 +67,7 @@ kind!(
 );
 kind!(
     /// Any text.
-    Text: String, "text", |node| node.as_text().map(String::from), |text| quote(text)
+    Text: String, "text", |node| node.as_text().filter(|text| !text.contains('\0')).map(String::from), |text| quote(text)
 );
 kind!(
     /// A name: text without blanks and control characters, not empty.

@@ -46,9 +46,9 @@ impl Settings {
 
     fn read_file(&mut self, name: &str, text: &str, found: &mut Vec<Diagnostic>) {
         let (root, broken) = yaml::parse(name, text);
-        found.extend(broken);
-        let Some(root) = root else { return };
         let mut faults = Faults::new(name);
+        faults.extend(broken);
+        let Some(root) = root else { return found.extend(faults.into_vec()) };
         match &root.data {
             Data::Map(map) => {
                 for (key, value) in map {
@@ -271,8 +271,7 @@ mod tests {
         let limit = "expected a duration above 0: seconds, or words such as 90s, 5m, 1h30m, 1d";
         let found = lines(&found);
         let expected = [
-            "q.yaml:9: wasm_memory: is here twice, first on line 8".to_string(),
-            "q.yaml:1: worker_concurency: unknown setting; did you mean worker_concurrency?".into(),
+            "q.yaml:1: worker_concurency: unknown setting; did you mean worker_concurrency?".to_string(),
             format!("q.yaml:2: task_time_limit: found text \"soon\", {limit}"),
             format!("q.yaml:3: worker_pool: {pool}"),
             "q.yaml:4: BROKER_URL: is an old name of Celery's; did you mean broker_url?".into(),
@@ -280,6 +279,7 @@ mod tests {
             "q.yaml:6: task_max_deliveries: found 0, expected a whole number from 1".into(),
             "q.yaml:7: task_env.A: found a list, expected text".into(),
             "q.yaml:7: task_env.B=: a variable's name is not empty and has no = in it".into(),
+            "q.yaml:9: wasm_memory: is here twice, first on line 8".into(),
             "q.yaml:10: broker_url: found text \"redis:/u:pw@h\", expected a URL such as sqlite:///var/qworker.sqlite"
                 .into(),
             format!("q.yaml:11: CELERYD_POOL: is an old name of worker_pool, which {pool}"),

@@ -1,10 +1,13 @@
 //! What a task is. Pure: loaders take text, not paths; nothing here reads the clock.
 
 pub mod bind;
+pub mod define;
 pub mod load;
 pub mod rate;
 pub mod retry;
 pub mod set;
+pub mod template;
+pub mod values;
 
 use serde_json::value::RawValue;
 use std::path::PathBuf;
