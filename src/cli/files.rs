@@ -47,7 +47,13 @@ pub(super) fn tasks(folder: &Path) -> (Vec<Task>, Vec<Diagnostic>) {
     (tasks, faults)
 }
 
-fn walk(root: &Path, inside: &Path, depth: usize, files: &mut Vec<File>, faults: &mut Vec<Diagnostic>) {
+fn walk(
+    root: &Path,
+    inside: &Path,
+    depth: usize,
+    files: &mut Vec<File>,
+    faults: &mut Vec<Diagnostic>,
+) {
     let unreadable = |path: &Path, error: std::io::Error| {
         Diagnostic::new(&root.join(path).display().to_string(), None, error.to_string())
     };

@@ -93,7 +93,7 @@ pub fn size_of(bytes: f64) -> Option<u64> {
 /// Writes a size so that [`size`] reads the same: `1MiB`, `1000`.
 pub fn show_size(bytes: u64) -> String {
     let units = [("TiB", 1u64 << 40), ("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)];
-    match units.iter().find(|(_, scale)| bytes >= *scale && bytes % scale == 0) {
+    match units.iter().find(|(_, scale)| bytes >= *scale && bytes.is_multiple_of(*scale)) {
         Some((name, scale)) => format!("{}{name}", bytes / scale),
         None => bytes.to_string(),
     }

@@ -63,7 +63,8 @@ fn is_skipped(path: &Path) -> bool {
         || name.starts_with("README")
 }
 
-/// Reads the files of `tasks_dir`, in the order of their paths. `exists` tells whether
+/// Reads the files of `tasks_dir`, definitions before programs, in the order of their paths.
+/// `exists` tells whether
 /// a file is there, for the modules that definitions name. Of two tasks with one name
 /// the first stays, even if it is broken: a name must not change its meaning by a slip.
 pub fn load(
@@ -75,9 +76,22 @@ pub fn load(
     files.sort_by(|a, b| a.path.cmp(&b.path));
     let mut folder =
         Folder { tasks_dir, exists, places: HashMap::new(), tasks: Vec::new(), found: Vec::new() };
-    for file in files {
+    for file in &files {
+        if let Content::Yaml(text) = &file.content {
+            folder.read_definitions(&file.path, text);
+        }
+    }
+    // A module that a definition names is that task's, and no task of its own.
+    let named = |path: &Path| {
+        let file = tasks_dir.join(path);
+        let is_it =
+            |task: &Task| matches!(&task.program, Program::Wasm { module, .. } if *module == file);
+        folder.tasks.iter().any(is_it)
+    };
+    let spare: Vec<&&File> = files.iter().filter(|file| !named(&file.path)).collect();
+    for file in spare {
         match &file.content {
-            Content::Yaml(text) => folder.read_definitions(&file.path, text),
+            Content::Yaml(_) => {}
             Content::Program => folder.drop_in(&file.path, Program::File),
             Content::Wasm => {
                 folder.drop_in(&file.path, |module| Program::Wasm { module, export: None })
