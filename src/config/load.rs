@@ -324,4 +324,35 @@ mod tests {
         let broken = load_file("task_env:\n  a: 1\n b: 2\n").1;
         assert!(broken.len() == 1 && broken[0].starts_with("q.yaml:3: column "), "{broken:?}");
     }
+
+    /// Whatever the layers hold, loading ends, and what is in force can be shown and read again.
+    #[test]
+    fn any_text_loads_or_is_refused() {
+        let values = [
+            "5", "-1", "0", "null", "true", "'x'", "90s", "1.5G", "10/s", "{a: b}", "{'*': {queue: q, priority: 3}}",
+            "[x]", "redis://u:p@h", "&x y", "*x", "{", "\u{0}", "é", "", "1e300", "~",
+        ];
+        let mut random = fastrand::Rng::with_seed(9);
+        for _ in 0..5_000 {
+            let mut value = || values[random.usize(..values.len())];
+            let text: String = TABLE.iter().map(|entry| format!("{}: {}\n", entry.name, value())).collect();
+            // A few lines, for one broken line loses the file.
+            let text: Vec<&str> = text.lines().filter(|_| value().len() < 3).collect();
+            let environment: Vec<_> =
+                TABLE.iter().map(|entry| (variables(entry.name).remove(0), value().to_string())).collect();
+            let (settings, _) = Settings::load(Layers {
+                files: &[("q.yaml", &text.join("\n"))],
+                environment: &environment,
+                command_line: &[given("--x", TABLE[3].name, value())],
+            });
+            assert_eq!(settings.report().len(), TABLE.len());
+            let again: String =
+                TABLE.iter().map(|entry| format!("{}: {}\n", entry.name, (entry.write)(&settings))).collect();
+            let (read, found) = load_file(&again);
+            assert_eq!(found, [""; 0], "{again}");
+            for entry in TABLE {
+                assert_eq!((entry.write)(&read), (entry.write)(&settings), "{}", entry.name);
+            }
+        }
+    }
 }

@@ -93,7 +93,7 @@ pub fn size_of(bytes: f64) -> Option<u64> {
 /// Writes a size so that [`size`] reads the same: `1MiB`, `1000`.
 pub fn show_size(bytes: u64) -> String {
     let units = [("TiB", 1u64 << 40), ("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)];
-    match units.iter().find(|(_, scale)| bytes >= *scale && bytes % scale == 0) {
+    match units.iter().find(|(_, scale)| bytes >= *scale && bytes.is_multiple_of(*scale)) {
         Some((name, scale)) => format!("{}{name}", bytes / scale),
         None => bytes.to_string(),
     }
@@ -211,6 +211,27 @@ mod tests {
         ];
         for (text, per_second) in cases {
             assert_eq!(rate(text), per_second.map(Rate), "{text}");
+        }
+    }
+
+    #[test]
+    fn any_text_is_read_or_refused() {
+        let letters: Vec<char> = "0123456789.../-+eshmdwKiBTG é".chars().collect();
+        let mut random = fastrand::Rng::with_seed(2);
+        for _ in 0..50_000 {
+            let text: String = (0..random.usize(..12)).map(|_| letters[random.usize(..letters.len())]).collect();
+            if let Some(span) = duration(&text) {
+                assert!(span <= DURATION_MAX);
+                let again = duration(&show_duration(span)).unwrap();
+                assert!(again.abs_diff(span) < Duration::from_micros(1), "{text}");
+            }
+            if let Some(bytes) = size(&text) {
+                assert_eq!(size(&show_size(bytes)), Some(bytes), "{text}");
+            }
+            if let Some(Rate(per_second)) = rate(&text) {
+                let again = rate(&show_rate(Rate(per_second))).unwrap().0;
+                assert!((again - per_second).abs() <= per_second * 1e-6 + 1e-9, "{text}");
+            }
         }
     }
 

@@ -17,7 +17,7 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 /// What is known of a definition while its keys are read.
-pub struct Draft {
+struct Draft {
     task: Task,
     shell: Option<String>,
     exec: Option<Vec<String>>,

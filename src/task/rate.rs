@@ -82,7 +82,7 @@ mod tests {
         let mut bucket = Bucket::new(Rate(10.0));
         let now = Instant::now();
         let waits: Vec<Duration> = (0..4).map(|_| bucket.reserve(now)).collect();
-        assert_eq!(waits, [0 * MS, 100 * MS, 200 * MS, 300 * MS]);
+        assert_eq!(waits, [Duration::ZERO, 100 * MS, 200 * MS, 300 * MS]);
         assert_eq!(bucket.reserve(now + 150 * MS), 250 * MS);
         assert_eq!(bucket.take(now + 400 * MS), Err(100 * MS));
     }
