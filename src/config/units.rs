@@ -219,7 +219,8 @@ mod tests {
         let letters: Vec<char> = "0123456789.../-+eshmdwKiBTG é".chars().collect();
         let mut random = fastrand::Rng::with_seed(2);
         for _ in 0..50_000 {
-            let text: String = (0..random.usize(..12)).map(|_| letters[random.usize(..letters.len())]).collect();
+            let text: String =
+                (0..random.usize(..12)).map(|_| letters[random.usize(..letters.len())]).collect();
             if let Some(span) = duration(&text) {
                 assert!(span <= DURATION_MAX);
                 let again = duration(&show_duration(span)).unwrap();
