@@ -7,8 +7,8 @@ use super::kind::{
     Address, Deliveries, Environment, FilePath, Flag, Keep, Kind, Limit, Maybe, Pace, Priority,
     Size, Slots, Word,
 };
+use super::node::Node;
 use super::routes::Routes;
-use super::yaml::Node;
 use crate::bounds;
 use std::collections::BTreeMap;
 use std::fmt;

@@ -2,9 +2,11 @@
 //! of mistakes. A mistake costs the task it is in, or the file that cannot be parsed;
 //! the others stay.
 
-use super::define::{define, plain};
+use super::define::define;
+use super::keys::plain;
 use super::{Program, Task};
-use crate::config::yaml::{self, Data};
+use crate::config::node::Data;
+use crate::config::yaml;
 use crate::config::{Diagnostic, Faults};
 use std::collections::HashMap;
 use std::path::{Component, Path, PathBuf};
