@@ -183,16 +183,19 @@ fn digits(text: &str) -> bool {
     text.bytes().all(|b| b.is_ascii_hexdigit())
 }
 
-/// A text as YAML, in quotes only where it would be read as something else.
+/// A text as YAML, in quotes only where it would be read as something else; fit to stand
+/// in a flow collection too.
 pub fn quote(text: &str) -> String {
-    let word = |c: char| c.is_alphanumeric() || "_-./:+*%@".contains(c);
-    let simple = text.chars().all(word)
-        && text.starts_with(|c: char| c.is_alphanumeric() || "_./".contains(c));
-    let plain = Node::scalar(0, text.into(), Style::Plain);
-    match simple && !text.ends_with(':') && plain.as_text().is_some() && plain.as_bool().is_none() {
-        true => text.into(),
-        false => serde_json::Value::from(text).to_string(),
-    }
+    let flat = !text.contains(|c: char| c.is_control() || ",[]{}".contains(c));
+    let written = serde_yaml::to_string(text).ok().filter(|_| flat);
+    let written = written.map(|yaml| yaml.trim_end().to_string());
+    let plain = |yaml: &String| {
+        let node = Node::scalar(0, yaml.clone(), Style::Plain);
+        !yaml.starts_with(['\'', '"', '|', '>']) && node.as_text() != Some(text)
+            || node.as_bool().is_some()
+    };
+    // JSON's quoting is YAML too.
+    written.filter(|yaml| !plain(yaml)).unwrap_or_else(|| serde_json::Value::from(text).to_string())
 }
 
 #[cfg(test)]
@@ -212,6 +215,20 @@ mod tests {
             assert_eq!(node.unwrap().to_json(), json!({"k": text}));
         }
         assert_eq!(quote("sqlite:///var/x.sqlite"), "sqlite:///var/x.sqlite");
+    }
+
+    #[test]
+    fn values_are_those_that_another_reader_sees() {
+        for text in [
+            include_str!("../../etc/qworker.yaml"),
+            include_str!("../../tasks.d/wasm.yaml"),
+            "a: [1, 2.5, -3, x, 'y', \"z\\n\", null, ~, true]\nb: {c: {d: e}}\nf: |\n  g\n  h\ni: >-\n  j\n  k\n",
+            "a: &x {b: 1}\nc: *x\n",
+        ] {
+            let ours = parse("t.yaml", text).0.map(|node| node.to_json()).unwrap_or_default();
+            let theirs: serde_json::Value = serde_yaml::from_str(text).unwrap();
+            assert_eq!(ours, theirs);
+        }
     }
 
     #[test]

@@ -262,7 +262,7 @@ mod tests {
         assert_eq!(row("broker_url").origin, Origin::File { file: "q.yaml".into(), line: 1 });
         assert_eq!(row("result_backend").value, "db+sqlite://me:**@h/x");
         let env = &row("task_env").value;
-        assert_eq!(env, "{SMTP_PASSWORD: \"********\", LANG: C, HOOK: http://u:**@h/}");
+        assert_eq!(env, "{SMTP_PASSWORD: '********', LANG: C, HOOK: http://u:**@h/}");
         assert_eq!(
             (row("result_expires").value.as_str(), &row("result_expires").origin),
             ("1d", &Origin::Default)
