@@ -8,7 +8,7 @@ use rusqlite::{Connection, ErrorCode};
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
 /// Jobs of one transaction at the most: bounds how long another process waits for the lock.
@@ -42,11 +42,6 @@ enum Kind {
 }
 
 impl Error {
-    /// Could the same job succeed later, without anybody changing it?
-    pub fn is_transient(&self) -> bool {
-        self.kind != Kind::Other
-    }
-
     /// A store asked for what it is not made for.
     pub fn misuse(why: &str) -> Error {
         Error { kind: Kind::Other, text: why.into() }
@@ -180,14 +175,14 @@ where
 }
 
 impl Db {
-    /// Opens or creates the file at `path` and its folder, runs `setup` once, and
+    /// Opens or creates the file at `path` and its folder, runs `setup`, and
     /// starts the thread.
     ///
     /// # Errors
     /// The folder cannot be made, the file is no database, or `setup` fails.
     pub fn open(
         path: &Path,
-        setup: impl FnOnce(&Connection) -> Result<(), Error>,
+        setup: impl Fn(&Connection) -> Result<(), Error>,
     ) -> Result<Db, Error> {
         let folder = run_folder(path);
         std::fs::create_dir_all(&folder).map_err(|error| Error {
@@ -195,8 +190,15 @@ impl Db {
             text: format!("create folder {}: {error}", folder.display()),
         })?;
         let mut connection = Connection::open(path)?;
-        prepare(&mut connection)?;
-        setup(&connection)?;
+        // Many programs may make the file at once, and not every step of it waits for its turn.
+        until_free(|| prepare(&mut connection))?;
+        until_free(|| {
+            let done = setup(&connection);
+            if done.is_err() && !connection.is_autocommit() {
+                connection.execute_batch("ROLLBACK")?;
+            }
+            done
+        })?;
         let (jobs, queue) = crossbeam_channel::unbounded::<Box<dyn Job>>();
         std::thread::Builder::new()
             .name("store".into())
@@ -228,12 +230,27 @@ impl Db {
     }
 }
 
+fn until_free(mut step: impl FnMut() -> Result<(), Error>) -> Result<(), Error> {
+    let began = Instant::now();
+    loop {
+        match step() {
+            Err(error) if error.kind == Kind::Busy && began.elapsed() < BUSY_MAX => {
+                std::thread::sleep(Duration::from_millis(2));
+            }
+            done => return done,
+        }
+    }
+}
+
 fn prepare(connection: &mut Connection) -> Result<(), Error> {
     connection.busy_handler(Some(wait_for_lock))?;
     connection.set_prepared_statement_cache_capacity(64);
     connection.pragma_update(None, "journal_mode", "WAL")?;
     connection.pragma_update(None, "synchronous", "FULL")?;
     connection.pragma_update(None, "temp_store", "MEMORY")?;
+    // 16 MiB of log before it is folded into the file: a page that changes often is written
+    // there once for all.
+    connection.pragma_update(None, "wal_autocheckpoint", 4096)?;
     // A slice of the file that is worth keeping: an idle worker keeps none of it.
     connection.pragma_update(None, "cache_size", -4096)?;
     Ok(())
