@@ -19,7 +19,7 @@ use crate::link::sqlite::{Db, Durability, Error, Schema, run_folder};
 use crate::os::bell::{Bell, Ringer};
 use crate::os::lease::Lease;
 use chrono::{DateTime, Utc};
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::{Connection, OptionalExtension, Row, params};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -221,7 +221,7 @@ impl Inlet {
         let me = self.owner;
         let others: Vec<(i64, String)> = self
             .db
-            .run(Durability::Process, move |c| {
+            .run(Durability::Read, move |c| {
                 let mut all =
                     c.prepare_cached("SELECT id, lease FROM qworker_worker WHERE id <> ?")?;
                 Ok(all
@@ -331,11 +331,7 @@ fn take_from(
          RETURNING id, priority, deliveries, payload",
     )?;
     let rows = statement.query_map(params![owner, queue_id, limit as i64, only_fresh], |row| {
-        // A payload that is no text (a stray blob) is still a message: a malformed one.
-        let payload = match row.get_ref(3)?.as_bytes() {
-            Ok(bytes) => String::from_utf8_lossy(bytes).into_owned(),
-            Err(_) => String::new(),
-        };
+        let payload = payload_of(row, 3)?;
         let tag = Tag::Row(row.get(0)?);
         Ok((
             row.get::<_, i64>(1)?,
@@ -350,6 +346,14 @@ fn take_from(
     });
     taken.extend(rows.into_iter().map(|(_, delivery)| delivery));
     Ok(())
+}
+
+/// A payload that is no text (a stray blob) is still a message: a malformed one.
+fn payload_of(row: &Row, column: usize) -> rusqlite::Result<String> {
+    Ok(match row.get_ref(column)?.as_bytes() {
+        Ok(bytes) => String::from_utf8_lossy(bytes).into_owned(),
+        Err(_) => String::new(),
+    })
 }
 
 /// Gives back all that the dead worker `owner` held, counted, with a growing delay from
@@ -447,7 +451,7 @@ impl Outlet {
     /// See [`super::Outlet::queues`].
     pub async fn queues(&self) -> Result<Vec<QueueInfo>, Error> {
         self.db
-            .run(Durability::Process, |c| {
+            .run(Durability::Read, |c| {
                 let mut statement = c.prepare(
                     "SELECT q.name,
                         count(*) FILTER (WHERE m.visible = 1 AND m.eta IS NULL),
@@ -473,7 +477,7 @@ impl Outlet {
     pub async fn nodes(&self) -> Result<Vec<Node>, Error> {
         let all: Vec<(String, Node)> = self
             .db
-            .run(Durability::Process, |c| {
+            .run(Durability::Read, |c| {
                 let sql = "SELECT lease, hostname, pid FROM qworker_worker ORDER BY hostname, id";
                 let mut statement = c.prepare(sql)?;
                 let rows = statement.query_map([], |row| {
@@ -489,13 +493,13 @@ impl Outlet {
 
     /// See [`super::Outlet::find`].
     pub async fn find(&self, task_id: String) -> Result<Whereabouts, Error> {
-        self.db.run(Durability::Process, move |c| find(c, &task_id)).await
+        self.db.run(Durability::Read, move |c| find(c, &task_id)).await
     }
 
     /// See [`super::Outlet::dead`].
     pub async fn dead(&self) -> Result<Vec<DeadLetter>, Error> {
         self.db
-            .run(Durability::Process, |c| {
+            .run(Durability::Read, |c| {
                 let mut statement = c.prepare(
                     "SELECT id, died_at, reason, detail, ifnull(task_id, ''), ifnull(task, ''),
                      queue, deliveries, payload FROM qworker_dead ORDER BY id",
@@ -510,7 +514,7 @@ impl Outlet {
                         task: row.get(5)?,
                         queue: row.get(6)?,
                         deliveries: row.get(7)?,
-                        payload: row.get(8)?,
+                        payload: payload_of(row, 8)?,
                     })
                 })?;
                 Ok(rows.collect::<Result<_, _>>()?)

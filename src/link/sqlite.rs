@@ -8,7 +8,7 @@ use rusqlite::{Connection, ErrorCode};
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
 /// Jobs of one transaction at the most: bounds how long another process waits for the lock.
@@ -20,6 +20,8 @@ const BUSY_MAX: Duration = Duration::from_secs(10);
 /// Must a commit survive a power cut before it is answered?
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Durability {
+    /// It only reads, and waits for no writer.
+    Read,
     /// Survives the death of any process; after a power cut it may be undone,
     /// whole. Enough where undoing only repeats work.
     Process,
@@ -42,11 +44,6 @@ enum Kind {
 }
 
 impl Error {
-    /// Could the same job succeed later, without anybody changing it?
-    pub fn is_transient(&self) -> bool {
-        self.kind != Kind::Other
-    }
-
     /// A store asked for what it is not made for.
     pub fn misuse(why: &str) -> Error {
         Error { kind: Kind::Other, text: why.into() }
@@ -180,14 +177,14 @@ where
 }
 
 impl Db {
-    /// Opens or creates the file at `path` and its folder, runs `setup` once, and
+    /// Opens or creates the file at `path` and its folder, runs `setup`, and
     /// starts the thread.
     ///
     /// # Errors
     /// The folder cannot be made, the file is no database, or `setup` fails.
     pub fn open(
         path: &Path,
-        setup: impl FnOnce(&Connection) -> Result<(), Error>,
+        setup: impl Fn(&Connection) -> Result<(), Error>,
     ) -> Result<Db, Error> {
         let folder = run_folder(path);
         std::fs::create_dir_all(&folder).map_err(|error| Error {
@@ -195,8 +192,15 @@ impl Db {
             text: format!("create folder {}: {error}", folder.display()),
         })?;
         let mut connection = Connection::open(path)?;
-        prepare(&mut connection)?;
-        setup(&connection)?;
+        // Many programs may make the file at once, and not every step of it waits for its turn.
+        until_free(|| prepare(&mut connection))?;
+        until_free(|| {
+            let done = setup(&connection);
+            if done.is_err() && !connection.is_autocommit() {
+                connection.execute_batch("ROLLBACK")?;
+            }
+            done
+        })?;
         let (jobs, queue) = crossbeam_channel::unbounded::<Box<dyn Job>>();
         std::thread::Builder::new()
             .name("store".into())
@@ -225,6 +229,18 @@ impl Db {
         let call = Call { durability, work: Some(work), value: None, reply };
         self.jobs.send(Box::new(call)).map_err(|_| Error::gone())?;
         answer.await.unwrap_or_else(|_| Err(Error::gone()))
+    }
+}
+
+fn until_free(mut step: impl FnMut() -> Result<(), Error>) -> Result<(), Error> {
+    let began = Instant::now();
+    loop {
+        match step() {
+            Err(error) if error.kind == Kind::Busy && began.elapsed() < BUSY_MAX => {
+                std::thread::sleep(Duration::from_millis(2));
+            }
+            done => return done,
+        }
     }
 }
 
@@ -262,11 +278,13 @@ fn serve(connection: &Connection, queue: &crossbeam_channel::Receiver<Box<dyn Jo
         group.push(first);
         group.extend(queue.try_iter().take(GROUP_MAX - 1));
         let wanted = group.iter().map(|job| job.durability()).max().unwrap_or(Durability::Disk);
-        let commit = if wanted == synced { Ok(()) } else { sync_as(connection, wanted) };
-        let commit = commit.and_then(|()| {
-            synced = wanted;
-            run_group(connection, &mut group)
-        });
+        let sync = if wanted == Durability::Read || wanted == synced {
+            Ok(())
+        } else {
+            sync_as(connection, wanted).map(|()| synced = wanted)
+        };
+        let begin = if wanted == Durability::Read { "BEGIN" } else { "BEGIN IMMEDIATE" };
+        let commit = sync.and_then(|()| run_group(connection, begin, &mut group));
         for job in group.drain(..) {
             job.answer(commit.clone());
         }
@@ -275,14 +293,18 @@ fn serve(connection: &Connection, queue: &crossbeam_channel::Receiver<Box<dyn Jo
 
 fn sync_as(connection: &Connection, wanted: Durability) -> Result<(), Error> {
     let mode = match wanted {
-        Durability::Process => "NORMAL",
+        Durability::Read | Durability::Process => "NORMAL",
         Durability::Disk => "FULL",
     };
     Ok(connection.pragma_update(None, "synchronous", mode)?)
 }
 
-fn run_group(connection: &Connection, group: &mut [Box<dyn Job>]) -> Result<(), Error> {
-    let result = try_group(connection, group);
+fn run_group(
+    connection: &Connection,
+    begin: &str,
+    group: &mut [Box<dyn Job>],
+) -> Result<(), Error> {
+    let result = try_group(connection, begin, group);
     if result.is_err() && !connection.is_autocommit() {
         // The error that led here is the one worth telling.
         let _ = connection.execute_batch("ROLLBACK");
@@ -290,12 +312,16 @@ fn run_group(connection: &Connection, group: &mut [Box<dyn Job>]) -> Result<(), 
     result
 }
 
-fn try_group(connection: &Connection, group: &mut [Box<dyn Job>]) -> Result<(), Error> {
+fn try_group(
+    connection: &Connection,
+    begin: &str,
+    group: &mut [Box<dyn Job>],
+) -> Result<(), Error> {
     let step = |sql: &str| -> Result<(), Error> {
         connection.prepare_cached(sql)?.execute([])?;
         Ok(())
     };
-    step("BEGIN IMMEDIATE")?;
+    step(begin)?;
     let alone = group.len() == 1;
     for job in group.iter_mut() {
         if !alone {
