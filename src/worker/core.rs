@@ -8,7 +8,7 @@ use crate::bounds;
 use crate::broker::{Death, Delivery, Settle, Tag, Want};
 use crate::os::signal::Meaning;
 use crate::runner::{Attempt, Outcome};
-use crate::task::{bind, rate};
+use crate::task::{Program, bind, rate};
 use crate::wire::{Exception, Malformed, Message, Record, State};
 use chrono::{DateTime, Utc};
 use std::collections::{HashMap, HashSet, VecDeque};
@@ -103,6 +103,8 @@ pub struct Core {
     /// Acknowledged or marked first: run when that is done.
     acking: HashMap<Key, Request>,
     settling: HashSet<Key>,
+    /// Those of `settling` that still have their slot; see [`keeps_slot`].
+    slotted: HashSet<Key>,
     buckets: HashMap<String, rate::Bucket>,
     next_key: Key,
     turn: u64,
@@ -122,6 +124,7 @@ impl Core {
             ready: VecDeque::new(),
             acking: HashMap::new(),
             settling: HashSet::new(),
+            slotted: HashSet::new(),
             buckets: HashMap::new(),
             next_key: 0,
             turn: 0,
@@ -180,7 +183,8 @@ impl Core {
     }
 
     fn free(&self) -> usize {
-        self.plan.slots.saturating_sub(self.running.len() + self.acking.len())
+        let taken = self.running.len() + self.acking.len() + self.slotted.len();
+        self.plan.slots.saturating_sub(taken)
     }
 
     fn wanted(&self) -> Want {
@@ -404,6 +408,9 @@ impl Core {
             Some(pace) => pace * 0.5 + took * 0.5,
             None => took,
         });
+        if keeps_slot(&request) {
+            self.slotted.insert(key);
+        }
         let verdict = finish::verdict(&request, outcome, &self.plan, now.wall, now.random);
         self.settle_as(key, request.tag, verdict, out);
     }
@@ -422,6 +429,7 @@ impl Core {
     }
 
     fn settled(&mut self, key: Key, out: &mut Vec<Effect>) {
+        self.slotted.remove(&key);
         if self.settling.remove(&key) {
             return;
         }
@@ -488,6 +496,13 @@ impl Core {
         out.push(Effect::Log(Level::WARN, format!("worker: Cold shutdown ({running} stopped)")));
         out.extend(self.running.keys().map(|key| Effect::Stop(*key)));
     }
+}
+
+/// Does it keep its slot until it is settled? A process has acted on the world: if the
+/// worker dies, no more of them may run again than there are slots. An instance costs
+/// microseconds and mostly only computes: waiting would halve the pace.
+fn keeps_slot(request: &Request) -> bool {
+    !matches!(request.task.program, Program::Wasm { .. })
 }
 
 fn settle_only(settle: Settle) -> Verdict {
