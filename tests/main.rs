@@ -1,6 +1,6 @@
 //! All tests that need more than one file of the program: one binary, linked once.
 
-mod cli;
+mod commands;
 mod contract;
 mod golden;
 mod harness;

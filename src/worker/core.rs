@@ -477,8 +477,25 @@ impl Core {
                 self.cold(out);
             }
             (Phase::Warm, Meaning::Interrupt | Meaning::Cold) => self.cold(out),
+            (_, Meaning::Explain) => self.explain(out),
             (_, _) => {}
         }
+    }
+
+    /// What the worker is doing, for whoever asks with USR1.
+    fn explain(&self, out: &mut Vec<Effect>) {
+        let mut labels: Vec<String> = self.running.values().map(Request::label).collect();
+        labels.sort();
+        let line = format!(
+            "worker: {:?}; {} running, {} taken ahead, {} being settled{}{}",
+            self.phase,
+            labels.len(),
+            self.ready.len(),
+            self.acking.len() + self.settling.len(),
+            if labels.is_empty() { "" } else { ": " },
+            labels.join(", ")
+        );
+        out.push(Effect::Log(Level::WARN, line));
     }
 
     fn warm(&mut self, exit: u8, out: &mut Vec<Effect>) {
