@@ -19,7 +19,7 @@ use crate::link::sqlite::{Db, Durability, Error, Schema, run_folder};
 use crate::os::bell::{Bell, Ringer};
 use crate::os::lease::Lease;
 use chrono::{DateTime, Utc};
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::{Connection, OptionalExtension, Row, params};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -331,11 +331,7 @@ fn take_from(
          RETURNING id, priority, deliveries, payload",
     )?;
     let rows = statement.query_map(params![owner, queue_id, limit as i64, only_fresh], |row| {
-        // A payload that is no text (a stray blob) is still a message: a malformed one.
-        let payload = match row.get_ref(3)?.as_bytes() {
-            Ok(bytes) => String::from_utf8_lossy(bytes).into_owned(),
-            Err(_) => String::new(),
-        };
+        let payload = payload_of(row, 3)?;
         let tag = Tag::Row(row.get(0)?);
         Ok((
             row.get::<_, i64>(1)?,
@@ -350,6 +346,14 @@ fn take_from(
     });
     taken.extend(rows.into_iter().map(|(_, delivery)| delivery));
     Ok(())
+}
+
+/// A payload that is no text (a stray blob) is still a message: a malformed one.
+fn payload_of(row: &Row, column: usize) -> rusqlite::Result<String> {
+    Ok(match row.get_ref(column)?.as_bytes() {
+        Ok(bytes) => String::from_utf8_lossy(bytes).into_owned(),
+        Err(_) => String::new(),
+    })
 }
 
 /// Gives back all that the dead worker `owner` held, counted, with a growing delay from
@@ -510,7 +514,7 @@ impl Outlet {
                         task: row.get(5)?,
                         queue: row.get(6)?,
                         deliveries: row.get(7)?,
-                        payload: row.get(8)?,
+                        payload: payload_of(row, 8)?,
                     })
                 })?;
                 Ok(rows.collect::<Result<_, _>>()?)

@@ -63,8 +63,12 @@ pub(super) fn run(args: Args, global: &Global, out: ToUser) -> Result<Exit, Erro
     let app = App::open(global, &[])?;
     let now = clock::now();
     let (positional, keywords) = arguments(&args)?;
-    let tasks = app.tasks(&out);
+    let (tasks, faults) = app.examine_tasks();
     let task = tasks.get(&args.name).cloned();
+    if task.is_none() && !args.unregistered {
+        // One of them may be why.
+        faults.iter().for_each(|fault| out.say(&format!("Warning: {fault}")));
+    }
     check(&args, task.as_deref(), &tasks, &positional, &keywords)?;
     let wish = Wish {
         queue: args.queue.clone().unwrap_or_else(|| app.queue_of(&args.name, task.as_deref())),

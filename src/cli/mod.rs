@@ -61,6 +61,11 @@ enum Command {
     Compile(compile::Args),
 }
 
+/// The whole command line as a value: what help and manual pages are made from.
+pub fn command_line() -> clap::Command {
+    Cli::command()
+}
+
 /// Runs the command line of this process.
 pub fn main() -> ExitCode {
     // Before clap, and before any thread: a guarded worker is told so by its environment.

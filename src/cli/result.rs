@@ -150,9 +150,14 @@ fn plain(value: &Value) -> String {
     }
 }
 
-/// `CalledProcessError(3, 'x')` of an exception's document.
+/// An exception's document as Python prints the exception.
 fn error_text(result: &Value) -> String {
     let name = result["exc_type"].as_str().unwrap_or("error");
+    if let ("CalledProcessError", [code, Value::String(command), ..]) =
+        (name, result["exc_message"].as_array().map_or(&[][..], Vec::as_slice))
+    {
+        return format!("{name}: Command '{command}' returned non-zero exit status {code}.");
+    }
     let none = Vec::new();
     let args = result["exc_message"].as_array().unwrap_or(&none);
     let shown: Vec<String> = args

@@ -2,9 +2,9 @@
 //! from YAML, what is expected of it, and how it is written.
 
 use super::diagnostic::Faults;
+use super::node::{Data, Node, quote};
 use super::secret::{redact_url, redact_value};
 use super::units::{self, Rate};
-use super::yaml::{Data, Node, quote};
 use std::marker::PhantomData;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -47,8 +47,8 @@ macro_rules! kind {
             type Value = $value;
             const EXPECTED: &'static str = $expected;
 
-            fn read(node: &$crate::config::yaml::Node, faults: &mut $crate::config::Faults) -> Option<$value> {
-                let read: fn(&$crate::config::yaml::Node) -> Option<$value> = $read;
+            fn read(node: &$crate::config::node::Node, faults: &mut $crate::config::Faults) -> Option<$value> {
+                let read: fn(&$crate::config::node::Node) -> Option<$value> = $read;
                 read(node).or_else(|| Self::mismatch(node, faults))
             }
 

@@ -4,8 +4,9 @@
 
 use super::celery::{self, Fate};
 use super::diagnostic::{Diagnostic, Faults};
+use super::node::{Data, Key, Node};
 use super::settings::{Entry, Origin, Settings, TABLE, entry};
-use super::yaml::{self, Data, Node};
+use super::yaml;
 
 /// An option of the command line that sets a setting.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -180,7 +181,7 @@ fn without_lines(node: Node) -> Node {
     let data = match node.data {
         Data::List(list) => Data::List(list.into_iter().map(without_lines).collect()),
         Data::Map(map) => {
-            let plain = |(key, value)| (yaml::Key { line: 0, ..key }, without_lines(value));
+            let plain = |(key, value)| (Key { line: 0, ..key }, without_lines(value));
             Data::Map(map.into_iter().map(plain).collect())
         }
         scalar => scalar,
@@ -323,5 +324,60 @@ mod tests {
         assert_eq!(load_file("a: 1\n---\nb: 2\n").1.len(), 1);
         let broken = load_file("task_env:\n  a: 1\n b: 2\n").1;
         assert!(broken.len() == 1 && broken[0].starts_with("q.yaml:3: column "), "{broken:?}");
+    }
+
+    /// Whatever the layers hold, loading ends, and what is in force can be shown and read again.
+    #[test]
+    fn any_text_loads_or_is_refused() {
+        let values = [
+            "5",
+            "-1",
+            "0",
+            "null",
+            "true",
+            "'x'",
+            "90s",
+            "1.5G",
+            "10/s",
+            "{a: b}",
+            "{'*': {queue: q, priority: 3}}",
+            "[x]",
+            "redis://u:p@h",
+            "&x y",
+            "*x",
+            "{",
+            "\u{0}",
+            "é",
+            "",
+            "1e300",
+            "~",
+        ];
+        let mut random = fastrand::Rng::with_seed(9);
+        for _ in 0..5_000 {
+            let mut value = || values[random.usize(..values.len())];
+            let text: String =
+                TABLE.iter().map(|entry| format!("{}: {}\n", entry.name, value())).collect();
+            // A few lines, for one broken line loses the file.
+            let text: Vec<&str> = text.lines().filter(|_| value().len() < 3).collect();
+            let environment: Vec<_> = TABLE
+                .iter()
+                .map(|entry| (variables(entry.name).remove(0), value().to_string()))
+                .collect();
+            let (settings, _) = Settings::load(Layers {
+                files: &[("q.yaml", &text.join("\n"))],
+                environment: &environment,
+                command_line: &[given("--x", TABLE[3].name, value())],
+            });
+            assert_eq!(settings.report().len(), TABLE.len());
+            let again: String = TABLE
+                .iter()
+                .map(|entry| format!("{}: {}\n", entry.name, (entry.write)(&settings)))
+                .collect();
+            let (read, found) = load_file(&again);
+            assert_eq!(found, [""; 0], "{again}");
+            for entry in TABLE {
+                assert_eq!((entry.write)(&read), (entry.write)(&settings), "{}", entry.name);
+            }
+        }
     }
 }

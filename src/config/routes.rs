@@ -2,7 +2,7 @@
 
 use super::diagnostic::Faults;
 use super::kind::{Kind, Priority, Word};
-use super::yaml::{Data, Node, quote};
+use super::node::{Data, Node, quote};
 
 /// Where tasks of one name, or of a pattern of names, are sent.
 #[derive(Debug, Clone, PartialEq, Eq)]

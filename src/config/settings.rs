@@ -7,8 +7,8 @@ use super::kind::{
     Address, Deliveries, Environment, FilePath, Flag, Keep, Kind, Limit, Maybe, Pace, Priority,
     Size, Slots, Word,
 };
+use super::node::Node;
 use super::routes::Routes;
-use super::yaml::Node;
 use crate::bounds;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -262,7 +262,7 @@ mod tests {
         assert_eq!(row("broker_url").origin, Origin::File { file: "q.yaml".into(), line: 1 });
         assert_eq!(row("result_backend").value, "db+sqlite://me:**@h/x");
         let env = &row("task_env").value;
-        assert_eq!(env, "{SMTP_PASSWORD: \"********\", LANG: C, HOOK: http://u:**@h/}");
+        assert_eq!(env, "{SMTP_PASSWORD: '********', LANG: C, HOOK: http://u:**@h/}");
         assert_eq!(
             (row("result_expires").value.as_str(), &row("result_expires").origin),
             ("1d", &Origin::Default)

@@ -215,6 +215,28 @@ mod tests {
     }
 
     #[test]
+    fn any_text_is_read_or_refused() {
+        let letters: Vec<char> = "0123456789.../-+eshmdwKiBTG é".chars().collect();
+        let mut random = fastrand::Rng::with_seed(2);
+        for _ in 0..50_000 {
+            let text: String =
+                (0..random.usize(..12)).map(|_| letters[random.usize(..letters.len())]).collect();
+            if let Some(span) = duration(&text) {
+                assert!(span <= DURATION_MAX);
+                let again = duration(&show_duration(span)).unwrap();
+                assert!(again.abs_diff(span) < Duration::from_micros(1), "{text}");
+            }
+            if let Some(bytes) = size(&text) {
+                assert_eq!(size(&show_size(bytes)), Some(bytes), "{text}");
+            }
+            if let Some(Rate(per_second)) = rate(&text) {
+                let again = rate(&show_rate(Rate(per_second))).unwrap().0;
+                assert!((again - per_second).abs() <= per_second * 1e-6 + 1e-9, "{text}");
+            }
+        }
+    }
+
+    #[test]
     fn what_is_shown_reads_the_same() {
         for millis in [0, 1, 250, 999, 1000, 1500, 60_000, 86_400_000, 90_061_001, 604_800_000] {
             let value = Duration::from_millis(millis);

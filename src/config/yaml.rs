@@ -5,6 +5,7 @@
 //! YAML 1.2 with its core types; anchors, aliases and `<<` merges; no tags but `!!str`.
 
 use super::diagnostic::{Diagnostic, Faults};
+use super::node::{Data, Key, Node, Style};
 use saphyr_parser::{Event, Parser, ScalarStyle, Tag};
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -16,49 +17,6 @@ const NODES_MAX: usize = 100_000;
 /// Levels of one document at the most: nothing we read has more than five, and code
 /// that walks a tree may then recurse.
 const DEPTH_MAX: usize = 64;
-
-/// A value and where it stands.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Node {
-    /// Line it begins at, from 1; 0 for a value that comes from no file.
-    pub line: usize,
-    /// The value.
-    pub data: Data,
-    /// A mapping of which a mistake has been reported already, so that an entry is missing.
-    pub flawed: bool,
-}
-
-/// The value of a [`Node`].
-#[derive(Debug, Clone, PartialEq)]
-pub enum Data {
-    /// A text, number, truth value or null, as it is written.
-    Scalar(String, Style),
-    /// A sequence.
-    List(Vec<Node>),
-    /// A mapping, in its order, without duplicates.
-    Map(Vec<(Key, Node)>),
-}
-
-/// How a scalar is written, which decides what it may be.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Style {
-    /// Without quotes: it may be a number, a truth value or null.
-    Plain,
-    /// In quotes or as a block: text.
-    Quoted,
-    /// From the environment or the command line, where everything is text: it is
-    /// whatever is asked for.
-    Bare,
-}
-
-/// A key of a mapping.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Key {
-    /// Its line, from 1.
-    pub line: usize,
-    /// Its text as written.
-    pub text: String,
-}
 
 /// Parses one document. `None` comes with the syntax error that prevents a tree; a
 /// duplicate key leaves the first one in the tree. An empty document is null.
@@ -242,157 +200,6 @@ fn merge_sources(value: Node, merged: &mut Vec<(Key, Node)>, faults: &mut Faults
     }
 }
 
-impl Node {
-    /// A value from outside of any file: the text may be whatever type is asked for.
-    pub fn bare(text: &str) -> Node {
-        Node::scalar(0, text.into(), Style::Bare)
-    }
-
-    fn scalar(line: usize, text: String, style: Style) -> Node {
-        Node { line, data: Data::Scalar(text, style), flawed: false }
-    }
-
-    /// How many values this is, itself included.
-    fn size(&self) -> usize {
-        match &self.data {
-            Data::Scalar(..) => 1,
-            Data::List(list) => 1 + list.iter().map(Node::size).sum::<usize>(),
-            Data::Map(map) => 1 + map.iter().map(|(_, value)| 1 + value.size()).sum::<usize>(),
-        }
-    }
-
-    /// Has a mistake in it, at any depth, been reported by the parser?
-    pub fn is_flawed(&self) -> bool {
-        self.flawed
-            || match &self.data {
-                Data::Scalar(..) => false,
-                Data::List(list) => list.iter().any(Node::is_flawed),
-                Data::Map(map) => map.iter().any(|(_, value)| value.is_flawed()),
-            }
-    }
-
-    /// Is it null, written or left empty?
-    pub fn is_null(&self) -> bool {
-        matches!(self.untyped(), Some("" | "~" | "null" | "Null" | "NULL"))
-    }
-
-    /// As a truth value. `yes`, `no`, `on` and `off` count, as in YAML 1.1, which Python
-    /// programs read; `1` and `0` only where everything is text.
-    pub fn as_bool(&self) -> Option<bool> {
-        let bare = matches!(self.data, Data::Scalar(_, Style::Bare));
-        match self.untyped()?.to_ascii_lowercase().as_str() {
-            "true" | "yes" | "on" => Some(true),
-            "false" | "no" | "off" => Some(false),
-            "1" if bare => Some(true),
-            "0" if bare => Some(false),
-            _ => None,
-        }
-    }
-
-    /// As a whole number.
-    pub fn as_int(&self) -> Option<i64> {
-        let text = self.untyped()?;
-        match (text.strip_prefix("0x"), text.strip_prefix("0o")) {
-            (Some(hex), _) if digits(hex) => i64::from_str_radix(hex, 16).ok(),
-            (_, Some(octal)) if digits(octal) => i64::from_str_radix(octal, 8).ok(),
-            _ => text.parse().ok(),
-        }
-    }
-
-    /// As a finite number, whole or not.
-    pub fn as_number(&self) -> Option<f64> {
-        if let Some(whole) = self.as_int() {
-            return Some(whole as f64);
-        }
-        let text = self.untyped()?;
-        // Rust also reads the words inf and nan, which are text here.
-        let shaped = text.bytes().all(|b| b.is_ascii_digit() || b"+-.eE".contains(&b));
-        text.parse().ok().filter(|number: &f64| shaped && number.is_finite())
-    }
-
-    /// As a text: quoted, or nothing else.
-    pub fn as_text(&self) -> Option<&str> {
-        match &self.data {
-            Data::Scalar(text, Style::Quoted | Style::Bare) => Some(text),
-            Data::Scalar(text, Style::Plain) => (!self.is_null()
-                && !matches!(
-                    text.as_str(),
-                    "true" | "false" | "True" | "False" | "TRUE" | "FALSE"
-                )
-                && self.as_number().is_none())
-            .then_some(text),
-            _ => None,
-        }
-    }
-
-    /// As it is written, if it is a scalar and not null: `010` stays `010`.
-    pub fn as_written(&self) -> Option<&str> {
-        match &self.data {
-            Data::Scalar(text, _) if !self.is_null() => Some(text),
-            _ => None,
-        }
-    }
-
-    /// The text of a scalar that may be something else than text.
-    fn untyped(&self) -> Option<&str> {
-        match &self.data {
-            Data::Scalar(text, Style::Plain | Style::Bare) => Some(text),
-            _ => None,
-        }
-    }
-
-    /// As JSON; numbers that JSON cannot say stay text.
-    pub fn to_json(&self) -> serde_json::Value {
-        use serde_json::Value;
-        match &self.data {
-            Data::List(list) => Value::Array(list.iter().map(Node::to_json).collect()),
-            Data::Map(map) => {
-                Value::Object(map.iter().map(|(k, v)| (k.text.clone(), v.to_json())).collect())
-            }
-            Data::Scalar(text, _) => match (self.as_text(), self.as_int(), self.as_number()) {
-                (Some(text), ..) => Value::from(text),
-                (_, Some(whole), _) => Value::from(whole),
-                (_, _, Some(number)) => Value::from(number),
-                _ if self.is_null() => Value::Null,
-                _ => self.as_bool().map_or_else(|| Value::from(text.as_str()), Value::from),
-            },
-        }
-    }
-
-    /// What it is, for "found …".
-    pub fn found(&self) -> String {
-        match &self.data {
-            Data::List(_) => "a list".into(),
-            Data::Map(_) => "a mapping".into(),
-            _ if self.is_null() => "null".into(),
-            Data::Scalar(text, style) => {
-                let short: String = text.chars().take(60).collect();
-                let more = if short.len() < text.len() { "…" } else { "" };
-                match style {
-                    Style::Plain if self.as_text().is_none() => format!("{short}{more}"),
-                    _ => format!("text {short:?}{more}"),
-                }
-            }
-        }
-    }
-}
-
-fn digits(text: &str) -> bool {
-    text.bytes().all(|b| b.is_ascii_hexdigit())
-}
-
-/// A text as YAML, in quotes only where it would be read as something else.
-pub fn quote(text: &str) -> String {
-    let word = |c: char| c.is_alphanumeric() || "_-./:+*%@".contains(c);
-    let simple = text.chars().all(word)
-        && text.starts_with(|c: char| c.is_alphanumeric() || "_./".contains(c));
-    let plain = Node::scalar(0, text.into(), Style::Plain);
-    match simple && !text.ends_with(':') && plain.as_text().is_some() && plain.as_bool().is_none() {
-        true => text.into(),
-        false => serde_json::Value::from(text).to_string(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -466,18 +273,6 @@ mod tests {
             let found = faults(text);
             assert!(found.len() == 1 && found[0].starts_with(begin), "{text:.40}: {found:?}");
         }
-    }
-
-    #[test]
-    fn quoted_text_reads_as_itself() {
-        for text in [
-            "", "a", "yes", "1", "1.5", "null", "~", "*x", "a: b", "- a", "#x", "a\nb", "é", "a:",
-            "{", "x y",
-        ] {
-            let node = tree(&format!("k: {}", quote(text)));
-            assert_eq!(node.to_json(), json!({"k": text}));
-        }
-        assert_eq!(quote("sqlite:///var/x.sqlite"), "sqlite:///var/x.sqlite");
     }
 
     /// Whatever bytes a file holds, reading it ends, and without a panic.

@@ -8,7 +8,7 @@ use rusqlite::{Connection, ErrorCode};
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
 /// Jobs of one transaction at the most: bounds how long another process waits for the lock.
@@ -42,11 +42,6 @@ enum Kind {
 }
 
 impl Error {
-    /// Could the same job succeed later, without anybody changing it?
-    pub fn is_transient(&self) -> bool {
-        self.kind != Kind::Other
-    }
-
     /// A store asked for what it is not made for.
     pub fn misuse(why: &str) -> Error {
         Error { kind: Kind::Other, text: why.into() }
@@ -180,14 +175,14 @@ where
 }
 
 impl Db {
-    /// Opens or creates the file at `path` and its folder, runs `setup` once, and
+    /// Opens or creates the file at `path` and its folder, runs `setup`, and
     /// starts the thread.
     ///
     /// # Errors
     /// The folder cannot be made, the file is no database, or `setup` fails.
     pub fn open(
         path: &Path,
-        setup: impl FnOnce(&Connection) -> Result<(), Error>,
+        setup: impl Fn(&Connection) -> Result<(), Error>,
     ) -> Result<Db, Error> {
         let folder = run_folder(path);
         std::fs::create_dir_all(&folder).map_err(|error| Error {
@@ -195,8 +190,15 @@ impl Db {
             text: format!("create folder {}: {error}", folder.display()),
         })?;
         let mut connection = Connection::open(path)?;
-        prepare(&mut connection)?;
-        setup(&connection)?;
+        // Many programs may make the file at once, and not every step of it waits for its turn.
+        until_free(|| prepare(&mut connection))?;
+        until_free(|| {
+            let done = setup(&connection);
+            if done.is_err() && !connection.is_autocommit() {
+                connection.execute_batch("ROLLBACK")?;
+            }
+            done
+        })?;
         let (jobs, queue) = crossbeam_channel::unbounded::<Box<dyn Job>>();
         std::thread::Builder::new()
             .name("store".into())
@@ -225,6 +227,18 @@ impl Db {
         let call = Call { durability, work: Some(work), value: None, reply };
         self.jobs.send(Box::new(call)).map_err(|_| Error::gone())?;
         answer.await.unwrap_or_else(|_| Err(Error::gone()))
+    }
+}
+
+fn until_free(mut step: impl FnMut() -> Result<(), Error>) -> Result<(), Error> {
+    let began = Instant::now();
+    loop {
+        match step() {
+            Err(error) if error.kind == Kind::Busy && began.elapsed() < BUSY_MAX => {
+                std::thread::sleep(Duration::from_millis(2));
+            }
+            done => return done,
+        }
     }
 }
 

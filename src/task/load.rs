@@ -2,9 +2,11 @@
 //! of mistakes. A mistake costs the task it is in, or the file that cannot be parsed;
 //! the others stay.
 
-use super::define::{define, plain};
+use super::define::define;
+use super::keys::plain;
 use super::{Program, Task};
-use crate::config::yaml::{self, Data};
+use crate::config::node::Data;
+use crate::config::yaml;
 use crate::config::{Diagnostic, Faults};
 use std::collections::HashMap;
 use std::path::{Component, Path, PathBuf};
@@ -214,13 +216,13 @@ mod tests {
         assert_eq!(found, [""; 0]);
         assert_eq!(
             names(&tasks),
-            ["add", "media.deep.y", "media.x", "media.thumb", "shop.buy", "media.other"]
+            ["add", "media.thumb", "shop.buy", "media.other", "media.deep.y", "media.x"]
         );
         assert_eq!((tasks[0].file.as_path(), tasks[0].line), (Path::new("tasks.d/add.yaml"), 3));
-        assert_eq!(tasks[2].program, Program::File("tasks.d/media/x.sh".into()));
+        assert_eq!(tasks[5].program, Program::File("tasks.d/media/x.sh".into()));
         let module = Program::Wasm { module: "tasks.d/media/deep/y.wasm".into(), export: None };
-        assert_eq!((&tasks[1].program, tasks[1].line), (&module, 0));
-        assert_eq!(tasks[5].program, Program::Shell("c".into()));
+        assert_eq!((&tasks[4].program, tasks[4].line), (&module, 0));
+        assert_eq!(tasks[3].program, Program::Shell("c".into()));
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 pub mod bind;
 pub mod define;
+pub mod keys;
 pub mod load;
 pub mod rate;
 pub mod retry;

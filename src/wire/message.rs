@@ -121,6 +121,11 @@ impl Message {
             .map_err(|error| Malformed(format!("envelope: {error}")))?;
         let headers: Headers = match envelope.headers {
             None => Headers::default(),
+            // Derived readers take a list for the fields in their order.
+            Some(raw) if !raw.get().starts_with(['{', 'n']) => {
+                return Err(Malformed("headers: expected an object".into()));
+            }
+            Some(raw) if raw.get() == "null" => Headers::default(),
             Some(raw) => serde_json::from_str(raw.get())
                 .map_err(|error| Malformed(format!("headers: {error}")))?,
         };

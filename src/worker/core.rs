@@ -43,6 +43,8 @@ pub enum Effect {
         /// How much.
         want: Want,
     },
+    /// End what an earlier attempt at the task of this id may have left on this machine.
+    Clear(String),
     /// Run this.
     Start(Key, Box<Attempt>),
     /// Stop this at once.
@@ -384,6 +386,9 @@ impl Core {
                 Record::success(&request.message.id, crate::wire::value::raw(&info), Utc::now());
             let record = Record { state: State::Started, ..record };
             out.push(Effect::Store(Box::new(request.extend(&self.plan, record))));
+        }
+        if request.deliveries > 0 {
+            out.push(Effect::Clear(request.message.id.clone()));
         }
         out.push(Effect::Start(key, Box::new(request.attempt(&self.plan))));
         self.running.insert(key, request);

@@ -115,6 +115,14 @@ impl Drive {
                 Effect::Want { turn, want } => {
                     self.wants.send_replace(Some((turn, want)));
                 }
+                Effect::Clear(id) => {
+                    // Only if worker and guard were killed in the same instant is there any.
+                    // An id that somebody chose may name tasks of other applications too.
+                    if uuid::Uuid::try_parse(&id).is_ok() {
+                        let mark = format!("QWORKER_TASK_ID={id}");
+                        crate::os::tree::kill_marked(mark.as_bytes());
+                    }
+                }
                 Effect::Start(key, attempt) => self.pool.start(key, *attempt),
                 Effect::Stop(key) => self.pool.stop(key),
                 Effect::Settle(key, tag, verdict) => self.order(Order::Verdict(key, tag, verdict)),

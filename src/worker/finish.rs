@@ -378,7 +378,8 @@ pub fn short(text: &str, max: usize) -> String {
 
 /// An exception as Python's `repr` shows it.
 pub fn show(exception: &Exception) -> String {
-    let shown = exception.exc_message.iter().filter(|arg| !arg.is_null());
+    // Two say what it is; a third is a long text that stands elsewhere.
+    let shown = exception.exc_message.iter().take(2).filter(|arg| !arg.is_null());
     let args: Vec<String> = shown.map(|arg| short(&crate::wire::repr::value(arg), 200)).collect();
     format!("{}({})", exception.exc_type, args.join(", "))
 }

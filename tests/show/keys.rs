@@ -37,7 +37,7 @@ fn numbers(app: &TestDir, file: &str) -> Vec<f64> {
 #[test]
 fn every_key_has_its_test() {
     let tests = include_str!("keys.rs");
-    let missing: Vec<&str> = qworker::task::define::key_names()
+    let missing: Vec<&str> = qworker::task::keys::names()
         .filter(|key| !tests.contains(&format!("\n#[test]\nfn {key}() {{")))
         .collect();
     assert!(missing.is_empty(), "keys that no test shows: {missing:?}");

@@ -1,0 +1,261 @@
+//! The contract of `src/backend/mod.rs` for every result store. To add one: an
+//! implementation of [`Site`] and one line below.
+
+use crate::harness::{SOON, block_on};
+use chrono::{DateTime, SubsecRound, TimeDelta, Utc};
+use qworker::backend::{Store, sqlite};
+use qworker::clock;
+use qworker::link::sqlite::Db;
+use qworker::wire::result::Extended;
+use qworker::wire::{Exception, Record, State};
+use serde_json::value::RawValue;
+use serde_json::{Value, json};
+use std::time::{Duration, Instant};
+
+/// A result store, empty at first. Each handle has a connection of its own, as if it were in
+/// another process.
+trait Site {
+    fn create() -> Self;
+    fn open(&self) -> Store;
+}
+
+struct Sqlite(tempfile::TempDir);
+
+impl Site for Sqlite {
+    fn create() -> Sqlite {
+        Sqlite(tempfile::tempdir().unwrap())
+    }
+
+    fn open(&self) -> Store {
+        let file = self.0.path().join("r.sqlite");
+        let db = Db::open(&file, |c| sqlite::SCHEMA.create(c)).unwrap();
+        Store::Sqlite(sqlite::Store::open(&db).unwrap())
+    }
+}
+
+macro_rules! for_every_store {
+    ($($name:ident: $site:ty),* => $clauses:tt) => { $(suite! { $name, $site, $clauses })* };
+}
+
+macro_rules! suite {
+    ($name:ident, $site:ty, { $($clause:ident)* }) => {
+        mod $name {
+            use super::*;
+            $(
+                #[test]
+                fn $clause() {
+                    block_on(super::$clause(<$site>::create()));
+                }
+            )*
+        }
+    };
+}
+
+for_every_store! { on_sqlite: Sqlite => {
+    every_state_is_read_as_it_was_written
+    a_success_is_never_overwritten
+    values_keep_their_shape
+    extended_fields_come_back_by_name
+    all_records_of_a_batch_are_there
+    expired_results_go_in_bounded_steps
+    a_listener_is_woken_by_another_connection
+    many_writers_lose_nothing
+} }
+
+fn raw(value: &Value) -> Box<RawValue> {
+    qworker::wire::value::raw(value)
+}
+
+/// Stores keep microseconds.
+fn now() -> DateTime<Utc> {
+    clock::now().trunc_subsecs(6)
+}
+
+fn record(id: &str, state: State, value: &Value) -> Record {
+    Record { state, ..Record::success(id, raw(value), now()) }
+}
+
+async fn every_state_is_read_as_it_was_written(site: impl Site) {
+    let (ours, theirs) = (site.open(), site.open());
+    assert!(theirs.get("a").await.unwrap().is_none());
+    for state in [State::Started, State::Retry, State::Success, State::Failure, State::Revoked] {
+        let exception = Exception::new("builtins", "ValueError", "bad");
+        let traceback = Some("line 1\nline 2 ü".to_string());
+        let at = now();
+        let record = Record::exception(state.name(), state, &exception, traceback.clone(), at);
+        ours.put(vec![record]).await.unwrap();
+        let meta = theirs.get(state.name()).await.unwrap().unwrap();
+        assert_eq!(meta.status, state.name());
+        assert_eq!(meta.result, exception.to_json());
+        assert_eq!(meta.traceback, traceback);
+        assert_eq!(
+            meta.date_done,
+            state.is_ready().then_some(at),
+            "{state}: only final ones have a time"
+        );
+        assert_eq!(meta.is_ready(), state.is_ready());
+        let document = meta.to_json();
+        let keys: Vec<&String> = document.as_object().unwrap().keys().collect();
+        assert_eq!(keys, ["status", "result", "traceback", "children", "date_done", "task_id"]);
+        assert_eq!(document["children"], json!([]));
+    }
+}
+
+async fn a_success_is_never_overwritten(site: impl Site) {
+    let (ours, theirs) = (site.open(), site.open());
+    for state in [State::Started, State::Retry, State::Failure, State::Revoked, State::Success] {
+        ours.put(vec![record("a", state, &json!(state.name()))]).await.unwrap();
+        assert_eq!(theirs.get("a").await.unwrap().unwrap().status, state.name());
+    }
+    for state in [State::Started, State::Retry, State::Failure, State::Revoked, State::Success] {
+        theirs.put(vec![record("a", state, &json!("late"))]).await.unwrap();
+    }
+    let meta = ours.get("a").await.unwrap().unwrap();
+    assert_eq!((meta.status.as_str(), meta.result), ("SUCCESS", json!("SUCCESS")));
+}
+
+async fn values_keep_their_shape(site: impl Site) {
+    let store = site.open();
+    let values = [
+        "null",
+        "\"\"",
+        "\"\\u0000 ü \u{1f600}\"",
+        "12345678901234567890",
+        "-1.5e300",
+        "[1, [2, {\"b\": 1, \"a\": null}]]",
+        r#"{"__type__": "base64", "__value__": "/w=="}"#,
+    ];
+    for text in values {
+        let value = RawValue::from_string(text.into()).unwrap();
+        store.put(vec![Record::success(text, value, now())]).await.unwrap();
+        let meta = store.get(text).await.unwrap().unwrap();
+        assert_eq!(meta.result, serde_json::from_str::<Value>(text).unwrap(), "{text}");
+    }
+    let large = json!("x".repeat(8_000_000));
+    store.put(vec![record("large", State::Success, &large)]).await.unwrap();
+    assert!(store.get("large").await.unwrap().unwrap().result == large);
+}
+
+async fn extended_fields_come_back_by_name(site: impl Site) {
+    let store = site.open();
+    let extended = Extended {
+        name: "add".into(),
+        args: "[2, \"ü\"]".into(),
+        kwargs: "{\"k\": null}".into(),
+        worker: "w@h".into(),
+        retries: 3,
+        queue: "media".into(),
+    };
+    let plain = record("a", State::Started, &json!(1));
+    store.put(vec![plain]).await.unwrap();
+    assert!(store.get("a").await.unwrap().unwrap().extended.is_empty());
+    let full =
+        Record { extended: Some(Box::new(extended)), ..record("a", State::Success, &json!(5)) };
+    store.put(vec![full]).await.unwrap();
+    let document = store.get("a").await.unwrap().unwrap().to_json();
+    let expected = json!({"name": "add", "args": [2, "ü"], "kwargs": {"k": null}, "worker": "w@h",
+                          "retries": 3, "queue": "media"});
+    for (key, value) in expected.as_object().unwrap() {
+        assert_eq!(&document[key], value, "{key}");
+    }
+}
+
+async fn all_records_of_a_batch_are_there(site: impl Site) {
+    let (ours, theirs) = (site.open(), site.open());
+    let batch = (0..300).map(|n| record(&n.to_string(), State::Success, &json!(n))).collect();
+    ours.put(batch).await.unwrap();
+    ours.put(Vec::new()).await.unwrap();
+    for n in 0..300 {
+        assert_eq!(theirs.get(&n.to_string()).await.unwrap().unwrap().result, json!(n));
+    }
+}
+
+async fn expired_results_go_in_bounded_steps(site: impl Site) {
+    const OLD: u64 = 2500;
+    let store = site.open();
+    let hour_ago = now() - TimeDelta::hours(1);
+    let old = |n: u64| Record {
+        date_done: hour_ago,
+        ..record(&n.to_string(), State::Success, &json!(n))
+    };
+    store.put((0..OLD).map(old).collect()).await.unwrap();
+    store.put(vec![record("fresh", State::Failure, &json!(1))]).await.unwrap();
+    let limit = now() - TimeDelta::minutes(1);
+    assert_eq!(store.expire(hour_ago - TimeDelta::minutes(1)).await.unwrap(), 0);
+    let mut steps = Vec::new();
+    loop {
+        match store.expire(limit).await.unwrap() {
+            0 => break,
+            removed => steps.push(removed),
+        }
+    }
+    assert_eq!(steps.iter().sum::<u64>(), OLD);
+    assert!(steps.len() > 1, "one step holds the lock for the others: {steps:?}");
+    assert!(store.get("7").await.unwrap().is_none());
+    assert!(store.get("fresh").await.unwrap().is_some());
+}
+
+async fn a_listener_is_woken_by_another_connection(site: impl Site) {
+    let (ours, theirs) = (site.open(), site.open());
+    let mut delays = Vec::new();
+    let mut listener = theirs.listen().unwrap();
+    for n in 0..15 {
+        let id = n.to_string();
+        let waits = async {
+            let begin = Instant::now();
+            while theirs.get(&id).await.unwrap().is_none() {
+                assert!(begin.elapsed() < SOON);
+                listener.stored().await;
+            }
+            Instant::now()
+        };
+        let stores = async {
+            // The listener looks, and listens, first: both are on this one thread.
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            ours.put(vec![record(&id, State::Success, &json!(n))]).await.unwrap();
+            Instant::now()
+        };
+        let (arrived, stored) = tokio::join!(waits, stores);
+        delays.push(arrived.saturating_duration_since(stored));
+    }
+    delays.sort();
+    assert!(delays[7] < Duration::from_millis(50), "delays: {delays:?}");
+}
+
+async fn many_writers_lose_nothing(site: impl Site + Sync) {
+    let write = |writer: usize| {
+        let site = &site;
+        move || {
+            block_on(async {
+                let store = site.open();
+                for n in 0..200 {
+                    let id = format!("{writer}-{n}");
+                    store.put(vec![record(&id, State::Success, &json!(n))]).await.unwrap();
+                }
+            });
+        }
+    };
+    std::thread::scope(|scope| {
+        (0..8).for_each(|writer| drop(scope.spawn(write(writer))));
+    });
+    let store = site.open();
+    for writer in 0..8 {
+        for n in 0..200 {
+            assert!(store.get(&format!("{writer}-{n}")).await.unwrap().is_some());
+        }
+    }
+}
+
+#[test]
+fn a_disabled_store_keeps_nothing() {
+    block_on(async {
+        let store = Store::Disabled;
+        store.put(vec![record("a", State::Success, &json!(1))]).await.unwrap();
+        assert!(store.get("a").await.unwrap().is_none());
+        assert_eq!(store.expire(now()).await.unwrap(), 0);
+        let listener = store.listen();
+        let heard = async { listener.unwrap().stored().await };
+        let waited = tokio::time::timeout(Duration::from_millis(20), heard).await;
+        assert!(waited.is_err(), "nobody stores, nobody wakes");
+    });
+}

@@ -1,0 +1,129 @@
+//! What people ask a broker, and what they order.
+
+use super::sites::Site;
+use super::*;
+use qworker::broker::{Death, Node, QueueInfo, Whereabouts};
+
+fn death() -> Death {
+    Death {
+        reason: "malformed",
+        detail: "body: expected three elements".into(),
+        task_id: Some("a".into()),
+        task: Some("add".into()),
+    }
+}
+
+pub async fn the_dead_are_kept_whole_and_can_be_sent_again(site: impl Site) {
+    let (mut inlet, outlet) = site.worker("one@test", &[QUEUE]).await;
+    let payload = "neither \u{0} JSON nor {".to_string();
+    let sent = Posting { payload: payload.clone(), priority: 4, ..posting("a") };
+    outlet.publish(vec![sent, posting("b")]).await.unwrap();
+    let taken = inlet.take(Want { slots: 1, ahead: 0 }).await.unwrap();
+    settle(&outlet, &taken[0], Settle::Redeliver(clock::now())).await;
+    let taken = take_until(&mut inlet, Want { slots: 1, ahead: 0 }, 1).await;
+    settle(&outlet, &taken[0], Settle::Dead(death())).await;
+
+    let client = site.client();
+    let dead = client.dead().await.unwrap();
+    assert_eq!(dead.len(), 1);
+    let letter = &dead[0];
+    assert_eq!(
+        (letter.reason.as_str(), letter.detail.as_str()),
+        ("malformed", death().detail.as_str())
+    );
+    assert_eq!((letter.task_id.as_str(), letter.task.as_str()), ("a", "add"));
+    assert_eq!((letter.queue.as_str(), letter.deliveries), (QUEUE, 1));
+    assert_eq!(letter.payload, payload);
+    assert!(letter.died_at.starts_with("20") && letter.died_at.ends_with("+00:00"));
+    assert_eq!(client.find("a".into()).await.unwrap(), Whereabouts::Dead(letter.number));
+
+    assert_eq!(client.requeue_dead(Some(vec![letter.number + 1])).await.unwrap(), 0);
+    assert_eq!(client.requeue_dead(Some(vec![letter.number])).await.unwrap(), 1);
+    assert!(client.dead().await.unwrap().is_empty());
+    let again = inlet.take(MANY).await.unwrap();
+    assert_eq!(counted(&again), [(payload.as_str(), 0), ("b", 0)], "its priority is kept");
+}
+
+pub async fn the_dead_can_be_removed(site: impl Site) {
+    let (mut inlet, outlet) = site.worker("one@test", &[QUEUE]).await;
+    outlet.publish((0..4).map(|n| posting(&n.to_string())).collect()).await.unwrap();
+    let taken = inlet.take(MANY).await.unwrap();
+    let unknown = Death { task_id: None, task: None, ..death() };
+    let all = taken.iter().map(|one| (one.tag, Settle::Dead(unknown.clone()))).collect();
+    outlet.settle(all).await.unwrap();
+    let numbers: Vec<i64> = outlet.dead().await.unwrap().iter().map(|one| one.number).collect();
+    assert_eq!(numbers.len(), 4);
+    assert!(numbers.is_sorted(), "oldest first");
+    assert_eq!(outlet.purge_dead(Some(vec![numbers[1], 99_999])).await.unwrap(), 1);
+    assert_eq!(outlet.requeue_dead(Some(vec![numbers[0]])).await.unwrap(), 1);
+    assert_eq!(outlet.purge_dead(None).await.unwrap(), 2);
+    assert_eq!(outlet.requeue_dead(None).await.unwrap(), 0);
+    assert_eq!(ids(&inlet.take(MANY).await.unwrap()), ["0"]);
+}
+
+pub async fn purge_takes_what_waits_and_leaves_what_is_held(site: impl Site) {
+    let (mut inlet, outlet) = site.worker("one@test", &[QUEUE]).await;
+    let other = Posting { queue: "other".into(), ..posting("elsewhere") };
+    outlet
+        .publish(vec![posting("held"), posting("ready"), due("later", after_ms(3_600_000)), other])
+        .await
+        .unwrap();
+    let held = inlet.take(Want { slots: 1, ahead: 0 }).await.unwrap();
+    let client = site.client();
+    assert_eq!(client.purge(vec![QUEUE.into(), "unheard of".into()]).await.unwrap(), 2);
+    assert_eq!(client.purge(vec![QUEUE.into()]).await.unwrap(), 0);
+    settle(&outlet, &held[0], Settle::Release).await;
+    assert_eq!(ids(&inlet.take(MANY).await.unwrap()), ["held"]);
+    assert_eq!(client.purge(vec!["other".into()]).await.unwrap(), 1);
+}
+
+pub async fn queues_are_counted(site: impl Site) {
+    let (mut inlet, outlet) = site.worker("one@test", &[QUEUE, "media"]).await;
+    let to_media = Posting { queue: "media".into(), ..due("m", after_ms(3_600_000)) };
+    outlet.publish(vec![posting("a"), posting("b"), posting("c"), to_media]).await.unwrap();
+    let taken = inlet.take(Want { slots: 1, ahead: 0 }).await.unwrap();
+    let info = |name: &str, ready, scheduled, held| QueueInfo {
+        name: name.into(),
+        ready,
+        scheduled,
+        held,
+    };
+    let expected = [info(QUEUE, 2, 0, 1), info("media", 0, 1, 0)];
+    assert_eq!(site.client().queues().await.unwrap(), expected);
+    ack(&outlet, &taken).await;
+    assert_eq!(site.client().queues().await.unwrap()[0], info(QUEUE, 2, 0, 0));
+}
+
+pub async fn a_task_is_found_wherever_it_is(site: impl Site) {
+    let (mut inlet, outlet) = site.worker("one@test", &[QUEUE]).await;
+    let client = site.client();
+    let find = async |id: &str| client.find(id.into()).await.unwrap();
+    assert_eq!(find("a").await, Whereabouts::Unknown);
+    let hour = after_ms(3_600_000);
+    outlet.publish(vec![posting("a"), due("later", hour)]).await.unwrap();
+    assert_eq!(find("a").await, Whereabouts::Waiting { queue: QUEUE.into(), eta: None });
+    let eta = Some(clock::epoch(hour).to_string());
+    assert_eq!(find("later").await, Whereabouts::Waiting { queue: QUEUE.into(), eta });
+    let taken = inlet.take(MANY).await.unwrap();
+    assert_eq!(find("a").await, Whereabouts::Held { queue: QUEUE.into() });
+    ack(&outlet, &taken).await;
+    assert_eq!(find("a").await, Whereabouts::Unknown);
+}
+
+pub async fn nodes_are_those_alive(site: impl Site) {
+    let client = site.client();
+    assert!(client.nodes().await.unwrap().is_empty());
+    let (one, _outlet) = site.worker("one@test", &[QUEUE]).await;
+    let child = crate::harness::child::Child::start("hold", &[&site.address(), "0"]);
+    assert_eq!(child.hear(), "held");
+    let names = async || -> Vec<String> {
+        let nodes: Vec<Node> = client.nodes().await.unwrap();
+        assert!(nodes.iter().all(|node| node.pid > 0));
+        nodes.into_iter().map(|node| node.hostname).collect()
+    };
+    assert_eq!(names().await, ["holder@test", "one@test"]);
+    child.kill();
+    assert_eq!(names().await, ["one@test"]);
+    one.close().await.unwrap();
+    assert!(names().await.is_empty());
+}

@@ -1,0 +1,40 @@
+//! What children of the contract do. Each works until it is killed, or until it cannot.
+
+use super::sites::{Site, Sqlite};
+use super::{QUEUE, posting, take_until};
+use crate::harness::block_on;
+use crate::harness::child::say;
+use qworker::broker::{Posting, Want};
+
+/// Plays a role; see the functions below.
+pub fn play(role: &str, args: &[&str]) {
+    match (role, args) {
+        ("hold", [address, count]) => block_on(hold(Sqlite::at(address), count.parse().unwrap())),
+        ("publish", [address, prefix, bytes]) => {
+            block_on(publish(Sqlite::at(address), prefix, bytes.parse().unwrap()));
+        }
+        _ => say(&format!("no such role: {role}")),
+    }
+}
+
+/// Takes `count` messages, says `held`, and never lets go.
+async fn hold(site: impl Site, count: usize) {
+    let (mut inlet, _outlet) = site.worker("holder@test", &[QUEUE]).await;
+    take_until(&mut inlet, Want { slots: count, ahead: 0 }, count).await;
+    say("held");
+    std::future::pending::<()>().await;
+}
+
+/// Publishes messages of that many bytes one by one without end, and says the id of each when
+/// it was accepted, or `refused: why` and ends.
+async fn publish(site: impl Site, prefix: &str, bytes: usize) {
+    let client = site.client();
+    for number in 0.. {
+        let id = format!("{prefix}{number}");
+        let filled = Posting { payload: format!("{id} {}", "x".repeat(bytes)), ..posting(&id) };
+        match client.publish(vec![filled]).await {
+            Ok(()) => say(&id),
+            Err(error) => return say(&format!("refused: {error}")),
+        }
+    }
+}

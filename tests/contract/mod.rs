@@ -1,0 +1,5 @@
+//! What is promised of every broker and every result store, whatever it is made of.
+
+pub mod backend;
+pub mod broker;
+mod sqlite;

@@ -1,0 +1,19 @@
+//! What the tests stand on: applications in temporary folders, real workers, the real
+//! command line, Python's Celery, children of this binary. Nothing here asserts anything
+//! about qworker itself.
+
+pub mod app;
+pub mod child;
+pub mod process;
+pub mod python;
+pub mod wait;
+pub mod worker;
+
+pub use app::{Output, TestDir};
+pub use wait::{SOON, eventually};
+pub use worker::Worker;
+
+/// Runs `work` on an event loop like the worker's: one thread, with time and I/O.
+pub fn block_on<T>(work: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(work)
+}

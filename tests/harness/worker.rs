@@ -1,0 +1,178 @@
+//! A real worker: the binary, its guard, its tasks, and what it says.
+
+use super::app::TestDir;
+use super::process;
+use super::wait::{SOON, eventually};
+use nix::sys::signal::Signal;
+use std::io::{BufRead, BufReader, Read};
+use std::process::{ExitStatus, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::Instant;
+
+/// `qworker worker`; everything it started is killed when it is dropped.
+pub struct Worker {
+    guard: i32,
+    mark: String,
+    said: Arc<Said>,
+    banner: Arc<Said>,
+    ended: Receiver<ExitStatus>,
+    status: Option<ExitStatus>,
+}
+
+/// Lines of a stream as they come.
+#[derive(Default)]
+struct Said {
+    lines: Mutex<(Vec<String>, bool)>,
+    more: Condvar,
+}
+
+impl Said {
+    fn listen(stream: impl Read + Send + 'static) -> Arc<Said> {
+        let said = Arc::new(Said::default());
+        let theirs = said.clone();
+        std::thread::spawn(move || {
+            for line in BufReader::new(stream).split(b'\n').map_while(Result::ok) {
+                let line = String::from_utf8_lossy(&line).into_owned();
+                theirs.lines.lock().unwrap().0.push(line);
+                theirs.more.notify_all();
+            }
+            theirs.lines.lock().unwrap().1 = true;
+            theirs.more.notify_all();
+        });
+        said
+    }
+
+    /// Waits for a line with `part` in it; `Err` has all that was said.
+    fn wait_for(&self, part: &str) -> Result<String, String> {
+        let deadline = Instant::now() + SOON;
+        let mut lines = self.lines.lock().unwrap();
+        loop {
+            if let Some(line) = lines.0.iter().find(|line| line.contains(part)) {
+                return Ok(line.clone());
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            if lines.1 || left.is_zero() {
+                return Err(lines.0.join("\n"));
+            }
+            lines = self.more.wait_timeout(lines, left).unwrap().0;
+        }
+    }
+
+    fn text(&self) -> String {
+        self.lines.lock().unwrap().0.join("\n")
+    }
+}
+
+impl Worker {
+    /// Starts it on `app` and waits until it is ready.
+    pub fn start(app: &TestDir, args: &[&str]) -> Worker {
+        let worker = Worker::spawn(app, args);
+        worker.expect_line(" ready.");
+        worker
+    }
+
+    /// Starts it and waits for nothing.
+    pub fn spawn(app: &TestDir, args: &[&str]) -> Worker {
+        let mark = format!("QWTEST_MARK={}", uuid::Uuid::new_v4());
+        let (name, value) = mark.split_once('=').unwrap();
+        let mut command = app.command(&["worker"]);
+        command.args(args).env(name, value).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let guard = child.id() as i32;
+        let said = Said::listen(child.stderr.take().unwrap());
+        let banner = Said::listen(child.stdout.take().unwrap());
+        let (sender, ended) = channel();
+        std::thread::spawn(move || {
+            // The test may be over.
+            let _ = sender.send(child.wait().unwrap());
+        });
+        Worker { guard, mark, said, banner, ended, status: None }
+    }
+
+    /// Waits until it says a line with `part` in it; gives the line.
+    pub fn expect_line(&self, part: &str) -> String {
+        match self.said.wait_for(part) {
+            Ok(line) => line,
+            Err(said) => panic!("the worker did not say {part:?}; it said:\n{said}"),
+        }
+    }
+
+    /// All it has said on standard error.
+    pub fn log(&self) -> String {
+        self.said.text()
+    }
+
+    /// All it has printed on standard output.
+    pub fn banner(&self) -> String {
+        self.banner.text()
+    }
+
+    /// Process number of the guard, which is what a user sees.
+    pub fn guard(&self) -> i32 {
+        self.guard
+    }
+
+    /// Process number of the worker proper.
+    pub fn pid(&self) -> i32 {
+        eventually("a worker below its guard", || {
+            let children = process::children(self.guard);
+            children.into_iter().find(|pid| process::command(*pid).contains(" worker"))
+        })
+    }
+
+    /// Sends a signal to the guard, as a user or a service manager would.
+    pub fn signal(&self, signal: Signal) {
+        process::send(self.guard, signal);
+    }
+
+    /// Waits until the guard has ended; gives its exit code, or minus the signal.
+    pub fn wait(&mut self) -> i32 {
+        use std::os::unix::process::ExitStatusExt;
+        if self.status.is_none() {
+            let status = match self.ended.recv_timeout(SOON) {
+                Ok(status) => status,
+                Err(RecvTimeoutError::Timeout) => {
+                    panic!("the worker did not end; it said:\n{}", self.log())
+                }
+                Err(RecvTimeoutError::Disconnected) => panic!("nobody waits for the worker"),
+            };
+            self.status = Some(status);
+        }
+        let status = self.status.unwrap();
+        status.code().unwrap_or_else(|| -status.signal().unwrap_or_default())
+    }
+
+    /// Sends a signal and waits for the end.
+    pub fn stop(&mut self, signal: Signal) -> i32 {
+        self.signal(signal);
+        self.wait()
+    }
+
+    /// Everyone alive that this worker started, guard and worker included.
+    pub fn family(&self) -> Vec<i32> {
+        process::marked(&self.mark)
+    }
+
+    /// Waits until nobody of its family is left.
+    pub fn expect_no_survivors(&self) {
+        eventually("the death of all that the worker started", || {
+            self.family().is_empty().then_some(())
+        });
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        // The guard first: it would start a new worker.
+        process::send(self.guard, Signal::SIGKILL);
+        loop {
+            let left = self.family();
+            if left.is_empty() {
+                break;
+            }
+            left.into_iter().for_each(|pid| process::send(pid, Signal::SIGKILL));
+            std::thread::yield_now();
+        }
+    }
+}
