@@ -115,7 +115,7 @@ impl Store {
     /// See [`super::Store::get`].
     pub async fn get(&self, task_id: String) -> Result<Option<Meta>, Error> {
         self.db
-            .run(Durability::Process, move |c| {
+            .run(Durability::Read, move |c| {
                 let sql =
                     "SELECT status, result, traceback, children, date_done, name, args, kwargs,
                            worker, retries, queue FROM celery_taskmeta WHERE task_id = ?";

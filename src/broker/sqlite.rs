@@ -221,7 +221,7 @@ impl Inlet {
         let me = self.owner;
         let others: Vec<(i64, String)> = self
             .db
-            .run(Durability::Process, move |c| {
+            .run(Durability::Read, move |c| {
                 let mut all =
                     c.prepare_cached("SELECT id, lease FROM qworker_worker WHERE id <> ?")?;
                 Ok(all
@@ -451,7 +451,7 @@ impl Outlet {
     /// See [`super::Outlet::queues`].
     pub async fn queues(&self) -> Result<Vec<QueueInfo>, Error> {
         self.db
-            .run(Durability::Process, |c| {
+            .run(Durability::Read, |c| {
                 let mut statement = c.prepare(
                     "SELECT q.name,
                         count(*) FILTER (WHERE m.visible = 1 AND m.eta IS NULL),
@@ -477,7 +477,7 @@ impl Outlet {
     pub async fn nodes(&self) -> Result<Vec<Node>, Error> {
         let all: Vec<(String, Node)> = self
             .db
-            .run(Durability::Process, |c| {
+            .run(Durability::Read, |c| {
                 let sql = "SELECT lease, hostname, pid FROM qworker_worker ORDER BY hostname, id";
                 let mut statement = c.prepare(sql)?;
                 let rows = statement.query_map([], |row| {
@@ -493,13 +493,13 @@ impl Outlet {
 
     /// See [`super::Outlet::find`].
     pub async fn find(&self, task_id: String) -> Result<Whereabouts, Error> {
-        self.db.run(Durability::Process, move |c| find(c, &task_id)).await
+        self.db.run(Durability::Read, move |c| find(c, &task_id)).await
     }
 
     /// See [`super::Outlet::dead`].
     pub async fn dead(&self) -> Result<Vec<DeadLetter>, Error> {
         self.db
-            .run(Durability::Process, |c| {
+            .run(Durability::Read, |c| {
                 let mut statement = c.prepare(
                     "SELECT id, died_at, reason, detail, ifnull(task_id, ''), ifnull(task, ''),
                      queue, deliveries, payload FROM qworker_dead ORDER BY id",

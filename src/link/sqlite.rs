@@ -20,6 +20,8 @@ const BUSY_MAX: Duration = Duration::from_secs(10);
 /// Must a commit survive a power cut before it is answered?
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Durability {
+    /// It only reads, and waits for no writer.
+    Read,
     /// Survives the death of any process; after a power cut it may be undone,
     /// whole. Enough where undoing only repeats work.
     Process,
@@ -276,11 +278,13 @@ fn serve(connection: &Connection, queue: &crossbeam_channel::Receiver<Box<dyn Jo
         group.push(first);
         group.extend(queue.try_iter().take(GROUP_MAX - 1));
         let wanted = group.iter().map(|job| job.durability()).max().unwrap_or(Durability::Disk);
-        let commit = if wanted == synced { Ok(()) } else { sync_as(connection, wanted) };
-        let commit = commit.and_then(|()| {
-            synced = wanted;
-            run_group(connection, &mut group)
-        });
+        let sync = if wanted == Durability::Read || wanted == synced {
+            Ok(())
+        } else {
+            sync_as(connection, wanted).map(|()| synced = wanted)
+        };
+        let begin = if wanted == Durability::Read { "BEGIN" } else { "BEGIN IMMEDIATE" };
+        let commit = sync.and_then(|()| run_group(connection, begin, &mut group));
         for job in group.drain(..) {
             job.answer(commit.clone());
         }
@@ -289,14 +293,18 @@ fn serve(connection: &Connection, queue: &crossbeam_channel::Receiver<Box<dyn Jo
 
 fn sync_as(connection: &Connection, wanted: Durability) -> Result<(), Error> {
     let mode = match wanted {
-        Durability::Process => "NORMAL",
+        Durability::Read | Durability::Process => "NORMAL",
         Durability::Disk => "FULL",
     };
     Ok(connection.pragma_update(None, "synchronous", mode)?)
 }
 
-fn run_group(connection: &Connection, group: &mut [Box<dyn Job>]) -> Result<(), Error> {
-    let result = try_group(connection, group);
+fn run_group(
+    connection: &Connection,
+    begin: &str,
+    group: &mut [Box<dyn Job>],
+) -> Result<(), Error> {
+    let result = try_group(connection, begin, group);
     if result.is_err() && !connection.is_autocommit() {
         // The error that led here is the one worth telling.
         let _ = connection.execute_batch("ROLLBACK");
@@ -304,12 +312,16 @@ fn run_group(connection: &Connection, group: &mut [Box<dyn Job>]) -> Result<(), 
     result
 }
 
-fn try_group(connection: &Connection, group: &mut [Box<dyn Job>]) -> Result<(), Error> {
+fn try_group(
+    connection: &Connection,
+    begin: &str,
+    group: &mut [Box<dyn Job>],
+) -> Result<(), Error> {
     let step = |sql: &str| -> Result<(), Error> {
         connection.prepare_cached(sql)?.execute([])?;
         Ok(())
     };
-    step("BEGIN IMMEDIATE")?;
+    step(begin)?;
     let alone = group.len() == 1;
     for job in group.iter_mut() {
         if !alone {

@@ -1,0 +1,254 @@
+"""Kills workers, kills clients, fills the disk; nothing that was accepted may be lost.
+
+    tests/torture.py QWORKER [--tasks N] [--kill-every SECONDS] [--seed N] [crash | disk]...
+
+crash: tasks append their id to a file. Meanwhile the worker (its guard, the worker proper,
+    or both) is killed every so often and started again at once, and every fourth client
+    is killed while it sends. Each id that a client was told is accepted has to be there;
+    twice only if its task ran when something was killed.
+disk:  the application's disk, a small tmpfs (needs root), is filled by clients until they
+    are refused, then served, then freed. What was accepted runs; what was refused does not.
+"""
+
+import argparse
+import bisect
+import collections
+import concurrent.futures
+import contextlib
+import json
+import os
+import pathlib
+import random
+import signal
+import sqlite3
+import subprocess
+import sys
+import tempfile
+import time
+import uuid
+
+SLOTS = 10
+AFTERLIFE = 50_000_000  # nanoseconds in which a killed worker's tasks may still note something
+PATIENCE = 60.0  # seconds in which what is left must be done once the harm is over
+
+# The file is written by one call each, with O_APPEND: lines are whole.
+TASKS = """
+note:
+  shell: echo "$1 $(date +%s%N)" >>"$NOTES"
+  params: [id, {ballast: ""}]
+"""
+
+
+class App:
+    """An application folder, its one worker, and what its tasks have noted."""
+
+    def __init__(self, qworker, folder, notes):
+        self.qworker, self.folder, self.notes = qworker, pathlib.Path(folder), pathlib.Path(notes)
+        (self.folder / "tasks.d").mkdir()
+        (self.folder / "tasks.d/note.yaml").write_text(TASKS)
+        self.notes.touch()
+        self.log = open(self.notes.with_suffix(".log"), "ab")
+        self.worker = None
+
+    def start(self):
+        command = [self.qworker, "-A", self.folder, "worker", "-c", str(SLOTS)]
+        environment = {**os.environ, "NOTES": str(self.notes)}
+        self.worker = subprocess.Popen(command, env=environment, stdout=self.log, stderr=self.log)
+
+    def stop(self):
+        """Stops it with TERM and gives its exit code."""
+        self.worker.terminate()
+        return self.worker.wait(PATIENCE)
+
+    def client(self, id, ballast=""):
+        """A process that sends one task."""
+        arguments = json.dumps([id, ballast] if ballast else [id])
+        command = [self.qworker, "-A", self.folder, "call", "note", "--task-id", id, "-a", arguments]
+        return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+
+    def runs(self):
+        """The nanoseconds at which each id was noted."""
+        runs = collections.defaultdict(list)
+        for line in self.notes.read_text().splitlines():
+            id, at = line.split()
+            runs[id].append(int(at))
+        return runs
+
+    def left(self):
+        """How many messages are in the store, and how many of them nobody may take."""
+        with contextlib.closing(sqlite3.connect(self.folder / "var/qworker.sqlite", 30)) as file:
+            count = "SELECT count(*), coalesce(sum(visible = 0), 0) FROM kombu_message"
+            return file.execute(count).fetchone()
+
+    def dead(self):
+        with contextlib.closing(sqlite3.connect(self.folder / "var/qworker.sqlite", 30)) as file:
+            return [row[0] for row in file.execute("SELECT task_id FROM qworker_dead")]
+
+
+class Report:
+    def __init__(self):
+        self.failed = False
+
+    def check(self, right, text):
+        print(("ok      " if right else "FAILED  ") + text, flush=True)
+        self.failed |= not right
+
+
+def until(condition, patience=PATIENCE):
+    """Asks until it is so; whether it became so."""
+    end = time.monotonic() + patience
+    while not condition():
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.02)
+    return True
+
+
+def children(pid):
+    try:
+        return [int(child) for child in open(f"/proc/{pid}/task/{pid}/children").read().split()]
+    except OSError:
+        return []
+
+
+def kill(app, chance):
+    """Kills the guard, the worker proper, or both, and says when; starts a guard that was hit."""
+    guard = app.worker.pid
+    victims = chance.choice([[guard], children(guard)[:1], [guard, *children(guard)[:1]]])
+    for victim in victims:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(victim, signal.SIGKILL)
+    at = time.time_ns()
+    if guard in victims:
+        app.worker.wait()
+        app.start()
+    return at
+
+
+def send(app, chance, accepted, unsure):
+    """Sends one task; every fourth client is killed within the time that sending takes."""
+    id = str(uuid.uuid4())
+    client = app.client(id)
+    if chance.random() < 0.25:
+        time.sleep(chance.uniform(0, 0.02))
+        client.kill()
+    complaint = client.communicate()[1]
+    if client.returncode == 0:
+        accepted.append(id)
+    elif client.returncode == -signal.SIGKILL:
+        unsure.append(id)
+    else:
+        raise RuntimeError(f"refused: {complaint}")
+
+
+def crash(options, report):
+    chance = random.Random(options.seed)
+    accepted, unsure, kills = [], [], []
+    with tempfile.TemporaryDirectory(prefix="qworker-torture-") as folder:
+        (pathlib.Path(folder) / "app").mkdir()
+        app = App(options.qworker, f"{folder}/app", f"{folder}/notes")
+        app.start()
+        with concurrent.futures.ThreadPoolExecutor(4) as clients:
+            sent = [clients.submit(send, app, chance, accepted, unsure) for _ in range(options.tasks)]
+            # Until all is sent and nearly done; always a few times.
+            while not all(one.done() for one in sent) or app.left()[0] > SLOTS or len(kills) < 5:
+                time.sleep(options.kill_every)
+                kills.append(kill(app, chance))
+            for one in sent:
+                one.result()
+        settled = until(lambda: app.left()[0] == 0)
+        code = app.stop()
+        runs, (left, invisible), dead = app.runs(), app.left(), app.dead()
+
+    lost = [id for id in accepted if id not in runs]
+    strangers = set(runs) - set(accepted) - set(unsure)
+    twice = {id: times for id, times in runs.items() if len(times) > 1}
+    # From each run but the last of an id to the kill that made it run again.
+    gaps = [gap(kills, a, b) for times in twice.values() for a, b in zip(times, times[1:])]
+    per_kill = collections.Counter(at for at, _ in filter(None, gaps))
+    longest = max((late for _, late in filter(None, gaps)), default=0) / 1e6
+    print(f"crash: {len(accepted)} accepted, {len(unsure)} clients killed "
+          f"({sum(id in runs for id in unsure)} of their tasks ran), {len(kills)} kills, "
+          f"{len(twice)} ids ran more than once, at most {max(per_kill.values(), default=0)} a kill, "
+          f"noted at most {longest:.0f} ms before it")
+    report.check(not lost, f"every accepted id is there ({len(lost)} are not)")
+    report.check(not strangers, "nothing ran that nobody sent")
+    report.check(None not in gaps, "none ran twice without a kill in between")
+    report.check(all(n <= SLOTS for n in per_kill.values()), f"at most {SLOTS} ran twice because of one kill")
+    report.check(settled and left == 0, f"no message is left ({left}, {invisible} of them invisible)")
+    report.check(not dead, f"none is in the dead-letter list ({len(dead)} are)")
+    report.check(code == 0, f"the last worker ended with 0 ({code})")
+
+
+def gap(kills, first, second):
+    """The kill between two runs, and how long after the first it was; None: there is none."""
+    place = bisect.bisect_left(kills, first - AFTERLIFE)
+    if place == len(kills) or kills[place] > second:
+        return None
+    return kills[place], kills[place] - first
+
+
+def disk(options, report):
+    accepted, refused = [], []
+    with tempfile.TemporaryDirectory(prefix="qworker-torture-") as folder:
+        mount = pathlib.Path(folder) / "app"
+        mount.mkdir()
+        subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={options.disk_mib}m", "tmpfs", mount], check=True)
+        try:
+            app = App(options.qworker, mount, f"{folder}/notes")
+            (mount / "ballast").write_bytes(bytes(options.disk_mib * (1 << 20) // 3))
+
+            def offer():
+                id = str(uuid.uuid4())
+                client = app.client(id, "x" * 50_000)
+                complaint = client.communicate()[1]
+                (refused if client.returncode else accepted).append(id)
+                return complaint
+
+            while len(refused) < 3:
+                complaint = offer()
+            print(f"disk: {len(accepted)} accepted before the disk was full; then: {complaint.strip()}")
+            app.start()
+            time.sleep(2)
+            offer()
+            report.check(app.worker.poll() is None, "the worker lives on a full disk")
+            done = sum(id in app.runs() for id in accepted)
+            print(f"disk: {done} of {len(accepted)} ran while it was full")
+            (mount / "ballast").unlink()
+            ran = until(lambda: all(id in app.runs() for id in accepted))
+            report.check(ran, "all that was accepted ran once there was room")
+            report.check("full" in complaint, "who was refused was told why")
+            report.check(not any(id in app.runs() for id in refused), "what was refused did not run")
+            before = len(refused)
+            offer()
+            report.check(len(refused) == before, "afterwards tasks are accepted again")
+            until(lambda: app.left()[0] == 0)
+            code, (left, invisible) = app.stop(), app.left()
+            report.check(left == 0, f"no message is left ({left}, {invisible} of them invisible)")
+            report.check(code == 0, f"the worker ended with 0 ({code})")
+            repeated = sum(len(times) > 1 for times in app.runs().values())
+            print(f"disk: {repeated} ids ran more than once")
+        finally:
+            if app.worker and app.worker.poll() is None:
+                app.worker.kill()
+                app.worker.wait()
+            subprocess.run(["umount", "--lazy", mount], check=True)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("qworker", type=lambda path: str(pathlib.Path(path).resolve()))
+    parser.add_argument("trials", nargs="*", default=["crash", "disk"], metavar="crash | disk")
+    parser.add_argument("--tasks", type=int, default=2000)
+    parser.add_argument("--kill-every", type=float, default=0.3)
+    parser.add_argument("--disk-mib", type=int, default=16)
+    parser.add_argument("--seed", type=int, default=1)
+    options = parser.parse_intermixed_args()
+    report = Report()
+    for trial in options.trials:
+        {"crash": crash, "disk": disk}[trial](options, report)
+    sys.exit(report.failed)
+
+
+if __name__ == "__main__":
+    main()
