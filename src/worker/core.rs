@@ -234,7 +234,10 @@ impl Core {
         if let Some(eta) = message.eta.filter(|eta| *eta > now.wall) {
             return Err(Box::new(settle_only(Settle::Park(eta))));
         }
-        if self.plan.chatty && delivery.deliveries == 0 {
+        // Who was sent away by a rate has been received before.
+        let bucket = self.buckets.get(&message.task);
+        let is_back = bucket.is_some_and(|bucket| bucket.due(&message.id).is_some());
+        if self.plan.chatty && delivery.deliveries == 0 && !is_back {
             out.push(Effect::Log(Level::INFO, format!("Task {} received", label(&message))));
         }
         let Some(task) = self.plan.tasks.get(&message.task).cloned() else {
@@ -329,10 +332,7 @@ impl Core {
             self.buckets.insert(name.clone(), rate::Bucket::new(rate));
         }
         let bucket = self.buckets.get_mut(name)?;
-        match bucket.take(now.mono) {
-            Ok(()) => None,
-            Err(_) => Some(bucket.reserve(now.mono)),
-        }
+        bucket.admit(&request.message.id, now.mono).err()
     }
 
     /// A name that no file of ours defines: another worker, or the next deployment, may

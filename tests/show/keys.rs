@@ -194,10 +194,10 @@ fn priority() {
 
 #[test]
 fn time_limit() {
-    shown("long: {shell: 'echo $$ > pid; exec sleep 1000', time_limit: 300ms}\n", |app, _| {
+    shown("long: {shell: 'echo $$ > pid; exec sleep 1000', time_limit: 1500ms}\n", |app, _| {
         let ended = call(app, "long", "[]");
         assert_eq!(ended.class(), "billiard.exceptions.TimeLimitExceeded");
-        assert_eq!(ended.message(), &json!([0.3]));
+        assert_eq!(ended.message(), &json!([1.5]));
         let pid = app.read("pid").trim().parse().unwrap();
         assert!(!crate::harness::process::is_alive(pid));
     });
@@ -206,9 +206,9 @@ fn time_limit() {
 #[test]
 fn soft_time_limit() {
     let tasks = r#"
-stubborn: {shell: 'trap "exit 9" TERM; sleep 1000 & wait', soft_time_limit: 200ms}
-tidy: {shell: 'trap "echo saved; exit 0" TERM; sleep 1000 & wait', soft_time_limit: 200ms}
-plain: {shell: 'exec sleep 1000', soft_time_limit: 200ms, time_limit: 1h}
+stubborn: {shell: 'trap "exit 9" TERM; sleep 1000 & wait', soft_time_limit: 1s}
+tidy: {shell: 'trap "echo saved; exit 0" TERM; sleep 1000 & wait', soft_time_limit: 1s}
+plain: {shell: 'exec sleep 1000', soft_time_limit: 1s, time_limit: 1h}
 "#;
     shown(tasks, |app, _| {
         for task in ["stubborn", "plain"] {
@@ -306,12 +306,12 @@ some: {shell: 'test $QWORKER_TASK_RETRIES = 2 || exit $1; echo done', retry_on: 
 fn rate_limit() {
     let tasks = "slow: {shell: 'date +%s.%N >> times', rate_limit: 10/s}\n";
     shown(tasks, |app, _| {
-        let ids: Vec<String> = (0..6).map(|_| post(app, "slow", "[]")).collect();
+        let ids: Vec<String> = (0..11).map(|_| post(app, "slow", "[]")).collect();
         ids.iter().for_each(|id| assert_eq!(wait(app, id).status(), "SUCCESS"));
         let mut times = numbers(app, "times");
         times.sort_by(f64::total_cmp);
-        // Six starts are five intervals; a slow start of a process moves its own time only.
-        assert!(times[5] - times[0] > 0.45, "{times:?}");
+        // Ten intervals; how slow the first process is to begin is taken off.
+        assert!(times[10] - times[0] > 0.7, "{times:?}");
     });
 }
 
@@ -375,6 +375,33 @@ greet: {shell: 'echo "$GREETING|$N|${HOME:+has home}"', env: {GREETING: 'a $HOME
         // As it is written; beside what the worker has itself.
         assert_eq!(value(app, "greet", "[]"), r#"a $HOME "b"|010|has home"#);
     });
+}
+
+/// What every task is told, whatever its keys.
+#[test]
+fn facts() {
+    let tasks = r#"
+facts: {shell: 'env | grep "^QWORKER_TASK_" | sort', time_limit: 1h, queue: media, result: text}
+child: {shell: '"$QWORKER" call facts --queue celery --wait', result: text}
+"#;
+    let app = TestDir::with(tasks);
+    app.settings(&format!("task_env: {{QWORKER: {}}}\n", env!("CARGO_BIN_EXE_qworker")));
+    let _worker = app.worker(&["-c", "2", "-n", "w1@here", "-Q", "media,celery"]);
+    let now = chrono::Utc::now().timestamp();
+    let told = call_with(&app, "facts", &["--task-id", "an-id"]).value();
+    let told: Vec<&str> = told.as_str().unwrap().lines().collect();
+    let deadline: i64 = told[0].strip_prefix("QWORKER_TASK_DEADLINE=").unwrap().parse().unwrap();
+    assert!((now + 3600..now + 3660).contains(&deadline), "{deadline} at {now}");
+    let names = ["HOSTNAME=w1@here", "ID=an-id", "NAME=facts", "PARENT_ID=", "QUEUE=media"];
+    let names = names.iter().chain(&["RETRIES=0", "ROOT_ID=an-id"]);
+    let expected: Vec<String> = names.map(|fact| format!("QWORKER_TASK_{fact}")).collect();
+    assert_eq!(told[1..], expected);
+    // A task that calls another one is its parent.
+    let told = call_with(&app, "child", &["--task-id", "parent"]).value();
+    for fact in ["PARENT_ID=parent", "ROOT_ID=parent", "NAME=facts", "QUEUE=celery"] {
+        let line = format!("QWORKER_TASK_{fact}");
+        assert!(told.as_str().unwrap().lines().any(|told| told == line), "{line} in {told}");
+    }
 }
 
 #[test]
@@ -448,7 +475,8 @@ fn result() {
             ("text", r"12\n", json!("12")),
             ("text", r"a\377", json!("a\u{fffd}")),
             ("text", "", json!("")),
-            ("bytes", r"12\n", bytes("MTIK")),
+            ("bytes", r"12\n", json!({"__type__": "bytes", "__value__": "12\n"})),
+            ("bytes", r"\377\000", bytes("/wA=")),
             ("none", "12", Value::Null),
         ] {
             let args = json!([printed]).to_string();

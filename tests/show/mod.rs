@@ -8,6 +8,7 @@ mod outcomes;
 mod tour;
 
 use crate::harness::{Output, SOON, TestDir, block_on};
+use qworker::broker::Posting;
 use qworker::client::Client;
 use qworker::client::send::{self, Sender, Wish};
 use qworker::link::url::Url;
@@ -56,11 +57,27 @@ fn post_unchecked(app: &TestDir, task: &str, args: &str) -> String {
     };
     let posting = Sender::new("elsewhere").posting(wish, None, qworker::clock::now());
     let id = posting.task_id.clone();
+    send_posting(app, posting);
+    id
+}
+
+/// Sends anything.
+fn post_raw(app: &TestDir, payload: &str) {
+    let posting = Posting {
+        queue: "celery".into(),
+        task_id: "no-task".into(),
+        priority: 0,
+        eta: None,
+        payload: payload.into(),
+    };
+    send_posting(app, posting);
+}
+
+fn send_posting(app: &TestDir, posting: Posting) {
     block_on(async {
         let client = Client::connect(&Url::Sqlite(app.database()), None).unwrap();
         send::send(&client.outlet, vec![posting], SOON).await.unwrap();
     });
-    id
 }
 
 impl Ended {

@@ -1,7 +1,7 @@
 //! Every way a task can end: the state, the exception and the traceback that it leaves in
 //! the result store, the exit code of `qworker result`, and the dead letter where there is one.
 
-use super::{Ended, call, post, post_unchecked, value, wait};
+use super::{Ended, call, call_with, post, post_unchecked, value, wait};
 use crate::harness::process::is_alive;
 use crate::harness::{TestDir, Worker, eventually};
 use serde_json::{Value, json};
@@ -24,7 +24,7 @@ fn expect_failure(app: &TestDir, ended: &Ended, class: &str, message: Value, tra
     assert!(plain.stderr.contains(&format!("FAILURE: {name}")), "{plain:?}");
     assert_eq!((plain.code, plain.stdout.as_str()), (1, ""));
     let told = app.qworker(&["result", ended.id(), "--traceback"]);
-    assert_eq!((told.code, told.stdout.trim_end()), (1, traceback));
+    assert_eq!((told.code, told.stdout.trim_end()), (1, traceback.trim_end()));
 }
 
 #[test]
@@ -162,11 +162,12 @@ fn signals_that_do_not_kill() {
 #[test]
 fn a_stopped_process_meets_its_limits() {
     let app =
-        TestDir::with("stop: {shell: 'kill -$1 $$', soft_time_limit: 100ms, time_limit: 300ms}\n");
-    let _worker = app.worker(&["-c", "3"]);
-    for number in [19, 20, 21, 22] {
-        let ended = call(&app, "stop", &format!("[{number}]"));
-        expect_failure(&app, &ended, "billiard.exceptions.TimeLimitExceeded", json!([0.3]), "");
+        TestDir::with("stop: {shell: 'kill -$1 $$', soft_time_limit: 1s, time_limit: 1500ms}\n");
+    let _worker = app.worker(&["-c", "4"]);
+    let ids = [19, 20, 21, 22].map(|number| post(&app, "stop", &format!("[{number}]")));
+    for id in ids {
+        let ended = wait(&app, &id);
+        expect_failure(&app, &ended, "billiard.exceptions.TimeLimitExceeded", json!([1.5]), "");
     }
 }
 
@@ -208,8 +209,8 @@ sleep 1000
 fn expect_nobody(app: &TestDir, worker: &Worker, count: usize) {
     let pids: Vec<i32> = app.lines("pids").iter().map(|line| line.parse().unwrap()).collect();
     assert_eq!(pids.len(), count, "not all of them had begun");
-    assert!(!pids.iter().any(|pid| is_alive(*pid)), "some of {pids:?} still live");
-    // And what those started themselves: guard and worker are left.
+    eventually("the end of the family", || (!pids.iter().any(|pid| is_alive(*pid))).then_some(()));
+    // And of what those started themselves: guard and worker are left.
     eventually("the end of all that the task started", || {
         (worker.family().len() == 2).then_some(())
     });
@@ -219,12 +220,12 @@ fn expect_nobody(app: &TestDir, worker: &Worker, count: usize) {
 fn the_hard_limit_ends_three_generations() {
     for session in ["", "setsid"] {
         let app = TestDir::with(&format!(
-            "family: {{exec: [./family, 2, '{session}'], soft_time_limit: 500ms, time_limit: 2s}}\n"
+            "family: {{exec: [./family, 2, '{session}'], soft_time_limit: 2s, time_limit: 3s}}\n"
         ));
         app.program("family", FAMILY);
         let worker = app.worker(&[]);
         let ended = call(&app, "family", "[]");
-        expect_failure(&app, &ended, "billiard.exceptions.TimeLimitExceeded", json!([2]), "");
+        expect_failure(&app, &ended, "billiard.exceptions.TimeLimitExceeded", json!([3]), "");
         expect_nobody(&app, &worker, 3);
     }
 }
@@ -233,9 +234,9 @@ fn the_hard_limit_ends_three_generations() {
 fn the_soft_limit() {
     let app = TestDir::with(
         r#"
-group: {shell: 'trap "echo bye >&2; exit 7" TERM; sh -c "echo \$\$ > pids; exec sleep 1000" & wait', soft_time_limit: 300ms}
-late: {shell: 'trap "" TERM; sleep 0.6; echo finished', soft_time_limit: 100ms}
-again: {shell: 'test $QWORKER_TASK_RETRIES = 0 || { echo again; exit; }; trap "exit 75" TERM; sleep 1000 & wait', soft_time_limit: 300ms, retry_backoff: 0}
+group: {shell: 'trap "echo bye >&2; exit 7" TERM; sh -c "echo \$\$ > pids; exec sleep 1000" & wait', soft_time_limit: 1s}
+late: {shell: 'trap "" TERM; sleep 1.2; echo finished', soft_time_limit: 500ms}
+again: {shell: 'test $QWORKER_TASK_RETRIES = 0 || { echo again; exit; }; trap "exit 75" TERM; sleep 1000 & wait', soft_time_limit: 1s, retry_backoff: 0}
 "#,
     );
     let worker = app.worker(&["-c", "2"]);
@@ -294,6 +295,43 @@ fn arguments_that_do_not_fit() {
     let nothing = "named() was called without the argument 'who' of its command";
     fail("named", "[]", "builtins.TypeError", nothing);
     fail("nul", r#"["a\u0000b"]"#, "builtins.ValueError", "embedded null byte in argument 1");
+}
+
+#[test]
+fn a_name_that_nobody_knows() {
+    let app = TestDir::new();
+    app.settings("task_max_deliveries: 2\n");
+    let _worker = app.worker(&[]);
+    let id = app.must(&["call", "nobody.knows", "--unregistered"]);
+    let ended = wait(&app, &id);
+    assert_eq!(ended.class(), "celery.exceptions.NotRegistered");
+    assert_eq!(ended.message(), &json!(["nobody.knows"]));
+    let letters = dead(&app);
+    assert_eq!(letters.len(), 1);
+    assert_eq!(letters[0]["id"], id);
+    assert_eq!(letters[0]["task"], "nobody.knows");
+    // Once it is known, it can be sent again.
+    app.write("tasks.d/nobody.yaml", "nobody.knows: {shell: echo known}\n");
+    let _second = app.worker(&["-n", "second", "-Q", "second"]);
+    app.must(&["dead", "purge", "--all"]);
+    assert_eq!(call_with(&app, "nobody.knows", &["--queue", "second"]).value(), "known");
+    assert_eq!(dead(&app), [] as [Value; 0]);
+}
+
+#[test]
+fn a_message_that_cannot_be_read() {
+    let app = TestDir::with("add: {shell: 'echo $(($1 + $2))'}\n");
+    let worker = app.worker(&["-l", "INFO"]);
+    let payload = "{\"headers\": 5} and no more";
+    super::post_raw(&app, payload);
+    let letter = eventually("a dead letter", || dead(&app).pop());
+    assert_eq!(letter["reason"], "malformed");
+    let number = letter["number"].to_string();
+    let whole: Value = serde_json::from_str(&app.must(&["dead", "show", &number])).unwrap();
+    assert_eq!(whole["message"], payload);
+    assert_eq!(value(&app, "add", "[1, 2]"), 3);
+    assert_eq!(app.must(&["dead", "purge", &number]), "Removed 1 message.");
+    drop(worker);
 }
 
 #[test]
@@ -358,7 +396,7 @@ fn ends_of_modules() {
             traceback.starts_with("WASM backtrace (innermost first):\n"),
             "{task}: {traceback}"
         );
-        expect_failure(&app, &ended, "qworker.wasm.Trap", json!([why]), traceback.trim_end());
+        expect_failure(&app, &ended, "qworker.wasm.Trap", json!([why]), &traceback);
     }
     let deepest = call(&app, "trap", "[]");
     assert!(deepest.traceback().contains("m!trap"), "{deepest:?}");
