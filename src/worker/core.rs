@@ -371,27 +371,35 @@ impl Core {
         if request.acked || request.acks_late(&self.plan.policy) {
             self.run(key, request, out);
         } else {
-            let verdict = settle_only(Settle::Ack);
+            // With its message gone the result store alone can tell that it is known.
+            let record = self.started(&request);
+            let verdict = Verdict { record, ..settle_only(Settle::Ack) };
             out.push(Effect::Settle(key, request.tag, Box::new(verdict)));
             self.acking.insert(key, Request { acked: true, ..request });
         }
     }
 
     fn run(&mut self, key: Key, request: Request, out: &mut Vec<Effect>) {
-        let policy = &self.plan.policy;
-        if policy.track_started && !request.ignores_result(policy) {
-            let info =
-                serde_json::json!({"pid": std::process::id(), "hostname": self.plan.hostname});
-            let record =
-                Record::success(&request.message.id, crate::wire::value::raw(&info), Utc::now());
-            let record = Record { state: State::Started, ..record };
-            out.push(Effect::Store(Box::new(request.extend(&self.plan, record))));
+        if self.plan.policy.track_started && !request.acked {
+            out.extend(self.started(&request).map(|record| Effect::Store(Box::new(record))));
         }
         if request.deliveries > 0 {
             out.push(Effect::Clear(request.message.id.clone()));
         }
         out.push(Effect::Start(key, Box::new(request.attempt(&self.plan))));
         self.running.insert(key, request);
+    }
+
+    /// That it runs here, unless nobody is to know.
+    fn started(&self, request: &Request) -> Option<Record> {
+        let plan = &self.plan;
+        if request.ignores_result(&plan.policy) {
+            return None;
+        }
+        let info = serde_json::json!({"pid": std::process::id(), "hostname": plan.hostname});
+        let info = crate::wire::value::raw(&info);
+        let record = Record::success(&request.message.id, info, Utc::now());
+        Some(request.extend(plan, Record { state: State::Started, ..record }))
     }
 
     fn ended(&mut self, key: Key, outcome: &Outcome, now: Now, out: &mut Vec<Effect>) {

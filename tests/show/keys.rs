@@ -2,7 +2,7 @@
 //! key has its name; [`every_key_has_its_test`] sees to it that none is forgotten.
 
 use super::{Ended, call, call_with, post, post_unchecked, value, wait};
-use crate::harness::{TestDir, Worker};
+use crate::harness::{TestDir, Worker, eventually};
 use serde_json::{Value, json};
 use std::fs;
 use std::path::Path;
@@ -333,7 +333,8 @@ fn expires() {
 fn acks_late() {
     let app = TestDir::with(
         "early: {shell: 'echo x >> early; kill -9 $$', acks_late: false}\n\
-         late: {shell: 'echo x >> late; kill -9 $$', acks_late: true}\n",
+         late: {shell: 'echo x >> late; kill -9 $$', acks_late: true}\n\
+         waits: {shell: 'echo x >> begun; until test -e go; do sleep 0.01; done; echo went', acks_late: false}\n",
     );
     app.settings("task_max_deliveries: 3\n");
     let _worker = app.worker(&[]);
@@ -344,6 +345,15 @@ fn acks_late() {
         let list: Value = serde_json::from_str(&app.must(&["dead", "list", "--json"])).unwrap();
         assert_eq!(list.as_array().unwrap().len(), dead, "{task}");
     }
+    // Without its message it is known all the same, and can be waited for.
+    let id = post(&app, "waits", "[]");
+    eventually("its begin", || (app.lines("begun").len() == 1).then_some(()));
+    let running = app.qworker(&["result", &id]);
+    assert_eq!((running.code, running.stderr.as_str()), (75, "STARTED: not ready yet\n"));
+    let queues: Value = serde_json::from_str(&app.must(&["list", "queues", "--json"])).unwrap();
+    assert_eq!(queues[0]["held"], 0, "{queues}");
+    app.write("go", "");
+    assert_eq!(wait(&app, &id).value(), "went");
 }
 
 #[test]
