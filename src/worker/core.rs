@@ -100,7 +100,7 @@ pub struct Core {
     exit: u8,
     running: HashMap<Key, Request>,
     ready: VecDeque<Request>,
-    /// Acknowledged first: run when that is done.
+    /// Acknowledged or marked first: run when that is done.
     acking: HashMap<Key, Request>,
     settling: HashSet<Key>,
     buckets: HashMap<String, rate::Bucket>,
@@ -264,6 +264,7 @@ impl Core {
             tag: delivery.tag,
             queue: delivery.queue,
             deliveries: delivery.deliveries,
+            suspect: delivery.suspect,
             payload: delivery.payload,
             message,
             task,
@@ -368,15 +369,16 @@ impl Core {
     fn start(&mut self, request: Request, out: &mut Vec<Effect>) {
         self.next_key += 1;
         let key = self.next_key;
-        if request.acked || request.acks_late(&self.plan.policy) {
-            self.run(key, request, out);
-        } else {
-            // With its message gone the result store alone can tell that it is known.
-            let record = self.started(&request);
-            let verdict = Verdict { record, ..settle_only(Settle::Ack) };
-            out.push(Effect::Settle(key, request.tag, Box::new(verdict)));
-            self.acking.insert(key, Request { acked: true, ..request });
+        let late = request.acks_late(&self.plan.policy);
+        if late && !request.suspect {
+            return self.run(key, request, out);
         }
+        let first = if late { Settle::Mark } else { Settle::Ack };
+        // With its message gone the result store alone can tell that it is known.
+        let record = if late { None } else { self.started(&request) };
+        let verdict = Verdict { record, ..settle_only(first) };
+        out.push(Effect::Settle(key, request.tag, Box::new(verdict)));
+        self.acking.insert(key, Request { acked: !late, ..request });
     }
 
     fn run(&mut self, key: Key, request: Request, out: &mut Vec<Effect>) {
@@ -436,8 +438,12 @@ impl Core {
         if self.phase != Phase::Cold {
             return self.run(key, request, out);
         }
-        // Acknowledged, and stopped before it began: it goes back as a new message.
-        let verdict = Verdict { publish: Some(request.posting(None)), ..Verdict::default() };
+        // Stopped before it began: if it is acknowledged, it goes back as a new message.
+        let verdict = if request.acked {
+            Verdict { publish: Some(request.posting(None)), ..Verdict::default() }
+        } else {
+            settle_only(Settle::Release)
+        };
         self.settle_as(key, request.tag, verdict, out);
     }
 

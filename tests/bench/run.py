@@ -1,0 +1,326 @@
+"""Measures qworker beside the limits of what it stands on, and prints a Markdown table.
+
+    tests/bench/run.py QWORKER HELPER [--tasks N] [--rounds N] [--only WORDS]
+    tests/bench/run.py QWORKER HELPER soak [--tasks N]
+
+HELPER is the program of tests/bench/main.rs. Each figure is the median of the rounds; in a
+round the limit and qworker are measured one right after the other. Every run checks that
+the ids that went in came out.
+"""
+
+import argparse
+import contextlib
+import datetime
+import os
+import pathlib
+import platform
+import sqlite3
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+
+HERE = pathlib.Path(__file__).resolve().parent
+SLOTS = 10
+
+TASKS = """
+true: {exec: [/bin/true]}
+false: {exec: [/bin/false]}
+stamp: {exec: ["@STAMP@"]}
+noop: {wasm: modules/noop.wat, export: noop}
+trap: {wasm: modules/trap.wat, export: trap}
+quiet: {wasm: modules/noop.wat, export: noop, ignore_result: true}
+"""
+NOOP = '(module (func (export "noop")))'
+TRAP = '(module (func (export "trap") unreachable))'
+
+
+def run(*words, **more):
+    done = subprocess.run([str(word) for word in words], check=True, stdout=subprocess.PIPE, text=True, **more)
+    return done.stdout
+
+
+class App:
+    """An application in a temporary folder with the tasks above."""
+
+    def __init__(self, tools, folder):
+        self.tools, self.folder = tools, pathlib.Path(folder)
+        self.database = self.folder / "var/qworker.sqlite"
+        # Hidden, so that the modules are no tasks by themselves.
+        (self.folder / "tasks.d/modules").mkdir(parents=True)
+        (self.folder / "tasks.d/modules/noop.wat").write_text(NOOP)
+        (self.folder / "tasks.d/modules/trap.wat").write_text(TRAP)
+        (self.folder / "tasks.d/bench.yaml").write_text(TASKS.replace("@STAMP@", str(tools.stamp)))
+        # Compiles the module: what is measured are warm runs.
+        (self.folder / "var").mkdir()
+        with self.worker():
+            for task in ("noop", "true"):
+                run(tools.qworker, "-A", self.folder, "call", task, "--wait")
+        self.forget()
+
+    def forget(self):
+        for path in self.folder.glob("var/qworker.sqlite*"):
+            if path.is_file():
+                path.unlink()
+
+    def send(self, count, task):
+        """Enqueues with no worker there; gives the ids."""
+        return run(self.tools.helper, "send", self.database, count, task).split()
+
+    def start(self):
+        command = [self.tools.qworker, "-A", self.folder, "worker", "-c", str(SLOTS), "-l", "WARNING"]
+        return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+    @contextlib.contextmanager
+    def worker(self):
+        """A worker that is ready; stopped in the end."""
+        worker = self.start()
+        try:
+            while subprocess.run([self.tools.qworker, "-A", self.folder, "status"], capture_output=True).returncode:
+                time.sleep(0.02)
+            yield worker
+        finally:
+            worker.terminate()
+            if worker.wait(60) != 0:
+                raise RuntimeError(f"the worker ended with {worker.returncode}")
+
+    def query(self, sql):
+        with contextlib.closing(sqlite3.connect(f"file:{self.database}?mode=ro", 30, uri=True)) as file:
+            return file.execute(sql).fetchall()
+
+    def wait_until_empty(self):
+        with contextlib.closing(sqlite3.connect(f"file:{self.database}?mode=ro", 30, uri=True)) as file:
+            while file.execute("SELECT 1 FROM kombu_message LIMIT 1").fetchall():
+                time.sleep(0.01)
+
+    def drain(self, count, task, kept=True):
+        """Tasks per second, from the start of the worker to the last acknowledgement."""
+        self.forget()
+        ids = self.send(count, task)
+        start = time.monotonic()
+        worker = self.start()
+        self.wait_until_empty()
+        rate = count / (time.monotonic() - start)
+        worker.terminate()
+        worker.wait(60)
+        done = [row[0] for row in self.query("SELECT task_id FROM celery_taskmeta WHERE status = 'SUCCESS'")]
+        assert sorted(done) == sorted(ids if kept else []), f"{len(ids)} went in, {len(done)} came out"
+        assert self.query("SELECT count(*) FROM qworker_dead") == [(0,)]
+        return rate
+
+
+class Tools:
+    """The programs that take part."""
+
+    def __init__(self, options, folder):
+        self.qworker, self.helper = options.qworker, options.helper
+        self.spawner, self.stamp = folder / "bare_spawn", folder / "stamp"
+        run("gcc", "-O2", "-o", self.spawner, HERE / "bare_spawn.c")
+        run("gcc", "-O2", "-static", "-o", self.stamp, HERE / "stamp.c")
+
+
+def tree(pid):
+    """The process and all its descendants."""
+    text = pathlib.Path(f"/proc/{pid}/task/{pid}/children").read_text()
+    return [pid] + [one for child in text.split() for one in tree(int(child))]
+
+
+def pss(pids):
+    """Proportional set size in bytes: what is shared is shared out."""
+    files = (pathlib.Path(f"/proc/{pid}/smaps_rollup").read_text() for pid in pids)
+    lines = (line.split() for file in files for line in file.splitlines() if line.startswith("Pss:"))
+    return 1024 * sum(int(words[1]) for words in lines)
+
+
+def cpu(pids):
+    """Seconds on a processor so far, of all threads."""
+    files = (file for pid in pids for file in pathlib.Path(f"/proc/{pid}/task").glob("*/schedstat"))
+    return sum(int(file.read_text().split()[0]) for file in files) / 1e9
+
+
+class Bench:
+    def __init__(self, options, tools, app):
+        self.options, self.tools, self.app = options, tools, app
+
+    def medians(self, *measures):
+        """Measures in turn, round by round; the median of each."""
+        rounds = [[measure() for measure in measures] for _ in range(self.options.rounds)]
+        print(".", end="", file=sys.stderr, flush=True)
+        return [statistics.median(column) for column in zip(*rounds)]
+
+    def spawn(self):
+        count = self.options.tasks // 10
+        bare, ours, xargs = self.medians(
+            lambda: float(run(self.tools.spawner, count, SLOTS, "/bin/true")),
+            lambda: self.app.drain(count, "true"),
+            lambda: self.xargs(count),
+        )
+        yield ("`exec: [/bin/true]`, preloaded, `-c 10`", f"{ours:,.0f}/s",
+               f"{bare:,.0f}/s: posix_spawn, 10 in flight", f"{ours / bare:.2f}", "≥ 0.85")
+        yield ("", "", f"{xargs:,.0f}/s: `xargs -P10`", f"{ours / xargs:.2f}", "")
+
+    def xargs(self, count):
+        start = time.monotonic()
+        subprocess.run(["xargs", "-P10", "-n1", "/bin/true"], input="x\n" * count, text=True, check=True)
+        return count / (time.monotonic() - start)
+
+    def bare_drain(self, results):
+        self.app.forget()
+        self.app.send(self.options.tasks, "noop")
+        return float(run(self.tools.helper, "drain", self.app.database, results))
+
+    def wasm(self):
+        count = self.options.tasks
+        bare, ours = self.medians(lambda: self.bare_drain("kept"), lambda: self.app.drain(count, "noop"))
+        yield ("warm WASM no-op, results kept", f"{ours:,.0f}/s", f"{bare:,.0f}/s: the same rows, batches of 100",
+               f"{ours / bare:.2f}", "≥ 0.5")
+        bare, ours = self.medians(lambda: self.bare_drain("dropped"), lambda: self.app.drain(count, "quiet", False))
+        yield ("warm WASM no-op, results ignored", f"{ours:,.0f}/s", f"{bare:,.0f}/s: the same rows, batches of 100",
+               f"{ours / bare:.2f}", "")
+
+    def instance(self):
+        module = self.app.folder / "tasks.d/modules/noop.wat"
+        times = lambda how: float(run(self.tools.helper, how, module, "noop", 100_000).split()[0])
+        bare, ours = self.medians(lambda: times("bare"), lambda: times("ours"))
+        yield ("WASM: instance, call, drop", f"{ours:.1f} µs", f"{bare:.1f} µs: Wasmtime, pool and epochs",
+               f"{ours / bare:.2f}", "≤ 5 µs")
+
+    def latency(self):
+        rows = [self.delays() for _ in range(self.options.rounds)]
+        p50, p99 = (statistics.median(column) for column in zip(*rows))
+        yield ("enqueue to start, 100/s, another process, durable", f"p50 {p50:.2f} ms, p99 {p99:.2f} ms", "", "",
+               "≤ 1 ms, ≤ 10 ms")
+        floor = statistics.median(self.sync() for _ in range(200)) * 1e3
+        yield ("", "", f"{floor:.2f} ms: one `fdatasync` of 4 KiB", "", "")
+
+    def delays(self):
+        """Median and 99th percentile, in ms, from before the sender's commit to the task's main()."""
+        self.app.forget()
+        with self.app.worker():
+            sent = run(self.tools.helper, "pace", self.app.database, 1000, 100, "stamp").splitlines()
+            self.app.wait_until_empty()
+        started = dict(self.app.query("SELECT task_id, result FROM celery_taskmeta"))
+        asked = dict(line.split() for line in sent)
+        assert asked.keys() == started.keys(), f"{len(asked)} went in, {len(started)} came out"
+        delays = sorted((int(started[id]) - int(at)) / 1e6 for id, at in asked.items())
+        return delays[len(delays) // 2], delays[len(delays) * 99 // 100]
+
+    def sync(self):
+        with open(self.app.folder / "var/sync", "ab") as file:
+            file.write(bytes(4096))
+            file.flush()
+            start = time.perf_counter()
+            os.fdatasync(file.fileno())
+            return time.perf_counter() - start
+
+    def idle(self):
+        memory, share = self.medians(*self.idle_measures())
+        yield ("idle `worker -c 10`, all processes", f"{memory / 1e6:.1f} MB PSS", "", "", "≤ 12 MB")
+        yield ("", f"{share * 100:.2f} % of a core", "", "", "≤ 0.5 %")
+
+    def idle_measures(self):
+        found = {}
+
+        def look():
+            self.app.forget()
+            with self.app.worker() as worker:
+                time.sleep(2)
+                pids = tree(worker.pid)
+                before = cpu(pids)
+                time.sleep(10)
+                found["share"] = (cpu(pids) - before) / 10
+                return pss(pids)
+
+        return look, lambda: found["share"]
+
+    def start(self):
+        shell, wasm = self.medians(lambda: self.first("true"), lambda: self.first("noop"))
+        yield ("start to first task done", f"{shell:.0f} ms (`/bin/true`), {wasm:.0f} ms (WASM)", "", "", "≤ 60 ms")
+
+    def first(self, task):
+        """Milliseconds from the worker's exec to the time of the first result."""
+        self.app.forget()
+        self.app.send(1, task)
+        start = time.time()
+        worker = self.app.start()
+        self.app.wait_until_empty()
+        worker.terminate()
+        worker.wait(60)
+        [(done,)] = self.app.query("SELECT date_done FROM celery_taskmeta")
+        done = datetime.datetime.fromisoformat(done).replace(tzinfo=datetime.timezone.utc)
+        return (done.timestamp() - start) * 1e3
+
+
+def conditions(options):
+    cpu = next(line.split(":")[1].strip() for line in open("/proc/cpuinfo") if line.startswith("model name"))
+    wasmtime = next((line.split()[1] for line in run("cargo", "tree", "--locked", "--prefix=none", "--invert", "wasmtime",
+                     "--depth=0", cwd=HERE).splitlines()), "")
+    return (f"{run(options.qworker, '--version').strip()}, Wasmtime {wasmtime}, {run('rustc', '--version').strip()}; "
+            f"Linux {platform.release()}, {os.cpu_count()} × {cpu}; {datetime.date.today()}, load "
+            f"{os.getloadavg()[0]:.1f} before; medians of {options.rounds}, {options.tasks:,} tasks a run "
+            f"({options.tasks // 10:,} processes).")
+
+
+def bench(options, tools, app):
+    said = conditions(options)
+    bench = Bench(options, tools, app)
+    print("| what | qworker | the limit, or for scale | ratio | goal |\n| --- | --- | --- | --- | --- |")
+    for name in options.only.split(",") if options.only else ["spawn", "wasm", "instance", "latency", "idle", "start"]:
+        for row in getattr(bench, name)():
+            print("| " + " | ".join(row) + " |", flush=True)
+    print(f"\n{said}")
+
+
+def soak(options, tools, app):
+    """Many tasks, one in ten failing: memory and open files have to stay as they were."""
+    app.forget()
+    share = {"noop": 0.89, "true": 0.01, "trap": 0.07, "false": 0.03}
+    chunk = 20_000
+    samples, sent = [], 0
+    with app.worker() as worker:
+        print("| tasks sent | PSS, MB | open files | threads |\n| ---: | ---: | ---: | ---: |")
+        while sent < options.tasks:
+            for task, part in share.items():
+                app.send(round(chunk * part), task)
+            sent += chunk
+            while app.query("SELECT count(*) FROM (SELECT 1 FROM kombu_message LIMIT 5000)")[0][0] == 5000:
+                time.sleep(0.05)
+            pids = tree(worker.pid)[:2]  # guard and worker; a task has ended when one looks
+            files = sum(len(os.listdir(f"/proc/{pid}/fd")) for pid in pids)
+            threads = sum(len(os.listdir(f"/proc/{pid}/task")) for pid in pids)
+            samples.append((pss(pids), files))
+            if sent % (options.tasks // 10 or 1) < chunk:
+                print(f"| {sent:,} | {samples[-1][0] / 1e6:.1f} | {files} | {threads} |", flush=True)
+        app.wait_until_empty()
+    found = dict(app.query("SELECT status, count(*) FROM celery_taskmeta GROUP BY 1"))
+    failing = sum(round(chunk * share[task]) for task in ("trap", "false")) * (sent // chunk)
+    print(f"\n{sent:,} went in; {found} came out.")
+    assert found == {"SUCCESS": sent - failing, "FAILURE": failing}
+    # Tasks come and go while one looks, so that the largest of each half are compared.
+    half = len(samples) // 2
+    for name, column in zip(("PSS", "open files"), zip(*samples)):
+        early, late = max(column[len(column) // 10 : half]), max(column[half:])
+        print(f"{name}: at most {early:,} in the first half, {late:,} in the second")
+        assert late <= early * 1.1, f"{name} grows"
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    absolute = lambda path: str(pathlib.Path(path).resolve())
+    parser.add_argument("qworker", type=absolute)
+    parser.add_argument("helper", type=absolute)
+    parser.add_argument("what", nargs="?", choices=["bench", "soak"], default="bench")
+    parser.add_argument("--tasks", type=int, help="tasks in each run [default: 100,000; soak: 1,000,000]")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--only", metavar="ROWS", help="spawn,wasm,instance,latency,idle,start")
+    options = parser.parse_intermixed_args()
+    options.tasks = options.tasks or {"bench": 100_000, "soak": 1_000_000}[options.what]
+    # On a disk, as an application is; /tmp may be memory.
+    with tempfile.TemporaryDirectory(prefix="qworker-bench-", dir=pathlib.Path(options.helper).parent) as folder:
+        tools = Tools(options, pathlib.Path(folder))
+        app = App(tools, pathlib.Path(folder) / "app")
+        {"bench": bench, "soak": soak}[options.what](options, tools, app)
+
+
+main()
