@@ -6,5 +6,6 @@ mod golden;
 mod harness;
 mod process;
 mod python;
+mod show;
 mod sim;
 mod tidy;

@@ -238,7 +238,10 @@ impl Core {
         if let Some(eta) = message.eta.filter(|eta| *eta > now.wall) {
             return Err(Box::new(settle_only(Settle::Park(eta))));
         }
-        if self.plan.chatty && delivery.deliveries == 0 {
+        // Who was sent away by a rate has been received before.
+        let bucket = self.buckets.get(&message.task);
+        let is_back = bucket.is_some_and(|bucket| bucket.due(&message.id).is_some());
+        if self.plan.chatty && delivery.deliveries == 0 && !is_back {
             out.push(Effect::Log(Level::INFO, format!("Task {} received", label(&message))));
         }
         let Some(task) = self.plan.tasks.get(&message.task).cloned() else {
@@ -334,10 +337,7 @@ impl Core {
             self.buckets.insert(name.clone(), rate::Bucket::new(rate));
         }
         let bucket = self.buckets.get_mut(name)?;
-        match bucket.take(now.mono) {
-            Ok(()) => None,
-            Err(_) => Some(bucket.reserve(now.mono)),
-        }
+        bucket.admit(&request.message.id, now.mono).err()
     }
 
     /// A name that no file of ours defines: another worker, or the next deployment, may
@@ -378,25 +378,34 @@ impl Core {
             return self.run(key, request, out);
         }
         let first = if late { Settle::Mark } else { Settle::Ack };
-        out.push(Effect::Settle(key, request.tag, Box::new(settle_only(first))));
+        // With its message gone the result store alone can tell that it is known.
+        let record = if late { None } else { self.started(&request) };
+        let verdict = Verdict { record, ..settle_only(first) };
+        out.push(Effect::Settle(key, request.tag, Box::new(verdict)));
         self.acking.insert(key, Request { acked: !late, ..request });
     }
 
     fn run(&mut self, key: Key, request: Request, out: &mut Vec<Effect>) {
-        let policy = &self.plan.policy;
-        if policy.track_started && !request.ignores_result(policy) {
-            let info =
-                serde_json::json!({"pid": std::process::id(), "hostname": self.plan.hostname});
-            let record =
-                Record::success(&request.message.id, crate::wire::value::raw(&info), Utc::now());
-            let record = Record { state: State::Started, ..record };
-            out.push(Effect::Store(Box::new(request.extend(&self.plan, record))));
+        if self.plan.policy.track_started && !request.acked {
+            out.extend(self.started(&request).map(|record| Effect::Store(Box::new(record))));
         }
         if request.deliveries > 0 {
             out.push(Effect::Clear(request.message.id.clone()));
         }
         out.push(Effect::Start(key, Box::new(request.attempt(&self.plan))));
         self.running.insert(key, request);
+    }
+
+    /// That it runs here, unless nobody is to know.
+    fn started(&self, request: &Request) -> Option<Record> {
+        let plan = &self.plan;
+        if request.ignores_result(&plan.policy) {
+            return None;
+        }
+        let info = serde_json::json!({"pid": std::process::id(), "hostname": plan.hostname});
+        let info = crate::wire::value::raw(&info);
+        let record = Record::success(&request.message.id, info, Utc::now());
+        Some(request.extend(plan, Record { state: State::Started, ..record }))
     }
 
     fn ended(&mut self, key: Key, outcome: &Outcome, now: Now, out: &mut Vec<Effect>) {
