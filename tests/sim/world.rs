@@ -460,7 +460,10 @@ impl World {
                 self.end.retried += 1;
                 let (old, new) = (&held.waiting.payload, &payload);
                 let (old, new) = (Message::decode(old).unwrap(), Message::decode(new).unwrap());
-                assert_eq!((old.id, old.retries + 1, Some(due)), (new.id, new.retries, new.eta));
+                assert_eq!(
+                    (old.id, old.retries + 1, Some(whole(due))),
+                    (new.id, new.retries, new.eta.map(whole))
+                );
                 Some(Waiting { payload, deliveries: 0, due })
             }
             Settle::Dead(death) => {
@@ -547,7 +550,9 @@ impl World {
                 }
             }
             Effect::Settle(key, Tag::Row(tag), verdict) => self.order(key, tag, verdict),
-            Effect::Store(record) => assert_eq!(record.state, State::Started),
+            Effect::Store(record) => {
+                assert_eq!((record.state, record.date_done), (State::Started, self.wall()));
+            }
             Effect::Log(_, line) => assert!(!line.is_empty()),
             Effect::Close => {
                 assert!(self.asked_to_end && !self.closing, "closes, and nobody asked for it");
@@ -587,11 +592,19 @@ impl World {
             let record = verdict.record.as_ref().expect("an end that nobody hears of");
             assert!(record.state.is_ready());
         }
+        // The core has no clock of its own.
+        let times = verdict.record.as_ref().map(|record| record.date_done);
+        assert!(times.is_none_or(|at| at == self.wall()), "{verdict:?}");
         if ignored && !self.policy.store_errors {
             assert!(verdict.record.is_none(), "a result that nobody wants: {verdict:?}");
         }
         self.orders.push_back((key, tag, verdict));
     }
+}
+
+/// Messages carry microseconds.
+fn whole(at: DateTime<Utc>) -> DateTime<Utc> {
+    DateTime::from_timestamp_micros(at.timestamp_micros()).unwrap()
 }
 
 fn row(tag: Tag) -> i64 {
