@@ -22,7 +22,7 @@ const TASKS: &str = "
 late: {shell: a}
 early: {shell: a, acks_late: false}
 strict: {shell: a, params: [x], max_retries: 1}
-ignored: {shell: a, ignore_result: true}
+ignored: {shell: a, ignore_result: true, acks_late: true}
 slow: {shell: a, rate_limit: 20/s}
 ";
 
