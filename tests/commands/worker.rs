@@ -106,28 +106,32 @@ fn purge_removes_what_waits_first() {
 #[test]
 fn the_log_has_levels() {
     let app = app();
-    let log = |level: &str| {
+    let work = |level: &str| {
+        let (good, bad) = (format!("g-{level}"), format!("f-{level}"));
         let mut worker = app.worker(&["-l", level]);
-        app.must(&["call", "greet", "--task-id", "g", "--wait"]);
-        app.qworker(&["call", "fail", "--task-id", "f", "--wait"]);
+        app.must(&["call", "greet", "--task-id", &good, "--wait"]);
+        assert_eq!(app.qworker(&["call", "fail", "--task-id", &bad, "--wait"]).code, 1);
         assert_eq!(worker.stop(Signal::SIGTERM), 0);
-        worker.log()
+        worker
     };
-    let info = log("info");
+    let info = work("info");
     for part in [
-        "Task greet[g] received",
-        "Task greet[g] succeeded in ",
+        "Task greet[g-info] received",
+        "Task greet[g-info] succeeded in ",
         ": INFO/MainProcess] ",
-        "Task fail[f] raised unexpected: CalledProcessError(3, ",
+        "Task fail[f-info] raised unexpected: CalledProcessError(3, ",
         ": ERROR/MainProcess] ",
         "Warm shutdown",
     ] {
-        assert!(info.contains(part), "no {part:?} in {info}");
+        info.expect_line(part);
     }
-    let warning = log("WARNING");
-    assert!(!warning.contains("Task greet") && warning.contains("Task fail[f]"), "{warning}");
-    let error = log("critical");
-    assert!(!error.contains("Warm shutdown"), "{error}");
+    let warning = work("WARNING");
+    warning.expect_line("Task fail[f-WARNING]");
+    warning.expect_line("Warm shutdown");
+    assert!(!warning.log().contains("Task greet"), "{}", warning.log());
+    let critical = work("critical");
+    critical.expect_line("Task fail[f-critical]");
+    assert!(!critical.log().contains("Warm shutdown"), "{}", critical.log());
 }
 
 #[test]
