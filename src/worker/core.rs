@@ -87,6 +87,13 @@ enum Phase {
 /// that is slower than the tasks must slow them down.
 const SETTLING_MAX: usize = 1024;
 
+/// Promised starts that are remembered before those are forgotten whose messages did not
+/// come back: another worker has them.
+const PROMISED_MAX: usize = 10_000;
+
+/// A message sent back by the wall clock may return so much too early by the other one.
+const CLOCKS_APART: Duration = Duration::from_millis(2);
+
 /// Work is taken ahead for so long, as far as the pace of the last tasks tells.
 const AHEAD: Duration = Duration::from_millis(20);
 
@@ -104,6 +111,8 @@ pub struct Core {
     acking: HashMap<Key, Request>,
     settling: HashSet<Key>,
     buckets: HashMap<String, rate::Bucket>,
+    /// Messages that a rate limit sent back, and the start that each was promised.
+    promised: HashMap<Tag, Instant>,
     next_key: Key,
     turn: u64,
     want: Option<(u64, Want)>,
@@ -123,6 +132,7 @@ impl Core {
             acking: HashMap::new(),
             settling: HashSet::new(),
             buckets: HashMap::new(),
+            promised: HashMap::new(),
             next_key: 0,
             turn: 0,
             want: None,
@@ -323,6 +333,7 @@ impl Core {
     }
 
     /// How long the task's rate limit makes it wait; it waits in the broker, so others pass.
+    /// When it comes back it has its turn, however many came meanwhile.
     fn pass_rate(&mut self, request: &Request, now: Now) -> Option<Duration> {
         let rate = request.task.rate_limit.or(self.plan.policy.rate_limit)?;
         let name = &request.task.name;
@@ -330,10 +341,21 @@ impl Core {
             self.buckets.insert(name.clone(), rate::Bucket::new(rate));
         }
         let bucket = self.buckets.get_mut(name)?;
-        match bucket.take(now.mono) {
-            Ok(()) => None,
-            Err(_) => Some(bucket.reserve(now.mono)),
+        let wait = match self.promised.remove(&request.tag) {
+            Some(start) => (start - CLOCKS_APART).saturating_duration_since(now.mono),
+            None => match bucket.take(now.mono) {
+                Ok(()) => Duration::ZERO,
+                Err(_) => bucket.reserve(now.mono),
+            },
+        };
+        if wait.is_zero() {
+            return None;
         }
+        if self.promised.len() >= PROMISED_MAX {
+            self.promised.retain(|_, start| *start > now.mono);
+        }
+        self.promised.insert(request.tag, now.mono + wait);
+        Some(wait)
     }
 
     /// A name that no file of ours defines: another worker, or the next deployment, may
