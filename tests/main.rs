@@ -1,10 +1,14 @@
 //! All tests that need more than one file of the program: one binary, linked once.
 
-mod cli;
+// A test that cannot go on has failed: that is what unwrap says.
+#![allow(clippy::unwrap_used)]
+
+mod commands;
 mod contract;
 mod golden;
 mod harness;
 mod process;
 mod python;
+mod show;
 mod sim;
 mod tidy;
