@@ -426,7 +426,7 @@ impl Core {
         }
         let info = serde_json::json!({"pid": std::process::id(), "hostname": plan.hostname});
         let info = crate::wire::value::raw(&info);
-        let record = Record::success(&request.message.id, info, Utc::now());
+        let record = Record::success(&request.message.id, info, self.wall);
         Some(request.extend(plan, Record { state: State::Started, ..record }))
     }
 
