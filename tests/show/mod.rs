@@ -27,7 +27,7 @@ fn call(app: &TestDir, task: &str, args: &str) -> Ended {
 
 /// Calls a task with these options and waits for its end.
 fn call_with(app: &TestDir, task: &str, options: &[&str]) -> Ended {
-    let words = [&["call", task, "--wait", "--timeout", "60", "--json"], options].concat();
+    let words = [&["call", task, "--wait", "--timeout", "120", "--json"], options].concat();
     Ended::read(app.qworker(&words))
 }
 
@@ -38,7 +38,7 @@ fn value(app: &TestDir, task: &str, args: &str) -> Value {
 
 /// Waits for the end of a task that was sent before.
 fn wait(app: &TestDir, id: &str) -> Ended {
-    Ended::read(app.qworker(&["result", id, "--wait", "--timeout", "60", "--json"]))
+    Ended::read(app.qworker(&["result", id, "--wait", "--timeout", "120", "--json"]))
 }
 
 /// Sends a task and does not wait; gives its id.
