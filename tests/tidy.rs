@@ -1,1 +1,375 @@
-//! To come.
+//! Style that is checked: what ARCHITECTURE.md says of the house holds for every file.
+//! A rule that matters fails here; each failure says what to do instead.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Stairs inside of a floor: what the first may use of its neighbours, which know nothing of it.
+const STEPS: &[(&str, &[&str])] = &[("task", &["wire", "config"])];
+
+/// Crates with one address: nobody else names them. Folders end with `/`.
+const ADDRESSES: &[(&str, &[&str])] = &[
+    ("clap", &["cli/"]),
+    ("indicatif", &["cli/"]),
+    ("rusqlite", &["link/sqlite.rs", "broker/sqlite.rs", "backend/sqlite.rs"]),
+    ("wasmtime", &["runner/wasm/", "os/module.rs"]),
+    ("wasmtime_wasi", &["runner/wasm/"]),
+    ("serde_yaml", &["config/", "task/"]),
+    ("saphyr_parser", &["config/", "task/"]),
+    ("tracing_subscriber", &["log/", "cli/worker.rs"]),
+    ("libc", &["os/"]),
+];
+
+/// What floor 1, the words, may not name: it takes text and instants, and gives values.
+const NOT_IN_WORDS: &[&str] = &[
+    "tokio",
+    "tracing",
+    "std::fs",
+    "std::net",
+    "std::env",
+    "std::process",
+    "Instant::now",
+    "Utc::now",
+    "Local::now",
+    "SystemTime",
+    "clock::now",
+    "thread::",
+];
+
+/// Lines of a file before it needs a reason.
+const LINES_MAX: usize = 500;
+
+/// Files that are longer, each with the reason why it stays one.
+const LONG: &[(&str, &str)] = &[
+    ("src/broker/sqlite.rs", "one table's statements: each row state is seen from all sides"),
+    ("src/worker/core.rs", "the one decision function; its events and effects belong to it"),
+    ("src/runner/shell/tests.rs", "one case after the other, none longer than a screen"),
+];
+
+/// Lines of a function before it needs to be cut.
+const FUNCTION_LINES_MAX: usize = 70;
+
+struct Source {
+    /// `src/…`
+    name: String,
+    text: String,
+    /// Without comments, and without what stands under `#[cfg(test)]` at the foot.
+    code: String,
+}
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn files_in(folder: &str) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    let mut folders = vec![root().join(folder)];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(&folder).unwrap().flatten() {
+            let path = entry.path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                found.push(path);
+            }
+        }
+    }
+    found.sort();
+    found
+}
+
+fn sources(folder: &str) -> Vec<Source> {
+    let files = files_in(folder);
+    assert!(!files.is_empty());
+    files
+        .into_iter()
+        .map(|path| {
+            let text = fs::read_to_string(&path).unwrap();
+            let name = path.strip_prefix(root()).unwrap().display().to_string();
+            let is_test = name.contains("/tests/") || name.ends_with("/tests.rs");
+            let body = text.split("\n#[cfg(test)]\nmod ").next().unwrap_or_default();
+            let code = match is_test {
+                true => String::new(),
+                false => body.lines().map(without_comment).collect::<Vec<_>>().join("\n"),
+            };
+            Source { name, text, code }
+        })
+        .collect()
+}
+
+/// Good enough: `//` inside of a text is cut too, and nothing we look for stands behind one.
+fn without_comment(line: &str) -> &str {
+    line.split("//").next().unwrap_or_default()
+}
+
+fn report(advice: &str, faults: &[String]) {
+    assert!(faults.is_empty(), "\n{}\n\n{advice}\n", faults.join("\n"));
+}
+
+/// Where `word` stands in `text` as a word of its own.
+fn names(text: &str, word: &str) -> bool {
+    let is_word = |c: char| c.is_alphanumeric() || c == '_';
+    text.match_indices(word).any(|(at, _)| {
+        !text[..at].ends_with(is_word) && !text[at + word.len()..].starts_with(is_word)
+    })
+}
+
+/// Floors by module, from the table in `src/lib.rs`.
+fn floors() -> BTreeMap<String, u32> {
+    let text = fs::read_to_string(root().join("src/lib.rs")).unwrap();
+    let mut floors = BTreeMap::new();
+    for row in text.lines().filter_map(|line| line.strip_prefix("//! | ")) {
+        let Some(floor) = row.split(' ').next().and_then(|word| word.parse().ok()) else {
+            continue;
+        };
+        for name in row.split("[`").skip(1).filter_map(|rest| rest.split_once("`]")) {
+            floors.insert(name.0.to_string(), floor);
+        }
+    }
+    assert!(floors.len() > 10 && floors["cli"] == 5 && floors["os"] == 0, "{floors:?}");
+    floors
+}
+
+/// The top-level module that `src/…` belongs to.
+fn room(name: &str) -> &str {
+    let rest = name.strip_prefix("src/").unwrap();
+    rest.split('/').next().unwrap().trim_end_matches(".rs")
+}
+
+/// Top-level modules that this code names: `crate::x`, and `crate::{x, y::z}`.
+fn uses(code: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    for rest in code.split("crate::").skip(1) {
+        let Some(group) = rest.strip_prefix('{') else {
+            found.push(rest.split(|c: char| !c.is_alphanumeric() && c != '_').next().unwrap());
+            continue;
+        };
+        let mut depth = 0;
+        let mut start = true;
+        for (at, c) in group.char_indices() {
+            match c {
+                '{' => depth += 1,
+                '}' if depth == 0 => break,
+                '}' => depth -= 1,
+                ',' if depth == 0 => start = true,
+                c if start && c.is_alphabetic() => {
+                    let rest = &group[at..];
+                    found.push(
+                        rest.split(|c: char| !c.is_alphanumeric() && c != '_').next().unwrap(),
+                    );
+                    start = false;
+                }
+                _ => {}
+            }
+        }
+    }
+    found.into_iter().map(str::to_string).collect()
+}
+
+#[test]
+fn the_reader_of_uses_reads_them() {
+    assert_eq!(
+        uses("use crate::a::b; use crate::{c, d::{e, f}, g}; crate::h()"),
+        ["a", "c", "d", "g", "h"]
+    );
+    assert!(names("use libc::x", "libc") && !names("fn libc_x()", "libc"));
+}
+
+#[test]
+fn stairs_go_down_only() {
+    let floors = floors();
+    let mut faults = Vec::new();
+    for source in sources("src") {
+        let from = room(&source.name);
+        if ["lib", "main"].contains(&from) {
+            continue;
+        }
+        let Some(floor) = floors.get(from) else {
+            faults.push(format!("{}: {from} has no floor in the table of src/lib.rs", source.name));
+            continue;
+        };
+        let steps = STEPS.iter().find(|(name, _)| *name == from).map_or(&[][..], |(_, to)| to);
+        for to in uses(&source.code) {
+            let below = floors.get(&to).is_some_and(|below| below < floor);
+            if to != from && !below && !steps.contains(&to.as_str()) {
+                faults.push(format!("{}: uses crate::{to}", source.name));
+            }
+        }
+    }
+    report(
+        "`use crate::x` goes to a strictly lower floor or inside one's own folder (table of \
+         src/lib.rs). Move the thing that is needed down to where both can reach it, or hand it \
+         in as an argument from above.",
+        &faults,
+    );
+}
+
+#[test]
+fn unsafe_stands_behind_one_wall() {
+    let of_others = sources("src").into_iter().filter(|source| room(&source.name) != "os");
+    let faults: Vec<String> = of_others
+        .filter(|source| names(&source.code, "unsafe") && !source.code.contains("deny(unsafe"))
+        .map(|source| source.name)
+        .collect();
+    report("Only src/os contains `unsafe`: put a safe function there, and call it.", &faults);
+}
+
+#[test]
+fn crates_have_an_address() {
+    let mut faults = Vec::new();
+    for source in sources("src") {
+        let place = source.name.strip_prefix("src/").unwrap();
+        for (name, addresses) in ADDRESSES {
+            let inside = |address: &str| match address.strip_suffix('/') {
+                Some(folder) => place.starts_with(address) || place == format!("{folder}.rs"),
+                None => place == address,
+            };
+            if names(&source.code, name) && !addresses.iter().any(|address| inside(address)) {
+                faults.push(format!("{}: names {name}, which lives in {addresses:?}", source.name));
+            }
+        }
+    }
+    report("Call a function of ours at that address, in words of this program.", &faults);
+}
+
+#[test]
+fn words_do_no_work() {
+    let floors = floors();
+    let words = sources("src").into_iter().filter(|s| floors.get(room(&s.name)) == Some(&1));
+    let mut faults = Vec::new();
+    for source in words {
+        for name in NOT_IN_WORDS.iter().filter(|name| source.code.contains(*name)) {
+            faults.push(format!("{}: {name}", source.name));
+        }
+    }
+    report(
+        "Floor 1 does no I/O, reads no clock, does not log: take text or the time as an argument, \
+         give a value or an effect back.",
+        &faults,
+    );
+}
+
+#[test]
+fn only_the_hall_talks_and_ends() {
+    let mut faults = Vec::new();
+    for source in sources("src").into_iter().filter(|s| s.name != "src/cli/output.rs") {
+        for name in ["println!", "eprintln!", "print!(", "eprint!("] {
+            if source.code.contains(name) {
+                faults.push(format!("{}: {name}", source.name));
+            }
+        }
+        let outside = !["cli", "os", "main"].contains(&room(&source.name));
+        for name in ["process::exit", "env::args", "env::var"] {
+            if outside && source.code.contains(name) {
+                faults.push(format!("{}: {name}", source.name));
+            }
+        }
+    }
+    report(
+        "Only cli/output.rs prints: use ToUser there, a log line elsewhere. Only cli reads argv and \
+         the environment and ends the process: pass values down, give exit codes up.",
+        &faults,
+    );
+}
+
+#[test]
+fn every_file_says_what_it_is_for() {
+    let all = ["src", "tests"].iter().flat_map(|folder| sources(folder));
+    let faults: Vec<String> =
+        all.filter(|source| !source.text.starts_with("//! ")).map(|source| source.name).collect();
+    report("A file opens with `//!`: what it is for, and what it never does.", &faults);
+}
+
+#[test]
+fn nothing_is_left_undone() {
+    // Made of parts, or this file would name them.
+    let words = [
+        ["TO", "DO"],
+        ["FIX", "ME"],
+        ["XX", "X"],
+        ["dbg", "!"],
+        ["todo", "!("],
+        ["unimplemented", "!("],
+    ];
+    let mut faults = Vec::new();
+    for source in ["src", "tests"].iter().flat_map(|folder| sources(folder)) {
+        for (number, line) in source.text.lines().enumerate() {
+            if words.iter().any(|parts| line.contains(&parts.concat())) {
+                faults.push(format!("{}:{}: {}", source.name, number + 1, line.trim()));
+            }
+        }
+    }
+    report("Do it, or open an issue and leave the file clean.", &faults);
+}
+
+#[test]
+fn a_file_is_one_thought() {
+    let mut faults = Vec::new();
+    let all: Vec<Source> = ["src", "tests"].iter().flat_map(|folder| sources(folder)).collect();
+    for source in &all {
+        let lines = source.text.lines().count();
+        let listed = LONG.iter().any(|(name, _)| *name == source.name);
+        if lines > LINES_MAX && !listed {
+            faults.push(format!(
+                "{}: {lines} lines; cut it, or list it in LONG with the reason",
+                source.name
+            ));
+        }
+        if lines <= LINES_MAX && listed {
+            faults.push(format!("{}: {lines} lines; take it off LONG", source.name));
+        }
+    }
+    for (name, _) in LONG.iter().filter(|(name, _)| !all.iter().any(|source| source.name == *name))
+    {
+        faults.push(format!("{name}: gone; take it off LONG"));
+    }
+    report("A file of more than 500 lines is two thoughts, or has a reason.", &faults);
+}
+
+#[test]
+fn a_function_fits_on_a_screen() {
+    let mut faults = Vec::new();
+    for source in ["src", "tests"].iter().flat_map(|folder| sources(folder)) {
+        let lines: Vec<&str> = source.code.lines().map(str::trim_end).collect();
+        for (at, line) in lines.iter().enumerate() {
+            let word = line.trim_start();
+            let begins =
+                ["fn ", "pub fn ", "async fn ", "pub async fn ", "pub(super) fn ", "unsafe fn "];
+            if !begins.iter().any(|begin| word.starts_with(begin)) {
+                continue;
+            }
+            // rustfmt puts the closing bracket below the first letter.
+            let end = format!("{}}}", &line[..line.len() - word.len()]);
+            let length = lines[at..].iter().position(|line| *line == end).unwrap_or(0);
+            if length > FUNCTION_LINES_MAX {
+                faults.push(format!("{}:{}: {length} lines", source.name, at + 1));
+            }
+        }
+    }
+    report("A function of more than 70 lines hides its steps: give them names.", &faults);
+}
+
+#[test]
+fn every_file_is_compiled() {
+    let mut faults = Vec::new();
+    for folder in ["src", "tests"] {
+        let crates = ["lib.rs", "main.rs"].map(|name| root().join(folder).join(name));
+        for path in files_in(folder).iter().filter(|path| !crates.contains(path)) {
+            let is_mod = path.file_name().is_some_and(|name| name == "mod.rs");
+            let module = if is_mod { path.parent().unwrap() } else { path };
+            let name = module.file_stem().unwrap().to_str().unwrap();
+            let above = module.parent().unwrap();
+            let mut parents = vec![above.join("mod.rs"), above.with_extension("rs")];
+            parents.extend(crates.iter().filter(|one| one.parent() == Some(above)).cloned());
+            let texts = parents.iter().filter_map(|path| fs::read_to_string(path).ok());
+            if !texts
+                .flat_map(|text| text.lines().map(str::to_string).collect::<Vec<_>>())
+                .any(|line| line.ends_with(&format!("mod {name};")))
+            {
+                faults.push(path.strip_prefix(root()).unwrap().display().to_string());
+            }
+        }
+    }
+    report("Nobody compiles this file: add `mod name;` to the module above it.", &faults);
+}

@@ -46,6 +46,8 @@ class App:
         self.qworker, self.folder, self.notes = qworker, pathlib.Path(folder), pathlib.Path(notes)
         (self.folder / "tasks.d").mkdir()
         (self.folder / "tasks.d/note.yaml").write_text(TASKS)
+        # A kill three times a second is no poisoned task: here nothing may be given up.
+        (self.folder / "qworker.yaml").write_text("task_max_deliveries: 1000\n")
         self.notes.touch()
         self.log = open(self.notes.with_suffix(".log"), "ab")
         self.worker = None

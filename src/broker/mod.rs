@@ -29,6 +29,8 @@ pub struct Delivery {
     pub payload: String,
     /// How often it was handed out and lost or sent back, counted.
     pub deliveries: u32,
+    /// It was lost before: mark it before it starts, so that the count stays exact.
+    pub suspect: bool,
 }
 
 /// A delivery's name; plain data, so that it can travel.
@@ -43,6 +45,9 @@ pub enum Tag {
 pub enum Settle {
     /// Done with: remove it.
     Ack,
+    /// Still ours, and about to start: if this worker dies from now on, that counts. For
+    /// suspects; the first loss of a message always counts, since it may have started.
+    Mark,
     /// Never started: back to its place, uncounted.
     Release,
     /// Not now: hand it out from then on, uncounted.
@@ -53,6 +58,13 @@ pub enum Settle {
     Replace(String, DateTime<Utc>),
     /// Keep it in the dead-letter list.
     Dead(Death),
+}
+
+impl Settle {
+    /// May it be there for others after this?
+    pub fn moves(&self) -> bool {
+        !matches!(self, Settle::Ack | Settle::Mark)
+    }
 }
 
 /// Why a message is in the dead-letter list.

@@ -75,6 +75,10 @@ const COLUMNS: &[(&str, &str)] = &[
     ("owner", "INTEGER"),
     ("deliveries", "INTEGER NOT NULL DEFAULT 0"),
     ("task_id", "TEXT"),
+    // Held: if its worker dies, that counts.
+    ("started", "INTEGER NOT NULL DEFAULT 0"),
+    // Was lost before: taken only into a free slot, and counted only from its start on.
+    ("suspect", "INTEGER NOT NULL DEFAULT 0"),
 ];
 
 const INDEXES: &str = "
@@ -324,18 +328,25 @@ fn take_from(
     taken: &mut Vec<Delivery>,
 ) -> Result<(), Error> {
     let mut statement = c.prepare_cached(
-        "UPDATE kombu_message SET visible = 0, owner = ?1, version = version + 1
+        "UPDATE kombu_message SET visible = 0, owner = ?1, started = 1 - suspect,
+             version = version + 1
          WHERE id IN (SELECT id FROM kombu_message
-             WHERE queue_id = ?2 AND visible = 1 AND eta IS NULL AND (?4 = 0 OR deliveries = 0)
+             WHERE queue_id = ?2 AND visible = 1 AND eta IS NULL AND (?4 = 0 OR suspect = 0)
              ORDER BY priority DESC, id LIMIT ?3)
-         RETURNING id, priority, deliveries, payload",
+         RETURNING id, priority, deliveries, payload, suspect",
     )?;
     let rows = statement.query_map(params![owner, queue_id, limit as i64, only_fresh], |row| {
         let payload = payload_of(row, 3)?;
         let tag = Tag::Row(row.get(0)?);
         Ok((
             row.get::<_, i64>(1)?,
-            Delivery { tag, queue: name.clone(), payload, deliveries: row.get(2)? },
+            Delivery {
+                tag,
+                queue: name.clone(),
+                payload,
+                deliveries: row.get(2)?,
+                suspect: row.get(4)?,
+            },
         ))
     })?;
     // RETURNING gives rows in no promised order.
@@ -356,20 +367,22 @@ fn payload_of(row: &Row, column: usize) -> rusqlite::Result<String> {
     })
 }
 
-/// Gives back all that the dead worker `owner` held, counted, with a growing delay from
-/// the second time on: the first loss is most often the worker's own end, not the task's doing.
+/// Gives back all that the dead worker `owner` held, with a growing delay from the second
+/// loss on: the first is most often the worker's own end, not the task's doing.
 fn orphan(c: &Connection, owner: i64, now: DateTime<Utc>) -> Result<(), Error> {
-    let mut held = c.prepare_cached("SELECT id, deliveries FROM kombu_message WHERE owner = ?")?;
-    let held: Vec<(i64, u32)> =
-        held.query_map([owner], |row| Ok((row.get(0)?, row.get(1)?)))?.collect::<Result<_, _>>()?;
-    for (id, deliveries) in held {
-        let delay = bounds::redelivery_delay(deliveries);
+    let mut held =
+        c.prepare_cached("SELECT id, deliveries, started FROM kombu_message WHERE owner = ?")?;
+    let held: Vec<(i64, u32, bool)> = held
+        .query_map([owner], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?
+        .collect::<Result<_, _>>()?;
+    for (id, deliveries, started) in held {
+        let delay = bounds::redelivery_delay(if started { deliveries } else { 0 });
         let eta = (!delay.is_zero()).then(|| clock::epoch(now + delay));
         c.prepare_cached(
-            "UPDATE kombu_message SET visible = 1, owner = NULL, deliveries = deliveries + 1,
-             eta = ? WHERE id = ?",
+            "UPDATE kombu_message SET visible = 1, owner = NULL, suspect = 1, eta = ?,
+             deliveries = deliveries + ? WHERE id = ?",
         )?
-        .execute(params![eta, id])?;
+        .execute(params![eta, started, id])?;
     }
     c.execute("DELETE FROM qworker_worker WHERE id = ?", [owner])?;
     Ok(())
@@ -404,7 +417,7 @@ impl Outlet {
     /// See [`super::Outlet::settle`].
     pub async fn settle(&self, settlements: Vec<(Tag, Settle)>) -> Result<(), Error> {
         let owner = self.owner;
-        let moved = settlements.iter().any(|(_, settle)| !matches!(settle, Settle::Ack));
+        let moved = settlements.iter().any(|(_, settle)| settle.moves());
         self.db.run(Durability::Process, move |c| settle(c, owner, &settlements)).await?;
         if moved {
             ring(&self.ringer);
@@ -593,13 +606,19 @@ fn settle(c: &Connection, owner: Option<i64>, settlements: &[(Tag, Settle)]) -> 
     for (Tag::Row(id), settle) in settlements {
         match settle {
             Settle::Ack => delete(c, owner, *id)?,
+            Settle::Mark => {
+                c.prepare_cached(
+                    "UPDATE kombu_message SET started = 1 WHERE id = ? AND owner IS ?",
+                )?
+                .execute(params![id, owner])?;
+            }
             Settle::Release => give_back(c, owner, *id, None, 0)?,
             Settle::Park(until) => give_back(c, owner, *id, Some(*until), 0)?,
             Settle::Redeliver(until) => give_back(c, owner, *id, Some(*until), 1)?,
             Settle::Replace(payload, eta) => {
                 c.prepare_cached(
                     "UPDATE kombu_message SET visible = 1, owner = NULL, eta = ?, deliveries = 0,
-                     payload = ?, version = version + 1 WHERE id = ? AND owner IS ?",
+                     suspect = 0, payload = ?, version = version + 1 WHERE id = ? AND owner IS ?",
                 )?
                 .execute(params![clock::epoch(*eta), payload, id, owner])?;
             }
@@ -623,8 +642,9 @@ fn give_back(
     counted: u32,
 ) -> Result<(), Error> {
     c.prepare_cached(
-        "UPDATE kombu_message SET visible = 1, owner = NULL, eta = ?,
-         deliveries = deliveries + ?, version = version + 1 WHERE id = ? AND owner IS ?",
+        "UPDATE kombu_message SET visible = 1, owner = NULL, eta = ?1,
+         deliveries = deliveries + ?2, suspect = max(suspect, ?2), version = version + 1
+         WHERE id = ?3 AND owner IS ?4",
     )?
     .execute(params![until.map(clock::epoch), counted, id, owner])?;
     Ok(())

@@ -32,10 +32,10 @@ pub(super) struct Global {
     #[arg(long, value_name = "DIR", env = "QWORKER_WORKDIR")]
     pub(super) workdir: Option<PathBuf>,
     /// No colours (also NO_COLOR)
-    #[arg(short = 'C', long, env = "QWORKER_NO_COLOR")]
+    #[arg(short = 'C', long, env = "QWORKER_NO_COLOR", value_parser = super::truth())]
     pub(super) no_color: bool,
     /// Less output
-    #[arg(short, long, env = "QWORKER_QUIET")]
+    #[arg(short, long, env = "QWORKER_QUIET", value_parser = super::truth())]
     pub(super) quiet: bool,
 }
 

@@ -46,16 +46,16 @@ pub(super) struct Args {
     #[arg(long, value_name = "ID", env = "QWORKER_CALL_TASK_ID")]
     task_id: Option<String>,
     /// Send it although tasks.d does not define it: other workers do
-    #[arg(long, env = "QWORKER_CALL_UNREGISTERED")]
+    #[arg(long, env = "QWORKER_CALL_UNREGISTERED", value_parser = super::truth())]
     unregistered: bool,
     /// Wait for the result and print it in place of the id
-    #[arg(short, long, env = "QWORKER_CALL_WAIT")]
+    #[arg(short, long, env = "QWORKER_CALL_WAIT", value_parser = super::truth())]
     wait: bool,
     /// Wait so many seconds at the most
     #[arg(long, value_name = "SECONDS", requires = "wait", env = "QWORKER_CALL_TIMEOUT")]
     timeout: Option<f64>,
     /// With --wait: print the whole result document as JSON
-    #[arg(short, long, requires = "wait", env = "QWORKER_CALL_JSON")]
+    #[arg(short, long, requires = "wait", env = "QWORKER_CALL_JSON", value_parser = super::truth())]
     json: bool,
 }
 

@@ -30,14 +30,17 @@ pub(super) fn run(_: &Args, global: &Global, out: ToUser) -> Result<Exit, Error>
     for fault in &faults {
         out.print(&fault.to_string());
     }
-    let count = tasks.iter().count();
+    let count = match tasks.iter().count() {
+        1 => "1 task".to_string(),
+        count => format!("{count} tasks"),
+    };
     if faults.is_empty() {
-        out.print(&format!("{}: settings and {count} tasks are right.", app.folder.display()));
+        out.print(&format!("{}: no error in the settings and {count}.", app.folder.display()));
         return Ok(Exit::Ok);
     }
     let errors = faults.len();
     out.say(&format!(
-        "{errors} {} found; {count} tasks can be used.",
+        "{errors} {} found; {count} can be used.",
         if errors == 1 { "error" } else { "errors" }
     ));
     Ok(Exit::Failure)

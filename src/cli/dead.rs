@@ -89,7 +89,7 @@ async fn report(
     out.print(&format!("{done} {count} {}.", if count == 1 { "message" } else { "messages" }));
     match asked {
         Some(asked) if (count as usize) < asked => Err(Error::failure(format!(
-            "{} of the numbers are not in the list",
+            "not in the list: {} of the numbers",
             asked - count as usize
         ))),
         _ => Ok(()),

@@ -17,7 +17,7 @@ pub(super) enum What {
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// Print JSON
-    #[arg(short, long, env = "QWORKER_LIST_JSON")]
+    #[arg(short, long, env = "QWORKER_LIST_JSON", value_parser = super::truth())]
     json: bool,
 }
 

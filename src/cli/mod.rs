@@ -16,6 +16,7 @@ mod status;
 mod worker;
 
 use app::Global;
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{CommandFactory, Parser, Subcommand};
 use exit::{Error, Exit};
 use output::ToUser;
@@ -76,6 +77,10 @@ pub fn main() -> ExitCode {
             let failed = error.use_stderr();
             // A closed pipe is no reason to fail.
             let _ = error.print();
+            if let Some(option) = misplaced(&error) {
+                ToUser::new(true, false)
+                    .say(&format!("Hint: {option} stands before the command: qworker {option} …"));
+            }
             return ExitCode::from(if failed { Exit::Usage.code() } else { 0 });
         }
     };
@@ -113,6 +118,23 @@ fn dispatch(
         Command::Check(args) => check::run(&args, global, out),
         Command::Compile(args) => compile::run(&args, out),
     }
+}
+
+/// The option of the program that stands behind the command, if that is the error.
+fn misplaced(error: &clap::Error) -> Option<&str> {
+    let Some(ContextValue::String(word)) = error.get(ContextKind::InvalidArg) else { return None };
+    let option = word.split('=').next()?;
+    let name = option.trim_start_matches('-');
+    let known = Cli::command().get_arguments().any(|arg| {
+        arg.get_long() == Some(name)
+            || arg.get_short().is_some_and(|short| option == format!("-{short}"))
+    });
+    (error.kind() == ErrorKind::UnknownArgument && known).then_some(option)
+}
+
+/// Reads the variable of a flag: 1, yes, on and true, and their contraries.
+fn truth() -> clap::builder::BoolishValueParser {
+    clap::builder::BoolishValueParser::new()
 }
 
 /// Runs a client's work to its end on a loop of its own.

@@ -7,7 +7,7 @@ use super::output::ToUser;
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// Do not ask
-    #[arg(short, long, env = "QWORKER_PURGE_FORCE")]
+    #[arg(short, long, env = "QWORKER_PURGE_FORCE", value_parser = super::truth())]
     force: bool,
     /// Only these queues, separated by commas [default: the default queue and those of the tasks]
     #[arg(short = 'Q', long, value_delimiter = ',', env = "QWORKER_PURGE_QUEUES")]

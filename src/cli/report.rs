@@ -8,7 +8,7 @@ use serde_json::{Map, json};
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// Print JSON
-    #[arg(short, long, env = "QWORKER_REPORT_JSON")]
+    #[arg(short, long, env = "QWORKER_REPORT_JSON", value_parser = super::truth())]
     json: bool,
 }
 

@@ -15,16 +15,16 @@ pub(super) struct Args {
     /// The task's id
     id: String,
     /// Wait until it is ready
-    #[arg(short, long, env = "QWORKER_RESULT_WAIT")]
+    #[arg(short, long, env = "QWORKER_RESULT_WAIT", value_parser = super::truth())]
     wait: bool,
     /// Wait so many seconds at the most
     #[arg(long, value_name = "SECONDS", requires = "wait", env = "QWORKER_RESULT_TIMEOUT")]
     timeout: Option<f64>,
     /// Print the traceback in place of the result
-    #[arg(long, env = "QWORKER_RESULT_TRACEBACK")]
+    #[arg(long, env = "QWORKER_RESULT_TRACEBACK", value_parser = super::truth())]
     traceback: bool,
     /// Print the whole result document as JSON
-    #[arg(short, long, env = "QWORKER_RESULT_JSON")]
+    #[arg(short, long, env = "QWORKER_RESULT_JSON", value_parser = super::truth())]
     json: bool,
 }
 

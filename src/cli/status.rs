@@ -11,7 +11,7 @@ pub(super) struct Args {
     #[arg(short, long, value_delimiter = ',', env = "QWORKER_STATUS_DESTINATION")]
     destination: Vec<String>,
     /// Print JSON
-    #[arg(short, long, env = "QWORKER_STATUS_JSON")]
+    #[arg(short, long, env = "QWORKER_STATUS_JSON", value_parser = super::truth())]
     json: bool,
 }
 

@@ -50,7 +50,7 @@ pub(super) struct Args {
     #[arg(long)]
     disable_prefetch: bool,
     /// Remove what waits in the queues first
-    #[arg(long, alias = "discard", env = "QWORKER_WORKER_PURGE")]
+    #[arg(long, alias = "discard", env = "QWORKER_WORKER_PURGE", value_parser = super::truth())]
     purge: bool,
 }
 

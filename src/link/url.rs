@@ -68,15 +68,39 @@ impl fmt::Display for Url {
     }
 }
 
-/// `text` with the password of its authority replaced by `**`.
+/// A URL with `**` for its password and for parameters named like secrets; any other
+/// text as it is.
 pub fn redact(text: &str) -> String {
-    let Some((scheme, rest)) = text.split_once("://") else { return text.to_string() };
-    let end = rest.find('/').unwrap_or(rest.len());
-    let Some(at) = rest[..end].rfind('@') else { return text.to_string() };
-    match rest[..at].split_once(':') {
-        Some((user, _)) => format!("{scheme}://{user}:**{}", &rest[at..]),
-        None => text.to_string(),
+    let Some((scheme, rest)) = text.split_once("://") else { return text.into() };
+    let (rest, query) =
+        rest.split_once('?').map_or((rest, None), |(rest, query)| (rest, Some(query)));
+    // Up to the last @: a password may hold a slash or an @ that nobody escaped, and a
+    // little too many stars do no harm. A path, as SQLite's, has no password.
+    let rest = match rest.rsplit_once('@') {
+        Some((user, host)) if !rest.starts_with('/') => match user.split_once(':') {
+            Some((user, _)) => format!("{user}:**@{host}"),
+            None => rest.into(),
+        },
+        _ => rest.into(),
+    };
+    let query = query.map_or(String::new(), |query| {
+        let shown: Vec<String> = query.split('&').map(redact_parameter).collect();
+        format!("?{}", shown.join("&"))
+    });
+    format!("{scheme}://{rest}{query}")
+}
+
+fn redact_parameter(parameter: &str) -> String {
+    match parameter.split_once('=') {
+        Some((name, _)) if is_secret(name) => format!("{name}=**"),
+        _ => parameter.into(),
     }
+}
+
+/// Whether a variable of this name holds a secret.
+pub fn is_secret(name: &str) -> bool {
+    let name = name.to_ascii_uppercase();
+    ["PASS", "SECRET", "TOKEN", "KEY"].iter().any(|word| name.contains(word))
 }
 
 #[cfg(test)]
@@ -105,5 +129,8 @@ mod tests {
         let error = Url::parse("amqp://me:secret@host/v", Path::new("/")).unwrap_err();
         assert!(!error.to_string().contains("secret"), "{error}");
         assert_eq!(redact("redis://:p@h/0"), "redis://:**@h/0");
+        let odd =
+            Url::parse("kafka://me:sec/ret@host/v?password=geheim", Path::new("/")).unwrap_err();
+        assert!(!odd.to_string().contains("ret") && !odd.to_string().contains("geheim"), "{odd}");
     }
 }

@@ -53,6 +53,15 @@ pub fn kill_tree(root: Pid, belongs: &dyn Fn(Pid) -> bool) {
     }
 }
 
+/// Kills the orphans that this process adopted and for which `belongs` is true, with all
+/// their descendants: what is left of a tree whose root was waited for already.
+pub fn kill_orphans(belongs: &dyn Fn(Pid) -> bool) {
+    let ours = children(Pid::this()).into_iter();
+    for pid in freeze(ours.filter(|pid| belongs(Pid::from_raw(*pid))).collect()) {
+        send(pid, SIGKILL);
+    }
+}
+
 /// Kills every process on this machine that has this entry, `NAME=value`, in the
 /// environment it was started with, except this one; returns how many. For what outlived
 /// a worker *and* its guard. Reads all of `/proc`: some milliseconds.

@@ -228,6 +228,9 @@ impl Shell {
         // The group's number cannot have been given to another while a member lives, and
         // numbers are not used again so soon that it could name a new group of ours.
         tree::kill_group(leash.pid);
+        if limit.is_some() {
+            leash.kill_orphans();
+        }
         let (stdout, stderr) = streams.finish();
         let ending = if cancelled { Ending::Cancelled } else { ending(ended) };
         Outcome { ending, limit, stdout, stderr, usage: usage(ended), started, runtime }
@@ -254,12 +257,19 @@ struct Leash {
 
 impl Leash {
     fn kill(&self) {
+        tree::kill_tree(self.pid, &|pid| self.has_orphan(pid));
+    }
+
+    /// A task that ran out of its time leaves nothing behind, not even in a session of
+    /// its own: what ignored the soft limit would outlive the hard one too.
+    fn kill_orphans(&self) {
+        tree::kill_orphans(&|pid| self.has_orphan(pid));
+    }
+
+    fn has_orphan(&self, pid: Pid) -> bool {
         // The same task may run here a second time; its process is watched, an orphan is not.
-        let belongs = |pid| {
-            !self.reaper.watches(pid)
-                && self.mark.as_ref().is_some_and(|mark| tree::has_mark(pid, mark))
-        };
-        tree::kill_tree(self.pid, &belongs);
+        !self.reaper.watches(pid)
+            && self.mark.as_ref().is_some_and(|mark| tree::has_mark(pid, mark))
     }
 }
 

@@ -76,6 +76,11 @@ const KEYS: &[(&str, Scope, Read)] = &[
     ("dirs", Scope::Wasm, |d, n, f| put::<Folders>(&mut d.task.dirs, n, f)),
 ];
 
+/// The names of all keys of a definition: the tests show an effect of each.
+pub fn names() -> impl Iterator<Item = &'static str> {
+    KEYS.iter().map(|(name, ..)| *name)
+}
+
 /// Words that other programs have for our keys; no distance of letters finds them.
 const ELSEWHERE: &[(&str, &str)] = &[
     ("args", "params"),

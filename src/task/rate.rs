@@ -4,7 +4,23 @@
 
 pub use crate::config::units::Rate;
 
+use std::collections::HashMap;
 use std::time::{Duration, Instant};
+
+/// So many wait in line with a start of their own, about a megabyte; those beyond come
+/// back when the line has been served.
+const LINE_MAX: usize = 10_000;
+
+/// Who comes so late to its start is still served at once: a second is the finest unit of
+/// a rate.
+const LATE_MAX: Duration = Duration::from_secs(1);
+
+/// Who comes so early need not go again: clocks differ by more.
+const EARLY_MAX: Duration = Duration::from_millis(1);
+
+/// A start that nobody came for, for another worker took it, is forgotten after so long
+/// when the line is full.
+const MISSED: Duration = Duration::from_secs(600);
 
 /// The longest time between two starts, a year: the rates that ask for more mean "never",
 /// and an instant can be so far away without overflow.
@@ -15,7 +31,12 @@ const INTERVAL_MAX: Duration = Duration::from_secs(365 * 86_400);
 pub struct Bucket {
     /// Zero: without limit.
     interval: Duration,
+    /// The next start that nobody has.
     next: Option<Instant>,
+    /// The last start.
+    last: Option<Instant>,
+    /// Who was sent away, with the start that was given out.
+    line: HashMap<String, Instant>,
 }
 
 impl Bucket {
@@ -27,7 +48,46 @@ impl Bucket {
             }
             false => Duration::ZERO,
         };
-        Bucket { interval, next: None }
+        Bucket { interval, next: None, last: None, line: HashMap::new() }
+    }
+
+    /// Starts the task `id` now, or says after how long it is to come back. Who comes back
+    /// then is started; nobody else has its place.
+    pub fn admit(&mut self, id: &str, now: Instant) -> Result<(), Duration> {
+        if let Some(early) = self.due(id).and_then(|due| due.checked_duration_since(now))
+            && early > EARLY_MAX
+        {
+            return Err(early);
+        }
+        let on_time = match self.line.remove(id) {
+            // A crowd that comes late together, for no slot was free, goes by the rate.
+            Some(due) => {
+                now.saturating_duration_since(due) <= LATE_MAX
+                    || self.last.is_none_or(|last| now.duration_since(last) >= self.interval)
+            }
+            None => self.take(now).is_ok(),
+        };
+        if on_time {
+            self.last = Some(now);
+            self.next = self.next.max(now.checked_add(self.interval));
+            return Ok(());
+        }
+        if self.line.len() >= LINE_MAX {
+            self.line.retain(|_, due| now.saturating_duration_since(*due) < MISSED);
+        }
+        if self.line.len() >= LINE_MAX {
+            return Err(self.wait(now).max(self.interval));
+        }
+        let wait = self.reserve(now);
+        if let Some(due) = now.checked_add(wait) {
+            self.line.insert(id.into(), due);
+        }
+        Err(wait)
+    }
+
+    /// The start that `id` was given, if it was sent away.
+    pub fn due(&self, id: &str) -> Option<Instant> {
+        self.line.get(id).copied()
     }
 
     /// Starts one now, or says how long to wait until the next start is due. Of many who
@@ -85,6 +145,65 @@ mod tests {
         assert_eq!(waits, [Duration::ZERO, 100 * MS, 200 * MS, 300 * MS]);
         assert_eq!(bucket.reserve(now + 150 * MS), 250 * MS);
         assert_eq!(bucket.take(now + 400 * MS), Err(100 * MS));
+    }
+
+    #[test]
+    fn who_waits_is_served_in_turn() {
+        let mut bucket = Bucket::new(Rate(10.0));
+        let begin = Instant::now();
+        assert_eq!(bucket.admit("a", begin), Ok(()));
+        for (id, wait) in [("b", 100), ("c", 200), ("d", 300)] {
+            assert_eq!(bucket.admit(id, begin), Err(wait * MS));
+        }
+        // Who comes too early keeps its place, and nobody gets in between.
+        assert_eq!(bucket.admit("c", begin + 50 * MS), Err(150 * MS));
+        assert_eq!(bucket.admit("b", begin + 100 * MS), Ok(()));
+        assert_eq!(bucket.admit("e", begin + 150 * MS), Err(250 * MS));
+        assert_eq!(bucket.admit("c", begin + 215 * MS), Ok(()));
+        assert_eq!(bucket.admit("d", begin + 300 * MS), Ok(()));
+        assert_eq!(bucket.admit("e", begin + 400 * MS), Ok(()));
+        assert_eq!(bucket.due("e"), None);
+        assert_eq!(bucket.admit("f", begin + 500 * MS), Ok(()));
+    }
+
+    #[test]
+    fn a_late_crowd_goes_by_the_rate() {
+        let mut bucket = Bucket::new(Rate(10.0));
+        let begin = Instant::now();
+        let ids: Vec<String> = (0..6).map(|n| n.to_string()).collect();
+        let sent_away = ids.iter().filter(|id| bucket.admit(id, begin).is_err()).count();
+        assert_eq!(sent_away, 5);
+        let late = begin + 60_000 * MS;
+        assert_eq!(bucket.admit("5", late), Ok(()));
+        for (id, wait) in [("1", 90), ("2", 190), ("3", 290)] {
+            let answer = bucket.admit(id, late + 10 * MS);
+            assert_eq!(answer, Err(wait * MS), "{id}");
+        }
+    }
+
+    #[test]
+    fn a_line_is_bounded_and_gets_through() {
+        let mut bucket = Bucket::new(Rate(1000.0));
+        let begin = Instant::now();
+        // Everybody who waits, by the time to come back, as a broker keeps them.
+        let mut waiting: std::collections::BTreeSet<(Instant, usize)> =
+            (0..2 * LINE_MAX + 5).map(|id| (begin, id)).collect();
+        let (mut starts, mut calls) = (Vec::new(), 0);
+        while let Some((now, id)) = waiting.pop_first() {
+            calls += 1;
+            match bucket.admit(&id.to_string(), now) {
+                Ok(()) => starts.push(now),
+                Err(wait) => {
+                    waiting.insert((now + wait, id));
+                }
+            }
+            assert!(bucket.line.len() <= LINE_MAX);
+        }
+        assert_eq!(starts.len(), 2 * LINE_MAX + 5);
+        assert!(calls < 5 * starts.len(), "{calls}");
+        assert!(starts.windows(2).all(|pair| pair[1] >= pair[0] + MS / 2));
+        let all = starts[starts.len() - 1] - begin;
+        assert!(all < 22_000 * MS, "{all:?}");
     }
 
     #[test]

@@ -8,7 +8,7 @@ use crate::bounds;
 use crate::broker::{Death, Delivery, Settle, Tag, Want};
 use crate::os::signal::Meaning;
 use crate::runner::{Attempt, Outcome};
-use crate::task::{bind, rate};
+use crate::task::{Program, bind, rate};
 use crate::wire::{Exception, Malformed, Message, Record, State};
 use chrono::{DateTime, Utc};
 use std::collections::{HashMap, HashSet, VecDeque};
@@ -100,9 +100,11 @@ pub struct Core {
     exit: u8,
     running: HashMap<Key, Request>,
     ready: VecDeque<Request>,
-    /// Acknowledged first: run when that is done.
+    /// Acknowledged or marked first: run when that is done.
     acking: HashMap<Key, Request>,
     settling: HashSet<Key>,
+    /// Those of `settling` that still have their slot; see [`keeps_slot`].
+    slotted: HashSet<Key>,
     buckets: HashMap<String, rate::Bucket>,
     next_key: Key,
     turn: u64,
@@ -122,6 +124,7 @@ impl Core {
             ready: VecDeque::new(),
             acking: HashMap::new(),
             settling: HashSet::new(),
+            slotted: HashSet::new(),
             buckets: HashMap::new(),
             next_key: 0,
             turn: 0,
@@ -180,7 +183,8 @@ impl Core {
     }
 
     fn free(&self) -> usize {
-        self.plan.slots.saturating_sub(self.running.len() + self.acking.len())
+        let taken = self.running.len() + self.acking.len() + self.slotted.len();
+        self.plan.slots.saturating_sub(taken)
     }
 
     fn wanted(&self) -> Want {
@@ -234,7 +238,10 @@ impl Core {
         if let Some(eta) = message.eta.filter(|eta| *eta > now.wall) {
             return Err(Box::new(settle_only(Settle::Park(eta))));
         }
-        if self.plan.chatty && delivery.deliveries == 0 {
+        // Who was sent away by a rate has been received before.
+        let bucket = self.buckets.get(&message.task);
+        let is_back = bucket.is_some_and(|bucket| bucket.due(&message.id).is_some());
+        if self.plan.chatty && delivery.deliveries == 0 && !is_back {
             out.push(Effect::Log(Level::INFO, format!("Task {} received", label(&message))));
         }
         let Some(task) = self.plan.tasks.get(&message.task).cloned() else {
@@ -261,6 +268,7 @@ impl Core {
             tag: delivery.tag,
             queue: delivery.queue,
             deliveries: delivery.deliveries,
+            suspect: delivery.suspect,
             payload: delivery.payload,
             message,
             task,
@@ -329,10 +337,7 @@ impl Core {
             self.buckets.insert(name.clone(), rate::Bucket::new(rate));
         }
         let bucket = self.buckets.get_mut(name)?;
-        match bucket.take(now.mono) {
-            Ok(()) => None,
-            Err(_) => Some(bucket.reserve(now.mono)),
-        }
+        bucket.admit(&request.message.id, now.mono).err()
     }
 
     /// A name that no file of ours defines: another worker, or the next deployment, may
@@ -368,30 +373,39 @@ impl Core {
     fn start(&mut self, request: Request, out: &mut Vec<Effect>) {
         self.next_key += 1;
         let key = self.next_key;
-        if request.acked || request.acks_late(&self.plan.policy) {
-            self.run(key, request, out);
-        } else {
-            let verdict = settle_only(Settle::Ack);
-            out.push(Effect::Settle(key, request.tag, Box::new(verdict)));
-            self.acking.insert(key, Request { acked: true, ..request });
+        let late = request.acks_late(&self.plan.policy);
+        if late && !request.suspect {
+            return self.run(key, request, out);
         }
+        let first = if late { Settle::Mark } else { Settle::Ack };
+        // With its message gone the result store alone can tell that it is known.
+        let record = if late { None } else { self.started(&request) };
+        let verdict = Verdict { record, ..settle_only(first) };
+        out.push(Effect::Settle(key, request.tag, Box::new(verdict)));
+        self.acking.insert(key, Request { acked: !late, ..request });
     }
 
     fn run(&mut self, key: Key, request: Request, out: &mut Vec<Effect>) {
-        let policy = &self.plan.policy;
-        if policy.track_started && !request.ignores_result(policy) {
-            let info =
-                serde_json::json!({"pid": std::process::id(), "hostname": self.plan.hostname});
-            let record =
-                Record::success(&request.message.id, crate::wire::value::raw(&info), Utc::now());
-            let record = Record { state: State::Started, ..record };
-            out.push(Effect::Store(Box::new(request.extend(&self.plan, record))));
+        if self.plan.policy.track_started && !request.acked {
+            out.extend(self.started(&request).map(|record| Effect::Store(Box::new(record))));
         }
         if request.deliveries > 0 {
             out.push(Effect::Clear(request.message.id.clone()));
         }
         out.push(Effect::Start(key, Box::new(request.attempt(&self.plan))));
         self.running.insert(key, request);
+    }
+
+    /// That it runs here, unless nobody is to know.
+    fn started(&self, request: &Request) -> Option<Record> {
+        let plan = &self.plan;
+        if request.ignores_result(&plan.policy) {
+            return None;
+        }
+        let info = serde_json::json!({"pid": std::process::id(), "hostname": plan.hostname});
+        let info = crate::wire::value::raw(&info);
+        let record = Record::success(&request.message.id, info, Utc::now());
+        Some(request.extend(plan, Record { state: State::Started, ..record }))
     }
 
     fn ended(&mut self, key: Key, outcome: &Outcome, now: Now, out: &mut Vec<Effect>) {
@@ -403,6 +417,9 @@ impl Core {
             Some(pace) => pace * 0.5 + took * 0.5,
             None => took,
         });
+        if keeps_slot(&request) {
+            self.slotted.insert(key);
+        }
         let verdict = finish::verdict(&request, outcome, &self.plan, now.wall, now.random);
         self.settle_as(key, request.tag, verdict, out);
     }
@@ -421,6 +438,7 @@ impl Core {
     }
 
     fn settled(&mut self, key: Key, out: &mut Vec<Effect>) {
+        self.slotted.remove(&key);
         if self.settling.remove(&key) {
             return;
         }
@@ -428,8 +446,12 @@ impl Core {
         if self.phase != Phase::Cold {
             return self.run(key, request, out);
         }
-        // Acknowledged, and stopped before it began: it goes back as a new message.
-        let verdict = Verdict { publish: Some(request.posting(None)), ..Verdict::default() };
+        // Stopped before it began: if it is acknowledged, it goes back as a new message.
+        let verdict = if request.acked {
+            Verdict { publish: Some(request.posting(None)), ..Verdict::default() }
+        } else {
+            settle_only(Settle::Release)
+        };
         self.settle_as(key, request.tag, verdict, out);
     }
 
@@ -464,8 +486,25 @@ impl Core {
                 self.cold(out);
             }
             (Phase::Warm, Meaning::Interrupt | Meaning::Cold) => self.cold(out),
+            (_, Meaning::Explain) => self.explain(out),
             (_, _) => {}
         }
+    }
+
+    /// What the worker is doing, for whoever asks with USR1.
+    fn explain(&self, out: &mut Vec<Effect>) {
+        let mut labels: Vec<String> = self.running.values().map(Request::label).collect();
+        labels.sort();
+        let line = format!(
+            "worker: {:?}; {} running, {} taken ahead, {} being settled{}{}",
+            self.phase,
+            labels.len(),
+            self.ready.len(),
+            self.acking.len() + self.settling.len(),
+            if labels.is_empty() { "" } else { ": " },
+            labels.join(", ")
+        );
+        out.push(Effect::Log(Level::WARN, line));
     }
 
     fn warm(&mut self, exit: u8, out: &mut Vec<Effect>) {
@@ -483,6 +522,13 @@ impl Core {
         out.push(Effect::Log(Level::WARN, format!("worker: Cold shutdown ({running} stopped)")));
         out.extend(self.running.keys().map(|key| Effect::Stop(*key)));
     }
+}
+
+/// Does it keep its slot until it is settled? A process has acted on the world: if the
+/// worker dies, no more of them may run again than there are slots. An instance costs
+/// microseconds and mostly only computes: waiting would halve the pace.
+fn keeps_slot(request: &Request) -> bool {
+    !matches!(request.task.program, Program::Wasm { .. })
 }
 
 fn settle_only(settle: Settle) -> Verdict {

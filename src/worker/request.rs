@@ -23,6 +23,8 @@ pub struct Request {
     pub queue: Arc<str>,
     /// How often it was lost before.
     pub deliveries: u32,
+    /// Its start has to be marked.
+    pub suspect: bool,
     /// The envelope; a retry is made from it.
     pub payload: String,
     /// What it says.

@@ -115,7 +115,7 @@ async fn settle_in_one_file(
 ) -> Result<(), Error> {
     let (records, settlements) = (batch.records.clone(), batch.settlements.clone());
     let postings = batch.postings.clone();
-    let moved = !postings.is_empty() || settlements.iter().any(|(_, s)| !matches!(s, Settle::Ack));
+    let moved = !postings.is_empty() || settlements.iter().any(|(_, settle)| settle.moves());
     let durability = if postings.is_empty() { Durability::Process } else { Durability::Disk };
     let inner = outlet.clone();
     outlet

@@ -9,10 +9,9 @@ use std::hash::{Hash, Hasher};
 use std::sync::atomic::Ordering;
 use std::thread;
 
-mod built;
-mod figures;
 mod limits;
 mod programs;
+mod shipped;
 
 /// A runtime with a cache of its own, and a folder for modules.
 struct House {

@@ -1,0 +1,195 @@
+//! `qworker call`: what is refused at once, what is sent, and what `--wait` prints.
+
+use super::{app, json, printed, refused, with_env};
+use crate::harness::TestDir;
+use nix::sys::signal::Signal;
+use qworker::wire::Message;
+use qworker::wire::message::parse_instant;
+
+/// The one message that waits: queue, priority, the store's own time, the message.
+fn sent(app: &TestDir) -> (String, i64, Option<f64>, Message) {
+    let file = rusqlite::Connection::open(app.database()).unwrap();
+    let sql = "SELECT q.name, m.priority, m.eta, m.payload FROM kombu_message m \
+               JOIN kombu_queue q ON q.id = m.queue_id";
+    let row = file.query_row(sql, [], |row| {
+        let payload: String = row.get(3)?;
+        Ok((row.get(0)?, row.get(1)?, row.get(2)?, Message::decode(&payload).unwrap()))
+    });
+    row.unwrap()
+}
+
+#[test]
+fn it_prints_the_id_of_what_it_sent() {
+    let app = app();
+    let output = app.qworker(&["call", "add", "-a", "[2, 3]"]);
+    assert_eq!((output.code, output.stderr.as_str()), (0, ""));
+    let id = output.stdout.trim_end();
+    assert_eq!(uuid::Uuid::parse_str(id).unwrap().to_string(), id);
+    let (queue, priority, due, message) = sent(&app);
+    assert_eq!((queue.as_str(), priority, due.unwrap_or(0.0)), ("celery", 0, 0.0));
+    assert_eq!((message.task.as_str(), message.id.as_str()), ("add", id));
+    let arguments = message.arguments().unwrap();
+    assert_eq!(arguments.args.iter().map(|arg| arg.get()).collect::<Vec<_>>(), ["2", "3"]);
+    assert!(arguments.kwargs.is_empty());
+}
+
+#[test]
+fn the_task_says_where_to_unless_the_call_does() {
+    let app = app();
+    printed(&app.qworker(&["call", "thumb", "--task-id", "t"]), "t\n");
+    let (queue, priority, _, message) = sent(&app);
+    assert_eq!((queue.as_str(), priority, message.priority), ("media", 7, Some(7)));
+    app.must(&["purge", "-f"]);
+    app.must(&["call", "thumb", "--queue", "fast", "--priority", "2"]);
+    let (queue, priority, _, message) = sent(&app);
+    assert_eq!((queue.as_str(), priority, message.priority), ("fast", 2, Some(2)));
+    app.must(&["purge", "-f", "-Q", "fast"]);
+    app.settings("task_routes: {\"th*\": {queue: routed, priority: 4}}\n");
+    app.must(&["call", "thumb"]);
+    let (queue, priority, ..) = sent(&app);
+    assert_eq!((queue.as_str(), priority), ("routed", 4));
+    app.must(&["purge", "-f", "-Q", "routed"]);
+    // Every option has its variable.
+    let variables = [("QWORKER_CALL_QUEUE", "q"), ("QWORKER_CALL_ARGS", "[1, 2]")];
+    let output = with_env(&app, &variables, &["call", "add"]);
+    assert_eq!(output.code, 0, "{output:?}");
+    assert_eq!(sent(&app).0, "q");
+}
+
+#[test]
+fn eta_countdown_and_expires() {
+    let app = app();
+    let call = |args: &[&str]| {
+        app.must(&[&["call", "greet"], args].concat());
+        let (_, _, due, message) = sent(&app);
+        app.must(&["purge", "-f"]);
+        (due, message)
+    };
+    let at = parse_instant("2099-05-01T10:00:00Z").unwrap();
+    let (due, message) = call(&["--eta", "2099-05-01T12:00:00+02:00"]);
+    assert_eq!((message.eta, due), (Some(at), Some(at.timestamp() as f64)));
+    let (_, message) = call(&["--eta", "2099-05-01 10:00"]);
+    assert_eq!(message.eta, Some(at), "UTC without an offset");
+    let before = qworker::clock::now();
+    let (due, message) = call(&["--countdown", "100.5"]);
+    let after = qworker::clock::now();
+    let eta = message.eta.unwrap() - chrono::TimeDelta::milliseconds(100_500);
+    assert!((before..=after).contains(&eta), "{eta}");
+    assert!(due.is_some());
+    let (_, message) = call(&["--expires", "2099-05-01T10:00:00"]);
+    assert_eq!((message.eta, message.expires), (None, Some(at)));
+    let before = qworker::clock::now();
+    let (_, message) = call(&["--expires", "60"]);
+    let expires = message.expires.unwrap() - chrono::TimeDelta::seconds(60);
+    assert!((before..=qworker::clock::now()).contains(&expires), "{expires}");
+}
+
+#[test]
+fn what_is_wrong_is_refused_and_nothing_is_sent() {
+    let app = app();
+    for (args, parts) in [
+        (&["add", "-a", "[2, 3"][..], &["Error: --args: expected a JSON array like '[2, 3]'"][..]),
+        (&["add", "-a", "{}"], &["--args: expected a JSON array"]),
+        (&["add", "-a", "[1, 2] x"], &["--args"]),
+        (&["add", "-k", "[]"], &["--kwargs: expected a JSON object"]),
+        (&["add", "-k", "{"], &["--kwargs"]),
+        (&["add"], &["TypeError: add() missing 2 required positional arguments: 'a' and 'b'"]),
+        (&["add", "-a", "[1]"], &["TypeError: add() missing 1 required positional argument: 'b'"]),
+        (
+            &["add", "-a", "[1, 2, 3]"],
+            &["TypeError: add() takes 2 positional arguments but 3 were given"],
+        ),
+        (
+            &["add", "-a", "[1, 2]", "-k", "{\"a\": 1}"],
+            &["TypeError: add() got multiple values for argument 'a'"],
+        ),
+        (
+            &["greet", "-k", "{\"nam\": 1}"],
+            &["TypeError: greet() got an unexpected keyword argument 'nam'"],
+        ),
+        (
+            &["ad"],
+            &["no task \"ad\" in tasks.d", "Hint: did you mean add?", "Hint: --unregistered"],
+        ),
+        (&["quite.other"], &["no task \"quite.other\" in tasks.d", "--unregistered"]),
+        (&["greet", "--eta", "soon"], &["--eta soon: expected ISO 8601"]),
+        (&["greet", "--expires", "never"], &["--expires never: expected seconds"]),
+        (&["greet", "--expires", "nan"], &["--expires nan"]),
+        (&["greet", "--countdown", "x"], &["'x' for '--countdown"]),
+        (&["greet", "--countdown", "1e300"], &["--countdown"]),
+        (&["greet", "--countdown", "1", "--eta", "2099-01-01"], &["cannot be used with"]),
+        (&["greet", "--priority", "10"], &["10 is not in 0..=9"]),
+        (&["greet", "--timeout", "1"], &["--wait"]),
+        (&["greet", "--json"], &["--wait"]),
+        (&["greet", "--wait", "--timeout", "-1"], &["--timeout"]),
+    ] {
+        refused(&app.qworker(&[&["call"], args].concat()), 2, parts);
+    }
+    assert!(!app.qworker(&["call", "quite.other"]).stderr.contains("did you mean"));
+    let queues = app.qworker(&["list", "queues", "--json"]);
+    let ready: u64 = json(&queues.stdout)
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|queue| queue["ready"].as_u64().unwrap() + queue["scheduled"].as_u64().unwrap())
+        .sum();
+    assert_eq!(ready, 0);
+}
+
+#[test]
+fn unregistered_sends_what_others_have() {
+    let app = app();
+    let args = ["call", "far.away", "-a", "[1]", "--unregistered", "--task-id", "far"];
+    printed(&app.qworker(&args), "far\n");
+    assert_eq!(sent(&app).3.task, "far.away");
+}
+
+/// The missing task may be in the file that is broken: then that is told.
+#[test]
+fn a_broken_file_is_told_to_whoever_misses_a_task() {
+    let app = app();
+    app.write("tasks.d/broken.yaml", "mine:\n  shel: ':'\n");
+    let output = app.qworker(&["call", "mine"]);
+    refused(&output, 2, &["broken.yaml:2", "shel", "no task \"mine\""]);
+    // Others are not bothered.
+    assert_eq!(app.qworker(&["call", "greet"]).stderr, "");
+}
+
+#[test]
+fn wait_prints_the_result_in_place_of_the_id() {
+    let app = app();
+    let mut worker = app.worker(&["-c", "2"]);
+    printed(&app.qworker(&["call", "add", "-a", "[2, 3]", "--wait"]), "5\n");
+    printed(&app.qworker(&["call", "greet", "-w", "-k", "{\"name\": \"a b\"}"]), "Hello, a b!\n");
+    printed(&app.qworker(&["call", "thumb", "-w"]), "null\n");
+    let failed = app.qworker(&["call", "fail", "--wait"]);
+    refused(
+        &failed,
+        1,
+        &["FAILURE: CalledProcessError: Command", "returned non-zero exit status 3.", "\noh no\n"],
+    );
+    let output =
+        app.qworker(&["call", "add", "-a", "[2, 3]", "--wait", "--json", "--task-id", "j"]);
+    assert_eq!((output.code, output.stderr.as_str()), (0, ""));
+    let meta = json(&output.stdout);
+    assert_eq!(
+        (&meta["status"], &meta["result"], &meta["task_id"]),
+        (&"SUCCESS".into(), &5.into(), &"j".into())
+    );
+    // Not in time: that is no failure, and says how to ask again.
+    let output = app.qworker(&["call", "later", "--wait", "--timeout", "0.2", "--task-id", "l"]);
+    refused(&output, 75, &["Task l is not ready after the given time", "`qworker result l`"]);
+    assert_eq!(worker.stop(Signal::SIGTERM), 0);
+}
+
+/// A task that calls another one is its parent.
+#[test]
+fn a_task_may_call_tasks() {
+    let app = app();
+    app.write("tasks.d/parent.yaml", "parent:\n  shell: '\"$QWORKER\" call child --task-id kid'\nchild:\n  shell: 'echo \"$QWORKER_TASK_PARENT_ID $QWORKER_TASK_ROOT_ID\"'\n");
+    app.settings(&format!("task_env: {{QWORKER: '{}'}}\n", env!("CARGO_BIN_EXE_qworker")));
+    let mut worker = app.worker(&["-c", "2"]);
+    app.must(&["call", "parent", "--task-id", "top", "--wait"]);
+    assert_eq!(app.must(&["result", "kid", "--wait"]), "top top");
+    assert_eq!(worker.stop(Signal::SIGTERM), 0);
+}

@@ -1,0 +1,92 @@
+//! `qworker dead`: what could not be run, kept whole.
+
+use super::{app, json, printed, refused};
+use crate::harness::{TestDir, block_on, eventually};
+use nix::sys::signal::Signal;
+use qworker::broker::Posting;
+use qworker::client::Client;
+use qworker::link::url::Url;
+
+/// Puts `payload` into the queue as it is, as a faulty program might.
+fn publish(app: &TestDir, id: &str, payload: &str) {
+    block_on(async {
+        let url = Url::parse("sqlite:///var/qworker.sqlite", app.path()).unwrap();
+        let client = Client::connect(&url, None).unwrap();
+        let (queue, payload) = ("celery".to_string(), payload.to_string());
+        let posting = Posting { queue, task_id: id.into(), priority: 0, eta: None, payload };
+        client.outlet.publish(vec![posting]).await.unwrap();
+    });
+}
+
+/// An application with two dead letters, and nobody at work.
+fn with_two() -> TestDir {
+    let app = app();
+    publish(&app, "x", "this is no message");
+    publish(
+        &app,
+        "y",
+        r#"{"body": "[[], {}]", "headers": {"task": "greet", "id": "y"}, "properties": {}}"#,
+    );
+    let mut worker = app.worker(&[]);
+    eventually("two dead letters", || {
+        (json(&app.must(&["dead", "list", "--json"])).as_array()?.len() == 2).then_some(())
+    });
+    worker.expect_line("malformed");
+    assert_eq!(worker.stop(Signal::SIGTERM), 0);
+    app
+}
+
+#[test]
+fn list_and_show() {
+    let app = with_two();
+    let table = app.must(&["dead", "list"]);
+    let lines: Vec<Vec<&str>> = table
+        .lines()
+        .map(|line| line.split("  ").filter(|cell| !cell.is_empty()).map(str::trim).collect())
+        .collect();
+    assert_eq!(lines[0], ["No", "Died (UTC)", "Reason", "Task", "Id", "Queue", "Detail"]);
+    assert_eq!((lines[1][2], lines[2][2]), ("malformed", "malformed"));
+    assert_eq!((lines[2][3], lines[2][4], lines[2][5]), ("greet", "y", "celery"));
+    let all = json(&app.must(&["dead", "list", "--json"]));
+    assert!(all[0]["detail"].as_str().unwrap().starts_with("envelope: "), "{all}");
+    assert!(all[0].get("message").is_none());
+    let number = all[0]["number"].to_string();
+    let whole = json(&app.must(&["dead", "show", &number]));
+    assert_eq!(whole["message"], "this is no message");
+    let number = all[1]["number"].to_string();
+    let whole = json(&app.must(&["dead", "show", &number]));
+    assert_eq!(whole["message"]["headers"]["id"], "y", "JSON is shown as JSON");
+    refused(
+        &app.qworker(&["dead", "show", "99"]),
+        1,
+        &["no number 99", "Hint: `qworker dead list`"],
+    );
+    // Whoever asks for the result is told where it is.
+    let result = app.qworker(&["result", "y"]);
+    assert_eq!(result.code, 1, "{result:?}");
+    assert!(result.stderr.starts_with("FAILURE: InvalidTaskError: "), "{result:?}");
+}
+
+#[test]
+fn requeue_and_purge() {
+    let app = with_two();
+    let all = json(&app.must(&["dead", "list", "--json"]));
+    let (first, second) = (all[0]["number"].to_string(), all[1]["number"].to_string());
+    refused(&app.qworker(&["dead", "requeue"]), 2, &["<NUMBERS>..."]);
+    refused(&app.qworker(&["dead", "purge", "--all", &first]), 2, &["cannot be used with"]);
+    refused(&app.qworker(&["dead", "show", "x"]), 2, &["'x'"]);
+    printed(&app.qworker(&["dead", "requeue", &second]), "Requeued 1 message.\n");
+    assert!(app.must(&["list", "queues"]).contains("celery  1      0          0"));
+    let output = app.qworker(&["dead", "purge", &first, "99"]);
+    assert_eq!((output.code, output.stdout.as_str()), (1, "Removed 1 message.\n"));
+    assert!(output.stderr.contains("not in the list: 1 of the numbers"), "{output:?}");
+    printed(&app.qworker(&["dead", "list", "--json"]), "[]\n");
+    // It is no better than it was, and comes back under a new number.
+    let mut worker = app.worker(&[]);
+    eventually("its return", || {
+        (json(&app.must(&["dead", "list", "--json"])).as_array()?.len() == 1).then_some(())
+    });
+    assert_eq!(worker.stop(Signal::SIGTERM), 0);
+    printed(&app.qworker(&["dead", "purge", "--all"]), "Removed 1 message.\n");
+    printed(&app.qworker(&["dead", "requeue", "--all"]), "Requeued 0 messages.\n");
+}

@@ -1,0 +1,81 @@
+//! `qworker purge`: asks, and takes nothing but a yes for one.
+
+use super::{app, printed, refused};
+use crate::harness::TestDir;
+use nix::sys::signal::Signal;
+
+fn filled() -> TestDir {
+    let app = app();
+    app.must(&["call", "greet"]);
+    app.must(&["call", "greet", "--countdown", "1000"]);
+    app.must(&["call", "thumb"]);
+    app
+}
+
+fn left(app: &TestDir) -> String {
+    app.must(&["list", "queues"])
+}
+
+#[test]
+fn it_asks() {
+    let app = filled();
+    let before = left(&app);
+    for answer in ["n\n", "\n", "", "nonsense\n", "yeah\n"] {
+        let output = app.qworker_with_input(&["purge"], answer);
+        refused(
+            &output,
+            1,
+            &[
+                "WARNING: This will remove all waiting tasks from: celery, media.",
+                "There is no undo",
+                "[y/N]: ",
+                "Aborted!\n",
+            ],
+        );
+        assert_eq!(left(&app), before);
+    }
+    for answer in ["y\n", "YES\n"] {
+        let output = app.qworker_with_input(&["purge"], answer);
+        assert_eq!(output.code, 0, "{output:?}");
+        assert!(!output.stderr.contains("Aborted"));
+    }
+    printed(&app.qworker(&["purge", "-f"]), "No messages purged from 2 queues.\n");
+}
+
+#[test]
+fn all_queues_of_the_application_or_some_of_them() {
+    let app = filled();
+    let output = app.qworker_with_input(&["purge", "-Q", "media"], "y\n");
+    assert!(output.stderr.contains("from: media."), "{output:?}");
+    assert_eq!(output.stdout, "Purged 1 message from 1 known task queue.\n");
+    // What is scheduled waits too.
+    printed(&app.qworker(&["purge", "-f"]), "Purged 2 messages from 2 known task queues.\n");
+    let app = filled();
+    printed(
+        &app.qworker(&["purge", "-f", "-X", "celery"]),
+        "Purged 1 message from 1 known task queue.\n",
+    );
+    assert!(left(&app).contains("celery  1      1          0"));
+    refused(
+        &app.qworker(&["purge", "-f", "-X", "celery,media"]),
+        2,
+        &["no queue is left to purge"],
+    );
+    printed(&app.qworker(&["purge", "-f", "-Q", "unknown"]), "No messages purged from 1 queue.\n");
+}
+
+#[test]
+fn what_runs_is_not_touched() {
+    let app = TestDir::with(
+        "slow: {shell: 'echo >>started; while [ ! -e go ]; do sleep 0.02; done; echo done'}\n",
+    );
+    let mut worker = app.worker(&["-c", "1"]);
+    app.must(&["call", "slow", "--task-id", "a"]);
+    crate::harness::eventually("its start", || (!app.lines("started").is_empty()).then_some(()));
+    app.must(&["call", "slow"]);
+    printed(&app.qworker(&["purge", "-f"]), "Purged 1 message from 1 known task queue.\n");
+    app.write("go", "");
+    assert_eq!(app.must(&["result", "a", "--wait"]), "done");
+    assert_eq!(worker.stop(Signal::SIGTERM), 0);
+    assert_eq!(app.lines("started").len(), 1);
+}

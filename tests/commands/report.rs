@@ -1,0 +1,177 @@
+//! `qworker report`: every setting with its origin, and no secret.
+
+use super::{app, json, with_env};
+use crate::harness::{Output, TestDir};
+use std::collections::BTreeMap;
+
+/// Name, value and origin of every setting.
+fn settings(output: &Output) -> BTreeMap<String, (String, String)> {
+    let all = json(&output.stdout);
+    let one = |(name, row): (&String, &serde_json::Value)| {
+        let text = |key: &str| row[key].as_str().unwrap().to_string();
+        (name.clone(), (text("value"), text("origin")))
+    };
+    all["settings"].as_object().unwrap().iter().map(one).collect()
+}
+
+/// The shipped file says the same as the program: every setting, every default.
+#[test]
+fn the_shipped_file_has_every_default() {
+    let text = include_str!("../../etc/qworker.yaml");
+    let of_file: BTreeMap<&str, &str> = text
+        .lines()
+        .filter_map(|line| line.strip_prefix('#')?.split_once(": "))
+        .filter(|(name, _)| name.chars().all(|c| c.is_ascii_lowercase() || c == '_'))
+        .collect();
+    let app = TestDir::new();
+    let reported = settings(&app.qworker(&["report", "--json"]));
+    let of_program: BTreeMap<&str, &str> =
+        reported.iter().map(|(name, (value, _))| (name.as_str(), value.as_str())).collect();
+    assert_eq!(of_file, of_program);
+    assert!(reported.values().all(|(_, origin)| origin == "default"));
+    // With every # taken away it is a file without mistakes that changes nothing.
+    let active: String = text
+        .lines()
+        .map(|line| match line.strip_prefix('#') {
+            Some(setting) if !setting.starts_with(' ') => format!("{setting}\n"),
+            _ => format!("{line}\n"),
+        })
+        .collect();
+    app.settings(&active);
+    let output = app.qworker(&["report", "--json"]);
+    assert_eq!((output.code, output.stderr.as_str()), (0, ""));
+    for (name, (value, origin)) in settings(&output) {
+        assert_eq!(value, reported[&name].0);
+        assert!(origin.contains("qworker.yaml:"), "{name} comes from {origin}");
+    }
+}
+
+#[test]
+fn the_later_layer_wins_and_is_named() {
+    let app = app();
+    app.settings("# first line\nworker_concurrency: 3\ntask_time_limit: 1m\nresult_expires: 2h\n");
+    let variables = [
+        ("QWORKER_BROKER", "sqlite:///var/other.sqlite"),
+        ("QWORKER_WORKER_CONCURRENCY", "7"),
+        ("QWORKER_TASK_TIME_LIMIT", "30"),
+    ];
+    let output = with_env(&app, &variables, &["report", "--json"]);
+    assert_eq!((output.code, output.stderr.as_str()), (0, ""));
+    let rows = settings(&output);
+    let file = app.file("qworker.yaml").display().to_string();
+    for (name, value, origin) in [
+        ("broker_url", "sqlite:///var/other.sqlite", "QWORKER_BROKER".to_string()),
+        ("worker_concurrency", "7", "QWORKER_WORKER_CONCURRENCY".into()),
+        ("task_time_limit", "30s", "QWORKER_TASK_TIME_LIMIT".into()),
+        ("result_expires", "2h", format!("{file}:4")),
+        ("task_max_deliveries", "5", "default".into()),
+    ] {
+        assert_eq!(rows[name], (value.to_string(), origin), "{name}");
+    }
+    let args =
+        ["-b", "sqlite:///var/third.sqlite", "--result-backend", "disabled://", "report", "-j"];
+    let rows = settings(&with_env(&app, &variables, &args));
+    assert_eq!(rows["broker_url"], ("sqlite:///var/third.sqlite".into(), "--broker".into()));
+    assert_eq!(rows["result_backend"], ("disabled://".into(), "--result-backend".into()));
+    // What is in force is used, not only shown.
+    let variables = [("QWORKER_BROKER_URL", "sqlite:///var/other.sqlite")];
+    assert_eq!(with_env(&app, &variables, &["call", "greet", "--task-id", "a"]).code, 0);
+    assert!(app.file("var/other.sqlite").exists() && !app.database().exists());
+    assert_eq!(app.qworker(&["result", "a"]).code, 69);
+    assert_eq!(with_env(&app, &variables, &["result", "a"]).code, 75);
+}
+
+#[test]
+fn the_table_is_for_people() {
+    let app = app();
+    app.settings("worker_concurrency: 3\n");
+    let output = app.qworker(&["report"]);
+    assert_eq!((output.code, output.stderr.as_str()), (0, ""));
+    let lines: Vec<&str> = output.stdout.lines().collect();
+    assert!(
+        lines[0]
+            .starts_with(&format!("software -> qworker:{} sqlite:3.", env!("CARGO_PKG_VERSION")))
+    );
+    assert!(lines[2].ends_with(app.path().to_str().unwrap()), "{}", lines[2]);
+    let row = lines.iter().find(|line| line.starts_with("worker_concurrency")).unwrap();
+    assert!(row.contains(" 3 ") && row.ends_with("qworker.yaml:1"), "{row}");
+}
+
+/// A mistake is told, and the rest is reported all the same.
+#[test]
+fn mistakes_are_told_beside_the_rest() {
+    let app = app();
+    app.settings("worker_concurency: 3\ntask_time_limit: 9\n");
+    let output = app.qworker(&["report"]);
+    assert_eq!(output.code, 1);
+    assert!(output.stdout.contains("task_time_limit"), "{output:?}");
+    assert!(
+        output.stderr.contains(
+            "qworker.yaml:1: worker_concurency: unknown setting; did you mean worker_concurrency?"
+        ),
+        "{output:?}"
+    );
+    // Other commands do nothing on wrong settings.
+    for args in [&["call", "greet"][..], &["worker"], &["list", "tasks"], &["purge", "-f"]] {
+        super::refused(
+            &app.qworker(args),
+            2,
+            &["wrong settings\n", "qworker.yaml:1", "worker_concurrency?"],
+        );
+    }
+    let variables = [("QWORKER_WORKER_CONCURRENCY", "many")];
+    app.settings("");
+    super::refused(
+        &with_env(&app, &variables, &["call", "greet"]),
+        2,
+        &["environment: QWORKER_WORKER_CONCURRENCY: found text \"many\", expected a whole number"],
+    );
+}
+
+/// Whatever is printed, by whatever command: no password is in it.
+#[test]
+fn no_output_has_a_secret_in_it() {
+    let app = app();
+    app.settings(
+        "task_env: {SMTP_PASSWORD: geheim, URL: 'http://me:geheim@h/', API_TOKEN: geheim}\n",
+    );
+    let urls = [
+        "redis://me:geheim@h/0",
+        "amqp://me:ge/geheim@h//",
+        "kafka://h/0?password=geheim",
+        "sqlite://me:geheim@h/x",
+    ];
+    let commands: [&[&str]; 8] = [
+        &["report"],
+        &["report", "--json"],
+        &["check"],
+        &["call", "greet"],
+        &["list", "queues"],
+        &["status"],
+        &["worker"],
+        &["purge", "-f"],
+    ];
+    for url in urls {
+        for command in commands {
+            for output in [
+                app.qworker(&[&["-b", url][..], command].concat()),
+                app.qworker(&[&["--result-backend", url][..], command].concat()),
+                with_env(&app, &[("QWORKER_BROKER_URL", url)], command),
+            ] {
+                let all = format!("{}{}", output.stdout, output.stderr);
+                assert!(!all.contains("geheim"), "{url} {command:?}: {all}");
+                // None of them is a store of ours; `report` shows them, the others refuse them.
+                assert!(
+                    output.code != 0 || command[0] == "report",
+                    "{url} {command:?}: {output:?}"
+                );
+            }
+        }
+    }
+    app.settings("broker_url: 'redis://me:geheim@h/0'\nresult_backend: [geheim]\n");
+    for command in commands {
+        let output = app.qworker(command);
+        let all = format!("{}{}", output.stdout, output.stderr);
+        assert!(!all.contains("geheim"), "{command:?}: {all}");
+    }
+}

@@ -1,0 +1,95 @@
+//! `qworker result`: 0 succeeded, 1 failed, 69 unknown, 75 not ready.
+
+use super::{app, json, printed, refused, with_env};
+use nix::sys::signal::Signal;
+
+#[test]
+fn unknown_is_not_waiting() {
+    let app = app();
+    app.must(&["call", "greet", "--task-id", "a"]);
+    app.must(&["call", "greet", "--task-id", "b", "--eta", "2099-05-01T10:00:00"]);
+    refused(&app.qworker(&["result", "a"]), 75, &["PENDING: waits in queue celery\n"]);
+    refused(
+        &app.qworker(&["result", "b"]),
+        75,
+        &["PENDING: waits in queue celery until 2099-05-01T10:00:00.000000+00:00"],
+    );
+    let unknown = ["Error: unknown task id c", "Hint: it was never sent to this broker"];
+    refused(&app.qworker(&["result", "c"]), 69, &unknown);
+    // Nobody waits for what will never come.
+    refused(&app.qworker(&["result", "c", "--wait"]), 69, &unknown);
+    let output = app.qworker(&["result", "a", "--wait", "--timeout", "0.1"]);
+    refused(&output, 75, &["Task a is not ready after the given time."]);
+    let pending = app.qworker(&["result", "a", "--json"]);
+    assert_eq!((pending.code, pending.stderr.as_str()), (75, ""));
+    assert_eq!(json(&pending.stdout)["status"], "PENDING");
+    let unknown = app.qworker(&["result", "c", "--json"]);
+    assert_eq!((unknown.code, &json(&unknown.stdout)["status"]), (69, &"UNKNOWN".into()));
+}
+
+#[test]
+fn succeeded_failed_and_retried() {
+    let app = app();
+    let mut worker = app.worker(&["-c", "2"]);
+    app.must(&["call", "add", "-a", "[20, 22]", "--task-id", "ok", "--wait"]);
+    printed(&app.qworker(&["result", "ok"]), "42\n");
+    printed(&app.qworker(&["result", "ok", "--wait"]), "42\n");
+    printed(&app.qworker(&["result", "ok", "--traceback"]), "\n");
+    let meta = json(&app.must(&["result", "ok", "--json"]));
+    let keys: Vec<&String> = meta.as_object().unwrap().keys().collect();
+    assert_eq!(keys, ["status", "result", "traceback", "children", "date_done", "task_id"]);
+    app.qworker(&["call", "fail", "--task-id", "bad", "--wait"]);
+    for args in [&["result", "bad"][..], &["result", "bad", "--wait"]] {
+        refused(
+            &app.qworker(args),
+            1,
+            &[
+                "FAILURE: CalledProcessError: Command 'echo \"oh no\" >&2; exit 3' returned non-zero exit status 3.\noh no\n",
+            ],
+        );
+    }
+    let traceback = app.qworker(&["result", "bad", "--traceback"]);
+    assert_eq!((traceback.code, traceback.stdout.as_str()), (1, "oh no\n"));
+    let flag = with_env(&app, &[("QWORKER_RESULT_TRACEBACK", "1")], &["result", "bad"]);
+    assert_eq!(flag, traceback);
+    let output = app.qworker(&["result", "bad", "--json"]);
+    assert_eq!(output.code, 1);
+    let meta = json(&output.stdout);
+    assert_eq!(meta["result"]["exc_module"], "subprocess");
+    assert_eq!(meta["traceback"], "oh no");
+    // Between two tries it is not ready.
+    app.must(&["call", "later", "--task-id", "again"]);
+    crate::harness::eventually("the first try", || {
+        app.qworker(&["result", "again"]).stderr.starts_with("RETRY").then_some(())
+    });
+    refused(&app.qworker(&["result", "again"]), 75, &["RETRY: not ready yet"]);
+    assert_eq!(worker.stop(Signal::SIGTERM), 0);
+}
+
+/// Who waits before a worker is there is woken when it is done.
+#[test]
+fn wait_waits() {
+    let app = app();
+    app.must(&["call", "add", "-a", "[1, 1]", "--task-id", "a"]);
+    let waits = ["result", "a", "--wait", "--timeout", "30"];
+    let mut command = app.command(&waits);
+    command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
+    let child = command.spawn().unwrap();
+    let mut worker = app.worker(&[]);
+    printed(&child.wait_with_output().unwrap().into(), "2\n");
+    assert_eq!(worker.stop(Signal::SIGTERM), 0);
+}
+
+#[test]
+fn a_disabled_store_keeps_nothing() {
+    let app = app();
+    app.settings("result_backend: disabled://\n");
+    app.must(&["call", "greet", "--task-id", "a"]);
+    refused(&app.qworker(&["result", "a"]), 75, &["PENDING"]);
+    let mut worker = app.worker(&[]);
+    assert!(worker.banner().contains("results:     disabled://"), "{}", worker.banner());
+    crate::harness::eventually("its end", || {
+        (app.qworker(&["result", "a"]).code == 69).then_some(())
+    });
+    assert_eq!(worker.stop(Signal::SIGTERM), 0);
+}

@@ -1,0 +1,39 @@
+//! `qworker status`: who is alive.
+
+use super::{app, json, printed, refused};
+use nix::sys::signal::Signal;
+
+#[test]
+fn nobody_is_alive() {
+    let app = app();
+    refused(
+        &app.qworker(&["status"]),
+        69,
+        &["Error: no worker is alive on sqlite:///var/qworker.sqlite"],
+    );
+    let mut worker = app.worker(&["-n", "a@h"]);
+    assert_eq!(app.qworker(&["status"]).code, 0);
+    assert_eq!(worker.stop(Signal::SIGTERM), 0);
+    assert_eq!(app.qworker(&["status", "--json"]).code, 69);
+    // Nor is one that was killed, from the moment on when it is gone.
+    let mut worker = app.worker(&["-n", "b@h"]);
+    worker.stop(Signal::SIGKILL);
+    worker.expect_no_survivors();
+    assert_eq!(app.qworker(&["status"]).code, 69);
+}
+
+#[test]
+fn those_who_are_alive() {
+    let app = app();
+    let (one, two) = (app.worker(&["-n", "one@h"]), app.worker(&["-n", "two@h"]));
+    let all = app.qworker(&["status"]);
+    assert_eq!((all.code, all.stderr.as_str()), (0, ""));
+    let mut lines: Vec<&str> = all.stdout.lines().collect();
+    lines.sort_unstable();
+    assert_eq!(lines, ["", "->  one@h: OK", "->  two@h: OK", "2 nodes online."]);
+    printed(&app.qworker(&["status", "-d", "two@h"]), "->  two@h: OK\n\n1 node online.\n");
+    refused(&app.qworker(&["status", "-d", "three@h"]), 69, &["no worker is alive"]);
+    let all = json(&app.must(&["status", "--json"]));
+    assert_eq!((&all["one@h"]["ok"], &all["one@h"]["pid"]), (&"pong".into(), &one.pid().into()));
+    assert_eq!(all["two@h"]["pid"], two.pid());
+}

@@ -1,0 +1,196 @@
+//! `qworker worker`: its options, its banner, its log.
+
+use super::{app, refused, with_env};
+use crate::harness::{TestDir, eventually};
+use nix::sys::signal::Signal;
+
+fn host() -> String {
+    nix::unistd::gethostname().unwrap().into_string().unwrap()
+}
+
+#[test]
+fn the_banner_says_what_it_will_do() {
+    let app = app();
+    let mut worker = app.worker(&["-c", "3", "-n", "w@h", "-l", "INFO"]);
+    worker.expect_line("w@h ready.");
+    let expected = format!(
+        "\n w@h v{}\n\n [config]\n .> app:         {}\n .> transport:   sqlite:///var/qworker.sqlite\n \
+         .> results:     in the broker\n .> concurrency: 3\n\n [queues]\n \
+         .> celery           exchange=(direct) key=celery\n \
+         .> media            exchange=(direct) key=media\n\n [tasks]\n  . add\n  . fail\n  . greet\n  \
+         . later\n  . thumb\n",
+        env!("CARGO_PKG_VERSION"),
+        app.path().display()
+    );
+    assert_eq!(worker.banner().trim_end(), expected.trim_end());
+    assert_eq!(worker.stop(Signal::SIGTERM), 0);
+    // The list of tasks is for those who want to know more.
+    let mut worker = app.worker(&[]);
+    assert!(worker.banner().contains("[queues]") && !worker.banner().contains("[tasks]"));
+    assert_eq!(worker.stop(Signal::SIGTERM), 0);
+    // Quiet is quiet; that it is ready is said to whoever waits for it.
+    let mut command = app.command(&["-q", "worker", "-Q", "x"]);
+    command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
+    let child = command.spawn().unwrap();
+    eventually("its lease", || (app.qworker(&["status"]).code == 0).then_some(()));
+    crate::harness::process::send(child.id() as i32, Signal::SIGTERM);
+    let output: crate::harness::Output = child.wait_with_output().unwrap().into();
+    assert_eq!((output.code, output.stdout.as_str()), (0, ""));
+}
+
+#[test]
+fn node_names() {
+    let app = app();
+    let domain = host().split_once('.').map_or(String::new(), |(_, domain)| domain.into());
+    for (typed, name) in [
+        ("w1@%h", format!("w1@{}", host())),
+        ("w2@%d.x", format!("w2@{domain}.x")),
+        ("w3@%n", "w3@w3".into()),
+        ("50%%@h", "50%@h".into()),
+        ("bare", "celery@bare".into()),
+    ] {
+        let mut worker = app.worker(&["-n", typed]);
+        worker.expect_line(&format!("{name} ready."));
+        assert!(app.must(&["status"]).contains(&format!("->  {name}: OK\n")), "{typed}");
+        assert_eq!(worker.stop(Signal::SIGTERM), 0);
+    }
+    let mut worker = app.worker(&[]);
+    worker.expect_line(&format!("celery@{} ready.", host()));
+    assert_eq!(worker.stop(Signal::SIGTERM), 0);
+}
+
+#[test]
+fn queues_are_chosen_and_left_out() {
+    let app = app();
+    let queues = |args: &[&str]| {
+        let mut worker = app.worker(args);
+        let names: Vec<String> = worker
+            .banner()
+            .lines()
+            .filter(|line| line.contains("exchange="))
+            .map(|line| line.split_whitespace().nth(1).unwrap().to_string())
+            .collect();
+        assert_eq!(worker.stop(Signal::SIGTERM), 0);
+        names
+    };
+    assert_eq!(queues(&[]), ["celery", "media"]);
+    assert_eq!(queues(&["-Q", "a,b"]), ["a", "b"]);
+    assert_eq!(queues(&["-X", "media"]), ["celery"]);
+    assert_eq!(queues(&["-Q", "a,b,c", "-X", "b"]), ["a", "c"]);
+    // It serves those, and no other.
+    app.must(&["call", "greet", "--task-id", "here"]);
+    app.must(&["call", "greet", "--task-id", "there", "--queue", "b"]);
+    let mut worker = app.worker(&["-Q", "b"]);
+    assert_eq!(app.must(&["result", "there", "--wait"]), "Hello, world!");
+    assert_eq!(worker.stop(Signal::SIGTERM), 0);
+    refused(&app.qworker(&["result", "here"]), 75, &["waits in queue celery"]);
+}
+
+#[test]
+fn purge_removes_what_waits_first() {
+    let app = app();
+    app.must(&["call", "greet", "--task-id", "a"]);
+    app.must(&["call", "greet", "--task-id", "b"]);
+    for (option, text) in
+        [("--purge", "purge: Erased 2 messages."), ("--discard", "purge: Erased 0 messages.")]
+    {
+        let mut worker = app.worker(&[option]);
+        eventually("what it says", || worker.banner().contains(text).then_some(()));
+        assert_eq!(worker.stop(Signal::SIGTERM), 0);
+    }
+    assert_eq!(app.qworker(&["result", "a"]).code, 69);
+}
+
+#[test]
+fn the_log_has_levels() {
+    let app = app();
+    let log = |level: &str| {
+        let mut worker = app.worker(&["-l", level]);
+        app.must(&["call", "greet", "--task-id", "g", "--wait"]);
+        app.qworker(&["call", "fail", "--task-id", "f", "--wait"]);
+        assert_eq!(worker.stop(Signal::SIGTERM), 0);
+        worker.log()
+    };
+    let info = log("info");
+    for part in [
+        "Task greet[g] received",
+        "Task greet[g] succeeded in ",
+        ": INFO/MainProcess] ",
+        "Task fail[f] raised unexpected: CalledProcessError(3, ",
+        ": ERROR/MainProcess] ",
+        "Warm shutdown",
+    ] {
+        assert!(info.contains(part), "no {part:?} in {info}");
+    }
+    let warning = log("WARNING");
+    assert!(!warning.contains("Task greet") && warning.contains("Task fail[f]"), "{warning}");
+    let error = log("critical");
+    assert!(!error.contains("Warm shutdown"), "{error}");
+}
+
+#[test]
+fn bad_options_are_refused_before_anything_starts() {
+    let app = app();
+    for (args, part) in [
+        (&["-c", "0"][..], "--concurrency: found text \"0\", expected a whole number from 1"),
+        (&["-c", "-1"], "-1"),
+        (&["-c", "many"], "--concurrency: found text \"many\""),
+        (&["-l", "LOUD"], "expected DEBUG, INFO, WARNING, ERROR or CRITICAL"),
+        (&["-n", "a@%z"], "--hostname a@%z: %z means nothing; expected %h, %n, %d or %%"),
+        (&["-n", "a@%"], "--hostname a@%"),
+        (&["--time-limit", "soon"], "--time-limit: found text \"soon\""),
+        (&["--soft-time-limit", "-3"], "-3"),
+        (&["-X", "celery,media"], "--exclude-queues leaves no queue"),
+        (&["extra"], "'extra'"),
+    ] {
+        refused(&app.qworker(&[&["worker"], args].concat()), 2, &[part]);
+    }
+    assert!(!app.database().exists(), "nothing was opened");
+    assert_eq!(app.qworker(&["-b", "kafka://h/", "worker"]).code, 2);
+    // A broker that cannot be opened is somebody who does not answer.
+    app.write(
+        "var/qworker.sqlite",
+        "this is no database, and long enough to look at: ------------",
+    );
+    let output = app.qworker(&["worker"]);
+    assert_eq!((output.code, output.stdout.as_str()), (69, ""), "{output:?}");
+    assert!(output.stderr.contains("cannot open sqlite:///"), "{output:?}");
+}
+
+#[test]
+fn options_have_variables() {
+    let app = app();
+    let variables =
+        [("QWORKER_WORKER_QUEUES", "celery"), ("QWORKER_WORKER_EXCLUDE_QUEUES", "celery")];
+    refused(&with_env(&app, &variables, &["worker"]), 2, &["leaves no queue"]);
+    refused(&with_env(&app, &[("QWORKER_WORKER_LOGLEVEL", "x")], &["worker"]), 2, &["DEBUG"]);
+    refused(&with_env(&app, &[("QWORKER_WORKER_PURGE", "maybe")], &["worker"]), 2, &["--purge"]);
+    for word in ["1", "true", "yes", "on", "0", "no", "false", "off"] {
+        let output = with_env(
+            &app,
+            &[("QWORKER_QUIET", word), ("QWORKER_LIST_JSON", word)],
+            &["list", "tasks"],
+        );
+        assert_eq!(output.code, 0, "{output:?}");
+        assert_eq!(
+            output.stdout.starts_with('['),
+            ["1", "true", "yes", "on"].contains(&word),
+            "{word}"
+        );
+    }
+}
+
+#[test]
+fn limits_of_the_command_line_are_those_of_tasks_that_have_none() {
+    let app =
+        TestDir::with("long: {shell: 'sleep 100'}\nown: {shell: 'sleep 0.5', time_limit: 100}\n");
+    let mut worker = app.worker(&["-c", "2", "--time-limit", "0.2"]);
+    let long = app.qworker(&["call", "long", "--wait"]);
+    refused(&long, 1, &["FAILURE: TimeLimitExceeded: 0.2"]);
+    assert_eq!(app.must(&["call", "own", "--wait"]), "null");
+    assert_eq!(worker.stop(Signal::SIGTERM), 0);
+    let mut worker = app.worker(&["--soft-time-limit", "0.2"]);
+    let long = app.qworker(&["call", "long", "--wait"]);
+    refused(&long, 1, &["FAILURE: SoftTimeLimitExceeded"]);
+    assert_eq!(worker.stop(Signal::SIGTERM), 0);
+}

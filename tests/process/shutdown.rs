@@ -1,0 +1,170 @@
+//! TERM, INT, QUIT and HUP: what runs is finished or stopped, what does not run is given
+//! back, and the exit codes are Celery's.
+
+use super::{SLOW, await_empty, await_lines, messages, send_many};
+use crate::harness::{SOON, TestDir, Worker, eventually};
+use nix::sys::signal::Signal;
+use std::io::{BufRead, BufReader};
+use std::process::Stdio;
+
+/// A worker with one slot that runs `slow`, and has taken more ahead if it does that.
+fn busy(app: &TestDir, ids: &[&str]) -> Worker {
+    let worker = app.worker(&["-c", "1"]);
+    for id in ids {
+        app.must(&["call", "slow", "--task-id", id]);
+    }
+    await_lines(app, "started", 1);
+    worker
+}
+
+fn held(app: &TestDir) -> usize {
+    messages(app).iter().filter(|(_, visible, _)| !visible).count()
+}
+
+#[test]
+fn term_finishes_what_runs_and_gives_back_the_rest_at_once() {
+    let app = TestDir::with(SLOW);
+    let mut worker = app.worker(&["-c", "1"]);
+    // Tiny ones first: then it takes work ahead.
+    send_many(&app, "tiny", 100);
+    await_empty(&app);
+    let ids = send_many(&app, "slow", 20);
+    await_lines(&app, "started", 1);
+    worker.signal(Signal::SIGTERM);
+    worker.expect_line("Warm shutdown (1 running)");
+    eventually("the return of all but one", || (held(&app) == 1).then_some(()));
+    assert_eq!(messages(&app).len(), 20, "one still runs");
+    // More of them only repeat themselves.
+    worker.signal(Signal::SIGTERM);
+    app.write("go", "");
+    assert_eq!(worker.wait(), 0);
+    let started = app.lines("started");
+    assert_eq!(started.len(), 1, "it started something in its shutdown: {started:?}");
+    assert_eq!(app.must(&["result", &started[0]]), "done");
+    let left = messages(&app);
+    assert_eq!(left.len(), 19);
+    for (id, visible, deliveries) in left {
+        assert!(visible && deliveries == 0 && id != started[0] && ids.contains(&id));
+    }
+    worker.expect_no_survivors();
+}
+
+#[test]
+fn hup_is_a_warm_shutdown_too() {
+    let app = TestDir::with(SLOW);
+    let mut worker = busy(&app, &["a"]);
+    worker.signal(Signal::SIGHUP);
+    worker.expect_line("Warm shutdown");
+    app.write("go", "");
+    assert_eq!(worker.wait(), 0);
+    assert_eq!(app.must(&["result", "a"]), "done");
+}
+
+#[test]
+fn the_first_int_is_warm_says_so_and_ends_with_1() {
+    let app = TestDir::with(SLOW);
+    let mut worker = busy(&app, &["a"]);
+    worker.signal(Signal::SIGINT);
+    worker.expect_line("hitting Ctrl+C again stops all running tasks; they are redelivered");
+    worker.expect_line("Warm shutdown (1 running)");
+    app.write("go", "");
+    assert_eq!(worker.wait(), 1);
+    assert_eq!(app.must(&["result", "a"]), "done");
+    // Even when it was idle, as Celery.
+    assert_eq!(app.worker(&[]).stop(Signal::SIGINT), 1);
+    assert_eq!(app.worker(&[]).stop(Signal::SIGTERM), 0);
+}
+
+/// What was stopped waits again, uncounted: it was no fault of its own.
+fn expect_given_back(app: &TestDir, worker: &Worker, ids: &[&str]) {
+    let left: Vec<_> = ids.iter().map(|id| (id.to_string(), true, 0)).collect();
+    assert_eq!(messages(app), left);
+    worker.expect_no_survivors();
+    // And runs when somebody is there for it.
+    app.write("go", "");
+    let mut next = app.worker(&[]);
+    for id in ids {
+        assert_eq!(app.must(&["result", id, "--wait"]), "done");
+    }
+    assert_eq!(next.stop(Signal::SIGTERM), 0);
+}
+
+#[test]
+fn the_second_int_is_cold() {
+    let app = TestDir::with(SLOW);
+    let mut worker = busy(&app, &["a", "b"]);
+    worker.signal(Signal::SIGINT);
+    worker.expect_line("Warm shutdown");
+    worker.signal(Signal::SIGINT);
+    worker.expect_line("Cold shutdown (1 stopped)");
+    assert_eq!(worker.wait(), 1);
+    worker.expect_line("stopped by shutdown; given back");
+    expect_given_back(&app, &worker, &["a", "b"]);
+}
+
+#[test]
+fn quit_is_cold_and_ends_with_0() {
+    let app = TestDir::with(SLOW);
+    let mut worker = busy(&app, &["a", "b"]);
+    assert_eq!(worker.stop(Signal::SIGQUIT), 0);
+    worker.expect_line("Cold shutdown (1 stopped)");
+    expect_given_back(&app, &worker, &["a", "b"]);
+}
+
+#[test]
+fn quit_after_term_is_cold() {
+    let app = TestDir::with(SLOW);
+    let mut worker = busy(&app, &["a"]);
+    worker.signal(Signal::SIGTERM);
+    worker.expect_line("Warm shutdown");
+    assert_eq!(worker.stop(Signal::SIGQUIT), 0);
+    expect_given_back(&app, &worker, &["a"]);
+}
+
+#[test]
+fn remap_sigterm_makes_term_cold() {
+    let app = TestDir::with(SLOW);
+    app.must(&["call", "slow", "--task-id", "a"]);
+    let mut command = app.command(&["worker", "-c", "1"]);
+    command.env("REMAP_SIGTERM", "SIGQUIT").stdout(Stdio::null()).stderr(Stdio::piped());
+    let mut guard = command.spawn().unwrap();
+    let mut said = BufReader::new(guard.stderr.take().unwrap()).lines().map_while(Result::ok);
+    assert!(said.any(|line| line.contains(" ready.")));
+    await_lines(&app, "started", 1);
+    crate::harness::process::send(guard.id() as i32, Signal::SIGTERM);
+    // It would wait for the task for ever if it were warm.
+    let (sender, ended) = std::sync::mpsc::channel();
+    let pid = guard.id() as i32;
+    std::thread::spawn(move || sender.send(guard.wait().unwrap()));
+    let Ok(status) = ended.recv_timeout(SOON) else {
+        crate::harness::process::send(pid, Signal::SIGKILL);
+        panic!("TERM was warm");
+    };
+    assert_eq!(status.code(), Some(0));
+    assert!(said.any(|line| line.contains("Cold shutdown (1 stopped)")));
+    assert_eq!(messages(&app), [("a".to_string(), true, 0)]);
+}
+
+#[test]
+fn usr1_says_what_runs_and_usr2_is_survived() {
+    let app = TestDir::with(SLOW);
+    let mut worker = busy(&app, &["a"]);
+    worker.signal(Signal::SIGUSR2);
+    worker.signal(Signal::SIGUSR1);
+    worker.expect_line("1 running, 0 taken ahead, 0 being settled: slow[a]");
+    app.write("go", "");
+    assert_eq!(app.must(&["result", "a", "--wait"]), "done");
+    assert_eq!(worker.stop(Signal::SIGTERM), 0);
+}
+
+/// A signal that comes before the worker listens is kept for it.
+#[test]
+fn a_signal_at_once_after_the_start_is_not_lost() {
+    let app = TestDir::with(SLOW);
+    for _ in 0..5 {
+        let mut worker = Worker::spawn(&app, &[]);
+        worker.pid();
+        assert_eq!(worker.stop(Signal::SIGTERM), 0, "{}", worker.log());
+        worker.expect_no_survivors();
+    }
+}

@@ -1,0 +1,204 @@
+//! The worker's decisions under invented histories; [`super::world`] checks each step.
+
+use super::world::{Place, RETRIES_MAX, World};
+use fastrand::Rng;
+use qworker::os::signal::Meaning;
+use qworker::runner::{Ending, Limit};
+use qworker::wire::State;
+
+/// Histories of each kind.
+const SEEDS: u64 = 400;
+
+/// Steps after which a history must be over.
+const STEPS_MAX: usize = 50_000;
+
+/// Runs a history; its story is told if it fails.
+fn history(seed: u64, live: impl Fn(&mut World)) {
+    let mut world = World::new(seed, 1 + seed as usize % 7);
+    let told = std::panic::AssertUnwindSafe(|| live(&mut world));
+    if let Err(panic) = std::panic::catch_unwind(told) {
+        let from = world.story.len().saturating_sub(40);
+        println!("{}\n…\n{}", world.story[0], world.story[from..].join("\n"));
+        std::panic::resume_unwind(panic);
+    }
+}
+
+fn every_fate(rng: &mut Rng) -> (Ending, Option<Limit>) {
+    match rng.u8(0..10) {
+        0..5 => (Ending::Exited(0), None),
+        5 => (Ending::Exited(1), None),
+        6 => (Ending::Exited(75), None),
+        7 => (Ending::Signaled(9), None),
+        8 => (Ending::Signaled(9), Some(Limit::Hard)),
+        _ => (Ending::Exited(143), Some(Limit::Soft)),
+    }
+}
+
+/// Sends a mixture of all that there is.
+fn send_all_sorts(world: &mut World) {
+    for _ in 0..world.rng.usize(1..40) {
+        let eta = (world.rng.u8(0..5) == 0).then(|| world.rng.f64() * 2.0);
+        let expires = (world.rng.u8(0..6) == 0).then(|| world.rng.f64() * 0.5 - 0.1);
+        match world.rng.u8(0..20) {
+            0 => world.send_nonsense(),
+            1 => world.send("unheard.of", eta, None),
+            2 => world.send("picky", eta, expires),
+            3..8 => world.send("early", eta, expires),
+            8..10 => world.send("rated", eta, None),
+            _ => world.send("late", eta, expires),
+        }
+    }
+}
+
+fn slow_down(world: &mut World) {
+    for n in 0..3 {
+        world.slowness[n] = [0.0005, 0.01, 0.3][world.rng.usize(0..3)];
+    }
+}
+
+fn run_until_quiet(world: &mut World) {
+    for _ in 0..STEPS_MAX {
+        if !world.step() {
+            return;
+        }
+    }
+    panic!("not quiet after {STEPS_MAX} steps, {:.1} s", world.now);
+}
+
+#[test]
+fn everything_that_is_sent_comes_to_an_end() {
+    for seed in 0..SEEDS {
+        history(seed, |world| {
+            world.fate = every_fate;
+            slow_down(world);
+            send_all_sorts(world);
+            world.begin();
+            for _ in 0..3 {
+                (0..50).for_each(|_| drop(world.step()));
+                send_all_sorts(world);
+            }
+            run_until_quiet(world);
+            let bound = world.plan.policy.max_deliveries;
+            for letter in &world.letters {
+                let is_over = matches!(letter.place, Place::Gone | Place::Dead(_));
+                assert!(is_over, "lost: {letter:?}");
+                assert!(letter.deliveries < bound, "{letter:?}");
+                assert!(letter.starts <= (1 + RETRIES_MAX) * bound as usize, "{letter:?}");
+                let is_final = world.results.get(&letter.id).is_some_and(|state| state.is_ready());
+                assert!(is_final || letter.id.starts_with("nonsense"), "no result: {letter:?}");
+                let expected = match letter.id.split('-').next().unwrap() {
+                    "nonsense" => Some(Place::Dead("malformed")),
+                    "unheard.of" => Some(Place::Dead("unregistered")),
+                    "picky" | "early" => Some(Place::Gone),
+                    _ => None,
+                };
+                assert!(expected.is_none_or(|place| place == letter.place), "{letter:?}");
+            }
+        });
+    }
+}
+
+#[test]
+fn a_task_that_kills_its_process_each_time_is_kept() {
+    for seed in 0..50 {
+        history(seed, |world| {
+            world.fate = |_| (Ending::Signaled(11), None);
+            world.send("late", None, None);
+            world.send("early", None, None);
+            world.begin();
+            run_until_quiet(world);
+            let (late, early) = (&world.letters[0], &world.letters[1]);
+            assert_eq!((late.place, late.starts), (Place::Dead("lost"), 5));
+            assert_eq!((early.place, early.starts), (Place::Gone, 1), "at most once");
+            assert_eq!(world.results[&late.id], State::Failure);
+        });
+    }
+}
+
+#[test]
+fn a_retry_is_tried_so_often_and_no_more() {
+    for seed in 0..50 {
+        history(seed, |world| {
+            world.fate = |_| (Ending::Exited(75), None);
+            world.send("late", None, None);
+            world.begin();
+            run_until_quiet(world);
+            let letter = &world.letters[0];
+            assert_eq!((letter.place, letter.starts), (Place::Gone, 1 + RETRIES_MAX));
+            assert_eq!(world.results[&letter.id], State::Failure);
+        });
+    }
+}
+
+#[test]
+fn a_rate_lets_all_through_one_after_the_other() {
+    for seed in 0..50 {
+        history(seed, |world| {
+            (0..40).for_each(|_| world.send("rated", None, None));
+            world.begin();
+            run_until_quiet(world);
+            assert!(world.letters.iter().all(|letter| letter.place == Place::Gone));
+            // 20 a second: 39 intervals, and little more.
+            assert!((1.9..3.0).contains(&world.now), "{} s", world.now);
+        });
+    }
+}
+
+#[test]
+fn a_shutdown_ends_whatever_happens() {
+    let signals = [Meaning::Warm, Meaning::Interrupt, Meaning::Cold];
+    for seed in 0..SEEDS {
+        history(seed, |world| {
+            world.fate = every_fate;
+            slow_down(world);
+            send_all_sorts(world);
+            send_all_sorts(world);
+            world.begin();
+            (0..world.rng.usize(0..120)).for_each(|_| drop(world.step()));
+            let first = signals[world.rng.usize(0..3)];
+            world.signal(first);
+            let mut again = world.rng.usize(0..200);
+            for _ in 0..STEPS_MAX {
+                if world.exit.is_some() || !world.step() {
+                    break;
+                }
+                if again == 0 {
+                    let next = signals[world.rng.usize(0..3)];
+                    world.signal(next);
+                }
+                again = again.wrapping_sub(1);
+            }
+            let code = if first == Meaning::Interrupt { 1 } else { 0 };
+            assert_eq!(world.exit, Some(code), "{first:?}");
+            for letter in &world.letters {
+                assert!(letter.place != Place::Held, "nothing is held: {letter:?}");
+            }
+        });
+    }
+}
+
+#[test]
+fn a_worker_that_dies_again_and_again_loses_nothing() {
+    for seed in 0..SEEDS {
+        history(seed, |world| {
+            world.slowness[0] = 0.05;
+            for _ in 0..30 {
+                world.send("late", None, None);
+            }
+            world.begin();
+            for _ in 0..world.rng.usize(1..12) {
+                (0..world.rng.usize(0..40)).for_each(|_| drop(world.step()));
+                world.crash();
+            }
+            run_until_quiet(world);
+            for letter in &world.letters {
+                match letter.place {
+                    Place::Gone => assert!(letter.starts >= 1, "{letter:?}"),
+                    // Only what ran at so many deaths may be blamed for them.
+                    Place::Dead("lost") => assert!(letter.starts >= 4, "{letter:?}"),
+                    _ => panic!("{letter:?}"),
+                }
+            }
+        });
+    }
+}
