@@ -66,8 +66,13 @@ class App:
             self.worker.wait()
         self.log.close()
 
+    def is_ready(self):
+        command = [self.qworker, "-A", self.folder, "status"]
+        return subprocess.run(command, stdout=self.log, stderr=self.log).returncode == 0
+
     def stop(self):
         """Stops it with TERM and gives its exit code."""
+        until(self.is_ready)  # before that, TERM just ends it
         self.worker.terminate()
         return self.worker.wait(PATIENCE)
 
