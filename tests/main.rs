@@ -1,5 +1,8 @@
 //! All tests that need more than one file of the program: one binary, linked once.
 
+// A test that cannot go on has failed: that is what unwrap says.
+#![allow(clippy::unwrap_used)]
+
 mod commands;
 mod contract;
 mod golden;

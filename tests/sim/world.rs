@@ -48,6 +48,10 @@ pub struct Letter {
     payload: String,
     pub place: Place,
     pub deliveries: u32,
+    /// It was lost before: it counts from its marked start on.
+    suspect: bool,
+    /// Held, and its loss would count.
+    counts: bool,
     /// An order to settle this delivery was given.
     ordered: bool,
     /// Attempts that began.
@@ -157,7 +161,16 @@ impl World {
 
     fn post(&mut self, id: String, payload: String, due: f64) {
         let place = Place::Queue(due);
-        self.letters.push(Letter { id, payload, place, deliveries: 0, ordered: false, starts: 0 });
+        self.letters.push(Letter {
+            id,
+            payload,
+            place,
+            deliveries: 0,
+            suspect: false,
+            counts: false,
+            ordered: false,
+            starts: 0,
+        });
     }
 
     fn wall(&self, at: f64) -> chrono::DateTime<chrono::Utc> {
@@ -206,7 +219,8 @@ impl World {
         (self.settled_at, self.want, self.done, self.taking) = (None, None, None, None);
         for letter in self.letters.iter_mut().filter(|letter| letter.place == Place::Held) {
             letter.place = Place::Queue(self.now);
-            letter.deliveries += 1;
+            letter.deliveries += u32::from(letter.counts);
+            letter.suspect = true;
             letter.ordered = false;
         }
         self.begin();
@@ -268,11 +282,13 @@ impl World {
                 if taken.len() < limit && fits(letter, self.now, suspects) {
                     letter.place = Place::Held;
                     letter.ordered = false;
+                    letter.counts = !letter.suspect;
                     taken.push(Delivery {
                         tag: Tag::Row(row as i64),
                         queue: "celery".into(),
                         payload: letter.payload.clone(),
                         deliveries: letter.deliveries,
+                        suspect: letter.suspect,
                     });
                     self.by_id.insert(letter.id.clone(), row);
                 }
@@ -313,6 +329,10 @@ impl World {
             let place = match verdict.settle {
                 None => continue,
                 Some(Settle::Ack) => (Place::Gone, 0),
+                Some(Settle::Mark) => {
+                    self.letters[row as usize].counts = true;
+                    (Place::Held, 0)
+                }
                 Some(Settle::Release) => (Place::Queue(0.0), 0),
                 Some(Settle::Park(until)) => (Place::Queue(at(until)), 0),
                 Some(Settle::Redeliver(until)) => (Place::Queue(at(until)), 1),
@@ -322,6 +342,7 @@ impl World {
                     let letter = &mut self.letters[row as usize];
                     letter.payload.clone_from(payload);
                     letter.deliveries = 0;
+                    letter.suspect = false;
                     (place, 0)
                 }
             };
@@ -329,6 +350,7 @@ impl World {
             assert_eq!(letter.place, Place::Held, "{} settled, but not held", letter.id);
             letter.place = place.0;
             letter.deliveries += place.1;
+            letter.suspect |= place.1 > 0;
         }
         self.happen(vec![Event::Settled(keys)]);
     }
@@ -373,6 +395,7 @@ impl World {
             false => {
                 assert_eq!(letter.place, Place::Held, "{}: whose is it?", letter.id);
                 assert!(!letter.ordered, "{}: settled before its start", letter.id);
+                assert!(letter.counts, "{}: a suspect starts unmarked", letter.id);
             }
         }
         let ends = self.now + self.rng.f64() * self.slowness[0];
@@ -383,7 +406,7 @@ impl World {
 
     fn order(&mut self, key: u64, tag: Tag, verdict: Verdict) {
         let Tag::Row(row) = tag;
-        if verdict.settle.is_some() {
+        if verdict.settle.as_ref().is_some_and(|settle| !matches!(settle, Settle::Mark)) {
             let letter = &mut self.letters[row as usize];
             assert!(!letter.ordered, "{} settled twice", letter.id);
             assert_eq!(letter.place, Place::Held, "{} settled, but not held", letter.id);
@@ -399,7 +422,7 @@ impl World {
 
 fn fits(letter: &Letter, now: f64, suspects: bool) -> bool {
     let due = matches!(letter.place, Place::Queue(due) if due <= now);
-    due && (suspects || letter.deliveries == 0)
+    due && (suspects || !letter.suspect)
 }
 
 fn brief(event: &Event) -> String {

@@ -25,9 +25,8 @@ pub async fn a_killed_worker_gives_back_what_it_held_counted(site: impl Site) {
 
 pub async fn from_the_second_loss_on_it_waits_longer(site: impl Site) {
     site.client().publish(vec![posting("a")]).await.unwrap();
-    let (first, second) = ("first", "second");
-    for _ in [first, second] {
-        let child = Child::start("hold", &[&site.address(), "1"]);
+    for _ in 0..2 {
+        let child = Child::start("run", &[&site.address(), "1"]);
         assert_eq!(child.hear(), "held");
         child.kill();
     }
@@ -38,6 +37,24 @@ pub async fn from_the_second_loss_on_it_waits_longer(site: impl Site) {
     let waited = begin.elapsed();
     let delay = qworker::bounds::redelivery_delay(1);
     assert!(waited + Duration::from_millis(100) >= delay, "after {waited:?} only");
+}
+
+pub async fn a_suspect_counts_from_its_marked_start_on(site: impl Site) {
+    site.client().publish(vec![posting("a"), posting("b")]).await.unwrap();
+    // The first loss counts: it may have started. The second and third had not.
+    for _ in 0..3 {
+        let child = Child::start("hold", &[&site.address(), "2"]);
+        assert_eq!(child.hear(), "held");
+        child.kill();
+    }
+    let (mut inlet, outlet) = site.worker("survivor@test", &[QUEUE]).await;
+    let taken = take_until(&mut inlet, MANY, 2).await;
+    assert_eq!(counted(&taken), [("a", 1), ("b", 1)]);
+    assert!(taken.iter().all(|one| one.suspect));
+    settle(&outlet, &taken[0], Settle::Mark).await;
+    settle(&outlet, &taken[0], Settle::Release).await;
+    let again = take_until(&mut inlet, MANY, 1).await;
+    assert_eq!(counted(&again), [("a", 1)], "a mark alone does not count");
 }
 
 pub async fn a_closed_worker_gives_back_uncounted(site: impl Site) {

@@ -36,9 +36,9 @@ pub async fn many_writers_lose_nothing<S: Site>(site: S) {
     println!("{} messages in {:?}", taken.len(), begin.elapsed());
 }
 
-async fn join_all<F: Future>(all: impl Iterator<Item = F>) -> Vec<F::Output>
+async fn join_all<F>(all: impl Iterator<Item = F>) -> Vec<F::Output>
 where
-    F: 'static,
+    F: Future + 'static,
     F::Output: 'static,
 {
     let local = tokio::task::LocalSet::new();

@@ -70,6 +70,7 @@ macro_rules! for_every_broker {
             crash {
                 a_killed_worker_gives_back_what_it_held_counted
                 from_the_second_loss_on_it_waits_longer
+                a_suspect_counts_from_its_marked_start_on
                 a_closed_worker_gives_back_uncounted
                 what_publish_accepted_survives_a_kill
             }

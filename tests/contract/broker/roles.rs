@@ -1,15 +1,17 @@
 //! What children of the contract do. Each works until it is killed, or until it cannot.
 
 use super::sites::{Site, Sqlite};
-use super::{QUEUE, posting, take_until};
+use super::{QUEUE, posting, settle, take_until};
 use crate::harness::block_on;
 use crate::harness::child::say;
-use qworker::broker::{Posting, Want};
+use qworker::broker::{Posting, Settle, Want};
 
 /// Plays a role; see the functions below.
 pub fn play(role: &str, args: &[&str]) {
     match (role, args) {
-        ("hold", [address, count]) => block_on(hold(Sqlite::at(address), count.parse().unwrap())),
+        ("hold" | "run", [address, count]) => {
+            block_on(hold(Sqlite::at(address), count.parse().unwrap(), role == "run"));
+        }
         ("publish", [address, prefix, bytes]) => {
             block_on(publish(Sqlite::at(address), prefix, bytes.parse().unwrap()));
         }
@@ -17,10 +19,14 @@ pub fn play(role: &str, args: &[&str]) {
     }
 }
 
-/// Takes `count` messages, says `held`, and never lets go.
-async fn hold(site: impl Site, count: usize) {
-    let (mut inlet, _outlet) = site.worker("holder@test", &[QUEUE]).await;
-    take_until(&mut inlet, Want { slots: count, ahead: 0 }, count).await;
+/// Takes `count` messages, marks them as started if it `runs` them, says `held`, and never
+/// lets go.
+async fn hold(site: impl Site, count: usize, runs: bool) {
+    let (mut inlet, outlet) = site.worker("holder@test", &[QUEUE]).await;
+    let taken = take_until(&mut inlet, Want { slots: count, ahead: 0 }, count).await;
+    for one in taken.iter().filter(|_| runs) {
+        settle(&outlet, one, Settle::Mark).await;
+    }
     say("held");
     std::future::pending::<()>().await;
 }
