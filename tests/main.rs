@@ -1,7 +1,7 @@
 //! All tests that need more than one file of the program: one binary, linked once.
 
 // A test that cannot go on has failed: that is what unwrap says.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::print_stdout)]
 
 mod commands;
 mod contract;

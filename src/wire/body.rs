@@ -41,7 +41,7 @@ struct V1 {
 }
 
 /// A JSON object in its order, values unread.
-struct Pairs(Vec<(String, Box<RawValue>)>);
+pub struct Pairs(pub Vec<(String, Box<RawValue>)>);
 
 impl<'de> Deserialize<'de> for Pairs {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Pairs, D::Error> {
@@ -110,7 +110,7 @@ fn parse<'a, T: Deserialize<'a>>(text: &'a str, what: &str) -> Result<T, Malform
 
 /// Python writes `NaN`, `Infinity` and `-Infinity`, which JSON does not have: they
 /// become texts of the same letters.
-fn finite(text: &str) -> Cow<'_, str> {
+pub fn finite(text: &str) -> Cow<'_, str> {
     if !text.contains("NaN") && !text.contains("Infinity") {
         return Cow::Borrowed(text);
     }

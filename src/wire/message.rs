@@ -3,8 +3,8 @@
 //! Source: celery `app/amqp.py` (`as_task_v2`), kombu `transport/virtual/base.py`.
 //! The body stays as it came until [`Message::arguments`] asks for it.
 
-use super::body::{self, Arguments};
-use super::repr;
+use super::body::{self, Arguments, Pairs};
+use super::{repr, value};
 use crate::clock;
 use chrono::{DateTime, NaiveDateTime, Utc};
 use serde::{Deserialize, Deserializer};
@@ -143,7 +143,7 @@ impl Message {
         // Protocol 1: no `task` header; everything is in the body.
         let content = Content { protocol: 1, ..content };
         let text = content.text()?;
-        let fields: Headers = serde_json::from_str(&text).map_err(|_| {
+        let fields: Headers = serde_json::from_str(&body::finite(&text)).map_err(|_| {
             Malformed("neither a `task` header nor a body of protocol 1 that names a task".into())
         })?;
         if fields.utc == Some(false) && (fields.eta.is_some() || fields.expires.is_some()) {
@@ -344,11 +344,13 @@ pub fn retry_of(payload: &str, message: &Message, eta: DateTime<Utc>) -> Result<
         serde_json::from_str(payload).map_err(|error| Malformed(format!("envelope: {error}")))?;
     if message.content.protocol == 1 {
         let text = message.content.text()?;
-        let mut fields: Map<String, Value> =
-            serde_json::from_str(&text).map_err(|error| Malformed(format!("body: {error}")))?;
-        fields.insert("retries".into(), json!(message.retries + 1));
-        fields.insert("eta".into(), json!(clock::iso(eta)));
-        let text = Value::Object(fields).to_string();
+        // Values unread: an integer of thirty digits keeps them.
+        let Pairs(mut fields) = serde_json::from_str(&body::finite(&text))
+            .map_err(|error| Malformed(format!("body: {error}")))?;
+        fields.retain(|(name, _)| name != "retries" && name != "eta");
+        fields.push(("retries".into(), value::raw(&json!(message.retries + 1))));
+        fields.push(("eta".into(), value::raw(&json!(clock::iso(eta)))));
+        let text = body::object(&fields);
         let text = if message.content.base64 { body::to_base64(text.as_bytes()) } else { text };
         envelope.insert("body".into(), Value::String(text));
     } else if let Some(Value::Object(headers)) = envelope.get_mut("headers") {

@@ -160,6 +160,8 @@ case("stamped", (1,), send=send_stamped)
 case("compressed", ("x" * 500,), compression="zlib", expect={"refused": "compression"})
 V1 = {"task_protocol": 1}
 case("v1", (1, "ü"), {"k": 2}, settings=V1, expect={"ignore_result": None})
+case("v1 big integers", (2**100,), {"k": -(2**70)}, settings=V1)
+case("v1 not numbers", (float("nan"), "NaN"), settings=V1)
 case("v1 countdown", (1,), settings=V1, countdown=60, expect={"eta": "window+60"})
 case("v1 expires", (1,), settings=V1, expires=90, expect={"expires": "window+90"})
 case("v1 limits", (1,), settings=V1, time_limit=9, soft_time_limit=8, expect={"timelimit": [9, 8]})

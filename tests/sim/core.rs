@@ -74,7 +74,9 @@ fn everything_that_is_sent_comes_to_an_end() {
             send_all_sorts(world);
             world.begin();
             for _ in 0..3 {
-                (0..50).for_each(|_| drop(world.step()));
+                (0..50).for_each(|_| {
+                    world.step();
+                });
                 send_all_sorts(world);
             }
             run_until_quiet(world);
@@ -154,7 +156,9 @@ fn a_shutdown_ends_whatever_happens() {
             send_all_sorts(world);
             send_all_sorts(world);
             world.begin();
-            (0..world.rng.usize(0..120)).for_each(|_| drop(world.step()));
+            (0..world.rng.usize(0..120)).for_each(|_| {
+                world.step();
+            });
             let first = signals[world.rng.usize(0..3)];
             world.signal(first);
             let mut again = world.rng.usize(0..200);
@@ -187,7 +191,9 @@ fn a_worker_that_dies_again_and_again_loses_nothing() {
             }
             world.begin();
             for _ in 0..world.rng.usize(1..12) {
-                (0..world.rng.usize(0..40)).for_each(|_| drop(world.step()));
+                (0..world.rng.usize(0..40)).for_each(|_| {
+                    world.step();
+                });
                 world.crash();
             }
             run_until_quiet(world);

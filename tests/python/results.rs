@@ -1,0 +1,146 @@
+//! What an unmodified Python client raises, and what it reads.
+
+use super::celery;
+use crate::harness::TestDir;
+use serde_json::{Value, json};
+
+const TASKS: &str = r#"
+fails: {shell: 'echo "it broke" >&2; exit 3'}
+picky: {shell: 'true', params: [a]}
+hard: {shell: 'sleep 60', time_limit: 0.3}
+soft: {shell: 'sleep 60', soft_time_limit: 0.3}
+killed: {shell: 'kill -KILL $$'}
+binary: {shell: 'printf "\377\000x"'}
+nothing: {shell: 'true'}
+json: {shell: 'echo "{\"a\": [1, 2.5, null]}"'}
+"#;
+
+/// Sends `task`, and says what `get` raised.
+fn raised(app: &TestDir, task: &str, args: &str) -> Value {
+    let script = format!(
+        r#"
+sent = app.send_task("{task}", {args})
+try:
+    say(["returned", sent.get(timeout=25)])
+except Exception as error:
+    import subprocess, billiard.exceptions as billiard, celery.exceptions
+    kinds = [kind.__name__ for kind in
+             (subprocess.CalledProcessError, TypeError, billiard.TimeLimitExceeded,
+              billiard.SoftTimeLimitExceeded, billiard.WorkerLostError,
+              celery.exceptions.NotRegistered)
+             if isinstance(error, kind)]
+    say({{"kinds": kinds, "text": str(error), "state": sent.state,
+         "traceback": sent.traceback, "code": getattr(error, "returncode", None)}})
+"#
+    );
+    celery(app, &script)
+}
+
+#[test]
+fn exceptions_are_the_true_kinds() {
+    let app = TestDir::with(TASKS);
+    app.settings("task_max_deliveries: 1\n");
+    let _worker = app.worker(&["-c", "4"]);
+
+    let error = raised(&app, "fails", "()");
+    assert_eq!(error["kinds"], json!(["CalledProcessError"]));
+    assert_eq!((&error["code"], &error["state"]), (&json!(3), &json!("FAILURE")));
+    assert!(error["traceback"].as_str().unwrap().contains("it broke"), "{error}");
+
+    let error = raised(&app, "picky", "(1, 2)");
+    assert_eq!(error["kinds"], json!(["TypeError"]));
+    assert_eq!(error["text"], json!("picky() takes 1 positional argument but 2 were given"));
+    assert_eq!(error["traceback"], json!(null));
+
+    let error = raised(&app, "hard", "()");
+    assert_eq!(error["kinds"], json!(["TimeLimitExceeded"]));
+    assert_eq!(error["text"], json!("TimeLimitExceeded(0.3,)"));
+
+    let error = raised(&app, "soft", "()");
+    assert_eq!(error["kinds"], json!(["SoftTimeLimitExceeded"]));
+
+    let error = raised(&app, "killed", "()");
+    assert_eq!(error["kinds"], json!(["WorkerLostError"]));
+    assert!(error["text"].as_str().unwrap().contains("signal 9 (SIGKILL)"), "{error}");
+
+    let error = raised(&app, "unheard.of", "()");
+    assert_eq!(error["kinds"], json!(["NotRegistered"]), "{error}");
+}
+
+#[test]
+fn values_are_the_values() {
+    let app = TestDir::with(TASKS);
+    let _worker = app.worker(&["-c", "2"]);
+    let got = celery(
+        &app,
+        r#"
+binary = app.send_task("binary").get(timeout=20)
+say([binary == b"\xff\x00x", app.send_task("nothing").get(timeout=20),
+     app.send_task("json").get(timeout=20)])
+"#,
+    );
+    assert_eq!(got, json!([true, null, {"a": [1, 2.5, null]}]));
+}
+
+#[test]
+fn the_whole_document_is_as_python_has_it() {
+    let app = TestDir::with("add: {shell: 'echo $(( $1 + $2 ))'}\n");
+    app.settings("result_extended: true\n");
+    let _worker = app.worker(&["-n", "w1@here", "-Q", "sums"]);
+    let id = app.must(&["call", "add", "--args", "[2, 3]", "--queue", "sums", "--wait", "--json"]);
+    let ours: Value = serde_json::from_str(&id).unwrap();
+    let script = r#"
+app.conf.result_extended = True
+from celery.result import AsyncResult
+r = AsyncResult("ID", app=app)
+say({"value": r.get(timeout=5), "state": r.state, "name": r.name, "args": r.args, "kwargs": r.kwargs,
+     "worker": r.worker, "retries": r.retries, "queue": r.queue, "children": r.children,
+     "traceback": r.traceback, "done": r.date_done.isoformat()})
+"#;
+    let got = celery(&app, &script.replace("ID", ours["task_id"].as_str().unwrap()));
+    let done = ours["date_done"].as_str().unwrap().trim_end_matches("+00:00");
+    let expected = json!({"value": 5, "state": "SUCCESS", "name": "add", "args": [2, 3], "kwargs": {},
+        "worker": "w1@here", "retries": 0, "queue": "sums", "children": null, "traceback": null});
+    for (key, value) in expected.as_object().unwrap() {
+        assert_eq!(&got[key], value, "{key}: {got}");
+    }
+    assert!(got["done"].as_str().unwrap().starts_with(done), "{got} {ours}");
+}
+
+#[test]
+fn rows_of_python_are_read_by_us_in_every_state() {
+    let app = TestDir::new();
+    std::fs::create_dir(app.file("var")).unwrap();
+    celery(
+        &app,
+        r#"
+app.conf.result_extended = True
+b = app.backend
+b.store_result("ok", {"ü": [1, b"\xff"]}, "SUCCESS")
+b.store_result("bad", KeyError("k", 5), "FAILURE", traceback="line 1\nline 2")
+b.store_result("going", {"pid": 1, "hostname": "h"}, "STARTED")
+b.store_result("again", ValueError("x"), "RETRY")
+b.store_result("custom", {"percent": 5}, "PROGRESS")
+b.mark_as_revoked("revoked", "terminated")
+say(None)
+"#,
+    );
+    let result = |id: &str| {
+        let output = app.qworker(&["result", id, "--json"]);
+        (output.code, serde_json::from_str::<Value>(&output.stdout).unwrap())
+    };
+    let (code, ok) = result("ok");
+    let bytes = json!({"__type__": "base64", "__value__": "/w=="});
+    assert_eq!((code, &ok["result"]), (0, &json!({"ü": [1, bytes]})));
+    assert!(ok["date_done"].as_str().unwrap().ends_with("+00:00"));
+    let (code, bad) = result("bad");
+    let expected =
+        json!({"exc_type": "KeyError", "exc_message": ["k", 5], "exc_module": "builtins"});
+    assert_eq!((code, &bad["result"], &bad["traceback"]), (1, &expected, &json!("line 1\nline 2")));
+    for (id, state) in [("going", "STARTED"), ("again", "RETRY"), ("custom", "PROGRESS")] {
+        let (code, meta) = result(id);
+        assert_eq!((code, &meta["status"], &meta["date_done"]), (75, &json!(state), &json!(null)));
+    }
+    let (code, revoked) = result("revoked");
+    assert_eq!((code, &revoked["status"]), (1, &json!("REVOKED")));
+}

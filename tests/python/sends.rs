@@ -1,0 +1,106 @@
+//! Python sends, we run, Python reads the result.
+
+use super::celery;
+use crate::harness::TestDir;
+use serde_json::json;
+
+const TASKS: &str = r#"
+add: {shell: 'echo $(( $1 + $2 ))', params: [a, {b: 10}]}
+echo: {exec: [printf, '%s', '{x}'], params: [x], result: text}
+all: {shell: 'cat', stdin: json}
+"#;
+
+#[test]
+fn into_a_file_that_we_made() {
+    let app = TestDir::with(TASKS);
+    let _worker = app.worker(&["-c", "2"]);
+    let got = celery(
+        &app,
+        r#"
+say([
+    app.send_task("add", (2, 3)).get(timeout=20),
+    app.send_task("add", (2,)).get(timeout=20),
+    app.send_task("add", kwargs={"b": 1, "a": 2**40}).get(timeout=20),
+    app.send_task("echo", ("Grüße\n'\" $(rm -rf) \U0001f600",)).get(timeout=20),
+    app.send_task("echo", (b"bytes",)).get(timeout=20),
+])
+"#,
+    );
+    assert_eq!(got, json!([5, 12, 1_099_511_627_777_i64, "Grüße\n'\" $(rm -rf) 😀", "bytes"]));
+}
+
+#[test]
+fn into_a_file_that_python_made() {
+    let app = TestDir::with(TASKS);
+    std::fs::create_dir(app.file("var")).unwrap();
+    let ids = celery(
+        &app,
+        r#"
+from sqlalchemy import create_engine, inspect
+results = [app.send_task("add", (n, n)) for n in range(5)]
+# The table of results too, as a Python worker makes it.
+app.backend.store_result("earlier", {"n": 1}, "SUCCESS")
+columns = [c["name"] for c in inspect(create_engine(sys.argv[1][5:])).get_columns("kombu_message")]
+assert "owner" not in columns, columns
+say([result.id for result in results])
+"#,
+    );
+    let ids: Vec<String> = serde_json::from_value(ids).unwrap();
+    assert_eq!(app.must(&["result", "earlier"]), r#"{"n":1}"#);
+    let waiting = app.qworker(&["result", &ids[0]]);
+    assert_eq!(waiting.code, 75, "{waiting:?}");
+    let _worker = app.worker(&["-c", "2"]);
+    for (n, id) in ids.iter().enumerate() {
+        assert_eq!(app.must(&["result", id, "--wait", "--timeout", "20"]), (n * 2).to_string());
+    }
+    let got = celery(&app, r#"say(app.send_task("add", (20, 22)).get(timeout=20))"#);
+    assert_eq!(got, json!(42), "and Python still works on the columns that we added");
+}
+
+#[test]
+fn headers_and_typed_values_reach_the_program() {
+    let app = TestDir::with(TASKS);
+    let _worker = app.worker(&["-c", "2"]);
+    let got = celery(
+        &app,
+        r#"
+import datetime, decimal, uuid
+when = datetime.datetime(2030, 1, 2, 3, 4, 5, tzinfo=datetime.timezone.utc)
+sent = app.send_task("all", (b"\xff\x01", when, decimal.Decimal("1.10")), {"k": [1, None]},
+                     root_id="root", parent_id="parent", priority=3)
+got = sent.get(timeout=20)
+say({"args": got["args"][0] == b"\xff\x01" and got["args"][1] == when
+             and got["args"][2] == decimal.Decimal("1.10"),
+     "kwargs": got["kwargs"],
+     "same": got["request"]["id"] == sent.id, "root": got["request"]["root_id"]})
+"#,
+    );
+    assert_eq!(
+        got,
+        json!({"args": true, "kwargs": {"k": [1, null]}, "same": true, "root": "root"})
+    );
+}
+
+#[test]
+fn countdown_and_expiry_are_kept() {
+    let app = TestDir::with(TASKS);
+    let _worker = app.worker(&["-c", "2"]);
+    let got = celery(
+        &app,
+        r#"
+import time
+begin = time.time()
+late = app.send_task("add", (1, 1), countdown=1)
+gone = app.send_task("add", (1, 1), countdown=0.3, expires=0.1)
+value = late.get(timeout=20)
+took = time.time() - begin
+try:
+    gone.get(timeout=20)
+except Exception as error:
+    why = [type(error).__module__, type(error).__name__, str(error), gone.state]
+say({"value": value, "early": took < 1, "late": took > 20, "why": why})
+"#,
+    );
+    let why = ["celery.exceptions", "TaskRevokedError", "expired", "REVOKED"];
+    assert_eq!(got, json!({"value": 2, "early": false, "late": false, "why": why}));
+}
