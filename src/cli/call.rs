@@ -31,10 +31,15 @@ pub(super) struct Args {
     #[arg(long, value_name = "TIME", conflicts_with = "countdown", env = "QWORKER_CALL_ETA")]
     eta: Option<String>,
     /// Not before so many seconds have passed
-    #[arg(long, value_name = "SECONDS", env = "QWORKER_CALL_COUNTDOWN")]
+    #[arg(
+        long,
+        value_name = "SECONDS",
+        env = "QWORKER_CALL_COUNTDOWN",
+        allow_negative_numbers = true
+    )]
     countdown: Option<f64>,
     /// Not after this time: ISO 8601, or seconds from now
-    #[arg(long, value_name = "TIME", env = "QWORKER_CALL_EXPIRES")]
+    #[arg(long, value_name = "TIME", env = "QWORKER_CALL_EXPIRES", allow_negative_numbers = true)]
     expires: Option<String>,
     /// Queue [default: the task's]
     #[arg(long, env = "QWORKER_CALL_QUEUE")]
@@ -52,8 +57,8 @@ pub(super) struct Args {
     #[arg(short, long, env = "QWORKER_CALL_WAIT", value_parser = super::truth())]
     wait: bool,
     /// Wait so many seconds at the most
-    #[arg(long, value_name = "SECONDS", requires = "wait", env = "QWORKER_CALL_TIMEOUT")]
-    timeout: Option<f64>,
+    #[arg(long, value_name = "SECONDS", requires = "wait", env = "QWORKER_CALL_TIMEOUT", value_parser = super::span, allow_negative_numbers = true)]
+    timeout: Option<Duration>,
     /// With --wait: print the whole result document as JSON
     #[arg(short, long, requires = "wait", env = "QWORKER_CALL_JSON", value_parser = super::truth())]
     json: bool,

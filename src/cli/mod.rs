@@ -21,6 +21,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 use exit::{Error, Exit};
 use output::ToUser;
 use std::process::ExitCode;
+use std::time::Duration;
 
 /// A Celery-compatible worker for any program: shell commands and WASM modules as tasks.
 #[derive(Debug, Parser)]
@@ -135,6 +136,12 @@ fn misplaced(error: &clap::Error) -> Option<&str> {
 /// Reads the variable of a flag: 1, yes, on and true, and their contraries.
 fn truth() -> clap::builder::BoolishValueParser {
     clap::builder::BoolishValueParser::new()
+}
+
+/// Reads a time to wait.
+fn span(text: &str) -> Result<Duration, String> {
+    let seconds = text.parse().ok().and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+    seconds.ok_or_else(|| "expected seconds, 0 or more".into())
 }
 
 /// Runs a client's work to its end on a loop of its own.

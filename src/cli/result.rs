@@ -18,8 +18,8 @@ pub(super) struct Args {
     #[arg(short, long, env = "QWORKER_RESULT_WAIT", value_parser = super::truth())]
     wait: bool,
     /// Wait so many seconds at the most
-    #[arg(long, value_name = "SECONDS", requires = "wait", env = "QWORKER_RESULT_TIMEOUT")]
-    timeout: Option<f64>,
+    #[arg(long, value_name = "SECONDS", requires = "wait", env = "QWORKER_RESULT_TIMEOUT", value_parser = super::span, allow_negative_numbers = true)]
+    timeout: Option<Duration>,
     /// Print the traceback in place of the result
     #[arg(long, env = "QWORKER_RESULT_TRACEBACK", value_parser = super::truth())]
     traceback: bool,
@@ -63,14 +63,12 @@ pub(super) enum Form {
     Json,
 }
 
-/// `work`, unless it takes longer than `seconds`.
+/// `work`, unless it takes longer than `limit`.
 pub(super) async fn within<T>(
-    seconds: Option<f64>,
+    limit: Option<Duration>,
     work: impl Future<Output = Result<T, crate::broker::Error>>,
 ) -> Result<Option<T>, Error> {
-    let Some(seconds) = seconds else { return Ok(Some(work.await?)) };
-    let limit = Duration::try_from_secs_f64(seconds)
-        .map_err(|_| Error::usage(format!("--timeout {seconds}: expected seconds, 0 or more")))?;
+    let Some(limit) = limit else { return Ok(Some(work.await?)) };
     match tokio::time::timeout(limit, work).await {
         Ok(value) => Ok(Some(value?)),
         Err(_) => Ok(None),

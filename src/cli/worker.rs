@@ -29,7 +29,7 @@ pub(super) struct Args {
     #[arg(short = 'n', long, value_name = "NODE", env = "QWORKER_WORKER_HOSTNAME")]
     hostname: Option<String>,
     /// Tasks at once, or auto [default: the number of processors]
-    #[arg(short, long, value_name = "N")]
+    #[arg(short, long, value_name = "N", allow_negative_numbers = true)]
     concurrency: Option<String>,
     /// Queues to take from, separated by commas [default: the default queue and those of the tasks]
     #[arg(short = 'Q', long, value_delimiter = ',', env = "QWORKER_WORKER_QUEUES")]
@@ -41,10 +41,10 @@ pub(super) struct Args {
     #[arg(short, long, value_name = "LEVEL", default_value = "WARNING", env = "QWORKER_WORKER_LOGLEVEL", value_parser = level)]
     loglevel: Level,
     /// Kill a task after so many seconds, unless it says else
-    #[arg(long, value_name = "SECONDS")]
+    #[arg(long, value_name = "SECONDS", allow_negative_numbers = true)]
     time_limit: Option<String>,
     /// Ask a task to end (TERM) after so many seconds, unless it says else
-    #[arg(long, value_name = "SECONDS")]
+    #[arg(long, value_name = "SECONDS", allow_negative_numbers = true)]
     soft_time_limit: Option<String>,
     /// Take a message only when a slot is free for it
     #[arg(long)]

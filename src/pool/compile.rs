@@ -3,7 +3,7 @@
 
 use crate::runner::shell::{Limits, Shell, command::Command};
 use crate::runner::wasm::{Prepared, Runtime};
-use crate::runner::{Attempt, Ending, Limit, Outcome};
+use crate::runner::{Attempt, Ending, Outcome};
 use crate::task::Fences;
 use crate::wire::Exception;
 use std::cell::RefCell;
@@ -38,7 +38,10 @@ impl Compiler {
     /// it is this one's turn.
     ///
     /// # Errors
-    /// How the attempt ended: stopped, out of time, or refused for a module that is none.
+    /// How the attempt ended: stopped, or refused for a module that is none or takes longer
+    /// than `wasm_compile_timeout`. The task's own time begins when its program does:
+    /// else a module that takes longer than the task may would be begun for each call
+    /// and never be done.
     pub(super) async fn compile(
         &self,
         attempt: &Attempt,
@@ -54,12 +57,6 @@ impl Compiler {
             }
         };
         tokio::pin!(stop);
-        let out_of_time = async {
-            match attempt.time_limit {
-                Some(limit) => tokio::time::sleep(limit).await,
-                None => std::future::pending().await,
-            }
-        };
         let work = async {
             let _turn = gate.lock().await;
             self.run(attempt).await
@@ -67,10 +64,6 @@ impl Compiler {
         let ended = tokio::select! {
             done = work => return done,
             () = &mut stop => Outcome::immediate(Ending::Cancelled),
-            () = out_of_time => Outcome {
-                limit: Some(Limit::Hard),
-                ..Outcome::immediate(Ending::Signaled(9))
-            },
         };
         Err(Box::new(Outcome { started: began, runtime: began.elapsed(), ..ended }))
     }

@@ -8,7 +8,7 @@ use crate::bounds;
 use crate::broker::{Death, Delivery, Settle, Tag, Want};
 use crate::os::signal::Meaning;
 use crate::runner::{Attempt, Outcome};
-use crate::task::{Program, bind, rate};
+use crate::task::{Program, Task, bind, rate};
 use crate::wire::{Exception, Malformed, Message, Record, State};
 use chrono::{DateTime, Utc};
 use std::collections::{HashMap, HashSet, VecDeque};
@@ -108,6 +108,8 @@ pub struct Core {
     buckets: HashMap<String, rate::Bucket>,
     next_key: Key,
     turn: u64,
+    /// Time of the last event.
+    wall: DateTime<Utc>,
     want: Option<(u64, Want)>,
     /// Smoothed runtime of a task in seconds; `None` until one has ended.
     pace: Option<f64>,
@@ -128,6 +130,7 @@ impl Core {
             buckets: HashMap::new(),
             next_key: 0,
             turn: 0,
+            wall: DateTime::UNIX_EPOCH,
             want: None,
             pace: None,
         }
@@ -135,6 +138,7 @@ impl Core {
 
     /// Takes in one event. Call [`Core::plan_ahead`] after the last of a batch.
     pub fn on(&mut self, event: Event, now: Now, out: &mut Vec<Effect>) {
+        self.wall = now.wall;
         match event {
             Event::Delivered(deliveries) => {
                 self.turn += 1;
@@ -230,7 +234,7 @@ impl Core {
     ) -> Result<Request, Box<Verdict>> {
         let message = match Message::decode(&delivery.payload) {
             Ok(message) => message,
-            Err(malformed) => return Err(Box::new(kept("malformed", &malformed, None))),
+            Err(malformed) => return Err(Box::new(kept("malformed", &malformed, None, now))),
         };
         if self.phase != Phase::Running {
             return Err(Box::new(settle_only(Settle::Release)));
@@ -249,14 +253,16 @@ impl Core {
         };
         let arguments = match message.arguments() {
             Ok(arguments) => arguments,
-            Err(malformed) => return Err(Box::new(kept("malformed", &malformed, Some(&message)))),
+            Err(malformed) => {
+                return Err(self.kept_of("malformed", &malformed, &message, &task, now));
+            }
         };
         if !arguments.follow_ups.is_empty() {
             let why = format!(
                 "the message asks for {} after the task, which is not supported",
                 arguments.follow_ups.join(", ")
             );
-            return Err(Box::new(kept("unsupported", &Malformed(why), Some(&message))));
+            return Err(self.kept_of("unsupported", &Malformed(why), &message, &task, now));
         }
         let bound =
             bind::bind(&task.name, task.params.as_deref(), &arguments.args, &arguments.kwargs);
@@ -366,8 +372,24 @@ impl Core {
                 Record::exception(&message.id, State::Failure, &exception, None, now.wall)
             }),
             log: Some((Level::ERROR, format!("{log}; kept in the dead-letter list"))),
-            ..kept("unregistered", &why, Some(message))
+            ..kept("unregistered", &why, Some(message), now)
         }
+    }
+
+    /// Keeps a message of a task that there is; its result only if somebody wants it.
+    fn kept_of(
+        &self,
+        reason: &'static str,
+        why: &Malformed,
+        message: &Message,
+        task: &Task,
+        now: Now,
+    ) -> Box<Verdict> {
+        let policy = &self.plan.policy;
+        let ignored = message.ignore_result.or(task.ignore_result).unwrap_or(policy.ignore_result);
+        let verdict = kept(reason, why, Some(message), now);
+        let record = verdict.record.filter(|_| !ignored || policy.store_errors);
+        Box::new(Verdict { record, ..verdict })
     }
 
     fn start(&mut self, request: Request, out: &mut Vec<Effect>) {
@@ -404,7 +426,7 @@ impl Core {
         }
         let info = serde_json::json!({"pid": std::process::id(), "hostname": plan.hostname});
         let info = crate::wire::value::raw(&info);
-        let record = Record::success(&request.message.id, info, Utc::now());
+        let record = Record::success(&request.message.id, info, self.wall);
         Some(request.extend(plan, Record { state: State::Started, ..record }))
     }
 
@@ -535,7 +557,7 @@ fn settle_only(settle: Settle) -> Verdict {
     Verdict { settle: Some(settle), ..Verdict::default() }
 }
 
-fn kept(reason: &'static str, why: &Malformed, message: Option<&Message>) -> Verdict {
+fn kept(reason: &'static str, why: &Malformed, message: Option<&Message>, now: Now) -> Verdict {
     let name = message.map_or_else(|| "a message".to_string(), label);
     let death = Death {
         reason,
@@ -546,7 +568,7 @@ fn kept(reason: &'static str, why: &Malformed, message: Option<&Message>) -> Ver
     let log = format!("{name} is {reason}: {why}; kept in the dead-letter list");
     let record = message.map(|m| {
         let exception = Exception::new("celery.exceptions", "InvalidTaskError", why.to_string());
-        Record::exception(&m.id, State::Failure, &exception, None, Utc::now())
+        Record::exception(&m.id, State::Failure, &exception, None, now.wall)
     });
     Verdict {
         record,

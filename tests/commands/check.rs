@@ -61,7 +61,10 @@ fn tasks_of_other_files_stay() {
     let app = app();
     app.write("tasks.d/broken.yaml", "mine:\n  shel: ':'\nwhole: {shell: 'echo 1'}\n");
     let output = app.qworker(&["check"]);
-    assert_eq!((output.code, output.stderr.as_str()), (1, "1 error found; 6 tasks can be used.\n"));
+    assert_eq!(
+        (output.code, output.stderr.as_str()),
+        (1, "2 errors found; 6 tasks can be used.\n")
+    );
     let mut worker = app.worker(&[]);
     worker.expect_line("Warning: ");
     assert_eq!(app.must(&["call", "add", "-a", "[1, 2]", "--wait"]), "3");

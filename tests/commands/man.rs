@@ -5,6 +5,9 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+/// Apostrophes in groff and elsewhere; a page says it once.
+const QUOTES: &str = ".ie \\n(.g .ds Aq \\(aq\n.el .ds Aq '\n";
+
 fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("man")
 }
@@ -25,9 +28,11 @@ fn page(command: clap::Command, hand: &str, see_also: &[String]) -> String {
     let table = if hand.contains(".TS") { "'\\\" t\n" } else { "" };
     let root = command.get_display_name() == Some("qworker");
     let nested = if root { String::new() } else { nested(&command) };
-    let man = clap_mangen::Man::new(command).date("").manual("qworker").source("qworker");
+    let name = command.get_display_name().unwrap_or_default().to_uppercase();
+    let version = env!("CARGO_PKG_VERSION");
+    let title = format!("{QUOTES}.TH {name} 1 \"\" \"qworker {version}\" \"qworker\"\n");
+    let man = clap_mangen::Man::new(command);
     let mut text = Vec::new();
-    man.render_title(&mut text).unwrap();
     man.render_name_section(&mut text).unwrap();
     man.render_synopsis_section(&mut text).unwrap();
     man.render_description_section(&mut text).unwrap();
@@ -36,7 +41,9 @@ fn page(command: clap::Command, hand: &str, see_also: &[String]) -> String {
         man.render_subcommands_section(&mut text).unwrap();
     }
     let text = String::from_utf8(text).unwrap();
-    format!("{table}{text}{nested}{hand}.SH SEE ALSO\n{}\n", others.join(", "))
+    // Each section was rendered as if it were alone.
+    let text = text.replace(QUOTES, "");
+    format!("{table}{title}{text}{nested}{hand}.SH SEE ALSO\n{}\n", others.join(", "))
 }
 
 /// Commands of a command, as `dead list`: they have no page of their own.

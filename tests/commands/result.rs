@@ -87,7 +87,9 @@ fn a_disabled_store_keeps_nothing() {
     app.must(&["call", "greet", "--task-id", "a"]);
     refused(&app.qworker(&["result", "a"]), 75, &["PENDING"]);
     let mut worker = app.worker(&[]);
-    assert!(worker.banner().contains("results:     disabled://"), "{}", worker.banner());
+    crate::harness::eventually("the banner", || {
+        worker.banner().contains("results:     disabled://").then_some(())
+    });
     crate::harness::eventually("its end", || {
         (app.qworker(&["result", "a"]).code == 69).then_some(())
     });

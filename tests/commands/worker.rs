@@ -22,12 +22,14 @@ fn the_banner_says_what_it_will_do() {
         env!("CARGO_PKG_VERSION"),
         app.path().display()
     );
+    eventually("its end", || worker.banner().contains(". thumb").then_some(()));
     assert_eq!(worker.banner().trim_end(), expected.trim_end());
     assert_eq!(worker.stop(Signal::SIGTERM), 0);
     // The list of tasks is for those who want to know more.
     let mut worker = app.worker(&[]);
-    assert!(worker.banner().contains("[queues]") && !worker.banner().contains("[tasks]"));
+    eventually("its end", || worker.banner().contains("key=media").then_some(()));
     assert_eq!(worker.stop(Signal::SIGTERM), 0);
+    assert!(!worker.banner().contains("[tasks]"));
     // Quiet is quiet; that it is ready is said to whoever waits for it.
     let mut command = app.command(&["-q", "worker", "-Q", "x"]);
     command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
@@ -62,21 +64,21 @@ fn node_names() {
 #[test]
 fn queues_are_chosen_and_left_out() {
     let app = app();
-    let queues = |args: &[&str]| {
+    let expect = |args: &[&str], queues: &[&str]| {
         let mut worker = app.worker(args);
-        let names: Vec<String> = worker
-            .banner()
-            .lines()
-            .filter(|line| line.contains("exchange="))
-            .map(|line| line.split_whitespace().nth(1).unwrap().to_string())
-            .collect();
+        let names = || -> Vec<String> {
+            let banner = worker.banner();
+            let lines = banner.lines().filter(|line| line.contains("exchange="));
+            lines.map(|line| line.split_whitespace().nth(1).unwrap().to_string()).collect()
+        };
+        eventually("the last queue", || (names().len() >= queues.len()).then_some(()));
+        assert_eq!(names(), queues);
         assert_eq!(worker.stop(Signal::SIGTERM), 0);
-        names
     };
-    assert_eq!(queues(&[]), ["celery", "media"]);
-    assert_eq!(queues(&["-Q", "a,b"]), ["a", "b"]);
-    assert_eq!(queues(&["-X", "media"]), ["celery"]);
-    assert_eq!(queues(&["-Q", "a,b,c", "-X", "b"]), ["a", "c"]);
+    expect(&[], &["celery", "media"]);
+    expect(&["-Q", "a,b"], &["a", "b"]);
+    expect(&["-X", "media"], &["celery"]);
+    expect(&["-Q", "a,b,c", "-X", "b"], &["a", "c"]);
     // It serves those, and no other.
     app.must(&["call", "greet", "--task-id", "here"]);
     app.must(&["call", "greet", "--task-id", "there", "--queue", "b"]);
@@ -104,28 +106,32 @@ fn purge_removes_what_waits_first() {
 #[test]
 fn the_log_has_levels() {
     let app = app();
-    let log = |level: &str| {
+    let work = |level: &str| {
+        let (good, bad) = (format!("g-{level}"), format!("f-{level}"));
         let mut worker = app.worker(&["-l", level]);
-        app.must(&["call", "greet", "--task-id", "g", "--wait"]);
-        app.qworker(&["call", "fail", "--task-id", "f", "--wait"]);
+        app.must(&["call", "greet", "--task-id", &good, "--wait"]);
+        assert_eq!(app.qworker(&["call", "fail", "--task-id", &bad, "--wait"]).code, 1);
         assert_eq!(worker.stop(Signal::SIGTERM), 0);
-        worker.log()
+        worker
     };
-    let info = log("info");
+    let info = work("info");
     for part in [
-        "Task greet[g] received",
-        "Task greet[g] succeeded in ",
+        "Task greet[g-info] received",
+        "Task greet[g-info] succeeded in ",
         ": INFO/MainProcess] ",
-        "Task fail[f] raised unexpected: CalledProcessError(3, ",
+        "Task fail[f-info] raised unexpected: CalledProcessError(3, ",
         ": ERROR/MainProcess] ",
         "Warm shutdown",
     ] {
-        assert!(info.contains(part), "no {part:?} in {info}");
+        info.expect_line(part);
     }
-    let warning = log("WARNING");
-    assert!(!warning.contains("Task greet") && warning.contains("Task fail[f]"), "{warning}");
-    let error = log("critical");
-    assert!(!error.contains("Warm shutdown"), "{error}");
+    let warning = work("WARNING");
+    warning.expect_line("Task fail[f-WARNING]");
+    warning.expect_line("Warm shutdown");
+    assert!(!warning.log().contains("Task greet"), "{}", warning.log());
+    let critical = work("critical");
+    critical.expect_line("Task fail[f-critical]");
+    assert!(!critical.log().contains("Warm shutdown"), "{}", critical.log());
 }
 
 #[test]
