@@ -1,7 +1,9 @@
 //! All tests that need more than one file of the program: one binary, linked once.
 
 // A test that cannot go on has failed: that is what unwrap says.
-#![allow(clippy::unwrap_used, clippy::print_stdout)]
+#![allow(clippy::unwrap_used)]
+// A child talks to its test, a failed history tells its story: both on standard output.
+#![allow(clippy::print_stdout)]
 
 mod commands;
 mod contract;

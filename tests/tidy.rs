@@ -44,8 +44,8 @@ const LINES_MAX: usize = 500;
 const LONG: &[(&str, &str)] = &[
     ("src/broker/sqlite.rs", "one table's statements: each row state is seen from all sides"),
     ("src/worker/core.rs", "the one decision function; its events and effects belong to it"),
+    ("tests/show/keys.rs", "one short test for each key of a task file, in their order"),
     ("src/runner/shell/tests.rs", "one case after the other, none longer than a screen"),
-    ("tests/show/keys.rs", "one case for each key of a task file"),
 ];
 
 /// Lines of a function before it needs to be cut.

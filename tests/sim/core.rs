@@ -56,6 +56,12 @@ fn slow_down(world: &mut World) {
     }
 }
 
+fn step_often(world: &mut World, steps: usize) {
+    for _ in 0..steps {
+        world.step();
+    }
+}
+
 fn run_until_quiet(world: &mut World) {
     for _ in 0..STEPS_MAX {
         if !world.step() {
@@ -74,9 +80,7 @@ fn everything_that_is_sent_comes_to_an_end() {
             send_all_sorts(world);
             world.begin();
             for _ in 0..3 {
-                (0..50).for_each(|_| {
-                    world.step();
-                });
+                step_often(world, 50);
                 send_all_sorts(world);
             }
             run_until_quiet(world);
@@ -156,9 +160,8 @@ fn a_shutdown_ends_whatever_happens() {
             send_all_sorts(world);
             send_all_sorts(world);
             world.begin();
-            (0..world.rng.usize(0..120)).for_each(|_| {
-                world.step();
-            });
+            let steps = world.rng.usize(0..120);
+            step_often(world, steps);
             let first = signals[world.rng.usize(0..3)];
             world.signal(first);
             let mut again = world.rng.usize(0..200);
@@ -191,9 +194,8 @@ fn a_worker_that_dies_again_and_again_loses_nothing() {
             }
             world.begin();
             for _ in 0..world.rng.usize(1..12) {
-                (0..world.rng.usize(0..40)).for_each(|_| {
-                    world.step();
-                });
+                let steps = world.rng.usize(0..40);
+                step_often(world, steps);
                 world.crash();
             }
             run_until_quiet(world);
