@@ -393,27 +393,33 @@ impl Core {
         if request.acked || request.acks_late(&self.plan.policy) {
             self.run(key, request, out);
         } else {
-            let verdict = settle_only(Settle::Ack);
+            // Its message is gone while it runs: without a record nobody would know its id.
+            let verdict = Verdict { record: self.started(&request), ..settle_only(Settle::Ack) };
             out.push(Effect::Settle(key, request.tag, Box::new(verdict)));
             self.acking.insert(key, Request { acked: true, ..request });
         }
     }
 
     fn run(&mut self, key: Key, request: Request, out: &mut Vec<Effect>) {
-        let policy = &self.plan.policy;
-        if policy.track_started && !request.ignores_result(policy) {
-            let info =
-                serde_json::json!({"pid": std::process::id(), "hostname": self.plan.hostname});
-            let record =
-                Record::success(&request.message.id, crate::wire::value::raw(&info), self.wall);
-            let record = Record { state: State::Started, ..record };
-            out.push(Effect::Store(Box::new(request.extend(&self.plan, record))));
+        if self.plan.policy.track_started && !request.acked {
+            out.extend(self.started(&request).map(|record| Effect::Store(Box::new(record))));
         }
         if request.deliveries > 0 {
             out.push(Effect::Clear(request.message.id.clone()));
         }
         out.push(Effect::Start(key, Box::new(request.attempt(&self.plan))));
         self.running.insert(key, request);
+    }
+
+    /// That it runs, unless nobody wants to hear of it.
+    fn started(&self, request: &Request) -> Option<Record> {
+        if request.ignores_result(&self.plan.policy) {
+            return None;
+        }
+        let info = serde_json::json!({"pid": std::process::id(), "hostname": self.plan.hostname});
+        let info = crate::wire::value::raw(&info);
+        let record = Record::success(&request.message.id, info, self.wall);
+        Some(request.extend(&self.plan, Record { state: State::Started, ..record }))
     }
 
     fn ended(&mut self, key: Key, outcome: &Outcome, now: Now, out: &mut Vec<Effect>) {
