@@ -415,6 +415,7 @@ impl World {
     }
 
     fn settle(&mut self, tag: i64, verdict: Verdict) {
+        let starts = is_start(&verdict);
         if let Some(posting) = verdict.publish {
             let due = posting.eta.unwrap_or_else(|| self.wall());
             self.queue.push(Waiting { payload: posting.payload, deliveries: 0, due });
@@ -429,7 +430,7 @@ impl World {
         let held = self.held.get(&tag).expect("settled, and settled again");
         let Waiting { payload, deliveries, .. } = held.waiting.clone();
         let back = match settle {
-            Settle::Ack if !held.started && self.is_early(tag) && verdict.record.is_none() => {
+            Settle::Ack if !held.started && self.is_early(tag) && starts => {
                 // Before its start: the row is gone, the core still has the request.
                 let held = self.held.get_mut(&tag).unwrap();
                 (held.acked, held.settled) = (true, false);
@@ -513,7 +514,7 @@ impl World {
         self.held.get(&tag).is_some_and(|held| !held.started && held.settled)
             && self.is_early(tag)
             && self.orders.iter().any(|(k, _, verdict)| {
-                *k == key && verdict.record.is_none() && matches!(verdict.settle, Some(Settle::Ack))
+                *k == key && is_start(verdict) && matches!(verdict.settle, Some(Settle::Ack))
             })
     }
 
@@ -605,6 +606,11 @@ impl World {
 /// Messages carry microseconds.
 fn whole(at: DateTime<Utc>) -> DateTime<Utc> {
     DateTime::from_timestamp_micros(at.timestamp_micros()).unwrap()
+}
+
+/// Is it known from now on that it runs?
+fn is_start(verdict: &Verdict) -> bool {
+    verdict.record.as_ref().is_some_and(|record| record.state == State::Started)
 }
 
 fn row(tag: Tag) -> i64 {
