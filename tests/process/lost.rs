@@ -57,6 +57,9 @@ fn acks_early_is_at_most_once() {
     app.must(&["call", "slow", "--task-id", "s"]);
     await_lines(&app, "started", 2);
     assert!(messages(&app).is_empty(), "acknowledged before the start");
+    // No message, and no answer yet: its id is known all the same.
+    let running = app.qworker(&["result", "s"]);
+    assert_eq!((running.code, running.stderr.as_str()), (75, "STARTED: not ready yet\n"));
     let old = worker.pid();
     process::send(old, Signal::SIGKILL);
     worker.expect_line("starting a new worker");
