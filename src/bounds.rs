@@ -30,9 +30,9 @@ pub const RETRY_BACKOFF: Duration = Duration::from_secs(1);
 /// Longest delay of a retry (`retry_backoff_max`), Celery's default.
 pub const RETRY_BACKOFF_MAX: Duration = Duration::from_secs(600);
 
-/// Messages taken from the store in one step at the most: past a hundred the
-/// cost per message no longer falls, and a dead worker leaves fewer suspects.
-pub const TAKE_MAX: usize = 128;
+/// Messages that wait in a worker's memory for a slot at the most: enough for the store to
+/// fetch the next hundreds while tiny tasks run, few enough to leave few suspects.
+pub const TAKE_MAX: usize = 512;
 
 /// Linear memory of one WASM instance unless a task's `memory` says else
 /// (`wasm_memory`): language runtimes compiled to WASM need some hundred MB.

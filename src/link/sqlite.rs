@@ -250,9 +250,6 @@ fn prepare(connection: &mut Connection) -> Result<(), Error> {
     connection.pragma_update(None, "journal_mode", "WAL")?;
     connection.pragma_update(None, "synchronous", "FULL")?;
     connection.pragma_update(None, "temp_store", "MEMORY")?;
-    // 16 MiB of log before it is folded into the file: a page that changes often is written
-    // there once for all.
-    connection.pragma_update(None, "wal_autocheckpoint", 4096)?;
     // A slice of the file that is worth keeping: an idle worker keeps none of it.
     connection.pragma_update(None, "cache_size", -4096)?;
     Ok(())
@@ -285,6 +282,10 @@ fn serve(connection: &Connection, queue: &crossbeam_channel::Receiver<Box<dyn Jo
         };
         let begin = if wanted == Durability::Read { "BEGIN" } else { "BEGIN IMMEDIATE" };
         let commit = sync.and_then(|()| run_group(connection, begin, &mut group));
+        if commit.as_ref().is_err_and(|error| error.kind == Kind::Full) {
+            // The log may be what fills the disk. If this fails too, the next try is the caller's.
+            let _ = connection.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)");
+        }
         for job in group.drain(..) {
             job.answer(commit.clone());
         }

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 
 /// Orders handled in one step at the most.
-const BATCH_MAX: usize = 256;
+const BATCH_MAX: usize = 512;
 
 /// Pause before a failing store is asked again; it doubles up to [`PAUSE_MAX`].
 const PAUSE: Duration = Duration::from_millis(50);
