@@ -301,8 +301,8 @@ impl Core {
             return Err(Box::new(Verdict {
                 record,
                 settle: Some(Settle::Ack),
-                publish: None,
                 log: Some((Level::INFO, log)),
+                ..Verdict::default()
             }));
         }
         if let Some(exception) = misfit {
@@ -318,8 +318,8 @@ impl Core {
                     now.wall,
                 ),
                 settle: Some(Settle::Ack),
-                publish: None,
                 log: Some((Level::ERROR, log)),
+                ..Verdict::default()
             }));
         }
         if request.deliveries >= plan.policy.max_deliveries {
@@ -402,7 +402,7 @@ impl Core {
         let first = if late { Settle::Mark } else { Settle::Ack };
         // With its message gone the result store alone can tell that it is known.
         let record = if late { None } else { self.started(&request) };
-        let verdict = Verdict { record, ..settle_only(first) };
+        let verdict = Verdict { record, durable: !late, ..settle_only(first) };
         out.push(Effect::Settle(key, request.tag, Box::new(verdict)));
         self.acking.insert(key, Request { acked: !late, ..request });
     }

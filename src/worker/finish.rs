@@ -37,6 +37,8 @@ pub struct Verdict {
     pub publish: Option<Posting>,
     /// Say this.
     pub log: Option<(Level, String)>,
+    /// Not even a power cut may undo it: an acknowledgement before the start.
+    pub durable: bool,
 }
 
 /// EX_TEMPFAIL of sysexits.h: "try again later".
@@ -102,7 +104,7 @@ impl Judge<'_> {
         });
         let record = (!self.request.ignores_result(&self.plan.policy))
             .then(|| self.request.extend(self.plan, Record::success(id, result, self.now)));
-        Verdict { record, settle: self.ack(), publish: None, log }
+        Verdict { record, settle: self.ack(), log, ..Verdict::default() }
     }
 
     fn failed(&self, exception: &Exception, traceback: Option<&str>) -> Verdict {
@@ -118,8 +120,8 @@ impl Judge<'_> {
         Verdict {
             record: self.error_record(State::Failure, exception, text),
             settle: self.ack(),
-            publish: None,
             log: Some((Level::ERROR, log)),
+            ..Verdict::default()
         }
     }
 
@@ -149,6 +151,7 @@ impl Judge<'_> {
             settle: (!request.acked).then_some(Settle::Replace(payload, eta)),
             publish,
             log: Some((Level::INFO, log)),
+            ..Verdict::default()
         }
     }
 
@@ -269,8 +272,8 @@ pub fn lost(
     Verdict {
         record: error_record(request, plan, State::Failure, &exception, traceback, now),
         settle: (!request.acked).then_some(Settle::Dead(death)),
-        publish: None,
         log: Some((Level::ERROR, log)),
+        ..Verdict::default()
     }
 }
 

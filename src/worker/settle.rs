@@ -52,6 +52,7 @@ struct Batch {
     records: Vec<Record>,
     postings: Vec<Posting>,
     settlements: Vec<(Tag, Settle)>,
+    durable: bool,
 }
 
 impl Batch {
@@ -62,6 +63,7 @@ impl Batch {
                 Order::Record(record) => batch.records.push(*record),
                 Order::Verdict(key, tag, verdict) => {
                     batch.keys.push(key);
+                    batch.durable |= verdict.durable || verdict.publish.is_some();
                     batch.records.extend(verdict.record);
                     batch.postings.extend(verdict.publish);
                     batch.settlements.extend(verdict.settle.map(|settle| (tag, settle)));
@@ -116,7 +118,7 @@ async fn settle_in_one_file(
     let (records, settlements) = (batch.records.clone(), batch.settlements.clone());
     let postings = batch.postings.clone();
     let moved = !postings.is_empty() || settlements.iter().any(|(_, settle)| settle.moves());
-    let durability = if postings.is_empty() { Durability::Process } else { Durability::Disk };
+    let durability = if batch.durable { Durability::Disk } else { Durability::Process };
     let inner = outlet.clone();
     outlet
         .db()
