@@ -8,7 +8,11 @@ use crate::broker::{Inlet, Outlet, Want};
 use crate::clock;
 use crate::os::reap::Reaper;
 use crate::os::signal::Signals;
-use crate::pool::Pool;
+use crate::os::tree;
+use crate::pool::{Key, Pool};
+use crate::task::Program;
+use std::cell::RefCell;
+use std::collections::HashMap;
 use std::future::Future;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -65,8 +69,9 @@ pub async fn run(plan: Arc<Plan>, doors: Doors, ready: impl FnOnce(), lost: impl
     tokio::task::spawn_local(settle::run(store.clone(), outlet, queue, sender.clone()));
     tokio::task::spawn_local(feed(inlet, watched, sender));
     tokio::task::spawn_local(expire(store, plan.result_expires));
-    tokio::task::spawn_local(sweep(reaper));
-    let mut drive = Drive { pool, orders: Some(orders), wants, exit: None };
+    let processes = Processes::default();
+    tokio::task::spawn_local(sweep(reaper, processes.clone()));
+    let mut drive = Drive { pool, processes, orders: Some(orders), wants, exit: None };
     let mut core = Core::new(plan);
     let mut effects = Vec::new();
     core.plan_ahead(&mut effects);
@@ -81,7 +86,7 @@ pub async fn run(plan: Arc<Plan>, doors: Doors, ready: impl FnOnce(), lost: impl
             biased;
             meaning = signals.next() => batch.push(Event::Signal(meaning)),
             _ = &mut lost => {
-                crate::os::tree::kill_all_descendants_of_self(LAST_RITES);
+                tree::kill_all_descendants_of_self(LAST_RITES);
                 return 1;
             }
             _ = receiver.recv_many(&mut batch, EVENTS_MAX) => {}
@@ -91,6 +96,7 @@ pub async fn run(plan: Arc<Plan>, doors: Doors, ready: impl FnOnce(), lost: impl
         for event in batch.drain(..) {
             if let Event::Ended(key, _) = &event {
                 drive.pool.forget(*key);
+                drive.processes.borrow_mut().remove(key);
             }
             core.on(event, now, &mut effects);
         }
@@ -100,8 +106,12 @@ pub async fn run(plan: Arc<Plan>, doors: Doors, ready: impl FnOnce(), lost: impl
     drive.exit.unwrap_or_default()
 }
 
+/// Ids of the tasks that run as processes.
+type Processes = Rc<RefCell<HashMap<Key, String>>>;
+
 struct Drive {
     pool: Pool,
+    processes: Processes,
     orders: Option<mpsc::UnboundedSender<Order>>,
     /// `None` closes the inlet.
     wants: watch::Sender<Option<(u64, Want)>>,
@@ -120,10 +130,15 @@ impl Drive {
                     // An id that somebody chose may name tasks of other applications too.
                     if uuid::Uuid::try_parse(&id).is_ok() {
                         let mark = format!("QWORKER_TASK_ID={id}");
-                        crate::os::tree::kill_marked(mark.as_bytes());
+                        tree::kill_marked(mark.as_bytes());
                     }
                 }
-                Effect::Start(key, attempt) => self.pool.start(key, *attempt),
+                Effect::Start(key, attempt) => {
+                    if !matches!(attempt.task.program, Program::Wasm { .. }) {
+                        self.processes.borrow_mut().insert(key, attempt.id.clone());
+                    }
+                    self.pool.start(key, *attempt);
+                }
                 Effect::Stop(key) => self.pool.stop(key),
                 Effect::Settle(key, tag, verdict) => self.order(Order::Verdict(key, tag, verdict)),
                 Effect::Store(record) => self.order(Order::Record(record)),
@@ -198,12 +213,17 @@ async fn feed(
     let _ = events.send(Event::Closed);
 }
 
-/// Ends what tasks left behind in process groups of its own: nothing outlives its task for long.
-async fn sweep(reaper: Rc<Reaper>) {
+/// Ends what tasks left behind in process groups of its own: nothing outlives its task for
+/// long. What a running task has put into the background is that task's.
+async fn sweep(reaper: Rc<Reaper>, processes: Processes) {
     let mut every = tokio::time::interval(STRAYS_EVERY);
     loop {
         every.tick().await;
-        crate::os::tree::kill_strays(&|pid| reaper.watches(pid));
+        let marks: Vec<String> =
+            processes.borrow().values().map(|id| format!("QWORKER_TASK_ID={id}")).collect();
+        tree::kill_strays(&|pid| {
+            reaper.watches(pid) || marks.iter().any(|mark| tree::has_mark(pid, mark.as_bytes()))
+        });
     }
 }
 

@@ -123,3 +123,20 @@ fn the_guard_gives_up_on_a_worker_that_dies_six_times() {
     worker.expect_line("death 6 within 10 s; giving up");
     worker.expect_no_survivors();
 }
+
+#[test]
+fn what_a_running_task_put_into_the_background_lives_as_long_as_the_task() {
+    let app = TestDir::with(
+        "helped:\n  shell: '(setsid sh -c \"echo \\$\\$ >helper; while :; do echo x >>beats; sleep 0.1; done\" \
+         >/dev/null 2>&1 &); while [ ! -e go ]; do sleep 0.02; done'\n",
+    );
+    let worker = app.worker(&["-c", "1"]);
+    let id = send_many(&app, "helped", 1).remove(0);
+    // The worker has looked for strays a few times by then.
+    await_lines(&app, "beats", 35);
+    let helper: i32 = app.read("helper").trim().parse().unwrap();
+    assert!(process::is_alive(helper) && worker.family().contains(&helper));
+    app.write("go", "");
+    app.must(&["result", &id, "--wait"]);
+    eventually("the helper's end", || (!process::is_alive(helper)).then_some(()));
+}
