@@ -13,7 +13,7 @@ mod tests;
 
 pub use command::{Command, Setting, command};
 
-use super::{Attempt, Captured, Ending, Limit, Outcome, Usage};
+use super::{Attempt, Ending, Limit, Outcome, Usage};
 use crate::bounds::{ARG_BYTES_MAX, LEFTOVER_GRACE, OUTPUT_MAX};
 use crate::clock;
 use crate::os::reap::{Exit, Reaper, Status};
@@ -323,13 +323,5 @@ fn usage(exit: Option<Exit>) -> Usage {
 
 /// An attempt that never began.
 fn refused(exception: Exception) -> Outcome {
-    Outcome {
-        ending: Ending::Refused(exception),
-        limit: None,
-        stdout: Captured::default(),
-        stderr: Captured::default(),
-        usage: Usage::default(),
-        started: Instant::now(),
-        runtime: Duration::ZERO,
-    }
+    Outcome::immediate(Ending::Refused(exception))
 }
