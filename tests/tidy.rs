@@ -6,7 +6,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Stairs inside of a floor: what the first may use of its neighbours, which know nothing of it.
-const STEPS: &[(&str, &[&str])] = &[("task", &["wire", "config"])];
+const STEPS: &[(&str, &[&str])] =
+    &[("task", &["wire", "config"]), ("link", &["os"]), ("log", &["os"])];
 
 /// Crates with one address: nobody else names them. Folders end with `/`.
 const ADDRESSES: &[(&str, &[&str])] = &[

@@ -191,7 +191,9 @@ impl Inlet {
         let (taken, next_due) = self
             .db
             .run(Durability::Process, move |c| {
-                promote(c, now)?;
+                if next_due(c)?.is_some_and(|due| due <= now) {
+                    promote(c, now)?;
+                }
                 let taken = take(c, owner, &queues, turn, want)?;
                 Ok((taken, next_due(c)?))
             })

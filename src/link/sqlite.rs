@@ -4,6 +4,8 @@
 //! transaction, each in a savepoint of its own, and answered after the commit:
 //! ten callers pay for one commit, and a failing job spoils only itself.
 
+use crate::os::signal::deaf;
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode};
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -202,9 +204,8 @@ impl Db {
             done
         })?;
         let (jobs, queue) = crossbeam_channel::unbounded::<Box<dyn Job>>();
-        std::thread::Builder::new()
-            .name("store".into())
-            .spawn(move || serve(&connection, &queue))
+        let thread = std::thread::Builder::new().name("store".into());
+        deaf(|| thread.spawn(move || serve(&connection, &queue)))
             .map_err(|error| Error { kind: Kind::Other, text: error.to_string() })?;
         Ok(Db { jobs, path: Arc::new(path.to_path_buf()) })
     }
@@ -247,6 +248,8 @@ fn until_free(mut step: impl FnMut() -> Result<(), Error>) -> Result<(), Error> 
 fn prepare(connection: &mut Connection) -> Result<(), Error> {
     connection.busy_handler(Some(wait_for_lock))?;
     connection.set_prepared_statement_cache_capacity(64);
+    // Else each new value of a parameter that the planner looked at prepares its statement anew.
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
     connection.pragma_update(None, "journal_mode", "WAL")?;
     connection.pragma_update(None, "synchronous", "FULL")?;
     connection.pragma_update(None, "temp_store", "MEMORY")?;

@@ -1,6 +1,7 @@
 //! Log lines in Celery's form, `[2026-11-20 17:30:39,120: INFO/MainProcess] …`, through a
 //! queue: a slow terminal never stops the worker. What the queue cannot hold is dropped, and counted.
 
+use crate::os::signal::deaf;
 use chrono::Local;
 use std::fmt;
 use std::io::IsTerminal;
@@ -19,11 +20,11 @@ const LINES_MAX: usize = 8192;
 /// program, it writes out what waits.
 pub fn start(level: LevelFilter, color: bool) -> WorkerGuard {
     let color = color && std::io::stderr().is_terminal();
-    let (writer, guard) = NonBlockingBuilder::default()
+    let queue = NonBlockingBuilder::default()
         .buffered_lines_limit(LINES_MAX)
         .lossy(true)
-        .thread_name("log")
-        .finish(std::io::stderr());
+        .thread_name("log");
+    let (writer, guard) = deaf(|| queue.finish(std::io::stderr()));
     let subscriber = tracing_subscriber::fmt()
         .with_max_level(level)
         .with_ansi(color)

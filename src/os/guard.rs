@@ -12,7 +12,7 @@ pub use link::GuardLink;
 use super::Pid;
 use super::become_subreaper;
 use super::lease::Lease;
-use super::reap::{Status, Waited, Whose, wait_any};
+use super::reap::{Status, Waited, wait_any};
 use super::signal::FORWARDED;
 use super::spawn::{Orphan, Spawn};
 use super::tree::kill_all_descendants_of_self;
@@ -22,7 +22,7 @@ use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, recv, send, 
 use signal_hook::consts::{SIGCHLD, SIGINT, SIGQUIT, SIGTERM};
 use signal_hook::{flag, low_level};
 use std::collections::VecDeque;
-use std::ffi::{CString, OsStr, OsString};
+use std::ffi::{CStr, CString, OsStr, OsString};
 use std::io::{self, Read};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -84,7 +84,7 @@ struct Guard<N> {
     note: N,
     program: CString,
     argv: Vec<CString>,
-    envp: Vec<CString>,
+    envp: Vec<Arc<CStr>>,
     arrived: Vec<(i32, Arc<AtomicBool>)>,
     wake: UnixStream,
     deaths: VecDeque<Instant>,
@@ -115,11 +115,13 @@ impl<N: Fn(&str)> Guard<N> {
             }
             low_level::pipe::register(SIGCHLD, theirs)?;
             let argv = argv.iter().map(|word| text(word)).collect::<io::Result<_>>()?;
-            let mut envp = vec![CString::new(format!("{FD_VARIABLE}={FD_IN_WORKER}"))?];
+            let link = CString::new(format!("{FD_VARIABLE}={FD_IN_WORKER}"))?;
+            let mut envp: Vec<Arc<CStr>> = vec![link.into()];
             for (name, value) in std::env::vars_os().filter(|(name, _)| name != FD_VARIABLE) {
-                envp.push(text(&OsString::from_vec(
-                    [name.as_bytes(), b"=", value.as_bytes()].concat(),
-                ))?);
+                envp.push(
+                    text(&OsString::from_vec([name.as_bytes(), b"=", value.as_bytes()].concat()))?
+                        .into(),
+                );
             }
             // The link and not what it points to: the very file we run, even if it was
             // replaced by a new version meanwhile.
@@ -308,7 +310,7 @@ impl Worker {
 /// Buries whoever has ended; the worker's end if it is among them.
 fn bury_ended(worker: Pid) -> Option<Status> {
     let mut status = None;
-    while let Waited::Ended(pid, exit) = wait_any(Whose::ThisProcess) {
+    while let Waited::Ended(pid, exit) = wait_any() {
         if pid == worker.as_raw() {
             status = Some(exit.status);
         }

@@ -1,9 +1,10 @@
 //! The kernel: processes, signals, locks, wake-ups. The only code that names
 //! `libc` or says `unsafe`; raw numbers become types at this gate.
 //!
-//! Whatever starts processes must run on the program's main thread: the kernel
-//! sends a parent-death signal when the *thread* that made a child ends, and hands
-//! adopted orphans to the first thread of the adopting process.
+//! The kernel sends a parent-death signal when the *thread* that made a child ends, so
+//! tasks are started on one that lives as long as the process (`nursery`). Adopted orphans
+//! are children of the first thread of the adopting process, which starts none itself:
+//! that tells the ones from the others.
 
 #![allow(unsafe_code)]
 
@@ -13,6 +14,7 @@ pub mod guard;
 pub mod host;
 pub mod lease;
 pub mod module;
+mod nursery;
 pub mod reap;
 pub mod resolve;
 pub mod signal;

@@ -1,20 +1,22 @@
 //! Collects ended children, ours and those we adopted.
 //!
-//! One owner, one thread. A child may end before anyone watches it; it stays a zombie
-//! until the reaper's own task runs, so whoever starts a process calls
-//! [`Reaper::watch`] before its next `await`.
+//! Processes are started on another thread, so one may end, and be buried, before its
+//! starter hears its number. While a start is under way, the ends of unknown children
+//! are therefore kept.
 
-use super::{Pid, become_subreaper};
+use super::spawn::SpawnError;
+use super::{Pid, become_subreaper, nursery};
 use signal_hook::SigId;
 use signal_hook::consts::SIGCHLD;
 use signal_hook::low_level;
-use std::cell::RefCell;
-use std::collections::HashMap;
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeSet, HashMap};
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::unix::net::UnixStream as StdStream;
 use std::rc::{Rc, Weak};
-use std::time::Duration;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 use tokio::net::UnixStream;
 use tokio::sync::oneshot;
 
@@ -42,17 +44,42 @@ pub enum Status {
     Signaled(i32),
 }
 
-/// Hands each watched process's end to whoever watches it, and buries all others.
+/// Starts processes, hands each one's end to whoever started it, and buries all others.
 #[derive(Debug)]
 pub struct Reaper {
     watched: RefCell<HashMap<i32, oneshot::Sender<Exit>>>,
+    /// Numbers of the starts that are under way.
+    starts: RefCell<BTreeSet<u64>>,
+    /// The number of the latest start.
+    latest: Cell<u64>,
+    unknown: RefCell<Vec<Unknown>>,
     signal: SigId,
+}
+
+/// The end of a child that nobody watched.
+#[derive(Debug)]
+struct Unknown {
+    pid: i32,
+    exit: Exit,
+    /// It can only be that of this start or of an earlier one.
+    latest: u64,
+}
+
+/// A process that was started.
+#[derive(Debug)]
+pub struct Started {
+    /// Its number.
+    pub pid: Pid,
+    /// When its start began.
+    pub at: Instant,
+    /// Its end, when it comes.
+    pub exit: oneshot::Receiver<Exit>,
 }
 
 impl Reaper {
     /// Makes this process a subreaper and begins to listen for ended children, in a task
-    /// of the current `LocalSet`. Must be on the main thread to get adopted orphans; on
-    /// another one it sees that thread's children only.
+    /// of the current `LocalSet`. All children of the process are the reaper's: nobody else
+    /// may wait for one.
     ///
     /// # Errors
     /// No descriptors are left for the wake-up pipe.
@@ -62,16 +89,44 @@ impl Reaper {
         ours.set_nonblocking(true)?;
         let wake = UnixStream::from_std(ours)?;
         let signal = low_level::pipe::register(SIGCHLD, theirs)?;
-        let reaper = Rc::new(Reaper { watched: RefCell::default(), signal });
+        let reaper = Rc::new(Reaper {
+            watched: RefCell::default(),
+            starts: RefCell::default(),
+            latest: Cell::new(0),
+            unknown: RefCell::default(),
+            signal,
+        });
         tokio::task::spawn_local(listen(Rc::downgrade(&reaper), wake));
         Ok(reaper)
     }
 
-    /// The end of `pid`, a child of this process that has not been waited for.
-    pub fn watch(&self, pid: Pid) -> oneshot::Receiver<Exit> {
-        let (sender, receiver) = oneshot::channel();
-        self.watched.borrow_mut().insert(pid.as_raw(), sender);
-        receiver
+    /// Starts a process: calls `start` on a thread for that, which lives as long as we do.
+    /// If this future is dropped, the process is killed.
+    ///
+    /// # Errors
+    /// What `start` gives, or that there can be no such threads.
+    pub async fn spawn<F>(&self, start: F) -> Result<Started, SpawnError>
+    where
+        F: FnOnce() -> Result<Pid, SpawnError> + Send + 'static,
+    {
+        // Held until the process is watched, or will not be.
+        let ticket = Ticket::take(self);
+        let newborn = nursery::start(start).await?;
+        let (at, pid) = (newborn.at, newborn.claim());
+        let (sender, exit) = oneshot::channel();
+        let mut unknown = self.unknown.borrow_mut();
+        let is_this = |child: &Unknown| child.pid == pid.as_raw() && child.latest >= ticket.number;
+        match unknown.iter().position(is_this) {
+            Some(place) => {
+                // Its receiver is at hand.
+                let _ = sender.send(unknown.swap_remove(place).exit);
+            }
+            None => {
+                self.watched.borrow_mut().insert(pid.as_raw(), sender);
+            }
+        }
+        drop(unknown);
+        Ok(Started { pid, at, exit })
     }
 
     /// Is it a child that somebody watches? With this a task's group is told from a stray.
@@ -80,12 +135,39 @@ impl Reaper {
     }
 
     fn reap(&self) {
-        while let Waited::Ended(pid, exit) = wait_any(Whose::ThisThread) {
+        while let Waited::Ended(pid, exit) = wait_any() {
             if let Some(watcher) = self.watched.borrow_mut().remove(&pid) {
                 // Nobody may be interested any more.
                 let _ = watcher.send(exit);
+            } else if !self.starts.borrow().is_empty() {
+                self.unknown.borrow_mut().push(Unknown { pid, exit, latest: self.latest.get() });
             }
         }
+    }
+}
+
+/// A start that is under way.
+struct Ticket<'a> {
+    reaper: &'a Reaper,
+    number: u64,
+}
+
+impl Ticket<'_> {
+    fn take(reaper: &Reaper) -> Ticket<'_> {
+        let number = reaper.latest.get() + 1;
+        reaper.latest.set(number);
+        reaper.starts.borrow_mut().insert(number);
+        Ticket { reaper, number }
+    }
+}
+
+impl Drop for Ticket<'_> {
+    /// Forgets the ends that no start can ask for any more: adopted orphans'.
+    fn drop(&mut self) {
+        let mut starts = self.reaper.starts.borrow_mut();
+        starts.remove(&self.number);
+        let oldest = starts.first().copied().unwrap_or(u64::MAX);
+        self.reaper.unknown.borrow_mut().retain(|child| child.latest >= oldest);
     }
 }
 
@@ -110,15 +192,6 @@ async fn listen(reaper: Weak<Reaper>, wake: UnixStream) {
     }
 }
 
-/// Which children [`wait_any`] looks at.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Whose {
-    /// Those that this thread started or adopted.
-    ThisThread,
-    /// Those of the whole process.
-    ThisProcess,
-}
-
 /// What [`wait_any`] found.
 #[derive(Debug)]
 pub(super) enum Waited {
@@ -130,16 +203,12 @@ pub(super) enum Waited {
     NoChildren,
 }
 
-/// Buries one ended child, without waiting for one to end.
-pub(super) fn wait_any(whose: Whose) -> Waited {
-    let flags = match whose {
-        Whose::ThisThread => libc::WNOHANG | libc::__WNOTHREAD,
-        Whose::ThisProcess => libc::WNOHANG,
-    };
+/// Buries one ended child of this process, without waiting for one to end.
+pub(super) fn wait_any() -> Waited {
     let mut status = 0;
     let mut usage = MaybeUninit::<libc::rusage>::zeroed();
     // SAFETY: both pointers are to our own memory of the right type.
-    match unsafe { libc::wait4(-1, &mut status, flags, usage.as_mut_ptr()) } {
+    match unsafe { libc::wait4(-1, &mut status, libc::WNOHANG, usage.as_mut_ptr()) } {
         0 => Waited::NoneYet,
         pid if pid > 0 => {
             // SAFETY: zeroed at first, which is a valid value, then filled by the kernel.
@@ -160,22 +229,29 @@ impl Exit {
         let peak = kilobytes(usage);
         Exit {
             status,
-            memory_peak: if peak > own_peak() { peak } else { 0 },
+            memory_peak: if exceeds_own_peak(peak) { peak } else { 0 },
             user: duration(usage.ru_utime),
             system: duration(usage.ru_stime),
         }
     }
 }
 
-/// The largest resident memory of this process so far, in bytes.
-fn own_peak() -> u64 {
+/// Is this more than the largest resident memory of this process so far? Bytes.
+fn exceeds_own_peak(peak: u64) -> bool {
+    // It only grows: most often the last answer will do.
+    static OWN: AtomicU64 = AtomicU64::new(0);
+    if peak <= OWN.load(Ordering::Relaxed) {
+        return false;
+    }
     let mut usage = MaybeUninit::<libc::rusage>::zeroed();
     // SAFETY: the pointer is to our own memory; zeroes are a valid value of it.
     let usage = unsafe {
         libc::getrusage(libc::RUSAGE_SELF, usage.as_mut_ptr());
         usage.assume_init()
     };
-    kilobytes(&usage)
+    let own = kilobytes(&usage);
+    OWN.store(own, Ordering::Relaxed);
+    peak > own
 }
 
 /// `ru_maxrss`, which Linux gives in units of 1024 bytes, in bytes.
@@ -185,4 +261,106 @@ fn kilobytes(usage: &libc::rusage) -> u64 {
 
 fn duration(time: libc::timeval) -> Duration {
     Duration::from_secs(time.tv_sec as u64) + Duration::from_micros(time.tv_usec as u64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::os::file;
+    use crate::os::spawn::{Orphan, Spawn};
+    use std::ffi::CStr;
+    use std::os::fd::AsFd;
+    use tokio::task::{JoinSet, LocalSet};
+    use tokio::time::timeout;
+
+    /// Starts a shell with this text.
+    fn shell(text: &'static CStr) -> impl FnOnce() -> Result<Pid, SpawnError> + Send + 'static {
+        move || {
+            let null = file::null().unwrap();
+            let spawn = Spawn {
+                program: c"/bin/sh",
+                argv: &[c"sh".into(), c"-c".into(), text.into()],
+                envp: &[c"PATH=/bin:/usr/bin".into()],
+                cwd: None,
+                stdio: [null.as_fd(); 3],
+                inherit: None,
+                rlimits: &[],
+                nice: None,
+                ids: None,
+                blocked: &[],
+                orphan: Orphan::Dies,
+            };
+            spawn.start()
+        }
+    }
+
+    fn in_loop<T>(test: impl AsyncFnOnce(Rc<Reaper>) -> T) -> T {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        LocalSet::new().block_on(&runtime, async {
+            let reaper = Reaper::start().unwrap();
+            timeout(Duration::from_secs(20), test(reaper)).await.expect("an end was lost")
+        })
+    }
+
+    #[test]
+    fn every_end_finds_its_starter() {
+        in_loop(async |reaper| {
+            let mut all = JoinSet::new();
+            for _ in 0..300 {
+                let reaper = Rc::clone(&reaper);
+                all.spawn_local(async move {
+                    let started = reaper.spawn(shell(c"exit 7")).await.unwrap();
+                    started.exit.await.unwrap().status
+                });
+            }
+            while let Some(status) = all.join_next().await {
+                assert_eq!(status.unwrap(), Status::Exited(7));
+            }
+            assert!(reaper.unknown.borrow().is_empty() && reaper.starts.borrow().is_empty());
+        });
+    }
+
+    #[test]
+    fn an_end_before_the_news_of_the_start_is_kept() {
+        in_loop(async |reaper| {
+            // The start goes on for long after the process has ended and was buried.
+            let slow = || {
+                let pid = shell(c"exit 3")();
+                std::thread::sleep(Duration::from_millis(200));
+                pid
+            };
+            let started = reaper.spawn(slow).await.unwrap();
+            assert!(!reaper.watches(started.pid));
+            assert_eq!(started.exit.await.unwrap().status, Status::Exited(3));
+        });
+    }
+
+    #[test]
+    fn a_start_that_nobody_waits_for_is_undone() {
+        in_loop(async |reaper| {
+            let (told, tell) = std::sync::mpsc::channel();
+            let start = move || {
+                let pid = shell(c"exec sleep 100")()?;
+                told.send(pid).unwrap();
+                Ok(pid)
+            };
+            tokio::select! {
+                biased;
+                _ = reaper.spawn(start) => panic!("nothing was to be waited for"),
+                () = std::future::ready(()) => {}
+            }
+            let pid = tell.recv().unwrap();
+            while nix::sys::signal::kill(pid, None).is_ok() {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        });
+    }
+
+    #[test]
+    fn a_process_outlives_the_thread_that_asked_for_it() {
+        let ask = || in_loop(async |reaper| reaper.spawn(shell(c"exec sleep 100")).await.unwrap());
+        let pid = std::thread::spawn(move || ask().pid).join().unwrap();
+        std::thread::sleep(Duration::from_millis(100));
+        nix::sys::signal::kill(pid, nix::sys::signal::SIGKILL).unwrap();
+    }
 }

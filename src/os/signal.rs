@@ -6,6 +6,7 @@ use signal_hook::SigId;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2};
 use signal_hook::low_level;
 use std::io;
+use std::mem::MaybeUninit;
 use std::os::unix::net::UnixStream as StdStream;
 use std::ptr::null_mut;
 use std::sync::Arc;
@@ -124,6 +125,50 @@ fn unblock() {
     let set = signal_set(&FORWARDED);
     // SAFETY: the set is our own plain memory.
     unsafe { libc::pthread_sigmask(libc::SIG_UNBLOCK, &set, null_mut()) };
+}
+
+/// While it lives, this thread has some signals blocked.
+pub(super) struct Quiet(libc::sigset_t);
+
+impl Quiet {
+    /// Blocks all signals.
+    pub fn all() -> Quiet {
+        Quiet::block(&[])
+    }
+
+    /// Blocks all signals but these.
+    fn block(but: &[i32]) -> Quiet {
+        // SAFETY: both sets are our own plain memory.
+        unsafe {
+            let mut set = MaybeUninit::zeroed().assume_init();
+            let mut before = MaybeUninit::zeroed().assume_init();
+            libc::sigfillset(&mut set);
+            for &signal in but {
+                libc::sigdelset(&mut set, signal);
+            }
+            libc::pthread_sigmask(libc::SIG_SETMASK, &set, &mut before);
+            Quiet(before)
+        }
+    }
+}
+
+impl Drop for Quiet {
+    fn drop(&mut self) {
+        // SAFETY: gives back the mask that `block` found.
+        unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &self.0, null_mut()) };
+    }
+}
+
+/// The signals that a thread brings upon itself. Blocked, they would kill the process.
+const OWN_FAULTS: [i32; 5] =
+    [libc::SIGSEGV, libc::SIGBUS, libc::SIGILL, libc::SIGFPE, libc::SIGTRAP];
+
+/// Calls `begin`; the threads that it begins are never interrupted by the process's signals.
+/// Else the kernel hands each to whichever thread sleeps, which wakes only to wake another.
+pub fn deaf<T>(begin: impl FnOnce() -> T) -> T {
+    // A thread starts with the mask of the one that began it.
+    let _quiet = Quiet::block(&OWN_FAULTS);
+    begin()
 }
 
 #[cfg(test)]

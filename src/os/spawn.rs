@@ -11,14 +11,17 @@ mod stack;
 
 use super::Pid;
 use super::last_error;
+use super::signal::Quiet;
 use super::user::Ids;
 use child::Child;
+use std::borrow::Borrow;
 use std::ffi::{CStr, CString};
 use std::fmt;
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::BorrowedFd;
 use std::ptr::{null, null_mut};
+use std::sync::Arc;
 
 /// What to start, and how. Every new process leads its own process group, has default
 /// signal handlers, and inherits no descriptor but those named here.
@@ -29,7 +32,7 @@ pub struct Spawn<'a> {
     /// Its arguments, the name first.
     pub argv: &'a [CString],
     /// Its environment, `NAME=value` each.
-    pub envp: &'a [CString],
+    pub envp: &'a [Arc<CStr>],
     /// The folder it starts in; ours if `None`.
     pub cwd: Option<&'a CStr>,
     /// Standard input, output and error.
@@ -156,12 +159,13 @@ impl Spawn<'_> {
             envp: envp.as_ptr(),
             parent: std::process::id() as libc::pid_t,
             mask: signal_set(self.blocked),
+            altered: child::altered_signals(),
             failure: None,
         };
         let pid = stack::with_top(|top| {
             let data: *mut Child<'_, '_> = &mut child;
             let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::SIGCHLD;
-            let _quiet = stack::Quiet::begin();
+            let _quiet = Quiet::all();
             // SAFETY: CLONE_VFORK suspends this thread until the child has executed its
             // program or ended, so `child`, `argv`, `envp` and the stack outlive the
             // child's use of them and nobody else touches them; the stack belongs to this
@@ -187,8 +191,8 @@ impl Spawn<'_> {
 }
 
 /// The strings as the kernel wants them: pointers, the last one null.
-fn pointers(strings: &[CString]) -> Vec<*const libc::c_char> {
-    strings.iter().map(|text| text.as_ptr()).chain([null()]).collect()
+fn pointers(strings: &[impl Borrow<CStr>]) -> Vec<*const libc::c_char> {
+    strings.iter().map(|text| text.borrow().as_ptr()).chain([null()]).collect()
 }
 
 /// A set of these signals.
@@ -264,12 +268,11 @@ mod tests {
         assert_eq!(three, "three\n");
     }
 
-    #[test]
-    fn a_failed_step_is_named_and_leaves_no_process() {
-        let null = OwnedFd::from(File::open("/dev/null").unwrap());
-        let mut spawn = Spawn {
-            program: c"/no/such",
-            argv: &[c"x".into()],
+    /// `/bin/sh` with these arguments and nothing else.
+    fn plain<'a>(null: &'a OwnedFd, argv: &'a [CString]) -> Spawn<'a> {
+        Spawn {
+            program: c"/bin/sh",
+            argv,
             envp: &[],
             cwd: None,
             stdio: [null.as_fd(); 3],
@@ -279,7 +282,27 @@ mod tests {
             ids: None,
             blocked: &[],
             orphan: Orphan::Dies,
-        };
+        }
+    }
+
+    #[test]
+    fn a_child_dies_with_the_thread_that_started_it() {
+        let null = OwnedFd::from(File::open("/dev/null").unwrap());
+        let argv = [c"sh".into(), c"-c".into(), c"exec sleep 100".into()];
+        let pid = std::thread::scope(|scope| {
+            scope.spawn(|| plain(&null, &argv).start().unwrap()).join().unwrap()
+        });
+        let mut status = 0;
+        // SAFETY: the pointer is to our own memory; the child is ours.
+        assert_eq!(unsafe { libc::waitpid(pid.as_raw(), &mut status, 0) }, pid.as_raw());
+        assert_eq!(libc::WTERMSIG(status), libc::SIGKILL);
+    }
+
+    #[test]
+    fn a_failed_step_is_named_and_leaves_no_process() {
+        let null = OwnedFd::from(File::open("/dev/null").unwrap());
+        let argv = [c"x".into()];
+        let mut spawn = Spawn { program: c"/no/such", ..plain(&null, &argv) };
         assert_eq!(spawn.start(), Err(SpawnError { step: Step::Execute, errno: libc::ENOENT }));
         spawn.cwd = Some(c"/dev/null");
         assert_eq!(spawn.start(), Err(SpawnError { step: Step::Folder, errno: libc::ENOTDIR }));

@@ -6,7 +6,7 @@
 //! neither forks nor ends. When a look finds nobody new, all are killed.
 
 use super::Pid;
-use super::reap::{Waited, Whose, wait_any};
+use super::reap::{Waited, wait_any};
 use nix::sys::signal::Signal::{self, SIGKILL, SIGSTOP, SIGTERM};
 use nix::sys::signal::{kill, killpg};
 use nix::unistd::getpgid;
@@ -43,10 +43,11 @@ fn signal_group(leader: Pid, signal: Signal) {
 ///
 /// The child must not have been waited for, or `root` could be somebody else by now.
 pub fn kill_tree(root: Pid, belongs: &dyn Fn(Pid) -> bool) {
-    let ours = children(Pid::this()).into_iter().map(Pid::from_raw);
-    let adopted =
-        ours.filter(|&pid| getpgid(Some(pid)) == Ok(root) || belongs(pid)).map(Pid::as_raw);
-    let family = freeze(adopted.chain([root.as_raw()]).collect());
+    let orphans = adopted()
+        .into_iter()
+        .filter(|&pid| getpgid(Some(pid)) == Ok(root) || belongs(pid))
+        .map(Pid::as_raw);
+    let family = freeze(orphans.chain([root.as_raw()]).collect());
     kill_group(root);
     for pid in family {
         send(pid, SIGKILL);
@@ -56,8 +57,8 @@ pub fn kill_tree(root: Pid, belongs: &dyn Fn(Pid) -> bool) {
 /// Kills the orphans that this process adopted and for which `belongs` is true, with all
 /// their descendants: what is left of a tree whose root was waited for already.
 pub fn kill_orphans(belongs: &dyn Fn(Pid) -> bool) {
-    let ours = children(Pid::this()).into_iter();
-    for pid in freeze(ours.filter(|pid| belongs(Pid::from_raw(*pid))).collect()) {
+    let orphans = adopted().into_iter().filter(|&pid| belongs(pid)).map(Pid::as_raw);
+    for pid in freeze(orphans.collect()) {
         send(pid, SIGKILL);
     }
 }
@@ -76,10 +77,10 @@ pub fn kill_marked(mark: &[u8]) -> usize {
     family.len()
 }
 
-/// Kills, each with its tree, the children of this process that are nobody's: adopted
-/// orphans for whose own number and group number `known` is false.
+/// Kills, each with its tree, the orphans that this process adopted and that are nobody's:
+/// for whose own number and group number `known` is false.
 pub fn kill_strays(known: &dyn Fn(Pid) -> bool) {
-    for child in children(Pid::this()).into_iter().map(Pid::from_raw) {
+    for child in adopted() {
         let of_task = known(child) || getpgid(Some(child)).is_ok_and(known);
         if !of_task {
             for pid in freeze(BTreeSet::from([child.as_raw()])) {
@@ -99,7 +100,7 @@ pub fn kill_all_descendants_of_self(patience: Duration) -> bool {
             send(pid, SIGKILL);
         }
         loop {
-            match wait_any(Whose::ThisProcess) {
+            match wait_any() {
                 Waited::Ended(..) => {}
                 Waited::NoneYet => break,
                 Waited::NoChildren => return true,
@@ -153,6 +154,30 @@ fn add_descendants(root: i32, family: &mut BTreeSet<i32>) {
     }
 }
 
+/// The orphans that this process adopted: the children of its first thread, which makes
+/// none itself. Where the kernel keeps no list for each thread, all children that execute
+/// another program than ours: one that is just being started is still what we are.
+fn adopted() -> Vec<Pid> {
+    let this = Pid::this();
+    let list = fs::read_to_string(format!("/proc/{this}/task/{this}/children"));
+    let pids: Vec<i32> = match &list {
+        Ok(list) => numbers(list).collect(),
+        Err(_) => {
+            let program = |pid: &str| fs::read_link(format!("/proc/{pid}/exe")).ok();
+            let ours = program("self");
+            let mut all = children_searched(this);
+            all.retain(|pid| program(&pid.to_string()) != ours);
+            all
+        }
+    };
+    pids.into_iter().map(Pid::from_raw).collect()
+}
+
+/// The numbers in a kernel's list.
+fn numbers(list: &str) -> impl Iterator<Item = i32> {
+    list.split_ascii_whitespace().filter_map(|pid| pid.parse().ok())
+}
+
 /// The living or unburied children of a process.
 fn children(of: Pid) -> Vec<i32> {
     children_listed(of).unwrap_or_else(|| children_searched(of))
@@ -168,8 +193,7 @@ fn children_listed(of: Pid) -> Option<Vec<i32>> {
     let mut found = Vec::new();
     for thread in threads.flatten() {
         match fs::read_to_string(thread.path().join("children")) {
-            Ok(list) => found
-                .extend(list.split_ascii_whitespace().filter_map(|pid| pid.parse::<i32>().ok())),
+            Ok(list) => found.extend(numbers(&list)),
             Err(_) if thread.path().exists() => return None,
             // The thread ended meanwhile.
             Err(_) => {}

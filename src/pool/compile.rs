@@ -8,10 +8,11 @@ use crate::task::Fences;
 use crate::wire::Exception;
 use std::cell::RefCell;
 use std::collections::HashMap;
-use std::ffi::{CString, OsStr};
+use std::ffi::{CStr, CString, OsStr};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Instant;
 use tokio::sync::{Mutex, oneshot};
 
@@ -79,7 +80,7 @@ impl Compiler {
         let limits = Limits { soft: None, hard: Some(limit) };
         // Dropping this future kills the compiler.
         let command = command(&source, &target, self.shell.env());
-        let outcome = self.shell.run_command(&command, limits, std::future::pending()).await;
+        let outcome = self.shell.run_command(command, limits, std::future::pending()).await;
         let said = String::from_utf8_lossy(&outcome.stderr.bytes).trim().to_string();
         let why = match (&outcome.ending, outcome.limit) {
             (Ending::Exited(0), _) => match self.runtime.prepare(&attempt.task) {
@@ -104,7 +105,7 @@ impl Compiler {
     }
 }
 
-fn command(source: &Path, target: &Path, env: &[CString]) -> Command {
+fn command(source: &Path, target: &Path, env: &[Arc<CStr>]) -> Command {
     // The very program that runs, even if its file was replaced meanwhile.
     let words = [
         OsStr::new("/proc/self/exe"),

@@ -1,6 +1,7 @@
 //! Threads that run WASM attempts. None exists before the first such task.
 
 use super::{Key, Report};
+use crate::os::signal::deaf;
 use crate::runner::wasm::Runtime;
 use crate::runner::{Attempt, Ending, Outcome};
 use crate::wire::Exception;
@@ -51,13 +52,13 @@ impl Threads {
         let (runtime, report, queue) =
             (self.runtime.clone(), self.report.clone(), self.queue.clone());
         let name = format!("wasm-{}", self.started.get());
-        let thread = std::thread::Builder::new().name(name).spawn(move || {
+        let body = move || {
             while let Ok(work) = queue.recv() {
                 let outcome = run_one(&runtime, &work);
                 report(work.key, Box::new(outcome));
             }
-        });
-        match thread {
+        };
+        match deaf(|| std::thread::Builder::new().name(name).spawn(body)) {
             Ok(_) => self.started.set(self.started.get() + 1),
             // Those that exist go on; the next task tries again.
             Err(error) => tracing::warn!("cannot start a thread for WASM: {error}"),

@@ -16,7 +16,7 @@ pub use command::{Command, Setting, command};
 use super::{Attempt, Ending, Limit, Outcome, Usage};
 use crate::bounds::{ARG_BYTES_MAX, LEFTOVER_GRACE, OUTPUT_MAX};
 use crate::clock;
-use crate::os::reap::{Exit, Reaper, Status};
+use crate::os::reap::{Exit, Reaper, Started, Status};
 use crate::os::spawn::{Orphan, Spawn, SpawnError};
 use crate::os::user::Ids;
 use crate::os::{Pid, file, tree};
@@ -25,7 +25,7 @@ use crate::wire::Exception;
 use arguments::E2BIG;
 use start::{EPERM, Failure, c_path, os_error, rlimits};
 use std::cell::RefCell;
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::future::Future;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -33,6 +33,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::pin::pin;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use streams::{READ_BYTES, Streams};
 use tokio::sync::oneshot;
@@ -47,8 +48,8 @@ const LONGEST: [usize; 3] = [ARG_BYTES_MAX, 1024, 0];
 pub struct Shell {
     reaper: Rc<Reaper>,
     app: PathBuf,
-    env: Vec<CString>,
-    null: OwnedFd,
+    env: Vec<Arc<CStr>>,
+    null: Arc<OwnedFd>,
     max_output: u64,
     scratch: RefCell<Vec<u8>>,
 }
@@ -70,11 +71,19 @@ impl Shell {
     pub fn new(reaper: Rc<Reaper>, app: PathBuf) -> io::Result<Shell> {
         let env = std::env::vars_os()
             .filter_map(|(name, value)| {
-                CString::new([name.as_bytes(), b"=", value.as_bytes()].concat()).ok()
+                let entry = CString::new([name.as_bytes(), b"=", value.as_bytes()].concat());
+                entry.ok().map(Arc::from)
             })
             .collect();
         let scratch = RefCell::new(vec![0; READ_BYTES]);
-        Ok(Shell { reaper, app, env, null: file::null()?, max_output: OUTPUT_MAX, scratch })
+        Ok(Shell {
+            reaper,
+            app,
+            env,
+            null: Arc::new(file::null()?),
+            max_output: OUTPUT_MAX,
+            scratch,
+        })
     }
 
     /// Keeps so many bytes of each output stream of a task that does not say (`task_max_output`).
@@ -83,7 +92,7 @@ impl Shell {
     }
 
     /// The environment that tasks inherit, `NAME=value` each.
-    pub fn env(&self) -> &[CString] {
+    pub fn env(&self) -> &[Arc<CStr>] {
         &self.env
     }
 
@@ -91,7 +100,7 @@ impl Shell {
     /// returned future is dropped, it is killed too.
     pub async fn run(&self, attempt: &Attempt, cancel: impl Future<Output = ()>) -> Outcome {
         let limits = Limits { soft: attempt.soft_time_limit, hard: attempt.time_limit };
-        match self.begin_attempt(attempt) {
+        match self.begin_attempt(attempt).await {
             Ok(running) => self.attend(running, limits, cancel).await,
             Err(exception) => refused(exception),
         }
@@ -100,17 +109,18 @@ impl Shell {
     /// Runs any command: the ground under [`Shell::run`].
     pub async fn run_command(
         &self,
-        command: &Command,
+        command: Command,
         limits: Limits,
         cancel: impl Future<Output = ()>,
     ) -> Outcome {
-        match self.begin(command) {
+        let command = Arc::new(command);
+        match self.begin(&command).await {
             Ok(running) => self.attend(running, limits, cancel).await,
-            Err(failure) => refused(failure.exception(command)),
+            Err(failure) => refused(failure.exception(&command)),
         }
     }
 
-    fn begin_attempt(&self, attempt: &Attempt) -> Result<Running, Exception> {
+    async fn begin_attempt(&self, attempt: &Attempt) -> Result<Running, Exception> {
         let task = &attempt.task;
         let ids = self.ids(task.user.as_deref(), task.group.as_deref())?;
         let tries = if task.stdin == Stdin::Json { &LONGEST[..] } else { &LONGEST[..1] };
@@ -125,8 +135,8 @@ impl Shell {
                 longest,
                 max_output: self.max_output,
             };
-            let command = Command { ids: ids.clone(), ..command(attempt, setting)? };
-            match self.begin(&command) {
+            let command = Arc::new(Command { ids: ids.clone(), ..command(attempt, setting)? });
+            match self.begin(&command).await {
                 Err(Failure::Spawn(SpawnError { errno: E2BIG, .. })) if tries.peek().is_some() => {}
                 begun => return begun.map_err(|failure| failure.exception(&command)),
             }
@@ -150,34 +160,36 @@ impl Shell {
         }
     }
 
-    /// Starts the process. It is watched when this returns; no `await` may come between.
-    fn begin(&self, command: &Command) -> Result<Running, Failure> {
+    /// Starts the process.
+    async fn begin(&self, command: &Arc<Command>) -> Result<Running, Failure> {
         let program = command.program()?;
         let cwd = c_path(&command.cwd)?;
-        let stdin = command.stdin.as_deref().map(file::in_memory).transpose()?;
+        let stdin = command.stdin.as_deref().map(file::in_memory).transpose()?.map(Arc::new);
+        let stdin = stdin.unwrap_or_else(|| Arc::clone(&self.null));
         let (streams, stdout, stderr) = Streams::open(command.max_output)?;
-        let rlimits = rlimits(&command.fences);
-        let spawn = Spawn {
-            program: &program,
-            argv: &command.argv,
-            envp: &command.env,
-            cwd: Some(&cwd),
-            stdio: [stdin.as_ref().unwrap_or(&self.null).as_fd(), stdout.as_fd(), stderr.as_fd()],
-            inherit: None,
-            rlimits: &rlimits,
-            nice: command.nice,
-            ids: command.ids.as_ref(),
-            blocked: &[],
-            orphan: Orphan::Dies,
+        let this = Arc::clone(command);
+        let start = move || {
+            let spawn = Spawn {
+                program: &program,
+                argv: &this.argv,
+                envp: &this.env,
+                cwd: Some(&cwd),
+                stdio: [stdin.as_fd(), stdout.as_fd(), stderr.as_fd()],
+                inherit: None,
+                rlimits: &rlimits(&this.fences),
+                nice: this.nice,
+                ids: this.ids.as_ref(),
+                blocked: &[],
+                orphan: Orphan::Dies,
+            };
+            spawn.start()
         };
-        let started = Instant::now();
-        let pid = spawn.start()?;
-        let exit = self.reaper.watch(pid);
+        let Started { pid, at, exit } = self.reaper.spawn(start).await?;
         Ok(Running {
             leash: Leash { pid, reaper: Rc::clone(&self.reaper), mark: command.mark(), taut: true },
             exit,
             streams,
-            started,
+            started: at,
         })
     }
 

@@ -93,6 +93,9 @@ const AHEAD: Duration = Duration::from_millis(20);
 /// What was taken ahead and found no slot for so long is given back to whoever has one.
 const AHEAD_MAX_WAIT: Duration = Duration::from_millis(200);
 
+/// Outcomes wait for company until one in so many slots is held by them.
+const COMPANY: usize = 3;
+
 /// The worker's state; see the module.
 pub struct Core {
     plan: Arc<Plan>,
@@ -179,6 +182,13 @@ impl Core {
     /// Is there anything that the passing of time alone can change?
     pub fn needs_ticks(&self) -> bool {
         !self.ready.is_empty()
+    }
+
+    /// Must what is settled be settled at once? Not while enough others run, and more wait
+    /// for a slot: one transaction for some outcomes costs little more than one for each.
+    pub fn hurries(&self) -> bool {
+        let waiting = self.slotted.len();
+        self.ready.is_empty() || waiting == 0 || waiting * COMPANY >= self.plan.slots
     }
 
     /// Attempts that run.

@@ -66,7 +66,8 @@ pub async fn run(plan: Arc<Plan>, doors: Doors, ready: impl FnOnce(), lost: impl
     let (sender, mut receiver) = events;
     let (orders, queue) = mpsc::unbounded_channel();
     let (wants, watched) = watch::channel(Some((0, Want::default())));
-    tokio::task::spawn_local(settle::run(store.clone(), outlet, queue, sender.clone()));
+    let (hurry, hurries) = watch::channel(true);
+    tokio::task::spawn_local(settle::run(store.clone(), outlet, queue, hurries, sender.clone()));
     tokio::task::spawn_local(feed(inlet, watched, sender));
     tokio::task::spawn_local(expire(store, plan.result_expires));
     let processes = Processes::default();
@@ -101,6 +102,8 @@ pub async fn run(plan: Arc<Plan>, doors: Doors, ready: impl FnOnce(), lost: impl
             core.on(event, now, &mut effects);
         }
         core.plan_ahead(&mut effects);
+        let hurries = core.hurries();
+        hurry.send_if_modified(|hurry| std::mem::replace(hurry, hurries) != hurries);
         drive.perform(&mut effects);
     }
     drive.exit.unwrap_or_default()

@@ -10,7 +10,8 @@ use crate::broker::{Error, Outlet, Posting, Settle, Tag};
 use crate::link::sqlite::Durability;
 use crate::wire::Record;
 use std::time::{Duration, Instant};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
+use tokio::time::timeout;
 
 /// Orders handled in one step at the most.
 const BATCH_MAX: usize = 512;
@@ -30,15 +31,27 @@ pub enum Order {
     Record(Box<Record>),
 }
 
-/// Works until the last sender of `orders` is gone.
+/// Orders wait for company for so long at the most.
+const COMPANY_WAIT: Duration = Duration::from_millis(2);
+
+/// Works until the last sender of `orders` is gone. While `hurry` is false, some orders
+/// are waited for.
 pub async fn run(
     store: Store,
     outlet: Outlet,
     mut orders: mpsc::UnboundedReceiver<Order>,
+    mut hurry: watch::Receiver<bool>,
     events: mpsc::UnboundedSender<Event>,
 ) {
     let mut waiting = Vec::new();
     while orders.recv_many(&mut waiting, BATCH_MAX).await > 0 {
+        // Whichever ends the wait, the orders there are get settled.
+        let _ = timeout(COMPANY_WAIT, hurry.wait_for(|hurry| *hurry)).await;
+        while waiting.len() < BATCH_MAX
+            && let Ok(order) = orders.try_recv()
+        {
+            waiting.push(order);
+        }
         let batch = Batch::of(waiting.drain(..));
         settle_until_done(&store, &outlet, &batch).await;
         // The worker's loop ends after this task: somebody listens.

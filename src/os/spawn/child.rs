@@ -6,12 +6,21 @@
 
 use super::{Orphan, Resource, Rlimit, Spawn, SpawnError, Step};
 use crate::os::last_error;
+use crate::os::signal::FORWARDED;
 use crate::os::user::Ids;
 use std::os::fd::{AsRawFd, RawFd};
 use std::ptr::{null, null_mut};
+use std::sync::OnceLock;
 
 /// The highest signal number of the kernel.
 const SIGNAL_LAST: i32 = 64;
+
+/// Bytes of the kernel's set of signals.
+const SET_BYTES: usize = 8;
+
+/// The kernel's own form of what a signal does, four words on every 64-bit machine, the
+/// handler first.
+type Action = [u64; 4];
 
 /// What the child reads and writes in our memory.
 pub(super) struct Child<'s, 'a> {
@@ -20,6 +29,7 @@ pub(super) struct Child<'s, 'a> {
     pub envp: *const *const libc::c_char,
     pub parent: libc::pid_t,
     pub mask: libc::sigset_t,
+    pub altered: &'static [i32],
     pub failure: Option<SpawnError>,
 }
 
@@ -37,7 +47,7 @@ impl Child<'_, '_> {
     /// Every step up to the program; returns only if one fails.
     fn become_program(&mut self) -> Result<std::convert::Infallible, SpawnError> {
         let plan = self.plan;
-        reset_handlers();
+        reset_handlers(self.altered);
         // SAFETY: takes numbers only.
         check(Step::Group, unsafe { libc::setpgid(0, 0) }.into())?;
         self.die_with_parent()?;
@@ -108,19 +118,35 @@ impl Rlimit {
     }
 }
 
-/// Gives every signal its default effect. Executing a program resets handlers but leaves
-/// ignored signals ignored, and Rust ignores `SIGPIPE`: `yes | head` would never end.
-fn reset_handlers() {
-    // The kernel's own structure, four words on every 64-bit machine: all zeroes say "default
-    // handler, no flags, empty mask". The raw call, because libc keeps two signals to itself
-    // and would leave those ignored that the process before us ignored.
-    let default = [0u64; 4];
-    let set_bytes = 8;
-    for signal in 1..=SIGNAL_LAST {
+/// The signals that a new process has to be freed of: those that this program handles, lest
+/// a handler of ours runs in the child before its program does, and those that it was told
+/// to ignore by whoever started it or, `SIGPIPE`, by Rust: an executed program would ignore
+/// them too, and `yes | head` never end. The latter are looked up once.
+pub(super) fn altered_signals() -> &'static [i32] {
+    static ALTERED: OnceLock<Vec<i32>> = OnceLock::new();
+    ALTERED.get_or_init(|| {
+        let handled = |signal: &i32| *signal == libc::SIGCHLD || FORWARDED.contains(signal);
+        (1..=SIGNAL_LAST).filter(|signal| handled(signal) || is_ignored(*signal)).collect()
+    })
+}
+
+fn is_ignored(signal: i32) -> bool {
+    let mut action: Action = [0; 4];
+    // SAFETY: the kernel writes our four words. The raw call, because libc keeps two signals
+    // to itself.
+    unsafe { libc::syscall(libc::SYS_rt_sigaction, signal, null::<u64>(), &mut action, SET_BYTES) };
+    action[0] == libc::SIG_IGN as u64
+}
+
+/// Gives these signals their default effect.
+fn reset_handlers(signals: &[i32]) {
+    // All zeroes say "default handler, no flags, empty mask".
+    let default: Action = [0; 4];
+    for &signal in signals {
         // SAFETY: the handlers of this process are its own (no CLONE_SIGHAND); the kernel reads
-        // our four words. A refused number (KILL, STOP) changes nothing.
+        // our four words. The raw call, as above.
         unsafe {
-            libc::syscall(libc::SYS_rt_sigaction, signal, &default, null::<u64>(), set_bytes)
+            libc::syscall(libc::SYS_rt_sigaction, signal, &default, null::<u64>(), SET_BYTES)
         };
     }
 }

@@ -1,37 +1,12 @@
-//! What a thread needs around `clone`: a stack for the child, and quiet.
+//! What a thread needs for `clone`: a stack for the child.
 
 use super::{SpawnError, Step};
 use crate::os::last_error;
 use std::cell::OnceCell;
-use std::mem::MaybeUninit;
 use std::ptr::null_mut;
 
 /// The child's stack. It calls nothing deep; the kernel commits only touched pages.
 const STACK_BYTES: usize = 64 * 1024;
-
-/// While it lives, this thread gets no signals.
-pub(super) struct Quiet(libc::sigset_t);
-
-impl Quiet {
-    /// Blocks all signals.
-    pub fn begin() -> Quiet {
-        // SAFETY: both sets are our own plain memory.
-        unsafe {
-            let mut all = MaybeUninit::zeroed().assume_init();
-            let mut before = MaybeUninit::zeroed().assume_init();
-            libc::sigfillset(&mut all);
-            libc::pthread_sigmask(libc::SIG_SETMASK, &all, &mut before);
-            Quiet(before)
-        }
-    }
-}
-
-impl Drop for Quiet {
-    fn drop(&mut self) {
-        // SAFETY: gives back the mask that `begin` found.
-        unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &self.0, null_mut()) };
-    }
-}
 
 thread_local! {
     /// Mapped at this thread's first start of a process, used again by all others.

@@ -10,9 +10,10 @@ use crate::task::{Fences, Program, Stdin};
 use crate::wire::Exception;
 use serde_json::json;
 use std::collections::HashSet;
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// Variables that begin so are ours: a worker that was itself started by a task must not
 /// hand its own down.
@@ -25,7 +26,7 @@ pub struct Command {
     /// the `PATH` of [`Command::env`].
     pub argv: Vec<CString>,
     /// `NAME=value` each; all there is.
-    pub env: Vec<CString>,
+    pub env: Vec<Arc<CStr>>,
     /// The folder it runs in.
     pub cwd: PathBuf,
     /// What it finds on standard input; `None`: nothing.
@@ -46,7 +47,7 @@ pub struct Setting<'a> {
     /// The application's folder: where tasks run unless they say else.
     pub app: &'a Path,
     /// The worker's own environment.
-    pub env: &'a [CString],
+    pub env: &'a [Arc<CStr>],
     /// The time now, in seconds since the epoch.
     pub now: f64,
     /// Longest text of an argument, in bytes with its variable's name; longer ones are on
@@ -151,9 +152,9 @@ fn find<'a>(task: &str, arguments: &'a Arguments, name: &str) -> Result<&'a Argu
 fn environment(
     attempt: &Attempt,
     arguments: &Arguments,
-    base: &[CString],
+    base: &[Arc<CStr>],
     deadline: Option<i64>,
-) -> Result<Vec<CString>, Exception> {
+) -> Result<Vec<Arc<CStr>>, Exception> {
     let settings = attempt
         .env
         .iter()
@@ -187,7 +188,7 @@ fn environment(
             if entry.len() > ARG_BYTES_MAX {
                 return Err(too_long(&format!("the variable {name}"), entry.len()));
             }
-            env.push(without_nul(entry, &format!("the variable {name}"))?);
+            env.push(without_nul(entry, &format!("the variable {name}"))?.into());
         }
     }
     let inherited = base.iter().filter(|entry| {

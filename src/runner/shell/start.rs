@@ -60,7 +60,8 @@ impl Failure {
                 let size = command
                     .argv
                     .iter()
-                    .chain(&command.env)
+                    .map(CString::as_c_str)
+                    .chain(command.env.iter().map(|entry| &**entry))
                     .map(|text| text.count_bytes() + 1)
                     .sum();
                 too_long("all arguments and the environment together", size)
