@@ -15,7 +15,7 @@ use super::{
 };
 use crate::bounds;
 use crate::clock;
-use crate::link::sqlite::{Db, Durability, Error, Schema, run_folder};
+use crate::link::sqlite::{Db, Durability, Error, Schema, log_of, run_folder};
 use crate::os::bell::{Bell, Ringer};
 use crate::os::lease::Lease;
 use chrono::{DateTime, Utc};
@@ -99,12 +99,6 @@ fn bell_of_tasks(database: &Path) -> PathBuf {
     run_folder(database).join("tasks")
 }
 
-fn wal_of(database: &Path) -> PathBuf {
-    let mut name = database.as_os_str().to_os_string();
-    name.push("-wal");
-    name.into()
-}
-
 /// See [`super::Inlet`].
 pub struct Inlet {
     db: Db,
@@ -157,7 +151,7 @@ impl Inlet {
                 Ok((owner, ids?))
             })
             .await?;
-        let bell = Bell::watch(&[bell_of_tasks(db.path()), wal_of(db.path())])?;
+        let bell = Bell::watch(&[bell_of_tasks(db.path()), log_of(db.path())])?;
         let ringer = Arc::new(Ringer::open(&bell_of_tasks(db.path()))?);
         Ok(Inlet {
             db: db.clone(),

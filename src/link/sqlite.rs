@@ -2,12 +2,15 @@
 //!
 //! A job is a closure over the connection. All jobs that wait are run in one
 //! transaction, each in a savepoint of its own, and answered after the commit:
-//! ten callers pay for one commit, and a failing job spoils only itself.
+//! ten callers pay for one commit, and a failing job spoils only itself. What must be on the
+//! disk is synced after the commit and before the answer: others see and use it meanwhile,
+//! and nobody waits for the lock because somebody waits for the disk.
 
 use crate::os::signal::deaf;
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode};
 use std::fmt;
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -127,6 +130,13 @@ pub fn run_folder(database: &Path) -> PathBuf {
     database.with_file_name(name)
 }
 
+/// The write-ahead log of a database file.
+pub fn log_of(database: &Path) -> PathBuf {
+    let mut name = database.as_os_str().to_os_string();
+    name.push("-wal");
+    name.into()
+}
+
 /// A handle to the thread that owns the connection. Clones share it; the thread
 /// ends with the last of them.
 #[derive(Clone)]
@@ -203,9 +213,10 @@ impl Db {
             }
             done
         })?;
+        let log = Log::of(path);
         let (jobs, queue) = crossbeam_channel::unbounded::<Box<dyn Job>>();
         let thread = std::thread::Builder::new().name("store".into());
-        deaf(|| thread.spawn(move || serve(&connection, &queue)))
+        deaf(|| thread.spawn(move || serve(&connection, log, &queue)))
             .map_err(|error| Error { kind: Kind::Other, text: error.to_string() })?;
         Ok(Db { jobs, path: Arc::new(path.to_path_buf()) })
     }
@@ -251,7 +262,8 @@ fn prepare(connection: &mut Connection) -> Result<(), Error> {
     // Else each new value of a parameter that the planner looked at prepares its statement anew.
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
     connection.pragma_update(None, "journal_mode", "WAL")?;
-    connection.pragma_update(None, "synchronous", "FULL")?;
+    // Syncs where the log begins anew and where it is moved to the file; `Log` does the rest.
+    connection.pragma_update(None, "synchronous", "NORMAL")?;
     connection.pragma_update(None, "temp_store", "MEMORY")?;
     // A slice of the file that is worth keeping: an idle worker keeps none of it.
     connection.pragma_update(None, "cache_size", -4096)?;
@@ -271,20 +283,17 @@ fn wait_for_lock(tries: i32) -> bool {
     tries < 100 + (BUSY_MAX.as_millis() / 2) as i32
 }
 
-fn serve(connection: &Connection, queue: &crossbeam_channel::Receiver<Box<dyn Job>>) {
-    let mut synced = Durability::Disk;
+fn serve(connection: &Connection, mut log: Log, queue: &crossbeam_channel::Receiver<Box<dyn Job>>) {
     let mut group: Vec<Box<dyn Job>> = Vec::new();
     while let Ok(first) = queue.recv() {
         group.push(first);
         group.extend(queue.try_iter().take(GROUP_MAX - 1));
         let wanted = group.iter().map(|job| job.durability()).max().unwrap_or(Durability::Disk);
-        let sync = if wanted == Durability::Read || wanted == synced {
-            Ok(())
-        } else {
-            sync_as(connection, wanted).map(|()| synced = wanted)
-        };
         let begin = if wanted == Durability::Read { "BEGIN" } else { "BEGIN IMMEDIATE" };
-        let commit = sync.and_then(|()| run_group(connection, begin, &mut group));
+        let mut commit = run_group(connection, begin, &mut group);
+        if wanted == Durability::Disk && commit.is_ok() {
+            commit = log.sync();
+        }
         if commit.as_ref().is_err_and(|error| error.kind == Kind::Full) {
             // The log may be what fills the disk. If this fails too, the next try is the caller's.
             let _ = connection.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)");
@@ -295,12 +304,36 @@ fn serve(connection: &Connection, queue: &crossbeam_channel::Receiver<Box<dyn Jo
     }
 }
 
-fn sync_as(connection: &Connection, wanted: Durability) -> Result<(), Error> {
-    let mode = match wanted {
-        Durability::Read | Durability::Process => "NORMAL",
-        Durability::Disk => "FULL",
-    };
-    Ok(connection.pragma_update(None, "synchronous", mode)?)
+/// The write-ahead log, where every commit is until it is moved to the file. That happens
+/// only after a sync of the log, so one that we come too late to sync is on the disk already.
+struct Log {
+    path: PathBuf,
+    file: Option<File>,
+}
+
+impl Log {
+    fn of(database: &Path) -> Log {
+        Log { path: log_of(database), file: None }
+    }
+
+    /// Puts on the disk what has been committed.
+    fn sync(&mut self) -> Result<(), Error> {
+        self.try_sync().map_err(|error| Error {
+            kind: Kind::Full,
+            text: format!("it was written, but the disk does not confirm: {error}"),
+        })
+    }
+
+    fn try_sync(&mut self) -> std::io::Result<()> {
+        // There for as long as somebody has the database open, and we have.
+        let file = match self.file.take() {
+            Some(file) => file,
+            None => File::open(&self.path)?,
+        };
+        file.sync_data()?;
+        self.file = Some(file);
+        Ok(())
+    }
 }
 
 fn run_group(
