@@ -7,7 +7,6 @@ mod arguments;
 pub mod command;
 mod start;
 mod streams;
-pub mod template;
 #[cfg(test)]
 mod tests;
 

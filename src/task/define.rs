@@ -1,7 +1,7 @@
 //! One definition of a task file: the rules between its keys, and the task that it makes.
 
 use super::keys::{Draft, plain};
-use super::template::{self, Piece};
+use super::template::{Piece, Word};
 use super::{Param, Program, Task};
 use crate::config::Faults;
 use crate::config::node::{Data, Node};
@@ -61,9 +61,6 @@ impl Draft {
                 f.add(line("retry_on"), format!("exit code {both} is in ok too"));
             });
         }
-        if let Some(words) = &self.exec {
-            faults.within("exec", |f| check_words(words, task.params.as_deref(), line("exec"), f));
-        }
     }
 
     /// What runs: exactly one of shell, exec and wasm.
@@ -88,7 +85,10 @@ impl Draft {
                 }
                 Some(Program::Shell(text))
             }
-            ["exec"] => self.exec.take().map(Program::Exec),
+            ["exec"] => {
+                let (words, params) = (self.exec.take()?, self.task.params.as_deref());
+                faults.within("exec", |f| words_of(&words, params, lines["exec"], f))
+            }
             ["wasm"] => {
                 let module =
                     self.task.file.parent().unwrap_or(Path::new("")).join(self.wasm.take()?);
@@ -110,34 +110,43 @@ impl Draft {
     }
 }
 
-/// Checks the templates of `exec`. A task without `params` takes any arguments, so that
+/// Reads the templates of `exec`. A task without `params` takes any arguments, so that
 /// any name may come.
-fn check_words(words: &[String], params: Option<&[Param]>, line: usize, faults: &mut Faults) {
-    for word in words {
-        let pieces = match template::parse(word) {
-            Ok(pieces) => pieces,
+fn words_of(
+    texts: &[String],
+    params: Option<&[Param]>,
+    line: usize,
+    faults: &mut Faults,
+) -> Option<Program> {
+    let mut words = Vec::new();
+    for text in texts {
+        match Word::parse(text) {
+            Ok(word) => words.push(word),
             Err(wrong) => {
-                faults.add(line, format!("{word:?}: {wrong}"));
-                continue;
+                faults.add(line, format!("{text:?}: {wrong}"));
             }
-        };
-        let Some(params) = params else { continue };
-        for piece in pieces {
-            match piece {
-                Piece::Name(name) if !params.iter().any(|param| param.name == name) => {
-                    let near = crate::config::nearest(
-                        &name,
-                        params.iter().map(|param| param.name.as_str()),
-                        1,
-                    );
-                    let hint = near.first().map(|near| format!("{{{near}}}"));
-                    faults.add(line, format!("{{{name}}} is none of params")).hint = hint;
-                }
-                Piece::Position(_) | Piece::All => {
-                    faults.add(line, format!("{word:?}: with params, arguments have names"));
-                }
-                _ => {}
+        }
+    }
+    for word in words.iter().filter(|_| params.is_some()) {
+        check_names(word, params.unwrap_or_default(), line, faults);
+    }
+    (words.len() == texts.len()).then_some(Program::Exec(words))
+}
+
+/// With `params`, the names in a word of `exec` must be among them.
+fn check_names(word: &Word, params: &[Param], line: usize, faults: &mut Faults) {
+    for piece in word.pieces() {
+        match piece {
+            Piece::Name(name) if !params.iter().any(|param| param.name == *name) => {
+                let near =
+                    crate::config::nearest(name, params.iter().map(|param| param.name.as_str()), 1);
+                let hint = near.first().map(|near| format!("{{{near}}}"));
+                faults.add(line, format!("{{{name}}} is none of params")).hint = hint;
             }
+            Piece::Position(_) | Piece::All => {
+                faults.add(line, format!("{:?}: with params, arguments have names", word.text()));
+            }
+            _ => {}
         }
     }
 }
@@ -177,7 +186,8 @@ mod tests {
              cwd: var/work\nstdin: json\nresult: bytes\nok: 3\nmax_output: 64K\nuser: 1000\ngroup: www\nnice: -20\n\
              memory: 1.5G\ncpu_seconds: 1.5\nopen_files: 64\nprocesses: 1\n",
         );
-        let words = ["convert", "{path}", "-resize", "{size}", "5", "true"].map(String::from);
+        let words = ["convert", "{path}", "-resize", "{size}", "5", "true"]
+            .map(|word| Word::parse(word).unwrap());
         assert_eq!(task.program, Program::Exec(words.to_vec()));
         let params: Vec<_> = task.params.as_deref().unwrap_or_default().iter().collect();
         let defaults: Vec<_> = params.iter().map(|p| p.default.as_ref().map(|d| d.get())).collect();

@@ -88,7 +88,7 @@ pub enum Program {
     /// `/bin/sh -c TEXT`, arguments as `$1`….
     Shell(String),
     /// An argument vector; `{name}` stands for an argument.
-    Exec(Vec<String>),
+    Exec(Vec<template::Word>),
     /// An executable file of `tasks.d`; arguments follow as its `argv`.
     File(PathBuf),
     /// A WASM module or component (`.wasm`, or `.wat` text).

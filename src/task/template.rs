@@ -46,8 +46,34 @@ impl fmt::Display for Wrong {
     }
 }
 
-/// Reads one word of `exec`. An empty word has no pieces.
-pub fn parse(word: &str) -> Result<Vec<Piece>, Wrong> {
+/// One word of `exec`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Word {
+    text: String,
+    pieces: Vec<Piece>,
+}
+
+impl Word {
+    /// Reads a word. An empty one has no pieces.
+    ///
+    /// # Errors
+    /// What is wrong with its braces.
+    pub fn parse(text: &str) -> Result<Word, Wrong> {
+        Ok(Word { text: text.into(), pieces: parse(text)? })
+    }
+
+    /// As it stands in the file.
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
+    /// What becomes of it.
+    pub fn pieces(&self) -> &[Piece] {
+        &self.pieces
+    }
+}
+
+fn parse(word: &str) -> Result<Vec<Piece>, Wrong> {
     let mut pieces = Vec::new();
     let mut text = String::new();
     let mut rest = word;

@@ -18,6 +18,7 @@ use super::request::Request;
 use crate::bounds;
 use crate::broker::{Death, Posting, Settle};
 use crate::runner::{Captured, Ending, Limit, Outcome};
+use crate::task::template::Word;
 use crate::task::{Program, ResultMode, retry};
 use crate::wire::{Exception, Record, State, message, value};
 use chrono::{DateTime, Utc};
@@ -304,7 +305,10 @@ fn hard_limit(outcome: &Outcome, request: &Request, plan: &Plan) -> Exception {
 fn exit_error(request: &Request, code: i32, stderr: &Captured) -> Exception {
     let command = match &request.task.program {
         Program::Shell(text) => short(text.lines().next().unwrap_or_default(), 200),
-        Program::Exec(argv) => short(&argv.join(" "), 200),
+        Program::Exec(words) => {
+            let words: Vec<_> = words.iter().map(Word::text).collect();
+            short(&words.join(" "), 200)
+        }
         Program::File(path) | Program::Wasm { module: path, .. } => path.display().to_string(),
     };
     let stderr = tail(stderr).map_or(Value::Null, Value::String);

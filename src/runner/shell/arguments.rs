@@ -79,12 +79,14 @@ impl Arguments {
         &self.list[..self.positional]
     }
 
-    /// The one of this name, or, if it has no name, of this number.
-    pub fn find(&self, name: &str) -> Option<&Argument> {
-        self.list.iter().find(|argument| match &argument.name {
-            Some(known) => known == name,
-            None => argument.number.to_string() == name,
-        })
+    /// The one of this name.
+    pub fn named(&self, name: &str) -> Option<&Argument> {
+        self.list.iter().find(|argument| argument.name.as_deref() == Some(name))
+    }
+
+    /// The one at this place, from 1, if it has no name.
+    pub fn numbered(&self, number: usize) -> Option<&Argument> {
+        self.list.iter().find(|argument| argument.name.is_none() && argument.number == number)
     }
 }
 

@@ -2,10 +2,10 @@
 //! Pure; the same attempt gives the same command.
 
 use super::arguments::{Argument, Arguments, too_long, value_error};
-use super::template::{self, Piece};
 use crate::bounds::ARG_BYTES_MAX;
 use crate::os::user::Ids;
 use crate::runner::Attempt;
+use crate::task::template::{Piece, Word};
 use crate::task::{Fences, Program, Stdin};
 use crate::wire::Exception;
 use serde_json::json;
@@ -88,7 +88,7 @@ fn argv(attempt: &Attempt, arguments: &Arguments, app: &Path) -> Result<Vec<CStr
             .map(|item| item.as_bytes().to_vec())
             .chain(positional())
             .collect(),
-        Program::Exec(items) => substitute(&attempt.task.name, items, arguments)?,
+        Program::Exec(words) => substitute(&attempt.task.name, words, arguments)?,
         Program::File(path) => [app.join(path).as_os_str().as_bytes().to_vec()]
             .into_iter()
             .chain(positional())
@@ -105,46 +105,50 @@ fn argv(attempt: &Attempt, arguments: &Arguments, app: &Path) -> Result<Vec<CStr
     items.into_iter().map(|item| without_nul(item, "the command")).collect()
 }
 
-/// The items of an `exec` task with the arguments in their places.
+/// The words of an `exec` task with the arguments in their places.
 fn substitute(
     task: &str,
-    items: &[String],
+    words: &[Word],
     arguments: &Arguments,
 ) -> Result<Vec<Vec<u8>>, Exception> {
-    let parse = |item: &String| template::parse(item).map_err(|why| type_error(task, why));
-    let items = items.iter().map(parse).collect::<Result<Vec<_>, _>>()?;
+    let find = |piece: &Piece| find(task, arguments, piece);
     let mut named = HashSet::new();
-    for piece in items.iter().flatten() {
-        if let Piece::Argument(name) = piece {
-            let argument = find(task, arguments, name)?;
-            named.insert(argument.number);
-        }
+    for piece in words.iter().flat_map(Word::pieces) {
+        named.extend(find(piece)?.map(|argument| argument.number));
     }
     let mut argv = Vec::new();
-    for pieces in &items {
-        if *pieces == [Piece::Rest] {
+    for word in words {
+        if *word.pieces() == [Piece::All] {
             let rest =
                 arguments.positional().iter().filter(|argument| !named.contains(&argument.number));
             argv.extend(rest.map(|argument| argument.text.clone()));
             continue;
         }
         let mut item = Vec::new();
-        for piece in pieces {
-            match piece {
-                Piece::Text(text) => item.extend_from_slice(text.as_bytes()),
-                Piece::Argument(name) => item.extend_from_slice(&find(task, arguments, name)?.text),
-                Piece::Rest => {}
+        for piece in word.pieces() {
+            if let Piece::Text(text) = piece {
+                item.extend_from_slice(text.as_bytes());
             }
+            item.extend(find(piece)?.iter().flat_map(|argument| &argument.text));
         }
         argv.push(item);
     }
     Ok(argv)
 }
 
-fn find<'a>(task: &str, arguments: &'a Arguments, name: &str) -> Result<&'a Argument, Exception> {
-    arguments.find(name).ok_or_else(|| {
-        type_error(task, format!("was called without the argument '{name}' of its command"))
-    })
+/// The argument that a piece stands for, if it stands for one.
+fn find<'a>(
+    task: &str,
+    arguments: &'a Arguments,
+    piece: &Piece,
+) -> Result<Option<&'a Argument>, Exception> {
+    let (found, name) = match piece {
+        Piece::Text(_) | Piece::All => return Ok(None),
+        Piece::Name(name) => (arguments.named(name), name.clone()),
+        Piece::Position(number) => (arguments.numbered(*number), number.to_string()),
+    };
+    let missing = || format!("was called without the argument '{name}' of its command");
+    found.map(Some).ok_or_else(|| type_error(task, missing()))
 }
 
 /// The worker's environment, then the application's, the task's, the arguments, and the
