@@ -181,6 +181,8 @@ impl Inlet {
         }
         let (owner, queues, turn) = (self.owner, self.queues.clone(), self.turn);
         self.turn = (self.turn + 1) % self.queues.len().max(1);
+        // Before the look: what is committed from now on rings, or is seen.
+        self.cover_bell(false);
         let now = clock::epoch(clock::now());
         let (taken, next_due) = self
             .db
@@ -195,8 +197,16 @@ impl Inlet {
         self.next_due = next_due;
         if !taken.is_empty() {
             self.echo = 0;
+            self.cover_bell(true);
         }
         Ok(taken)
+    }
+
+    /// A bell whose folder was removed is no reason to take nothing: we look once a second anyway.
+    fn cover_bell(&self, covered: bool) {
+        if let Err(error) = self.bell.cover(covered) {
+            tracing::debug!("cannot watch the database: {error}");
+        }
     }
 
     /// See [`super::Inlet::wait`].

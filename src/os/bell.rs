@@ -2,11 +2,12 @@
 //! a change watches it with inotify. Ringing at nobody costs one system call.
 
 use super::last_error;
+use std::cell::Cell;
 use std::collections::HashMap;
-use std::ffi::{CString, OsStr, OsString};
+use std::ffi::{CStr, CString, OsStr, OsString};
 use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
@@ -24,7 +25,15 @@ const EVENT_HEAD_BYTES: usize = 16;
 pub struct Bell {
     events: AsyncFd<OwnedFd>,
     names: HashMap<i32, Vec<OsString>>,
+    folders: Vec<CString>,
+    covered: Cell<bool>,
 }
+
+/// What happens to a file that rings.
+const HEARD: u32 = libc::IN_MODIFY | libc::IN_CREATE | libc::IN_CLOSE_WRITE | libc::IN_MOVED_TO;
+
+/// What happens to no folder of a database in use; a watch has to be for something.
+const UNHEARD: u32 = libc::IN_MOVE_SELF;
 
 impl Bell {
     /// Watches these files. They need not exist, and may be replaced, because it is their
@@ -42,6 +51,7 @@ impl Bell {
         // SAFETY: the kernel just gave us this descriptor; nobody else owns it.
         let fd = unsafe { OwnedFd::from_raw_fd(fd) };
         let mut names: HashMap<i32, Vec<OsString>> = HashMap::new();
+        let mut folders = Vec::new();
         for path in paths.iter().map(AsRef::as_ref) {
             let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
             let folder = match path.parent() {
@@ -49,19 +59,28 @@ impl Bell {
                 _ => Path::new("."),
             };
             let folder = CString::new(folder.as_os_str().as_bytes())?;
-            let mask = libc::IN_MODIFY | libc::IN_CREATE | libc::IN_CLOSE_WRITE | libc::IN_MOVED_TO;
-            // SAFETY: the path is NUL-terminated and lives through the call.
-            let watch = unsafe {
-                libc::inotify_add_watch(fd.as_raw_fd(), folder.as_ptr(), mask | libc::IN_ONLYDIR)
-            };
-            if watch < 0 {
-                return Err(io::Error::from_raw_os_error(last_error()));
-            }
+            let watch = add(fd.as_raw_fd(), &folder, HEARD)?;
             names.entry(watch).or_default().push(name.into());
+            folders.push(folder);
         }
         // SAFETY: an `OwnedFd` stays open, and is the same descriptor, while it lives.
         let events = unsafe { AsyncFd::register(fd) }?;
-        Ok(Bell { events, names })
+        Ok(Bell { events, names, folders, covered: Cell::new(false) })
+    }
+
+    /// Hears nothing, or hears again. For whoever is not waiting: each event costs the one who
+    /// makes it, and wakes this program's loop.
+    ///
+    /// # Errors
+    /// A folder does not exist any more.
+    pub fn cover(&self, covered: bool) -> io::Result<()> {
+        if self.covered.replace(covered) != covered {
+            for folder in &self.folders {
+                // The same folder is the same watch: only what it hears changes.
+                add(self.events.as_raw_fd(), folder, if covered { UNHEARD } else { HEARD })?;
+            }
+        }
+        Ok(())
     }
 
     /// Waits until one of the files has changed since the last call. Any number of changes
@@ -121,6 +140,13 @@ impl Bell {
     }
 }
 
+/// Watches a folder for what is in `mask`, and nothing else from now on.
+fn add(fd: RawFd, folder: &CStr, mask: u32) -> io::Result<i32> {
+    // SAFETY: the path is NUL-terminated and lives through the call.
+    let watch = unsafe { libc::inotify_add_watch(fd, folder.as_ptr(), mask | libc::IN_ONLYDIR) };
+    if watch < 0 { Err(io::Error::from_raw_os_error(last_error())) } else { Ok(watch) }
+}
+
 /// Rings a bell: the file stays open, a ring is one write.
 #[derive(Debug)]
 pub struct Ringer {
@@ -178,6 +204,11 @@ mod tests {
         assert!(timeout(Duration::from_millis(50), bell.rung()).await.is_err(), "no ring of ours");
         std::fs::write(&wal, "x").unwrap();
         timeout(SOON, bell.rung()).await.unwrap().unwrap();
+
+        bell.cover(true).unwrap();
+        ringer.ring().unwrap();
+        bell.cover(false).unwrap();
+        assert!(timeout(Duration::from_millis(50), bell.rung()).await.is_err(), "covered");
 
         std::fs::remove_file(&tasks).unwrap();
         ringer.ring().unwrap();

@@ -116,12 +116,13 @@ class App:
         with contextlib.closing(sqlite3.connect(f"file:{self.database}?mode=ro", 30, uri=True)) as file:
             return file.execute(sql).fetchall()
 
-    def wait_until_empty(self, pause=0.01):
+    def wait_until_empty(self, pause=0.005):
+        """Looks every `pause` seconds, and towards the end every 5 ms."""
         with contextlib.closing(sqlite3.connect(f"file:{self.database}?mode=ro", 30, uri=True)) as file:
-            while file.execute("SELECT 1 FROM kombu_message LIMIT 1").fetchall():
-                time.sleep(pause)
+            while (rows := file.execute("SELECT min(id), max(id) FROM kombu_message").fetchone()) != (None, None):
+                time.sleep(pause if rows[1] - rows[0] > 200 else 0.005)
 
-    def drain(self, count, task, kept=True, pause=0.01):
+    def drain(self, count, task, kept=True, pause=0.005):
         """Tasks per second, from the start of the worker to the last acknowledgement, looked
         for every `pause` seconds."""
         self.forget()
