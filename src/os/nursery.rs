@@ -75,7 +75,8 @@ fn threads(lost: SpawnError) -> Result<&'static Sender<Order>, SpawnError> {
     }
     let (sender, orders) = channel::<Order>();
     let orders = Arc::new(Mutex::new(orders));
-    let count = available_parallelism().map_or(1, NonZero::get).min(THREADS_MAX);
+    // One more than processors: in each start there is a moment when nobody works for it.
+    let count = available_parallelism().map_or(1, NonZero::get).saturating_add(1).min(THREADS_MAX);
     for _ in 0..count {
         let orders = Arc::clone(&orders);
         // They end with the process: their sender is never dropped. If two callers come here
