@@ -36,6 +36,14 @@ impl Store {
         }
     }
 
+    /// Removes the results of these tasks, as if they had never run.
+    pub async fn forget(&self, task_ids: Vec<String>) -> Result<(), Error> {
+        match self {
+            Store::Sqlite(store) => store.forget(task_ids).await,
+            Store::Disabled => Ok(()),
+        }
+    }
+
     /// Removes results that were done before `limit`; says how many. At most a bounded
     /// number in one call: call again until it says zero.
     pub async fn expire(&self, limit: DateTime<Utc>) -> Result<u64, Error> {

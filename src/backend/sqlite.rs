@@ -125,6 +125,17 @@ impl Store {
             .await
     }
 
+    /// See [`super::Store::forget`].
+    pub async fn forget(&self, task_ids: Vec<String>) -> Result<(), Error> {
+        self.db
+            .run(Durability::Process, move |c| {
+                let mut forget =
+                    c.prepare_cached("DELETE FROM celery_taskmeta WHERE task_id = ?")?;
+                task_ids.iter().try_for_each(|id| Ok(forget.execute([id]).map(drop)?))
+            })
+            .await
+    }
+
     /// See [`super::Store::expire`].
     pub async fn expire(&self, limit: DateTime<Utc>) -> Result<u64, Error> {
         let limit = limit.format(DATETIME).to_string();

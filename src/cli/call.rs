@@ -12,6 +12,7 @@ use crate::{clock, os};
 use chrono::{DateTime, Utc};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
+use std::borrow::Cow;
 use std::time::Duration;
 
 /// The broker has to accept a message within this time.
@@ -21,10 +22,10 @@ const DEADLINE: Duration = Duration::from_secs(5);
 pub(super) struct Args {
     /// The task's name
     name: String,
-    /// Positional arguments, a JSON array
+    /// Positional arguments, a JSON array; @FILE reads it from a file, @- from standard input
     #[arg(short, long, value_name = "JSON", default_value = "[]", env = "QWORKER_CALL_ARGS")]
     args: String,
-    /// Keyword arguments, a JSON object
+    /// Keyword arguments, a JSON object; @FILE and @- as above
     #[arg(short, long, value_name = "JSON", default_value = "{}", env = "QWORKER_CALL_KWARGS")]
     kwargs: String,
     /// Not before this time, ISO 8601
@@ -110,17 +111,34 @@ pub(super) fn run(args: Args, global: &Global, out: ToUser) -> Result<Exit, Erro
 
 type Keywords = Vec<(String, Box<RawValue>)>;
 
+/// The text of an option, or what the file that it names holds: the kernel takes no more than
+/// 128 KiB as one argument.
+fn text_of<'a>(option: &str, value: &'a str) -> Result<Cow<'a, str>, Error> {
+    let Some(file) = value.strip_prefix('@') else { return Ok(value.into()) };
+    let read = match file {
+        "-" => std::io::read_to_string(std::io::stdin()),
+        file => std::fs::read_to_string(file),
+    };
+    let name = if file == "-" { "standard input" } else { file };
+    read.map(Cow::from).map_err(|error| Error::usage(format!("{option}: {name}: {error}")))
+}
+
 fn arguments(args: &Args) -> Result<(Vec<Box<RawValue>>, Keywords), Error> {
-    let positional = serde_json::from_str(&args.args).map_err(|error| {
+    if args.args == "@-" && args.kwargs == "@-" {
+        return Err(Error::usage("--args and --kwargs cannot both be read from standard input"));
+    }
+    let text = text_of("--args", &args.args)?;
+    let positional = serde_json::from_str(&text).map_err(|error| {
         Error::usage(format!("--args: expected a JSON array like '[2, 3]': {error}"))
     })?;
     // In the order they were typed.
-    let checked: Map<String, Value> = serde_json::from_str(&args.kwargs).map_err(|error| {
+    let text = text_of("--kwargs", &args.kwargs)?;
+    let checked: Map<String, Value> = serde_json::from_str(&text).map_err(|error| {
         Error::usage(format!(
             "--kwargs: expected a JSON object like '{{\"path\": \"a.png\"}}': {error}"
         ))
     })?;
-    let body = format!("[[], {}, null]", args.kwargs);
+    let body = format!("[[], {text}, null]");
     let keywords = crate::wire::body::decode(&body)
         .map_err(|error| Error::usage(format!("--kwargs: {error}")))?;
     debug_assert!(checked.len() <= keywords.kwargs.len());

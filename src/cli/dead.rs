@@ -57,6 +57,8 @@ pub(super) fn run(what: What, global: &Global, out: ToUser) -> Result<Exit, Erro
             }
             What::Requeue(which) => {
                 report(which, "Requeued", out, async |numbers| {
+                    // Before: else it could be the result of the new run.
+                    client.store.forget(ids(&client.outlet.dead().await?, &numbers)).await?;
                     client.outlet.requeue_dead(numbers).await
                 })
                 .await?;
@@ -70,6 +72,14 @@ pub(super) fn run(what: What, global: &Global, out: ToUser) -> Result<Exit, Erro
         }
         Ok(Exit::Ok)
     })
+}
+
+/// The tasks of these letters, whose stored failure is not the last word any more.
+fn ids(letters: &[DeadLetter], numbers: &Option<Vec<i64>>) -> Vec<String> {
+    let meant = |letter: &&DeadLetter| {
+        numbers.as_ref().is_none_or(|numbers| numbers.contains(&letter.number))
+    };
+    letters.iter().filter(meant).map(|letter| letter.task_id.clone()).collect()
 }
 
 fn none(number: i64) -> Error {

@@ -85,6 +85,28 @@ fn eta_countdown_and_expires() {
 }
 
 #[test]
+fn arguments_come_from_files_too() {
+    let app = app();
+    let long = "x".repeat(1_000_000);
+    app.write("kwargs.json", &format!("{{\"name\": \"{long}\"}}"));
+    app.must(&["call", "greet", "-k", &format!("@{}", app.file("kwargs.json").display())]);
+    let value = sent(&app).3.arguments().unwrap().kwargs[0].1.get().to_string();
+    assert_eq!(value, format!("\"{long}\""));
+    app.must(&["purge", "-f"]);
+
+    let output = app.qworker_with_input(&["call", "add", "-a", "@-"], "[2,\n 3]\n");
+    assert_eq!((output.code, output.stderr.as_str()), (0, ""));
+    assert_eq!(sent(&app).3.arguments().unwrap().args.len(), 2);
+    for (args, parts) in [
+        (&["add", "-a", "@/no/such"][..], &["Error: --args: /no/such: No such file"][..]),
+        (&["add", "-a", "@-", "-k", "@-"], &["--args and --kwargs cannot both be read"]),
+        (&["add", "-a", "@-"], &["--args: expected a JSON array"]),
+    ] {
+        refused(&app.qworker_with_input(&[&["call"], args].concat(), "{"), 2, parts);
+    }
+}
+
+#[test]
 fn what_is_wrong_is_refused_and_nothing_is_sent() {
     let app = app();
     for (args, parts) in [

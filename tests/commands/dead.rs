@@ -77,6 +77,9 @@ fn requeue_and_purge() {
     refused(&app.qworker(&["dead", "show", "x"]), 2, &["'x'"]);
     printed(&app.qworker(&["dead", "requeue", &second]), "Requeued 1 message.\n");
     assert!(app.must(&["list", "queues"]).contains("celery  1      0          0"));
+    let result = app.qworker(&["result", "y"]);
+    let said = format!("{result:?}");
+    assert!(said.contains("waits in queue"), "its failure is not the last word: {said}");
     let output = app.qworker(&["dead", "purge", &first, "99"]);
     assert_eq!((output.code, output.stdout.as_str()), (1, "Removed 1 message.\n"));
     assert!(output.stderr.contains("not in the list: 1 of the numbers"), "{output:?}");

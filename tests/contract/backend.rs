@@ -57,6 +57,7 @@ for_every_store! { on_sqlite: Sqlite => {
     values_keep_their_shape
     extended_fields_come_back_by_name
     all_records_of_a_batch_are_there
+    what_is_forgotten_is_unknown
     expired_results_go_in_bounded_steps
     a_listener_is_woken_by_another_connection
     many_writers_lose_nothing
@@ -168,6 +169,15 @@ async fn all_records_of_a_batch_are_there(site: impl Site) {
     for n in 0..300 {
         assert_eq!(theirs.get(&n.to_string()).await.unwrap().unwrap().result, json!(n));
     }
+}
+
+async fn what_is_forgotten_is_unknown(site: impl Site) {
+    let (ours, theirs) = (site.open(), site.open());
+    let stored = ["a", "b", "c"].map(|id| record(id, State::Failure, &json!(null)));
+    ours.put(stored.to_vec()).await.unwrap();
+    theirs.forget(vec!["a".into(), "c".into(), "no such".into()]).await.unwrap();
+    assert!(ours.get("a").await.unwrap().is_none() && ours.get("c").await.unwrap().is_none());
+    assert!(ours.get("b").await.unwrap().is_some());
 }
 
 async fn expired_results_go_in_bounded_steps(site: impl Site) {
