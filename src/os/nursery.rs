@@ -9,6 +9,7 @@ use super::signal::deaf;
 use super::spawn::{SpawnError, Step};
 use super::tree;
 use std::num::NonZero;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::{Receiver, RecvError, Sender, channel};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::{Builder, available_parallelism};
@@ -77,17 +78,23 @@ fn threads(lost: SpawnError) -> Result<&'static Sender<Order>, SpawnError> {
     let orders = Arc::new(Mutex::new(orders));
     // One more than processors: in each start there is a moment when nobody works for it.
     let count = available_parallelism().map_or(1, NonZero::get).saturating_add(1).min(THREADS_MAX);
+    let mut begun = 0;
     for _ in 0..count {
         let orders = Arc::clone(&orders);
         // They end with the process: their sender is never dropped. If two callers come here
         // at once, the threads too many have nothing to do, and end.
         let body = move || {
             while let Ok(order) = next(&orders) {
-                order();
+                // A panic must not end the thread: its children would die with it. Whoever
+                // waits for this start hears that it is lost.
+                let _ = catch_unwind(AssertUnwindSafe(order));
             }
         };
         let thread = Builder::new().name("spawn".into()).stack_size(64 * 1024);
-        deaf(|| thread.spawn(body)).map_err(|_| lost)?;
+        begun += usize::from(deaf(|| thread.spawn(body)).is_ok());
+    }
+    if begun == 0 {
+        return Err(lost);
     }
     Ok(ORDERS.get_or_init(|| sender))
 }

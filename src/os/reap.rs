@@ -357,6 +357,17 @@ mod tests {
     }
 
     #[test]
+    fn a_start_that_panics_costs_no_thread() {
+        in_loop(async |reaper| {
+            for _ in 0..20 {
+                assert!(reaper.spawn(|| panic!("a test's")).await.is_err());
+            }
+            let started = reaper.spawn(shell(c"exit 7")).await.unwrap();
+            assert_eq!(started.exit.await.unwrap().status, Status::Exited(7));
+        });
+    }
+
+    #[test]
     fn a_process_outlives_the_thread_that_asked_for_it() {
         let ask = || in_loop(async |reaper| reaper.spawn(shell(c"exec sleep 100")).await.unwrap());
         let pid = std::thread::spawn(move || ask().pid).join().unwrap();
