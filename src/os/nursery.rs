@@ -26,6 +26,9 @@ const THREADS_MAX: usize = 4;
 /// The way to the threads, once there are any.
 static ORDERS: OnceLock<Sender<Order>> = OnceLock::new();
 
+/// There is no thread, or it was lost while it started the process.
+const LOST: SpawnError = SpawnError { step: Step::Prepare, errno: libc::EAGAIN };
+
 /// A process that has just begun. Dropped unclaimed, it is killed.
 #[derive(Debug)]
 pub(super) struct Newborn {
@@ -59,18 +62,17 @@ pub(super) async fn start<F>(start: F) -> Result<Newborn, SpawnError>
 where
     F: FnOnce() -> Result<Pid, SpawnError> + Send + 'static,
 {
-    let lost = SpawnError { step: Step::Prepare, errno: libc::EAGAIN };
     let (sender, receiver) = oneshot::channel();
     let order = move || {
         let at = Instant::now();
         // Nobody may wait any more: then this drops the newborn.
         let _ = sender.send(start().map(|pid| Newborn { pid, at, claimed: false }));
     };
-    threads(lost)?.send(Box::new(order)).map_err(|_| lost)?;
-    receiver.await.map_err(|_| lost)?
+    threads()?.send(Box::new(order)).map_err(|_| LOST)?;
+    receiver.await.map_err(|_| LOST)?
 }
 
-fn threads(lost: SpawnError) -> Result<&'static Sender<Order>, SpawnError> {
+fn threads() -> Result<&'static Sender<Order>, SpawnError> {
     if let Some(orders) = ORDERS.get() {
         return Ok(orders);
     }
@@ -94,7 +96,7 @@ fn threads(lost: SpawnError) -> Result<&'static Sender<Order>, SpawnError> {
         begun += usize::from(deaf(|| thread.spawn(body)).is_ok());
     }
     if begun == 0 {
-        return Err(lost);
+        return Err(LOST);
     }
     Ok(ORDERS.get_or_init(|| sender))
 }

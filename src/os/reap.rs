@@ -267,30 +267,28 @@ fn duration(time: libc::timeval) -> Duration {
 mod tests {
     use super::*;
     use crate::os::file;
-    use crate::os::spawn::{Orphan, Spawn};
+    use crate::os::spawn::Spawn;
+    use nix::sys::signal::kill;
     use std::ffi::CStr;
-    use std::os::fd::AsFd;
+    use std::io::{Read, Write};
+    use std::os::fd::{AsFd, OwnedFd};
     use tokio::task::{JoinSet, LocalSet};
     use tokio::time::timeout;
 
     /// Starts a shell with this text.
     fn shell(text: &'static CStr) -> impl FnOnce() -> Result<Pid, SpawnError> + Send + 'static {
+        shell_with(text, file::null().unwrap(), file::null().unwrap())
+    }
+
+    /// The same, with these as its standard input and output.
+    fn shell_with(
+        text: &'static CStr,
+        stdin: OwnedFd,
+        stdout: OwnedFd,
+    ) -> impl FnOnce() -> Result<Pid, SpawnError> + Send + 'static {
         move || {
-            let null = file::null().unwrap();
-            let spawn = Spawn {
-                program: c"/bin/sh",
-                argv: &[c"sh".into(), c"-c".into(), text.into()],
-                envp: &[c"PATH=/bin:/usr/bin".into()],
-                cwd: None,
-                stdio: [null.as_fd(); 3],
-                inherit: None,
-                rlimits: &[],
-                nice: None,
-                ids: None,
-                blocked: &[],
-                orphan: Orphan::Dies,
-            };
-            spawn.start()
+            let argv = [c"sh".into(), c"-c".into(), text.into()];
+            Spawn::plain(&argv, [stdin.as_fd(), stdout.as_fd(), stdout.as_fd()]).start()
         }
     }
 
@@ -325,9 +323,11 @@ mod tests {
         in_loop(async |reaper| {
             // The start goes on for long after the process has ended and was buried.
             let slow = || {
-                let pid = shell(c"exit 3")();
-                std::thread::sleep(Duration::from_millis(200));
-                pid
+                let pid = shell(c"exit 3")()?;
+                while kill(pid, None).is_ok() {
+                    std::thread::yield_now();
+                }
+                Ok(pid)
             };
             let started = reaper.spawn(slow).await.unwrap();
             assert!(!reaper.watches(started.pid));
@@ -338,21 +338,18 @@ mod tests {
     #[test]
     fn a_start_that_nobody_waits_for_is_undone() {
         in_loop(async |reaper| {
-            let (told, tell) = std::sync::mpsc::channel();
-            let start = move || {
-                let pid = shell(c"exec sleep 100")()?;
-                told.send(pid).unwrap();
-                Ok(pid)
-            };
+            let (mut output, writer) = std::io::pipe().unwrap();
+            let (input, _never) = std::io::pipe().unwrap();
+            let start = shell_with(c"read line", input.into(), writer.into());
             tokio::select! {
                 biased;
                 _ = reaper.spawn(start) => panic!("nothing was to be waited for"),
                 () = std::future::ready(()) => {}
             }
-            let pid = tell.recv().unwrap();
-            while nix::sys::signal::kill(pid, None).is_ok() {
-                tokio::time::sleep(Duration::from_millis(5)).await;
-            }
+            // Its end closes the pipe.
+            let (told, tell) = oneshot::channel();
+            std::thread::spawn(move || told.send(output.read_to_end(&mut vec![])));
+            tell.await.unwrap().unwrap();
         });
     }
 
@@ -369,9 +366,22 @@ mod tests {
 
     #[test]
     fn a_process_outlives_the_thread_that_asked_for_it() {
-        let ask = || in_loop(async |reaper| reaper.spawn(shell(c"exec sleep 100")).await.unwrap());
-        let pid = std::thread::spawn(move || ask().pid).join().unwrap();
-        std::thread::sleep(Duration::from_millis(100));
-        nix::sys::signal::kill(pid, nix::sys::signal::SIGKILL).unwrap();
+        let (input, mut asks) = std::io::pipe().unwrap();
+        let (mut answers, output) = std::io::pipe().unwrap();
+        let start = shell_with(c"read line; echo $line", input.into(), output.into());
+        let asker = std::thread::spawn(move || {
+            in_loop(async |reaper| reaper.spawn(start).await.unwrap());
+            // SAFETY: takes nothing.
+            unsafe { libc::gettid() }
+        });
+        // Its entry goes when all that the kernel does about its end is done.
+        let entry = format!("/proc/self/task/{}", asker.join().unwrap());
+        while std::fs::exists(&entry).unwrap() {
+            std::thread::yield_now();
+        }
+        asks.write_all(b"alive\n").unwrap();
+        let mut said = String::new();
+        answers.read_to_string(&mut said).unwrap();
+        assert_eq!(said, "alive\n");
     }
 }

@@ -215,31 +215,45 @@ fn bury(pid: libc::pid_t) {
 }
 
 #[cfg(test)]
+impl<'a> Spawn<'a> {
+    /// `/bin/sh` with these arguments and streams, and nothing else.
+    pub(super) fn plain(argv: &'a [CString], stdio: [BorrowedFd<'a>; 3]) -> Spawn<'a> {
+        Spawn {
+            program: c"/bin/sh",
+            argv,
+            envp: &[],
+            cwd: None,
+            stdio,
+            inherit: None,
+            rlimits: &[],
+            nice: None,
+            ids: None,
+            blocked: &[],
+            orphan: Orphan::Dies,
+        }
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
-    use std::fs::File;
+    use crate::os::file;
     use std::io::Read;
-    use std::os::fd::{AsFd, OwnedFd};
+    use std::os::fd::AsFd;
 
     /// Runs a shell text; gives what it wrote to standard output or error, `which` of them.
     fn said(text: &CStr, which: usize, inherit: Option<BorrowedFd<'_>>) -> String {
-        let null = OwnedFd::from(File::options().read(true).write(true).open("/dev/null").unwrap());
+        let null = file::null().unwrap();
         let (mut reader, writer) = io::pipe().unwrap();
         let mut stdio = [null.as_fd(); 3];
         stdio[which] = writer.as_fd();
         let argv = [c"sh".into(), c"-c".into(), text.into()];
         let spawn = Spawn {
-            program: c"/bin/sh",
-            argv: &argv,
             envp: &[c"X=1".into()],
             cwd: Some(c"/proc"),
-            stdio,
             inherit,
-            rlimits: &[],
-            nice: None,
-            ids: None,
             blocked: &[libc::SIGHUP],
-            orphan: Orphan::Dies,
+            ..Spawn::plain(&argv, stdio)
         };
         let pid = spawn.start().unwrap();
         drop(writer);
@@ -268,29 +282,12 @@ mod tests {
         assert_eq!(three, "three\n");
     }
 
-    /// `/bin/sh` with these arguments and nothing else.
-    fn plain<'a>(null: &'a OwnedFd, argv: &'a [CString]) -> Spawn<'a> {
-        Spawn {
-            program: c"/bin/sh",
-            argv,
-            envp: &[],
-            cwd: None,
-            stdio: [null.as_fd(); 3],
-            inherit: None,
-            rlimits: &[],
-            nice: None,
-            ids: None,
-            blocked: &[],
-            orphan: Orphan::Dies,
-        }
-    }
-
     #[test]
     fn a_child_dies_with_the_thread_that_started_it() {
-        let null = OwnedFd::from(File::open("/dev/null").unwrap());
+        let null = file::null().unwrap();
         let argv = [c"sh".into(), c"-c".into(), c"exec sleep 100".into()];
         let pid = std::thread::scope(|scope| {
-            scope.spawn(|| plain(&null, &argv).start().unwrap()).join().unwrap()
+            scope.spawn(|| Spawn::plain(&argv, [null.as_fd(); 3]).start().unwrap()).join().unwrap()
         });
         let mut status = 0;
         // SAFETY: the pointer is to our own memory; the child is ours.
@@ -300,9 +297,9 @@ mod tests {
 
     #[test]
     fn a_failed_step_is_named_and_leaves_no_process() {
-        let null = OwnedFd::from(File::open("/dev/null").unwrap());
+        let null = file::null().unwrap();
         let argv = [c"x".into()];
-        let mut spawn = Spawn { program: c"/no/such", ..plain(&null, &argv) };
+        let mut spawn = Spawn { program: c"/no/such", ..Spawn::plain(&argv, [null.as_fd(); 3]) };
         assert_eq!(spawn.start(), Err(SpawnError { step: Step::Execute, errno: libc::ENOENT }));
         spawn.cwd = Some(c"/dev/null");
         assert_eq!(spawn.start(), Err(SpawnError { step: Step::Folder, errno: libc::ENOTDIR }));

@@ -87,7 +87,8 @@ impl Draft {
             }
             ["exec"] => {
                 let (words, params) = (self.exec.take()?, self.task.params.as_deref());
-                faults.within("exec", |f| words_of(&words, params, lines["exec"], f))
+                let words = faults.within("exec", |f| words_of(&words, params, lines["exec"], f));
+                words.map(Program::Exec)
             }
             ["wasm"] => {
                 let module =
@@ -117,7 +118,7 @@ fn words_of(
     params: Option<&[Param]>,
     line: usize,
     faults: &mut Faults,
-) -> Option<Program> {
+) -> Option<Vec<Word>> {
     let mut words = Vec::new();
     for text in texts {
         match Word::parse(text) {
@@ -127,10 +128,10 @@ fn words_of(
             }
         }
     }
-    for word in words.iter().filter(|_| params.is_some()) {
-        check_names(word, params.unwrap_or_default(), line, faults);
+    if let Some(params) = params {
+        words.iter().for_each(|word| check_names(word, params, line, faults));
     }
-    (words.len() == texts.len()).then_some(Program::Exec(words))
+    (words.len() == texts.len()).then_some(words)
 }
 
 /// With `params`, the names in a word of `exec` must be among them.

@@ -187,7 +187,7 @@ impl Core {
     /// Must what is settled be settled at once? Not while enough others run, and more wait
     /// for a slot: one transaction for some outcomes costs little more than one for each.
     pub fn hurries(&self) -> bool {
-        let waiting = self.slotted.len();
+        let waiting = self.acking.len() + self.slotted.len();
         self.ready.is_empty() || waiting == 0 || waiting * COMPANY >= self.plan.slots
     }
 

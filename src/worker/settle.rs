@@ -16,6 +16,9 @@ use tokio::time::timeout;
 /// Orders handled in one step at the most.
 const BATCH_MAX: usize = 512;
 
+/// Orders wait for company for so long at the most.
+const COMPANY_WAIT: Duration = Duration::from_millis(2);
+
 /// Pause before a failing store is asked again; it doubles up to [`PAUSE_MAX`].
 const PAUSE: Duration = Duration::from_millis(50);
 
@@ -30,9 +33,6 @@ pub enum Order {
     /// A record that nobody waits for.
     Record(Box<Record>),
 }
-
-/// Orders wait for company for so long at the most.
-const COMPANY_WAIT: Duration = Duration::from_millis(2);
 
 /// Works until the last sender of `orders` is gone. While `hurry` is false, some orders
 /// are waited for.
