@@ -11,6 +11,7 @@ use qworker::wire::{Exception, Record, State};
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
+use tokio::sync::Notify;
 
 /// A result store, empty at first. Each handle has a connection of its own, as if it were in
 /// another process.
@@ -211,17 +212,18 @@ async fn a_listener_is_woken_by_another_connection(site: impl Site) {
     let mut listener = theirs.listen().unwrap();
     for n in 0..15 {
         let id = n.to_string();
+        let looked = Notify::new();
         let waits = async {
             let begin = Instant::now();
             while theirs.get(&id).await.unwrap().is_none() {
                 assert!(begin.elapsed() < SOON);
+                looked.notify_one();
                 listener.stored().await;
             }
             Instant::now()
         };
         let stores = async {
-            // The listener looks, and listens, first: both are on this one thread.
-            tokio::time::sleep(Duration::from_millis(20)).await;
+            looked.notified().await;
             ours.put(vec![record(&id, State::Success, &json!(n))]).await.unwrap();
             Instant::now()
         };
