@@ -14,6 +14,11 @@ const ADDRESSES: &[(&str, &[&str])] = &[
     ("clap", &["cli/"]),
     ("indicatif", &["cli/"]),
     ("rusqlite", &["link/sqlite.rs", "broker/sqlite.rs", "backend/sqlite.rs"]),
+    (
+        "redis",
+        &["link/", "broker/", "backend/", "worker/settle.rs", "cli/worker.rs", "client/mod.rs"],
+    ),
+    ("rustls", &["link/redis.rs"]),
     ("wasmtime", &["runner/wasm/", "os/module.rs"]),
     ("wasmtime_wasi", &["runner/wasm/"]),
     ("serde_yaml", &["config/", "task/"]),

@@ -3,9 +3,10 @@
 //! The contract, which `tests/contract/backend.rs` checks for every variant: a stored
 //! SUCCESS is never overwritten; whoever waits is woken, and need not poll.
 
+pub mod redis;
 pub mod sqlite;
 
-pub use crate::link::sqlite::Error;
+pub use crate::link::error::Error;
 use crate::wire::Record;
 use crate::wire::result::Meta;
 use chrono::{DateTime, Utc};
@@ -15,6 +16,8 @@ use chrono::{DateTime, Utc};
 pub enum Store {
     /// One file.
     Sqlite(sqlite::Store),
+    /// A Redis server.
+    Redis(redis::Store),
     /// `disabled://`: keeps nothing.
     Disabled,
 }
@@ -24,6 +27,7 @@ impl Store {
     pub async fn put(&self, records: Vec<Record>) -> Result<(), Error> {
         match self {
             Store::Sqlite(store) => store.put(records).await,
+            Store::Redis(store) => store.put(records).await,
             Store::Disabled => Ok(()),
         }
     }
@@ -32,6 +36,7 @@ impl Store {
     pub async fn get(&self, task_id: &str) -> Result<Option<Meta>, Error> {
         match self {
             Store::Sqlite(store) => store.get(task_id.to_string()).await,
+            Store::Redis(store) => store.get(task_id).await,
             Store::Disabled => Ok(None),
         }
     }
@@ -40,6 +45,7 @@ impl Store {
     pub async fn forget(&self, task_ids: Vec<String>) -> Result<(), Error> {
         match self {
             Store::Sqlite(store) => store.forget(task_ids).await,
+            Store::Redis(store) => store.forget(task_ids).await,
             Store::Disabled => Ok(()),
         }
     }
@@ -49,14 +55,16 @@ impl Store {
     pub async fn expire(&self, limit: DateTime<Utc>) -> Result<u64, Error> {
         match self {
             Store::Sqlite(store) => store.expire(limit).await,
-            Store::Disabled => Ok(0),
+            // Its results expire by themselves.
+            Store::Redis(_) | Store::Disabled => Ok(0),
         }
     }
 
-    /// Begins to listen for new results; listen first, then look.
-    pub fn listen(&self) -> Result<Listener, Error> {
+    /// Begins to listen for the result of this task; listen first, then look.
+    pub async fn listen(&self, task_id: &str) -> Result<Listener, Error> {
         match self {
             Store::Sqlite(store) => Ok(Listener::Sqlite(store.listen()?)),
+            Store::Redis(store) => Ok(Listener::Redis(store.listen(task_id).await?)),
             Store::Disabled => Ok(Listener::Disabled),
         }
     }
@@ -66,15 +74,18 @@ impl Store {
 pub enum Listener {
     /// One file.
     Sqlite(sqlite::Listener),
+    /// A Redis server.
+    Redis(redis::Listener),
     /// Never.
     Disabled,
 }
 
 impl Listener {
-    /// Waits until results were stored, by whomever.
+    /// Waits until the result was stored, by whomever; perhaps too short, never too long.
     pub async fn stored(&mut self) {
         match self {
             Listener::Sqlite(listener) => listener.stored().await,
+            Listener::Redis(listener) => listener.stored().await,
             Listener::Disabled => std::future::pending().await,
         }
     }

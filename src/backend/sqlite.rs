@@ -3,7 +3,8 @@
 //! Source: celery 5.7 `backends/database/models.py` (`TaskExtended`, `TaskSet`). The
 //! extended columns are always there; Celery's plain model does not mind them.
 
-use crate::link::sqlite::{Db, Durability, Error, Schema, run_folder};
+use crate::link::error::Error;
+use crate::link::sqlite::{Db, Durability, Schema, run_folder};
 use crate::os::bell::{Bell, Ringer};
 use crate::wire::Record;
 use crate::wire::result::Meta;

@@ -8,13 +8,15 @@
 //! * A delivery belongs to its worker until it is settled, or until that worker *and*
 //!   everything it started are dead; then it is handed out again, counted.
 //! * Messages that are not due are not delivered, however many there are.
-//! * Within a queue higher priorities come first, then older messages. No queue starves another.
+//! * Within a queue higher priorities come first (as [`Outlet::wire_priority`] writes them),
+//!   then older messages. No queue starves another.
 //! * To add a broker: a file with both ends, a variant here, a scheme in `link::url`, a
 //!   line in the suite.
 
+pub mod redis;
 pub mod sqlite;
 
-pub use crate::link::sqlite::Error;
+pub use crate::link::error::Error;
 use chrono::{DateTime, Utc};
 use std::sync::Arc;
 
@@ -38,6 +40,8 @@ pub struct Delivery {
 pub enum Tag {
     /// Row of `kombu_message`.
     Row(i64),
+    /// A number that the worker gave it.
+    Number(u64),
 }
 
 /// What becomes of a delivery.
@@ -87,7 +91,7 @@ pub struct Posting {
     pub queue: String,
     /// Task id.
     pub task_id: String,
-    /// Higher is served first.
+    /// As the message has it; see [`Outlet::wire_priority`].
     pub priority: u8,
     /// Not before.
     pub eta: Option<DateTime<Utc>>,
@@ -175,6 +179,8 @@ pub struct Node {
 pub enum Inlet {
     /// One file.
     Sqlite(sqlite::Inlet),
+    /// A Redis server.
+    Redis(redis::Inlet),
 }
 
 /// The end that takes everything else.
@@ -182,12 +188,15 @@ pub enum Inlet {
 pub enum Outlet {
     /// One file.
     Sqlite(sqlite::Outlet),
+    /// A Redis server.
+    Redis(redis::Outlet),
 }
 
 macro_rules! each {
     ($self:ident, $type:ident, $end:ident => $call:expr) => {
         match $self {
             $type::Sqlite($end) => $call,
+            $type::Redis($end) => $call,
         }
     };
 }
@@ -210,6 +219,15 @@ impl Inlet {
 }
 
 impl Outlet {
+    /// The number that a message of this priority (0 to 9, higher is served first; `None`: the
+    /// sender does not care) carries here, so that Celery programs on this broker understand it.
+    pub fn wire_priority(&self, priority: Option<u8>) -> u8 {
+        match self {
+            Outlet::Sqlite(_) => priority.unwrap_or(0),
+            Outlet::Redis(_) => redis::Outlet::wire_priority(priority),
+        }
+    }
+
     /// Accepts these messages, all or none, durably.
     pub async fn publish(&self, postings: Vec<Posting>) -> Result<(), Error> {
         each!(self, Outlet, outlet => outlet.publish(postings).await)
@@ -218,6 +236,26 @@ impl Outlet {
     /// Settles deliveries of this worker, all or none.
     pub async fn settle(&self, settlements: Vec<(Tag, Settle)>) -> Result<(), Error> {
         each!(self, Outlet, outlet => outlet.settle(settlements).await)
+    }
+
+    /// The queues that are bound to a named exchange for messages of this routing key.
+    pub async fn route(&self, exchange: String, routing_key: String) -> Result<Vec<String>, Error> {
+        match self {
+            Outlet::Sqlite(_) => Err(Error::misuse(format!(
+                "the embedded broker has no exchanges, so nothing is bound to {exchange:?}; name a queue"
+            ))),
+            Outlet::Redis(outlet) => outlet.route(exchange, routing_key).await,
+        }
+    }
+
+    /// What this worker holds goes back at once, counted, where others could not tell soon
+    /// that it dies. None of its tasks may live any more.
+    pub async fn surrender(&self) -> Result<(), Error> {
+        match self {
+            // Its lease tells, and is free in a moment.
+            Outlet::Sqlite(_) => Ok(()),
+            Outlet::Redis(outlet) => outlet.surrender().await,
+        }
     }
 
     /// Removes what waits in these queues, due or not; says how much it was. What

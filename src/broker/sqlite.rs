@@ -15,7 +15,8 @@ use super::{
 };
 use crate::bounds;
 use crate::clock;
-use crate::link::sqlite::{Db, Durability, Error, Schema, log_of, run_folder};
+use crate::link::error::Error;
+use crate::link::sqlite::{Db, Durability, Schema, log_of, run_folder};
 use crate::os::bell::{Bell, Ringer};
 use crate::os::lease::Lease;
 use chrono::{DateTime, Utc};
@@ -357,10 +358,7 @@ fn take_from(
     })?;
     // RETURNING gives rows in no promised order.
     let mut rows: Vec<(i64, Delivery)> = rows.collect::<Result<_, _>>()?;
-    rows.sort_by_key(|(priority, delivery)| {
-        let Tag::Row(id) = delivery.tag;
-        (-priority, id)
-    });
+    rows.sort_by_key(|(priority, delivery)| (-priority, row_of(delivery.tag)));
     taken.extend(rows.into_iter().map(|(_, delivery)| delivery));
     Ok(())
 }
@@ -609,7 +607,8 @@ fn insert(c: &Connection, posting: &Posting) -> Result<(), Error> {
 }
 
 fn settle(c: &Connection, owner: Option<i64>, settlements: &[(Tag, Settle)]) -> Result<(), Error> {
-    for (Tag::Row(id), settle) in settlements {
+    for (tag, settle) in settlements {
+        let id = &row_of(*tag);
         match settle {
             Settle::Ack => delete(c, owner, *id)?,
             Settle::Mark => {
@@ -632,6 +631,14 @@ fn settle(c: &Connection, owner: Option<i64>, settlements: &[(Tag, Settle)]) -> 
         }
     }
     Ok(())
+}
+
+/// No row has the number of what is no row.
+fn row_of(tag: Tag) -> i64 {
+    match tag {
+        Tag::Row(id) => id,
+        Tag::Number(_) => -1,
+    }
 }
 
 fn delete(c: &Connection, owner: Option<i64>, id: i64) -> Result<(), Error> {

@@ -4,7 +4,7 @@
 use super::exit::Error;
 use super::files;
 use super::output::ToUser;
-use crate::client::Client;
+use crate::client::{self, Client};
 use crate::config::{Diagnostic, Given, Settings};
 use crate::link::url::Url;
 use crate::os;
@@ -22,10 +22,12 @@ pub(super) struct Global {
     /// current folder if it has either, else /etc/qworker]
     #[arg(short = 'A', long, value_name = "PATH", env = "QWORKER_APP")]
     pub(super) app: Option<PathBuf>,
-    /// Where messages are: sqlite:///PATH (also QWORKER_BROKER_URL)
+    /// Where messages are: sqlite:///PATH, redis://HOST:PORT/DB, rediss://… or
+    /// redis+socket:///PATH (also QWORKER_BROKER_URL)
     #[arg(short, long, value_name = "URL")]
     broker: Option<String>,
-    /// Where results are: sqlite:///PATH or disabled:// (also QWORKER_RESULT_BACKEND)
+    /// Where results are: an address as above, or disabled:// [default: in the broker] (also
+    /// QWORKER_RESULT_BACKEND)
     #[arg(long, value_name = "URL")]
     result_backend: Option<String>,
     /// Change to this folder first
@@ -113,7 +115,12 @@ impl App {
         let broker = Url::parse(&self.settings.broker_url, &self.folder)?;
         let backend = self.settings.result_backend.as_deref();
         let backend = backend.map(|url| Url::parse(url, &self.folder)).transpose()?;
-        Ok(Client::connect(&broker, backend.as_ref())?)
+        let options = client::Options {
+            prefix: self.settings.broker_transport_options.global_keyprefix.clone(),
+            result_prefix: self.settings.result_backend_transport_options.result_prefix(),
+            result_expires: self.settings.result_expires,
+        };
+        Ok(Client::connect(&broker, backend.as_ref(), &options)?)
     }
 
     /// Where a task of this name is sent to: its route, its own queue, the default.

@@ -3,6 +3,7 @@
 use super::app::{App, Global};
 use super::exit::{Error, Exit};
 use super::output::ToUser;
+use crate::backend::Store;
 use crate::broker::{Inlet, Outlet};
 use crate::client::Client;
 use crate::config::Given;
@@ -17,7 +18,10 @@ use crate::worker::core::Event;
 use crate::worker::drive::Doors;
 use crate::worker::plan::{Plan, Policy};
 use crate::{broker, os, worker};
+use std::cell::RefCell;
+use std::collections::HashSet;
 use std::io::IsTerminal;
+use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
 use tokio::sync::mpsc;
@@ -167,7 +171,7 @@ async fn serve(
             if purged == 1 { "message" } else { "messages" }
         ));
     }
-    let (inlet, outlet) = take_from(&client, &plan, &guard).await?;
+    let (inlet, outlet, store) = take_from(&app, &client, &plan, &guard).await?;
     let shell = Shell::new(reaper.clone(), plan.app.clone())
         .map_err(|error| cannot("prepare to run processes", error))?;
     let shell = Rc::new(shell.with_max_output(app.settings.task_max_output));
@@ -188,9 +192,10 @@ async fn serve(
         out.write(&banner(&app, &plan, &client));
     }
     let name = plan.hostname.clone();
-    let store = client.store.clone();
     drop(client);
-    let doors = Doors { inlet, outlet, store, pool, reaper, events: (sender, receiver), signals };
+    let events = (sender, receiver);
+    let tasks = read_again(app);
+    let doors = Doors { inlet, outlet, store, pool, reaper, tasks, events, signals };
     let ready = || {
         crate::log::line(tracing::Level::INFO, &format!("{name} ready."));
         if args.loglevel.0 < LevelFilter::INFO {
@@ -201,23 +206,68 @@ async fn serve(
     Ok(Exit::Code(code))
 }
 
+/// Reads the definitions of tasks; a mistake in them is told once.
+fn read_again(app: App) -> Box<dyn Fn() -> Set> {
+    let told = RefCell::new(HashSet::new());
+    Box::new(move || {
+        let (tasks, faults) = app.examine_tasks();
+        for fault in faults.iter().map(ToString::to_string) {
+            if told.borrow_mut().insert(fault.clone()) {
+                tracing::warn!("{fault}");
+            }
+        }
+        tasks
+    })
+}
+
 /// Registers the worker with the broker; its lease is held by its guard too, until no
 /// process of its tasks is left.
 async fn take_from(
+    app: &App,
     client: &Client,
     plan: &Plan,
     guard: &GuardLink,
-) -> Result<(Inlet, Outlet), Error> {
-    let Outlet::Sqlite(outlet) = &client.outlet;
-    let lease = broker::sqlite::lease_path(outlet.db().path());
-    let inlet =
-        broker::sqlite::Inlet::open(outlet.db(), lease.clone(), &plan.hostname, &plan.queues)
-            .await?;
-    guard.hold(&lease).map_err(|error| {
-        Error::failure(format!("the guard cannot hold {}: {error}", lease.display()))
-    })?;
-    let outlet = inlet.outlet();
-    Ok((Inlet::Sqlite(inlet), Outlet::Sqlite(outlet)))
+) -> Result<(Inlet, Outlet, Store), Error> {
+    let hold = |lease: &Path| {
+        guard.hold(lease).map_err(|error| {
+            Error::failure(format!("the guard cannot hold {}: {error}", lease.display()))
+        })
+    };
+    let (inlet, outlet) = match &client.outlet {
+        Outlet::Sqlite(outlet) => {
+            let db = outlet.db();
+            let lease = broker::sqlite::lease_path(db.path());
+            let inlet =
+                broker::sqlite::Inlet::open(db, lease.clone(), &plan.hostname, &plan.queues)
+                    .await?;
+            hold(&lease)?;
+            let outlet = Outlet::Sqlite(inlet.outlet());
+            (Inlet::Sqlite(inlet), outlet)
+        }
+        Outlet::Redis(outlet) => {
+            let who = broker::redis::Identity {
+                hostname: &plan.hostname,
+                queues: &plan.queues,
+                visibility_timeout: app.settings.broker_transport_options.visibility_timeout,
+            };
+            let inlet = broker::redis::Inlet::open(outlet, who).await?;
+            hold(inlet.lease())?;
+            let outlet = Outlet::Redis(inlet.outlet());
+            (Inlet::Redis(inlet), outlet)
+        }
+    };
+    let store = match (&client.store, &outlet) {
+        (Store::Redis(store), Outlet::Redis(outlet)) => {
+            Store::Redis(store.of_worker(Some(outlet.link()))?)
+        }
+        (Store::Redis(store), _) => Store::Redis(store.of_worker(None)?),
+        (store, _) => store.clone(),
+    };
+    if let Store::Redis(store) = &store {
+        // A result store that nobody reaches is told now, not with the first result.
+        store.link().session().await?;
+    }
+    Ok((inlet, outlet, store))
 }
 
 /// What the user sees first.

@@ -5,8 +5,10 @@ pub mod wait;
 
 use crate::backend::{self, Store};
 use crate::broker::{self, Outlet};
-use crate::link::sqlite::{Db, Error};
+use crate::link::error::Error;
+use crate::link::sqlite::Db;
 use crate::link::url::Url;
+use std::time::Duration;
 
 /// A broker and the result store that belongs to it.
 #[derive(Clone)]
@@ -17,40 +19,71 @@ pub struct Client {
     pub store: Store,
 }
 
+/// What settings say of the two beside their addresses.
+#[derive(Debug, Clone, Default)]
+pub struct Options {
+    /// In front of every key of the broker, on Redis.
+    pub prefix: String,
+    /// In front of every key of a result, on Redis.
+    pub result_prefix: String,
+    /// How long a result is kept; `None` is for ever.
+    pub result_expires: Option<Duration>,
+}
+
 impl Client {
-    /// Opens both; without a `backend` results are in the broker's own store.
+    /// Opens both; without a `backend` results are in the broker's own store. A server is
+    /// connected to when it is first asked.
     ///
     /// # Errors
     /// Names the store and what is wrong with it.
-    pub fn connect(broker: &Url, backend: Option<&Url>) -> Result<Client, ConnectError> {
+    pub fn connect(
+        broker: &Url,
+        backend: Option<&Url>,
+        options: &Options,
+    ) -> Result<Client, ConnectError> {
         let backend = backend.unwrap_or(broker);
-        let Url::Sqlite(path) = broker else {
-            let error = Error::misuse("a broker is needed here, and this is none");
-            return Err(ConnectError { url: broker.clone(), error });
-        };
-        let named = |url: &Url| {
+        let at = |url: &Url| {
             let url = url.clone();
             move |error| ConnectError { url, error }
         };
-        let db = Db::open(path, |c| {
-            broker::sqlite::SCHEMA.create(c)?;
-            if backend == broker { backend::sqlite::SCHEMA.create(c) } else { Ok(()) }
-        })
-        .map_err(named(broker))?;
-        let outlet = broker::sqlite::Outlet::open(&db).map_err(named(broker))?;
-        let store = match backend {
-            Url::Disabled => Store::Disabled,
-            same if same == broker => {
-                Store::Sqlite(backend::sqlite::Store::open(&db).map_err(named(backend))?)
-            }
+        let outlet = match broker {
             Url::Sqlite(path) => {
-                let db = Db::open(path, |c| backend::sqlite::SCHEMA.create(c))
-                    .map_err(named(backend))?;
-                Store::Sqlite(backend::sqlite::Store::open(&db).map_err(named(backend))?)
+                let db = Db::open(path, |c| {
+                    broker::sqlite::SCHEMA.create(c)?;
+                    if backend == broker { backend::sqlite::SCHEMA.create(c) } else { Ok(()) }
+                });
+                db.and_then(|db| broker::sqlite::Outlet::open(&db)).map(Outlet::Sqlite)
             }
+            Url::Redis(server) => {
+                broker::redis::Outlet::open(server, &options.prefix).map(Outlet::Redis)
+            }
+            Url::Disabled => Err(Error::misuse("a broker is needed here, and this is none")),
         };
-        Ok(Client { outlet: Outlet::Sqlite(outlet), store })
+        let outlet = outlet.map_err(at(broker))?;
+        let store = store(backend, &outlet, backend == broker, options).map_err(at(backend))?;
+        Ok(Client { outlet, store })
     }
+}
+
+/// Opens the result store; if it is the broker's own, on the same connection.
+fn store(url: &Url, outlet: &Outlet, shared: bool, options: &Options) -> Result<Store, Error> {
+    let (prefix, expires) = (&options.result_prefix, options.result_expires);
+    Ok(match (url, outlet) {
+        (Url::Disabled, _) => Store::Disabled,
+        (Url::Sqlite(_), Outlet::Sqlite(outlet)) if shared => {
+            Store::Sqlite(backend::sqlite::Store::open(outlet.db())?)
+        }
+        (Url::Sqlite(path), _) => {
+            let db = Db::open(path, |c| backend::sqlite::SCHEMA.create(c))?;
+            Store::Sqlite(backend::sqlite::Store::open(&db)?)
+        }
+        (Url::Redis(_), Outlet::Redis(outlet)) if shared => {
+            Store::Redis(backend::redis::Store::on(outlet.link().clone(), prefix, expires))
+        }
+        (Url::Redis(server), _) => {
+            Store::Redis(backend::redis::Store::open(server, prefix, expires)?)
+        }
+    })
 }
 
 /// A store that could not be opened.

@@ -10,6 +10,7 @@ pub mod node;
 pub mod routes;
 pub mod secret;
 pub mod settings;
+pub mod transport;
 pub mod units;
 pub mod yaml;
 

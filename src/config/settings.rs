@@ -9,6 +9,7 @@ use super::kind::{
 };
 use super::node::Node;
 use super::routes::Routes;
+use super::transport::{BrokerOptions, ResultOptions};
 use crate::bounds;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -105,12 +106,20 @@ macro_rules! settings {
 }
 
 settings! {
-    /// The broker: where messages are taken from and sent to. A path behind three slashes
-    /// is relative to the application's folder, behind four it is absolute.
+    /// The broker: where messages are taken from and sent to. Either a file: a path behind
+    /// three slashes is relative to the application's folder, behind four it is absolute; or a
+    /// Redis server: redis://[USER:PASSWORD@]HOST[:PORT][/DB], rediss://…, redis+socket:///PATH.
     broker_url: String, Address = "sqlite:///var/qworker.sqlite".into();
     /// Where results are kept: null for the broker's own store, sqlite:///… or
-    /// db+sqlite:///… for another file, disabled:// for nowhere.
+    /// db+sqlite:///… for another file, redis://… for a server, disabled:// for nowhere.
     result_backend: Option<String>, Maybe<Address> = None;
+    /// For Redis: global_keyprefix stands in front of every key; what a Python worker has held
+    /// for visibility_timeout (3600 s) is handed out again, as Celery's workers do it. Ours
+    /// need no such time.
+    broker_transport_options: BrokerOptions, BrokerOptions = BrokerOptions::default();
+    /// For Redis: global_keyprefix stands in front of every key of a result, with a _ behind
+    /// it unless it ends in one of : _ - .
+    result_backend_transport_options: ResultOptions, ResultOptions = ResultOptions::default();
     /// How long a result is kept.
     /// null or 0 keeps results for ever.
     result_expires: Option<Duration>, Keep = Some(Duration::from_secs(86_400));
@@ -124,7 +133,8 @@ settings! {
     /// and that a worker without -Q serves.
     task_default_queue: String, Word = "celery".into();
     /// The priority of tasks that have none of their own, 0 to 9; higher ones are served
-    /// first. null is none, which is served as 0.
+    /// first. null is none, which is served as 0; on Redis as 9, since Python programs put
+    /// there what has no priority.
     task_default_priority: Option<u8>, Maybe<Priority> = None;
     /// How often one worker starts tasks of one name at the most, unless the task says
     /// else: 10/s, 5/m, 100/h. null or 0 is without limit.

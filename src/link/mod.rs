@@ -1,4 +1,6 @@
 //! One connection to a store: where it is ([`url`]) and how it is opened. No policy.
 
+pub mod error;
+pub mod redis;
 pub mod sqlite;
 pub mod url;

@@ -6,10 +6,10 @@
 //! disk is synced after the commit and before the answer: others see and use it meanwhile,
 //! and nobody waits for the lock because somebody waits for the disk.
 
+use super::error::{Error, Kind};
 use crate::os::signal::deaf;
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode};
-use std::fmt;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -34,51 +34,6 @@ pub enum Durability {
     Disk,
 }
 
-/// What a store could not do.
-#[derive(Debug, Clone)]
-pub struct Error {
-    kind: Kind,
-    text: String,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
-    Busy,
-    Full,
-    Other,
-}
-
-impl Error {
-    /// A store asked for what it is not made for.
-    pub fn misuse(why: &str) -> Error {
-        Error { kind: Kind::Other, text: why.into() }
-    }
-
-    /// No answer within `deadline`.
-    pub fn late(deadline: Duration) -> Error {
-        let text = format!("no answer within {:.1}s", deadline.as_secs_f64());
-        Error { kind: Kind::Busy, text }
-    }
-
-    fn gone() -> Error {
-        Error { kind: Kind::Other, text: "the store's thread has ended".into() }
-    }
-}
-
-impl fmt::Display for Error {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.text)
-    }
-}
-
-impl std::error::Error for Error {}
-
-impl From<std::io::Error> for Error {
-    fn from(error: std::io::Error) -> Error {
-        Error { kind: Kind::Other, text: error.to_string() }
-    }
-}
-
 impl From<rusqlite::Error> for Error {
     fn from(error: rusqlite::Error) -> Error {
         let kind = match error.sqlite_error_code() {
@@ -86,8 +41,12 @@ impl From<rusqlite::Error> for Error {
             Some(ErrorCode::DiskFull | ErrorCode::SystemIoFailure) => Kind::Full,
             _ => Kind::Other,
         };
-        Error { kind, text: error.to_string() }
+        Error::of(kind, error.to_string())
     }
+}
+
+fn gone() -> Error {
+    Error::misuse("the store's thread has ended")
 }
 
 /// Tables of one of our uses of the file.
@@ -181,7 +140,7 @@ where
         let value = match (self.value, commit) {
             (Some(Err(error)), _) | (_, Err(error)) => Err(error),
             (Some(value), Ok(())) => value,
-            (None, Ok(())) => Err(Error::gone()),
+            (None, Ok(())) => Err(gone()),
         };
         // A caller that went away (a dropped future) does not want the answer.
         let _ = self.reply.send(value);
@@ -199,9 +158,8 @@ impl Db {
         setup: impl Fn(&Connection) -> Result<(), Error>,
     ) -> Result<Db, Error> {
         let folder = run_folder(path);
-        std::fs::create_dir_all(&folder).map_err(|error| Error {
-            kind: Kind::Other,
-            text: format!("create folder {}: {error}", folder.display()),
+        std::fs::create_dir_all(&folder).map_err(|error| {
+            Error::misuse(format!("create folder {}: {error}", folder.display()))
         })?;
         let mut connection = Connection::open(path)?;
         // Many programs may make the file at once, and not every step of it waits for its turn.
@@ -216,8 +174,7 @@ impl Db {
         let log = Log::of(path);
         let (jobs, queue) = crossbeam_channel::unbounded::<Box<dyn Job>>();
         let thread = std::thread::Builder::new().name("store".into());
-        deaf(|| thread.spawn(move || serve(&connection, log, &queue)))
-            .map_err(|error| Error { kind: Kind::Other, text: error.to_string() })?;
+        deaf(|| thread.spawn(move || serve(&connection, log, &queue))).map_err(Error::from)?;
         Ok(Db { jobs, path: Arc::new(path.to_path_buf()) })
     }
 
@@ -239,8 +196,8 @@ impl Db {
     {
         let (reply, answer) = oneshot::channel();
         let call = Call { durability, work: Some(work), value: None, reply };
-        self.jobs.send(Box::new(call)).map_err(|_| Error::gone())?;
-        answer.await.unwrap_or_else(|_| Err(Error::gone()))
+        self.jobs.send(Box::new(call)).map_err(|_| gone())?;
+        answer.await.unwrap_or_else(|_| Err(gone()))
     }
 }
 
@@ -248,7 +205,7 @@ fn until_free(mut step: impl FnMut() -> Result<(), Error>) -> Result<(), Error> 
     let began = Instant::now();
     loop {
         match step() {
-            Err(error) if error.kind == Kind::Busy && began.elapsed() < BUSY_MAX => {
+            Err(error) if error.kind() == Kind::Busy && began.elapsed() < BUSY_MAX => {
                 std::thread::sleep(Duration::from_millis(2));
             }
             done => return done,
@@ -294,7 +251,7 @@ fn serve(connection: &Connection, mut log: Log, queue: &crossbeam_channel::Recei
         if wanted == Durability::Disk && commit.is_ok() {
             commit = log.sync();
         }
-        if commit.as_ref().is_err_and(|error| error.kind == Kind::Full) {
+        if commit.as_ref().is_err_and(|error| error.kind() == Kind::Full) {
             // The log may be what fills the disk. If this fails too, the next try is the caller's.
             let _ = connection.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)");
         }
@@ -318,9 +275,9 @@ impl Log {
 
     /// Puts on the disk what has been committed.
     fn sync(&mut self) -> Result<(), Error> {
-        self.try_sync().map_err(|error| Error {
-            kind: Kind::Full,
-            text: format!("it was written, but the disk does not confirm: {error}"),
+        self.try_sync().map_err(|error| {
+            let text = format!("it was written, but the disk does not confirm: {error}");
+            Error::of(Kind::Full, text)
         })
     }
 
@@ -367,10 +324,7 @@ fn try_group(
         if job.run(connection).is_err() {
             // A full disk may have rolled everything back already.
             if connection.is_autocommit() || alone {
-                return Err(Error {
-                    kind: Kind::Full,
-                    text: "the transaction was rolled back".into(),
-                });
+                return Err(Error::of(Kind::Full, "the transaction was rolled back"));
             }
             step("ROLLBACK TO job")?;
         }

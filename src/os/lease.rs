@@ -3,12 +3,25 @@
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io;
-use std::path::Path;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
 
 /// A shared lock, held until it is dropped.
 #[derive(Debug)]
 pub struct Lease {
     _file: File,
+}
+
+/// The folder of this user's leases on this host, for those that belong to no file.
+///
+/// # Errors
+/// It cannot be made.
+pub fn folder() -> io::Result<PathBuf> {
+    let folder = std::env::temp_dir().join(format!("qworker-{}", nix::unistd::geteuid()));
+    if !folder.is_dir() {
+        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&folder)?;
+    }
+    Ok(folder)
 }
 
 impl Lease {

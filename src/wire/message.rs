@@ -37,6 +37,8 @@ pub struct Message {
     pub root_id: String,
     /// The task that sent this one, or empty.
     pub parent_id: String,
+    /// The group that it is a member of.
+    pub group: Option<String>,
     /// Name for people in place of `task`.
     pub shadow: Option<String>,
     /// Not before.
@@ -94,6 +96,7 @@ struct Headers {
     id: Option<String>,
     root_id: Option<String>,
     parent_id: Option<String>,
+    group: Option<String>,
     shadow: Option<String>,
     eta: Option<String>,
     expires: Option<Value>,
@@ -213,6 +216,7 @@ fn build(
     Ok(Message {
         root_id: headers.root_id.unwrap_or_else(|| id.clone()),
         parent_id: headers.parent_id.unwrap_or_default(),
+        group: headers.group,
         shadow: headers.shadow,
         eta,
         expires,

@@ -68,6 +68,10 @@ pub struct Record {
     pub traceback: Option<String>,
     /// When; stored for final states only.
     pub date_done: DateTime<Utc>,
+    /// The group that the task is a member of.
+    pub group_id: Option<String>,
+    /// The task that sent it.
+    pub parent_id: Option<String>,
     /// Written with `result_extended`.
     pub extended: Option<Box<Extended>>,
 }
@@ -98,6 +102,8 @@ impl Record {
             result,
             traceback: None,
             date_done: now,
+            group_id: None,
+            parent_id: None,
             extended: None,
         }
     }
@@ -128,7 +134,7 @@ pub struct Meta {
     pub children: Value,
     /// When it was done.
     pub date_done: Option<DateTime<Utc>>,
-    /// What `result_extended` added, by name.
+    /// What else there is, by name: the group, the parent, what `result_extended` added.
     pub extended: Map<String, Value>,
     /// Task id.
     pub task_id: String,

@@ -8,6 +8,7 @@ use crate::bounds;
 use crate::broker::{Death, Delivery, Settle, Tag, Want};
 use crate::os::signal::Meaning;
 use crate::runner::{Attempt, Outcome};
+use crate::task::set::Set;
 use crate::task::{Program, Task, bind, rate};
 use crate::wire::{Exception, Malformed, Message, Record, State};
 use chrono::{DateTime, Utc};
@@ -29,6 +30,8 @@ pub enum Event {
     Signal(Meaning),
     /// Time has passed.
     Tick,
+    /// The definitions of tasks were read again.
+    Tasks(Arc<Set>),
     /// The broker's end is closed: nothing is held any more.
     Closed,
 }
@@ -53,6 +56,8 @@ pub enum Effect {
     Settle(Key, Tag, Box<Verdict>),
     /// Store this; nobody waits for it.
     Store(Box<Record>),
+    /// Read the definitions of tasks again; then say [`Event::Tasks`].
+    ReadTasks,
     /// Say this.
     Log(Level, String),
     /// Close the broker's end when all that was asked before is done.
@@ -93,12 +98,18 @@ const AHEAD: Duration = Duration::from_millis(20);
 /// What was taken ahead and found no slot for so long is given back to whoever has one.
 const AHEAD_MAX_WAIT: Duration = Duration::from_millis(200);
 
+/// Definitions are not read more often, however many tasks nobody knows.
+const READ_TASKS_EVERY: Duration = Duration::from_millis(500);
+
 /// Outcomes wait for company until one in so many slots is held by them.
 const COMPANY: usize = 3;
 
 /// The worker's state; see the module.
 pub struct Core {
     plan: Arc<Plan>,
+    tasks: Arc<Set>,
+    /// When they were asked for again.
+    asked: Option<Instant>,
     phase: Phase,
     exit: u8,
     running: HashMap<Key, Request>,
@@ -122,6 +133,8 @@ impl Core {
     /// A worker that has done nothing yet.
     pub fn new(plan: Arc<Plan>) -> Core {
         Core {
+            tasks: plan.tasks.clone(),
+            asked: None,
             plan,
             phase: Phase::Running,
             exit: 0,
@@ -157,6 +170,7 @@ impl Core {
             }
             Event::Signal(meaning) => self.signal(meaning, out),
             Event::Tick => self.give_back_the_stuck(now, out),
+            Event::Tasks(tasks) => self.tasks = tasks,
             Event::Closed => out.push(Effect::Exit(self.exit)),
         }
     }
@@ -189,6 +203,11 @@ impl Core {
     pub fn hurries(&self) -> bool {
         let waiting = self.acking.len() + self.slotted.len();
         self.ready.is_empty() || waiting == 0 || waiting * COMPANY >= self.plan.slots
+    }
+
+    /// Stops whatever runs; nobody hears of it any more.
+    pub fn stop_all(&self, out: &mut Vec<Effect>) {
+        out.extend(self.running.keys().map(|key| Effect::Stop(*key)));
     }
 
     /// Attempts that run.
@@ -258,7 +277,8 @@ impl Core {
         if self.plan.chatty && delivery.deliveries == 0 && !is_back {
             out.push(Effect::Log(Level::INFO, format!("Task {} received", label(&message))));
         }
-        let Some(task) = self.plan.tasks.get(&message.task).cloned() else {
+        let Some(task) = self.tasks.get(&message.task).cloned() else {
+            self.ask_for_tasks(now, out);
             return Err(Box::new(self.unknown(&delivery, &message, now)));
         };
         let arguments = match message.arguments() {
@@ -354,6 +374,14 @@ impl Core {
         }
         let bucket = self.buckets.get_mut(name)?;
         bucket.admit(&request.message.id, now.mono).err()
+    }
+
+    /// The file of a task that nobody knows may have come meanwhile.
+    fn ask_for_tasks(&mut self, now: Now, out: &mut Vec<Effect>) {
+        if self.asked.is_none_or(|at| now.mono.duration_since(at) >= READ_TASKS_EVERY) {
+            self.asked = Some(now.mono);
+            out.push(Effect::ReadTasks);
+        }
     }
 
     /// A name that no file of ours defines: another worker, or the next deployment, may

@@ -11,6 +11,7 @@ use crate::os::signal::Signals;
 use crate::os::tree;
 use crate::pool::{Key, Pool};
 use crate::task::Program;
+use crate::task::set::Set;
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::future::Future;
@@ -35,6 +36,9 @@ const EXPIRE_EVERY: Duration = Duration::from_secs(300);
 /// How long what is left of the tasks may take to die when the guard is gone.
 const LAST_RITES: Duration = Duration::from_secs(5);
 
+/// How long the broker may take to hear that this worker is lost.
+const LAST_WORDS: Duration = Duration::from_secs(2);
+
 /// Pause before a failing broker is asked again; it doubles up to [`PAUSE_MAX`].
 const PAUSE: Duration = Duration::from_millis(50);
 
@@ -53,6 +57,8 @@ pub struct Doors {
     pub pool: Pool,
     /// Knows which processes are tasks.
     pub reaper: Rc<Reaper>,
+    /// Reads the definitions of tasks.
+    pub tasks: Box<dyn Fn() -> Set>,
     /// The events of everything here.
     pub events: (mpsc::UnboundedSender<Event>, mpsc::UnboundedReceiver<Event>),
     /// Signals of the process.
@@ -62,17 +68,24 @@ pub struct Doors {
 /// Works until a signal ends it; `ready` is called once messages are awaited, `lost`
 /// resolves when the guard is gone. Gives the exit code. Must run inside a `LocalSet`.
 pub async fn run(plan: Arc<Plan>, doors: Doors, ready: impl FnOnce(), lost: impl Future) -> u8 {
-    let Doors { inlet, outlet, store, pool, reaper, events, mut signals } = doors;
+    let Doors { inlet, outlet, store, pool, reaper, tasks, events, mut signals } = doors;
     let (sender, mut receiver) = events;
     let (orders, queue) = mpsc::unbounded_channel();
     let (wants, watched) = watch::channel(Some((0, Want::default())));
     let (hurry, hurries) = watch::channel(true);
-    tokio::task::spawn_local(settle::run(store.clone(), outlet, queue, hurries, sender.clone()));
+    tokio::task::spawn_local(settle::run(
+        store.clone(),
+        outlet.clone(),
+        queue,
+        hurries,
+        sender.clone(),
+    ));
     tokio::task::spawn_local(feed(inlet, watched, sender));
     tokio::task::spawn_local(expire(store, plan.result_expires));
     let processes = Processes::default();
     tokio::task::spawn_local(sweep(reaper, processes.clone()));
-    let mut drive = Drive { pool, processes, orders: Some(orders), wants, exit: None };
+    let mut drive =
+        Drive { pool, processes, tasks, read: None, orders: Some(orders), wants, exit: None };
     let mut core = Core::new(plan);
     let mut effects = Vec::new();
     core.plan_ahead(&mut effects);
@@ -87,7 +100,14 @@ pub async fn run(plan: Arc<Plan>, doors: Doors, ready: impl FnOnce(), lost: impl
             biased;
             meaning = signals.next() => batch.push(Event::Signal(meaning)),
             _ = &mut lost => {
+                core.stop_all(&mut effects);
+                drive.perform(&mut effects);
                 tree::kill_all_descendants_of_self(LAST_RITES);
+                match tokio::time::timeout(LAST_WORDS, outlet.surrender()).await {
+                    Ok(Ok(())) => {}
+                    Ok(Err(error)) => tracing::error!("cannot give back what was held: {error}"),
+                    Err(_) => tracing::error!("cannot give back what was held: no answer"),
+                }
                 return 1;
             }
             _ = receiver.recv_many(&mut batch, EVENTS_MAX) => {}
@@ -105,6 +125,9 @@ pub async fn run(plan: Arc<Plan>, doors: Doors, ready: impl FnOnce(), lost: impl
         let hurries = core.hurries();
         hurry.send_if_modified(|hurry| std::mem::replace(hurry, hurries) != hurries);
         drive.perform(&mut effects);
+        if let Some(tasks) = drive.read.take() {
+            core.on(Event::Tasks(Arc::new(tasks)), now, &mut effects);
+        }
     }
     drive.exit.unwrap_or_default()
 }
@@ -115,6 +138,9 @@ type Processes = Rc<RefCell<HashMap<Key, String>>>;
 struct Drive {
     pool: Pool,
     processes: Processes,
+    tasks: Box<dyn Fn() -> Set>,
+    /// What was read last, and the core has not heard of.
+    read: Option<Set>,
     orders: Option<mpsc::UnboundedSender<Order>>,
     /// `None` closes the inlet.
     wants: watch::Sender<Option<(u64, Want)>>,
@@ -145,6 +171,7 @@ impl Drive {
                 Effect::Stop(key) => self.pool.stop(key),
                 Effect::Settle(key, tag, verdict) => self.order(Order::Verdict(key, tag, verdict)),
                 Effect::Store(record) => self.order(Order::Record(record)),
+                Effect::ReadTasks => self.read = Some((self.tasks)()),
                 Effect::Log(level, line) => crate::log::line(level, &line),
                 Effect::Close => {
                     self.orders = None;
@@ -205,7 +232,8 @@ async fn feed(
                     failing = Some(Instant::now());
                     tracing::error!("cannot take messages: {error}; trying again");
                 }
-                tokio::time::sleep(pause).await;
+                // Not all at once: a broker that comes back has more than one worker.
+                tokio::time::sleep(pause.mul_f64(0.5 + fastrand::f64() / 2.0)).await;
                 pause = (pause * 2).min(PAUSE_MAX);
             }
         }

@@ -76,8 +76,12 @@ impl Request {
         }
     }
 
-    /// `record` with the fields of `result_extended`, if they are wanted.
+    /// `record` with its group and its parent, and with the fields of `result_extended` if
+    /// they are wanted.
     pub fn extend(&self, plan: &Plan, record: Record) -> Record {
+        let message = &self.message;
+        let parent_id = Some(message.parent_id.clone()).filter(|parent| !parent.is_empty());
+        let record = Record { group_id: message.group.clone(), parent_id, ..record };
         if !plan.policy.result_extended {
             return record;
         }

@@ -6,6 +6,7 @@ use super::core::Event;
 use super::finish::Verdict;
 use super::request::Key;
 use crate::backend::Store;
+use crate::broker::redis::Commit;
 use crate::broker::{Error, Outlet, Posting, Settle, Tag};
 use crate::link::sqlite::Durability;
 use crate::wire::Record;
@@ -18,6 +19,9 @@ const BATCH_MAX: usize = 512;
 
 /// Orders wait for company for so long at the most.
 const COMPANY_WAIT: Duration = Duration::from_millis(2);
+
+/// Bytes of results up to which they are stored in the same step as all else of a batch.
+const STEP_MAX: usize = 4 * 1024 * 1024;
 
 /// Pause before a failing store is asked again; it doubles up to [`PAUSE_MAX`].
 const PAUSE: Duration = Duration::from_millis(50);
@@ -66,9 +70,20 @@ struct Batch {
     postings: Vec<Posting>,
     settlements: Vec<(Tag, Settle)>,
     durable: bool,
+    /// Names its messages, should it have to be sent twice.
+    token: String,
 }
 
 impl Batch {
+    fn commit(&self, results: Vec<(String, Option<u64>, String)>) -> Commit<'_> {
+        Commit {
+            results,
+            postings: &self.postings,
+            token: &self.token,
+            settlements: &self.settlements,
+        }
+    }
+
     fn of(orders: impl Iterator<Item = Order>) -> Batch {
         let mut batch = Batch::default();
         for order in orders {
@@ -83,6 +98,9 @@ impl Batch {
                 }
             }
         }
+        if !batch.postings.is_empty() {
+            batch.token = uuid::Uuid::now_v7().simple().to_string();
+        }
         batch
     }
 }
@@ -95,7 +113,7 @@ async fn settle_until_done(store: &Store, outlet: &Outlet, batch: &Batch) {
             failing = Some(Instant::now());
             tracing::error!("cannot store results or acknowledge: {error}; trying again");
         }
-        tokio::time::sleep(pause).await;
+        tokio::time::sleep(pause.mul_f64(0.5 + fastrand::f64() / 2.0)).await;
         pause = (pause * 2).min(PAUSE_MAX);
     }
     if let Some(since) = failing {
@@ -104,13 +122,20 @@ async fn settle_until_done(store: &Store, outlet: &Outlet, batch: &Batch) {
 }
 
 async fn settle(store: &Store, outlet: &Outlet, batch: &Batch) -> Result<(), Error> {
-    if let (Store::Sqlite(s), Outlet::Sqlite(o)) = (store, outlet)
-        && s.db().same(o.db())
-    {
-        return settle_in_one_file(s, o, batch).await;
+    match (store, outlet) {
+        (Store::Sqlite(s), Outlet::Sqlite(o)) if s.db().same(o.db()) => {
+            return settle_in_one_file(s, o, batch).await;
+        }
+        (Store::Redis(s), Outlet::Redis(o)) if s.link().same(o.link()) => {
+            return settle_in_one_step(s, o, batch).await;
+        }
+        _ => {}
     }
     if !batch.records.is_empty() {
         store.put(batch.records.clone()).await?;
+    }
+    if let Outlet::Redis(outlet) = outlet {
+        return outlet.commit(batch.commit(Vec::new())).await;
     }
     if !batch.postings.is_empty() {
         outlet.publish(batch.postings.clone()).await?;
@@ -119,6 +144,22 @@ async fn settle(store: &Store, outlet: &Outlet, batch: &Batch) -> Result<(), Err
         outlet.settle(batch.settlements.clone()).await?;
     }
     Ok(())
+}
+
+/// Results and messages on the same server: one step, likewise.
+async fn settle_in_one_step(
+    store: &crate::backend::redis::Store,
+    outlet: &crate::broker::redis::Outlet,
+    batch: &Batch,
+) -> Result<(), Error> {
+    let large =
+        batch.records.iter().map(|record| record.result.get().len()).sum::<usize>() > STEP_MAX;
+    if large {
+        store.put(batch.records.clone()).await?;
+        return outlet.commit(batch.commit(Vec::new())).await;
+    }
+    let results = batch.records.iter().map(|record| store.entry(record)).collect();
+    outlet.commit(batch.commit(results)).await
 }
 
 /// Results and messages in the same file: one transaction, so not even a crash between

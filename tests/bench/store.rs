@@ -1,7 +1,7 @@
 //! Messages in, through the client; and out again, by the barest loop.
 
-use qworker::client::Client;
 use qworker::client::send::{Sender, Wish};
+use qworker::client::{Client, Options};
 use qworker::clock;
 use qworker::link::url::Url;
 use rusqlite::{Connection, params};
@@ -17,7 +17,7 @@ const TAKE: i64 = 100;
 
 fn connect(database: &Path) -> (tokio::runtime::Runtime, Client, Sender) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let client = Client::connect(&Url::Sqlite(database.into()), None).unwrap();
+    let client = Client::connect(&Url::Sqlite(database.into()), None, &Options::default()).unwrap();
     (runtime, client, Sender::new("bench"))
 }
 

@@ -4,14 +4,14 @@ use super::{app, json, printed, refused};
 use crate::harness::{TestDir, block_on, eventually};
 use nix::sys::signal::Signal;
 use qworker::broker::Posting;
-use qworker::client::Client;
+use qworker::client::{Client, Options};
 use qworker::link::url::Url;
 
 /// Puts `payload` into the queue as it is, as a faulty program might.
 fn publish(app: &TestDir, id: &str, payload: &str) {
     block_on(async {
         let url = Url::parse("sqlite:///var/qworker.sqlite", app.path()).unwrap();
-        let client = Client::connect(&url, None).unwrap();
+        let client = Client::connect(&url, None, &Options::default()).unwrap();
         let (queue, payload) = ("celery".to_string(), payload.to_string());
         let posting = Posting { queue, task_id: id.into(), priority: 0, eta: None, payload };
         client.outlet.publish(vec![posting]).await.unwrap();

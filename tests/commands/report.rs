@@ -136,7 +136,7 @@ fn no_output_has_a_secret_in_it() {
         "task_env: {SMTP_PASSWORD: geheim, URL: 'http://me:geheim@h/', API_TOKEN: geheim}\n",
     );
     let urls = [
-        "redis://me:geheim@h/0",
+        "redis://me:geheim@127.0.0.1:1/0",
         "amqp://me:ge/geheim@h//",
         "kafka://h/0?password=geheim",
         "sqlite://me:geheim@h/x",
@@ -160,9 +160,10 @@ fn no_output_has_a_secret_in_it() {
             ] {
                 let all = format!("{}{}", output.stdout, output.stderr);
                 assert!(!all.contains("geheim"), "{url} {command:?}: {all}");
-                // None of them is a store of ours; `report` shows them, the others refuse them.
+                // Nobody is there, or it is no store of ours; `report` shows it, the others
+                // refuse it, but for those that do not ask it.
                 assert!(
-                    output.code != 0 || command[0] == "report",
+                    output.code != 0 || command[0] == "report" || url.starts_with("redis"),
                     "{url} {command:?}: {output:?}"
                 );
             }

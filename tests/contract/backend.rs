@@ -1,15 +1,18 @@
 //! The contract of `src/backend/mod.rs` for every result store. To add one: an
 //! implementation of [`Site`] and one line below.
 
+use crate::harness::redis::Server;
 use crate::harness::{SOON, block_on};
 use chrono::{DateTime, SubsecRound, TimeDelta, Utc};
-use qworker::backend::{Store, sqlite};
+use qworker::backend::{Store, redis, sqlite};
 use qworker::clock;
 use qworker::link::sqlite::Db;
+use qworker::link::url::Url;
 use qworker::wire::result::Extended;
 use qworker::wire::{Exception, Record, State};
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
+use std::path::Path;
 use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 
@@ -52,17 +55,44 @@ macro_rules! suite {
     };
 }
 
-for_every_store! { on_sqlite: Sqlite => {
+/// A Redis server.
+struct Redis(Server);
+
+impl Site for Redis {
+    fn create() -> Redis {
+        Redis(Server::start())
+    }
+
+    fn open(&self) -> Store {
+        let Ok(Url::Redis(server)) = Url::parse(&self.0.url(), Path::new("/")) else { panic!() };
+        Store::Redis(redis::Store::open(&server, "test_", Some(HOUR)).unwrap())
+    }
+}
+
+for_every_store! { on_sqlite: Sqlite, on_redis: Redis => {
     every_state_is_read_as_it_was_written
     a_success_is_never_overwritten
     values_keep_their_shape
     extended_fields_come_back_by_name
     all_records_of_a_batch_are_there
     what_is_forgotten_is_unknown
-    expired_results_go_in_bounded_steps
     a_listener_is_woken_by_another_connection
     many_writers_lose_nothing
 } }
+
+suite! { on_a_disk, Sqlite, { expired_results_go_in_bounded_steps } }
+
+const HOUR: Duration = Duration::from_secs(3600);
+
+#[test]
+fn on_redis_every_result_has_its_time() {
+    block_on(async {
+        let site = Redis::create();
+        site.open().put(vec![record("a", State::Success, &json!(1))]).await.unwrap();
+        let left: u64 = site.0.run(&["TTL", "test_celery-task-meta-a"]);
+        assert!((3590..=3600).contains(&left), "{left}");
+    });
+}
 
 fn raw(value: &Value) -> Box<RawValue> {
     qworker::wire::value::raw(value)
@@ -209,9 +239,9 @@ async fn expired_results_go_in_bounded_steps(site: impl Site) {
 async fn a_listener_is_woken_by_another_connection(site: impl Site) {
     let (ours, theirs) = (site.open(), site.open());
     let mut delays = Vec::new();
-    let mut listener = theirs.listen().unwrap();
     for n in 0..15 {
         let id = n.to_string();
+        let mut listener = theirs.listen(&id).await.unwrap();
         let looked = Notify::new();
         let waits = async {
             let begin = Instant::now();
@@ -265,7 +295,7 @@ fn a_disabled_store_keeps_nothing() {
         store.put(vec![record("a", State::Success, &json!(1))]).await.unwrap();
         assert!(store.get("a").await.unwrap().is_none());
         assert_eq!(store.expire(now()).await.unwrap(), 0);
-        let listener = store.listen();
+        let listener = store.listen("a").await;
         let heard = async { listener.unwrap().stored().await };
         let waited = tokio::time::timeout(Duration::from_millis(20), heard).await;
         assert!(waited.is_err(), "nobody stores, nobody wakes");

@@ -125,7 +125,7 @@ fn a_job_that_fails_spoils_only_itself() {
     block_on(async {
         let site = Sqlite::create();
         let outlet = site.client();
-        let qworker::broker::Outlet::Sqlite(inner) = &outlet;
+        let qworker::broker::Outlet::Sqlite(inner) = &outlet else { panic!() };
         let db = inner.db().clone();
         let fails = async {
             db.run(qworker::link::sqlite::Durability::Process, |c| {

@@ -6,6 +6,7 @@ pub mod app;
 pub mod child;
 pub mod process;
 pub mod python;
+pub mod redis;
 pub mod wait;
 pub mod worker;
 
@@ -13,7 +14,8 @@ pub use app::{Output, TestDir};
 pub use wait::{SOON, eventually};
 pub use worker::Worker;
 
-/// Runs `work` on an event loop like the worker's: one thread, with time and I/O.
+/// Runs `work` on an event loop like the worker's: one thread, with time, I/O and local tasks.
 pub fn block_on<T>(work: impl Future<Output = T>) -> T {
-    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(work)
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    tokio::task::LocalSet::new().block_on(&runtime, work)
 }

@@ -8,8 +8,8 @@ mod shutdown;
 mod torture;
 
 use crate::harness::{TestDir, block_on, eventually};
-use qworker::client::Client;
 use qworker::client::send::{Sender, Wish, send};
+use qworker::client::{Client, Options};
 use qworker::clock;
 use qworker::link::url::Url;
 use std::time::Duration;
@@ -26,7 +26,7 @@ tiny:
 fn send_many(app: &TestDir, task: &str, count: usize) -> Vec<String> {
     block_on(async {
         let url = Url::parse("sqlite:///var/qworker.sqlite", app.path()).unwrap();
-        let client = Client::connect(&url, None).unwrap();
+        let client = Client::connect(&url, None, &Options::default()).unwrap();
         let wish = || Wish { task: task.into(), queue: "celery".into(), ..Wish::default() };
         let sender = Sender::new("test");
         let postings: Vec<_> =

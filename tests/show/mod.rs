@@ -9,8 +9,8 @@ mod tour;
 
 use crate::harness::{Output, SOON, TestDir, block_on};
 use qworker::broker::Posting;
-use qworker::client::Client;
 use qworker::client::send::{self, Sender, Wish};
+use qworker::client::{Client, Options};
 use qworker::link::url::Url;
 use serde_json::Value;
 
@@ -75,7 +75,8 @@ fn post_raw(app: &TestDir, payload: &str) {
 
 fn send_posting(app: &TestDir, posting: Posting) {
     block_on(async {
-        let client = Client::connect(&Url::Sqlite(app.database()), None).unwrap();
+        let client =
+            Client::connect(&Url::Sqlite(app.database()), None, &Options::default()).unwrap();
         send::send(&client.outlet, vec![posting], SOON).await.unwrap();
     });
 }

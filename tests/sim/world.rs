@@ -318,7 +318,8 @@ impl World {
     fn settle(&mut self) {
         self.settled_at = None;
         let mut keys = Vec::new();
-        for (key, Tag::Row(row), verdict) in std::mem::take(&mut self.orders) {
+        for (key, tag, verdict) in std::mem::take(&mut self.orders) {
+            let Tag::Row(row) = tag else { panic!("{tag:?}") };
             keys.push(key);
             if let Some(record) = &verdict.record {
                 self.results.insert(record.task_id.clone(), record.state);
@@ -382,6 +383,8 @@ impl World {
                     assert!(self.orders.is_empty(), "closed while something is to be settled");
                     self.closing = true;
                 }
+                // No file ever changes here.
+                Effect::ReadTasks => {}
                 Effect::Exit(code) => self.exit = Some(code),
             }
         }
@@ -407,7 +410,7 @@ impl World {
     }
 
     fn order(&mut self, key: u64, tag: Tag, verdict: Verdict) {
-        let Tag::Row(row) = tag;
+        let Tag::Row(row) = tag else { panic!("{tag:?}") };
         if verdict.settle.as_ref().is_some_and(|settle| !matches!(settle, Settle::Mark)) {
             let letter = &mut self.letters[row as usize];
             assert!(!letter.ordered, "{} settled twice", letter.id);

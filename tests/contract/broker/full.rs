@@ -1,6 +1,6 @@
 //! Disks that are full: refused is said, accepted is kept, and space heals.
 
-use super::sites::Site;
+use super::sites::{Site, Sqlite};
 use super::*;
 use crate::harness::child::Child;
 use std::process::Command;
@@ -8,7 +8,7 @@ use std::process::Command;
 /// Messages of this size fill a small disk soon.
 const BYTES: &str = "20000";
 
-pub async fn a_limit_of_file_size_refuses_and_loses_nothing(site: impl Site) {
+pub async fn a_limit_of_file_size_refuses_and_loses_nothing(site: Sqlite) {
     // In blocks of 512 bytes; the signal that the kernel sends is ignored, as a worker does.
     let limited = ["/bin/sh", "-c", "trap '' XFSZ; ulimit -f 2000; exec \"$0\" \"$@\""];
     let child = Child::start_in(&limited, "publish", &[&site.address(), "p", BYTES]);
@@ -16,7 +16,7 @@ pub async fn a_limit_of_file_size_refuses_and_loses_nothing(site: impl Site) {
     check(&site, said).await;
 }
 
-pub async fn a_full_disk_refuses_and_loses_nothing(site: impl Site) {
+pub async fn a_full_disk_refuses_and_loses_nothing(site: Sqlite) {
     // Mounting a disk takes root; without it the limit above is all that can be shown.
     let folder = site.folder().display().to_string();
     if !nix::unistd::geteuid().is_root() {
@@ -54,7 +54,7 @@ fn run(words: &[&str]) {
 }
 
 /// All that was accepted is there, whole, once, and it goes on.
-async fn check(site: &impl Site, mut said: Vec<String>) {
+async fn check(site: &Sqlite, mut said: Vec<String>) {
     let refused = said.pop().unwrap();
     assert!(refused.starts_with("refused: "), "{refused}");
     assert!(refused.contains("full") || refused.contains("disk I/O"), "{refused}");

@@ -16,8 +16,12 @@ fn death() -> Death {
 pub async fn the_dead_are_kept_whole_and_can_be_sent_again(site: impl Site) {
     let (mut inlet, outlet) = site.worker("one@test", &[QUEUE]).await;
     let payload = "neither \u{0} JSON nor {".to_string();
-    let sent = Posting { payload: payload.clone(), priority: 4, ..posting("a") };
-    outlet.publish(vec![sent, posting("b")]).await.unwrap();
+    let with = |id: &str, priority| Posting {
+        priority: outlet.wire_priority(Some(priority)),
+        ..posting(id)
+    };
+    let sent = Posting { payload: payload.clone(), ..with("a", 4) };
+    outlet.publish(vec![sent, with("b", 0)]).await.unwrap();
     let taken = inlet.take(Want { slots: 1, ahead: 0 }).await.unwrap();
     settle(&outlet, &taken[0], Settle::Redeliver(clock::now())).await;
     let taken = take_until(&mut inlet, Want { slots: 1, ahead: 0 }, 1).await;

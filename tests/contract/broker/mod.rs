@@ -74,15 +74,19 @@ macro_rules! for_every_broker {
                 a_closed_worker_gives_back_uncounted
                 what_publish_accepted_survives_a_kill
             }
-            full {
-                a_full_disk_refuses_and_loses_nothing
-                a_limit_of_file_size_refuses_and_loses_nothing
-            }
         })*
     };
 }
 
-for_every_broker! { on_sqlite: sites::Sqlite }
+for_every_broker! { on_sqlite: sites::Sqlite, on_redis: sites::Redis }
+
+// Those that write the files themselves.
+suite! { on_a_disk, sites::Sqlite:
+    full {
+        a_full_disk_refuses_and_loses_nothing
+        a_limit_of_file_size_refuses_and_loses_nothing
+    }
+}
 
 /// All that there is, up to many.
 pub const MANY: Want = Want { slots: 10_000, ahead: 0 };
@@ -97,8 +101,13 @@ pub fn posting(id: &str) -> Posting {
         task_id: id.into(),
         priority: 0,
         eta: None,
-        payload: format!("payload of {id}"),
+        payload: payload_of(id),
     }
+}
+
+/// The payload of [`posting`]: nearly a message, since some brokers look for its id in it.
+pub fn payload_of(id: &str) -> String {
+    format!("payload of \"id\": \"{id}\"")
 }
 
 /// A message due then.
@@ -108,7 +117,8 @@ pub fn due(id: &str, eta: DateTime<Utc>) -> Posting {
 
 /// The id in a payload of [`posting`].
 pub fn id(delivery: &Delivery) -> &str {
-    delivery.payload.strip_prefix("payload of ").unwrap_or(&delivery.payload)
+    let id = delivery.payload.strip_prefix("payload of \"id\": \"");
+    id.and_then(|id| id.strip_suffix('"')).unwrap_or(&delivery.payload)
 }
 
 /// Ids with their counts.

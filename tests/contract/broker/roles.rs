@@ -1,6 +1,6 @@
 //! What children of the contract do. Each works until it is killed, or until it cannot.
 
-use super::sites::{Site, Sqlite};
+use super::sites::{Redis, Site, Sqlite};
 use super::{QUEUE, posting, settle, take_until};
 use crate::harness::block_on;
 use crate::harness::child::say;
@@ -10,13 +10,25 @@ use qworker::broker::{Posting, Settle, Want};
 pub fn play(role: &str, args: &[&str]) {
     match (role, args) {
         ("hold" | "run", [address, count]) => {
-            block_on(hold(Sqlite::at(address), count.parse().unwrap(), role == "run"));
+            let (count, runs) = (count.parse().unwrap(), role == "run");
+            match is_redis(address) {
+                true => block_on(hold(Redis::at(address), count, runs)),
+                false => block_on(hold(Sqlite::at(address), count, runs)),
+            }
         }
         ("publish", [address, prefix, bytes]) => {
-            block_on(publish(Sqlite::at(address), prefix, bytes.parse().unwrap()));
+            let bytes = bytes.parse().unwrap();
+            match is_redis(address) {
+                true => block_on(publish(Redis::at(address), prefix, bytes)),
+                false => block_on(publish(Sqlite::at(address), prefix, bytes)),
+            }
         }
         _ => say(&format!("no such role: {role}")),
     }
+}
+
+fn is_redis(address: &str) -> bool {
+    address.starts_with("redis://")
 }
 
 /// Takes `count` messages, marks them as started if it `runs` them, says `held`, and never

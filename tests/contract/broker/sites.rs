@@ -1,7 +1,9 @@
 //! Places where a broker is, one for each kind.
 
-use qworker::broker::{Inlet, Outlet, sqlite};
+use crate::harness::redis::Server;
+use qworker::broker::{Inlet, Outlet, redis, sqlite};
 use qworker::link::sqlite::Db;
+use qworker::link::url::Url;
 use std::path::{Path, PathBuf};
 
 /// A broker, empty at first. Each end that is opened has a connection of its own, as if it
@@ -13,8 +15,6 @@ pub trait Site {
     fn at(address: &str) -> Self;
     /// Leads a child here.
     fn address(&self) -> String;
-    /// The folder whose disk keeps the messages, if they are kept on one.
-    fn folder(&self) -> &Path;
     /// The end of a worker of this name that takes from these queues, and what settles.
     async fn worker(&self, name: &str, queues: &[&str]) -> (Inlet, Outlet);
     /// The end of a client.
@@ -28,6 +28,11 @@ pub struct Sqlite {
 }
 
 impl Sqlite {
+    /// The folder whose disk keeps the messages.
+    pub fn folder(&self) -> &Path {
+        self.file.parent().unwrap()
+    }
+
     fn open(&self) -> Db {
         Db::open(&self.file, |c| sqlite::SCHEMA.create(c)).unwrap()
     }
@@ -47,10 +52,6 @@ impl Site for Sqlite {
         self.file.display().to_string()
     }
 
-    fn folder(&self) -> &Path {
-        self.file.parent().unwrap()
-    }
-
     async fn worker(&self, name: &str, queues: &[&str]) -> (Inlet, Outlet) {
         let db = self.open();
         let queues: Vec<String> = queues.iter().map(|queue| queue.to_string()).collect();
@@ -62,5 +63,57 @@ impl Site for Sqlite {
 
     fn client(&self) -> Outlet {
         Outlet::Sqlite(sqlite::Outlet::open(&self.open()).unwrap())
+    }
+}
+
+/// A Redis server.
+pub struct Redis {
+    url: String,
+    server: Option<Server>,
+}
+
+impl Redis {
+    fn outlet(&self) -> redis::Outlet {
+        let Ok(Url::Redis(server)) = Url::parse(&self.url, Path::new("/")) else {
+            panic!("{}", self.url)
+        };
+        // A prefix, so that every key is seen to have it.
+        redis::Outlet::open(&server, "test:").unwrap()
+    }
+
+    /// The server, if this is where it was started.
+    pub fn server(&self) -> &Server {
+        self.server.as_ref().unwrap()
+    }
+}
+
+impl Site for Redis {
+    fn create() -> Redis {
+        let server = Server::start();
+        Redis { url: server.url(), server: Some(server) }
+    }
+
+    fn at(address: &str) -> Redis {
+        Redis { url: address.into(), server: None }
+    }
+
+    fn address(&self) -> String {
+        self.url.clone()
+    }
+
+    async fn worker(&self, name: &str, queues: &[&str]) -> (Inlet, Outlet) {
+        let queues: Vec<String> = queues.iter().map(|queue| queue.to_string()).collect();
+        let who = redis::Identity {
+            hostname: name,
+            queues: &queues,
+            visibility_timeout: std::time::Duration::from_secs(3600),
+        };
+        let inlet = redis::Inlet::open(&self.outlet(), who).await.unwrap();
+        let outlet = inlet.outlet();
+        (Inlet::Redis(inlet), Outlet::Redis(outlet))
+    }
+
+    fn client(&self) -> Outlet {
+        Outlet::Redis(self.outlet())
     }
 }

@@ -1,0 +1,266 @@
+//! Results on a Redis server: Celery's own keys and documents.
+//!
+//! Source: celery 5.7 `backends/redis.py` and `backends/base.py` (`KeyValueStoreBackend`). A
+//! result is the string `celery-task-meta-ID`, and is published on the channel of that name.
+
+use crate::clock;
+use crate::link::error::Error;
+use crate::link::redis::{CLIENT_PATIENCE, Link, WORKER_PATIENCE};
+use crate::link::url::Server;
+use crate::wire::Record;
+use crate::wire::result::Meta;
+use redis::Script;
+use serde_json::{Value, json};
+use std::sync::{Arc, LazyLock};
+use std::time::Duration;
+
+/// Bytes of documents stored in one step at the most, or one document.
+const BYTES_MAX: usize = 4 * 1024 * 1024;
+
+/// A message of the channel may be lost with its connection: listeners look again after this
+/// long anyway.
+const LOOK_AGAIN: Duration = Duration::from_secs(5);
+
+/// Stores results; a SUCCESS stays what it is.
+static PUT: LazyLock<Script> = LazyLock::new(|| {
+    Script::new(
+        r#"-- KEYS: results; ARGV: seconds to live or nothing, then the documents
+        for n = 1, #KEYS do
+          if redis.call('GETRANGE', KEYS[n], 0, 20) ~= '{"status": "SUCCESS",' then
+            if ARGV[1] == '' then redis.call('SET', KEYS[n], ARGV[n + 1])
+            else redis.call('SET', KEYS[n], ARGV[n + 1], 'EX', ARGV[1]) end
+            redis.call('PUBLISH', KEYS[n], ARGV[n + 1])
+          end
+        end"#,
+    )
+});
+
+/// See [`super::Store`].
+#[derive(Clone)]
+pub struct Store {
+    link: Link,
+    prefix: Arc<str>,
+    /// Seconds.
+    expires: Option<u64>,
+}
+
+impl Store {
+    /// Results on `server`, each for so long. Connects when it is used.
+    ///
+    /// # Errors
+    /// A certificate cannot be read.
+    pub fn open(server: &Server, prefix: &str, expires: Option<Duration>) -> Result<Store, Error> {
+        let link = Link::new(server, CLIENT_PATIENCE, Vec::new())?;
+        Ok(Store::on(link, prefix, expires))
+    }
+
+    /// Results over the connection of somebody else.
+    pub fn on(link: Link, prefix: &str, expires: Option<Duration>) -> Store {
+        // A part of a second is a second: Redis takes no zero.
+        let expires = expires.map(|expires| expires.as_secs().max(1));
+        Store { link, prefix: prefix.into(), expires }
+    }
+
+    /// The same results, as a worker asks for them: over the connection `link` if that leads
+    /// to the same server, else over one of its own that does not give up soon.
+    ///
+    /// # Errors
+    /// A certificate cannot be read.
+    pub fn of_worker(&self, link: Option<&Link>) -> Result<Store, Error> {
+        let link = match link.filter(|link| link.server() == self.link.server()) {
+            Some(link) => link.clone(),
+            None => Link::new(self.link.server(), WORKER_PATIENCE, Vec::new())?,
+        };
+        Ok(Store { link, ..self.clone() })
+    }
+
+    /// The connection.
+    pub fn link(&self) -> &Link {
+        &self.link
+    }
+
+    /// Key, seconds to live and document of a result.
+    pub fn entry(&self, record: &Record) -> (String, Option<u64>, String) {
+        (self.key(&record.task_id), self.expires, document(record))
+    }
+
+    fn key(&self, task_id: &str) -> String {
+        format!("{}celery-task-meta-{task_id}", self.prefix)
+    }
+
+    /// See [`super::Store::put`].
+    pub async fn put(&self, records: Vec<Record>) -> Result<(), Error> {
+        let mut entries: Vec<(String, String)> = Vec::new();
+        let mut bytes = 0;
+        for record in &records {
+            let document = document(record);
+            if bytes > 0 && bytes + document.len() > BYTES_MAX {
+                self.put_some(&std::mem::take(&mut entries)).await?;
+                bytes = 0;
+            }
+            bytes += document.len();
+            entries.push((self.key(&record.task_id), document));
+        }
+        self.put_some(&entries).await
+    }
+
+    async fn put_some(&self, entries: &[(String, String)]) -> Result<(), Error> {
+        if entries.is_empty() {
+            return Ok(());
+        }
+        let mut call = PUT.prepare_invoke();
+        call.arg(self.expires.map_or(String::new(), |expires| expires.to_string()));
+        for (key, document) in entries {
+            call.key(key).arg(document);
+        }
+        self.link.run(async |c| call.invoke_async::<()>(c).await).await
+    }
+
+    /// See [`super::Store::get`].
+    pub async fn get(&self, task_id: &str) -> Result<Option<Meta>, Error> {
+        let mut get = redis::cmd("GET");
+        get.arg(self.key(task_id));
+        let found: Option<Vec<u8>> = self.link.run(async |c| get.query_async(c).await).await?;
+        Ok(found.map(|bytes| read(&bytes, task_id)))
+    }
+
+    /// See [`super::Store::forget`].
+    pub async fn forget(&self, task_ids: Vec<String>) -> Result<(), Error> {
+        if task_ids.is_empty() {
+            return Ok(());
+        }
+        let mut forget = redis::cmd("DEL");
+        for id in &task_ids {
+            forget.arg(self.key(id));
+        }
+        self.link.run(async |c| forget.query_async(c).await).await
+    }
+
+    /// See [`super::Store::listen`].
+    pub async fn listen(&self, task_id: &str) -> Result<Listener, Error> {
+        let mut subscribe = redis::cmd("SUBSCRIBE");
+        subscribe.arg(self.key(task_id));
+        let link = Link::new(self.link.server(), CLIENT_PATIENCE, vec![subscribe])?;
+        link.session().await?;
+        Ok(Listener { link })
+    }
+}
+
+/// See [`super::Listener`].
+pub struct Listener {
+    link: Link,
+}
+
+impl Listener {
+    /// See [`super::Listener::stored`].
+    pub async fn stored(&mut self) {
+        // Late is as good as told, and so is a lost connection: the caller looks either way.
+        let _ = tokio::time::timeout(LOOK_AGAIN, self.link.pushed()).await;
+        if let Err(error) = self.link.session().await {
+            tracing::debug!("cannot listen for results: {error}");
+        }
+    }
+}
+
+/// The document, its keys in Celery's order and as Python prints it, which the scripts that
+/// look for a SUCCESS rely on.
+fn document(record: &Record) -> String {
+    let text = |text: &str| Value::from(text).to_string();
+    let or_null = |value: Option<String>| value.map_or("null".to_string(), |value| text(&value));
+    let done = record.state.is_ready().then(|| clock::iso(record.date_done));
+    let mut document = format!(
+        r#"{{"status": "{}", "result": {}, "traceback": {}, "children": [], "date_done": {}"#,
+        record.state.name(),
+        record.result.get(),
+        or_null(record.traceback.clone()),
+        or_null(done),
+    );
+    for (name, value) in [("group_id", &record.group_id), ("parent_id", &record.parent_id)] {
+        if let Some(value) = value {
+            document.push_str(&format!(r#", "{name}": {}"#, text(value)));
+        }
+    }
+    if let Some(e) = record.extended.as_deref() {
+        document.push_str(&format!(
+            r#", "name": {}, "args": {}, "kwargs": {}, "worker": {}, "retries": {}, "queue": {}"#,
+            text(&e.name),
+            e.args,
+            e.kwargs,
+            text(&e.worker),
+            e.retries,
+            text(&e.queue)
+        ));
+    }
+    document.push_str(&format!(r#", "task_id": {}}}"#, text(&record.task_id)));
+    document
+}
+
+fn read(bytes: &[u8], task_id: &str) -> Meta {
+    let unread = || {
+        json!({"status": "FAILURE", "result": {"exc_type": "DecodeError", "exc_module": "kombu.exceptions",
+               "exc_message": ["the stored result is no JSON; is it compressed, or of another serializer?"]}})
+    };
+    let found: Option<Value> = serde_json::from_slice(bytes).ok().filter(Value::is_object);
+    let mut found = found.unwrap_or_else(unread);
+    let mut take = |name: &str| found.as_object_mut().and_then(|fields| fields.shift_remove(name));
+    let date_done = take("date_done");
+    let date_done = date_done.as_ref().and_then(Value::as_str);
+    Meta {
+        status: take("status").and_then(|s| s.as_str().map(str::to_string)).unwrap_or_default(),
+        result: take("result").unwrap_or_default(),
+        traceback: take("traceback").and_then(|t| t.as_str().map(str::to_string)),
+        children: take("children").filter(|c| !c.is_null()).unwrap_or_else(|| json!([])),
+        date_done: date_done.and_then(crate::wire::message::parse_instant),
+        task_id: take("task_id").map_or_else(|| task_id.into(), |_| task_id.into()),
+        extended: found.as_object().cloned().unwrap_or_default(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::result::Extended;
+    use crate::wire::{Exception, State};
+
+    #[test]
+    fn documents_are_those_of_celery() {
+        let at = crate::wire::message::parse_instant("2026-11-20T17:34:55.019470+00:00").unwrap();
+        let plain = Record::success("T", crate::wire::value::raw(&json!({"a": [1]})), at);
+        assert_eq!(
+            document(&plain),
+            r#"{"status": "SUCCESS", "result": {"a":[1]}, "traceback": null, "children": [], "date_done": "2026-11-20T17:34:55.019470+00:00", "task_id": "T"}"#
+        );
+        let error = Exception::new("builtins", "ValueError", "bad");
+        let extended = Extended {
+            name: "add".into(),
+            args: "[2, 3]".into(),
+            kwargs: "{}".into(),
+            worker: "w@h".into(),
+            retries: 1,
+            queue: "celery".into(),
+        };
+        let full = Record {
+            parent_id: Some("P".into()),
+            group_id: Some("G".into()),
+            extended: Some(Box::new(extended)),
+            ..Record::exception("T", State::Retry, &error, Some("line\n\"2\"".into()), at)
+        };
+        let written = document(&full);
+        assert_eq!(
+            written,
+            r#"{"status": "RETRY", "result": {"exc_type":"ValueError","exc_message":["bad"],"exc_module":"builtins"}, "traceback": "line\n\"2\"", "children": [], "date_done": null, "group_id": "G", "parent_id": "P", "name": "add", "args": [2, 3], "kwargs": {}, "worker": "w@h", "retries": 1, "queue": "celery", "task_id": "T"}"#
+        );
+        let back = read(written.as_bytes(), "T").to_json();
+        assert_eq!(back, serde_json::from_str::<Value>(&written).unwrap());
+        let keys = |text: &str| -> Vec<String> {
+            serde_json::from_str::<Value>(text)
+                .unwrap()
+                .as_object()
+                .unwrap()
+                .keys()
+                .cloned()
+                .collect()
+        };
+        assert_eq!(keys(&back.to_string()), keys(&written));
+    }
+}

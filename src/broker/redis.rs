@@ -1,0 +1,358 @@
+//! Messages on a Redis server: kombu's keys, and some of ours beside them.
+//!
+//! Source: kombu 5.7 `transport/redis.py`. All keys have the `global_keyprefix` in front.
+//!
+//! | key | kind | what |
+//! | --- | --- | --- |
+//! | `QUEUE`, `QUEUE\x06\x16{3,6,9}` | list | ready messages; served from the right, the lowest step first |
+//! | `unacked` | hash | what workers hold: tag to `[envelope, exchange, routing key]` |
+//! | `unacked_index` | sorted set | tags by lease: kombu hands out again what is older than its `visibility_timeout` |
+//! | `_kombu.binding.EXCHANGE`, `_kombu.binding_permanent.EXCHANGE` | set | queues of an exchange |
+//! | `qworker.workers` | sorted set | our workers by their last sign of life |
+//! | `qworker.worker.INSTANCE` | hash | one of them, and which of its suspects have started |
+//! | `qworker.scheduled.QUEUE` | sorted set | messages that are for later, `STEP:NAME:ELEMENT` by due time |
+//! | `qworker.dead` | hash | number to note, deliveries, step, queue and message, a line each |
+//! | `qworker.once.TOKEN` | string | messages that a worker has sent; gone after an hour |
+//!
+//! A tag of ours is `INSTANCE:NUMBER:STEP:QUEUE`, so it tells whose it is and where its message
+//! came from. Whatever changes more than one key is a script, hence one step.
+
+mod hold;
+mod inlet;
+mod keeper;
+mod lists;
+
+pub use inlet::{Identity, Inlet};
+
+use super::{Death, Posting, Settle, Tag};
+use crate::clock;
+use crate::link::error::Error;
+use crate::link::redis::{CLIENT_PATIENCE, Link};
+use crate::link::url::Server;
+use chrono::{DateTime, Utc};
+use hold::Hold;
+use redis::Script;
+use serde_json::{Value, json};
+use std::sync::{Arc, LazyLock};
+
+/// kombu's priority steps: 0, served first, is a queue's own list.
+const STEPS: [u8; 4] = [0, 3, 6, 9];
+
+/// Stands between a queue and its step.
+const SEPARATOR: &str = "\u{6}\u{16}";
+
+static SETTLE: LazyLock<Script> = LazyLock::new(|| script(include_str!("redis/settle.lua")));
+
+/// A script of this folder, with what all of them share before it.
+fn script(own: &str) -> Script {
+    Script::new(&format!("{}{own}", include_str!("redis/common.lua")))
+}
+
+/// The names of keys.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Layout {
+    prefix: String,
+}
+
+impl Layout {
+    fn list(&self, queue: &str, step: u8) -> String {
+        match step {
+            0 => format!("{}{queue}", self.prefix),
+            _ => format!("{}{queue}{SEPARATOR}{step}", self.prefix),
+        }
+    }
+
+    fn scheduled(&self, queue: &str) -> String {
+        format!("{}qworker.scheduled.{queue}", self.prefix)
+    }
+
+    fn unacked(&self) -> String {
+        format!("{}unacked", self.prefix)
+    }
+
+    fn unacked_index(&self) -> String {
+        format!("{}unacked_index", self.prefix)
+    }
+
+    fn dead(&self) -> String {
+        format!("{}qworker.dead", self.prefix)
+    }
+
+    fn workers(&self) -> String {
+        format!("{}qworker.workers", self.prefix)
+    }
+
+    fn worker(&self, instance: &str) -> String {
+        format!("{}qworker.worker.{instance}", self.prefix)
+    }
+
+    fn token(&self, token: &str) -> String {
+        format!("{}qworker.once.{token}", self.prefix)
+    }
+
+    fn bindings(&self, exchange: &str) -> String {
+        format!("{}_kombu.binding.{exchange}", self.prefix)
+    }
+
+    fn lasting_bindings(&self, exchange: &str) -> String {
+        format!("{}_kombu.binding_permanent.{exchange}", self.prefix)
+    }
+}
+
+/// kombu rounds a priority down to a step.
+fn step_of(priority: u8) -> u8 {
+    STEPS.into_iter().rev().find(|step| *step <= priority).unwrap_or(0)
+}
+
+/// See [`super::Outlet`].
+#[derive(Clone)]
+pub struct Outlet {
+    link: Link,
+    layout: Arc<Layout>,
+    /// What the worker holds whose deliveries this end settles.
+    hold: Option<Arc<Hold>>,
+}
+
+/// What [`Outlet::commit`] does, in one step.
+#[derive(Default)]
+pub struct Commit<'a> {
+    /// Results: key, seconds to live, document.
+    pub results: Vec<(String, Option<u64>, String)>,
+    /// Messages to be sent.
+    pub postings: &'a [Posting],
+    /// A name for them: sent twice under the same name, they are accepted once.
+    pub token: &'a str,
+    /// Deliveries to be settled.
+    pub settlements: &'a [(Tag, Settle)],
+}
+
+impl Outlet {
+    /// The end for programs that are no worker: they settle nothing. Connects when it is
+    /// used.
+    ///
+    /// # Errors
+    /// A certificate cannot be read.
+    pub fn open(server: &Server, prefix: &str) -> Result<Outlet, Error> {
+        let link = Link::new(server, CLIENT_PATIENCE, Vec::new())?;
+        let layout = Arc::new(Layout { prefix: prefix.into() });
+        Ok(Outlet { link, layout, hold: None })
+    }
+
+    /// The connection.
+    pub fn link(&self) -> &Link {
+        &self.link
+    }
+
+    /// What this worker holds goes back, counted, as if it were dead; the caller sees to it that
+    /// none of its tasks lives.
+    ///
+    /// # Errors
+    /// What the server said; other workers notice the death then.
+    pub async fn surrender(&self) -> Result<(), Error> {
+        match &self.hold {
+            Some(hold) => keeper::bury(&self.link, &self.layout, hold.instance()).await,
+            None => Ok(()),
+        }
+    }
+
+    /// See [`super::Outlet::wire_priority`].
+    pub fn wire_priority(priority: Option<u8>) -> u8 {
+        // On Redis kombu serves 0 first, and it is what nobody asked for.
+        priority.map_or(0, |priority| 9 - priority.min(9))
+    }
+
+    /// See [`super::Outlet::publish`].
+    pub async fn publish(&self, postings: Vec<Posting>) -> Result<(), Error> {
+        if let [posting] = &postings[..]
+            && posting.eta.is_none()
+        {
+            // The common case, and as cheap as can be.
+            let key = self.layout.list(&posting.queue, step_of(posting.priority));
+            let mut push = redis::cmd("LPUSH");
+            push.arg(key).arg(&posting.payload);
+            return self.link.run(async |c| push.query_async(c).await).await;
+        }
+        let mut lists: Vec<(String, Vec<&str>)> = Vec::new();
+        let mut pipe = redis::pipe();
+        pipe.atomic();
+        for posting in &postings {
+            let step = step_of(posting.priority);
+            if let Some(eta) = posting.eta {
+                let [score, member] = planned(posting, step, eta);
+                pipe.cmd("ZADD").arg(self.layout.scheduled(&posting.queue)).arg(score).arg(member);
+                continue;
+            }
+            let key = self.layout.list(&posting.queue, step);
+            match lists.iter_mut().find(|(list, _)| *list == key) {
+                Some((_, elements)) => elements.push(&posting.payload),
+                None => lists.push((key, vec![&posting.payload])),
+            }
+        }
+        for (list, elements) in lists {
+            pipe.cmd("LPUSH").arg(list).arg(elements);
+        }
+        self.link.run(async |c| pipe.exec_async(c).await).await
+    }
+
+    /// See [`super::Outlet::settle`].
+    pub async fn settle(&self, settlements: Vec<(Tag, Settle)>) -> Result<(), Error> {
+        self.commit(Commit { settlements: &settlements, ..Commit::default() }).await
+    }
+
+    /// Stores results, sends messages and settles deliveries, in this order and in one step.
+    /// May be asked for again if the answer was lost.
+    ///
+    /// # Errors
+    /// What the server said; nothing was done then, or all was and the answer was lost.
+    pub async fn commit(&self, commit: Commit<'_>) -> Result<(), Error> {
+        let mut call = SETTLE.prepare_invoke();
+        call.key(self.layout.unacked()).key(self.layout.unacked_index()).key(self.layout.dead());
+        call.arg(&self.layout.prefix).arg(SEPARATOR);
+        call.arg(if commit.postings.is_empty() {
+            String::new()
+        } else {
+            self.layout.token(commit.token)
+        });
+        for (key, ttl, document) in &commit.results {
+            call.arg("put")
+                .arg(key)
+                .arg(ttl.map_or(String::new(), |ttl| ttl.to_string()))
+                .arg(document);
+        }
+        for posting in commit.postings {
+            let step = step_of(posting.priority);
+            match posting.eta {
+                None => call
+                    .arg("send")
+                    .arg(self.layout.list(&posting.queue, step))
+                    .arg(&posting.payload),
+                Some(eta) => call
+                    .arg("plan")
+                    .arg(self.layout.scheduled(&posting.queue))
+                    .arg(clock::epoch(eta))
+                    .arg(&posting.payload)
+                    .arg(step)
+                    .arg(unique()),
+            };
+        }
+        let settled = match &self.hold {
+            Some(hold) => settlements(&mut call, hold, &self.layout, commit.settlements),
+            None => Vec::new(),
+        };
+        let nothing = commit.results.is_empty()
+            && commit.postings.is_empty()
+            && settled.is_empty()
+            && !commit.settlements.iter().any(|(_, settle)| matches!(settle, Settle::Mark));
+        if nothing {
+            return Ok(());
+        }
+        self.link.run(async |c| call.invoke_async::<()>(c).await).await?;
+        if let Some(hold) = &self.hold {
+            hold.forget(&settled);
+        }
+        Ok(())
+    }
+}
+
+/// Score and member of a message for later.
+fn planned(posting: &Posting, step: u8, eta: DateTime<Utc>) -> [String; 2] {
+    let member = format!("{step}:{}:{}", unique(), posting.payload);
+    [clock::epoch(eta).to_string(), member]
+}
+
+/// Tells two scheduled messages with the same text apart.
+fn unique() -> String {
+    uuid::Uuid::now_v7().simple().to_string()
+}
+
+/// Adds what is to become of these deliveries; gives the numbers of those that are not held
+/// any more then. What is not held here is nobody's business.
+fn settlements(
+    call: &mut redis::ScriptInvocation,
+    hold: &Hold,
+    layout: &Layout,
+    settlements: &[(Tag, Settle)],
+) -> Vec<u64> {
+    let held: Vec<(u64, String, bool, &Settle)> = settlements
+        .iter()
+        .filter_map(|(tag, settle)| {
+            let Tag::Number(number) = tag else { return None };
+            let (tag, suspect) = hold.tag(*number)?;
+            Some((*number, tag, suspect, settle))
+        })
+        .collect();
+    let acked: Vec<&str> = held
+        .iter()
+        .filter(|(.., settle)| matches!(settle, Settle::Ack))
+        .map(|(_, tag, ..)| tag.as_str())
+        .collect();
+    if !acked.is_empty() {
+        call.arg("ack").arg(acked.len()).arg(acked);
+    }
+    let worker = layout.worker(hold.instance());
+    for (_, tag, suspect, settle) in &held {
+        match settle {
+            Settle::Ack => {}
+            Settle::Mark => drop(call.arg("mark").arg(tag).arg(&worker)),
+            Settle::Release => drop(call.arg("release").arg(tag)),
+            Settle::Park(until) => drop(call.arg("park").arg(tag).arg(clock::epoch(*until))),
+            Settle::Redeliver(until) => {
+                call.arg("again").arg(tag).arg(clock::epoch(*until)).arg(1);
+            }
+            Settle::Replace(payload, eta) => {
+                call.arg("replace").arg(tag).arg(clock::epoch(*eta)).arg(payload);
+            }
+            Settle::Dead(death) => drop(call.arg("bury").arg(tag).arg(note(death))),
+        }
+        if *suspect && !matches!(settle, Settle::Mark) {
+            call.arg("unmark").arg(tag).arg(&worker);
+        }
+    }
+    held.iter()
+        .filter(|(.., settle)| !matches!(settle, Settle::Mark))
+        .map(|(number, ..)| *number)
+        .collect()
+}
+
+/// One line of JSON.
+fn note(death: &Death) -> String {
+    json!({
+        "died_at": clock::iso(clock::now()),
+        "reason": death.reason,
+        "detail": death.detail,
+        "task_id": death.task_id,
+        "task": death.task,
+    })
+    .to_string()
+}
+
+/// The member of a set of bindings: routing key, pattern (none) and queue.
+fn binding(queue: &str) -> String {
+    format!("{queue}{SEPARATOR}{SEPARATOR}{queue}")
+}
+
+/// A text of a note, empty if there is none.
+fn text_of(note: &Value, name: &str) -> String {
+    note[name].as_str().unwrap_or_default().into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_are_those_of_kombu() {
+        let layout = Layout { prefix: "app:".into() };
+        assert_eq!(layout.list("celery", 0), "app:celery");
+        assert_eq!(layout.list("celery", 6), "app:celery\u{6}\u{16}6");
+        assert_eq!(binding("celery"), "celery\u{6}\u{16}\u{6}\u{16}celery");
+        let steps: Vec<u8> = (0..=10).map(step_of).collect();
+        assert_eq!(steps, [0, 0, 0, 3, 3, 3, 6, 6, 6, 9, 9]);
+    }
+
+    #[test]
+    fn a_higher_priority_is_a_lower_number_there() {
+        let steps = [None, Some(9), Some(5), Some(0)].map(|p| step_of(Outlet::wire_priority(p)));
+        assert_eq!(steps, [0, 0, 3, 9]);
+    }
+}

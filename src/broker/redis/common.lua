@@ -1,0 +1,58 @@
+-- What the scripts of this folder share; put before each of them.
+
+-- A message that was lost, or sent back, carries how often, and whether it is a suspect, in
+-- front: `{"qworker": [2, 1], ` in place of the first brace of an envelope, which kombu reads
+-- and writes back as it is; `{"qworker": [2, 1]}` before anything that is no envelope.
+local MARK = '{"qworker": ['
+
+local function is_marked(element)
+  return string.sub(element, 1, #MARK) == MARK
+end
+
+-- Deliveries, 1 for a suspect, and the message as it was sent.
+local function read(element)
+  if is_marked(element) then
+    local n, suspect, after, at = string.match(element, '^{"qworker": %[(%d+), ([01])%]([,}])()')
+    if after == ',' then
+      return tonumber(n), tonumber(suspect), '{' .. string.sub(element, at + 1)
+    elseif after then
+      return tonumber(n), tonumber(suspect), string.sub(element, at)
+    end
+  end
+  return 0, 0, element
+end
+
+local function mark(deliveries, suspect, message)
+  local head = MARK .. deliveries .. ', ' .. suspect .. ']'
+  if string.sub(message, 1, 1) == '{' then
+    return head .. ', ' .. string.sub(message, 2)
+  end
+  return head .. '}' .. message
+end
+
+-- What kombu keeps of a message in hands: `[envelope, exchange, routing key]`.
+local function wrap(element, queue)
+  return '[' .. element .. ', "", ' .. cjson.encode(queue) .. ']'
+end
+
+local function unwrap(value, queue)
+  return string.sub(value, 2, -(#cjson.encode(queue) + 8))
+end
+
+-- Seconds since the epoch, by the server's clock.
+local function clock()
+  local time = redis.call('TIME')
+  return time[1] + time[2] / 1000000
+end
+
+-- With microseconds: as it is, Lua prints fourteen digits.
+local function text(seconds)
+  return string.format('%.6f', seconds)
+end
+
+-- Calls `command key item item…`, a few hundred items at once: more do not fit on Lua's stack.
+local function many(command, key, items)
+  for from = 1, #items, 400 do
+    redis.call(command, key, unpack(items, from, math.min(from + 399, #items)))
+  end
+end

@@ -1,0 +1,222 @@
+//! The end that hands out messages.
+
+use super::hold::Hold;
+use super::keeper::{self, Member};
+use super::{Layout, Outlet, STEPS};
+use crate::broker::{Delivery, Tag, Want};
+use crate::clock;
+use crate::link::error::{Error, Kind};
+use crate::link::redis::{Link, WORKER_PATIENCE};
+use crate::link::url::Server;
+use crate::os::lease::{self, Lease};
+use redis::{Script, Value};
+use std::path::PathBuf;
+use std::sync::{Arc, LazyLock};
+use std::time::Duration;
+
+/// What a worker holds is its own for so long after it was last renewed. In a fleet with
+/// Python workers this is added to their visibility timeout, which may be as short as a second.
+pub(super) const LEASE: Duration = Duration::from_secs(10);
+
+/// How often a worker looks that nobody woke.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
+
+static TAKE: LazyLock<Script> = LazyLock::new(|| super::script(include_str!("take.lua")));
+
+/// See [`crate::broker::Inlet`].
+pub struct Inlet {
+    member: Arc<Member>,
+    outlet: Outlet,
+    queues: Arc<[Arc<str>]>,
+    /// Which queue is asked first; moves on with each take.
+    turn: usize,
+    next_due: Option<f64>,
+    lease: PathBuf,
+    _held: Lease,
+    keeper: tokio::task::JoinHandle<()>,
+}
+
+/// How a worker is known to others.
+pub struct Identity<'a> {
+    /// Node name.
+    pub hostname: &'a str,
+    /// Queues that it takes from.
+    pub queues: &'a [String],
+    /// What Python workers hold is handed out again when it is older than this, as kombu does.
+    pub visibility_timeout: Duration,
+}
+
+impl Inlet {
+    /// Registers a worker, and holds a lease at [`Inlet::lease`], which others may hold too.
+    /// `outlet` is the client's end; settle with [`Inlet::outlet`]. Must be called inside a
+    /// `LocalSet`.
+    ///
+    /// # Errors
+    /// The server cannot be reached, or the lease cannot be held.
+    pub async fn open(outlet: &Outlet, who: Identity<'_>) -> Result<Inlet, Error> {
+        let server = outlet.link.server();
+        let instance = uuid::Uuid::new_v4().simple().to_string();
+        let lease = lease::folder()?.join(format!("{instance}.lease"));
+        // Held first: a registered worker without a lease is a dead one.
+        let held = Lease::hold(&lease)?;
+        let hold = Arc::new(Hold::new(instance));
+        let mut tracking = redis::cmd("CLIENT");
+        tracking.arg("TRACKING").arg("ON").arg("NOLOOP");
+        let link = Link::new(server, WORKER_PATIENCE, vec![tracking])?;
+        let settling = worker_outlet(server, &outlet.layout, &hold)?;
+        let queues: Arc<[Arc<str>]> =
+            who.queues.iter().map(|queue| Arc::from(&queue[..])).collect();
+        let member = Arc::new(Member::new(link, settling.clone(), hold, &who));
+        member.enter().await.map(drop)?;
+        let keeper = tokio::task::spawn_local(keeper::run(member.clone()));
+        Ok(Inlet {
+            member,
+            outlet: settling,
+            queues,
+            turn: 0,
+            next_due: None,
+            lease,
+            _held: held,
+            keeper,
+        })
+    }
+
+    /// The end that settles what this one takes.
+    pub fn outlet(&self) -> Outlet {
+        self.outlet.clone()
+    }
+
+    /// The file that tells whether the worker lives; whoever else holds it keeps it alive.
+    pub fn lease(&self) -> &std::path::Path {
+        &self.lease
+    }
+
+    /// See [`crate::broker::Inlet::take`].
+    pub async fn take(&mut self, want: Want) -> Result<Vec<Delivery>, Error> {
+        let queues: Vec<&Arc<str>> =
+            self.queues.iter().cycle().skip(self.turn).take(self.queues.len()).collect();
+        self.turn = (self.turn + 1) % self.queues.len().max(1);
+        let mut entered = self.member.enter().await?;
+        let first = self.member.hold.reserve(want.slots + want.ahead);
+        let mut answer = self.ask(&queues, want, first).await;
+        if answer.as_ref().is_err_and(|error| error.kind() == Kind::Fenced) {
+            // Someone took this worker for dead, or the server has lost what it knew.
+            *entered = None;
+            drop(entered);
+            entered = self.member.enter().await?;
+            answer = self.ask(&queues, want, first).await;
+        }
+        let Value::Array(found) = answer? else { return Ok(Vec::new()) };
+        let mut found = found.into_iter();
+        self.next_due = text(found.next()).parse().ok();
+        let mut taken = Vec::new();
+        while let (Some(Value::Int(queue)), Some(Value::Int(step)), Some(element)) =
+            (found.next(), found.next(), found.next())
+        {
+            let (deliveries, suspect, payload) = marks(text(Some(element)));
+            let queue = queues[queue as usize - 1].clone();
+            let number = first + taken.len() as u64;
+            self.member.hold.add(number, STEPS[step as usize - 1], queue.clone(), suspect);
+            taken.push(Delivery { tag: Tag::Number(number), queue, payload, deliveries, suspect });
+        }
+        drop(entered);
+        Ok(taken)
+    }
+
+    async fn ask(&self, queues: &[&Arc<str>], want: Want, first: u64) -> Result<Value, Error> {
+        let layout = &self.outlet.layout;
+        let hold = &self.member.hold;
+        let mut call = TAKE.prepare_invoke();
+        call.key(layout.unacked()).key(layout.unacked_index()).key(layout.worker(hold.instance()));
+        for step in STEPS {
+            for queue in queues {
+                call.key(layout.list(queue, step));
+            }
+        }
+        for queue in queues {
+            call.key(layout.scheduled(queue));
+        }
+        call.arg(self.member.epoch()).arg(hold.stem()).arg(first).arg(want.slots).arg(want.ahead);
+        call.arg(LEASE.as_secs()).arg(STEPS.len()).arg(queues.len()).arg(&STEPS.map(u32::from)[..]);
+        for queue in queues {
+            call.arg(&***queue);
+        }
+        self.member.link.run(async |c| call.invoke_async(c).await).await
+    }
+
+    /// See [`crate::broker::Inlet::wait`].
+    pub async fn wait(&mut self) {
+        let mut pause = LOOK_EVERY;
+        if let Some(due) = self.next_due {
+            let left = (due - clock::epoch(clock::now())).clamp(0.0, LOOK_EVERY.as_secs_f64());
+            pause = pause.min(Duration::from_secs_f64(left));
+        }
+        // Late is as good as told: the caller looks either way.
+        let _ = tokio::time::timeout(pause, self.member.link.pushed()).await;
+    }
+
+    /// See [`crate::broker::Inlet::close`].
+    pub async fn close(self) -> Result<(), Error> {
+        self.keeper.abort();
+        self.member.leave().await?;
+        let _ = std::fs::remove_file(&self.lease);
+        Ok(())
+    }
+}
+
+impl Drop for Inlet {
+    fn drop(&mut self) {
+        self.keeper.abort();
+    }
+}
+
+/// A connection of its own: what is settled does not wait behind what is taken.
+fn worker_outlet(server: &Server, layout: &Arc<Layout>, hold: &Arc<Hold>) -> Result<Outlet, Error> {
+    let link = Link::new(server, WORKER_PATIENCE, Vec::new())?;
+    Ok(Outlet { link, layout: layout.clone(), hold: Some(hold.clone()) })
+}
+
+/// A text of an answer; what is no UTF-8 is still a message, a malformed one.
+fn text(value: Option<Value>) -> String {
+    match value {
+        Some(Value::BulkString(bytes)) => String::from_utf8(bytes)
+            .unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned()),
+        Some(Value::SimpleString(text)) => text,
+        _ => String::new(),
+    }
+}
+
+/// Takes the marks of `redis/common.lua` off: deliveries, whether it is a suspect, and the
+/// message as it was sent.
+pub(super) fn marks(element: String) -> (u32, bool, String) {
+    let read = |element: &str| {
+        let rest = element.strip_prefix("{\"qworker\": [")?;
+        let (marks, rest) = rest.split_once(']')?;
+        let (deliveries, suspect) = marks.split_once(", ")?;
+        let message = match rest.strip_prefix(", ") {
+            Some(rest) => format!("{{{rest}"),
+            None => rest.strip_prefix('}')?.to_string(),
+        };
+        Some((deliveries.parse().ok()?, suspect == "1", message))
+    };
+    read(&element).unwrap_or((0, false, element))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::marks;
+
+    #[test]
+    fn marks_come_off_and_leave_the_message() {
+        for (element, expected) in [
+            (r#"{"body": ""}"#, (0, false, r#"{"body": ""}"#)),
+            (r#"{"qworker": [2, 1], "body": ""}"#, (2, true, r#"{"body": ""}"#)),
+            (r#"{"qworker": [1, 0]}no envelope"#, (1, false, "no envelope")),
+            (r#"{"qworker": [1]}x"#, (0, false, r#"{"qworker": [1]}x"#)),
+            ("", (0, false, "")),
+        ] {
+            let (deliveries, suspect, message) = marks(element.into());
+            assert_eq!((deliveries, suspect, &message[..]), expected);
+        }
+    }
+}

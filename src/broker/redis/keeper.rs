@@ -1,0 +1,416 @@
+//! Who is alive: renews what this worker holds, and hands out again what dead ones held.
+//!
+//! A worker on this host is dead when nobody holds its lease file any more: neither it, nor
+//! its guard, nor so any of its processes. Of another host only the signs are seen: it is
+//! dead when this worker, with a connection that works, has seen no new one for a while.
+
+use super::hold::Hold;
+use super::inlet::{Identity, LEASE};
+use super::{Layout, Outlet};
+use crate::bounds;
+use crate::broker::redis::binding;
+use crate::clock;
+use crate::link::error::Error;
+use crate::link::redis::Link;
+use crate::os::lease::{self, Lease};
+use redis::Script;
+use serde_json::Value;
+use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, LazyLock};
+use std::time::{Duration, Instant};
+use tokio::sync::{Mutex, MutexGuard};
+
+/// How often the leases of this host are looked at; the server is not asked for it.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+
+/// A sign of life is sent every so often.
+const SIGN_EVERY: Duration = Duration::from_secs(2);
+
+/// A sign older than this is looked at twice.
+const SIGN_OLD: Duration = Duration::from_secs(5);
+
+/// A worker of another host whose sign stays the same for so long, while we watch, is dead.
+const LOST_AFTER: Duration = Duration::from_secs(10);
+
+/// How often what Python workers hold is looked at, as kombu does by default.
+const RESTORE_EVERY: Duration = Duration::from_secs(100);
+
+/// Messages of Python workers handed out again in one step at the most.
+const RESTORE_MAX: usize = 100;
+
+static KEEP: LazyLock<Script> = LazyLock::new(|| super::script(include_str!("keep.lua")));
+static HELD: LazyLock<Script> = LazyLock::new(|| super::script(include_str!("held.lua")));
+
+/// One worker among the others.
+pub(super) struct Member {
+    /// The connection that is told when there is something to take; not of what it does itself,
+    /// so what is for others goes over the connection of `outlet`.
+    pub(super) link: Link,
+    pub(super) hold: Arc<Hold>,
+    outlet: Outlet,
+    layout: Arc<Layout>,
+    hostname: String,
+    queues: Vec<String>,
+    visibility_timeout: Duration,
+    /// Which connection of ours is the last one; a command of an earlier one that comes late
+    /// is refused.
+    epoch: AtomicU64,
+    /// The connection on which the worker has entered. Held while messages are taken, since
+    /// what is taken and not known yet looks like what an earlier connection left.
+    entered: Mutex<Option<u32>>,
+}
+
+impl Member {
+    pub(super) fn new(link: Link, outlet: Outlet, hold: Arc<Hold>, who: &Identity) -> Member {
+        Member {
+            link,
+            hold,
+            layout: outlet.layout.clone(),
+            outlet,
+            hostname: who.hostname.into(),
+            queues: who.queues.to_vec(),
+            visibility_timeout: who.visibility_timeout,
+            epoch: AtomicU64::new(0),
+            entered: Mutex::default(),
+        }
+    }
+
+    pub(super) fn epoch(&self) -> u64 {
+        self.epoch.load(Ordering::Relaxed)
+    }
+
+    /// Makes sure that this worker is known, on the connection there is now. What an earlier
+    /// connection took, and its answer was lost, goes back first.
+    pub(super) async fn enter(&self) -> Result<MutexGuard<'_, Option<u32>>, Error> {
+        let mut entered = self.entered.lock().await;
+        let session = self.link.session().await?;
+        if *entered != Some(session) {
+            self.register().await?;
+            self.give_back_the_unknown().await?;
+            *entered = Some(session);
+        }
+        Ok(entered)
+    }
+
+    async fn register(&self) -> Result<(), Error> {
+        let epoch = self.epoch.fetch_add(1, Ordering::Relaxed) + 1;
+        let layout = &self.layout;
+        let mut pipe = redis::pipe();
+        pipe.atomic()
+            .cmd("HSET")
+            .arg(layout.worker(self.hold.instance()))
+            .arg("node")
+            .arg(&self.hostname)
+            .arg("pid")
+            .arg(std::process::id())
+            .arg("epoch")
+            .arg(epoch);
+        pipe.cmd("ZADD")
+            .arg(layout.workers())
+            .arg(clock::epoch(clock::now()))
+            .arg(self.hold.instance());
+        for queue in &self.queues {
+            // As kombu declares a queue, so that what is sent to its exchange finds it.
+            for key in [layout.bindings(queue), layout.lasting_bindings(queue)] {
+                pipe.cmd("SADD").arg(key).arg(binding(queue));
+            }
+        }
+        self.link.run(async |c| pipe.exec_async(c).await).await
+    }
+
+    async fn give_back_the_unknown(&self) -> Result<(), Error> {
+        let mut known = self.hold.numbers();
+        let mut unknown = Vec::new();
+        for found in held_by(&self.link, &self.layout, self.hold.instance()).await? {
+            let number = found.tag.split(':').nth(1).and_then(|number| number.parse().ok());
+            if number.is_none_or(|number: u64| !known.remove(&number)) {
+                unknown.push(found.tag);
+            }
+        }
+        if !unknown.is_empty() {
+            let mut call = settle_call(&self.layout);
+            for tag in &unknown {
+                call.arg("release").arg(tag);
+            }
+            self.link.run(async |c| call.invoke_async::<()>(c).await).await?;
+        }
+        // Those may also be settled by now, by a command whose answer was lost.
+        if !known.is_empty() {
+            tracing::debug!("{} deliveries of this worker are not held any more", known.len());
+        }
+        Ok(())
+    }
+
+    /// Gives back what is held, uncounted, and goes.
+    pub(super) async fn leave(&self) -> Result<(), Error> {
+        let _entered = self.enter().await?;
+        let mut call = settle_call(&self.layout);
+        for found in held_by(&self.link, &self.layout, self.hold.instance()).await? {
+            call.arg("release").arg(found.tag);
+        }
+        self.link.run(async |c| call.invoke_async::<()>(c).await).await?;
+        strike(&self.link, &self.layout, self.hold.instance()).await
+    }
+
+    /// Sends a sign of life; gives the workers whose last one is old.
+    async fn sign(&self) -> Result<Vec<(String, f64)>, Error> {
+        let old = self.hold.older_than(SIGN_EVERY);
+        let mut call = KEEP.prepare_invoke();
+        let instance = self.hold.instance();
+        call.key(self.layout.workers())
+            .key(self.layout.worker(instance))
+            .key(self.layout.unacked_index());
+        call.arg(self.epoch()).arg(instance).arg(LEASE.as_secs()).arg(SIGN_OLD.as_secs());
+        for (_, tag) in &old {
+            call.arg(tag);
+        }
+        let quiet = self.link.run(async |c| call.invoke_async(c).await).await?;
+        self.hold.renewed(&old);
+        Ok(quiet)
+    }
+
+    async fn is_registered(&self, instance: &str) -> Result<bool, Error> {
+        let mut ask = redis::cmd("EXISTS");
+        ask.arg(self.layout.worker(instance));
+        self.link.run(async |c| ask.query_async(c).await).await
+    }
+
+    /// What Python workers have held for longer than their visibility timeout is handed out
+    /// again, as each of them would do it (kombu `transport/redis.py`, `restore_visible`).
+    async fn restore(&self) -> Result<(), Error> {
+        let limit = clock::epoch(clock::now()) - self.visibility_timeout.as_secs_f64();
+        let mut ask = redis::cmd("ZRANGEBYSCORE");
+        ask.arg(self.layout.unacked_index())
+            .arg("-inf")
+            .arg(limit)
+            .arg("LIMIT")
+            .arg(0)
+            .arg(RESTORE_MAX);
+        let tags: Vec<String> = self.link.run(async |c| ask.query_async(c).await).await?;
+        for tag in tags {
+            let mut get = redis::cmd("HGET");
+            get.arg(self.layout.unacked()).arg(&tag);
+            let value: Option<Vec<u8>> = self.link.run(async |c| get.query_async(c).await).await?;
+            let value = value.map(|value| String::from_utf8_lossy(&value).into_owned());
+            self.restore_one(&tag, value.as_deref().unwrap_or_default()).await?;
+        }
+        Ok(())
+    }
+
+    async fn restore_one(&self, tag: &str, value: &str) -> Result<(), Error> {
+        let parsed: Option<(Value, String, String)> = serde_json::from_str(value).ok();
+        let mut lists = Vec::new();
+        let mut element = String::new();
+        if let Some((mut envelope, exchange, key)) = parsed {
+            let priority = envelope["properties"]["priority"].as_u64().unwrap_or(0);
+            let step = super::step_of(u8::try_from(priority).unwrap_or(u8::MAX));
+            let queues = match exchange.is_empty() {
+                true => vec![key],
+                false => self.outlet.route(exchange, key).await?,
+            };
+            lists.extend(queues.iter().map(|queue| self.layout.list(queue, step)));
+            envelope["headers"]["redelivered"] = true.into();
+            envelope["properties"]["delivery_info"]["redelivered"] = true.into();
+            element = envelope.to_string();
+        }
+        // A message that nobody can read, or that has no queue, stays where it is.
+        if lists.is_empty() && !value.is_empty() {
+            return Ok(());
+        }
+        let mut call = RESTORE.prepare_invoke();
+        call.key(self.layout.unacked()).key(self.layout.unacked_index()).key(lists);
+        call.arg(tag).arg(element);
+        self.outlet.link.run(async |c| call.invoke_async::<()>(c).await).await
+    }
+}
+
+static RESTORE: LazyLock<Script> = LazyLock::new(|| {
+    Script::new(
+        "-- KEYS: unacked, unacked_index, lists; ARGV: tag, message
+         redis.call('ZREM', KEYS[2], ARGV[1])
+         if redis.call('HDEL', KEYS[1], ARGV[1]) == 1 then
+           for n = 3, #KEYS do redis.call('RPUSH', KEYS[n], ARGV[2]) end
+         end",
+    )
+});
+
+/// Hands out again what a dead worker held, with a growing delay from the second loss on: the
+/// first is most often the worker's own end, not the task's doing.
+pub(super) async fn bury(link: &Link, layout: &Layout, instance: &str) -> Result<(), Error> {
+    // Should it live after all, it takes nothing from now on before it has entered anew.
+    let mut fence = redis::cmd("HSET");
+    fence.arg(layout.worker(instance)).arg("epoch").arg("dead");
+    link.run(async |c| fence.exec_async(c).await).await?;
+    let held = held_by(link, layout, instance).await?;
+    if !held.is_empty() {
+        let now = clock::now();
+        let mut call = settle_call(layout);
+        for one in &held {
+            // A suspect counts from its start on.
+            let counted = !one.suspect || one.marked;
+            let delay = bounds::redelivery_delay(if counted { one.deliveries } else { 0 });
+            call.arg("again").arg(&one.tag);
+            call.arg(if delay.is_zero() { 0.0 } else { clock::epoch(now + delay) });
+            call.arg(u8::from(counted));
+        }
+        link.run(async |c| call.invoke_async::<()>(c).await).await?;
+        tracing::warn!("handed out again {} messages of a dead worker", held.len());
+    }
+    strike(link, layout, instance).await
+}
+
+/// Forgets a worker that holds nothing any more.
+async fn strike(link: &Link, layout: &Layout, instance: &str) -> Result<(), Error> {
+    let mut pipe = redis::pipe();
+    pipe.atomic();
+    pipe.cmd("DEL").arg(layout.worker(instance));
+    pipe.cmd("ZREM").arg(layout.workers()).arg(instance);
+    link.run(async |c| pipe.exec_async(c).await).await?;
+    if let Ok(folder) = lease::folder() {
+        // It has one only if it was of this host.
+        let _ = std::fs::remove_file(folder.join(format!("{instance}.lease")));
+    }
+    Ok(())
+}
+
+fn settle_call(layout: &Layout) -> redis::ScriptInvocation<'static> {
+    let mut call = super::SETTLE.prepare_invoke();
+    call.key(layout.unacked()).key(layout.unacked_index()).key(layout.dead());
+    call.arg(&layout.prefix).arg(super::SEPARATOR).arg("");
+    call
+}
+
+/// A delivery in some worker's hands.
+struct Found {
+    tag: String,
+    deliveries: u32,
+    suspect: bool,
+    marked: bool,
+}
+
+async fn held_by(link: &Link, layout: &Layout, instance: &str) -> Result<Vec<Found>, Error> {
+    let mut cursor = "0".to_string();
+    let mut found = Vec::new();
+    let mut seen = HashSet::new();
+    loop {
+        let mut call = HELD.prepare_invoke();
+        call.key(layout.unacked())
+            .key(layout.worker(instance))
+            .arg(&cursor)
+            .arg(format!("{instance}:"));
+        let (next, slice): (String, Vec<(String, u32, bool, bool)>) = link
+            .run(async |c| {
+                let flat: Vec<redis::Value> = call.invoke_async(c).await?;
+                let mut flat = flat.into_iter();
+                let next = redis::from_redis_value(flat.next().unwrap_or_default())?;
+                Ok((next, redis::from_redis_value(redis::Value::Array(flat.collect()))?))
+            })
+            .await?;
+        for (tag, deliveries, suspect, marked) in slice {
+            // A table that is being resized shows some twice.
+            if seen.insert(tag.clone()) {
+                found.push(Found { tag, deliveries, suspect, marked });
+            }
+        }
+        if next == "0" {
+            // In the order in which they were taken, the last first: each goes back to the head.
+            found.sort_by_key(|found| std::cmp::Reverse(number_of(&found.tag)));
+            return Ok(found);
+        }
+        cursor = next;
+    }
+}
+
+fn number_of(tag: &str) -> u64 {
+    tag.split(':').nth(1).and_then(|number| number.parse().ok()).unwrap_or(0)
+}
+
+/// Works until it is aborted.
+pub(super) async fn run(member: Arc<Member>) {
+    let mut looks = tokio::time::interval(LOOK_EVERY);
+    looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut watch = Watch::default();
+    loop {
+        looks.tick().await;
+        if let Err(error) = watch.look(&member).await {
+            // Whoever takes messages says so; here it only means that we cannot judge.
+            tracing::debug!("cannot look after other workers: {error}");
+            watch.quiet.clear();
+        }
+    }
+}
+
+/// What one worker has seen of the others.
+#[derive(Default)]
+struct Watch {
+    signed: Option<Instant>,
+    restored: Option<Instant>,
+    /// The last sign of each worker that is quiet, and since when we know it.
+    quiet: HashMap<String, (f64, Instant)>,
+    /// Dead workers of this host that belong to other servers.
+    strangers: HashSet<String>,
+}
+
+impl Watch {
+    async fn look(&mut self, member: &Member) -> Result<(), Error> {
+        for instance in abandoned(member.hold.instance()) {
+            if self.strangers.contains(&instance) {
+                continue;
+            }
+            if member.is_registered(&instance).await? {
+                bury(&member.outlet.link, &member.layout, &instance).await?;
+            } else {
+                self.strangers.insert(instance);
+            }
+        }
+        if self.signed.is_none_or(|at| at.elapsed() >= SIGN_EVERY) {
+            // Who is taking has entered, or is about to.
+            if let Ok(entered) = member.entered.try_lock() {
+                drop(entered);
+                member.enter().await.map(drop)?;
+            }
+            let quiet = member.sign().await?;
+            self.signed = Some(Instant::now());
+            self.judge(member, quiet).await?;
+        }
+        if self.restored.is_none_or(|at| at.elapsed() >= RESTORE_EVERY) {
+            member.restore().await?;
+            self.restored = Some(Instant::now());
+        }
+        Ok(())
+    }
+
+    async fn judge(&mut self, member: &Member, quiet: Vec<(String, f64)>) -> Result<(), Error> {
+        self.quiet.retain(|instance, _| quiet.iter().any(|(quiet, _)| quiet == instance));
+        for (instance, sign) in quiet {
+            let since = self.quiet.entry(instance.clone()).or_insert((sign, Instant::now()));
+            if since.0 != sign {
+                *since = (sign, Instant::now());
+            }
+            if since.1.elapsed() >= LOST_AFTER && lease_says(&instance) != Some(true) {
+                bury(&member.outlet.link, &member.layout, &instance).await?;
+                self.quiet.remove(&instance);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Instances of this host whose lease nobody holds, but for `me`.
+fn abandoned(me: &str) -> Vec<String> {
+    let Ok(folder) = lease::folder() else { return Vec::new() };
+    let Ok(files) = std::fs::read_dir(&folder) else { return Vec::new() };
+    let names = files.flatten().filter_map(|file| file.file_name().into_string().ok());
+    let instances = names.filter_map(|name| Some(name.strip_suffix(".lease")?.to_string()));
+    instances.filter(|instance| instance != me && lease_says(instance) == Some(false)).collect()
+}
+
+/// Does the worker live? Only a lease of this host can tell.
+pub(super) fn lease_says(instance: &str) -> Option<bool> {
+    let path = lease::folder().ok()?.join(format!("{instance}.lease"));
+    if !path.exists() {
+        return None;
+    }
+    Lease::is_abandoned(&path).ok().map(|abandoned| !abandoned)
+}

@@ -1,0 +1,137 @@
+-- Takes messages out of their lists and records them as unacked, in one step; parks those
+-- that are not due, and brings back those that are.
+--
+-- KEYS: unacked, unacked_index, this worker; the lists, in the order in which they are
+--   served (for each step the queues in turn); then the scheduled messages of each queue
+-- ARGV: epoch, stem of the tags, first number, slots, ahead, lease in seconds, steps, queues,
+--   then the text of each step, then the name of each queue
+-- Gives: when the next is due (or nothing), then queue, step and element of each message,
+--   the first two as places in the arguments.
+
+-- Scheduled messages brought back in one call at the most: the server does nothing else meanwhile.
+local DUE_MAX = 512
+-- Messages parked in one call at the most, likewise.
+local PARKED_MAX = 2000
+-- Bytes of the answer, more or less.
+local BYTES_MAX = 16 * 1024 * 1024
+
+if redis.call('HGET', KEYS[3], 'epoch') ~= ARGV[1] then
+  return redis.error_reply('FENCED this connection of the worker is not its last one')
+end
+local stem, first = ARGV[2], tonumber(ARGV[3])
+local slots, ahead, lease = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6])
+local steps, queues = tonumber(ARGV[7]), tonumber(ARGV[8])
+local now = clock()
+
+local function list(s, q) return KEYS[3 + (s - 1) * queues + q] end
+local function scheduled(q) return KEYS[3 + steps * queues + q] end
+local function step(s) return ARGV[8 + s] end
+local function queue(q) return ARGV[8 + steps + q] end
+
+local step_at = {}
+for s = 1, steps do step_at[step(s)] = s end
+
+-- The eta of an envelope that is not due, as Python writes one: with an offset. Other forms,
+-- and what only looks like one, are the worker's to judge. A quote within a text of JSON has
+-- a backslash before it, so what is found is a name.
+local function early(element)
+  local _, to = string.find(element, '"eta": "', 1, true)
+  if not to then _, to = string.find(element, '"eta":"', 1, true) end
+  if not to then return nil end
+  local y, mo, d, h, mi, s, sign, oh, om = string.match(element,
+    '^(%d%d%d%d)-(%d%d)-(%d%d)[T ](%d%d):(%d%d):(%d%d%.?%d*)([+-])(%d%d):?(%d%d)"', to + 1)
+  if not y then return nil end
+  -- Days since the epoch; a year begins in March, so that the odd day is its last one.
+  local year = tonumber(y) - (tonumber(mo) <= 2 and 1 or 0)
+  local era = math.floor(year / 400)
+  local of_era = year - era * 400
+  local day = math.floor((153 * ((tonumber(mo) + 9) % 12) + 2) / 5) + tonumber(d) - 1
+  local days = era * 146097 + of_era * 365 + math.floor(of_era / 4) - math.floor(of_era / 100) + day - 719468
+  local offset = (tonumber(oh) * 60 + tonumber(om)) * (sign == '+' and 60 or -60)
+  local at = days * 86400 + tonumber(h) * 3600 + tonumber(mi) * 60 + tonumber(s) - offset
+  return at > now and at or nil
+end
+
+for q = 1, queues do
+  local due = redis.call('ZRANGEBYSCORE', scheduled(q), '-inf', text(now), 'LIMIT', 0, DUE_MAX)
+  many('ZREM', scheduled(q), due)
+  -- The earliest is served first.
+  for n = #due, 1, -1 do
+    local s, _, at = string.match(due[n], '^(%d+):([^:]*):()')
+    redis.call('RPUSH', list(step_at[s] or 1, q), string.sub(due[n], at))
+  end
+end
+
+local taken, bytes, parked, kept_back = {}, 0, 0, {}
+
+local function sort_out(element, s, q, only_fresh)
+  if only_fresh and is_marked(element) then
+    local _, suspect = read(element)
+    if suspect == 1 then
+      kept_back[#kept_back + 1] = { list(s, q), element }
+      return
+    end
+  end
+  local eta = early(element)
+  if eta then
+    local name = stem .. string.format('%.0f', first + #taken) .. '.' .. parked
+    redis.call('ZADD', scheduled(q), text(eta), step(s) .. ':' .. string.gsub(name, ':', '.') .. ':' .. element)
+    parked = parked + 1
+  else
+    taken[#taken + 1] = { q, s, element }
+    bytes = bytes + #element
+  end
+end
+
+local function grab(limit, only_fresh)
+  for s = 1, steps do
+    for q = 1, queues do
+      local more = true
+      while more and #taken < limit and bytes < BYTES_MAX and parked < PARKED_MAX do
+        -- A few first: how large they are tells how many more fit.
+        local fits = 16
+        if bytes > 0 then fits = math.max(1, math.floor((BYTES_MAX - bytes) * #taken / bytes)) end
+        local wanted = math.min(limit - #taken, fits, 400)
+        -- They may all be early: then many cost no more than a few.
+        if parked > 0 then wanted = math.min(limit - #taken, 400) end
+        local popped = redis.call('RPOP', list(s, q), wanted) or {}
+        for _, element in ipairs(popped) do sort_out(element, s, q, only_fresh) end
+        more = #popped == wanted
+      end
+    end
+  end
+end
+
+grab(slots, false)
+if ahead > 0 then grab(slots + ahead, true) end
+for n = #kept_back, 1, -1 do redis.call('RPUSH', kept_back[n][1], kept_back[n][2]) end
+
+local held, scores, out = {}, {}, { false }
+local score = text(now + lease)
+for n, one in ipairs(taken) do
+  local q, s, element = one[1], one[2], one[3]
+  local tag = stem .. string.format('%.0f', first + n - 1) .. ':' .. step(s) .. ':' .. queue(q)
+  held[2 * n - 1], held[2 * n] = tag, wrap(element, queue(q))
+  scores[2 * n - 1], scores[2 * n] = score, tag
+  out[3 * n - 1], out[3 * n], out[3 * n + 1] = q, s, element
+end
+many('HSET', KEYS[1], held)
+many('ZADD', KEYS[2], scores)
+
+-- What is read from here on is watched for this connection (CLIENT TRACKING): the server
+-- tells when somebody changes it.
+local next_due
+for q = 1, queues do
+  local soonest = redis.call('ZRANGE', scheduled(q), 0, 0, 'WITHSCORES')
+  local at = tonumber(soonest[2])
+  if at and (not next_due or at < next_due) then next_due = at end
+end
+if #taken == 0 then
+  if parked >= PARKED_MAX then
+    next_due = 0
+  else
+    for n = 4, 3 + steps * queues do redis.call('LLEN', KEYS[n]) end
+  end
+end
+out[1] = next_due and text(next_due) or ''
+return out

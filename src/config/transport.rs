@@ -1,0 +1,127 @@
+//! `broker_transport_options` and `result_backend_transport_options`: what Celery's settings
+//! say of the way keys are named on Redis, and of messages that Python workers hold.
+
+use super::diagnostic::Faults;
+use super::kind::{Keep, Kind, Word};
+use super::node::{Data, Node, quote};
+use std::time::Duration;
+
+/// kombu's default.
+const VISIBILITY_TIMEOUT: Duration = Duration::from_secs(3600);
+
+/// Options of the broker.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BrokerOptions {
+    /// In front of every key, as it is.
+    pub global_keyprefix: String,
+    /// What a Python worker has held for so long is handed out again.
+    pub visibility_timeout: Duration,
+}
+
+impl Default for BrokerOptions {
+    fn default() -> BrokerOptions {
+        BrokerOptions { global_keyprefix: String::new(), visibility_timeout: VISIBILITY_TIMEOUT }
+    }
+}
+
+/// Options of the result store.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ResultOptions {
+    /// In front of every key; see [`ResultOptions::result_prefix`].
+    pub global_keyprefix: String,
+}
+
+impl ResultOptions {
+    /// What Celery makes of the prefix: it ends in one of `:`, `_`, `-` and `.`, and gets a `_`
+    /// if it does not (celery 5.7 `backends/base.py`, `_add_global_keyprefix`).
+    pub fn result_prefix(&self) -> String {
+        let prefix = &self.global_keyprefix;
+        match prefix.is_empty() || prefix.ends_with([':', '_', '-', '.']) {
+            true => prefix.clone(),
+            false => format!("{prefix}_"),
+        }
+    }
+}
+
+impl Kind for BrokerOptions {
+    type Value = BrokerOptions;
+    const EXPECTED: &'static str = "a mapping of global_keyprefix and visibility_timeout";
+    const NESTED: bool = true;
+
+    fn read(node: &Node, faults: &mut Faults) -> Option<BrokerOptions> {
+        let mut options = BrokerOptions::default();
+        read_map::<Self>(node, faults, |name, value, faults| {
+            match name {
+                "global_keyprefix" => options.global_keyprefix = Word::read(value, faults)?,
+                "visibility_timeout" => match Keep::read(value, faults)? {
+                    Some(timeout) => options.visibility_timeout = timeout,
+                    None => return Keep::mismatch(value, faults),
+                },
+                _ => return unknown::<Self>(name, value, faults),
+            }
+            Some(())
+        })?;
+        Some(options)
+    }
+
+    fn write(value: &BrokerOptions) -> String {
+        let default = BrokerOptions::default();
+        let mut shown = prefix(&value.global_keyprefix);
+        if value.visibility_timeout != default.visibility_timeout {
+            shown.push(format!("visibility_timeout: {}", value.visibility_timeout.as_secs_f64()));
+        }
+        format!("{{{}}}", shown.join(", "))
+    }
+}
+
+impl Kind for ResultOptions {
+    type Value = ResultOptions;
+    const EXPECTED: &'static str = "a mapping of global_keyprefix";
+    const NESTED: bool = true;
+
+    fn read(node: &Node, faults: &mut Faults) -> Option<ResultOptions> {
+        let mut options = ResultOptions::default();
+        read_map::<Self>(node, faults, |name, value, faults| {
+            match name {
+                "global_keyprefix" => options.global_keyprefix = Word::read(value, faults)?,
+                _ => return unknown::<Self>(name, value, faults),
+            }
+            Some(())
+        })?;
+        Some(options)
+    }
+
+    fn write(value: &ResultOptions) -> String {
+        format!("{{{}}}", prefix(&value.global_keyprefix).join(", "))
+    }
+}
+
+fn prefix(prefix: &str) -> Vec<String> {
+    (!prefix.is_empty())
+        .then(|| format!("global_keyprefix: {}", quote(prefix)))
+        .into_iter()
+        .collect()
+}
+
+fn unknown<K: Kind>(name: &str, node: &Node, faults: &mut Faults) -> Option<()> {
+    faults.add(node.line, format!("unknown option {name}; expected {}", K::EXPECTED));
+    None
+}
+
+/// Reads each entry; a null is an empty mapping.
+fn read_map<K: Kind>(
+    node: &Node,
+    faults: &mut Faults,
+    mut read: impl FnMut(&str, &Node, &mut Faults) -> Option<()>,
+) -> Option<()> {
+    let map = match &node.data {
+        Data::Map(map) => map,
+        _ if node.is_null() => return Some(()),
+        _ => return K::mismatch(node, faults),
+    };
+    let before = faults.count();
+    for (key, value) in map {
+        faults.within(&key.text, |faults| read(&key.text, value, faults));
+    }
+    (faults.count() == before).then_some(())
+}

@@ -1,0 +1,60 @@
+//! What a store could not do, whatever store it is.
+
+use std::fmt;
+use std::time::Duration;
+
+/// What a store could not do.
+#[derive(Debug, Clone)]
+pub struct Error {
+    kind: Kind,
+    text: String,
+}
+
+/// What kind of trouble it is, as far as somebody acts on it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Somebody else has it; try again.
+    Busy,
+    /// There is no room.
+    Full,
+    /// The store takes this worker for dead, or for an earlier connection of itself.
+    Fenced,
+    /// Anything else.
+    Other,
+}
+
+impl Error {
+    /// Trouble of this kind.
+    pub fn of(kind: Kind, text: impl Into<String>) -> Error {
+        Error { kind, text: text.into() }
+    }
+
+    /// A store asked for what it is not made for, or that is not there.
+    pub fn misuse(why: impl Into<String>) -> Error {
+        Error::of(Kind::Other, why)
+    }
+
+    /// No answer within `deadline`.
+    pub fn late(deadline: Duration) -> Error {
+        Error::of(Kind::Busy, format!("no answer within {:.1}s", deadline.as_secs_f64()))
+    }
+
+    /// What kind of trouble it is.
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+impl std::error::Error for Error {}
+
+impl From<std::io::Error> for Error {
+    fn from(error: std::io::Error) -> Error {
+        Error::misuse(error.to_string())
+    }
+}

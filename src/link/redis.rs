@@ -1,0 +1,245 @@
+//! One connection to a Redis server, opened when it is first used and again after it broke.
+//!
+//! What is asked is sent once: whether to ask again is the caller's matter, for only the caller
+//! knows what a command that was perhaps carried out may do a second time. A connection that
+//! did not answer in time is given up, since its answer would come to nobody; what it carries
+//! may reach the server later, and a caller that minds has to fence it
+//! (see `broker/redis/take.lua`).
+
+use super::error::{Error, Kind};
+use super::url::{Place, Server, Tls};
+use redis::aio::MultiplexedConnection;
+use redis::{
+    AsyncConnectionConfig, Client, ClientTlsConfig, Cmd, ConnectionAddr, IntoConnectionInfo,
+    ProtocolVersion, PushInfo, PushKind, RedisConnectionInfo, RedisError, RedisResult,
+    ServerErrorKind, TlsCertificates, io::tcp::TcpSettings,
+};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+use tokio::sync::{Mutex, Notify};
+
+/// How long a client waits for one answer, the connection included: less than the deadline
+/// of a publish, so that the error can name the server.
+pub const CLIENT_PATIENCE: Duration = Duration::from_millis(4800);
+
+/// How long a worker waits for an answer before it tries another connection. A server that is
+/// slow for its reasons is given twice as long each time, up to [`WORKER_PATIENCE_MAX`].
+pub const WORKER_PATIENCE: Duration = Duration::from_secs(2);
+
+/// See [`WORKER_PATIENCE`].
+const WORKER_PATIENCE_MAX: Duration = Duration::from_secs(30);
+
+/// How long a connection may take to be opened: whoever listens answers at once.
+const CONNECT_PATIENCE: Duration = Duration::from_secs(2);
+
+/// A handle to one connection. Clones share it.
+#[derive(Clone)]
+pub struct Link(Arc<Shared>);
+
+struct Shared {
+    server: Server,
+    client: Client,
+    /// Sent on each new connection before anything else.
+    greeting: Vec<Cmd>,
+    patience: Duration,
+    /// Answers that did not come in time, in a row.
+    late: AtomicU32,
+    /// The connection and its number.
+    connection: Mutex<(u32, Option<MultiplexedConnection>)>,
+    pushed: Arc<Notify>,
+}
+
+impl Link {
+    /// A link to `server` that asks for `greeting` on each new connection; nothing is sent
+    /// yet.
+    ///
+    /// # Errors
+    /// A certificate cannot be read.
+    pub fn new(server: &Server, patience: Duration, greeting: Vec<Cmd>) -> Result<Link, Error> {
+        let client = client(server)?;
+        Ok(Link(Arc::new(Shared {
+            server: server.clone(),
+            client,
+            greeting,
+            patience,
+            late: AtomicU32::new(0),
+            connection: Mutex::default(),
+            pushed: Arc::default(),
+        })))
+    }
+
+    /// Do both handles lead to the same connection?
+    pub fn same(&self, other: &Link) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
+    /// The server it leads to.
+    pub fn server(&self) -> &Server {
+        &self.0.server
+    }
+
+    /// The number of the connection, which is opened if there is none: it changes with each.
+    pub async fn session(&self) -> Result<u32, Error> {
+        let opened = tokio::time::timeout(CONNECT_PATIENCE, self.connection());
+        let (number, _) = opened.await.unwrap_or_else(|_| Err(self.silent(CONNECT_PATIENCE)))?;
+        Ok(number)
+    }
+
+    /// Does `work` on the connection, within the link's patience.
+    ///
+    /// # Errors
+    /// Names the server and what it said, or that it said nothing in time.
+    pub async fn run<T>(
+        &self,
+        work: impl AsyncFnOnce(&mut MultiplexedConnection) -> RedisResult<T>,
+    ) -> Result<T, Error> {
+        let patience = self.patience();
+        let mut number = None;
+        let done = tokio::time::timeout(patience, async {
+            let (opened, mut connection) = self.connection().await?;
+            number = Some(opened);
+            work(&mut connection).await.map_err(|error| self.trouble(&error))
+        })
+        .await;
+        let error = match done {
+            Ok(Ok(value)) => {
+                self.0.late.store(0, Ordering::Relaxed);
+                return Ok(value);
+            }
+            Ok(Err(error)) => error,
+            Err(_) => {
+                self.0.late.fetch_add(1, Ordering::Relaxed);
+                self.silent(patience)
+            }
+        };
+        // A server that refuses a command is a server that is there.
+        if error.kind() == Kind::Busy
+            && let Some(number) = number
+        {
+            self.give_up(number).await;
+        }
+        Err(error)
+    }
+
+    /// Resolves when the server has said something on its own since this was last called, or
+    /// the connection is gone.
+    pub async fn pushed(&self) {
+        self.0.pushed.notified().await;
+    }
+
+    fn patience(&self) -> Duration {
+        let late = self.0.late.load(Ordering::Relaxed).min(4);
+        (self.0.patience * (1 << late)).min(WORKER_PATIENCE_MAX.max(self.0.patience))
+    }
+
+    async fn connection(&self) -> Result<(u32, MultiplexedConnection), Error> {
+        let mut slot = self.0.connection.lock().await;
+        if let (number, Some(connection)) = &*slot {
+            return Ok((*number, connection.clone()));
+        }
+        let pushed = self.0.pushed.clone();
+        let listen = move |info: PushInfo| -> Result<(), ()> {
+            let told = [PushKind::Invalidate, PushKind::Message, PushKind::Disconnection];
+            if told.contains(&info.kind) {
+                pushed.notify_one();
+            }
+            Ok(())
+        };
+        let config = AsyncConnectionConfig::new()
+            .set_connection_timeout(Some(CONNECT_PATIENCE))
+            .set_response_timeout(None)
+            .set_push_sender(listen);
+        let opened = self.0.client.get_multiplexed_async_connection_with_config(&config).await;
+        let mut connection = opened.map_err(|error| self.trouble(&error))?;
+        for command in &self.0.greeting {
+            let answered = command.query_async::<()>(&mut connection).await;
+            answered.map_err(|error| self.trouble(&error))?;
+        }
+        slot.0 += 1;
+        slot.1 = Some(connection.clone());
+        Ok((slot.0, connection))
+    }
+
+    async fn give_up(&self, number: u32) {
+        let mut slot = self.0.connection.lock().await;
+        if slot.0 == number {
+            slot.1 = None;
+        }
+    }
+
+    fn silent(&self, patience: Duration) -> Error {
+        Error::of(Kind::Busy, format!("{}: {}", self.0.server, Error::late(patience)))
+    }
+
+    /// What the client library or the server said, with the server's name.
+    fn trouble(&self, error: &RedisError) -> Error {
+        let kind = match error.kind() {
+            redis::ErrorKind::Server(
+                ServerErrorKind::BusyLoading
+                | ServerErrorKind::MasterDown
+                | ServerErrorKind::ReadOnly,
+            ) => Kind::Busy,
+            redis::ErrorKind::Server(_) => match error.code() {
+                Some("FENCED") => Kind::Fenced,
+                Some("OOM" | "MISCONF") => Kind::Full,
+                _ => Kind::Other,
+            },
+            redis::ErrorKind::AuthenticationFailed => Kind::Other,
+            _ if error.is_timeout() => return self.silent(CONNECT_PATIENCE),
+            _ => Kind::Busy,
+        };
+        let said = match (error.code(), error.detail()) {
+            (Some(code), Some(detail)) => format!("{code} {detail}"),
+            (None, Some(detail)) => detail.to_string(),
+            _ => error.to_string(),
+        };
+        Error::of(kind, format!("{}: {said}", self.0.server))
+    }
+}
+
+fn client(server: &Server) -> Result<Client, Error> {
+    let address = match &server.place {
+        Place::Tcp(host, port) => ConnectionAddr::Tcp(host.clone(), *port),
+        Place::Tls(host, port, tls) => ConnectionAddr::TcpTls {
+            host: host.clone(),
+            port: *port,
+            insecure: tls.unverified,
+            tls_params: None,
+        },
+        Place::Socket(path) => ConnectionAddr::Unix(path.clone()),
+    };
+    let mut settings = RedisConnectionInfo::default()
+        .set_protocol(ProtocolVersion::RESP3)
+        .set_db(i64::from(server.db))
+        .set_lib_name("qworker", env!("CARGO_PKG_VERSION"));
+    if let Some(user) = &server.user {
+        settings = settings.set_username(user);
+    }
+    if let Some(password) = &server.password {
+        settings = settings.set_password(password.reveal());
+    }
+    let wrong = |error: RedisError| Error::misuse(format!("{server}: {error}"));
+    let info = address.into_connection_info().map_err(wrong)?;
+    // A small command does not wait for company.
+    let info = info.set_tcp_settings(TcpSettings::default().set_nodelay(true));
+    let info = info.set_redis_settings(settings);
+    match &server.place {
+        Place::Tls(_, _, tls) => Client::build_with_tls(info, certificates(tls)?).map_err(wrong),
+        _ => Client::open(info).map_err(wrong),
+    }
+}
+
+fn certificates(tls: &Tls) -> Result<TlsCertificates, Error> {
+    let read = |path: &std::path::PathBuf| {
+        std::fs::read(path).map_err(|error| Error::misuse(format!("{}: {error}", path.display())))
+    };
+    let client_tls = match &tls.identity {
+        Some((certificate, key)) => {
+            Some(ClientTlsConfig { client_cert: read(certificate)?, client_key: read(key)? })
+        }
+        None => None,
+    };
+    let root_cert = tls.authorities.as_ref().map(read).transpose()?;
+    Ok(TlsCertificates { client_tls, root_cert })
+}
