@@ -4,7 +4,7 @@
 //! The body stays as it came until [`Message::arguments`] asks for it.
 
 use super::body::{self, Arguments, Pairs};
-use super::{repr, value};
+use super::{saferepr, value};
 use crate::clock;
 use chrono::{DateTime, NaiveDateTime, Utc};
 use serde::{Deserialize, Deserializer};
@@ -306,8 +306,8 @@ pub fn encode(draft: &Draft, now: DateTime<Utc>) -> String {
         "timelimit": [null, null],
         "root_id": root,
         "parent_id": draft.parent_id,
-        "argsrepr": repr::list(&draft.args),
-        "kwargsrepr": repr::dict(&draft.kwargs),
+        "argsrepr": saferepr::args(&draft.args),
+        "kwargsrepr": saferepr::kwargs(&draft.kwargs),
         "origin": draft.origin,
         "ignore_result": draft.ignore_result,
         "replaced_task_nesting": 0,
