@@ -215,6 +215,18 @@ impl Outlet {
         each!(self, Outlet, outlet => outlet.publish(postings).await)
     }
 
+    /// The queues that a named exchange leads to with this routing key; none if nothing is
+    /// bound so, or there is no such exchange.
+    pub async fn route(&self, exchange: String, routing_key: String) -> Result<Vec<String>, Error> {
+        each!(self, Outlet, outlet => outlet.route(exchange, routing_key).await)
+    }
+
+    /// The number that this broker's messages carry for a priority of the user's, 0 to 9,
+    /// of which the higher is served first.
+    pub fn wire_priority(&self, priority: Option<u8>) -> u8 {
+        each!(self, Outlet, outlet => outlet.wire_priority(priority))
+    }
+
     /// Settles deliveries of this worker, all or none.
     pub async fn settle(&self, settlements: Vec<(Tag, Settle)>) -> Result<(), Error> {
         each!(self, Outlet, outlet => outlet.settle(settlements).await)
