@@ -34,6 +34,17 @@ pub const RETRY_BACKOFF_MAX: Duration = Duration::from_secs(600);
 /// fetch the next hundreds while tiny tasks run, few enough to leave few suspects.
 pub const TAKE_MAX: usize = 512;
 
+/// Messages that a batch of `qworker call --from-jsonl` sends in one step at the most: enough
+/// for the disk to be no matter, few enough to be accepted well within the deadline.
+pub const BATCH_TASKS_MAX: usize = 500;
+
+/// Bytes of messages that are sent in one step, but for a single larger one: what a batch
+/// costs in memory is a few times this.
+pub const BATCH_BYTES_MAX: usize = 4 * 1024 * 1024;
+
+/// Bytes of one line of a batch: a file without line ends must not fill the memory.
+pub const BATCH_LINE_MAX: usize = 16 * 1024 * 1024;
+
 /// Linear memory of one WASM instance unless a task's `memory` says else
 /// (`wasm_memory`): language runtimes compiled to WASM need some hundred MB.
 pub const WASM_MEMORY: u64 = 512 * 1024 * 1024;

@@ -219,15 +219,6 @@ impl Inlet {
 }
 
 impl Outlet {
-    /// The number that a message of this priority (0 to 9, higher is served first; `None`: the
-    /// sender does not care) carries here, so that Celery programs on this broker understand it.
-    pub fn wire_priority(&self, priority: Option<u8>) -> u8 {
-        match self {
-            Outlet::Sqlite(_) => priority.unwrap_or(0),
-            Outlet::Redis(_) => redis::Outlet::wire_priority(priority),
-        }
-    }
-
     /// Accepts these messages, all or none, durably.
     pub async fn publish(&self, postings: Vec<Posting>) -> Result<(), Error> {
         each!(self, Outlet, outlet => outlet.publish(postings).await)
@@ -238,14 +229,15 @@ impl Outlet {
         each!(self, Outlet, outlet => outlet.settle(settlements).await)
     }
 
+    /// The number that a message of this priority (0 to 9, higher is served first; `None`: the
+    /// sender does not care) carries here, so that Celery programs on this broker understand it.
+    pub fn wire_priority(&self, priority: Option<u8>) -> u8 {
+        each!(self, Outlet, outlet => outlet.wire_priority(priority))
+    }
+
     /// The queues that are bound to a named exchange for messages of this routing key.
     pub async fn route(&self, exchange: String, routing_key: String) -> Result<Vec<String>, Error> {
-        match self {
-            Outlet::Sqlite(_) => Err(Error::misuse(format!(
-                "the embedded broker has no exchanges, so nothing is bound to {exchange:?}; name a queue"
-            ))),
-            Outlet::Redis(outlet) => outlet.route(exchange, routing_key).await,
-        }
+        each!(self, Outlet, outlet => outlet.route(exchange, routing_key).await)
     }
 
     /// What this worker holds goes back at once, counted, where others could not tell soon

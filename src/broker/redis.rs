@@ -104,6 +104,11 @@ fn step_of(priority: u8) -> u8 {
     STEPS.into_iter().rev().find(|step| *step <= priority).unwrap_or(0)
 }
 
+/// On Redis kombu serves 0 first, and 0 is what nobody asked for.
+fn wire_priority(priority: Option<u8>) -> u8 {
+    priority.map_or(0, |priority| 9 - priority.min(9))
+}
+
 /// See [`super::Outlet`].
 #[derive(Clone)]
 pub struct Outlet {
@@ -156,9 +161,8 @@ impl Outlet {
     }
 
     /// See [`super::Outlet::wire_priority`].
-    pub fn wire_priority(priority: Option<u8>) -> u8 {
-        // On Redis kombu serves 0 first, and it is what nobody asked for.
-        priority.map_or(0, |priority| 9 - priority.min(9))
+    pub fn wire_priority(&self, priority: Option<u8>) -> u8 {
+        wire_priority(priority)
     }
 
     /// See [`super::Outlet::publish`].
@@ -352,7 +356,7 @@ mod tests {
 
     #[test]
     fn a_higher_priority_is_a_lower_number_there() {
-        let steps = [None, Some(9), Some(5), Some(0)].map(|p| step_of(Outlet::wire_priority(p)));
+        let steps = [None, Some(9), Some(5), Some(0)].map(|p| step_of(wire_priority(p)));
         assert_eq!(steps, [0, 0, 3, 9]);
     }
 }

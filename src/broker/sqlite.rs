@@ -418,6 +418,17 @@ impl Outlet {
         Ok(())
     }
 
+    /// See [`super::Outlet::route`].
+    pub async fn route(&self, exchange: String, _key: String) -> Result<Vec<String>, Error> {
+        let why = "the embedded broker keeps no exchanges; name the queue with --queue";
+        Err(Error::misuse(&format!("exchange {exchange:?}: {why}")))
+    }
+
+    /// See [`super::Outlet::wire_priority`].
+    pub fn wire_priority(&self, priority: Option<u8>) -> u8 {
+        priority.unwrap_or(0)
+    }
+
     /// See [`super::Outlet::settle`].
     pub async fn settle(&self, settlements: Vec<(Tag, Settle)>) -> Result<(), Error> {
         let owner = self.owner;

@@ -1,6 +1,7 @@
 //! The hall: the list of commands, the global options, one `match`.
 
 mod app;
+mod batch;
 mod call;
 mod check;
 mod compile;
@@ -8,7 +9,9 @@ mod dead;
 mod exit;
 mod files;
 mod list;
+mod order;
 mod output;
+mod progress;
 mod purge;
 mod report;
 mod result;
@@ -40,7 +43,7 @@ struct Cli {
 enum Command {
     /// Take tasks from the broker and run them
     Worker(worker::Args),
-    /// Send a task
+    /// Send a task, or one for each line of a file
     Call(call::Args),
     /// Read the result of a task, or wait for it
     Result(result::Args),

@@ -2,7 +2,7 @@
 
 use crate::broker::{Error, Outlet, Posting};
 use crate::task::Task;
-use crate::wire::message::{self, Draft};
+use crate::wire::message::{self, Draft, Route};
 use chrono::{DateTime, Utc};
 use serde_json::value::RawValue;
 use std::time::Duration;
@@ -18,8 +18,10 @@ pub struct Wish {
     pub args: Vec<Box<RawValue>>,
     /// Keyword arguments.
     pub kwargs: Vec<(String, Box<RawValue>)>,
-    /// Where to; the task's queue, its route, or the default queue if empty.
+    /// Where to.
     pub queue: String,
+    /// The named exchange that led there, if one did.
+    pub route: Option<Route>,
     /// Not before.
     pub eta: Option<DateTime<Utc>>,
     /// Not after.
@@ -50,21 +52,28 @@ impl Sender {
         }
     }
 
-    /// The message that fulfils `wish`. `task` is its definition if it is known here: it
-    /// gives a time to live and a priority where the wish has none.
-    pub fn posting(&self, wish: Wish, task: Option<&Task>, now: DateTime<Utc>) -> Posting {
-        // Ordered by time: neighbours in the indexes of a store, not scattered over them.
-        let id = if wish.id.is_empty() { uuid::Uuid::now_v7().to_string() } else { wish.id };
+    /// The message that fulfils `wish` at the broker of `outlet`. `task` is its definition if
+    /// it is known here: it gives a time to live and a priority where the wish has none.
+    pub fn posting(
+        &self,
+        outlet: &Outlet,
+        wish: Wish,
+        task: Option<&Task>,
+        now: DateTime<Utc>,
+    ) -> Posting {
+        let id = if wish.id.is_empty() { new_id() } else { wish.id };
         let lifetime = task.and_then(|task| task.expires);
         let expires =
             wish.expires.or_else(|| lifetime.map(|after| wish.eta.unwrap_or(now) + after));
-        let priority = wish.priority.or(task.and_then(|task| task.priority)).unwrap_or(0);
+        let priority = wish.priority.or(task.and_then(|task| task.priority));
+        let priority = outlet.wire_priority(priority);
         let draft = Draft {
             task: wish.task,
             id: id.clone(),
             args: wish.args,
             kwargs: wish.kwargs,
             queue: wish.queue.clone(),
+            route: wish.route,
             eta: wish.eta,
             expires,
             priority,
@@ -75,8 +84,61 @@ impl Sender {
             ignore_result: task.and_then(|task| task.ignore_result),
         };
         let payload = message::encode(&draft, now);
-        Posting { queue: wish.queue, task_id: id, priority, eta: wish.eta, payload }
+        // A task that is not ours may be one of a Celery worker, which looks only at what can
+        // be taken, and waits for the time itself. A worker of ours parks what comes early.
+        let eta = task.and(wish.eta);
+        Posting { queue: wish.queue, task_id: id, priority, eta, payload }
     }
+
+    /// The messages that fulfil `wish`: a copy for each of `bound`, the queues that its route
+    /// leads to, or the one for its own queue if it has no route.
+    pub fn postings(
+        &self,
+        outlet: &Outlet,
+        mut wish: Wish,
+        bound: &[String],
+        task: Option<&Task>,
+        now: DateTime<Utc>,
+    ) -> Vec<Posting> {
+        if wish.route.is_none() {
+            return vec![self.posting(outlet, wish, task, now)];
+        }
+        if wish.id.is_empty() {
+            wish.id = new_id();
+        }
+        let copy = |queue: &String| Wish { queue: queue.clone(), ..wish.clone() };
+        bound.iter().map(|queue| self.posting(outlet, copy(queue), task, now)).collect()
+    }
+}
+
+/// An id for a task: ordered by time, so that neighbours in time are neighbours in the
+/// indexes of a store, not scattered over them.
+fn new_id() -> String {
+    uuid::Uuid::now_v7().to_string()
+}
+
+/// The queues that `route` leads to at this broker, asked for within `deadline`.
+///
+/// # Errors
+/// What the broker answered, or that it did not in time; or no queue is bound so, and
+/// whatever is sent there would be lost.
+pub async fn bound(
+    outlet: &Outlet,
+    route: &Route,
+    deadline: Duration,
+) -> Result<Vec<String>, Error> {
+    let Route { exchange, routing_key } = route.clone();
+    let asked = outlet.route(exchange, routing_key);
+    let queues = tokio::time::timeout(deadline, asked)
+        .await
+        .unwrap_or_else(|_| Err(Error::late(deadline)))?;
+    if queues.is_empty() {
+        let Route { exchange, routing_key } = route;
+        return Err(Error::misuse(&format!(
+            "no queue is bound to exchange {exchange:?} for routing key {routing_key:?}"
+        )));
+    }
+    Ok(queues)
 }
 
 /// Sends these, all or none, within `deadline`.

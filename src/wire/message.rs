@@ -4,7 +4,7 @@
 //! The body stays as it came until [`Message::arguments`] asks for it.
 
 use super::body::{self, Arguments, Pairs};
-use super::{repr, value};
+use super::{saferepr, value};
 use crate::clock;
 use chrono::{DateTime, NaiveDateTime, Utc};
 use serde::{Deserialize, Deserializer};
@@ -262,6 +262,15 @@ pub fn parse_instant(text: &str) -> Option<DateTime<Utc>> {
         .map(|at| at.and_utc())
 }
 
+/// A named exchange, and what it is to choose its queues by.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Route {
+    /// The exchange.
+    pub exchange: String,
+    /// The routing key.
+    pub routing_key: String,
+}
+
 /// What a client sends.
 #[derive(Debug, Clone, Default)]
 pub struct Draft {
@@ -275,11 +284,13 @@ pub struct Draft {
     pub kwargs: Vec<(String, Box<RawValue>)>,
     /// Queue; the routing key of the anonymous exchange.
     pub queue: String,
+    /// The named exchange that led to the queue, if one did.
+    pub route: Option<Route>,
     /// Not before.
     pub eta: Option<DateTime<Utc>>,
     /// Not after.
     pub expires: Option<DateTime<Utc>>,
-    /// 0 to 9.
+    /// 0 to 9, as the broker counts.
     pub priority: u8,
     /// `gen{pid}@{host}` of the sender.
     pub origin: String,
@@ -297,6 +308,10 @@ pub struct Draft {
 pub fn encode(draft: &Draft, now: DateTime<Utc>) -> String {
     let body = body::encode(&draft.args, &draft.kwargs);
     let root = draft.root_id.as_deref().unwrap_or(&draft.id);
+    let (exchange, routing_key) = match &draft.route {
+        Some(route) => (route.exchange.as_str(), &route.routing_key),
+        None => ("", &draft.queue),
+    };
     let headers = json!({
         "lang": "rust",
         "task": draft.task,
@@ -310,8 +325,8 @@ pub fn encode(draft: &Draft, now: DateTime<Utc>) -> String {
         "timelimit": [null, null],
         "root_id": root,
         "parent_id": draft.parent_id,
-        "argsrepr": repr::list(&draft.args),
-        "kwargsrepr": repr::dict(&draft.kwargs),
+        "argsrepr": saferepr::args(&draft.args),
+        "kwargsrepr": saferepr::kwargs(&draft.kwargs),
         "origin": draft.origin,
         "ignore_result": draft.ignore_result,
         "replaced_task_nesting": 0,
@@ -322,7 +337,7 @@ pub fn encode(draft: &Draft, now: DateTime<Utc>) -> String {
         "correlation_id": draft.id,
         "reply_to": draft.reply_to,
         "delivery_mode": 2,
-        "delivery_info": {"exchange": "", "routing_key": draft.queue},
+        "delivery_info": {"exchange": exchange, "routing_key": routing_key},
         "priority": draft.priority,
         "body_encoding": "base64",
         "delivery_tag": uuid::Uuid::new_v4().to_string(),

@@ -5,6 +5,7 @@ pub mod exception;
 pub mod message;
 pub mod repr;
 pub mod result;
+pub mod saferepr;
 pub mod value;
 
 pub use body::Arguments;

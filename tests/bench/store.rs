@@ -31,7 +31,7 @@ pub fn send(database: &Path, count: usize, task: &str, queue: &str) {
     let mut out = std::io::BufWriter::new(std::io::stdout().lock());
     let mut left = count;
     while left > 0 {
-        let posting = |_| sender.posting(wish(task, queue), None, clock::now());
+        let posting = |_| sender.posting(&client.outlet, wish(task, queue), None, clock::now());
         let batch: Vec<_> = (0..left.min(BATCH)).map(posting).collect();
         left -= batch.len();
         batch.iter().for_each(|posting| writeln!(out, "{}", posting.task_id).unwrap());
@@ -47,7 +47,7 @@ pub fn pace(database: &Path, count: u32, pause: Duration, task: &str) {
     for n in 0..count {
         std::thread::sleep((start + pause * n).saturating_duration_since(Instant::now()));
         let asked = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
-        let posting = sender.posting(wish(task, "celery"), None, clock::now());
+        let posting = sender.posting(&client.outlet, wish(task, "celery"), None, clock::now());
         println!("{} {}", posting.task_id, asked.as_nanos());
         runtime.block_on(client.outlet.publish(vec![posting])).unwrap();
     }

@@ -1,7 +1,7 @@
 //! `qworker call`: what is refused at once, what is sent, and what `--wait` prints.
 
 use super::{app, json, printed, refused, with_env};
-use crate::harness::TestDir;
+use crate::harness::{TestDir, eventually};
 use nix::sys::signal::Signal;
 use qworker::wire::Message;
 use qworker::wire::message::parse_instant;
@@ -82,6 +82,39 @@ fn eta_countdown_and_expires() {
     let (_, message) = call(&["--expires", "60"]);
     let expires = message.expires.unwrap() - chrono::TimeDelta::seconds(60);
     assert!((before..=qworker::clock::now()).contains(&expires), "{expires}");
+}
+
+/// A worker of Celery looks at what can be taken, and holds it until its time.
+#[test]
+fn what_others_run_can_be_taken_before_its_time() {
+    let app = app();
+    app.must(&["call", "py.add", "--unregistered", "--countdown", "1000"]);
+    let (_, _, due, message) = sent(&app);
+    assert_eq!(due, None);
+    assert!(message.eta.unwrap() > qworker::clock::now());
+    // A worker of ours that comes first puts it aside.
+    let mut worker = app.worker(&["-c", "1"]);
+    eventually("a message put aside", || sent(&app).2);
+    assert_eq!(worker.stop(Signal::SIGTERM), 0);
+}
+
+#[test]
+fn an_exchange_needs_its_key_and_a_broker_that_keeps_exchanges() {
+    let app = app();
+    let call = |args: &[&str]| app.qworker(&[&["call", "greet"], args].concat());
+    let route = ["--exchange", "news", "--routing-key", "eu.sport"];
+    let why = "exchange \"news\": the embedded broker keeps no exchanges";
+    refused(&call(&route), 69, &[why, "--queue"]);
+    refused(&call(&[&route[..], &["--from-jsonl", "-"]].concat()), 69, &[why]);
+    for (args, part) in [
+        (&["--exchange", "news"][..], "--routing-key <KEY>"),
+        (&["--routing-key", "eu"], "--exchange <NAME>"),
+        (&["--exchange", "", "--routing-key", "eu"], "leads to the queue that --queue names"),
+        (&["--exchange", "news", "--routing-key", ""], "expected a name"),
+        (&["--exchange", "x", "--routing-key", "eu", "--queue", "q"], "cannot be used with"),
+    ] {
+        refused(&call(args), 2, &[part]);
+    }
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! The real command line: what each command prints where, and the code it ends with.
 
+mod batch;
 mod call;
 mod check;
 mod dead;

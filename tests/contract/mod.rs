@@ -2,4 +2,5 @@
 
 pub mod backend;
 pub mod broker;
+mod send;
 mod sqlite;

@@ -29,8 +29,9 @@ fn send_many(app: &TestDir, task: &str, count: usize) -> Vec<String> {
         let client = Client::connect(&url, None, &Options::default()).unwrap();
         let wish = || Wish { task: task.into(), queue: "celery".into(), ..Wish::default() };
         let sender = Sender::new("test");
-        let postings: Vec<_> =
-            (0..count).map(|_| sender.posting(wish(), None, clock::now())).collect();
+        let postings: Vec<_> = (0..count)
+            .map(|_| sender.posting(&client.outlet, wish(), None, clock::now()))
+            .collect();
         let ids = postings.iter().map(|posting| posting.task_id.clone()).collect();
         send(&client.outlet, postings, Duration::from_secs(30)).await.unwrap();
         ids

@@ -1,6 +1,7 @@
 //! The real Celery 5.7 at the other end of the same file: it sends to us and reads our
 //! results, we send to it and read its results. Without `target/venv` these tests fail.
 
+mod messages;
 mod results;
 mod sends;
 mod works;

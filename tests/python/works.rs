@@ -62,6 +62,7 @@ fn a_python_worker_runs_what_we_send() {
     let fail = call(&["py.fail"]);
     let me = call(&["py.me", "--task-id", "our-own-id"]);
     assert_eq!(me, "our-own-id");
+    let later = call(&["py.add", "--args", "[20, 22]", "--countdown", "1"]);
     let _worker = PythonWorker::start(&app);
     let result = |id: &str| -> Value {
         let output = eventually("a result", || {
@@ -80,5 +81,6 @@ fn a_python_worker_runs_what_we_send() {
     assert_eq!(failed["status"], json!("FAILURE"));
     assert_eq!(failed["result"]["exc_type"], json!("KeyError"));
     assert!(failed["traceback"].as_str().unwrap().contains("raise KeyError"));
+    assert_eq!(result(&later)["result"], json!(42));
     assert_eq!(result(&me)["result"], json!(["our-own-id", "our-own-id", 0]));
 }

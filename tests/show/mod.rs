@@ -55,10 +55,14 @@ fn post_unchecked(app: &TestDir, task: &str, args: &str) -> String {
         args: serde_json::from_str(args).unwrap(),
         ..Wish::default()
     };
-    let posting = Sender::new("elsewhere").posting(wish, None, qworker::clock::now());
-    let id = posting.task_id.clone();
-    send_posting(app, posting);
-    id
+    block_on(async {
+        let client = client(app);
+        let now = qworker::clock::now();
+        let posting = Sender::new("elsewhere").posting(&client.outlet, wish, None, now);
+        let id = posting.task_id.clone();
+        send::send(&client.outlet, vec![posting], SOON).await.unwrap();
+        id
+    })
 }
 
 /// Sends anything.
@@ -70,15 +74,11 @@ fn post_raw(app: &TestDir, payload: &str) {
         eta: None,
         payload: payload.into(),
     };
-    send_posting(app, posting);
+    block_on(async { send::send(&client(app).outlet, vec![posting], SOON).await.unwrap() });
 }
 
-fn send_posting(app: &TestDir, posting: Posting) {
-    block_on(async {
-        let client =
-            Client::connect(&Url::Sqlite(app.database()), None, &Options::default()).unwrap();
-        send::send(&client.outlet, vec![posting], SOON).await.unwrap();
-    });
+fn client(app: &TestDir) -> Client {
+    Client::connect(&Url::Sqlite(app.database()), None, &Options::default()).unwrap()
 }
 
 impl Ended {

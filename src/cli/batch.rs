@@ -1,0 +1,321 @@
+//! `qworker call --from-jsonl`: one line is one task. Lines are read, made into messages and
+//! sent some hundred at a time, so that a file of any length takes no more memory.
+
+use super::exit::{Error, Exit};
+use super::order::{self, DEADLINE, Order};
+use super::output::ToUser;
+use super::progress::Progress;
+use crate::bounds::{BATCH_BYTES_MAX, BATCH_LINE_MAX, BATCH_TASKS_MAX};
+use crate::broker::{Outlet, Posting};
+use crate::client::send::{self, Wish};
+use crate::clock;
+use crate::wire::body::Pairs;
+use crate::wire::message::parse_instant;
+use chrono::{DateTime, Utc};
+use serde::de::DeserializeOwned;
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Read};
+
+/// Wrong lines that are reported one by one; of the rest, how many they are.
+const SHOWN_MAX: u64 = 20;
+
+/// Bytes that are read ahead.
+const READ_AHEAD: usize = 256 * 1024;
+
+/// Keys that a line may have, as an error names them.
+const KEYS: &str = "args, kwargs, id, countdown, eta, expires, queue or priority";
+
+/// What a priority has to look like.
+const PRIORITY: &str = "a number from 0 to 9";
+
+/// Where the lines come from.
+pub(super) struct Input {
+    name: String,
+    reader: BufReader<Box<dyn Read>>,
+    /// How long it is, if that can be known.
+    length: Option<u64>,
+    line: Vec<u8>,
+    /// Number of the line, from 1 on.
+    number: u64,
+    /// Bytes read.
+    position: u64,
+}
+
+impl Input {
+    /// Opens the file of this name; `-` is standard input.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub(super) fn open(name: &str) -> Result<Input, Error> {
+        let (name, source, length): (_, Box<dyn Read>, _) = if name == "-" {
+            ("standard input", Box::new(io::stdin()), None)
+        } else {
+            let opened = File::open(name).and_then(|file| Ok((file.metadata()?, file)));
+            let (about, file) = opened.map_err(|error| unreadable(name, &error))?;
+            if about.is_dir() {
+                return Err(unreadable(name, &io::ErrorKind::IsADirectory.into()));
+            }
+            (name, Box::new(file), about.is_file().then_some(about.len()))
+        };
+        let reader = BufReader::with_capacity(READ_AHEAD, source);
+        Ok(Input { name: name.into(), reader, length, line: Vec::new(), number: 0, position: 0 })
+    }
+
+    /// Reads the next line into `line`; false at the end.
+    fn advance(&mut self) -> io::Result<bool> {
+        self.line.clear();
+        self.number += 1;
+        let mut limited = (&mut self.reader).take(BATCH_LINE_MAX as u64 + 1);
+        let read = limited.read_until(b'\n', &mut self.line)?;
+        self.position += read as u64;
+        if read > BATCH_LINE_MAX && self.line.last() != Some(&b'\n') {
+            self.position += self.reader.skip_until(b'\n')? as u64;
+        }
+        Ok(read > 0)
+    }
+
+    /// Is there a whole line in memory? If not, what was read before it should not wait for
+    /// whoever writes.
+    fn has_more(&self) -> bool {
+        self.reader.buffer().contains(&b'\n')
+    }
+}
+
+fn unreadable(name: &str, error: &io::Error) -> Error {
+    Error::usage(format!("--from-jsonl: {name}: {error}"))
+}
+
+/// What is sent in one step.
+#[derive(Default)]
+struct Batch {
+    postings: Vec<Posting>,
+    /// One a line.
+    ids: String,
+    tasks: u64,
+    bytes: usize,
+    /// Number of the first line.
+    first: u64,
+}
+
+impl Batch {
+    fn is_full(&self) -> bool {
+        self.postings.len() >= BATCH_TASKS_MAX || self.bytes >= BATCH_BYTES_MAX
+    }
+
+    fn add(&mut self, postings: Vec<Posting>, line: u64) {
+        let Some(posting) = postings.first() else { return };
+        self.ids.push_str(&posting.task_id);
+        self.ids.push('\n');
+        self.tasks += 1;
+        self.bytes += postings.iter().map(|posting| posting.payload.len()).sum::<usize>();
+        if self.first == 0 {
+            self.first = line;
+        }
+        self.postings.extend(postings);
+    }
+}
+
+/// What has become of the lines.
+struct Run<'a> {
+    order: &'a Order,
+    outlet: &'a Outlet,
+    bound: Vec<String>,
+    out: ToUser,
+    progress: Progress,
+    sent: u64,
+    refused: u64,
+}
+
+/// Sends a task for each line of `input`, and prints the ids of those that were accepted.
+///
+/// # Errors
+/// The lines cannot be read any more, or the broker does not take them: says how far it got.
+pub(super) async fn send(
+    order: &Order,
+    outlet: &Outlet,
+    mut input: Input,
+    out: ToUser,
+) -> Result<Exit, Error> {
+    let bound = order.bound(outlet).await?;
+    let progress = Progress::new(input.length, out);
+    let mut run = Run { order, outlet, bound, out, progress, sent: 0, refused: 0 };
+    let mut more = true;
+    while more {
+        let mut batch = Batch::default();
+        let read = run.fill(&mut batch, &mut input);
+        run.send(batch).await?;
+        more = read.map_err(|error| {
+            let error = Error::failure(format!("{}: {error}", input.name));
+            run.stopped(error, input.number)
+        })?;
+        run.progress.reached(input.position, count(run.sent, "task"));
+    }
+    Ok(run.end())
+}
+
+impl Run<'_> {
+    /// Reads until the batch is full, or nothing more is there now; false at the end.
+    fn fill(&mut self, batch: &mut Batch, input: &mut Input) -> io::Result<bool> {
+        while input.advance()? {
+            if !input.line.trim_ascii().is_empty() {
+                let now = clock::now();
+                match read(self.order, &input.line, now) {
+                    Ok(wish) => {
+                        let postings = self.order.postings(self.outlet, &self.bound, wish, now);
+                        batch.add(postings, input.number);
+                    }
+                    Err(why) => self.refuse(input.number, &why),
+                }
+            }
+            if batch.is_full() || !input.has_more() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    fn refuse(&mut self, line: u64, why: &str) {
+        self.refused += 1;
+        if self.refused <= SHOWN_MAX {
+            self.progress.aside(|| self.out.say(&format!("Error: line {line}: {why}")));
+        }
+    }
+
+    /// All or none of it is accepted.
+    async fn send(&mut self, batch: Batch) -> Result<(), Error> {
+        if batch.tasks == 0 {
+            return Ok(());
+        }
+        let answer = send::send(self.outlet, batch.postings, DEADLINE).await;
+        answer.map_err(|error| {
+            let asked = count(batch.tasks, "task");
+            self.stopped(error.into(), batch.first).hint(format!(
+                "where the broker did not answer in time, it may have accepted the {asked} in \
+                 question all the same"
+            ))
+        })?;
+        self.progress.aside(|| self.out.write(&batch.ids));
+        self.sent += batch.tasks;
+        Ok(())
+    }
+
+    /// How far it got.
+    fn stopped(&self, mut error: Error, line: u64) -> Error {
+        let sent = count(self.sent, "task");
+        error.message += &format!("; {sent} accepted, line {line} was the first that was not");
+        error.hint(format!("send the rest from line {line} on"))
+    }
+
+    fn end(self) -> Exit {
+        let Run { out, sent, refused, progress, .. } = self;
+        drop(progress);
+        if refused > SHOWN_MAX {
+            out.say(&format!("Error: {} refused", count(refused - SHOWN_MAX, "more line")));
+        }
+        if !out.quiet {
+            let but = match refused {
+                0 => String::new(),
+                _ => format!("; refused {}", count(refused, "line")),
+            };
+            out.say(&format!("Sent {}{but}.", count(sent, "task")));
+        }
+        if refused == 0 { Exit::Ok } else { Exit::Failure }
+    }
+}
+
+/// `1 task`, `2 tasks`.
+fn count(number: u64, what: &str) -> String {
+    format!("{number} {what}{}", if number == 1 { "" } else { "s" })
+}
+
+/// The task that a line asks for, or what is wrong with it.
+fn read(order: &Order, line: &[u8], now: DateTime<Utc>) -> Result<Wish, String> {
+    if line.len() > BATCH_LINE_MAX {
+        return Err(format!("longer than {} MB", BATCH_LINE_MAX / 1024 / 1024));
+    }
+    let line = str::from_utf8(line.trim_ascii_end())
+        .map_err(|error| format!("expected JSON in UTF-8: {error}"))?;
+    let mut wish = order.wish(now).map_err(|error| error.message)?;
+    match line.trim_ascii_start().as_bytes().first() {
+        Some(b'[') => wish.args = parse(line, "a JSON array")?,
+        Some(b'{') => fields(&mut wish, parse(line, "a JSON object")?, now)?,
+        _ => return Err(format!("expected a JSON array of arguments, or an object with {KEYS}")),
+    }
+    order.check(&wish)?;
+    Ok(wish)
+}
+
+fn fields(wish: &mut Wish, Pairs(pairs): Pairs, now: DateTime<Utc>) -> Result<(), String> {
+    let has = |name: &str| pairs.iter().any(|(key, _)| key == name);
+    if has("countdown") && has("eta") {
+        return Err("countdown: expected either this or eta, found both".into());
+    }
+    for (key, value) in pairs {
+        let value = Field { key: &key, text: value.get() };
+        match value.key {
+            "args" => wish.args = value.read("a JSON array")?,
+            "kwargs" => {
+                let Pairs(pairs) = value.read("a JSON object")?;
+                wish.kwargs = pairs;
+            }
+            "id" => wish.id = value.word()?,
+            "queue" if wish.route.is_some() => {
+                return Err("queue: expected none, since --exchange says where to".into());
+            }
+            "queue" => wish.queue = value.word()?,
+            "countdown" => {
+                let at = value.read("seconds").map(|seconds| order::after(now, seconds));
+                wish.eta = Some(at?.ok_or_else(|| value.not("seconds, less than a century"))?);
+            }
+            "eta" => {
+                let text: String = value.read(order::INSTANT)?;
+                wish.eta = Some(parse_instant(&text).ok_or_else(|| value.not(order::INSTANT))?);
+            }
+            "expires" => {
+                // A number, or the text that the option takes.
+                let text = serde_json::from_str(value.text).unwrap_or(value.text.to_string());
+                let expected = || value.not(&format!("seconds, or {}", order::INSTANT));
+                wish.expires = Some(order::expiry(&text, now).ok_or_else(expected)?);
+            }
+            "priority" => {
+                let number: u8 = value.read(PRIORITY)?;
+                wish.priority = (number <= 9).then_some(number);
+                wish.priority.ok_or_else(|| value.not(PRIORITY))?;
+            }
+            unknown => return Err(format!("unknown key {unknown:?}; expected {KEYS}")),
+        }
+    }
+    Ok(())
+}
+
+/// A field of a line.
+struct Field<'a> {
+    key: &'a str,
+    text: &'a str,
+}
+
+impl Field<'_> {
+    fn read<T: DeserializeOwned>(&self, expected: &str) -> Result<T, String> {
+        serde_json::from_str(self.text).map_err(|_| self.not(expected))
+    }
+
+    fn word(&self) -> Result<String, String> {
+        let text: String = self.read("a text")?;
+        if text.is_empty() { Err(self.not("a text that is not empty")) } else { Ok(text) }
+    }
+
+    fn not(&self, expected: &str) -> String {
+        let shown: String = self.text.chars().take(40).collect();
+        let dots = if shown.len() < self.text.len() { "..." } else { "" };
+        format!("{}: expected {expected}, found {shown}{dots}", self.key)
+    }
+}
+
+/// The whole line; where it stops being JSON is said by column.
+fn parse<T: DeserializeOwned>(line: &str, expected: &str) -> Result<T, String> {
+    serde_json::from_str(line).map_err(|error| {
+        let text = error.to_string();
+        let what = text.split(" at line ").next().unwrap_or_default();
+        format!("expected {expected}: {what}, in column {}", error.column())
+    })
+}

@@ -1,0 +1,197 @@
+//! What all tasks that one `qworker call` sends have in common: the name and where it leads,
+//! and the options that a line of a batch may override.
+
+use super::app::App;
+use super::exit::Error;
+use super::output::ToUser;
+use crate::broker::{Outlet, Posting};
+use crate::client::send::{self, Sender, Wish};
+use crate::os;
+use crate::task::set::Set;
+use crate::task::{Task, bind};
+use crate::wire::message::{Route, parse_instant};
+use chrono::{DateTime, Utc};
+use serde_json::Value;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// The broker has to accept what is sent at once within this time.
+pub(super) const DEADLINE: Duration = Duration::from_secs(5);
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Options {
+    /// Not before this time, ISO 8601
+    #[arg(long, value_name = "TIME", conflicts_with = "countdown", env = "QWORKER_CALL_ETA")]
+    eta: Option<String>,
+    /// Not before so many seconds have passed
+    #[arg(
+        long,
+        value_name = "SECONDS",
+        env = "QWORKER_CALL_COUNTDOWN",
+        allow_negative_numbers = true
+    )]
+    countdown: Option<f64>,
+    /// Not after this time: ISO 8601, or seconds from now
+    #[arg(long, value_name = "TIME", env = "QWORKER_CALL_EXPIRES", allow_negative_numbers = true)]
+    expires: Option<String>,
+    /// Queue [default: the task's]
+    #[arg(long, env = "QWORKER_CALL_QUEUE")]
+    queue: Option<String>,
+    /// Send a copy to each queue that is bound to this exchange for the routing key
+    #[arg(
+        long,
+        value_name = "NAME",
+        env = "QWORKER_CALL_EXCHANGE",
+        conflicts_with = "queue",
+        requires = "routing_key",
+        value_parser = named
+    )]
+    exchange: Option<String>,
+    /// By which the exchange chooses its queues
+    #[arg(
+        long,
+        value_name = "KEY",
+        env = "QWORKER_CALL_ROUTING_KEY",
+        requires = "exchange",
+        value_parser = named
+    )]
+    routing_key: Option<String>,
+    /// Priority, 0 to 9; higher is served first [default: the task's]
+    #[arg(long, value_parser = clap::value_parser!(u8).range(0..=9), env = "QWORKER_CALL_PRIORITY")]
+    priority: Option<u8>,
+    /// Send it although tasks.d does not define it: other workers do
+    #[arg(long, env = "QWORKER_CALL_UNREGISTERED", value_parser = super::truth())]
+    unregistered: bool,
+}
+
+/// Celery sends to the default queue when either is empty, whatever the other says.
+fn named(text: &str) -> Result<String, String> {
+    let refused = "expected a name; the exchange without one leads to the queue that --queue names";
+    if text.is_empty() { Err(refused.into()) } else { Ok(text.into()) }
+}
+
+/// See the module.
+pub(super) struct Order {
+    /// Through which exchange, if not straight to a queue.
+    pub(super) route: Option<Route>,
+    options: Options,
+    task: Option<Arc<Task>>,
+    /// All but what depends on the time.
+    common: Wish,
+    sender: Sender,
+}
+
+impl Order {
+    /// An order of the task `name`.
+    ///
+    /// # Errors
+    /// Neither `tasks.d` defines it, nor do the options say that others do.
+    pub(super) fn new(
+        name: &str,
+        options: Options,
+        app: &App,
+        out: ToUser,
+    ) -> Result<Order, Error> {
+        let (tasks, faults) = app.examine_tasks();
+        let task = tasks.get(name).cloned();
+        if task.is_none() && !options.unregistered {
+            // One of them may be why.
+            faults.iter().for_each(|fault| out.say(&format!("Warning: {fault}")));
+            return Err(unknown(name, &tasks));
+        }
+        let variable = |name| std::env::var(name).ok().filter(|id: &String| !id.is_empty());
+        let route = options.exchange.clone().zip(options.routing_key.clone());
+        let route = route.map(|(exchange, routing_key)| Route { exchange, routing_key });
+        let common = Wish {
+            task: name.into(),
+            queue: options.queue.clone().unwrap_or_else(|| app.queue_of(name, task.as_deref())),
+            route: route.clone(),
+            priority: options.priority.or_else(|| app.priority_of(name, task.as_deref())),
+            // A task that calls another one is its parent.
+            parent_id: variable("QWORKER_TASK_ID"),
+            root_id: variable("QWORKER_TASK_ROOT_ID"),
+            ..Wish::default()
+        };
+        Ok(Order { route, options, task, common, sender: Sender::new(&os::host::name()) })
+    }
+
+    /// One task of the order, without arguments.
+    ///
+    /// # Errors
+    /// An option makes no sense.
+    pub(super) fn wish(&self, now: DateTime<Utc>) -> Result<Wish, Error> {
+        let eta =
+            match (self.options.countdown, &self.options.eta) {
+                (Some(seconds), _) => Some(after(now, seconds).ok_or_else(|| {
+                    Error::usage(format!("--countdown {seconds}: expected seconds"))
+                })?),
+                (None, Some(text)) => Some(
+                    parse_instant(text)
+                        .ok_or_else(|| Error::usage(format!("--eta {text}: expected {INSTANT}")))?,
+                ),
+                (None, None) => None,
+            };
+        let read = |text: &String| {
+            expiry(text, now).ok_or_else(|| {
+                Error::usage(format!("--expires {text}: expected seconds, or {INSTANT}"))
+            })
+        };
+        let expires = self.options.expires.as_ref().map(read).transpose()?;
+        Ok(Wish { eta, expires, ..self.common.clone() })
+    }
+
+    /// Refuses arguments that the task would fail on: says so as Python would.
+    pub(super) fn check(&self, wish: &Wish) -> Result<(), String> {
+        let Some(task) = &self.task else { return Ok(()) };
+        match bind::bind(&task.name, task.params.as_deref(), &wish.args, &wish.kwargs) {
+            Ok(_) => Ok(()),
+            Err(exception) => {
+                let why = exception.exc_message.first().and_then(Value::as_str).unwrap_or_default();
+                Err(format!("{}: {why}", exception.exc_type))
+            }
+        }
+    }
+
+    /// The queues that the exchange leads to; none without one.
+    pub(super) async fn bound(&self, outlet: &Outlet) -> Result<Vec<String>, Error> {
+        match &self.route {
+            Some(route) => Ok(send::bound(outlet, route, DEADLINE).await?),
+            None => Ok(Vec::new()),
+        }
+    }
+
+    /// The messages that fulfil `wish`; all have the same task id.
+    pub(super) fn postings(
+        &self,
+        outlet: &Outlet,
+        bound: &[String],
+        wish: Wish,
+        now: DateTime<Utc>,
+    ) -> Vec<Posting> {
+        self.sender.postings(outlet, wish, bound, self.task.as_deref(), now)
+    }
+}
+
+fn unknown(name: &str, tasks: &Set) -> Error {
+    let mut error = Error::usage(format!("no task {name:?} in tasks.d"));
+    let nearest = tasks.nearest(name);
+    if !nearest.is_empty() {
+        error = error.hint(format!("did you mean {}?", nearest.join(" or ")));
+    }
+    error.hint("--unregistered sends it to workers that have it")
+}
+
+/// What a time has to look like.
+pub(super) const INSTANT: &str = "ISO 8601 like 2026-11-20T17:30:00+01:00 (UTC without an offset)";
+
+/// A time, or seconds from now.
+pub(super) fn expiry(text: &str, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
+    let seconds = text.parse().ok().and_then(|seconds| after(now, seconds));
+    seconds.or_else(|| parse_instant(text))
+}
+
+/// So many seconds from now.
+pub(super) fn after(now: DateTime<Utc>, seconds: f64) -> Option<DateTime<Utc>> {
+    // A century is far enough, and keeps the arithmetic safe.
+    (seconds.abs() < 3.2e9).then(|| now + chrono::TimeDelta::microseconds((seconds * 1e6) as i64))
+}
