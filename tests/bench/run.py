@@ -237,7 +237,7 @@ class Bench:
         with self.app.worker():
             run(self.tools.qworker, "-A", self.app.folder, "call", task, "--wait")
             self.app.forget_results()
-            sent = run(self.tools.helper, "pace", self.app.database, 1000, 100, task).splitlines()
+            sent = run(self.tools.helper, "pace", self.app.url, 1000, 100, task).splitlines()
             self.app.wait_until_empty()
         started = dict(self.app.query("SELECT task_id, result FROM celery_taskmeta"))
         asked = dict(line.split() for line in sent)
