@@ -14,7 +14,6 @@ CONCURRENCIES = 25, 50, 100, 200, 500  # that BullMQ is tried with
 BATCH = 100
 RATE = 100  # tasks per second where delays are measured
 IDLE = 10  # seconds
-OTHER_TASKS = {"stamp": "stamp_wasm"}  # of ours
 
 
 class OnRedis:
@@ -44,9 +43,9 @@ class OnRedis:
         return measure if self.ours else None
 
     def drained(self, party, task, share):
-        """Tasks per second of a worker that is warm: from the moment when a twentieth of what waited is done to that
-        when all is, so that nobody's start, import or compiler counts. What is done is what neither waits nor is held by
-        a worker; who acknowledges early is so let off its last few tasks."""
+        """Tasks per second of a worker that is warm: from the moment when a twentieth of what waited is done to
+        that when all is, so that nobody's start, import or compiler counts. What is done is what neither waits nor
+        is held by a worker; who acknowledges early is so let off its last few tasks."""
         count = max(self.options.tasks // share, LEAST)
         party.forget()
         ids = party.send(count, task)
@@ -137,9 +136,8 @@ class OnRedis:
 
     def delays(self, party, count):
         """Median and 99th percentile, in ms, from before the sender's first step to the task's."""
-        task = OTHER_TASKS.get("stamp") if party is self.ours else "stamp"
-        with party.ready(task):
-            self.server.ask("FLUSHALL")
+        with party.ready(party.stamp):
+            party.forget_results()
             asked = dict(line.split() for line in party.pace(count, RATE).splitlines())
             until = time.monotonic() + 30
             while len(started := party.stamps()) < len(asked) and time.monotonic() < until:

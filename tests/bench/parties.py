@@ -1,8 +1,8 @@
 """Who works on the Redis of the benchmark: qworker, Celery and BullMQ, all with the same methods.
 
-A party sends tasks, starts workers, and tells what came out. The tasks of all of them: `quiet` does nothing and keeps no
-result, `noop` does nothing, `true` is a process, `stamp` gives the nanoseconds since the epoch. (This file is not called
-redis.py, and Celery's has a folder of its own, because Celery imports a module of that name.)
+A party sends tasks, starts workers, and tells what came out. The tasks of all of them: `quiet` does nothing and keeps
+no result, `noop` does nothing, `true` is a process. (No file here is called redis.py, and Celery's has a folder of its
+own, because Celery imports a module of that name.)
 """
 
 import contextlib
@@ -110,6 +110,7 @@ class Party:
 class Kombu(Party):
     """Those who speak Celery's protocol."""
 
+    stamp = "stamp"  # the task that gives the nanoseconds since the epoch
     waiting = "celery"
     lengths = ["LLEN", "celery", "LLEN", "celery\x06\x163", "LLEN", "celery\x06\x166", "LLEN", "celery\x06\x169",
                "HLEN", "unacked"]
@@ -125,12 +126,15 @@ class Kombu(Party):
         done = datetime.datetime.fromisoformat(json.loads(result)["date_done"])
         return done.replace(tzinfo=done.tzinfo or datetime.timezone.utc).timestamp()
 
+    def forget_results(self):
+        self.server.ask("DEL", *(f"celery-task-meta-{id}" for id in self.server.results()))
+
     def stamps(self):
         return {id: int(result["result"]) for id, result in self.server.results().items()}
 
 
 class Ours(Kombu):
-    name = "qworker"
+    name, stamp = "qworker", "stamp_wasm"
 
     def __init__(self, server, folder, tools, app):
         super().__init__(server, folder)
@@ -147,7 +151,7 @@ class Ours(Kombu):
         return float(run(self.helper, "enqueue", self.server.url, count, "quiet", batch))
 
     def pace(self, count, rate):
-        return run(self.helper, "pace", self.server.url, count, rate, "stamp_wasm")
+        return run(self.helper, "pace", self.server.url, count, rate, self.stamp)
 
     def came_out(self, task):
         """Without results nothing tells the ids: what is left, or was put aside, tells that one is missing."""
@@ -165,8 +169,8 @@ class Celery(Kombu):
         self.pool, self.name = pool, f"Celery, {pool}"
 
     def command(self, task):
-        return [self.python, "-m", "celery", "-A", "celery_app", "worker", "-c", SLOTS, "-P", self.pool, "-l", "WARNING",
-                "--without-gossip", "--without-mingle", "--without-heartbeat"]
+        return [self.python, "-m", "celery", "-A", "celery_app", "worker", "-c", SLOTS, "-P", self.pool,
+                "-l", "WARNING", "--without-gossip", "--without-mingle", "--without-heartbeat"]
 
     def app(self, *words):
         return run(self.python, "celery_app.py", *words, env=self.environ, cwd=PEERS)
@@ -179,7 +183,7 @@ class Celery(Kombu):
         return float(self.app("enqueue", count, "quiet"))
 
     def pace(self, count, rate):
-        return self.app("pace", count, rate, "stamp")
+        return self.app("pace", count, rate, self.stamp)
 
 
 class Bull(Party):
