@@ -5,7 +5,7 @@
 
 HELPER is the program of tests/bench/main.rs. Each figure is the median of the rounds; in a
 round the limit and qworker are measured one right after the other. Every run checks that
-the ids that went in came out.
+the ids that went in came out. Rows called redis-… are on Redis, beside Celery and BullMQ.
 """
 
 import argparse
@@ -21,6 +21,10 @@ import sys
 import tempfile
 import time
 
+from measures import cpu, percentiles, pss, run, tree
+from on_redis import OnRedis, on_redis
+
+ROWS = ["spawn", "wasm", "instance", "latency", "idle", "start", *OnRedis.rows]
 HERE = pathlib.Path(__file__).resolve().parent
 SLOTS = 10
 SHARE_OF_PROCESSES = 5  # of the tasks: one takes longer
@@ -58,17 +62,13 @@ STAMP = """
 TRAP = '(module (func (export "trap") unreachable))'
 
 
-def run(*words, **more):
-    done = subprocess.run([str(word) for word in words], check=True, stdout=subprocess.PIPE, text=True, **more)
-    return done.stdout
-
-
 class App:
     """An application in a temporary folder with the tasks above."""
 
     def __init__(self, tools, folder):
         self.tools, self.folder = tools, pathlib.Path(folder)
         self.database = self.folder / "var/qworker.sqlite"
+        self.url = f"sqlite:///{self.database}"
         # Hidden, so that the modules are no tasks by themselves.
         (self.folder / "tasks.d/modules").mkdir(parents=True)
         (self.folder / "tasks.d/modules/noop.wat").write_text(NOOP)
@@ -93,7 +93,7 @@ class App:
 
     def send(self, count, task):
         """Enqueues with no worker there; gives the ids."""
-        return run(self.tools.helper, "send", self.database, count, task).split()
+        return run(self.tools.helper, "send", self.url, count, task).split()
 
     def start(self):
         command = [self.tools.qworker, "-A", self.folder, "worker", "-c", str(SLOTS), "-l", "WARNING"]
@@ -147,25 +147,6 @@ class Tools:
         self.spawner, self.stamp = folder / "bare_spawn", folder / "stamp"
         run("gcc", "-O2", "-o", self.spawner, HERE / "bare_spawn.c")
         run("gcc", "-O2", "-static", "-o", self.stamp, HERE / "stamp.c")
-
-
-def tree(pid):
-    """The process and all its descendants."""
-    text = pathlib.Path(f"/proc/{pid}/task/{pid}/children").read_text()
-    return [pid] + [one for child in text.split() for one in tree(int(child))]
-
-
-def pss(pids):
-    """Proportional set size in bytes: what is shared is shared out."""
-    files = (pathlib.Path(f"/proc/{pid}/smaps_rollup").read_text() for pid in pids)
-    lines = (line.split() for file in files for line in file.splitlines() if line.startswith("Pss:"))
-    return 1024 * sum(int(words[1]) for words in lines)
-
-
-def cpu(pids):
-    """Seconds on a processor so far, of all threads."""
-    files = (file for pid in pids for file in pathlib.Path(f"/proc/{pid}/task").glob("*/schedstat"))
-    return sum(int(file.read_text().split()[0]) for file in files) / 1e9
 
 
 class Bench:
@@ -248,8 +229,7 @@ class Bench:
             os.waitpid(pid, 0)
             delays.append((int(os.read(reader, 64)) - start) / 1e6)
             os.close(reader)
-        delays.sort()
-        return delays[len(delays) // 2], delays[len(delays) * 99 // 100]
+        return percentiles(delays)
 
     def delays(self, task):
         """Median and 99th percentile, in ms, from before the sender's commit to the task's first step."""
@@ -257,13 +237,12 @@ class Bench:
         with self.app.worker():
             run(self.tools.qworker, "-A", self.app.folder, "call", task, "--wait")
             self.app.forget_results()
-            sent = run(self.tools.helper, "pace", self.app.database, 1000, 100, task).splitlines()
+            sent = run(self.tools.helper, "pace", self.app.url, 1000, 100, task).splitlines()
             self.app.wait_until_empty()
         started = dict(self.app.query("SELECT task_id, result FROM celery_taskmeta"))
         asked = dict(line.split() for line in sent)
         assert asked.keys() == started.keys(), f"{len(asked)} went in, {len(started)} came out"
-        delays = sorted((int(started[id]) - int(at)) / 1e6 for id, at in asked.items())
-        return delays[len(delays) // 2], delays[len(delays) * 99 // 100]
+        return percentiles((int(started[id]) - int(at)) / 1e6 for id, at in asked.items())
 
     def sync(self):
         with open(self.app.folder / "var/sync", "ab") as file:
@@ -324,10 +303,15 @@ def conditions(options):
 def bench(options, tools, app):
     said = conditions(options)
     bench = Bench(options, tools, app)
-    print("| what | qworker | the limit, or for scale | ratio | goal |\n| --- | --- | --- | --- | --- |")
-    for name in options.only.split(",") if options.only else ["spawn", "wasm", "instance", "latency", "idle", "start"]:
-        for row in getattr(bench, name)():
-            print("| " + " | ".join(row) + " |", flush=True)
+    names = options.only.split(",") if options.only else ROWS
+    with contextlib.ExitStack() as stack:
+        if set(names) & set(OnRedis.rows):
+            redis = stack.enter_context(on_redis(options, tools, app, app.folder.parent))
+            said += f"\n\n{redis.conditions()}"
+        print("| what | qworker | the limit, or for scale | ratio | goal |\n| --- | --- | --- | --- | --- |")
+        for name in names:
+            for row in redis.row(name) if name in OnRedis.rows else getattr(bench, name)():
+                print("| " + " | ".join(row) + " |", flush=True)
     print(f"\n{said}")
 
 
@@ -372,7 +356,7 @@ def main():
     parser.add_argument("what", nargs="?", choices=["bench", "soak"], default="bench")
     parser.add_argument("--tasks", type=int, help="tasks in each run [default: 100,000; soak: 1,000,000]")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--only", metavar="ROWS", help="spawn,wasm,instance,latency,idle,start")
+    parser.add_argument("--only", metavar="ROWS", help=",".join(ROWS))
     options = parser.parse_intermixed_args()
     options.tasks = options.tasks or {"bench": 100_000, "soak": 1_000_000}[options.what]
     # On a disk, as an application is; /tmp may be memory.

@@ -1,5 +1,6 @@
 //! Messages in, through the client; and out again, by the barest loop.
 
+use qworker::broker::Posting;
 use qworker::client::send::{Sender, Wish};
 use qworker::client::{Client, Options};
 use qworker::clock;
@@ -15,41 +16,72 @@ const BATCH: usize = 1000;
 /// Messages that the bare loop takes at once.
 const TAKE: i64 = 100;
 
-fn connect(database: &Path) -> (tokio::runtime::Runtime, Client, Sender) {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let client = Client::connect(&Url::Sqlite(database.into()), None, &Options::default()).unwrap();
-    (runtime, client, Sender::new("bench"))
+/// Whoever sends: the product's client.
+struct Outbox {
+    runtime: tokio::runtime::Runtime,
+    client: Client,
+    sender: Sender,
 }
 
-fn wish(task: &str, queue: &str) -> Wish {
-    Wish { task: task.into(), queue: queue.into(), ..Wish::default() }
+impl Outbox {
+    fn open(url: &str) -> Outbox {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let url = Url::parse(url, Path::new("/")).unwrap();
+        let client = {
+            let _entered = runtime.enter();
+            Client::connect(&url, None, &Options::default()).unwrap()
+        };
+        Outbox { runtime, client, sender: Sender::new("bench") }
+    }
+
+    fn posting(&self, task: &str, queue: &str) -> Posting {
+        let wish = Wish { task: task.into(), queue: queue.into(), ..Wish::default() };
+        self.sender.posting(&self.client.outlet, wish, None, clock::now())
+    }
+
+    fn publish(&self, postings: Vec<Posting>) {
+        self.runtime.block_on(self.client.outlet.publish(postings)).unwrap();
+    }
 }
 
-/// Enqueues `count` messages as fast as the broker accepts them.
-pub fn send(database: &Path, count: usize, task: &str, queue: &str) {
-    let (runtime, client, sender) = connect(database);
+/// Enqueues `count` messages as fast as the broker accepts them; prints their ids.
+pub fn send(url: &str, count: usize, task: &str, queue: &str) {
+    let outbox = Outbox::open(url);
     let mut out = std::io::BufWriter::new(std::io::stdout().lock());
     let mut left = count;
     while left > 0 {
-        let posting = |_| sender.posting(&client.outlet, wish(task, queue), None, clock::now());
-        let batch: Vec<_> = (0..left.min(BATCH)).map(posting).collect();
+        let batch: Vec<_> = (0..left.min(BATCH)).map(|_| outbox.posting(task, queue)).collect();
         left -= batch.len();
         batch.iter().for_each(|posting| writeln!(out, "{}", posting.task_id).unwrap());
-        runtime.block_on(client.outlet.publish(batch)).unwrap();
+        outbox.publish(batch);
     }
+}
+
+/// Enqueues `count` messages, `batch` of them at a time, each batch accepted before the
+/// next; messages per second, from when the first was accepted.
+pub fn enqueue(url: &str, count: usize, task: &str, batch: usize) -> f64 {
+    let outbox = Outbox::open(url);
+    outbox.publish(vec![outbox.posting(task, "celery")]);
+    let (start, mut left) = (Instant::now(), count - 1);
+    while left > 0 {
+        let batch: Vec<_> = (0..left.min(batch)).map(|_| outbox.posting(task, "celery")).collect();
+        left -= batch.len();
+        outbox.publish(batch);
+    }
+    (count - 1) as f64 / start.elapsed().as_secs_f64()
 }
 
 /// Enqueues `count` messages, one every `pause`, each accepted before the next. The time
 /// printed is taken before the client begins, so its commit is part of what is measured.
-pub fn pace(database: &Path, count: u32, pause: Duration, task: &str) {
-    let (runtime, client, sender) = connect(database);
+pub fn pace(url: &str, count: usize, pause: Duration, task: &str) {
+    let outbox = Outbox::open(url);
     let start = Instant::now();
     for n in 0..count {
-        std::thread::sleep((start + pause * n).saturating_duration_since(Instant::now()));
+        std::thread::sleep((start + pause * n as u32).saturating_duration_since(Instant::now()));
         let asked = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
-        let posting = sender.posting(&client.outlet, wish(task, "celery"), None, clock::now());
+        let posting = outbox.posting(task, "celery");
         println!("{} {}", posting.task_id, asked.as_nanos());
-        runtime.block_on(client.outlet.publish(vec![posting])).unwrap();
+        outbox.publish(vec![posting]);
     }
 }
 
