@@ -421,7 +421,7 @@ impl Outlet {
     /// See [`super::Outlet::route`].
     pub async fn route(&self, exchange: String, _key: String) -> Result<Vec<String>, Error> {
         let why = "the embedded broker keeps no exchanges; name the queue with --queue";
-        Err(Error::misuse(&format!("exchange {exchange:?}: {why}")))
+        Err(Error::misuse(format!("exchange {exchange:?}: {why}")))
     }
 
     /// See [`super::Outlet::wire_priority`].

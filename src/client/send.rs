@@ -134,7 +134,7 @@ pub async fn bound(
         .unwrap_or_else(|_| Err(Error::late(deadline)))?;
     if queues.is_empty() {
         let Route { exchange, routing_key } = route;
-        return Err(Error::misuse(&format!(
+        return Err(Error::misuse(format!(
             "no queue is bound to exchange {exchange:?} for routing key {routing_key:?}"
         )));
     }

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// Where messages or results are kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -10,7 +11,7 @@ pub enum Url {
     /// spellings (`sqla+sqlite:`, `db+sqlite:`) mean the same.
     Sqlite(PathBuf),
     /// A Redis server: `redis://`, `rediss://`, `redis+socket://`, as kombu has them.
-    Redis(Server),
+    Redis(Arc<Server>),
     /// `disabled://`: no results.
     Disabled,
 }
@@ -111,7 +112,7 @@ impl Url {
                 Ok(Url::Sqlite(base.join(path)))
             }
             "redis" | "rediss" | "redis+socket" => {
-                Server::parse(text).map(Url::Redis).map_err(|why| BadUrl { url: redact(text), why })
+                Server::parse(text).map(Arc::new).map(Url::Redis).map_err(|why| BadUrl { url: redact(text), why })
             }
             _ => Err(bad("unknown kind of store; expected sqlite:///path or redis://host:port/db")),
         }
@@ -258,7 +259,7 @@ mod tests {
         assert!(Url::parse("kafka://x", base).is_err());
     }
 
-    fn server(text: &str) -> Server {
+    fn server(text: &str) -> Arc<Server> {
         match Url::parse(text, Path::new("/")).unwrap() {
             Url::Redis(server) => server,
             other => panic!("{other:?}"),
@@ -268,15 +269,15 @@ mod tests {
     #[test]
     fn servers_are_read_as_kombu_reads_them() {
         let plain = server("redis://");
-        assert_eq!((plain.place, plain.db), (Place::Tcp("localhost".into(), 6379), 0));
-        assert_eq!((plain.user, plain.password), (None, None));
+        assert_eq!((&plain.place, plain.db), (&Place::Tcp("localhost".into(), 6379), 0));
+        assert_eq!((&plain.user, &plain.password), (&None, &None));
         let full = server("redis://me:p%40ss%2Fword@[::1]:7000/3");
-        assert_eq!((full.place, full.db), (Place::Tcp("::1".into(), 7000), 3));
+        assert_eq!((&full.place, full.db), (&Place::Tcp("::1".into(), 7000), 3));
         assert_eq!(full.user.as_deref(), Some("me"));
         assert_eq!(full.password.as_ref().map(Secret::reveal), Some("p@ss/word"));
         assert_eq!(server("redis://:p@h/").password.as_ref().map(Secret::reveal), Some("p"));
         let socket = server("redis+socket:///run/redis%20.sock?virtual_host=2");
-        assert_eq!((socket.place, socket.db), (Place::Socket("/run/redis .sock".into()), 2));
+        assert_eq!((&socket.place, socket.db), (&Place::Socket("/run/redis .sock".into()), 2));
         let tls = server("rediss://h?ssl_cert_reqs=none&ssl_ca_certs=/ca.pem");
         let expected =
             Tls { unverified: true, authorities: Some("/ca.pem".into()), identity: None };
