@@ -2,7 +2,7 @@
 
 use crate::broker::{Error, Outlet, Posting};
 use crate::task::Task;
-use crate::wire::message::{self, Draft, Route};
+use crate::wire::draft::{self, Draft, Route};
 use chrono::{DateTime, Utc};
 use serde_json::value::RawValue;
 use std::time::Duration;
@@ -83,7 +83,7 @@ impl Sender {
             parent_id: wish.parent_id,
             ignore_result: task.and_then(|task| task.ignore_result),
         };
-        let payload = message::encode(&draft, now);
+        let payload = draft::encode(&draft, now);
         // A task that is not ours may be one of a Celery worker, which looks only at what can
         // be taken, and waits for the time itself. A worker of ours parks what comes early.
         let eta = task.and(wish.eta);

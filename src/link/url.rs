@@ -111,9 +111,10 @@ impl Url {
                 }
                 Ok(Url::Sqlite(base.join(path)))
             }
-            "redis" | "rediss" | "redis+socket" => {
-                Server::parse(text).map(Arc::new).map(Url::Redis).map_err(|why| BadUrl { url: redact(text), why })
-            }
+            "redis" | "rediss" | "redis+socket" => Server::parse(text)
+                .map(Arc::new)
+                .map(Url::Redis)
+                .map_err(|why| BadUrl { url: redact(text), why }),
             _ => Err(bad("unknown kind of store; expected sqlite:///path or redis://host:port/db")),
         }
     }

@@ -4,7 +4,7 @@
 //! The body stays as it came until [`Message::arguments`] asks for it.
 
 use super::body::{self, Arguments, Pairs};
-use super::{saferepr, value};
+use super::value;
 use crate::clock;
 use chrono::{DateTime, NaiveDateTime, Utc};
 use serde::{Deserialize, Deserializer};
@@ -262,100 +262,6 @@ pub fn parse_instant(text: &str) -> Option<DateTime<Utc>> {
         .map(|at| at.and_utc())
 }
 
-/// A named exchange, and what it is to choose its queues by.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Route {
-    /// The exchange.
-    pub exchange: String,
-    /// The routing key.
-    pub routing_key: String,
-}
-
-/// What a client sends.
-#[derive(Debug, Clone, Default)]
-pub struct Draft {
-    /// Registered task name.
-    pub task: String,
-    /// Task id.
-    pub id: String,
-    /// JSON array.
-    pub args: Vec<Box<RawValue>>,
-    /// JSON object, in its order.
-    pub kwargs: Vec<(String, Box<RawValue>)>,
-    /// Queue; the routing key of the anonymous exchange.
-    pub queue: String,
-    /// The named exchange that led to the queue, if one did.
-    pub route: Option<Route>,
-    /// Not before.
-    pub eta: Option<DateTime<Utc>>,
-    /// Not after.
-    pub expires: Option<DateTime<Utc>>,
-    /// 0 to 9, as the broker counts.
-    pub priority: u8,
-    /// `gen{pid}@{host}` of the sender.
-    pub origin: String,
-    /// Identity of the sender, a UUID.
-    pub reply_to: String,
-    /// First task of the workflow when a task sends this one.
-    pub root_id: Option<String>,
-    /// The task that sends this one.
-    pub parent_id: Option<String>,
-    /// Store no result; `None` leaves it to the task.
-    pub ignore_result: Option<bool>,
-}
-
-/// Writes `draft` as the envelope that kombu's virtual transports carry.
-pub fn encode(draft: &Draft, now: DateTime<Utc>) -> String {
-    let body = body::encode(&draft.args, &draft.kwargs);
-    let root = draft.root_id.as_deref().unwrap_or(&draft.id);
-    let (exchange, routing_key) = match &draft.route {
-        Some(route) => (route.exchange.as_str(), &route.routing_key),
-        None => ("", &draft.queue),
-    };
-    let headers = json!({
-        "lang": "rust",
-        "task": draft.task,
-        "id": draft.id,
-        "shadow": null,
-        "eta": draft.eta.map(clock::iso),
-        "expires": draft.expires.map(clock::iso),
-        "group": null,
-        "group_index": null,
-        "retries": 0,
-        "timelimit": [null, null],
-        "root_id": root,
-        "parent_id": draft.parent_id,
-        "argsrepr": saferepr::args(&draft.args),
-        "kwargsrepr": saferepr::kwargs(&draft.kwargs),
-        "origin": draft.origin,
-        "ignore_result": draft.ignore_result,
-        "replaced_task_nesting": 0,
-        "stamped_headers": null,
-        "stamps": {},
-    });
-    let mut properties = json!({
-        "correlation_id": draft.id,
-        "reply_to": draft.reply_to,
-        "delivery_mode": 2,
-        "delivery_info": {"exchange": exchange, "routing_key": routing_key},
-        "priority": draft.priority,
-        "body_encoding": "base64",
-        "delivery_tag": uuid::Uuid::new_v4().to_string(),
-    });
-    if let Some(expires) = draft.expires {
-        let left = (expires - now).num_milliseconds().max(0);
-        properties["expiration"] = Value::String(left.to_string());
-    }
-    json!({
-        "body": body::to_base64(body.as_bytes()),
-        "content-encoding": "utf-8",
-        "content-type": "application/json",
-        "headers": headers,
-        "properties": properties,
-    })
-    .to_string()
-}
-
 /// The message that retries the one in `payload`: the same id, one retry more, due at
 /// `eta`; everything else stays as it came (celery `app/task.py`, `signature_from_request`).
 pub fn retry_of(payload: &str, message: &Message, eta: DateTime<Utc>) -> Result<String, Malformed> {
@@ -385,6 +291,7 @@ pub fn retry_of(payload: &str, message: &Message, eta: DateTime<Utc>) -> Result<
 
 #[cfg(test)]
 mod tests {
+    use super::super::draft::{Draft, encode};
     use super::*;
 
     fn draft() -> Draft {

@@ -1,6 +1,7 @@
 //! Celery's protocol: messages, bodies, result documents. Knows nothing of tasks.
 
 pub mod body;
+pub mod draft;
 pub mod exception;
 pub mod message;
 pub mod repr;

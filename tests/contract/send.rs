@@ -4,7 +4,7 @@ use super::broker::sites::{Site, Sqlite};
 use crate::harness::block_on;
 use qworker::client::send::{Sender, Wish, bound};
 use qworker::clock;
-use qworker::wire::message::Route;
+use qworker::wire::draft::Route;
 use serde_json::Value;
 use std::collections::HashSet;
 use std::time::Duration;

@@ -9,7 +9,7 @@ use qworker::runner::{Attempt, Ending, Limit, Outcome};
 use qworker::task::load::{Content, File, load};
 use qworker::task::set::Set;
 use qworker::wire::State;
-use qworker::wire::message::{Draft, encode};
+use qworker::wire::draft::{Draft, encode};
 use qworker::worker::core::{Core, Effect, Event, Now};
 use qworker::worker::finish::Verdict;
 use qworker::worker::plan::{Plan, Policy};

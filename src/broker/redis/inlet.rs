@@ -4,7 +4,6 @@ use super::hold::Hold;
 use super::keeper::{self, Member};
 use super::{Layout, Outlet, STEPS};
 use crate::broker::{Delivery, Tag, Want};
-use crate::clock;
 use crate::link::error::{Error, Kind};
 use crate::link::redis::{Link, WORKER_PATIENCE};
 use crate::link::url::Server;
@@ -18,8 +17,12 @@ use std::time::Duration;
 /// Python workers this is added to their visibility timeout, which may be as short as a second.
 pub(super) const LEASE: Duration = Duration::from_secs(10);
 
-/// How often a worker looks that nobody woke.
-const LOOK_EVERY: Duration = Duration::from_secs(5);
+/// How often a worker that nobody woke asks whether there is anything in its lists: it costs
+/// one command.
+const ASK_EVERY: Duration = Duration::from_secs(5);
+
+/// How often it looks in any case.
+const LOOK_EVERY: Duration = Duration::from_secs(60);
 
 static TAKE: LazyLock<Script> = LazyLock::new(|| super::script(include_str!("take.lua")));
 
@@ -146,13 +149,33 @@ impl Inlet {
 
     /// See [`crate::broker::Inlet::wait`].
     pub async fn wait(&mut self) {
-        let mut pause = LOOK_EVERY;
+        let mut left = LOOK_EVERY;
         if let Some(due) = self.next_due {
-            let left = (due - clock::epoch(clock::now())).clamp(0.0, LOOK_EVERY.as_secs_f64());
-            pause = pause.min(Duration::from_secs_f64(left));
+            let until = (due - self.member.server_clock()).clamp(0.0, LOOK_EVERY.as_secs_f64());
+            left = left.min(Duration::from_secs_f64(until));
         }
         // Late is as good as told: the caller looks either way.
-        let _ = tokio::time::timeout(pause, self.member.link.pushed()).await;
+        while left > ASK_EVERY {
+            let told = tokio::time::timeout(ASK_EVERY, self.member.link.pushed()).await.is_ok();
+            if told || self.is_anything_there().await {
+                return;
+            }
+            left -= ASK_EVERY;
+        }
+        let _ = tokio::time::timeout(left, self.member.link.pushed()).await;
+    }
+
+    /// A server that does not answer is worth a look too.
+    async fn is_anything_there(&self) -> bool {
+        let mut ask = redis::cmd("EXISTS");
+        for queue in self.queues.iter() {
+            STEPS.iter().for_each(|step| {
+                ask.arg(self.outlet.layout.list(queue, *step));
+            });
+        }
+        let found: Result<u64, Error> =
+            self.member.link.run(async |c| ask.query_async(c).await).await;
+        found.map_or(true, |found| found > 0)
     }
 
     /// See [`crate::broker::Inlet::close`].

@@ -16,7 +16,7 @@ use crate::os::lease::{self, Lease};
 use redis::Script;
 use serde_json::Value;
 use std::collections::{HashMap, HashSet};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 use tokio::sync::{Mutex, MutexGuard};
@@ -24,14 +24,20 @@ use tokio::sync::{Mutex, MutexGuard};
 /// How often the leases of this host are looked at; the server is not asked for it.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 
-/// A sign of life is sent every so often.
-const SIGN_EVERY: Duration = Duration::from_secs(2);
+/// A sign of life is sent every so often, and what is held for longer is renewed.
+const SIGN_EVERY: Duration = Duration::from_secs(4);
+
+/// Others are looked at every so often; for those of this host their leases tell sooner.
+const JUDGE_EVERY: Duration = Duration::from_secs(8);
 
 /// A sign older than this is looked at twice.
-const SIGN_OLD: Duration = Duration::from_secs(5);
+const SIGN_OLD: Duration = Duration::from_secs(6);
 
 /// A worker of another host whose sign stays the same for so long, while we watch, is dead.
-const LOST_AFTER: Duration = Duration::from_secs(10);
+const LOST_AFTER: Duration = Duration::from_secs(15);
+
+/// Quiet workers looked at in one step at the most.
+const QUIET_MAX: usize = 100;
 
 /// How often what Python workers hold is looked at, as kombu does by default.
 const RESTORE_EVERY: Duration = Duration::from_secs(100);
@@ -56,6 +62,8 @@ pub(super) struct Member {
     /// Which connection of ours is the last one; a command of an earlier one that comes late
     /// is refused.
     epoch: AtomicU64,
+    /// What the server's clock is ahead of ours, in microseconds.
+    ahead: AtomicI64,
     /// The connection on which the worker has entered. Held while messages are taken, since
     /// what is taken and not known yet looks like what an earlier connection left.
     entered: Mutex<Option<u32>>,
@@ -72,6 +80,7 @@ impl Member {
             queues: who.queues.to_vec(),
             visibility_timeout: who.visibility_timeout,
             epoch: AtomicU64::new(0),
+            ahead: AtomicI64::new(0),
             entered: Mutex::default(),
         }
     }
@@ -96,6 +105,10 @@ impl Member {
     async fn register(&self) -> Result<(), Error> {
         let epoch = self.epoch.fetch_add(1, Ordering::Relaxed) + 1;
         let layout = &self.layout;
+        let (seconds, micros): (i64, i64) =
+            self.link.run(async |c| redis::cmd("TIME").query_async(c).await).await?;
+        let ahead = seconds * 1_000_000 + micros - clock::now().timestamp_micros();
+        self.ahead.store(ahead, Ordering::Relaxed);
         let mut pipe = redis::pipe();
         pipe.atomic()
             .cmd("HSET")
@@ -106,10 +119,7 @@ impl Member {
             .arg(std::process::id())
             .arg("epoch")
             .arg(epoch);
-        pipe.cmd("ZADD")
-            .arg(layout.workers())
-            .arg(clock::epoch(clock::now()))
-            .arg(self.hold.instance());
+        pipe.cmd("ZADD").arg(layout.workers()).arg(self.server_clock()).arg(self.hold.instance());
         for queue in &self.queues {
             // As kombu declares a queue, so that what is sent to its exchange finds it.
             for key in [layout.bindings(queue), layout.lasting_bindings(queue)] {
@@ -153,21 +163,39 @@ impl Member {
         strike(&self.link, &self.layout, self.hold.instance()).await
     }
 
-    /// Sends a sign of life; gives the workers whose last one is old.
-    async fn sign(&self) -> Result<Vec<(String, f64)>, Error> {
-        let old = self.hold.older_than(SIGN_EVERY);
-        let mut call = KEEP.prepare_invoke();
+    /// Sends a sign of life, and renews what has been held for a while.
+    async fn sign(&self) -> Result<(), Error> {
+        let old = self.hold.older_than(SIGN_EVERY / 2);
         let instance = self.hold.instance();
-        call.key(self.layout.workers())
-            .key(self.layout.worker(instance))
-            .key(self.layout.unacked_index());
-        call.arg(self.epoch()).arg(instance).arg(LEASE.as_secs()).arg(SIGN_OLD.as_secs());
-        for (_, tag) in &old {
-            call.arg(tag);
+        if !old.is_empty() {
+            let mut call = KEEP.prepare_invoke();
+            call.key(self.layout.worker(instance)).key(self.layout.unacked_index());
+            call.arg(self.epoch()).arg(LEASE.as_secs());
+            for (_, tag) in &old {
+                call.arg(tag);
+            }
+            self.link.run(async |c| call.invoke_async::<()>(c).await).await?;
+            self.hold.renewed(&old);
         }
-        let quiet = self.link.run(async |c| call.invoke_async(c).await).await?;
-        self.hold.renewed(&old);
-        Ok(quiet)
+        let mut sign = redis::cmd("ZADD");
+        // Only who has entered and was not struck out.
+        sign.arg(self.layout.workers()).arg("XX").arg(self.server_clock()).arg(instance);
+        self.link.run(async |c| sign.exec_async(c).await).await
+    }
+
+    /// The workers whose last sign is old.
+    async fn quiet(&self) -> Result<Vec<(String, f64)>, Error> {
+        let limit = self.server_clock() - SIGN_OLD.as_secs_f64();
+        let mut ask = redis::cmd("ZRANGEBYSCORE");
+        ask.arg(self.layout.workers()).arg("-inf").arg(limit).arg("WITHSCORES");
+        ask.arg("LIMIT").arg(0).arg(QUIET_MAX);
+        self.link.run(async |c| ask.query_async(c).await).await
+    }
+
+    /// Seconds since the epoch, as the server's clock shows them.
+    pub(super) fn server_clock(&self) -> f64 {
+        let ahead = self.ahead.load(Ordering::Relaxed);
+        clock::epoch(clock::now()) + ahead as f64 / 1e6
     }
 
     async fn is_registered(&self, instance: &str) -> Result<bool, Error> {
@@ -345,6 +373,7 @@ pub(super) async fn run(member: Arc<Member>) {
 #[derive(Default)]
 struct Watch {
     signed: Option<Instant>,
+    judged: Option<Instant>,
     restored: Option<Instant>,
     /// The last sign of each worker that is quiet, and since when we know it.
     quiet: HashMap<String, (f64, Instant)>,
@@ -370,9 +399,12 @@ impl Watch {
                 drop(entered);
                 member.enter().await.map(drop)?;
             }
-            let quiet = member.sign().await?;
+            member.sign().await?;
             self.signed = Some(Instant::now());
-            self.judge(member, quiet).await?;
+        }
+        if self.judged.is_none_or(|at| at.elapsed() >= JUDGE_EVERY) {
+            self.judge(member, member.quiet().await?).await?;
+            self.judged = Some(Instant::now());
         }
         if self.restored.is_none_or(|at| at.elapsed() >= RESTORE_EVERY) {
             member.restore().await?;

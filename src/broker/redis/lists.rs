@@ -14,7 +14,7 @@ use std::time::Duration;
 const SLICE: usize = 1000;
 
 /// A worker whose last sign is older than this is not alive.
-const SIGN_MAX: Duration = Duration::from_secs(10);
+const SIGN_MAX: Duration = Duration::from_secs(12);
 
 static SEEK: LazyLock<Script> = LazyLock::new(|| super::script(include_str!("seek.lua")));
 
