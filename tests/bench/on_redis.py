@@ -210,7 +210,7 @@ class OnRedis:
     def look(self, party):
         """Memory in bytes, commands per second, connections, and share of a core of a worker without work."""
         commands = lambda: int(self.server.info("stats")["total_commands_processed"])
-        with party.ready() as worker:
+        with party.ready("true") as worker:
             time.sleep(2)
             pids = tree(worker.pid)
             start, sent, spent = time.monotonic(), commands(), cpu(pids)

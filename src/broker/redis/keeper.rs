@@ -36,6 +36,10 @@ const SIGN_OLD: Duration = Duration::from_secs(6);
 /// A worker of another host whose sign stays the same for so long, while we watch, is dead.
 const LOST_AFTER: Duration = Duration::from_secs(15);
 
+/// The lease of a dead worker that nobody asked for stays for so long: whoever works on its
+/// server had time to see it. Later its signs alone tell of its death.
+const STRANGER_MAX: Duration = Duration::from_secs(60);
+
 /// Quiet workers looked at in one step at the most.
 const QUIET_MAX: usize = 100;
 
@@ -295,10 +299,8 @@ async fn strike(link: &Link, layout: &Layout, instance: &str) -> Result<(), Erro
     pipe.cmd("DEL").arg(layout.worker(instance));
     pipe.cmd("ZREM").arg(layout.workers()).arg(instance);
     link.run(async |c| pipe.exec_async(c).await).await?;
-    if let Ok(folder) = lease::folder() {
-        // It has one only if it was of this host.
-        let _ = std::fs::remove_file(folder.join(format!("{instance}.lease")));
-    }
+    // It has one only if it was of this host.
+    remove_lease(instance);
     Ok(())
 }
 
@@ -377,20 +379,24 @@ struct Watch {
     restored: Option<Instant>,
     /// The last sign of each worker that is quiet, and since when we know it.
     quiet: HashMap<String, (f64, Instant)>,
-    /// Dead workers of this host that belong to other servers.
-    strangers: HashSet<String>,
+    /// Dead workers of this host that belong to other servers, and since when we know them.
+    strangers: HashMap<String, Instant>,
 }
 
 impl Watch {
     async fn look(&mut self, member: &Member) -> Result<(), Error> {
-        for instance in abandoned(member.hold.instance()) {
-            if self.strangers.contains(&instance) {
-                continue;
-            }
-            if member.is_registered(&instance).await? {
-                bury(&member.outlet.link, &member.layout, &instance).await?;
-            } else {
-                self.strangers.insert(instance);
+        for instance in leases().into_iter().filter(|one| one != member.hold.instance()) {
+            if let Some(since) = self.strangers.get(&instance) {
+                if since.elapsed() >= STRANGER_MAX {
+                    remove_lease(&instance);
+                    self.strangers.remove(&instance);
+                }
+            } else if lease_says(&instance) == Some(false) {
+                if member.is_registered(&instance).await? {
+                    bury(&member.outlet.link, &member.layout, &instance).await?;
+                } else {
+                    self.strangers.insert(instance, Instant::now());
+                }
             }
         }
         if self.signed.is_none_or(|at| at.elapsed() >= SIGN_EVERY) {
@@ -429,13 +435,18 @@ impl Watch {
     }
 }
 
-/// Instances of this host whose lease nobody holds, but for `me`.
-fn abandoned(me: &str) -> Vec<String> {
+/// Instances that have a lease on this host.
+fn leases() -> Vec<String> {
     let Ok(folder) = lease::folder() else { return Vec::new() };
     let Ok(files) = std::fs::read_dir(&folder) else { return Vec::new() };
     let names = files.flatten().filter_map(|file| file.file_name().into_string().ok());
-    let instances = names.filter_map(|name| Some(name.strip_suffix(".lease")?.to_string()));
-    instances.filter(|instance| instance != me && lease_says(instance) == Some(false)).collect()
+    names.filter_map(|name| Some(name.strip_suffix(".lease")?.to_string())).collect()
+}
+
+fn remove_lease(instance: &str) {
+    if let Ok(folder) = lease::folder() {
+        let _ = std::fs::remove_file(folder.join(format!("{instance}.lease")));
+    }
 }
 
 /// Does the worker live? Only a lease of this host can tell.
