@@ -98,6 +98,9 @@ const AHEAD: Duration = Duration::from_millis(20);
 /// What was taken ahead and found no slot for so long is given back to whoever has one.
 const AHEAD_MAX_WAIT: Duration = Duration::from_millis(200);
 
+/// A cold shutdown waits for its broker for so long.
+const COLD_MAX: Duration = Duration::from_secs(5);
+
 /// Definitions are not read more often, however many tasks nobody knows.
 const READ_TASKS_EVERY: Duration = Duration::from_millis(500);
 
@@ -111,6 +114,8 @@ pub struct Core {
     /// When they were asked for again.
     asked: Option<Instant>,
     phase: Phase,
+    /// Since when it is [`Phase::Cold`], as far as ticks tell.
+    cold_since: Option<Instant>,
     exit: u8,
     running: HashMap<Key, Request>,
     ready: VecDeque<Request>,
@@ -137,6 +142,7 @@ impl Core {
             asked: None,
             plan,
             phase: Phase::Running,
+            cold_since: None,
             exit: 0,
             running: HashMap::new(),
             ready: VecDeque::new(),
@@ -169,7 +175,10 @@ impl Core {
                 }
             }
             Event::Signal(meaning) => self.signal(meaning, out),
-            Event::Tick => self.give_back_the_stuck(now, out),
+            Event::Tick => {
+                self.give_back_the_stuck(now, out);
+                self.leave_a_dead_store(now, out);
+            }
             Event::Tasks(tasks) => self.tasks = tasks,
             Event::Closed => out.push(Effect::Exit(self.exit)),
         }
@@ -195,7 +204,7 @@ impl Core {
 
     /// Is there anything that the passing of time alone can change?
     pub fn needs_ticks(&self) -> bool {
-        !self.ready.is_empty()
+        !self.ready.is_empty() || self.phase == Phase::Cold
     }
 
     /// Must what is settled be settled at once? Not while enough others run, and more wait
@@ -522,6 +531,20 @@ impl Core {
         if stuck && self.free() == 0 {
             self.pace = Some(AHEAD.as_secs_f64() * 2.0);
             self.give_back_all(out);
+        }
+    }
+
+    /// A broker that is gone must not keep alive whoever was told to end at once. What is not
+    /// settled is handed out again.
+    fn leave_a_dead_store(&mut self, now: Now, out: &mut Vec<Effect>) {
+        if self.phase != Phase::Cold {
+            return;
+        }
+        let since = *self.cold_since.get_or_insert(now.mono);
+        if now.mono.duration_since(since) >= COLD_MAX {
+            let line = format!("worker: ends with {} tasks not settled", self.settling.len());
+            out.push(Effect::Log(Level::ERROR, line));
+            out.push(Effect::Exit(self.exit));
         }
     }
 
