@@ -33,7 +33,8 @@ use chrono::{DateTime, Utc};
 use hold::Hold;
 use redis::Script;
 use serde_json::{Value, json};
-use std::sync::{Arc, LazyLock};
+use std::collections::HashSet;
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 
 /// kombu's priority steps: 0, served first, is a queue's own list.
 const STEPS: [u8; 4] = [0, 3, 6, 9];
@@ -94,6 +95,14 @@ impl Layout {
         format!("{}_kombu.binding.{exchange}", self.prefix)
     }
 
+    /// Binds a queue to the exchange of its name, so that whoever asks finds it, and what is
+    /// sent to the exchange too.
+    fn bind(&self, queue: &str, pipe: &mut redis::Pipeline) {
+        for key in [self.bindings(queue), self.lasting_bindings(queue)] {
+            pipe.cmd("SADD").arg(key).arg(binding(queue)).ignore();
+        }
+    }
+
     fn lasting_bindings(&self, exchange: &str) -> String {
         format!("{}_kombu.binding_permanent.{exchange}", self.prefix)
     }
@@ -116,6 +125,8 @@ pub struct Outlet {
     layout: Arc<Layout>,
     /// What the worker holds whose deliveries this end settles.
     hold: Option<Arc<Hold>>,
+    /// Queues that need not be declared again.
+    declared: Arc<Mutex<HashSet<String>>>,
 }
 
 /// What [`Outlet::commit`] does, in one step.
@@ -140,7 +151,7 @@ impl Outlet {
     pub fn open(server: &Server, prefix: &str) -> Result<Outlet, Error> {
         let link = Link::new(server, CLIENT_PATIENCE, Vec::new())?;
         let layout = Arc::new(Layout { prefix: prefix.into() });
-        Ok(Outlet { link, layout, hold: None })
+        Ok(Outlet { link, layout, hold: None, declared: Arc::default() })
     }
 
     /// The connection.
@@ -167,8 +178,12 @@ impl Outlet {
 
     /// See [`super::Outlet::publish`].
     pub async fn publish(&self, postings: Vec<Posting>) -> Result<(), Error> {
+        let mut pipe = redis::pipe();
+        pipe.atomic();
+        let new = self.declare(&postings, &mut pipe);
         if let [posting] = &postings[..]
             && posting.eta.is_none()
+            && new.is_empty()
         {
             // The common case, and as cheap as can be.
             let key = self.layout.list(&posting.queue, step_of(posting.priority));
@@ -177,8 +192,6 @@ impl Outlet {
             return self.link.run(async |c| push.query_async(c).await).await;
         }
         let mut lists: Vec<(String, Vec<&str>)> = Vec::new();
-        let mut pipe = redis::pipe();
-        pipe.atomic();
         for posting in &postings {
             let step = step_of(posting.priority);
             if let Some(eta) = posting.eta {
@@ -195,7 +208,24 @@ impl Outlet {
         for (list, elements) in lists {
             pipe.cmd("LPUSH").arg(list).arg(elements);
         }
-        self.link.run(async |c| pipe.exec_async(c).await).await
+        self.link.run(async |c| pipe.exec_async(c).await).await?;
+        self.declared.lock().unwrap_or_else(PoisonError::into_inner).extend(new);
+        Ok(())
+    }
+
+    /// Declares the queues that this end has not sent to before, as kombu does it; gives their
+    /// names.
+    fn declare(&self, postings: &[Posting], pipe: &mut redis::Pipeline) -> Vec<String> {
+        let declared = self.declared.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut new: Vec<String> = Vec::new();
+        for posting in postings {
+            let queue = &posting.queue;
+            if !declared.contains(queue) && !new.contains(queue) {
+                self.layout.bind(queue, pipe);
+                new.push(queue.clone());
+            }
+        }
+        new
     }
 
     /// See [`super::Outlet::settle`].

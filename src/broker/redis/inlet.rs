@@ -196,7 +196,7 @@ impl Drop for Inlet {
 /// A connection of its own: what is settled does not wait behind what is taken.
 fn worker_outlet(server: &Server, layout: &Arc<Layout>, hold: &Arc<Hold>) -> Result<Outlet, Error> {
     let link = Link::new(server, WORKER_PATIENCE, Vec::new())?;
-    Ok(Outlet { link, layout: layout.clone(), hold: Some(hold.clone()) })
+    Ok(Outlet { link, layout: layout.clone(), hold: Some(hold.clone()), declared: Arc::default() })
 }
 
 /// A text of an answer; what is no UTF-8 is still a message, a malformed one.

@@ -8,7 +8,6 @@ use super::hold::Hold;
 use super::inlet::{Identity, LEASE};
 use super::{Layout, Outlet};
 use crate::bounds;
-use crate::broker::redis::binding;
 use crate::clock;
 use crate::link::error::Error;
 use crate::link::redis::Link;
@@ -125,10 +124,7 @@ impl Member {
             .arg(epoch);
         pipe.cmd("ZADD").arg(layout.workers()).arg(self.server_clock()).arg(self.hold.instance());
         for queue in &self.queues {
-            // As kombu declares a queue, so that what is sent to its exchange finds it.
-            for key in [layout.bindings(queue), layout.lasting_bindings(queue)] {
-                pipe.cmd("SADD").arg(key).arg(binding(queue));
-            }
+            layout.bind(queue, &mut pipe);
         }
         self.link.run(async |c| pipe.exec_async(c).await).await
     }
