@@ -26,6 +26,7 @@ fn a_server_that_is_not_there_is_named_at_once() {
         &["dead", "show", "1"],
         &["dead", "requeue", "--all"],
         &["dead", "purge", "1"],
+        &["worker"],
     ] {
         let output = app.qworker(&[&["-b", &url], args].concat());
         let shown = format!("redis://me:**@127.0.0.1:{port}/0: ");
