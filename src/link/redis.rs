@@ -189,6 +189,10 @@ impl Link {
             _ if error.is_timeout() => return self.silent(CONNECT_PATIENCE),
             _ => Kind::Busy,
         };
+        if error.kind() == redis::ErrorKind::Parse {
+            let text = format!("{}: who answers there is no Redis server", self.0.server);
+            return Error::of(Kind::Busy, text);
+        }
         let said = match (error.code(), error.detail()) {
             (Some(code), Some(detail)) => format!("{code} {detail}"),
             (None, Some(detail)) => detail.to_string(),
