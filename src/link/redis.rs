@@ -99,7 +99,7 @@ impl Link {
         let done = tokio::time::timeout(patience, async {
             let (opened, mut connection) = self.connection().await?;
             number = Some(opened);
-            work(&mut connection).await.map_err(|error| self.trouble(&error))
+            work(&mut connection).await.map_err(|error| self.trouble(error))
         })
         .await;
         let error = match done {
@@ -151,10 +151,10 @@ impl Link {
             .set_response_timeout(None)
             .set_push_sender(listen);
         let opened = self.0.client.get_multiplexed_async_connection_with_config(&config).await;
-        let mut connection = opened.map_err(|error| self.trouble(&error))?;
+        let mut connection = opened.map_err(|error| self.trouble(error))?;
         for command in &self.0.greeting {
             let answered = command.query_async::<()>(&mut connection).await;
-            answered.map_err(|error| self.trouble(&error))?;
+            answered.map_err(|error| self.trouble(error))?;
         }
         slot.0 += 1;
         slot.1 = Some(connection.clone());
@@ -173,32 +173,39 @@ impl Link {
     }
 
     /// What the client library or the server said, with the server's name.
-    fn trouble(&self, error: &RedisError) -> Error {
-        let kind = match error.kind() {
-            redis::ErrorKind::Server(
-                ServerErrorKind::BusyLoading
-                | ServerErrorKind::MasterDown
-                | ServerErrorKind::ReadOnly,
-            ) => Kind::Busy,
-            redis::ErrorKind::Server(_) => match error.code() {
-                Some("FENCED") => Kind::Fenced,
-                Some("OOM" | "MISCONF") => Kind::Full,
-                _ => Kind::Other,
-            },
+    fn trouble(&self, error: RedisError) -> Error {
+        if error.is_timeout() {
+            return self.silent(CONNECT_PATIENCE);
+        }
+        let unheard = match error.kind() {
             redis::ErrorKind::AuthenticationFailed => Kind::Other,
-            _ if error.is_timeout() => return self.silent(CONNECT_PATIENCE),
             _ => Kind::Busy,
         };
         if error.kind() == redis::ErrorKind::Parse {
             let text = format!("{}: who answers there is no Redis server", self.0.server);
             return Error::of(Kind::Busy, text);
         }
-        let said = match (error.code(), error.detail()) {
-            (Some(code), Some(detail)) => format!("{code} {detail}"),
-            (None, Some(detail)) => detail.to_string(),
-            _ => error.to_string(),
+        let text = error.detail().map_or_else(|| error.to_string(), str::to_string);
+        // Of a transaction the first refusal tells why.
+        let answers = error.into_server_errors();
+        let Some((_, answer)) = answers.as_ref().and_then(|answers| answers.first()) else {
+            return Error::of(unheard, format!("{}: {text}", self.0.server));
         };
-        Error::of(kind, format!("{}: {said}", self.0.server))
+        let kind = match (answer.kind(), answer.code()) {
+            (
+                Some(
+                    ServerErrorKind::BusyLoading
+                    | ServerErrorKind::MasterDown
+                    | ServerErrorKind::ReadOnly,
+                ),
+                _,
+            ) => Kind::Busy,
+            (_, "FENCED") => Kind::Fenced,
+            (_, "OOM" | "MISCONF") => Kind::Full,
+            _ => Kind::Other,
+        };
+        let said = format!("{} {}", answer.code(), answer.details().unwrap_or_default());
+        Error::of(kind, format!("{}: {}", self.0.server, said.trim_end()))
     }
 }
 

@@ -1,7 +1,7 @@
 //! `qworker dead`: what could not be run, kept whole.
 
-use super::{app, json, printed, refused};
-use crate::harness::{TestDir, block_on, eventually};
+use super::{TASKS, json, printed, refused};
+use crate::harness::{Place, TestDir, block_on, eventually, in_every_place};
 use nix::sys::signal::Signal;
 use qworker::broker::Posting;
 use qworker::client::{Client, Options};
@@ -10,7 +10,7 @@ use qworker::link::url::Url;
 /// Puts `payload` into the queue as it is, as a faulty program might.
 fn publish(app: &TestDir, id: &str, payload: &str) {
     block_on(async {
-        let url = Url::parse("sqlite:///var/qworker.sqlite", app.path()).unwrap();
+        let url = Url::parse(&app.broker(), app.path()).unwrap();
         let client = Client::connect(&url, None, &Options::default()).unwrap();
         let (queue, payload) = ("celery".to_string(), payload.to_string());
         let posting = Posting { queue, task_id: id.into(), priority: 0, eta: None, payload };
@@ -19,8 +19,8 @@ fn publish(app: &TestDir, id: &str, payload: &str) {
 }
 
 /// An application with two dead letters, and nobody at work.
-fn with_two() -> TestDir {
-    let app = app();
+fn with_two(place: Place) -> TestDir {
+    let app = place.app(TASKS);
     publish(&app, "x", "this is no message");
     publish(
         &app,
@@ -36,9 +36,13 @@ fn with_two() -> TestDir {
     app
 }
 
-#[test]
-fn list_and_show() {
-    let app = with_two();
+in_every_place! {
+    list_and_show
+    requeue_and_purge
+}
+
+fn list_and_show(place: Place) {
+    let app = with_two(place);
     let table = app.must(&["dead", "list"]);
     let lines: Vec<Vec<&str>> = table
         .lines()
@@ -67,9 +71,8 @@ fn list_and_show() {
     assert!(result.stderr.starts_with("FAILURE: InvalidTaskError: "), "{result:?}");
 }
 
-#[test]
-fn requeue_and_purge() {
-    let app = with_two();
+fn requeue_and_purge(place: Place) {
+    let app = with_two(place);
     let all = json(&app.must(&["dead", "list", "--json"]));
     let (first, second) = (all[0]["number"].to_string(), all[1]["number"].to_string());
     refused(&app.qworker(&["dead", "requeue"]), 2, &["<NUMBERS>..."]);

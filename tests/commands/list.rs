@@ -1,7 +1,7 @@
 //! `qworker list`: the application's tasks, the broker's queues.
 
-use super::{app, json, printed, refused};
-use crate::harness::TestDir;
+use super::{TASKS, app, json, printed, refused};
+use crate::harness::{Place, TestDir, in_every_place};
 
 #[test]
 fn tasks_in_a_table_and_as_json() {
@@ -39,9 +39,12 @@ fn broken_tasks_are_a_warning() {
     assert!(output.stderr.starts_with("Warning: ") && output.stderr.contains("broken.yaml:1: one"));
 }
 
-#[test]
-fn queues_and_what_is_in_them() {
-    let app = app();
+in_every_place! {
+    queues_and_what_is_in_them
+}
+
+fn queues_and_what_is_in_them(place: Place) {
+    let app = place.app(TASKS);
     printed(&app.qworker(&["list", "queues"]), "Queue  Ready  Scheduled  Held\n");
     app.must(&["call", "greet"]);
     app.must(&["call", "greet", "--countdown", "1000"]);

@@ -8,6 +8,7 @@ mod help;
 mod list;
 mod man;
 mod purge;
+mod redis;
 mod report;
 mod result;
 mod status;

@@ -1,11 +1,11 @@
 //! `qworker purge`: asks, and takes nothing but a yes for one.
 
-use super::{app, printed, refused};
-use crate::harness::TestDir;
+use super::{TASKS, printed, refused};
+use crate::harness::{Place, TestDir, in_every_place};
 use nix::sys::signal::Signal;
 
-fn filled() -> TestDir {
-    let app = app();
+fn filled(place: Place) -> TestDir {
+    let app = place.app(TASKS);
     app.must(&["call", "greet"]);
     app.must(&["call", "greet", "--countdown", "1000"]);
     app.must(&["call", "thumb"]);
@@ -16,9 +16,14 @@ fn left(app: &TestDir) -> String {
     app.must(&["list", "queues"])
 }
 
-#[test]
-fn it_asks() {
-    let app = filled();
+in_every_place! {
+    it_asks
+    all_queues_of_the_application_or_some_of_them
+    what_runs_is_not_touched
+}
+
+fn it_asks(place: Place) {
+    let app = filled(place);
     let before = left(&app);
     for answer in ["n\n", "\n", "", "nonsense\n", "yeah\n"] {
         let output = app.qworker_with_input(&["purge"], answer);
@@ -42,15 +47,14 @@ fn it_asks() {
     printed(&app.qworker(&["purge", "-f"]), "No messages purged from 2 queues.\n");
 }
 
-#[test]
-fn all_queues_of_the_application_or_some_of_them() {
-    let app = filled();
+fn all_queues_of_the_application_or_some_of_them(place: Place) {
+    let app = filled(place);
     let output = app.qworker_with_input(&["purge", "-Q", "media"], "y\n");
     assert!(output.stderr.contains("from: media."), "{output:?}");
     assert_eq!(output.stdout, "Purged 1 message from 1 known task queue.\n");
     // What is scheduled waits too.
     printed(&app.qworker(&["purge", "-f"]), "Purged 2 messages from 2 known task queues.\n");
-    let app = filled();
+    let app = filled(place);
     printed(
         &app.qworker(&["purge", "-f", "-X", "celery"]),
         "Purged 1 message from 1 known task queue.\n",
@@ -64,9 +68,8 @@ fn all_queues_of_the_application_or_some_of_them() {
     printed(&app.qworker(&["purge", "-f", "-Q", "unknown"]), "No messages purged from 1 queue.\n");
 }
 
-#[test]
-fn what_runs_is_not_touched() {
-    let app = TestDir::with(
+fn what_runs_is_not_touched(place: Place) {
+    let app = place.app(
         "slow: {shell: 'echo >>started; while [ ! -e go ]; do sleep 0.02; done; echo done'}\n",
     );
     let mut worker = app.worker(&["-c", "1"]);

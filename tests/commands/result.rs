@@ -1,11 +1,17 @@
 //! `qworker result`: 0 succeeded, 1 failed, 69 unknown, 75 not ready.
 
-use super::{app, json, printed, refused, with_env};
+use super::{TASKS, app, json, printed, refused, with_env};
+use crate::harness::{Place, in_every_place};
 use nix::sys::signal::Signal;
 
-#[test]
-fn unknown_is_not_waiting() {
-    let app = app();
+in_every_place! {
+    unknown_is_not_waiting
+    succeeded_failed_and_retried
+    wait_waits
+}
+
+fn unknown_is_not_waiting(place: Place) {
+    let app = place.app(TASKS);
     app.must(&["call", "greet", "--task-id", "a"]);
     app.must(&["call", "greet", "--task-id", "b", "--eta", "2099-05-01T10:00:00"]);
     refused(&app.qworker(&["result", "a"]), 75, &["PENDING: waits in queue celery\n"]);
@@ -27,9 +33,8 @@ fn unknown_is_not_waiting() {
     assert_eq!((unknown.code, &json(&unknown.stdout)["status"]), (69, &"UNKNOWN".into()));
 }
 
-#[test]
-fn succeeded_failed_and_retried() {
-    let app = app();
+fn succeeded_failed_and_retried(place: Place) {
+    let app = place.app(TASKS);
     let mut worker = app.worker(&["-c", "2"]);
     app.must(&["call", "add", "-a", "[20, 22]", "--task-id", "ok", "--wait"]);
     printed(&app.qworker(&["result", "ok"]), "42\n");
@@ -67,9 +72,8 @@ fn succeeded_failed_and_retried() {
 }
 
 /// Who waits before a worker is there is woken when it is done.
-#[test]
-fn wait_waits() {
-    let app = app();
+fn wait_waits(place: Place) {
+    let app = place.app(TASKS);
     app.must(&["call", "add", "-a", "[1, 1]", "--task-id", "a"]);
     let waits = ["result", "a", "--wait", "--timeout", "30"];
     let mut command = app.command(&waits);

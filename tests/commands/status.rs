@@ -1,15 +1,20 @@
 //! `qworker status`: who is alive.
 
-use super::{app, json, printed, refused};
+use super::{TASKS, json, printed, refused};
+use crate::harness::{Place, in_every_place};
 use nix::sys::signal::Signal;
 
-#[test]
-fn nobody_is_alive() {
-    let app = app();
+in_every_place! {
+    nobody_is_alive
+    those_who_are_alive
+}
+
+fn nobody_is_alive(place: Place) {
+    let app = place.app(TASKS);
     refused(
         &app.qworker(&["status"]),
         69,
-        &["Error: no worker is alive on sqlite:///var/qworker.sqlite"],
+        &[&format!("Error: no worker is alive on {}", app.broker())],
     );
     let mut worker = app.worker(&["-n", "a@h"]);
     assert_eq!(app.qworker(&["status"]).code, 0);
@@ -22,9 +27,8 @@ fn nobody_is_alive() {
     assert_eq!(app.qworker(&["status"]).code, 69);
 }
 
-#[test]
-fn those_who_are_alive() {
-    let app = app();
+fn those_who_are_alive(place: Place) {
+    let app = place.app(TASKS);
     let (one, two) = (app.worker(&["-n", "one@h"]), app.worker(&["-n", "two@h"]));
     let all = app.qworker(&["status"]);
     assert_eq!((all.code, all.stderr.as_str()), (0, ""));

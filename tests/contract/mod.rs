@@ -2,5 +2,6 @@
 
 pub mod backend;
 pub mod broker;
+mod redis;
 mod send;
 mod sqlite;

@@ -1,5 +1,6 @@
 //! An application in a temporary folder, and the real command line on it.
 
+use super::redis::Server;
 use super::worker::Worker;
 use std::fs;
 use std::io::Write;
@@ -10,6 +11,26 @@ use std::process::{Command, Stdio};
 /// A folder with `tasks.d/`; removed when it is dropped.
 pub struct TestDir {
     dir: tempfile::TempDir,
+    server: Option<Server>,
+}
+
+/// Where an application has its messages and results.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    /// In its folder.
+    File,
+    /// On a server of its own.
+    Redis,
+}
+
+impl Place {
+    /// An application with these tasks there.
+    pub fn app(self, tasks: &str) -> TestDir {
+        match self {
+            Place::File => TestDir::with(tasks),
+            Place::Redis => TestDir::on(Server::start(), tasks),
+        }
+    }
 }
 
 /// How a command ended.
@@ -25,7 +46,7 @@ impl TestDir {
     pub fn new() -> TestDir {
         let dir = tempfile::Builder::new().prefix("qworker-test-").tempdir().unwrap();
         fs::create_dir(dir.path().join("tasks.d")).unwrap();
-        TestDir { dir }
+        TestDir { dir, server: None }
     }
 
     /// An application with these tasks, in `tasks.d/tasks.yaml`.
@@ -33,6 +54,31 @@ impl TestDir {
         let app = TestDir::new();
         app.write("tasks.d/tasks.yaml", tasks);
         app
+    }
+
+    /// An application with these tasks on this server.
+    pub fn on(server: Server, tasks: &str) -> TestDir {
+        TestDir { server: Some(server), ..TestDir::with(tasks) }
+    }
+
+    /// The server that it is on; panics if it is on none.
+    pub fn server(&self) -> &Server {
+        self.server.as_ref().expect("an application on a server")
+    }
+
+    /// The address of its broker, as messages for people name it.
+    pub fn broker(&self) -> String {
+        let server = self.server.as_ref();
+        server.map_or_else(|| "sqlite:///var/qworker.sqlite".into(), Server::url)
+    }
+
+    /// As Celery has the addresses of its broker and its results.
+    pub fn celery_addresses(&self) -> [String; 2] {
+        if let Some(server) = &self.server {
+            return [server.url(), server.url()];
+        }
+        let file = self.database().display().to_string();
+        [format!("sqla+sqlite:///{file}"), format!("db+sqlite:///{file}")]
     }
 
     /// Its folder.
@@ -87,6 +133,9 @@ impl TestDir {
             if name.to_string_lossy().starts_with("QWORKER_") {
                 command.env_remove(name);
             }
+        }
+        if let Some(server) = &self.server {
+            command.env("QWORKER_BROKER_URL", server.url());
         }
         command.args(args).current_dir(self.path()).env("NO_COLOR", "1").stdin(Stdio::null());
         command

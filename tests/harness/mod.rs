@@ -10,9 +10,32 @@ pub mod redis;
 pub mod wait;
 pub mod worker;
 
-pub use app::{Output, TestDir};
+pub use app::{Output, Place, TestDir};
 pub use wait::{SOON, eventually};
 pub use worker::Worker;
+
+/// These functions of a module as tests, once for each [`Place`].
+macro_rules! in_every_place {
+    ($($clause:ident)*) => {
+        mod in_a_file {
+            $(
+                #[test]
+                fn $clause() {
+                    super::$clause(crate::harness::Place::File);
+                }
+            )*
+        }
+        mod on_redis {
+            $(
+                #[test]
+                fn $clause() {
+                    super::$clause(crate::harness::Place::Redis);
+                }
+            )*
+        }
+    };
+}
+pub(crate) use in_every_place;
 
 /// Runs `work` on an event loop like the worker's: one thread, with time, I/O and local tasks.
 pub fn block_on<T>(work: impl Future<Output = T>) -> T {

@@ -1,7 +1,7 @@
 //! What we send is what `celery call` sends, field by field.
 
 use super::celery;
-use crate::harness::TestDir;
+use crate::harness::{Place, TestDir, in_every_place};
 use qworker::wire::Message;
 use serde_json::{Map, Value, json};
 
@@ -47,37 +47,60 @@ fn fields(payload: &str) -> Map<String, Value> {
 
 /// What `celery call` gives to `send_task`.
 const SEND: &str = r#"
-import sqlite3
 for n, (args, kwargs, options) in enumerate(json.loads(CASES)):
     app.send_task("py.add", args, kwargs, task_id=f"t{n}", **options)
-rows = sqlite3.connect(sys.argv[1][len("sqla+sqlite:///"):])
-say([row[0] for row in rows.execute("SELECT payload FROM kombu_message ORDER BY id")])
+say(None)
 "#;
 
-#[test]
-fn every_field_is_as_celery_sends_it() {
+/// All messages that wait, by the number of their case.
+fn sent(app: &TestDir) -> Vec<String> {
+    let mut all: Vec<String> = match app.celery_addresses()[0].starts_with("redis:") {
+        true => ["celery", "q\u{6}\u{16}3"]
+            .iter()
+            .flat_map(|list| app.server().run::<Vec<String>>(&["LRANGE", list, "0", "-1"]))
+            .collect(),
+        false => {
+            let file = rusqlite::Connection::open(app.database()).unwrap();
+            let mut all = file.prepare("SELECT payload FROM kombu_message").unwrap();
+            all.query_map([], |row| row.get(0)).unwrap().map(Result::unwrap).collect()
+        }
+    };
+    all.sort_by_key(|payload| {
+        Message::decode(payload).unwrap().id.trim_start_matches('t').parse::<usize>().unwrap()
+    });
+    all
+}
+
+in_every_place! {
+    every_field_is_as_celery_sends_it
+}
+
+fn every_field_is_as_celery_sends_it(place: Place) {
     let cases = cases();
     let script = format!("CASES = {}\n{SEND}", json!(json!(cases).to_string()));
-    let site = TestDir::new();
+    let site = place.app("");
     std::fs::create_dir(site.file("var")).unwrap();
-    let theirs: Vec<String> = serde_json::from_value(celery(&site, &script)).unwrap();
+    celery(&site, &script);
+    let theirs = sent(&site);
     assert_eq!(theirs.len(), cases.len());
     for (n, ([args, kwargs, options], theirs)) in cases.iter().zip(&theirs).enumerate() {
-        let app = TestDir::new();
+        let app = place.app("");
         let id = format!("t{n}");
         let (args, kwargs) = (args.to_string(), kwargs.to_string());
         let mut words = vec!["call", "py.add", "--unregistered", "--task-id", &id];
         words.extend(["-a", &args, "-k", &kwargs]);
         let options = options.as_object().unwrap().iter();
         let options: Vec<String> = options
-            .map(|(name, value)| format!("--{name}={}", value.to_string().trim_matches('"')))
+            .map(|(name, value)| match (place, name.as_str()) {
+                // Here 9 is served first, there 0 is.
+                (Place::Redis, "priority") => format!("--priority={}", 9 - value.as_u64().unwrap()),
+                _ => format!("--{name}={}", value.to_string().trim_matches('"')),
+            })
             .collect();
         words.extend(options.iter().map(String::as_str));
         app.must(&words);
-        let file = rusqlite::Connection::open(app.database()).unwrap();
-        let ours: String =
-            file.query_row("SELECT payload FROM kombu_message", [], |row| row.get(0)).unwrap();
-        let (ours, theirs) = (fields(&ours), fields(theirs));
+        let ours = &sent(&app)[0];
+        let (ours, theirs) = (fields(ours), fields(theirs));
         let mut names: Vec<&String> = ours.keys().chain(theirs.keys()).collect();
         names.dedup();
         for name in names {

@@ -1,18 +1,14 @@
-//! The real Celery 5.7 at the other end of the same file: it sends to us and reads our
+//! The real Celery 5.7 at the other end of the same file or server: it sends to us and reads our
 //! results, we send to it and read its results. Without `target/venv` these tests fail.
 
 mod messages;
+mod redis;
 mod results;
 mod sends;
+mod worker;
 mod works;
 
 use crate::harness::TestDir;
-
-/// An application whose one file both use: Celery's two addresses of it.
-pub fn addresses(app: &TestDir) -> [String; 2] {
-    let file = app.database().display().to_string();
-    [format!("sqla+sqlite:///{file}"), format!("db+sqlite:///{file}")]
-}
 
 /// Python that has `app` on the addresses in `sys.argv[1:3]`, and prints JSON.
 pub const APP: &str = r#"
@@ -24,8 +20,8 @@ def say(value):
     print(json.dumps(value))
 "#;
 
-/// Runs [`APP`] and `script` on the file of `app`.
+/// Runs [`APP`] and `script` where `app` has its messages.
 pub fn celery(app: &TestDir, script: &str) -> serde_json::Value {
-    let [broker, backend] = addresses(app);
+    let [broker, backend] = app.celery_addresses();
     crate::harness::python::run(&format!("{APP}\n{script}"), &[&broker, &backend])
 }

@@ -1,18 +1,27 @@
 //! Python sends, we run, Python reads the result.
 
 use super::celery;
-use crate::harness::TestDir;
+use crate::harness::{Place, TestDir, in_every_place};
 use serde_json::json;
 
 const TASKS: &str = r#"
 add: {shell: 'echo $(( $1 + $2 ))', params: [a, {b: 10}]}
 echo: {exec: [printf, '%s', '{x}'], params: [x], result: text}
 all: {shell: 'cat', stdin: json}
+size: {shell: 'wc -c', stdin: json}
+now: {shell: 'date +%s.%N'}
 "#;
 
-#[test]
-fn into_a_file_that_we_made() {
-    let app = TestDir::with(TASKS);
+in_every_place! {
+    into_a_store_that_we_made
+    headers_and_typed_values_reach_the_program
+    countdown_and_expiry_are_kept
+    a_time_is_the_same_time_however_it_is_written
+    ten_megabytes_arrive
+}
+
+fn into_a_store_that_we_made(place: Place) {
+    let app = place.app(TASKS);
     let _worker = app.worker(&["-c", "2"]);
     let got = celery(
         &app,
@@ -57,9 +66,8 @@ say([result.id for result in results])
     assert_eq!(got, json!(42), "and Python still works on the columns that we added");
 }
 
-#[test]
-fn headers_and_typed_values_reach_the_program() {
-    let app = TestDir::with(TASKS);
+fn headers_and_typed_values_reach_the_program(place: Place) {
+    let app = place.app(TASKS);
     let _worker = app.worker(&["-c", "2"]);
     let got = celery(
         &app,
@@ -81,9 +89,8 @@ say({"args": got["args"][0] == b"\xff\x01" and got["args"][1] == when
     );
 }
 
-#[test]
-fn countdown_and_expiry_are_kept() {
-    let app = TestDir::with(TASKS);
+fn countdown_and_expiry_are_kept(place: Place) {
+    let app = place.app(TASKS);
     let _worker = app.worker(&["-c", "2"]);
     let got = celery(
         &app,
@@ -103,4 +110,31 @@ say({"value": value, "early": took < 1, "late": took > 20, "why": why})
     );
     let why = ["celery.exceptions", "TaskRevokedError", "expired", "REVOKED"];
     assert_eq!(got, json!({"value": 2, "early": false, "late": false, "why": why}));
+}
+
+fn a_time_is_the_same_time_however_it_is_written(place: Place) {
+    let app = place.app(TASKS);
+    let _worker = app.worker(&["-c", "4"]);
+    let got = celery(
+        &app,
+        r#"
+from datetime import datetime, timedelta, timezone
+when = datetime.now(timezone.utc) + timedelta(seconds=0.6)
+india = timezone(timedelta(hours=5, minutes=30))
+forms = [when, when.astimezone(india), when.replace(tzinfo=None), when.replace(microsecond=0)]
+sent = [app.send_task("now", eta=form) for form in forms]
+ran = [result.get(timeout=20) for result in sent]
+say([at >= when.timestamp() - 0.001 and at < when.timestamp() + 10 for at in ran[:3]]
+    + [ran[3] >= int(when.timestamp())])
+"#,
+    );
+    assert_eq!(got, json!([true, true, true, true]));
+}
+
+fn ten_megabytes_arrive(place: Place) {
+    let app = place.app(TASKS);
+    let _worker = app.worker(&["-c", "1"]);
+    let script = r#"say(app.send_task("size", ("x" * 10_000_000,)).get(timeout=25))"#;
+    let got = celery(&app, script);
+    assert!(got.as_u64().unwrap() > 10_000_000, "{got}");
 }

@@ -1,55 +1,15 @@
 //! We send, a real Python worker runs it, and we read its result.
 
-use super::{APP, addresses};
-use crate::harness::python::python;
-use crate::harness::{TestDir, eventually};
+use super::worker::PythonWorker;
+use crate::harness::{Place, eventually, in_every_place};
 use serde_json::{Value, json};
-use std::process::{Child, Command, Stdio};
 
-struct PythonWorker(Child);
-
-impl PythonWorker {
-    fn start(app: &TestDir) -> PythonWorker {
-        app.write(
-            "interop.py",
-            &format!(
-                "{APP}\n{}",
-                r#"
-@app.task(name="py.add")
-def add(a, b=1): return a + b
-@app.task(name="py.kind")
-def kind(x): return [type(x).__name__, repr(x)]
-@app.task(name="py.fail")
-def fail(): raise KeyError("k", 5)
-@app.task(name="py.me", bind=True)
-def me(self): return [self.request.id, self.request.root_id, self.request.retries]
-app.start(["worker", "-P", "solo", "-l", "WARNING", "--without-gossip", "--without-mingle"])
-"#
-            ),
-        );
-        let [broker, backend] = addresses(app);
-        let child = Command::new(python())
-            .args([app.file("interop.py").to_str().unwrap(), &broker, &backend])
-            .current_dir(app.path())
-            .env("C_FORCE_ROOT", "1")
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        PythonWorker(child)
-    }
+in_every_place! {
+    a_python_worker_runs_what_we_send
 }
 
-impl Drop for PythonWorker {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-#[test]
-fn a_python_worker_runs_what_we_send() {
-    let app = TestDir::new();
+fn a_python_worker_runs_what_we_send(place: Place) {
+    let app = place.app("");
     // We make the file, with our columns; Python works on it.
     let call = |args: &[&str]| {
         let args = [&["call", "--unregistered"], args].concat();
@@ -63,7 +23,7 @@ fn a_python_worker_runs_what_we_send() {
     let me = call(&["py.me", "--task-id", "our-own-id"]);
     assert_eq!(me, "our-own-id");
     let later = call(&["py.add", "--args", "[20, 22]", "--countdown", "1"]);
-    let _worker = PythonWorker::start(&app);
+    let _worker = PythonWorker::start(&app, "");
     let result = |id: &str| -> Value {
         let output = eventually("a result", || {
             let output = app.qworker(&["result", id, "--json", "--wait", "--timeout", "20"]);

@@ -6,6 +6,8 @@
 if redis.call('HGET', KEYS[1], 'epoch') ~= ARGV[1] then
   return redis.error_reply('FENCED this worker was taken for dead')
 end
+-- A server without memory refuses a script that begins by adding something.
+redis.call('ZREM', KEYS[2], '')
 local score = text(clock() + tonumber(ARGV[2]))
 local scores = {}
 for n = 3, #ARGV do

@@ -13,7 +13,7 @@ use crate::link::error::Error;
 use crate::link::redis::Link;
 use crate::os::lease::{self, Lease};
 use redis::Script;
-use serde_json::Value;
+use serde_json::{Map, Value};
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock};
@@ -45,8 +45,9 @@ const QUIET_MAX: usize = 100;
 /// How often what Python workers hold is looked at, as kombu does by default.
 const RESTORE_EVERY: Duration = Duration::from_secs(100);
 
-/// Messages of Python workers handed out again in one step at the most.
-const RESTORE_MAX: usize = 100;
+/// Messages of Python workers handed out again in one look at the most; the rest follows with
+/// the next look.
+const RESTORE_MAX: usize = 500;
 
 static KEEP: LazyLock<Script> = LazyLock::new(|| super::script(include_str!("keep.lua")));
 static HELD: LazyLock<Script> = LazyLock::new(|| super::script(include_str!("held.lua")));
@@ -205,51 +206,73 @@ impl Member {
     }
 
     /// What Python workers have held for longer than their visibility timeout is handed out
-    /// again, as each of them would do it (kombu `transport/redis.py`, `restore_visible`).
-    async fn restore(&self) -> Result<(), Error> {
+    /// again, as each of them would do it (kombu `transport/redis.py`, `restore_visible`). The
+    /// first `stuck` are known to stay; gives how many more do, and whether that was all.
+    async fn restore(&self, stuck: usize) -> Result<(usize, bool), Error> {
         let limit = clock::epoch(clock::now()) - self.visibility_timeout.as_secs_f64();
         let mut ask = redis::cmd("ZRANGEBYSCORE");
         ask.arg(self.layout.unacked_index())
             .arg("-inf")
             .arg(limit)
             .arg("LIMIT")
-            .arg(0)
+            .arg(stuck)
             .arg(RESTORE_MAX);
         let tags: Vec<String> = self.link.run(async |c| ask.query_async(c).await).await?;
+        let (mut stay, all) = (0, tags.len() < RESTORE_MAX);
         for tag in tags {
             let mut get = redis::cmd("HGET");
             get.arg(self.layout.unacked()).arg(&tag);
             let value: Option<Vec<u8>> = self.link.run(async |c| get.query_async(c).await).await?;
             let value = value.map(|value| String::from_utf8_lossy(&value).into_owned());
-            self.restore_one(&tag, value.as_deref().unwrap_or_default()).await?;
+            stay += usize::from(!self.restore_one(&tag, value.as_deref()).await?);
         }
-        Ok(())
+        Ok((stay, all))
     }
 
-    async fn restore_one(&self, tag: &str, value: &str) -> Result<(), Error> {
-        let parsed: Option<(Value, String, String)> = serde_json::from_str(value).ok();
+    /// A message that nobody can read, or that has no queue, stays where it is.
+    async fn restore_one(&self, tag: &str, value: Option<&str>) -> Result<bool, Error> {
+        type Held = (Map<String, Value>, String, String);
+        let parsed: Option<Held> = value.and_then(|value| serde_json::from_str(value).ok());
         let mut lists = Vec::new();
         let mut element = String::new();
-        if let Some((mut envelope, exchange, key)) = parsed {
-            let priority = envelope["properties"]["priority"].as_u64().unwrap_or(0);
+        if let Some((envelope, exchange, key)) = parsed {
+            let priority = envelope.get("properties").and_then(|all| all["priority"].as_u64());
+            let priority = priority.unwrap_or(0);
             let step = super::step_of(u8::try_from(priority).unwrap_or(u8::MAX));
             let queues = match exchange.is_empty() {
                 true => vec![key],
                 false => self.outlet.route(exchange, key).await?,
             };
             lists.extend(queues.iter().map(|queue| self.layout.list(queue, step)));
-            envelope["headers"]["redelivered"] = true.into();
-            envelope["properties"]["delivery_info"]["redelivered"] = true.into();
-            element = envelope.to_string();
+            element = restored(envelope);
         }
-        // A message that nobody can read, or that has no queue, stays where it is.
-        if lists.is_empty() && !value.is_empty() {
-            return Ok(());
+        if lists.is_empty() && value.is_some() {
+            return Ok(false);
         }
         let mut call = RESTORE.prepare_invoke();
         call.key(self.layout.unacked()).key(self.layout.unacked_index()).key(lists);
         call.arg(tag).arg(element);
-        self.outlet.link.run(async |c| call.invoke_async::<()>(c).await).await
+        self.outlet.link.run(async |c| call.invoke_async::<()>(c).await).await?;
+        Ok(true)
+    }
+}
+
+/// The message as Python marks it, and our own marks where and as we look for them.
+fn restored(mut envelope: Map<String, Value>) -> String {
+    let marks = envelope.shift_remove("qworker");
+    if let Some(Value::Object(headers)) = envelope.get_mut("headers") {
+        headers.insert("redelivered".into(), true.into());
+    }
+    let properties = envelope.get_mut("properties");
+    if let Some(Value::Object(info)) = properties.and_then(|all| all.get_mut("delivery_info")) {
+        info.insert("redelivered".into(), true.into());
+    }
+    let message = Value::Object(envelope).to_string();
+    match marks.as_ref().and_then(Value::as_array).map(Vec::as_slice) {
+        Some([deliveries, suspect]) if message != "{}" => {
+            format!("{{\"qworker\": [{deliveries}, {suspect}], {}", &message[1..])
+        }
+        _ => message,
     }
 }
 
@@ -373,6 +396,8 @@ struct Watch {
     signed: Option<Instant>,
     judged: Option<Instant>,
     restored: Option<Instant>,
+    /// What Python workers left and nobody can read, seen in this round.
+    stuck: usize,
     /// The last sign of each worker that is quiet, and since when we know it.
     quiet: HashMap<String, (f64, Instant)>,
     /// Dead workers of this host that belong to other servers, and since when we know them.
@@ -409,8 +434,12 @@ impl Watch {
             self.judged = Some(Instant::now());
         }
         if self.restored.is_none_or(|at| at.elapsed() >= RESTORE_EVERY) {
-            member.restore().await?;
-            self.restored = Some(Instant::now());
+            let (stay, all) = member.restore(self.stuck).await?;
+            self.stuck += stay;
+            if all {
+                self.stuck = 0;
+                self.restored = Some(Instant::now());
+            }
         }
         Ok(())
     }

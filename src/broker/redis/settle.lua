@@ -49,13 +49,14 @@ local function plan(queue, step, tag, score, element)
   redis.call('ZADD', prefix .. 'qworker.scheduled.' .. queue, score, member)
 end
 
--- Python asks for these two to tell a first run from another one.
+-- Python asks for these two to tell a first run from another one. It sets them itself when it
+-- hands out a message again; a quote within a text has a backslash before it.
 local function redelivered(message)
+  if string.find(message, '"redelivered": ?true') then return message end
   for _, name in ipairs({ '"headers"', '"delivery_info"' }) do
     local _, to = string.find(message, name .. ': {', 1, true)
     if not to then _, to = string.find(message, name .. ':{', 1, true) end
-    local follows = to and string.sub(message, to + 1, to + 15)
-    if to and string.sub(follows, 1, 1) ~= '}' and not string.find(follows, '"redelivered":', 1, true) then
+    if to and string.sub(message, to + 1, to + 1) ~= '}' then
       message = string.sub(message, 1, to) .. '"redelivered": true, ' .. string.sub(message, to + 1)
     end
   end

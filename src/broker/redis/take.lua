@@ -83,10 +83,27 @@ local function sort_out(element, s, q, only_fresh)
   end
 end
 
+-- Is there any that is no suspect? Where all are, they are not even touched: whoever is told
+-- of a change would look too, and tell the others.
+local function has_fresh(key)
+  local from, count = 1, 1
+  while from <= PARKED_MAX do
+    local slice = redis.call('LRANGE', key, -(from + count - 1), -from)
+    for _, element in ipairs(slice) do
+      if not is_marked(element) then return true end
+      local _, suspect = read(element)
+      if suspect ~= 1 then return true end
+    end
+    if #slice < count then return false end
+    from, count = from + count, 100
+  end
+  return false
+end
+
 local function grab(limit, only_fresh)
   for s = 1, steps do
     for q = 1, queues do
-      local more = true
+      local more = not only_fresh or has_fresh(list(s, q))
       while more and #taken < limit and bytes < BYTES_MAX and parked < PARKED_MAX do
         -- A few first: how large they are tells how many more fit.
         local fits = 16

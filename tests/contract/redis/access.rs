@@ -1,0 +1,159 @@
+//! Who is let in, and by which door: passwords, users, databases, sockets, TLS.
+
+use super::*;
+use crate::harness::redis::free_port;
+use qworker::broker::Outlet;
+use qworker::client::{Client, Options};
+use qworker::link::url::Url;
+use std::path::Path;
+use std::process::Command;
+
+/// A client's end of the broker at this address.
+fn outlet(url: &str) -> Result<Outlet, String> {
+    let url = Url::parse(url, Path::new("/")).unwrap();
+    let client = Client::connect(&url, None, &Options::default());
+    client.map(|client| client.outlet).map_err(|error| error.to_string())
+}
+
+/// Sends one message and counts it.
+async fn visit(url: &str) -> Result<u32, String> {
+    let outlet = outlet(url)?;
+    outlet.publish(vec![posting("a")]).await.map_err(|error| error.to_string())?;
+    let begun = Redis::at(url).worker("one@test", &[QUEUE]).await;
+    begun.0.close().await.map_err(|error| error.to_string())?;
+    let purged = outlet.purge(vec![QUEUE.into()]).await;
+    purged.map(|count| count as u32).map_err(|error| error.to_string())
+}
+
+/// It is refused with all of `parts`, and no secret.
+#[track_caller]
+fn refused(answer: Result<u32, String>, parts: &[&str]) {
+    let error = answer.unwrap_err();
+    for part in parts {
+        assert!(error.contains(part), "no {part:?} in {error:?}");
+    }
+    assert!(!error.contains("geheim") && !error.contains('\n'), "{error}");
+}
+
+#[test]
+fn passwords_users_and_databases() {
+    block_on(async {
+        let server = Server::start();
+        let port = server.port();
+        let mut direct = server.connect();
+        let mut run = |words: &[&str]| {
+            let mut command = redis::cmd(words[0]);
+            command.arg(&words[1..]).query::<redis::Value>(&mut direct).unwrap();
+        };
+        run(&["CONFIG", "SET", "requirepass", "ge/he@im"]);
+        run(&["ACL", "SETUSER", "me", "on", ">geheim", "~*", "&*", "+@all"]);
+        run(&["ACL", "SETUSER", "reader", "on", ">geheim", "~*", "&*", "+@all", "-@write"]);
+        let at = |user: &str, db: &str| format!("redis://{user}127.0.0.1:{port}/{db}");
+        assert_eq!(visit(&at(":ge%2Fhe%40im@", "0")).await, Ok(1));
+        assert_eq!(visit(&at("default:ge%2Fhe%40im@", "3")).await, Ok(1));
+        assert_eq!(visit(&at("me:geheim@", "")).await, Ok(1));
+        let host = format!("127.0.0.1:{port}");
+        refused(visit(&at("", "0")).await, &[&host, "NOAUTH"]);
+        refused(visit(&at(":geheim@", "0")).await, &[&host, "assword"]);
+        refused(visit(&at("me:geheimer@", "0")).await, &[&host, "assword"]);
+        refused(visit(&at("reader:geheim@", "0")).await, &[&host, "NOPERM"]);
+        refused(visit(&at("me:geheim@", "99")).await, &[&host, "99"]);
+    });
+}
+
+#[test]
+fn databases_are_apart_and_a_socket_leads_to_the_same() {
+    block_on(async {
+        let folder = tempfile::tempdir().unwrap();
+        let socket = folder.path().join("redis.sock").display().to_string();
+        let server = Server::with(&["--save", "", "--unixsocket", &socket]);
+        let three = format!("redis://127.0.0.1:{}/3", server.port());
+        outlet(&three).unwrap().publish(vec![posting("a")]).await.unwrap();
+        let lists = |url: &str| {
+            let mut connection = redis::Client::open(url).unwrap().get_connection().unwrap();
+            redis::cmd("LLEN").arg(QUEUE).query::<u32>(&mut connection).unwrap()
+        };
+        assert_eq!([lists(&server.url()), lists(&three)], [0, 1]);
+        let same = format!("redis+socket://{socket}?virtual_host=3");
+        assert_eq!(outlet(&same).unwrap().purge(vec![QUEUE.into()]).await.unwrap(), 1);
+        assert_eq!(visit(&same).await, Ok(1));
+        let nowhere = format!("redis+socket://{}/no.sock", folder.path().display());
+        refused(visit(&nowhere).await, &["no.sock", "No such file"]);
+    });
+}
+
+/// Runs openssl in `folder`.
+fn openssl(folder: &Path, line: &str) {
+    let mut command = Command::new("openssl");
+    let output = command.args(line.split(' ')).current_dir(folder).output().unwrap();
+    assert!(output.status.success(), "{line}: {}", String::from_utf8_lossy(&output.stderr));
+}
+
+const KEY: &str = "-newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes";
+
+/// An authority's certificate in `NAME.crt`.
+fn authority(folder: &Path, name: &str) {
+    let files = format!("-keyout {name}.key -out {name}.crt");
+    openssl(folder, &format!("req -x509 {KEY} {files} -days 2 -subj /CN={name}"));
+}
+
+/// A certificate that `ca` vouches for, in `NAME.crt` and `NAME.key`.
+fn certificate(folder: &Path, name: &str) {
+    std::fs::write(folder.join("ext"), "subjectAltName=IP:127.0.0.1\n").unwrap();
+    openssl(folder, &format!("req {KEY} -keyout {name}.key -out {name}.csr -subj /CN={name}"));
+    let by = "-CA ca.crt -CAkey ca.key -CAcreateserial -extfile ext";
+    openssl(folder, &format!("x509 -req -in {name}.csr {by} -days 2 -out {name}.crt"));
+}
+
+fn tls_server(folder: &Path, clients: &str) -> (Server, u16) {
+    let port = free_port();
+    let file = |name: &str| folder.join(name).display().to_string();
+    let server = Server::with(&[
+        "--save",
+        "",
+        "--tls-port",
+        &port.to_string(),
+        "--tls-cert-file",
+        &file("server.crt"),
+        "--tls-key-file",
+        &file("server.key"),
+        "--tls-ca-cert-file",
+        &file("ca.crt"),
+        "--tls-auth-clients",
+        clients,
+    ]);
+    (server, port)
+}
+
+#[test]
+fn tls_proves_the_server_and_the_client() {
+    block_on(async {
+        let folder = tempfile::tempdir().unwrap();
+        let folder = folder.path();
+        authority(folder, "ca");
+        authority(folder, "other");
+        certificate(folder, "server");
+        certificate(folder, "client");
+        let at = |port: u16, query: &str| {
+            let query = query.replace('=', &format!("={}/", folder.display()));
+            format!("rediss://127.0.0.1:{port}/0?{query}")
+        };
+        let none = |port: u16| format!("rediss://127.0.0.1:{port}/0?ssl_cert_reqs=none");
+        let (_open, port) = tls_server(folder, "no");
+        assert_eq!(visit(&at(port, "ssl_ca_certs=ca.crt")).await, Ok(1));
+        assert_eq!(visit(&none(port)).await, Ok(1));
+        let host = format!("127.0.0.1:{port}");
+        refused(visit(&at(port, "ssl_ca_certs=other.crt")).await, &[&host, "certificate"]);
+        refused(visit(&format!("rediss://{host}/0")).await, &[&host, "certificate"]);
+        refused(visit(&at(port, "ssl_ca_certs=missing.crt")).await, &["missing.crt", "No such"]);
+        refused(visit(&at(port, "ssl_ca_certs=ca.key")).await, &["ca.key"]);
+        let (_strict, port) = tls_server(folder, "yes");
+        let ours = "ssl_ca_certs=ca.crt&ssl_certfile=client.crt&ssl_keyfile=client.key";
+        assert_eq!(visit(&at(port, ours)).await, Ok(1));
+        let host = format!("127.0.0.1:{port}");
+        refused(visit(&at(port, "ssl_ca_certs=ca.crt")).await, &[&host]);
+        // In the clear, nobody understands the other.
+        let plain = visit(&format!("redis://{host}/0")).await;
+        refused(plain, &[&host]);
+    });
+}

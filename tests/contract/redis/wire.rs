@@ -1,0 +1,92 @@
+//! Messages as programs of Celery push them.
+
+use super::*;
+use chrono::{DateTime, FixedOffset, SecondsFormat, Utc};
+use qworker::clock;
+
+fn push(server: &Server, element: &str) {
+    server.run::<u32>(&["LPUSH", "test:celery", element]);
+}
+
+fn scheduled(server: &Server) -> usize {
+    server.run(&["ZCARD", "test:qworker.scheduled.celery"])
+}
+
+#[test]
+fn what_python_pushes_early_is_not_delivered_before_its_time() {
+    block_on(async {
+        let server = Server::start();
+        let (mut inlet, _outlet) = Redis::at(&server.url()).worker("one@test", &[QUEUE]).await;
+        let due = clock::now() + Duration::from_millis(700);
+        let at = |hours: i32| due.with_timezone(&FixedOffset::east_opt(hours * 1800).unwrap());
+        let iso = |hours: i32| at(hours).to_rfc3339_opts(SecondsFormat::Micros, false);
+        let forms = [
+            format!("{{\"id\": \"utc\", \"eta\": \"{}\"}}", iso(0)),
+            format!("{{\"id\":\"india\",\"eta\":\"{}\"}}", iso(11)),
+            format!("{{\"id\": \"west\", \"eta\": \"{}\"}}", iso(-7)),
+            format!("{{\"id\": \"blank\", \"eta\": \"{}\"}}", iso(0).replace('T', " ")),
+        ];
+        for form in &forms {
+            push(&server, form);
+        }
+        assert!(inlet.take(MANY).await.unwrap().is_empty());
+        assert_eq!(scheduled(&server), forms.len());
+        let taken = take_until(&mut inlet, MANY, forms.len()).await;
+        assert!(clock::now() >= due, "{taken:?}");
+        let mut payloads: Vec<&str> = taken.iter().map(|one| one.payload.as_str()).collect();
+        payloads.sort_unstable();
+        let mut forms = forms.to_vec();
+        forms.sort_unstable();
+        assert_eq!(payloads, forms, "as they were");
+    });
+}
+
+/// A leap day, the turn of a year: the script's calendar is its own.
+#[test]
+fn days_are_counted_as_everybody_counts_them() {
+    block_on(async {
+        let server = Server::start();
+        let (mut inlet, _outlet) = Redis::at(&server.url()).worker("one@test", &[QUEUE]).await;
+        for text in [
+            "2028-02-29T23:59:59.250000+00:00",
+            "2028-03-01T00:00:00+14:00",
+            "2100-02-28T12:00:00-11:30",
+            "2096-12-31T23:59:60.5+00:00",
+            "2400-02-29T00:00:00+00:00",
+        ] {
+            push(&server, &format!("{{\"eta\": \"{text}\"}}"));
+            assert!(inlet.take(MANY).await.unwrap().is_empty(), "{text}");
+            let key = "test:qworker.scheduled.celery";
+            let found: Vec<(String, f64)> = server.run(&["ZRANGE", key, "0", "-1", "WITHSCORES"]);
+            let whole = text.replace("59:60.5", "59:59.5");
+            let expected: DateTime<Utc> = whole.parse().unwrap();
+            let leap = if whole == text { 0.0 } else { 1.0 };
+            let expected = expected.timestamp_micros() as f64 / 1e6 + leap;
+            assert_eq!(found[0].1, expected, "{text}");
+            server.run::<u32>(&["DEL", key]);
+        }
+    });
+}
+
+#[test]
+fn what_only_looks_like_a_time_does_not_hold_a_message_back() {
+    block_on(async {
+        let server = Server::start();
+        let (mut inlet, _outlet) = Redis::at(&server.url()).worker("one@test", &[QUEUE]).await;
+        let forms = [
+            r#"{"eta": null}"#,
+            r#"{"eta": ""}"#,
+            r#"{"eta": "2099-01-01"}"#,
+            r#"{"eta": 4070908800}"#,
+            r#"{"argsrepr": "{\"eta\": \"2099-01-01T00:00:00+00:00\"}"}"#,
+            r#"{"eta": "2001-01-01T00:00:00+00:00"}"#,
+            "2099-01-01T00:00:00+00:00",
+        ];
+        for form in forms {
+            push(&server, form);
+        }
+        let taken = inlet.take(MANY).await.unwrap();
+        let payloads: Vec<&str> = taken.iter().map(|one| one.payload.as_str()).collect();
+        assert_eq!(payloads, forms);
+    });
+}
