@@ -181,6 +181,10 @@ impl Link {
             redis::ErrorKind::AuthenticationFailed => Kind::Other,
             _ => Kind::Busy,
         };
+        if error.kind() == redis::ErrorKind::Parse {
+            let text = format!("{}: who answers there is no Redis server", self.0.server);
+            return Error::of(Kind::Busy, text);
+        }
         let text = error.detail().map_or_else(|| error.to_string(), str::to_string);
         // Of a transaction the first refusal tells why.
         let answers = error.into_server_errors();
