@@ -63,8 +63,10 @@ for q = 1, queues do
 end
 
 local taken, bytes, parked, kept_back = {}, 0, 0, {}
+-- Tells those that are parked apart, whatever their text.
+local name = string.gsub(stem, ':', '.') .. string.format('%.0f', first) .. '.'
 
-local function sort_out(element, s, q, only_fresh)
+local function sort_out(element, s, q, only_fresh, limit, early_ones)
   if only_fresh and is_marked(element) then
     local _, suspect = read(element)
     if suspect == 1 then
@@ -74,9 +76,12 @@ local function sort_out(element, s, q, only_fresh)
   end
   local eta = early(element)
   if eta then
-    local name = stem .. string.format('%.0f', first + #taken) .. '.' .. parked
-    redis.call('ZADD', scheduled(q), text(eta), step(s) .. ':' .. string.gsub(name, ':', '.') .. ':' .. element)
     parked = parked + 1
+    early_ones[#early_ones + 1] = text(eta)
+    early_ones[#early_ones + 1] = step(s) .. ':' .. name .. parked .. ':' .. element
+  elseif #taken == limit then
+    -- More than was wanted, popped since so many were early.
+    kept_back[#kept_back + 1] = { list(s, q), element }
   else
     taken[#taken + 1] = { q, s, element }
     bytes = bytes + #element
@@ -109,10 +114,12 @@ local function grab(limit, only_fresh)
         local fits = 16
         if bytes > 0 then fits = math.max(1, math.floor((BYTES_MAX - bytes) * #taken / bytes)) end
         local wanted = math.min(limit - #taken, fits, 400)
-        -- They may all be early: then many cost no more than a few.
-        if parked > 0 then wanted = math.min(limit - #taken, 400) end
+        -- They may all be early, and many cost little more than a few.
+        if parked > 0 then wanted = 200 end
         local popped = redis.call('RPOP', list(s, q), wanted) or {}
-        for _, element in ipairs(popped) do sort_out(element, s, q, only_fresh) end
+        local early_ones = {}
+        for _, element in ipairs(popped) do sort_out(element, s, q, only_fresh, limit, early_ones) end
+        many('ZADD', scheduled(q), early_ones)
         more = #popped == wanted
       end
     end
