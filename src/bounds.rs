@@ -30,6 +30,10 @@ pub const RETRY_BACKOFF: Duration = Duration::from_secs(1);
 /// Longest delay of a retry (`retry_backoff_max`), Celery's default.
 pub const RETRY_BACKOFF_MAX: Duration = Duration::from_secs(600);
 
+/// How long a client waits for the broker (`client_timeout`): longer than a restart of its
+/// connection takes, shorter than a web request may.
+pub const CLIENT_TIMEOUT: Duration = Duration::from_secs(5);
+
 /// Messages that wait in a worker's memory for a slot at the most: enough for the store to
 /// fetch the next hundreds while tiny tasks run, few enough to leave few suspects.
 pub const TAKE_MAX: usize = 512;

@@ -5,7 +5,7 @@
 
 use crate::clock;
 use crate::link::error::Error;
-use crate::link::redis::{CLIENT_PATIENCE, Link, WORKER_PATIENCE};
+use crate::link::redis::{Link, WORKER_PATIENCE};
 use crate::link::url::Server;
 use crate::wire::Record;
 use crate::wire::result::Meta;
@@ -45,12 +45,18 @@ pub struct Store {
 }
 
 impl Store {
-    /// Results on `server`, each for so long. Connects when it is used.
+    /// Results on `server`, each for so long; an answer is waited for up to `patience`. Connects
+    /// when it is used.
     ///
     /// # Errors
     /// A certificate cannot be read.
-    pub fn open(server: &Server, prefix: &str, expires: Option<Duration>) -> Result<Store, Error> {
-        let link = Link::new(server, CLIENT_PATIENCE, Vec::new())?;
+    pub fn open(
+        server: &Server,
+        prefix: &str,
+        expires: Option<Duration>,
+        patience: Duration,
+    ) -> Result<Store, Error> {
+        let link = Link::new(server, patience, Vec::new())?;
         Ok(Store::on(link, prefix, expires))
     }
 
@@ -140,7 +146,7 @@ impl Store {
     pub async fn listen(&self, task_id: &str) -> Result<Listener, Error> {
         let mut subscribe = redis::cmd("SUBSCRIBE");
         subscribe.arg(self.key(task_id));
-        let link = Link::new(self.link.server(), CLIENT_PATIENCE, vec![subscribe])?;
+        let link = Link::new(self.link.server(), self.link.patience(), vec![subscribe])?;
         link.session().await?;
         Ok(Listener { link })
     }

@@ -27,7 +27,7 @@ pub use inlet::{Identity, Inlet};
 use super::{Death, Posting, Settle, Tag};
 use crate::clock;
 use crate::link::error::Error;
-use crate::link::redis::{CLIENT_PATIENCE, Link};
+use crate::link::redis::Link;
 use crate::link::url::Server;
 use chrono::{DateTime, Utc};
 use hold::Hold;
@@ -35,6 +35,7 @@ use redis::Script;
 use serde_json::{Value, json};
 use std::collections::HashSet;
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
+use std::time::Duration;
 
 /// kombu's priority steps: 0, served first, is a queue's own list.
 const STEPS: [u8; 4] = [0, 3, 6, 9];
@@ -143,13 +144,13 @@ pub struct Commit<'a> {
 }
 
 impl Outlet {
-    /// The end for programs that are no worker: they settle nothing. Connects when it is
-    /// used.
+    /// The end for programs that are no worker: they settle nothing, and wait for an answer up
+    /// to `patience`. Connects when it is used.
     ///
     /// # Errors
     /// A certificate cannot be read.
-    pub fn open(server: &Server, prefix: &str) -> Result<Outlet, Error> {
-        let link = Link::new(server, CLIENT_PATIENCE, Vec::new())?;
+    pub fn open(server: &Server, prefix: &str, patience: Duration) -> Result<Outlet, Error> {
+        let link = Link::new(server, patience, Vec::new())?;
         let layout = Arc::new(Layout { prefix: prefix.into() });
         Ok(Outlet { link, layout, hold: None, declared: Arc::default() })
     }

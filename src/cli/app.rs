@@ -119,6 +119,7 @@ impl App {
             prefix: self.settings.broker_transport_options.global_keyprefix.clone(),
             result_prefix: self.settings.result_backend_transport_options.result_prefix(),
             result_expires: self.settings.result_expires,
+            timeout: self.settings.client_timeout,
         };
         Ok(Client::connect(&broker, backend.as_ref(), &options)?)
     }

@@ -2,7 +2,7 @@
 //! sent some hundred at a time, so that a file of any length takes no more memory.
 
 use super::exit::{Error, Exit};
-use super::order::{self, DEADLINE, Order};
+use super::order::{self, Order};
 use super::output::ToUser;
 use super::progress::Progress;
 use crate::bounds::{BATCH_BYTES_MAX, BATCH_LINE_MAX, BATCH_TASKS_MAX};
@@ -186,7 +186,7 @@ impl Run<'_> {
         if batch.tasks == 0 {
             return Ok(());
         }
-        let answer = send::send(self.outlet, batch.postings, DEADLINE).await;
+        let answer = send::send(self.outlet, batch.postings, self.order.deadline).await;
         answer.map_err(|error| {
             let asked = count(batch.tasks, "task");
             self.stopped(error.into(), batch.first).hint(format!(

@@ -3,7 +3,7 @@
 use super::app::{App, Global};
 use super::batch::{self, Input};
 use super::exit::{Error, Exit};
-use super::order::{DEADLINE, Options, Order};
+use super::order::{Options, Order};
 use super::output::ToUser;
 use super::result::{self, Form};
 use crate::client::send::{self, Wish};
@@ -73,7 +73,7 @@ pub(super) fn run(mut args: Args, global: &Global, out: ToUser) -> Result<Exit, 
         let bound = order.bound(&client.outlet).await?;
         let postings = order.postings(&client.outlet, &bound, wish, now);
         let id = postings.first().map(|posting| posting.task_id.clone()).unwrap_or_default();
-        send::send(&client.outlet, postings, DEADLINE).await?;
+        send::send(&client.outlet, postings, order.deadline).await?;
         if !args.wait {
             out.print(&id);
             return Ok(Exit::Ok);

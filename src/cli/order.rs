@@ -16,9 +16,6 @@ use serde_json::Value;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// The broker has to accept what is sent at once within this time.
-pub(super) const DEADLINE: Duration = Duration::from_secs(5);
-
 #[derive(Debug, clap::Args)]
 pub(super) struct Options {
     /// Not before this time, ISO 8601
@@ -75,6 +72,8 @@ fn named(text: &str) -> Result<String, String> {
 pub(super) struct Order {
     /// Through which exchange, if not straight to a queue.
     pub(super) route: Option<Route>,
+    /// The broker has to accept what is sent at once within this time.
+    pub(super) deadline: Duration,
     options: Options,
     task: Option<Arc<Task>>,
     /// All but what depends on the time.
@@ -113,7 +112,9 @@ impl Order {
             root_id: variable("QWORKER_TASK_ROOT_ID"),
             ..Wish::default()
         };
-        Ok(Order { route, options, task, common, sender: Sender::new(&os::host::name()) })
+        let deadline = app.settings.client_timeout;
+        let sender = Sender::new(&os::host::name());
+        Ok(Order { route, deadline, options, task, common, sender })
     }
 
     /// One task of the order, without arguments.
@@ -156,7 +157,7 @@ impl Order {
     /// The queues that the exchange leads to; none without one.
     pub(super) async fn bound(&self, outlet: &Outlet) -> Result<Vec<String>, Error> {
         match &self.route {
-            Some(route) => Ok(send::bound(outlet, route, DEADLINE).await?),
+            Some(route) => Ok(send::bound(outlet, route, self.deadline).await?),
             None => Ok(Vec::new()),
         }
     }

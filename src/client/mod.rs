@@ -4,6 +4,7 @@ pub mod send;
 pub mod wait;
 
 use crate::backend::{self, Store};
+use crate::bounds;
 use crate::broker::{self, Outlet};
 use crate::link::error::Error;
 use crate::link::sqlite::Db;
@@ -20,7 +21,7 @@ pub struct Client {
 }
 
 /// What settings say of the two beside their addresses.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Options {
     /// In front of every key of the broker, on Redis.
     pub prefix: String,
@@ -28,6 +29,26 @@ pub struct Options {
     pub result_prefix: String,
     /// How long a result is kept; `None` is for ever.
     pub result_expires: Option<Duration>,
+    /// How long an answer of a server is waited for.
+    pub timeout: Duration,
+}
+
+impl Default for Options {
+    fn default() -> Options {
+        Options {
+            prefix: String::new(),
+            result_prefix: String::new(),
+            result_expires: None,
+            timeout: bounds::CLIENT_TIMEOUT,
+        }
+    }
+}
+
+impl Options {
+    /// A little less than the whole: then the one who waits can say for what.
+    fn patience(&self) -> Duration {
+        self.timeout.mul_f64(0.96)
+    }
 }
 
 impl Client {
@@ -55,7 +76,9 @@ impl Client {
                 db.and_then(|db| broker::sqlite::Outlet::open(&db)).map(Outlet::Sqlite)
             }
             Url::Redis(server) => {
-                broker::redis::Outlet::open(server, &options.prefix).map(Outlet::Redis)
+                let opened =
+                    broker::redis::Outlet::open(server, &options.prefix, options.patience());
+                opened.map(Outlet::Redis)
             }
             Url::Disabled => Err(Error::misuse("a broker is needed here, and this is none")),
         };
@@ -81,7 +104,7 @@ fn store(url: &Url, outlet: &Outlet, shared: bool, options: &Options) -> Result<
             Store::Redis(backend::redis::Store::on(outlet.link().clone(), prefix, expires))
         }
         (Url::Redis(server), _) => {
-            Store::Redis(backend::redis::Store::open(server, prefix, expires)?)
+            Store::Redis(backend::redis::Store::open(server, prefix, expires, options.patience())?)
         }
     })
 }

@@ -50,6 +50,15 @@ const QUEUES_APPEAR: Fate =
 const REDELIVERED: Fate =
     Meaningless("a task whose process dies is redelivered, task_max_deliveries times at the most");
 
+const CONNECTS_AGAIN: Fate =
+    Meaningless("a worker whose broker is gone tries again until it is back, at most 2 s apart");
+const STARTS_OR_SAYS: Fate =
+    Meaningless("a worker that cannot reach its broker at its start says so and ends");
+const CLIENT_WAITS: Fate = Meaningless("see client_timeout; a worker tries again by itself");
+const TLS_IN_ADDRESS: Fate =
+    Meaningless("write rediss:// and ssl_ca_certs, ssl_certfile, ssl_keyfile into the address");
+const TWO_CONNECTIONS: Fate = Meaningless("a worker has two connections, a client one or two");
+
 /// Names that Celery 5.7 knows; one that ends in `*` stands for all that begin so.
 #[rustfmt::skip]
 pub const SETTINGS: &[(&str, Fate)] = &[
@@ -61,16 +70,16 @@ pub const SETTINGS: &[(&str, Fate)] = &[
     ("beat_schedule", NotYet), ("beat_schedule_filename", NotYet),
     ("beat_scheduler", NotYet), ("beat_sync_every", NotYet),
 
-    ("broker_channel_error_retry", NotYet), ("broker_connection_max_retries", NotYet),
-    ("broker_connection_retry", NotYet), ("broker_connection_retry_on_startup", NotYet),
-    ("broker_connection_timeout", NotYet), ("broker_failover_strategy", NotYet),
+    ("broker_channel_error_retry", NotYet), ("broker_connection_max_retries", CONNECTS_AGAIN),
+    ("broker_connection_retry", CONNECTS_AGAIN), ("broker_connection_retry_on_startup", STARTS_OR_SAYS),
+    ("broker_connection_timeout", CLIENT_WAITS), ("broker_failover_strategy", NotYet),
     ("broker_heartbeat", NotYet), ("broker_heartbeat_checkrate", NotYet),
     ("broker_host", BROKER_PARTS), ("broker_login_method", NotYet),
     ("broker_native_delayed_delivery_queue_type", NotYet), ("broker_password", BROKER_PARTS),
-    ("broker_pool_acquire_timeout", NotYet), ("broker_pool_limit", NotYet),
+    ("broker_pool_acquire_timeout", TWO_CONNECTIONS), ("broker_pool_limit", TWO_CONNECTIONS),
     ("broker_port", BROKER_PARTS), ("broker_read_url", NotYet),
     ("broker_transport", BROKER_PARTS), ("broker_transport_options", Kept),
-    ("broker_url", Kept), ("broker_use_ssl", NotYet),
+    ("broker_url", Kept), ("broker_use_ssl", TLS_IN_ADDRESS),
     ("broker_user", BROKER_PARTS), ("broker_vhost", BROKER_PARTS),
     ("broker_write_url", NotYet),
 
@@ -88,11 +97,11 @@ pub const SETTINGS: &[(&str, Fate)] = &[
     ("event_queue_prefix", NotYet), ("event_queue_ttl", NotYet),
     ("event_serializer", JSON_ONLY),
 
-    ("redis_backend_use_ssl", NotYet), ("redis_db", BACKEND_PARTS),
-    ("redis_host", BACKEND_PARTS), ("redis_max_connections", NotYet),
+    ("redis_backend_use_ssl", TLS_IN_ADDRESS), ("redis_db", BACKEND_PARTS),
+    ("redis_host", BACKEND_PARTS), ("redis_max_connections", TWO_CONNECTIONS),
     ("redis_password", BACKEND_PARTS), ("redis_port", BACKEND_PARTS),
-    ("redis_retry_on_timeout", NotYet), ("redis_socket_connect_timeout", NotYet),
-    ("redis_socket_keepalive", NotYet), ("redis_socket_timeout", NotYet),
+    ("redis_retry_on_timeout", CONNECTS_AGAIN), ("redis_socket_connect_timeout", CLIENT_WAITS),
+    ("redis_socket_keepalive", NotYet), ("redis_socket_timeout", CLIENT_WAITS),
     ("redis_username", BACKEND_PARTS), ("redis_*", NotYet),
 
     ("result_accept_content", JSON_ONLY), ("result_backend", Kept),
@@ -232,7 +241,8 @@ mod tests {
     use std::collections::HashSet;
 
     /// Settings that Celery has not.
-    const OURS: [&str; 6] = [
+    const OURS: [&str; 7] = [
+        "client_timeout",
         "task_max_deliveries",
         "task_max_output",
         "task_env",

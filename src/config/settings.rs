@@ -113,6 +113,9 @@ settings! {
     /// Where results are kept: null for the broker's own store, sqlite:///… or
     /// db+sqlite:///… for another file, redis://… for a server, disabled:// for nowhere.
     result_backend: Option<String>, Maybe<Address> = None;
+    /// How long qworker call and the other commands wait for an answer of the broker or the
+    /// result store before they give up.
+    client_timeout: Duration, Limit = bounds::CLIENT_TIMEOUT;
     /// For Redis: global_keyprefix stands in front of every key; what a Python worker has held
     /// for visibility_timeout (3600 s) is handed out again, as Celery's workers do it. Ours
     /// need no such time.

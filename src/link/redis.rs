@@ -19,10 +19,6 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 use tokio::sync::{Mutex, Notify};
 
-/// How long a client waits for one answer, the connection included: less than the deadline
-/// of a publish, so that the error can name the server.
-pub const CLIENT_PATIENCE: Duration = Duration::from_millis(4800);
-
 /// How long a worker waits for an answer before it tries another connection. A server that is
 /// slow for its reasons is given twice as long each time, up to [`WORKER_PATIENCE_MAX`].
 pub const WORKER_PATIENCE: Duration = Duration::from_secs(2);
@@ -128,7 +124,8 @@ impl Link {
         self.0.pushed.notified().await;
     }
 
-    fn patience(&self) -> Duration {
+    /// How long an answer is waited for now.
+    pub fn patience(&self) -> Duration {
         let late = self.0.late.load(Ordering::Relaxed).min(4);
         (self.0.patience * (1 << late)).min(WORKER_PATIENCE_MAX.max(self.0.patience))
     }

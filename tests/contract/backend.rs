@@ -65,7 +65,7 @@ impl Site for Redis {
 
     fn open(&self) -> Store {
         let Ok(Url::Redis(server)) = Url::parse(&self.0.url(), Path::new("/")) else { panic!() };
-        Store::Redis(redis::Store::open(&server, "test_", Some(HOUR)).unwrap())
+        Store::Redis(redis::Store::open(&server, "test_", Some(HOUR), SOON).unwrap())
     }
 }
 

@@ -78,7 +78,7 @@ impl Redis {
             panic!("{}", self.url)
         };
         // A prefix, so that every key is seen to have it.
-        redis::Outlet::open(&server, "test:").unwrap()
+        redis::Outlet::open(&server, "test:", crate::harness::SOON).unwrap()
     }
 
     /// The server, if this is where it was started.
