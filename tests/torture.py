@@ -53,6 +53,7 @@ class App:
         (self.folder / "tasks.d/tasks.yaml").write_text(self.tasks)
         (self.folder / "qworker.yaml").write_text(self.settings)
         self.notes.touch()
+        self.environment = {**os.environ, "NOTES": str(self.notes)}
         self.log = open(self.notes.with_suffix(".log"), "ab")
         self.worker = None
 
@@ -61,8 +62,7 @@ class App:
 
     def start(self):
         command = self.command("worker", "-c", str(SLOTS))
-        environment = {**os.environ, "NOTES": str(self.notes)}
-        self.worker = subprocess.Popen(command, env=environment, stdout=self.log, stderr=self.log)
+        self.worker = subprocess.Popen(command, env=self.environment, stdout=self.log, stderr=self.log)
 
     def __enter__(self):
         return self
@@ -71,6 +71,11 @@ class App:
         if self.worker and self.worker.poll() is None:
             self.worker.kill()
             self.worker.wait()
+        # Its worker ends by itself; what is left of a trial that failed does not.
+        until(lambda: not self.survivors(), 5)
+        for pid in self.survivors():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
         self.log.close()
 
     def is_ready(self):
@@ -81,6 +86,11 @@ class App:
         until(self.is_ready)  # before that, TERM just ends it
         self.worker.terminate()
         return self.worker.wait(PATIENCE)
+
+    def survivors(self):
+        """Processes that a worker or one of its tasks has left."""
+        mark = f"NOTES={self.notes}".encode()
+        return [pid for pid in map(int, filter(str.isdigit, os.listdir("/proc"))) if mark in environment(pid)]
 
     def client(self, id, ballast=""):
         """A process that sends one task."""
@@ -133,6 +143,14 @@ def children(pid):
         return []
 
 
+def environment(pid):
+    """The variables that a process was started with; none if it is gone."""
+    try:
+        return open(f"/proc/{pid}/environ", "rb").read().split(b"\0")
+    except OSError:
+        return []
+
+
 def kill(app, chance):
     """Kills the guard, the worker proper, or both, and says when; starts a guard that was hit."""
     guard = app.worker.pid
@@ -140,6 +158,8 @@ def kill(app, chance):
     for victim in victims:
         with contextlib.suppress(ProcessLookupError):
             os.kill(victim, signal.SIGKILL)
+        # One that loses its guard has begun to tidy up when it is hit itself.
+        time.sleep(chance.choice([0, chance.uniform(0, 0.004)]))
     at = time.time_ns()
     if guard in victims:
         app.worker.wait()
@@ -183,7 +203,7 @@ def crash(options, report, App=App):
             app.client(last).communicate()
             settled = until(lambda: last in app.runs() and app.left()[0] == 0)
             code = app.stop()
-            runs, (left, held), dead = app.runs(), app.left(), app.dead()
+            runs, (left, held), dead, survivors = app.runs(), app.left(), app.dead(), app.survivors()
 
     lost = [id for id in accepted if id not in runs]
     strangers = set(runs) - set(accepted) - set(unsure)
@@ -203,6 +223,7 @@ def crash(options, report, App=App):
     report.check(settled and left == 0, f"no message is left ({left}, {held} of them held)")
     report.check(not dead, f"none is in the dead-letter list ({len(dead)} are)")
     report.check(code == 0, f"the last worker ended with 0 ({code})")
+    report.check(not survivors, f"no process outlives the workers ({len(survivors)} do)")
 
 
 def gap(kills, first, second):

@@ -14,6 +14,8 @@ from .ground import RESUMES, Load, Mint, application, judge, settle
 from .proxy import Proxy
 from .restart import seconds
 
+LONG = 5  # of ten slots, for tasks that run across cuts: others have to begin
+
 # How many of each kind among 60, and the seconds that it takes.
 KINDS = {
     "reset": (12, 0, 0),
@@ -74,17 +76,19 @@ def cuts(options, report):
         load.every(0.04, lambda: load.push(note))
         load.every(0.5, lambda: load.call("note", broker=straight))
         load.every(1.0, lambda: load.call("note"))
-        load.every(2.0, lambda: load.push(long))
+        load.every(2.0, lambda: load.outstanding() < LONG and load.push(long))
         load.push(longer)
         for kind, span in plan(options, chance):
             time.sleep(chance.uniform(0.1, 0.7 if options.short else 1.5))
             if kind == "long stall":
                 load.push(longer)
                 time.sleep(1)
+            app.say(f"cut: {kind}, {span:.1f} s")
             begin = time.time_ns()
             cut(kind, span, proxy, app.server)
             gap = load.resumed(begin, time.time_ns())
             results[kind].append(gap)
+            app.say(f"cut: works again after {seconds(gap)}")
             if gap is None or gap >= RESUMES:
                 print(f"cuts: {kind} of {span:.1f} s: the worker works again {seconds(gap)} after it")
         load.stop()

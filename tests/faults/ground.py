@@ -2,6 +2,7 @@
 
 import collections
 import contextlib
+import datetime
 import json
 import pathlib
 import random
@@ -104,18 +105,26 @@ class App(torture.App):
         self.server = Server(folder.parent / "redis", *server)
         self.broker = ("-b", self.server.url)
         super().__init__(qworker, folder, notes)
+        # Leases are there: those of others would be looked at too.
+        self.temporary = folder.parent / "tmp"
+        self.temporary.mkdir()
+        self.environment["TMPDIR"] = str(self.temporary)
         (folder / "tasks.d/modules").mkdir()
         (folder / "tasks.d/modules/noop.wat").write_text(NOOP)
 
     def __exit__(self, *error):
-        family = tree(self.worker.pid) if self.worker else []
         super().__exit__(*error)
-        until(lambda: not any(pathlib.Path(f"/proc/{pid}/exe").exists() for pid in family), 10)
         self.server.__exit__(*error)
 
     def run(self, *words, limit=PATIENCE):
         """A command of qworker, run to its end."""
-        return subprocess.run(self.command(*words), capture_output=True, text=True, timeout=limit)
+        command, environment = self.command(*words), self.environment
+        return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=limit)
+
+    def say(self, what):
+        """Into the worker's log, which --keep keeps."""
+        self.log.write(f"[{datetime.datetime.now()}] {what}\n".encode())
+        self.log.flush()
 
     def proper(self):
         return next(iter(children(self.worker.pid)), None)
@@ -178,6 +187,7 @@ class Mint:
     def __init__(self, server, task, args=(), **options):
         import celery
 
+        self.task = task
         # In another database, where no worker takes it away.
         with celery.Celery(broker=f"redis://127.0.0.1:{server.port}/1", set_as_current=False) as app:
             app.send_task(task, args, task_id=self.PLACE, **options)
@@ -196,7 +206,7 @@ class Load:
 
     def __init__(self, app):
         self.app, self.accepted, self.unsure, self.sent = app, set(), set(), {}
-        self.over, self.threads = threading.Event(), []
+        self.over, self.threads, self.longs = threading.Event(), [], set()
         self.complaints = collections.Counter()
 
     def note(self, id, taken, why=""):
@@ -204,16 +214,21 @@ class Load:
         if not taken:
             self.complaints[why.strip()] += 1
 
-    def push(self, mint, id=None):
+    def push(self, mint):
         """One message as a Python producer pushes it, straight into the server."""
-        id = id or str(uuid.uuid4())
+        id = str(uuid.uuid4())
         self.sent[id] = time.time_ns()
+        self.longs.update([id] if mint.task == "long" else [])
         try:
             self.app.server.admin.lpush(QUEUE, mint.message(id))
             self.note(id, True)
         except redis.exceptions.RedisError as error:
             self.note(id, False, type(error).__name__)
         return id
+
+    def outstanding(self):
+        """How many `long` ones have been pushed and have not ended."""
+        return len(self.longs - {line.id for line in self.app.lines() if line.what == "end"})
 
     def call(self, *words, broker=None):
         """One `qworker call`. What was refused may have been taken all the same."""
@@ -287,7 +302,8 @@ def settle(report, app, patience=PATIENCE):
     left, held = app.left()
     dead = app.letters()
     reasons = collections.Counter(letter["reason"] for letter in dead)
-    code = app.stop()
+    code, survivors = app.stop(), app.survivors()
     report.check(settled, f"no message is left ({left}, {held} of them held)")
     report.check(not dead, f"none is in the dead-letter list ({len(dead)} are{some(list(reasons.items()))})")
     report.check(code == 0, f"the worker ended with 0 ({code})")
+    report.check(not survivors, f"no process outlives the workers ({len(survivors)} do)")

@@ -57,6 +57,9 @@ def look(app, report, when):
     for (name, kind, why), ttls in sorted(kept.items(), key=str):
         end = f", ends in {min(ttls) / 1000:.0f} s" if max(ttls) > 0 else ""
         print(f"keys: {when}: {len(ttls)} x {name!r} ({kind}): {why}{end}")
+    leases = [path.name for path in app.temporary.rglob("*.lease")]
+    report.check({name.removesuffix(".lease") for name in leases} == instances,
+                 f"{when}: every lease is a living worker's ({len(leases)} leases, {len(instances)} living)")
     report.check(not orphans, f"{when}: every key has an end or an owner ({', '.join(sorted(set(orphans))) or 'all'})")
     return instances
 
