@@ -134,8 +134,9 @@ class App(torture.App):
         return self.run("call", "true", "--wait", "--timeout", "30").returncode == 0
 
     def lines(self):
-        fields = (line.split() for line in self.notes.read_text().splitlines())
-        return [Line(id, int(at), what, who) for id, at, what, who in fields]
+        # An id may be anything, also nothing, or two lines.
+        fields = (line.rsplit(" ", 3) for line in self.notes.read_text(errors="replace").split("\n"))
+        return [Line(id, int(at), what, who) for id, at, what, who in (four for four in fields if len(four) == 4)]
 
     def runs(self):
         """The nanoseconds at which each id began."""

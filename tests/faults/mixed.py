@@ -85,6 +85,13 @@ class Sent:
         self.longs.update(ids if name == "long" else ())
         return ids
 
+    def abandoned(self):
+        """One that somebody took five seconds ago, and is gone."""
+        id, tag = str(uuid.uuid4()), str(uuid.uuid4())
+        self.app.server.admin.hset("unacked", tag, f'[{self.mints["note"].message(id)}, "", "{QUEUE}"]')
+        self.app.server.admin.zadd("unacked_index", {tag: time.time() - 5})
+        return id
+
     def countdown(self, seconds, count):
         """Their time to come counts from now on."""
         ids, mint = [str(uuid.uuid4()) for _ in range(count)], Mint(self.app.server, "note", countdown=seconds)
@@ -132,8 +139,11 @@ def shared(report, name, app, sent, conf, nap, size):
     report.check(len(by) == 2, f"{name}: both workers had a part")
 
 
-def swept(report, name, app, sent, nap):
+def swept(report, name, app, sent, nap, hasty):
     """Nobody else serves our queue, but a Python worker looks after all messages of the server."""
+    if hasty:
+        old = sent.abandoned()
+        report.check(until(lambda: app.runs()[old], 10), f"{name}: the Python worker looks for what is old")
     naps, begin, later = sent.push("long", 5), time.time_ns(), sent.countdown(nap, 5)
     ran = sent.all_ran(naps + later)
     runs = counts(app, naps + later)
@@ -208,7 +218,7 @@ def variant(options, report, name, conf):
         app.start()
         assert until(app.is_ready)
         with Python(app, conf, "elsewhere"):
-            held = swept(report, name, app, sent, nap)
+            held = swept(report, name, app, sent, nap, conf is HASTY)
             for victims in ["both"] if options.short else ["guard", "worker", "both"]:
                 killed(report, name, app, sent, victims)
             twice = [id for id, lines in counts(app, held).items() if len(lines) > 1]
