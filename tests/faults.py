@@ -10,6 +10,8 @@ mutants: thousands of broken messages; all are accounted for, and the worker sta
 flood:   200,000 tasks for later, and 1,000 for now behind them.
 keys:    what stays in the server after work, a crash and a stop; what an idle worker asks.
 mixed:   a Python worker with a visibility timeout of 2 s on the same queue.
+survivors: worker and guard are killed within some milliseconds, while they start processes.
+partition: of two workers on two hosts one is cut off until it is taken for dead.
 
 Each trial has a redis-server of its own. Needs a Python with celery and redis: target/venv.
 """
@@ -23,15 +25,17 @@ import time
 
 import torture
 from faults.client import client
-from faults.crash import crash
+from faults.crash import crash, survivors
 from faults.cuts import cuts
 from faults.flood import flood
 from faults.keys import keys
 from faults.mixed import mixed
 from faults.mutants import mutants
+from faults.partition import partition
 from faults.restart import restart
 
-TRIALS = {trial.__name__: trial for trial in (crash, restart, cuts, client, mutants, flood, keys, mixed)}
+TRIALS = {trial.__name__: trial for trial in (crash, restart, cuts, client, mutants, flood, keys, mixed, survivors,
+                                              partition)}
 
 
 def main():

@@ -24,8 +24,11 @@ class Watch:
         self.thread.start()
 
     def work(self):
-        while not self.over.wait(0.1):
+        while True:
+            over = self.over.wait(0.1)
             self.most = max(self.most, pss(self.pid))
+            if over:
+                return
 
     def stop(self):
         self.over.set()

@@ -271,13 +271,14 @@ def tree(pid):
     return [pid, *(one for child in children(pid) for one in tree(child))]
 
 
-def pss(pid):
-    """MB of memory of a process and all below it, shared pages in shares."""
+def pss(pid, what="Pss"):
+    """MB of memory of a process and all below it, shared pages in shares. `Pss_Anon` are those
+    of no file: how many others run the same program does not matter to them."""
     total = 0
     for one in tree(pid):
         with contextlib.suppress(OSError):
             rollup = open(f"/proc/{one}/smaps_rollup").read()
-            total += int(rollup.split("\nPss:")[1].split()[0])
+            total += int(rollup.split(f"\n{what}:")[1].split()[0])
     return total / 1024
 
 

@@ -204,7 +204,8 @@ def theirs(report, app, sent, nap, size):
         touched = [tag for tag, text in held.items()
                    if now.get(tag) != text and json.loads(text)[0]["headers"]["id"] not in done]
         print(f"mixed: a Python worker held {len(held)} messages; {len(done)} are done")
-        report.check(len(held) >= size and not touched, f"what a Python worker holds is not touched ({len(touched)} were)")
+        report.check(len(held) >= size and not touched,
+                     f"what a Python worker holds is not touched ({len(touched)} were)")
         ran = sent.all_ran(naps + later)
         runs = counts(app, naps + later)
         report.check(ran and all(len(lines) == 1 for lines in runs.values()), "and runs once, there")
