@@ -90,7 +90,10 @@ class Mutants:
     def of_wrong_types(self, id):
         whole = self.whole(id)
         *above, last = self.chance.choice(places(whole))
-        self.inner(whole, above)[last] = copy.deepcopy(self.chance.choice(STRANGE))
+        strange = copy.deepcopy(self.chance.choice(STRANGE))
+        # Two with the same id could not be told apart.
+        unique = last == "id" and isinstance(strange, str)
+        self.inner(whole, above)[last] = f"{strange}{id[:8]}" if unique else strange
         return whole
 
     def inner(self, value, path):

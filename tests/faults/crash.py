@@ -24,7 +24,8 @@ def survivors(options, report):
     with application(options, settings="task_max_deliveries: 100000\n") as app:
         mint = Mint(app.server, "true")
         for _ in range(rounds):
-            app.server.admin.lpush(QUEUE, *(mint.message(str(uuid.uuid4())) for _ in range(1000)))
+            missing = max(0, 1000 - app.server.admin.llen(QUEUE))
+            app.server.admin.lpush(QUEUE, *(mint.message(str(uuid.uuid4())) for _ in range(missing + 1)))
             results = app.server.admin.dbsize()
             app.start()
             until(lambda: app.server.admin.dbsize() > results + 20)

@@ -129,8 +129,7 @@ def sum_up(report, account):
     reasons = ", ".join(f"{count} {reason}" for reason, count in account.reasons.most_common())
     print(f"mutants: {account.dead} dead letters ({reasons}), {account.ended} ran or have a result, "
           f"{account.strangers} of all that have another id now")
-    # Two may have become equal.
-    report.check(abs(missing) <= 5, f"every one is accounted for ({missing} are not)")
-    if missing > 5:
+    report.check(missing == 0, f"every one is accounted for ({missing} are not)")
+    if missing:
         print(f"mutants: among those without a trace under their id: {account.kinds()}")
     report.check(not account.unexplained, "every dead letter has a reason")
