@@ -2,6 +2,7 @@
 //! multiplies their worker.
 
 mod descendants;
+mod faults;
 mod lost;
 mod shared;
 mod shutdown;

@@ -1,0 +1,1 @@
+"""The trials of tests/faults.py, one file for each."""

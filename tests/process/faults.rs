@@ -1,0 +1,51 @@
+//! The short forms of what tests/faults.py does to a worker on Redis: kills, restarts of the
+//! server, a network that breaks, nonsense, a Python worker beside it.
+
+use crate::harness::Output;
+use crate::harness::python::python;
+use std::process::Command;
+
+/// Runs one trial; it says itself what failed.
+fn trial(name: &str) {
+    let output = Output::of(
+        Command::new(python())
+            .args(["tests/faults.py", env!("CARGO_BIN_EXE_qworker"), "--short", name])
+            .current_dir(env!("CARGO_MANIFEST_DIR")),
+    );
+    assert_eq!(output.code, 0, "\n{}{}", output.stdout, output.stderr);
+}
+
+#[test]
+fn kills_lose_nothing_on_redis() {
+    trial("crash");
+}
+
+#[test]
+fn restarts_of_the_server_lose_nothing() {
+    trial("restart");
+}
+
+#[test]
+fn a_network_that_breaks_repeats_nothing() {
+    trial("cuts");
+}
+
+#[test]
+fn a_client_ends_in_time_and_says_why() {
+    trial("client");
+}
+
+#[test]
+fn broken_messages_are_all_accounted_for() {
+    trial("mutants");
+}
+
+#[test]
+fn every_key_has_an_end_or_an_owner() {
+    trial("keys");
+}
+
+#[test]
+fn a_python_worker_beside_ours_repeats_nothing() {
+    trial("mixed");
+}
