@@ -80,7 +80,7 @@ pub async fn run(plan: Arc<Plan>, doors: Doors, ready: impl FnOnce(), lost: impl
         hurries,
         sender.clone(),
     ));
-    tokio::task::spawn_local(feed(inlet, watched, sender));
+    let feeding = tokio::task::spawn_local(feed(inlet, watched, sender));
     tokio::task::spawn_local(expire(store, plan.result_expires));
     let processes = Processes::default();
     tokio::task::spawn_local(sweep(reaper, processes.clone()));
@@ -103,6 +103,9 @@ pub async fn run(plan: Arc<Plan>, doors: Doors, ready: impl FnOnce(), lost: impl
                 core.stop_all(&mut effects);
                 drive.perform(&mut effects);
                 tree::kill_all_descendants_of_self(LAST_RITES);
+                // Else it would take what is given back.
+                feeding.abort();
+                let _ = feeding.await;
                 match tokio::time::timeout(LAST_WORDS, outlet.surrender()).await {
                     Ok(Ok(())) => {}
                     Ok(Err(error)) => tracing::error!("cannot give back what was held: {error}"),
