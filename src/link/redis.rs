@@ -15,7 +15,7 @@ use redis::{
     ServerErrorKind, TlsCertificates, io::tcp::TcpSettings,
 };
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 use tokio::sync::{Mutex, Notify};
 
@@ -44,6 +44,8 @@ struct Shared {
     /// The connection and its number.
     connection: Mutex<(u32, Option<MultiplexedConnection>)>,
     pushed: Arc<Notify>,
+    /// The server has said something since this was last asked, or the connection is gone.
+    told: Arc<AtomicBool>,
 }
 
 impl Link {
@@ -62,6 +64,7 @@ impl Link {
             late: AtomicU32::new(0),
             connection: Mutex::default(),
             pushed: Arc::default(),
+            told: Arc::default(),
         })))
     }
 
@@ -124,6 +127,17 @@ impl Link {
         self.0.pushed.notified().await;
     }
 
+    /// Has the server said something on its own, or the connection gone, since
+    /// [`Link::forget_told`]?
+    pub fn is_told(&self) -> bool {
+        self.0.told.load(Ordering::Relaxed)
+    }
+
+    /// What was said until now is known.
+    pub fn forget_told(&self) {
+        self.0.told.store(false, Ordering::Relaxed);
+    }
+
     /// How long an answer is waited for now.
     pub fn patience(&self) -> Duration {
         let late = self.0.late.load(Ordering::Relaxed).min(4);
@@ -135,10 +149,11 @@ impl Link {
         if let (number, Some(connection)) = &*slot {
             return Ok((*number, connection.clone()));
         }
-        let pushed = self.0.pushed.clone();
+        let (pushed, told) = (self.0.pushed.clone(), self.0.told.clone());
         let listen = move |info: PushInfo| -> Result<(), ()> {
-            let told = [PushKind::Invalidate, PushKind::Message, PushKind::Disconnection];
-            if told.contains(&info.kind) {
+            let kinds = [PushKind::Invalidate, PushKind::Message, PushKind::Disconnection];
+            if kinds.contains(&info.kind) {
+                told.store(true, Ordering::Relaxed);
                 pushed.notify_one();
             }
             Ok(())
@@ -162,6 +177,9 @@ impl Link {
         let mut slot = self.0.connection.lock().await;
         if slot.0 == number {
             slot.1 = None;
+            // Whatever it would have told is not told.
+            self.0.told.store(true, Ordering::Relaxed);
+            self.0.pushed.notify_one();
         }
     }
 

@@ -211,6 +211,13 @@ async fn feed(
             }
             continue;
         }
+        if inlet.is_dry() {
+            tokio::select! {
+                () = inlet.wait() => {}
+                _ = wants.changed() => {}
+            }
+            continue;
+        }
         match inlet.take(want).await {
             Ok(deliveries) => {
                 if let Some(since) = failing.take() {

@@ -11,7 +11,7 @@ use crate::os::lease::{self, Lease};
 use redis::{Script, Value};
 use std::path::PathBuf;
 use std::sync::{Arc, LazyLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// What a worker holds is its own for so long after it was last renewed. In a fleet with
 /// Python workers this is added to their visibility timeout, which may be as short as a second.
@@ -34,6 +34,8 @@ pub struct Inlet {
     /// Which queue is asked first; moves on with each take.
     turn: usize,
     next_due: Option<f64>,
+    /// Nothing was left after the last look, at this time, and the server tells of anything new.
+    dry: Option<Instant>,
     lease: PathBuf,
     _held: Lease,
     keeper: tokio::task::JoinHandle<()>,
@@ -78,6 +80,7 @@ impl Inlet {
             queues,
             turn: 0,
             next_due: None,
+            dry: None,
             lease,
             _held: held,
             keeper,
@@ -94,8 +97,16 @@ impl Inlet {
         &self.lease
     }
 
+    /// See [`crate::broker::Inlet::is_dry`].
+    pub fn is_dry(&self) -> bool {
+        let is_due = self.next_due.is_some_and(|due| due <= self.member.server_clock());
+        let is_dry = self.dry.is_some_and(|since| since.elapsed() < ASK_EVERY);
+        is_dry && !is_due && !self.member.link.is_told()
+    }
+
     /// See [`crate::broker::Inlet::take`].
     pub async fn take(&mut self, want: Want) -> Result<Vec<Delivery>, Error> {
+        self.dry = None;
         let queues: Vec<&Arc<str>> =
             self.queues.iter().cycle().skip(self.turn).take(self.queues.len()).collect();
         self.turn = (self.turn + 1) % self.queues.len().max(1);
@@ -112,6 +123,7 @@ impl Inlet {
         let Value::Array(found) = answer? else { return Ok(Vec::new()) };
         let mut found = found.into_iter();
         self.next_due = text(found.next()).parse().ok();
+        self.dry = matches!(found.next(), Some(Value::Int(1))).then(Instant::now);
         let mut taken = Vec::new();
         while let (Some(Value::Int(queue)), Some(Value::Int(step)), Some(element)) =
             (found.next(), found.next(), found.next())
@@ -130,7 +142,6 @@ impl Inlet {
         let layout = &self.outlet.layout;
         let hold = &self.member.hold;
         let mut call = TAKE.prepare_invoke();
-        call.key(layout.unacked()).key(layout.unacked_index()).key(layout.worker(hold.instance()));
         for step in STEPS {
             for queue in queues {
                 call.key(layout.list(queue, step));
@@ -140,10 +151,14 @@ impl Inlet {
             call.key(layout.scheduled(queue));
         }
         call.arg(self.member.epoch()).arg(hold.stem()).arg(first).arg(want.slots).arg(want.ahead);
-        call.arg(LEASE.as_secs()).arg(STEPS.len()).arg(queues.len()).arg(&STEPS.map(u32::from)[..]);
+        call.arg(LEASE.as_secs()).arg(STEPS.len()).arg(queues.len());
+        call.arg(layout.unacked()).arg(layout.unacked_index()).arg(layout.worker(hold.instance()));
+        call.arg(&STEPS.map(u32::from)[..]);
         for queue in queues {
             call.arg(&***queue);
         }
+        // What is told from here on is news.
+        self.member.link.forget_told();
         self.member.link.run(async |c| call.invoke_async(c).await).await
     }
 
@@ -158,11 +173,13 @@ impl Inlet {
         while left > ASK_EVERY {
             let told = tokio::time::timeout(ASK_EVERY, self.member.link.pushed()).await.is_ok();
             if told || self.is_anything_there().await {
+                self.dry = None;
                 return;
             }
             left -= ASK_EVERY;
         }
         let _ = tokio::time::timeout(left, self.member.link.pushed()).await;
+        self.dry = None;
     }
 
     /// A server that does not answer is worth a look too.

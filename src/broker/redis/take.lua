@@ -1,12 +1,14 @@
 -- Takes messages out of their lists and records them as unacked, in one step; parks those
 -- that are not due, and brings back those that are.
 --
--- KEYS: unacked, unacked_index, this worker; the lists, in the order in which they are
---   served (for each step the queues in turn); then the scheduled messages of each queue
+-- KEYS: the lists, in the order in which they are served (for each step the queues in turn);
+--   then the scheduled messages of each queue. No others: Redis 7.0 watches all keys of a
+--   script that reads for a connection that tracks, and others change with every task.
 -- ARGV: epoch, stem of the tags, first number, slots, ahead, lease in seconds, steps, queues,
---   then the text of each step, then the name of each queue
--- Gives: when the next is due (or nothing), then queue, step and element of each message,
---   the first two as places in the arguments.
+--   unacked, unacked_index, this worker, then the text of each step, then the name of each queue
+-- Gives: when the next is due (or nothing), 1 if nothing is left and the server will tell of
+--   anything new, then queue, step and element of each message, the first two as places in
+--   the arguments.
 
 -- Scheduled messages brought back in one call at the most: the server does nothing else meanwhile.
 local DUE_MAX = 512
@@ -15,7 +17,8 @@ local PARKED_MAX = 2000
 -- Bytes of the answer, more or less.
 local BYTES_MAX = 16 * 1024 * 1024
 
-if redis.call('HGET', KEYS[3], 'epoch') ~= ARGV[1] then
+local unacked, index, worker = ARGV[9], ARGV[10], ARGV[11]
+if redis.call('HGET', worker, 'epoch') ~= ARGV[1] then
   return redis.error_reply('FENCED this connection of the worker is not its last one')
 end
 local stem, first = ARGV[2], tonumber(ARGV[3])
@@ -23,10 +26,10 @@ local slots, ahead, lease = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[
 local steps, queues = tonumber(ARGV[7]), tonumber(ARGV[8])
 local now = clock()
 
-local function list(s, q) return KEYS[3 + (s - 1) * queues + q] end
-local function scheduled(q) return KEYS[3 + steps * queues + q] end
-local function step(s) return ARGV[8 + s] end
-local function queue(q) return ARGV[8 + steps + q] end
+local function list(s, q) return KEYS[(s - 1) * queues + q] end
+local function scheduled(q) return KEYS[steps * queues + q] end
+local function step(s) return ARGV[11 + s] end
+local function queue(q) return ARGV[11 + steps + q] end
 
 local step_at = {}
 for s = 1, steps do step_at[step(s)] = s end
@@ -130,32 +133,31 @@ grab(slots, false)
 if ahead > 0 then grab(slots + ahead, true) end
 for n = #kept_back, 1, -1 do redis.call('RPUSH', kept_back[n][1], kept_back[n][2]) end
 
-local held, scores, out = {}, {}, { false }
+local held, scores, out = {}, {}, { '', 0 }
 local score = text(now + lease)
 for n, one in ipairs(taken) do
   local q, s, element = one[1], one[2], one[3]
   local tag = stem .. string.format('%.0f', first + n - 1) .. ':' .. step(s) .. ':' .. queue(q)
   held[2 * n - 1], held[2 * n] = tag, wrap(element, queue(q))
   scores[2 * n - 1], scores[2 * n] = score, tag
-  out[3 * n - 1], out[3 * n], out[3 * n + 1] = q, s, element
+  out[3 * n], out[3 * n + 1], out[3 * n + 2] = q, s, element
 end
-many('HSET', KEYS[1], held)
-many('ZADD', KEYS[2], scores)
+many('HSET', unacked, held)
+many('ZADD', index, scores)
 
 -- What is read from here on is watched for this connection (CLIENT TRACKING): the server
--- tells when somebody changes it.
+-- tells when somebody changes it. What was read before a change of our own is watched no more.
 local next_due
 for q = 1, queues do
   local soonest = redis.call('ZRANGE', scheduled(q), 0, 0, 'WITHSCORES')
   local at = tonumber(soonest[2])
   if at and (not next_due or at < next_due) then next_due = at end
 end
-if #taken == 0 then
-  if parked >= PARKED_MAX then
-    next_due = 0
-  else
-    for n = 4, 3 + steps * queues do redis.call('LLEN', KEYS[n]) end
-  end
+if #taken < slots + ahead then
+  local left = 0
+  for n = 1, steps * queues do left = left + redis.call('LLEN', KEYS[n]) end
+  if left == 0 then out[2] = 1 end
+  if parked >= PARKED_MAX then next_due = 0 end
 end
-out[1] = next_due and text(next_due) or ''
+if next_due then out[1] = text(next_due) end
 return out
