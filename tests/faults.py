@@ -2,16 +2,17 @@
 
     tests/faults.py QWORKER [--seed N] [--short] TRIAL...
 
-crash:   workers and clients are killed while tasks are sent and run (as tests/torture.py does).
-restart: the server is killed and ended five times under load.
-cuts:    60 times the network between worker and server breaks or stalls; nothing runs twice.
-client:  `qworker call` where nobody answers, or nobody may: it ends in time and says why.
-mutants: thousands of broken messages; all are accounted for, and the worker stays as it was.
-flood:   200,000 tasks for later, and 1,000 for now behind them.
-keys:    what stays in the server after work, a crash and a stop; what an idle worker asks.
-mixed:   a Python worker with a visibility timeout of 2 s on the same queue.
-survivors: worker and guard are killed within some milliseconds, while they start processes.
+crash:     workers and clients are killed while tasks are sent and run (as tests/torture.py does).
+survivors: guard and worker are killed within some milliseconds while they start processes.
+restart:   the server is killed and ended five times under load.
+full:      the server has no memory for more.
+cuts:      60 times the network between worker and server breaks or stalls; nothing runs twice.
 partition: of two workers on two hosts one is cut off until it is taken for dead.
+client:    `qworker call` where nobody answers, or nobody may: it ends in time and says why.
+mutants:   thousands of broken messages; all are accounted for, and the worker stays as it was.
+flood:     200,000 tasks for later, and 1,000 for now behind them.
+keys:      what stays in the server after work, a crash and a stop; what an idle worker asks.
+mixed:     a Python worker with a visibility timeout of 2 s on the same queue.
 
 Each trial has a redis-server of its own. Needs a Python with celery and redis: target/venv.
 """
@@ -32,10 +33,10 @@ from faults.keys import keys
 from faults.mixed import mixed
 from faults.mutants import mutants
 from faults.partition import partition
-from faults.restart import restart
+from faults.restart import full, restart
 
-TRIALS = {trial.__name__: trial for trial in (crash, restart, cuts, client, mutants, flood, keys, mixed, survivors,
-                                              partition)}
+ALL = (crash, survivors, restart, full, cuts, partition, client, mutants, flood, keys, mixed)
+TRIALS = {trial.__name__: trial for trial in ALL}
 
 
 def main():
@@ -44,13 +45,13 @@ def main():
     parser.add_argument("trials", nargs="*", default=list(TRIALS), metavar="TRIAL")
     parser.add_argument("--short", action="store_true", help="some seconds of each")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--tasks", type=int, help="of crash [2000; 300 when short]")
+    parser.add_argument("--tasks", type=int, help="of crash [2000; 800 when short]")
     parser.add_argument("--kill-every", type=float, default=0.3, help="seconds, of crash")
     parser.add_argument("--fsync", choices=["always", "everysec"], default="always", help="of restart")
     parser.add_argument("--cuts", type=int, help="how many [60; 12 when short]")
     parser.add_argument("--keep", metavar="FOLDER", help="copy what a trial leaves to this new folder")
     options = parser.parse_intermixed_args()
-    options.tasks = options.tasks or (300 if options.short else 2000)
+    options.tasks = options.tasks or (800 if options.short else 2000)
     options.cuts = options.cuts or (12 if options.short else 60)
     unknown = [name for name in options.trials if name not in TRIALS]
     if unknown:

@@ -20,7 +20,7 @@ def crash(options, report):
 def survivors(options, report):
     """A worker that has lost its guard tidies up; killed just then, it leaves nobody."""
     chance, found = random.Random(options.seed), []
-    rounds = 20 if options.short else 150
+    rounds = 30 if options.short else 600
     with application(options, settings="task_max_deliveries: 100000\n") as app:
         mint = Mint(app.server, "true")
         for _ in range(rounds):
@@ -28,10 +28,10 @@ def survivors(options, report):
             app.server.admin.lpush(QUEUE, *(mint.message(str(uuid.uuid4())) for _ in range(missing + 1)))
             results = app.server.admin.dbsize()
             app.start()
-            until(lambda: app.server.admin.dbsize() > results + 20)
+            until(lambda: app.server.admin.dbsize() > results + 100)
             guard, proper = app.worker.pid, app.proper()
             os.kill(guard, signal.SIGKILL)
-            time.sleep(chance.uniform(0, 0.004))
+            time.sleep(chance.uniform(0, 0.003))
             os.kill(proper, signal.SIGKILL)
             app.worker.wait()
             until(lambda: not app.survivors(), 1)
@@ -41,7 +41,7 @@ def survivors(options, report):
         app.start()
         settled = until(lambda: app.left()[0] == 0)
         code = app.stop()
-    print(f"survivors: {rounds} guards and, within 4 ms, their workers killed while processes were started; "
+    print(f"survivors: {rounds} guards and, within 3 ms, their workers killed while processes were started; "
           f"outlived by {len(found)}: {'; '.join(found) or 'nobody'}")
     report.check(not found, f"nobody outlives guard and worker ({len(found)} did)")
     report.check(settled and code == 0, f"all that was accepted ran afterwards ({code})")

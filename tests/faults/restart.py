@@ -48,3 +48,29 @@ def restart(options, report):
 
 def seconds(gap):
     return "never" if gap is None else f"{gap:.2f} s"
+
+
+def full(options, report):
+    """The server has no memory for more, again and again; what it refuses, it says."""
+    chance = random.Random(options.seed)
+    with application(options) as app:
+        note, long = Mint(app.server, "note"), Mint(app.server, "long", [3])
+        app.start()
+        assert until(app.is_ready)
+        load, gaps = Load(app), []
+        load.every(0.01, lambda: load.push(note))
+        load.every(0.2, lambda: load.call("note"))
+        load.every(1.0, lambda: load.push(long))
+        for _ in range(2 if options.short else 6):
+            time.sleep(2)
+            app.server.admin.config_set("maxmemory", 1)
+            cut = time.time_ns()
+            time.sleep(chance.choice([0.5, 2] if options.short else [0.5, 4, 8]))
+            app.server.admin.config_set("maxmemory", 0)
+            gaps.append(load.resumed(cut, time.time_ns()))
+        load.stop()
+        settle(report, app)
+        print(f"full: {len(load.accepted)} accepted, {len(load.unsure)} refused {dict(load.complaints)}")
+        judge(report, app, load.accepted, load.unsure)
+        report.check(all(gap is not None and gap < RESUMES for gap in gaps),
+                     f"the worker works again within {RESUMES} s ({', '.join(map(seconds, gaps))})")
