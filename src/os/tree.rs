@@ -130,7 +130,7 @@ fn freeze(roots: BTreeSet<i32>) -> BTreeSet<i32> {
             break;
         }
         for pid in fresh {
-            send(pid, SIGSTOP);
+            send(pid, if is_being_started(pid) { SIGKILL } else { SIGSTOP });
             frozen.insert(pid);
         }
         for &pid in &frozen {
@@ -138,6 +138,20 @@ fn freeze(roots: BTreeSet<i32>) -> BTreeSet<i32> {
         }
     }
     family
+}
+
+/// Is it a copy of this program that has not become another one yet? It makes no children, and
+/// must not be stopped: should we be killed before we kill it, it would stay, with a copy of all
+/// that we have open, our lease among it, and nobody could tell whose it was.
+fn is_being_started(pid: i32) -> bool {
+    let same = |file: &str| {
+        let read = |pid: &str| fs::read(format!("/proc/{pid}/{file}")).ok();
+        read(&pid.to_string()).is_some_and(|theirs| Some(theirs) == read("self"))
+    };
+    let program = |pid: &str| fs::read_link(format!("/proc/{pid}/exe")).ok();
+    program(&pid.to_string()).is_some_and(|theirs| Some(theirs) == program("self"))
+        && same("cmdline")
+        && children(Pid::from_raw(pid)).is_empty()
 }
 
 /// A process that is gone needs no signal.
