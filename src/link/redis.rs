@@ -26,9 +26,6 @@ pub const WORKER_PATIENCE: Duration = Duration::from_secs(2);
 /// See [`WORKER_PATIENCE`].
 const WORKER_PATIENCE_MAX: Duration = Duration::from_secs(30);
 
-/// How long a connection may take to be opened: whoever listens answers at once.
-const CONNECT_PATIENCE: Duration = Duration::from_secs(2);
-
 /// A handle to one connection. Clones share it.
 #[derive(Clone)]
 pub struct Link(Arc<Shared>);
@@ -80,8 +77,8 @@ impl Link {
 
     /// The number of the connection, which is opened if there is none: it changes with each.
     pub async fn session(&self) -> Result<u32, Error> {
-        let opened = tokio::time::timeout(CONNECT_PATIENCE, self.connection());
-        let (number, _) = opened.await.unwrap_or_else(|_| Err(self.silent(CONNECT_PATIENCE)))?;
+        let opened = tokio::time::timeout(self.0.patience, self.connection());
+        let (number, _) = opened.await.unwrap_or_else(|_| Err(self.silent(self.0.patience)))?;
         Ok(number)
     }
 
@@ -159,7 +156,7 @@ impl Link {
             Ok(())
         };
         let config = AsyncConnectionConfig::new()
-            .set_connection_timeout(Some(CONNECT_PATIENCE))
+            .set_connection_timeout(Some(self.0.patience))
             .set_response_timeout(None)
             .set_push_sender(listen);
         let opened = self.0.client.get_multiplexed_async_connection_with_config(&config).await;
@@ -190,7 +187,7 @@ impl Link {
     /// What the client library or the server said, with the server's name.
     fn trouble(&self, error: RedisError) -> Error {
         if error.is_timeout() {
-            return self.silent(CONNECT_PATIENCE);
+            return self.silent(self.0.patience);
         }
         let unheard = match error.kind() {
             redis::ErrorKind::AuthenticationFailed => Kind::Other,
@@ -219,7 +216,11 @@ impl Link {
             (_, "OOM" | "MISCONF") => Kind::Full,
             _ => Kind::Other,
         };
-        let said = format!("{} {}", answer.code(), answer.details().unwrap_or_default());
+        let said = match answer.code() {
+            // The server's own sentence is about a command that nobody typed.
+            "NOAUTH" => "NOAUTH the server wants a password".to_string(),
+            code => format!("{code} {}", answer.details().unwrap_or_default()),
+        };
         Error::of(kind, format!("{}: {}", self.0.server, said.trim_end()))
     }
 }
