@@ -240,14 +240,8 @@ impl Outlet {
     /// # Errors
     /// What the server said; nothing was done then, or all was and the answer was lost.
     pub async fn commit(&self, commit: Commit<'_>) -> Result<(), Error> {
-        let mut call = SETTLE.prepare_invoke();
-        call.key(self.layout.unacked()).key(self.layout.unacked_index()).key(self.layout.dead());
-        call.arg(&self.layout.prefix).arg(SEPARATOR);
-        call.arg(if commit.postings.is_empty() {
-            String::new()
-        } else {
-            self.layout.token(commit.token)
-        });
+        let token = (!commit.postings.is_empty()).then(|| self.layout.token(commit.token));
+        let mut call = settle_call(&self.layout, token);
         for (key, ttl, document) in &commit.results {
             call.arg("put")
                 .arg(key)
@@ -287,6 +281,14 @@ impl Outlet {
         }
         Ok(())
     }
+}
+
+/// A call of `settle.lua` with nothing to do yet; `token` names the messages it is to send.
+fn settle_call(layout: &Layout, token: Option<String>) -> redis::ScriptInvocation<'static> {
+    let mut call = SETTLE.prepare_invoke();
+    call.key(layout.unacked()).key(layout.unacked_index()).key(layout.dead());
+    call.arg(&layout.prefix).arg(SEPARATOR).arg(token.unwrap_or_default());
+    call
 }
 
 /// Score and member of a message for later.

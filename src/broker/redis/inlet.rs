@@ -7,7 +7,7 @@ use crate::broker::{Delivery, Tag, Want};
 use crate::link::error::{Error, Kind};
 use crate::link::redis::{Link, WORKER_PATIENCE};
 use crate::link::url::Server;
-use crate::os::lease::{self, Lease};
+use crate::os::lease::Lease;
 use redis::{Script, Value};
 use std::path::PathBuf;
 use std::sync::{Arc, LazyLock};
@@ -61,7 +61,7 @@ impl Inlet {
     pub async fn open(outlet: &Outlet, who: Identity<'_>) -> Result<Inlet, Error> {
         let server = outlet.link.server();
         let instance = uuid::Uuid::new_v4().simple().to_string();
-        let lease = lease::folder()?.join(format!("{instance}.lease"));
+        let lease = keeper::lease_of(&instance)?;
         // Held first: a registered worker without a lease is a dead one.
         let held = Lease::hold(&lease)?;
         let hold = Arc::new(Hold::new(instance));

@@ -6,7 +6,7 @@
 
 use super::hold::Hold;
 use super::inlet::{Identity, LEASE};
-use super::{Layout, Outlet};
+use super::{Layout, Outlet, settle_call};
 use crate::bounds;
 use crate::clock;
 use crate::link::error::Error;
@@ -15,6 +15,7 @@ use crate::os::lease::{self, Lease};
 use redis::Script;
 use serde_json::{Map, Value};
 use std::collections::{HashMap, HashSet};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
@@ -134,13 +135,12 @@ impl Member {
         let mut known = self.hold.numbers();
         let mut unknown = Vec::new();
         for found in held_by(&self.link, &self.layout, self.hold.instance()).await? {
-            let number = found.tag.split(':').nth(1).and_then(|number| number.parse().ok());
-            if number.is_none_or(|number: u64| !known.remove(&number)) {
+            if !known.remove(&number_of(&found.tag)) {
                 unknown.push(found.tag);
             }
         }
         if !unknown.is_empty() {
-            let mut call = settle_call(&self.layout);
+            let mut call = settle_call(&self.layout, None);
             for tag in &unknown {
                 call.arg("release").arg(tag);
             }
@@ -156,7 +156,7 @@ impl Member {
     /// Gives back what is held, uncounted, and goes.
     pub(super) async fn leave(&self) -> Result<(), Error> {
         let _entered = self.enter().await?;
-        let mut call = settle_call(&self.layout);
+        let mut call = settle_call(&self.layout, None);
         for found in held_by(&self.link, &self.layout, self.hold.instance()).await? {
             call.arg("release").arg(found.tag);
         }
@@ -296,7 +296,7 @@ pub(super) async fn bury(link: &Link, layout: &Layout, instance: &str) -> Result
     let held = held_by(link, layout, instance).await?;
     if !held.is_empty() {
         let now = clock::now();
-        let mut call = settle_call(layout);
+        let mut call = settle_call(layout, None);
         for one in &held {
             // A suspect counts from its start on.
             let counted = !one.suspect || one.marked;
@@ -321,13 +321,6 @@ async fn strike(link: &Link, layout: &Layout, instance: &str) -> Result<(), Erro
     // It has one only if it was of this host.
     remove_lease(instance);
     Ok(())
-}
-
-fn settle_call(layout: &Layout) -> redis::ScriptInvocation<'static> {
-    let mut call = super::SETTLE.prepare_invoke();
-    call.key(layout.unacked()).key(layout.unacked_index()).key(layout.dead());
-    call.arg(&layout.prefix).arg(super::SEPARATOR).arg("");
-    call
 }
 
 /// A delivery in some worker's hands.
@@ -468,15 +461,20 @@ fn leases() -> Vec<String> {
     names.filter_map(|name| Some(name.strip_suffix(".lease")?.to_string())).collect()
 }
 
+/// The lease of an instance, if it is of this host.
+pub(super) fn lease_of(instance: &str) -> std::io::Result<PathBuf> {
+    Ok(lease::folder()?.join(format!("{instance}.lease")))
+}
+
 fn remove_lease(instance: &str) {
-    if let Ok(folder) = lease::folder() {
-        let _ = std::fs::remove_file(folder.join(format!("{instance}.lease")));
+    if let Ok(path) = lease_of(instance) {
+        let _ = std::fs::remove_file(path);
     }
 }
 
 /// Does the worker live? Only a lease of this host can tell.
 pub(super) fn lease_says(instance: &str) -> Option<bool> {
-    let path = lease::folder().ok()?.join(format!("{instance}.lease"));
+    let path = lease_of(instance).ok()?;
     if !path.exists() {
         return None;
     }
