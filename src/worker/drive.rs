@@ -1,6 +1,7 @@
 //! DO: the loop. Its inputs only build events, its `perform` only carries out effects.
 
 use super::core::{Core, Effect, Event, Now};
+use super::outage::Outage;
 use super::plan::Plan;
 use super::settle::{self, Order};
 use crate::backend::Store;
@@ -38,12 +39,6 @@ const LAST_RITES: Duration = Duration::from_secs(5);
 
 /// How long the broker may take to hear that this worker is lost.
 const LAST_WORDS: Duration = Duration::from_secs(2);
-
-/// Pause before a failing broker is asked again; it doubles up to [`PAUSE_MAX`].
-const PAUSE: Duration = Duration::from_millis(50);
-
-/// See [`PAUSE`].
-const PAUSE_MAX: Duration = Duration::from_secs(2);
 
 /// The outside of one worker.
 pub struct Doors {
@@ -200,8 +195,7 @@ async fn feed(
     events: mpsc::UnboundedSender<Event>,
 ) {
     let mut done = None;
-    let mut failing: Option<Instant> = None;
-    let mut pause = PAUSE;
+    let mut outage = Outage::new("cannot take messages");
     loop {
         let wanted = *wants.borrow_and_update();
         let Some((turn, want)) = wanted else { break };
@@ -220,13 +214,7 @@ async fn feed(
         }
         match inlet.take(want).await {
             Ok(deliveries) => {
-                if let Some(since) = failing.take() {
-                    tracing::info!(
-                        "the broker answers again after {:.1}s",
-                        since.elapsed().as_secs_f64()
-                    );
-                    pause = PAUSE;
-                }
+                outage.end("the broker");
                 if deliveries.is_empty() {
                     tokio::select! {
                         () = inlet.wait() => {}
@@ -237,15 +225,7 @@ async fn feed(
                     let _ = events.send(Event::Delivered(deliveries));
                 }
             }
-            Err(error) => {
-                if failing.is_none() {
-                    failing = Some(Instant::now());
-                    tracing::error!("cannot take messages: {error}; trying again");
-                }
-                // Not all at once: a broker that comes back has more than one worker.
-                tokio::time::sleep(pause.mul_f64(0.5 + fastrand::f64() / 2.0)).await;
-                pause = (pause * 2).min(PAUSE_MAX);
-            }
+            Err(error) => outage.endure(&error).await,
         }
     }
     if let Err(error) = inlet.close().await {

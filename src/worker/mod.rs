@@ -3,6 +3,7 @@
 pub mod core;
 pub mod drive;
 pub mod finish;
+pub mod outage;
 pub mod plan;
 pub mod request;
 pub mod settle;

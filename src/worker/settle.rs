@@ -4,13 +4,14 @@
 
 use super::core::Event;
 use super::finish::Verdict;
+use super::outage::Outage;
 use super::request::Key;
 use crate::backend::Store;
 use crate::broker::redis::Commit;
 use crate::broker::{Error, Outlet, Posting, Settle, Tag};
 use crate::link::sqlite::Durability;
 use crate::wire::Record;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
 
@@ -22,12 +23,6 @@ const COMPANY_WAIT: Duration = Duration::from_millis(2);
 
 /// Bytes of results up to which they are stored in the same step as all else of a batch.
 const STEP_MAX: usize = 4 * 1024 * 1024;
-
-/// Pause before a failing store is asked again; it doubles up to [`PAUSE_MAX`].
-const PAUSE: Duration = Duration::from_millis(50);
-
-/// See [`PAUSE`].
-const PAUSE_MAX: Duration = Duration::from_secs(2);
 
 /// One thing to be settled.
 #[derive(Debug)]
@@ -106,19 +101,11 @@ impl Batch {
 }
 
 async fn settle_until_done(store: &Store, outlet: &Outlet, batch: &Batch) {
-    let mut pause = PAUSE;
-    let mut failing: Option<Instant> = None;
+    let mut outage = Outage::new("cannot store results or acknowledge");
     while let Err(error) = settle(store, outlet, batch).await {
-        if failing.is_none() {
-            failing = Some(Instant::now());
-            tracing::error!("cannot store results or acknowledge: {error}; trying again");
-        }
-        tokio::time::sleep(pause.mul_f64(0.5 + fastrand::f64() / 2.0)).await;
-        pause = (pause * 2).min(PAUSE_MAX);
+        outage.endure(&error).await;
     }
-    if let Some(since) = failing {
-        tracing::info!("the store answers again after {:.1}s", since.elapsed().as_secs_f64());
-    }
+    outage.end("the store");
 }
 
 async fn settle(store: &Store, outlet: &Outlet, batch: &Batch) -> Result<(), Error> {

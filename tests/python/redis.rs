@@ -34,6 +34,7 @@ fn states_and_groups_and_the_life_of_results() {
 import time
 from celery import group
 first, second = app.send_task("wait"), app.send_task("wait")
+# STARTED is no final state: get() does not wait for it.
 while first.state == "PENDING": time.sleep(0.01)
 states = [first.state, sorted(first.info), first.info["hostname"], second.state]
 open("GO", "w").close()

@@ -84,6 +84,7 @@ fn while_sampling<T>(pid: i32, work: impl FnOnce() -> T) -> (T, u64) {
             let mut most = resident(pid);
             while !over.load(Ordering::Relaxed) {
                 most = most.max(resident(pid));
+                // The pace of a sampler: there is no event to await.
                 std::thread::sleep(Duration::from_millis(2));
             }
             most

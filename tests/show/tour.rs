@@ -176,6 +176,7 @@ impl Shell {
             if begin.elapsed() > SOON {
                 return Err(text);
             }
+            // A shell that writes to a file tells nobody.
             std::thread::sleep(std::time::Duration::from_millis(5));
         }
     }

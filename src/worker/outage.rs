@@ -1,0 +1,45 @@
+//! A store that does not answer: said once, asked again with growing pauses, and said when it
+//! is over.
+
+use crate::broker::Error;
+use std::time::{Duration, Instant};
+
+/// Pause before a failing store is asked again; it doubles up to [`PAUSE_MAX`].
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// See [`PAUSE`].
+const PAUSE_MAX: Duration = Duration::from_secs(2);
+
+/// From the first failure to the first answer after it.
+pub struct Outage {
+    /// What does not work, as a sentence begins.
+    what: &'static str,
+    since: Option<Instant>,
+    pause: Duration,
+}
+
+impl Outage {
+    /// None yet.
+    pub fn new(what: &'static str) -> Outage {
+        Outage { what, since: None, pause: PAUSE }
+    }
+
+    /// Waits after a failure; the first of them is told.
+    pub async fn endure(&mut self, error: &Error) {
+        if self.since.is_none() {
+            self.since = Some(Instant::now());
+            tracing::error!("{}: {error}; trying again", self.what);
+        }
+        // Not all at once: a store that comes back has more than one worker.
+        tokio::time::sleep(self.pause.mul_f64(0.5 + fastrand::f64() / 2.0)).await;
+        self.pause = (self.pause * 2).min(PAUSE_MAX);
+    }
+
+    /// There was an answer.
+    pub fn end(&mut self, who: &str) {
+        if let Some(since) = self.since.take() {
+            tracing::info!("{who} answers again after {:.1}s", since.elapsed().as_secs_f64());
+            self.pause = PAUSE;
+        }
+    }
+}
