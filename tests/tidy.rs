@@ -13,7 +13,7 @@ const STEPS: &[(&str, &[&str])] =
 const ADDRESSES: &[(&str, &[&str])] = &[
     ("clap", &["cli/"]),
     ("indicatif", &["cli/"]),
-    ("rusqlite", &["link/sqlite.rs", "broker/sqlite.rs", "backend/sqlite.rs"]),
+    ("rusqlite", &["link/sqlite.rs", "broker/sqlite/", "backend/sqlite.rs"]),
     (
         "redis",
         &["link/", "broker/", "backend/", "worker/settle.rs", "cli/worker.rs", "client/mod.rs"],

@@ -10,9 +10,9 @@
 //! | held by one of our workers | 0 | its row in `qworker_worker` | null |
 //! | taken by a Python worker (never deleted by it) | 0 | null | null |
 
-use super::{
-    DeadLetter, Death, Delivery, Node, Posting, QueueInfo, Settle, Tag, Want, Whereabouts,
-};
+mod dead;
+
+use super::{Delivery, Node, Posting, QueueInfo, Settle, Tag, Want, Whereabouts};
 use crate::bounds;
 use crate::clock;
 use crate::link::error::Error;
@@ -523,82 +523,6 @@ impl Outlet {
     pub async fn find(&self, task_id: String) -> Result<Whereabouts, Error> {
         self.db.run(Durability::Read, move |c| find(c, &task_id)).await
     }
-
-    /// See [`super::Outlet::dead`].
-    pub async fn dead(&self) -> Result<Vec<DeadLetter>, Error> {
-        self.db
-            .run(Durability::Read, |c| {
-                let mut statement = c.prepare(
-                    "SELECT id, died_at, reason, detail, ifnull(task_id, ''), ifnull(task, ''),
-                     queue, deliveries, payload FROM qworker_dead ORDER BY id",
-                )?;
-                let rows = statement.query_map([], |row| {
-                    Ok(DeadLetter {
-                        number: row.get(0)?,
-                        died_at: row.get(1)?,
-                        reason: row.get(2)?,
-                        detail: row.get(3)?,
-                        task_id: row.get(4)?,
-                        task: row.get(5)?,
-                        queue: row.get(6)?,
-                        deliveries: row.get(7)?,
-                        payload: payload_of(row, 8)?,
-                    })
-                })?;
-                Ok(rows.collect::<Result<_, _>>()?)
-            })
-            .await
-    }
-
-    /// See [`super::Outlet::requeue_dead`].
-    pub async fn requeue_dead(&self, numbers: Option<Vec<i64>>) -> Result<u64, Error> {
-        let requeued = self
-            .db
-            .run(Durability::Disk, move |c| {
-                each_dead(c, numbers, |c, number| {
-                    let queue: Option<String> = c
-                        .prepare_cached("SELECT queue FROM qworker_dead WHERE id = ?")?
-                        .query_row([number], |row| row.get(0))
-                        .optional()?;
-                    let Some(queue) = queue else { return Ok(0) };
-                    c.prepare_cached(
-                        "INSERT INTO kombu_message (payload, queue_id, priority, task_id)
-                         SELECT payload, ?, priority, task_id FROM qworker_dead WHERE id = ?",
-                    )?
-                    .execute(params![queue_id(c, &queue)?, number])?;
-                    Ok(c.execute("DELETE FROM qworker_dead WHERE id = ?", [number])? as u64)
-                })
-            })
-            .await?;
-        ring(&self.ringer);
-        Ok(requeued)
-    }
-
-    /// See [`super::Outlet::purge_dead`].
-    pub async fn purge_dead(&self, numbers: Option<Vec<i64>>) -> Result<u64, Error> {
-        self.db
-            .run(Durability::Disk, move |c| {
-                each_dead(c, numbers, |c, number| {
-                    Ok(c.execute("DELETE FROM qworker_dead WHERE id = ?", [number])? as u64)
-                })
-            })
-            .await
-    }
-}
-
-fn each_dead(
-    c: &Connection,
-    numbers: Option<Vec<i64>>,
-    act: impl Fn(&Connection, i64) -> Result<u64, Error>,
-) -> Result<u64, Error> {
-    let numbers = match numbers {
-        Some(numbers) => numbers,
-        None => {
-            let mut all = c.prepare("SELECT id FROM qworker_dead ORDER BY id")?;
-            all.query_map([], |row| row.get(0))?.collect::<Result<_, _>>()?
-        }
-    };
-    numbers.into_iter().try_fold(0, |sum, number| Ok(sum + act(c, number)?))
 }
 
 fn insert(c: &Connection, posting: &Posting) -> Result<(), Error> {
@@ -638,7 +562,7 @@ fn settle(c: &Connection, owner: Option<i64>, settlements: &[(Tag, Settle)]) -> 
                 )?
                 .execute(params![clock::epoch(*eta), payload, id, owner])?;
             }
-            Settle::Dead(death) => bury(c, owner, *id, death)?,
+            Settle::Dead(death) => dead::bury(c, owner, *id, death)?,
         }
     }
     Ok(())
@@ -672,26 +596,6 @@ fn give_back(
     )?
     .execute(params![until.map(clock::epoch), counted, id, owner])?;
     Ok(())
-}
-
-fn bury(c: &Connection, owner: Option<i64>, id: i64, death: &Death) -> Result<(), Error> {
-    c.prepare_cached(
-        "INSERT INTO qworker_dead
-            (died_at, reason, detail, task_id, task, queue, priority, deliveries, payload)
-         SELECT ?, ?, ?, ?, ?, q.name, m.priority, m.deliveries, m.payload
-         FROM kombu_message m JOIN kombu_queue q ON q.id = m.queue_id
-         WHERE m.id = ? AND m.owner IS ?",
-    )?
-    .execute(params![
-        clock::iso(clock::now()),
-        death.reason,
-        death.detail,
-        death.task_id,
-        death.task,
-        id,
-        owner
-    ])?;
-    delete(c, owner, id)
 }
 
 fn find(c: &Connection, task_id: &str) -> Result<Whereabouts, Error> {

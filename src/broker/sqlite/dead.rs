@@ -1,0 +1,112 @@
+//! The dead-letter list: messages kept whole that could not be run.
+
+use super::{Outlet, delete, payload_of, queue_id, ring};
+use crate::broker::{DeadLetter, Death};
+use crate::clock;
+use crate::link::error::Error;
+use crate::link::sqlite::Durability;
+use rusqlite::{Connection, OptionalExtension, params};
+
+impl Outlet {
+    /// See [`crate::broker::Outlet::dead`].
+    pub async fn dead(&self) -> Result<Vec<DeadLetter>, Error> {
+        self.db
+            .run(Durability::Read, |c| {
+                let mut statement = c.prepare(
+                    "SELECT id, died_at, reason, detail, ifnull(task_id, ''), ifnull(task, ''),
+                     queue, deliveries, payload FROM qworker_dead ORDER BY id",
+                )?;
+                let rows = statement.query_map([], |row| {
+                    Ok(DeadLetter {
+                        number: row.get(0)?,
+                        died_at: row.get(1)?,
+                        reason: row.get(2)?,
+                        detail: row.get(3)?,
+                        task_id: row.get(4)?,
+                        task: row.get(5)?,
+                        queue: row.get(6)?,
+                        deliveries: row.get(7)?,
+                        payload: payload_of(row, 8)?,
+                    })
+                })?;
+                Ok(rows.collect::<Result<_, _>>()?)
+            })
+            .await
+    }
+
+    /// See [`crate::broker::Outlet::requeue_dead`].
+    pub async fn requeue_dead(&self, numbers: Option<Vec<i64>>) -> Result<u64, Error> {
+        let requeued = self
+            .db
+            .run(Durability::Disk, move |c| {
+                each_dead(c, numbers, |c, number| {
+                    let queue: Option<String> = c
+                        .prepare_cached("SELECT queue FROM qworker_dead WHERE id = ?")?
+                        .query_row([number], |row| row.get(0))
+                        .optional()?;
+                    let Some(queue) = queue else { return Ok(0) };
+                    c.prepare_cached(
+                        "INSERT INTO kombu_message (payload, queue_id, priority, task_id)
+                         SELECT payload, ?, priority, task_id FROM qworker_dead WHERE id = ?",
+                    )?
+                    .execute(params![queue_id(c, &queue)?, number])?;
+                    Ok(c.execute("DELETE FROM qworker_dead WHERE id = ?", [number])? as u64)
+                })
+            })
+            .await?;
+        ring(&self.ringer);
+        Ok(requeued)
+    }
+
+    /// See [`crate::broker::Outlet::purge_dead`].
+    pub async fn purge_dead(&self, numbers: Option<Vec<i64>>) -> Result<u64, Error> {
+        self.db
+            .run(Durability::Disk, move |c| {
+                each_dead(c, numbers, |c, number| {
+                    Ok(c.execute("DELETE FROM qworker_dead WHERE id = ?", [number])? as u64)
+                })
+            })
+            .await
+    }
+}
+
+fn each_dead(
+    c: &Connection,
+    numbers: Option<Vec<i64>>,
+    act: impl Fn(&Connection, i64) -> Result<u64, Error>,
+) -> Result<u64, Error> {
+    let numbers = match numbers {
+        Some(numbers) => numbers,
+        None => {
+            let mut all = c.prepare("SELECT id FROM qworker_dead ORDER BY id")?;
+            all.query_map([], |row| row.get(0))?.collect::<Result<_, _>>()?
+        }
+    };
+    numbers.into_iter().try_fold(0, |sum, number| Ok(sum + act(c, number)?))
+}
+
+/// Moves a delivery of `owner` to the list.
+pub(super) fn bury(
+    c: &Connection,
+    owner: Option<i64>,
+    id: i64,
+    death: &Death,
+) -> Result<(), Error> {
+    c.prepare_cached(
+        "INSERT INTO qworker_dead
+            (died_at, reason, detail, task_id, task, queue, priority, deliveries, payload)
+         SELECT ?, ?, ?, ?, ?, q.name, m.priority, m.deliveries, m.payload
+         FROM kombu_message m JOIN kombu_queue q ON q.id = m.queue_id
+         WHERE m.id = ? AND m.owner IS ?",
+    )?
+    .execute(params![
+        clock::iso(clock::now()),
+        death.reason,
+        death.detail,
+        death.task_id,
+        death.task,
+        id,
+        owner
+    ])?;
+    delete(c, owner, id)
+}
