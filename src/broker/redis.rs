@@ -190,7 +190,11 @@ impl Outlet {
             let key = self.layout.list(&posting.queue, step_of(posting.priority));
             let mut push = redis::cmd("LPUSH");
             push.arg(key).arg(&posting.payload);
-            return self.link.run(async |c| push.query_async(c).await).await;
+            let push = async |c: &mut _| push.query_async(c).await;
+            return match self.hold {
+                None => self.link.run_eagerly(push).await,
+                Some(_) => self.link.run(push).await,
+            };
         }
         let mut lists: Vec<(String, Vec<&str>)> = Vec::new();
         for posting in &postings {

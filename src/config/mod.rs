@@ -6,6 +6,7 @@ pub mod celery;
 pub mod diagnostic;
 pub mod kind;
 pub mod load;
+pub mod names;
 pub mod node;
 pub mod routes;
 pub mod secret;
