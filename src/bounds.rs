@@ -72,3 +72,7 @@ pub fn redelivery_delay(before: u32) -> Duration {
         n => REDELIVERY_DELAY.saturating_mul(1 << (n - 1).min(16)).min(REDELIVERY_DELAY_MAX),
     }
 }
+
+/// How long a task that a shutdown has asked to end may take, before it is killed: long enough
+/// to close a file, short enough for whoever waits for the shutdown.
+pub const STOP_GRACE: Duration = Duration::from_secs(2);

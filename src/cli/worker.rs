@@ -50,6 +50,10 @@ pub(super) struct Args {
     /// Ask a task to end (TERM) after so many seconds, unless it says else
     #[arg(long, value_name = "SECONDS", allow_negative_numbers = true)]
     soft_time_limit: Option<String>,
+    /// Wait so long in a warm shutdown for what runs; then ask it to end (TERM), kill it 2 s
+    /// later, and give it back [default: for as long as it takes]
+    #[arg(long, value_name = "SECONDS", allow_negative_numbers = true)]
+    soft_shutdown_timeout: Option<String>,
     /// Take a message only when a slot is free for it
     #[arg(long)]
     disable_prefetch: bool,
@@ -102,11 +106,13 @@ pub(super) fn run(
 fn given(args: &Args) -> Vec<Given> {
     let mut given = Vec::new();
     let concurrency = args.concurrency.clone().map(|n| if n == "auto" { "null".into() } else { n });
+    let soft_shutdown = args.soft_shutdown_timeout.clone();
     let prefetch = args.disable_prefetch.then(|| "true".to_string());
     for (option, setting, value) in [
         ("--concurrency", "worker_concurrency", concurrency),
         ("--time-limit", "task_time_limit", args.time_limit.clone()),
         ("--soft-time-limit", "task_soft_time_limit", args.soft_time_limit.clone()),
+        ("--soft-shutdown-timeout", "worker_soft_shutdown_timeout", soft_shutdown),
         ("--disable-prefetch", "worker_disable_prefetch", prefetch),
     ] {
         given.extend(value.map(|value| Given {
@@ -139,6 +145,7 @@ fn plan(app: &App, args: &Args, hostname: String, queues: Vec<String>, tasks: Se
         slots: settings.worker_concurrency.unwrap_or_else(os::host::processors),
         queues,
         tasks: Arc::new(tasks),
+        soft_shutdown: settings.worker_soft_shutdown_timeout,
         policy,
         chatty: args.loglevel.0 >= LevelFilter::INFO,
         wasm_cache: app.folder.join(&settings.wasm_cache_dir),

@@ -150,7 +150,7 @@ pub const SETTINGS: &[(&str, Fate)] = &[
     ("worker_detect_quorum_queues", NotYet), ("worker_direct", NotYet),
     ("worker_disable_prefetch", Kept), ("worker_disable_rate_limits", NotYet),
     ("worker_enable_prefetch_count_reduction", ADAPTIVE), ("worker_enable_remote_control", NotYet),
-    ("worker_enable_soft_shutdown_on_idle", NotYet), ("worker_eta_task_limit", NotYet),
+    ("worker_enable_soft_shutdown_on_idle", Meaningless("an idle worker has nothing to wait for: what has an ETA waits in the broker")), ("worker_eta_task_limit", NotYet),
     ("worker_hijack_root_logger", LOG_OF_ONE_PROGRAM), ("worker_log_color", Meaningless("use --no-color or NO_COLOR")),
     ("worker_log_datefmt", LOG_OF_ONE_PROGRAM), ("worker_log_format", LOG_OF_ONE_PROGRAM),
     ("worker_lost_wait", ONE_PROCESS_EACH), ("worker_max_memory_per_child", MEMORY_PER_TASK),
@@ -160,7 +160,7 @@ pub const SETTINGS: &[(&str, Fate)] = &[
     ("worker_pool_start_method", ONE_PROCESS_EACH), ("worker_prefetch_multiplier", ADAPTIVE),
     ("worker_proc_alive_timeout", ONE_PROCESS_EACH), ("worker_redirect_stdouts", OUTPUT_IS_RESULT),
     ("worker_redirect_stdouts_level", OUTPUT_IS_RESULT), ("worker_send_task_events", NotYet),
-    ("worker_soft_shutdown_timeout", NotYet), ("worker_state_db", NotYet),
+    ("worker_soft_shutdown_timeout", Kept), ("worker_state_db", NotYet),
     ("worker_task_log_datefmt", LOG_OF_ONE_PROGRAM), ("worker_task_log_format", LOG_OF_ONE_PROGRAM),
     ("worker_timer", PLUGGED_CLASS), ("worker_timer_precision", Meaningless("timers wake at their time, to the millisecond")),
 

@@ -175,6 +175,9 @@ settings! {
     /// Take a message only when a slot is free for it. false takes short tasks ahead in
     /// bulk, which is faster, and gives back what did not start.
     worker_disable_prefetch: bool, Flag = false;
+    /// How long a warm shutdown waits for the tasks that run. Then they get the signal TERM,
+    /// after 2 s more KILL, and are given back. null or 0 waits for as long as they take.
+    worker_soft_shutdown_timeout: Option<Duration>, Keep = None;
     /// How much memory one WASM instance may have, unless its task says else.
     /// Language runtimes compiled to WASM need some hundred megabytes.
     wasm_memory: u64, Size = bounds::WASM_MEMORY;
@@ -232,11 +235,14 @@ mod tests {
     use super::*;
     use crate::config::load::Layers;
 
-    /// The shipped file is the table, word for word. When the table changes, the failure
-    /// prints the file to ship.
+    /// The shipped file is the table, word for word. `QWORKER_UPDATE=1` rewrites it.
     #[test]
     fn the_shipped_file_is_the_table() {
-        let shipped = include_str!("../../etc/qworker.yaml");
+        let file = concat!(env!("CARGO_MANIFEST_DIR"), "/etc/qworker.yaml");
+        if std::env::var_os("QWORKER_UPDATE").is_some() {
+            std::fs::write(file, reference()).unwrap();
+        }
+        let shipped = std::fs::read_to_string(file).unwrap();
         assert!(shipped == reference(), "etc/qworker.yaml should be:\n{}", reference());
     }
 

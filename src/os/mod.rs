@@ -9,11 +9,13 @@
 #![allow(unsafe_code)]
 
 pub mod bell;
+pub mod daemon;
 pub mod file;
 pub mod guard;
 pub mod host;
 pub mod lease;
 pub mod module;
+pub mod notify;
 mod nursery;
 pub mod pidfile;
 pub mod reap;

@@ -78,6 +78,20 @@ impl Ids {
         Ok(Some(Ids { uid, gid, groups }))
     }
 
+    /// This process, before any thread exists, runs as these from now on.
+    ///
+    /// # Errors
+    /// Only root may change them.
+    pub fn assume(&self) -> std::io::Result<()> {
+        let groups: Vec<Gid> = self.groups.iter().map(|gid| Gid::from_raw(*gid)).collect();
+        let (uid, gid) = (Uid::from_raw(self.uid), Gid::from_raw(self.gid));
+        // The user last: after it nothing may be changed any more.
+        nix::unistd::setgroups(&groups)?;
+        nix::unistd::setresgid(gid, gid, gid)?;
+        nix::unistd::setresuid(uid, uid, uid)?;
+        Ok(())
+    }
+
     /// Do we run as these already, so that nothing needs to be changed?
     pub fn are_ours(&self) -> bool {
         self.uid == geteuid().as_raw() && self.gid == getegid().as_raw()

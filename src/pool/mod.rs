@@ -14,7 +14,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use threads::{Threads, Work};
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 
 /// Names an attempt.
 pub type Key = u64;
@@ -39,10 +39,18 @@ struct Hands {
 
 /// The handle that stops an attempt.
 enum Stop {
-    Process(oneshot::Sender<()>),
+    Process(watch::Sender<Wish>),
     Wasm(Arc<AtomicBool>),
     /// A module being compiled, and the flag for what follows.
     Compiling(oneshot::Sender<()>, Arc<AtomicBool>),
+}
+
+/// What a process is to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Wish {
+    GoOn,
+    End,
+    Die,
 }
 
 impl Pool {
@@ -67,14 +75,25 @@ impl Pool {
         }
     }
 
+    /// Asks an attempt to end. A process gets TERM; all else, which could do nothing with
+    /// the time, is stopped.
+    pub fn ask(&mut self, key: Key) {
+        match self.stops.get(&key) {
+            Some(Stop::Process(wish)) => {
+                wish.send_replace(Wish::End);
+            }
+            _ => self.stop(key),
+        }
+    }
+
     /// Stops an attempt at once; it is reported as cancelled.
     pub fn stop(&mut self, key: Key) {
         match self.stops.remove(&key) {
-            // Whoever has ended already is past stopping.
-            Some(Stop::Process(stop)) => {
-                let _ = stop.send(());
+            Some(Stop::Process(wish)) => {
+                wish.send_replace(Wish::Die);
             }
             Some(Stop::Wasm(flag)) => flag.store(true, Ordering::Relaxed),
+            // Whoever has ended already is past stopping.
             Some(Stop::Compiling(stop, flag)) => {
                 flag.store(true, Ordering::Relaxed);
                 let _ = stop.send(());
@@ -89,19 +108,14 @@ impl Pool {
     }
 
     fn start_process(&self, key: Key, attempt: Attempt) -> Stop {
-        let (stop, stopped) = oneshot::channel();
+        let (wish, wishes) = watch::channel(Wish::GoOn);
         let hands = self.hands.clone();
         tokio::task::spawn_local(async move {
             let promise = Promise { key, report: Some(hands.report.clone()) };
-            let cancel = async {
-                // A dropped handle means "nobody will stop it", not "stop".
-                if stopped.await.is_err() {
-                    std::future::pending::<()>().await;
-                }
-            };
-            promise.keep(hands.shell.run(&attempt, cancel).await);
+            let (ask, cancel) = (until(wishes.clone(), Wish::End), until(wishes, Wish::Die));
+            promise.keep(hands.shell.run(&attempt, ask, cancel).await);
         });
-        Stop::Process(stop)
+        Stop::Process(wish)
     }
 
     fn start_wasm(&self, key: Key, attempt: Attempt) -> Option<Stop> {
@@ -132,6 +146,14 @@ impl Pool {
                 Some(Stop::Compiling(stop, flag))
             }
         }
+    }
+}
+
+/// Resolves when so much is wished for.
+async fn until(mut wishes: watch::Receiver<Wish>, wish: Wish) {
+    // A dropped handle means "nobody will stop it", not "stop".
+    if wishes.wait_for(|now| *now >= wish).await.is_err() {
+        std::future::pending::<()>().await;
     }
 }
 

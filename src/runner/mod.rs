@@ -50,6 +50,8 @@ pub struct Outcome {
     pub ending: Ending,
     /// The limit that struck before it ended, if one did.
     pub limit: Option<Limit>,
+    /// The worker asked it to end before it did.
+    pub asked: bool,
     /// Standard output; for a plain WASM function its JSON result.
     pub stdout: Captured,
     /// Standard error.
@@ -115,6 +117,7 @@ impl Outcome {
         Outcome {
             ending,
             limit: None,
+            asked: false,
             stdout: Captured::default(),
             stderr: Captured::default(),
             usage: Usage::default(),

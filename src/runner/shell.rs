@@ -95,12 +95,18 @@ impl Shell {
         &self.env
     }
 
-    /// Runs one attempt at a task. When `cancel` comes first, the task is killed. If the
-    /// returned future is dropped, it is killed too.
-    pub async fn run(&self, attempt: &Attempt, cancel: impl Future<Output = ()>) -> Outcome {
+    /// Runs one attempt at a task. When `ask` comes first, the task is asked to end (`TERM` to
+    /// its process group); when `cancel` does, it is killed. If the returned future is dropped,
+    /// it is killed too.
+    pub async fn run(
+        &self,
+        attempt: &Attempt,
+        ask: impl Future<Output = ()>,
+        cancel: impl Future<Output = ()>,
+    ) -> Outcome {
         let limits = Limits { soft: attempt.soft_time_limit, hard: attempt.time_limit };
         match self.begin_attempt(attempt).await {
-            Ok(running) => self.attend(running, limits, cancel).await,
+            Ok(running) => self.attend(running, limits, ask, cancel).await,
             Err(exception) => refused(exception),
         }
     }
@@ -114,7 +120,7 @@ impl Shell {
     ) -> Outcome {
         let command = Arc::new(command);
         match self.begin(&command).await {
-            Ok(running) => self.attend(running, limits, cancel).await,
+            Ok(running) => self.attend(running, limits, std::future::pending(), cancel).await,
             Err(failure) => refused(failure.exception(&command)),
         }
     }
@@ -197,12 +203,13 @@ impl Shell {
         &self,
         running: Running,
         limits: Limits,
+        ask: impl Future<Output = ()>,
         cancel: impl Future<Output = ()>,
     ) -> Outcome {
         let Running { mut leash, mut exit, mut streams, started, .. } = running;
-        let mut cancel = pin!(cancel);
+        let (mut ask, mut cancel) = (pin!(ask), pin!(cancel));
         let mut limit = None;
-        let mut cancelled = false;
+        let (mut asked, mut cancelled) = (false, false);
         let ended = loop {
             let next = match limit {
                 None => earliest(
@@ -219,6 +226,10 @@ impl Shell {
                 () = &mut cancel, if !cancelled => {
                     cancelled = true;
                     leash.kill();
+                }
+                () = &mut ask, if !asked => {
+                    asked = true;
+                    tree::ask_group(leash.pid);
                 }
                 struck = strike(started, next) => {
                     limit = Some(struck);
@@ -239,12 +250,12 @@ impl Shell {
         // The group's number cannot have been given to another while a member lives, and
         // numbers are not used again so soon that it could name a new group of ours.
         tree::kill_group(leash.pid);
-        if limit.is_some() {
+        if limit.is_some() || asked {
             leash.kill_orphans();
         }
         let (stdout, stderr) = streams.finish();
         let ending = if cancelled { Ending::Cancelled } else { ending(ended) };
-        Outcome { ending, limit, stdout, stderr, usage: usage(ended), started, runtime }
+        Outcome { ending, limit, asked, stdout, stderr, usage: usage(ended), started, runtime }
     }
 }
 

@@ -4,13 +4,14 @@
 use super::finish::{self, Verdict};
 use super::plan::Plan;
 use super::request::{Key, Request, label};
+use super::signals::{self, Action, State};
 use crate::bounds;
 use crate::broker::{Death, Delivery, Settle, Tag, Want};
 use crate::os::signal::Meaning;
 use crate::runner::{Attempt, Outcome};
 use crate::task::set::Set;
 use crate::task::{Program, Task, bind, rate};
-use crate::wire::{Exception, Malformed, Message, Record, State};
+use crate::wire::{self, Exception, Malformed, Message, Record};
 use chrono::{DateTime, Utc};
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
@@ -50,6 +51,8 @@ pub enum Effect {
     Clear(String),
     /// Run this.
     Start(Key, Box<Attempt>),
+    /// Ask this to end.
+    Ask(Key),
     /// Stop this at once.
     Stop(Key),
     /// Store, publish and settle, in this order; then say [`Event::Settled`].
@@ -77,17 +80,6 @@ pub struct Now {
     pub random: f64,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Phase {
-    Running,
-    /// Takes nothing; what runs may finish.
-    Warm,
-    /// What ran was stopped.
-    Cold,
-    /// Waits for the broker's end to close.
-    Closing,
-}
-
 /// Requests that are being settled at the most before nothing new is taken: a store
 /// that is slower than the tasks must slow them down.
 const SETTLING_MAX: usize = 1024;
@@ -113,9 +105,9 @@ pub struct Core {
     tasks: Arc<Set>,
     /// When they were asked for again.
     asked: Option<Instant>,
-    phase: Phase,
-    /// Since when it is [`Phase::Cold`], as far as ticks tell.
-    cold_since: Option<Instant>,
+    state: State,
+    /// When the next state is entered by itself.
+    deadline: Option<Instant>,
     exit: u8,
     running: HashMap<Key, Request>,
     ready: VecDeque<Request>,
@@ -141,8 +133,8 @@ impl Core {
             tasks: plan.tasks.clone(),
             asked: None,
             plan,
-            phase: Phase::Running,
-            cold_since: None,
+            state: State::Running,
+            deadline: None,
             exit: 0,
             running: HashMap::new(),
             ready: VecDeque::new(),
@@ -174,10 +166,10 @@ impl Core {
                     self.settled(key, out);
                 }
             }
-            Event::Signal(meaning) => self.signal(meaning, out),
+            Event::Signal(meaning) => self.signal(meaning, now, out),
             Event::Tick => {
                 self.give_back_the_stuck(now, out);
-                self.leave_a_dead_store(now, out);
+                self.go_on(now, out);
             }
             Event::Tasks(tasks) => self.tasks = tasks,
             Event::Closed => out.push(Effect::Exit(self.exit)),
@@ -196,15 +188,16 @@ impl Core {
             out.push(Effect::Want { turn: want.0, want: want.1 });
         }
         let idle = self.running.is_empty() && self.acking.is_empty() && self.settling.is_empty();
-        if matches!(self.phase, Phase::Warm | Phase::Cold) && idle {
-            self.phase = Phase::Closing;
+        if self.state != State::Running && self.state != State::Closing && idle {
+            self.state = State::Closing;
+            self.deadline = None;
             out.push(Effect::Close);
         }
     }
 
     /// Is there anything that the passing of time alone can change?
     pub fn needs_ticks(&self) -> bool {
-        !self.ready.is_empty() || self.phase == Phase::Cold
+        !self.ready.is_empty() || self.deadline.is_some()
     }
 
     /// Must what is settled be settled at once? Not while enough others run, and more wait
@@ -230,7 +223,7 @@ impl Core {
     }
 
     fn wanted(&self) -> Want {
-        if self.phase != Phase::Running || self.settling.len() >= SETTLING_MAX {
+        if self.state != State::Running || self.settling.len() >= SETTLING_MAX {
             return Want::default();
         }
         let slots = self.free().saturating_sub(self.ready.len());
@@ -252,7 +245,7 @@ impl Core {
     }
 
     fn delivered(&mut self, delivery: Delivery, now: Now, out: &mut Vec<Effect>) {
-        if self.phase == Phase::Closing {
+        if self.state == State::Closing {
             // Closing the broker's end gives it back.
             return;
         }
@@ -274,7 +267,7 @@ impl Core {
             Ok(message) => message,
             Err(malformed) => return Err(Box::new(kept("malformed", &malformed, None, now))),
         };
-        if self.phase != Phase::Running {
+        if self.state != State::Running {
             return Err(Box::new(settle_only(Settle::Release)));
         }
         if let Some(eta) = message.eta.filter(|eta| *eta > now.wall) {
@@ -335,7 +328,7 @@ impl Core {
         if request.message.expires.is_some_and(|expires| expires <= now.wall) {
             let exception = Exception::new("celery.exceptions", "TaskRevokedError", "expired");
             let record =
-                finish::error_record(&request, plan, State::Revoked, &exception, None, now.wall);
+                finish::error_record(&request, plan, wire::State::Revoked, &exception, None, now.wall);
             let log = format!("Discarding revoked task: {}: expired", request.label());
             return Err(Box::new(Verdict {
                 record,
@@ -351,7 +344,7 @@ impl Core {
                 record: finish::error_record(
                     &request,
                     plan,
-                    State::Failure,
+                    wire::State::Failure,
                     &exception,
                     None,
                     now.wall,
@@ -416,7 +409,7 @@ impl Core {
         let stored = !ignored || self.plan.policy.store_errors;
         Verdict {
             record: stored.then(|| {
-                Record::exception(&message.id, State::Failure, &exception, None, now.wall)
+                Record::exception(&message.id, wire::State::Failure, &exception, None, now.wall)
             }),
             log: Some((Level::ERROR, format!("{log}; kept in the dead-letter list"))),
             ..kept("unregistered", &why, Some(message), now)
@@ -474,7 +467,7 @@ impl Core {
         let info = serde_json::json!({"pid": std::process::id(), "hostname": plan.hostname});
         let info = crate::wire::value::raw(&info);
         let record = Record::success(&request.message.id, info, self.wall);
-        Some(request.extend(plan, Record { state: State::Started, ..record }))
+        Some(request.extend(plan, Record { state: wire::State::Started, ..record }))
     }
 
     fn ended(&mut self, key: Key, outcome: &Outcome, now: Now, out: &mut Vec<Effect>) {
@@ -512,7 +505,7 @@ impl Core {
             return;
         }
         let Some(request) = self.acking.remove(&key) else { return };
-        if self.phase != Phase::Cold {
+        if self.state < State::Stopping {
             return self.run(key, request, out);
         }
         // Stopped before it began: if it is acknowledged, it goes back as a new message.
@@ -534,17 +527,22 @@ impl Core {
         }
     }
 
-    /// A broker that is gone must not keep alive whoever was told to end at once. What is not
-    /// settled is handed out again.
-    fn leave_a_dead_store(&mut self, now: Now, out: &mut Vec<Effect>) {
-        if self.phase != Phase::Cold {
+    /// What the passing of time does to a shutdown.
+    fn go_on(&mut self, now: Now, out: &mut Vec<Effect>) {
+        if self.deadline.is_none_or(|at| now.mono < at) {
             return;
         }
-        let since = *self.cold_since.get_or_insert(now.mono);
-        if now.mono.duration_since(since) >= COLD_MAX {
-            let line = format!("worker: ends with {} tasks not settled", self.settling.len());
-            out.push(Effect::Log(Level::ERROR, line));
-            out.push(Effect::Exit(self.exit));
+        match self.state {
+            State::Draining => self.stop(now, out),
+            State::Stopping => self.kill(now, out),
+            // A broker that is gone must not keep alive whoever was told to end at once. What
+            // is not settled is handed out again.
+            _ => {
+                self.deadline = None;
+                let line = format!("worker: ends with {} tasks not settled", self.settling.len());
+                out.push(Effect::Log(Level::ERROR, line));
+                out.push(Effect::Exit(self.exit));
+            }
         }
     }
 
@@ -554,57 +552,98 @@ impl Core {
         }
     }
 
-    /// State x signal. Closing and what runs in it are past help.
-    fn signal(&mut self, meaning: Meaning, out: &mut Vec<Effect>) {
-        match (self.phase, meaning) {
-            (Phase::Running, Meaning::Warm | Meaning::Hup) => self.warm(0, out),
-            // Celery ends with 1 after INT, even when it was idle.
-            (Phase::Running, Meaning::Interrupt) => {
-                let hint = "hitting Ctrl+C again stops all running tasks; they are redelivered";
-                out.push(Effect::Log(Level::WARN, format!("worker: {hint}")));
-                self.warm(1, out);
+    fn signal(&mut self, meaning: Meaning, now: Now, out: &mut Vec<Effect>) {
+        match signals::action(self.state, meaning) {
+            Action::Drain(exit) => {
+                if meaning == Meaning::Interrupt {
+                    let hint = "hitting Ctrl+C again stops all running tasks; they are redelivered";
+                    out.push(Effect::Log(Level::WARN, format!("worker: {hint}")));
+                }
+                self.exit = exit;
+                self.drain(now, out);
             }
-            (Phase::Running, Meaning::Cold) => {
-                self.warm(0, out);
-                self.cold(out);
-            }
-            (Phase::Warm, Meaning::Interrupt | Meaning::Cold) => self.cold(out),
-            (_, Meaning::Explain) => self.explain(out),
-            (_, _) => {}
+            Action::Stop => self.stop(now, out),
+            Action::Kill => self.kill(now, out),
+            Action::Explain => self.explain(now, out),
+            Action::Nothing => {}
         }
     }
 
     /// What the worker is doing, for whoever asks with USR1.
-    fn explain(&self, out: &mut Vec<Effect>) {
-        let mut labels: Vec<String> = self.running.values().map(Request::label).collect();
-        labels.sort();
-        let line = format!(
-            "worker: {:?}; {} running, {} taken ahead, {} being settled{}{}",
-            self.phase,
-            labels.len(),
+    fn explain(&self, now: Now, out: &mut Vec<Effect>) {
+        let mut say = |line: String| out.push(Effect::Log(Level::WARN, format!("worker: {line}")));
+        say(format!(
+            "{}; {} of {} slots running, {} taken ahead, {} being settled",
+            self.state.name(),
+            self.running.len(),
+            self.plan.slots,
             self.ready.len(),
             self.acking.len() + self.settling.len(),
-            if labels.is_empty() { "" } else { ": " },
-            labels.join(", ")
-        );
-        out.push(Effect::Log(Level::WARN, line));
+        ));
+        let mut running: Vec<_> = self.running.values().collect();
+        running.sort_by_key(|request| request.received);
+        for request in running {
+            let age = now.mono.duration_since(request.received).as_secs_f64();
+            say(format!("running {} from {}, here for {age:.1}s", request.label(), request.queue));
+        }
+        for request in &self.ready {
+            say(format!("waiting for a slot {} from {}", request.label(), request.queue));
+        }
+        let being = self.acking.values().map(|request| ("to be started", request.label()));
+        being.for_each(|(what, label)| say(format!("{what} {label}")));
     }
 
-    fn warm(&mut self, exit: u8, out: &mut Vec<Effect>) {
-        self.phase = Phase::Warm;
-        self.exit = exit;
+    /// What others may know of it.
+    pub fn snapshot(&self) -> Snapshot {
+        Snapshot {
+            state: self.state,
+            slots: self.plan.slots,
+            running: self.running.len(),
+            reserved: self.ready.len() + self.acking.len(),
+        }
+    }
+
+    fn drain(&mut self, now: Now, out: &mut Vec<Effect>) {
+        self.state = State::Draining;
+        self.deadline = self.plan.soft_shutdown.and_then(|bound| now.mono.checked_add(bound));
         let running = self.running.len();
         let line = format!("worker: Warm shutdown ({running} running)");
         out.push(Effect::Log(Level::WARN, line));
         self.give_back_all(out);
     }
 
-    fn cold(&mut self, out: &mut Vec<Effect>) {
-        self.phase = Phase::Cold;
+    fn stop(&mut self, now: Now, out: &mut Vec<Effect>) {
+        self.state = State::Stopping;
+        self.deadline = Some(now.mono + bounds::STOP_GRACE);
+        let running = self.running.len();
+        let line = format!("worker: Soft shutdown ({running} asked to end)");
+        out.push(Effect::Log(Level::WARN, line));
+        out.extend(self.running.keys().map(|key| Effect::Ask(*key)));
+    }
+
+    fn kill(&mut self, now: Now, out: &mut Vec<Effect>) {
+        if self.state == State::Running {
+            self.drain(now, out);
+        }
+        self.state = State::Killing;
+        self.deadline = Some(now.mono + COLD_MAX);
         let running = self.running.len();
         out.push(Effect::Log(Level::WARN, format!("worker: Cold shutdown ({running} stopped)")));
         out.extend(self.running.keys().map(|key| Effect::Stop(*key)));
     }
+}
+
+/// See [`Core::snapshot`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Snapshot {
+    /// Where it is in its life.
+    pub state: State,
+    /// Tasks that it may run at once.
+    pub slots: usize,
+    /// Tasks that run.
+    pub running: usize,
+    /// Tasks that are here and do not run yet.
+    pub reserved: usize,
 }
 
 /// Does it keep its slot until it is settled? A process has acted on the world: if the
@@ -629,7 +668,7 @@ fn kept(reason: &'static str, why: &Malformed, message: Option<&Message>, now: N
     let log = format!("{name} is {reason}: {why}; kept in the dead-letter list");
     let record = message.map(|m| {
         let exception = Exception::new("celery.exceptions", "InvalidTaskError", why.to_string());
-        Record::exception(&m.id, State::Failure, &exception, None, now.wall)
+        Record::exception(&m.id, wire::State::Failure, &exception, None, now.wall)
     });
     Verdict {
         record,

@@ -166,6 +166,7 @@ impl Drive {
                     }
                     self.pool.start(key, *attempt);
                 }
+                Effect::Ask(key) => self.pool.ask(key),
                 Effect::Stop(key) => self.pool.stop(key),
                 Effect::Settle(key, tag, verdict) => self.order(Order::Verdict(key, tag, verdict)),
                 Effect::Store(record) => self.order(Order::Record(record)),

@@ -8,6 +8,7 @@
 //! | soft limit, then any code but those above | FAILURE `SoftTimeLimitExceeded`, ack | FAILURE |
 //! | hard limit | FAILURE `TimeLimitExceeded`, ack | FAILURE |
 //! | death by a signal not ours | redelivered, counted; at the bound FAILURE `WorkerLostError`, dead letter | FAILURE `WorkerLostError` |
+//! | asked to end by a soft shutdown, then any code but success, or a signal | given back | FAILURE `WorkerLostError` |
 //! | stopped by us (cold shutdown) | given back | FAILURE `WorkerLostError`: at most once |
 //!
 //! Death by a signal is not the task's answer, so it is not acknowledged as one; a task
@@ -60,6 +61,8 @@ pub fn verdict(
         (_, Some(Limit::Hard)) => judge.failed(&hard_limit(outcome, request, plan), None),
         (Ending::Returned, _) => judge.succeeded(),
         (Ending::Exited(code), _) if task.ok.contains(code) => judge.succeeded(),
+        // However it ended then, it was not of its own.
+        _ if outcome.asked => judge.cancelled(),
         (Ending::Exited(code), _) if *code == EX_TEMPFAIL || task.retry_on.contains(code) => {
             judge.retried(&exit_error(request, *code, &outcome.stderr), random)
         }

@@ -7,6 +7,7 @@ pub mod outage;
 pub mod plan;
 pub mod request;
 pub mod settle;
+pub mod signals;
 
 pub use drive::run;
 pub use plan::Plan;

@@ -19,6 +19,8 @@ pub struct Plan {
     pub queues: Vec<String>,
     /// What it can run.
     pub tasks: Arc<Set>,
+    /// How long a warm shutdown waits for what runs; `None` is for as long as it takes.
+    pub soft_shutdown: Option<Duration>,
     /// What the settings say for tasks that say nothing.
     pub policy: Policy,
     /// Are INFO lines wanted? Making them costs time.

@@ -14,7 +14,29 @@ fn folder() -> PathBuf {
 
 /// Sections that clap knows nothing of.
 fn by_hand(name: &str) -> String {
-    fs::read_to_string(folder().join(format!("{name}.inc"))).unwrap_or_default()
+    let text = fs::read_to_string(folder().join(format!("{name}.inc"))).unwrap_or_default();
+    text.replace("@SIGNALS@\n", &signals())
+}
+
+/// The table of the worker's code: state x signal.
+fn signals() -> String {
+    use qworker::worker::signals::{Action, SIGNALS, STATES, action};
+    let names: Vec<&str> = SIGNALS.iter().map(|(name, _)| *name).collect();
+    let columns = "l ".repeat(names.len());
+    let mut text =
+        format!(".TS\ntab(|) box;\nl | {columns}.\nstate|{}\n_\n", names.join("|"));
+    for state in STATES {
+        let cells = SIGNALS.map(|(name, meaning)| match (name, action(state, meaning)) {
+            ("HUP", Action::Drain(_)) => "draining, new start".to_string(),
+            (_, Action::Drain(code)) => format!("draining, exit {code}"),
+            (_, Action::Stop) => "stopping".into(),
+            (_, Action::Kill) => "killing".into(),
+            (_, Action::Explain) => "log".into(),
+            (_, Action::Nothing) => "\\-".into(),
+        });
+        text.push_str(&format!("{}|{}\n", state.name(), cells.join("|")));
+    }
+    format!("{text}.TE\n")
 }
 
 fn page(command: clap::Command, hand: &str, see_also: &[String]) -> String {

@@ -34,8 +34,6 @@ fn term_finishes_what_runs_and_gives_back_the_rest_at_once() {
     worker.expect_line("Warm shutdown (1 running)");
     eventually("the return of all but one", || (held(&app) == 1).then_some(()));
     assert_eq!(messages(&app).len(), 20, "one still runs");
-    // More of them only repeat themselves.
-    worker.signal(Signal::SIGTERM);
     app.write("go", "");
     assert_eq!(worker.wait(), 0);
     let started = app.lines("started");
@@ -121,6 +119,49 @@ fn quit_after_term_is_cold() {
     expect_given_back(&app, &worker, &["a"]);
 }
 
+/// A task that notes TERM and goes on for `more` seconds.
+const STUBBORN: &str = r#"
+stubborn:
+  shell: |
+    trap 'echo "$QWORKER_TASK_ID" >>asked; [ "$1" = obey ] && exit 0; [ "$1" = fail ] && exit 3' TERM
+    echo "$QWORKER_TASK_ID" >>started; while [ ! -e go ]; do sleep 0.02; done; echo done
+  params: [how]
+"#;
+
+#[test]
+fn the_second_term_asks_the_tasks_to_end_and_then_they_are_killed() {
+    let app = TestDir::with(STUBBORN);
+    let mut worker = app.worker(&["-c", "3"]);
+    for how in ["obey", "fail", "ignore"] {
+        app.must(&["call", "stubborn", "--task-id", how, "--args", &format!("[{how:?}]")]);
+    }
+    await_lines(&app, "started", 3);
+    worker.signal(Signal::SIGTERM);
+    worker.expect_line("Warm shutdown (3 running)");
+    worker.signal(Signal::SIGTERM);
+    worker.expect_line("Soft shutdown (3 asked to end)");
+    assert_eq!(worker.wait(), 0);
+    worker.expect_line("Cold shutdown (1 stopped)");
+    assert_eq!(app.lines("asked").len(), 3);
+    // Who did its work has done it; the others are given back, uncounted.
+    assert_eq!(app.must(&["result", "obey"]), "null");
+    expect_given_back(&app, &worker, &["fail", "ignore"]);
+}
+
+#[test]
+fn a_soft_shutdown_is_bounded() {
+    let app = TestDir::with(SLOW);
+    let mut worker = app.worker(&["-c", "2", "--soft-shutdown-timeout", "0.2"]);
+    for id in ["a", "b"] {
+        app.must(&["call", "slow", "--task-id", id]);
+    }
+    await_lines(&app, "started", 2);
+    worker.signal(Signal::SIGTERM);
+    worker.expect_line("Soft shutdown (2 asked to end)");
+    assert_eq!(worker.wait(), 0);
+    expect_given_back(&app, &worker, &["a", "b"]);
+}
+
 #[test]
 fn remap_sigterm_makes_term_cold() {
     let app = TestDir::with(SLOW);
@@ -151,7 +192,8 @@ fn usr1_says_what_runs_and_usr2_is_survived() {
     let mut worker = busy(&app, &["a"]);
     worker.signal(Signal::SIGUSR2);
     worker.signal(Signal::SIGUSR1);
-    worker.expect_line("1 running, 0 taken ahead, 0 being settled: slow[a]");
+    worker.expect_line("running; 1 of 1 slots running, 0 taken ahead, 0 being settled");
+    worker.expect_line("running slow[a] from celery, here for 0.");
     app.write("go", "");
     assert_eq!(app.must(&["result", "a", "--wait"]), "done");
     assert_eq!(worker.stop(Signal::SIGTERM), 0);

@@ -63,6 +63,7 @@ struct Running {
     ends: f64,
     row: usize,
     cancelled: bool,
+    asked: bool,
 }
 
 /// See the module.
@@ -100,6 +101,7 @@ impl World {
         let (tasks, faults) = load(&files, Path::new("tasks.d"), &|_| true);
         assert!(faults.is_empty(), "{faults:?}");
         let plan = Arc::new(Plan {
+            soft_shutdown: Some(Duration::from_secs(5)),
             hostname: "w@sim".into(),
             app: "/".into(),
             slots,
@@ -310,7 +312,7 @@ impl World {
             false => (self.fate)(&mut self.rng),
         };
         let runtime = Duration::from_secs_f64(self.rng.f64() * self.slowness[0]);
-        let outcome = Outcome { limit, runtime, ..Outcome::immediate(ending) };
+        let outcome = Outcome { limit, runtime, asked: one.asked, ..Outcome::immediate(ending) };
         self.happen(vec![Event::Ended(key, Box::new(outcome))]);
     }
 
@@ -371,6 +373,14 @@ impl World {
                     self.want = Some((turn, want));
                 }
                 Effect::Start(key, attempt) => self.start(key, &attempt),
+                Effect::Ask(key) => {
+                    let one = self.running.get_mut(&key).expect("what is asked runs");
+                    one.asked = true;
+                    // Some obey, and some do not care.
+                    if self.rng.bool() {
+                        one.ends = one.ends.min(self.now + self.rng.f64() * 0.5);
+                    }
+                }
                 Effect::Stop(key) => {
                     let one = self.running.get_mut(&key).expect("what is stopped runs");
                     one.cancelled = true;
@@ -404,7 +414,7 @@ impl World {
             }
         }
         let ends = self.now + self.rng.f64() * self.slowness[0];
-        let before = self.running.insert(key, Running { ends, row, cancelled: false });
+        let before = self.running.insert(key, Running { ends, row, cancelled: false, asked: false });
         assert!(before.is_none(), "the key {key} runs already");
         assert!(self.running.len() <= self.plan.slots, "more than {} at once", self.plan.slots);
     }

@@ -226,7 +226,7 @@ fn in_loop<T>(test: impl AsyncFnOnce(Rc<Shell>) -> T) -> T {
 }
 
 fn run(attempt: Attempt) -> Outcome {
-    in_loop(async |shell| shell.run(&attempt, pending()).await)
+    in_loop(async |shell| shell.run(&attempt, pending(), pending()).await)
 }
 
 fn run_text(text: &str) -> Outcome {
@@ -384,9 +384,9 @@ fn cancelled_and_dropped_tasks_die() {
     in_loop(async |runner| {
         let attempt = attempt(shell(&text), &[], &[]);
         let soon = || tokio::time::sleep(Duration::from_millis(100));
-        assert_eq!(runner.run(&attempt, soon()).await.ending, Ending::Cancelled);
+        assert_eq!(runner.run(&attempt, pending(), soon()).await.ending, Ending::Cancelled);
         assert!(
-            timeout(Duration::from_millis(100), runner.run(&attempt, pending())).await.is_err()
+            timeout(Duration::from_millis(100), runner.run(&attempt, pending(), pending())).await.is_err()
         );
     });
     assert_dies_out(&mark);
@@ -493,7 +493,7 @@ fn many_at_once() {
             let runner = Rc::clone(&runner);
             let attempt = attempt(shell("echo $1"), &[&number.to_string()], &[]);
             running.spawn_local(async move {
-                (number.to_string(), out(&runner.run(&attempt, pending()).await))
+                (number.to_string(), out(&runner.run(&attempt, pending(), pending()).await))
             });
         }
         while let Some(result) = running.join_next().await {
