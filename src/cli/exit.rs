@@ -14,6 +14,8 @@ pub enum Exit {
     Usage,
     /// Nobody there: no node replied, the store cannot be reached, an unknown task id.
     Unavailable,
+    /// The pidfile is another's.
+    CannotCreate,
     /// Not yet: ask again later.
     NotYet,
     /// What the worker's guard passed on.
@@ -28,6 +30,7 @@ impl Exit {
             Exit::Failure => 1,
             Exit::Usage => 2,
             Exit::Unavailable => 69,
+            Exit::CannotCreate => 73,
             Exit::NotYet => 75,
             Exit::Code(code) => code,
         }

@@ -5,6 +5,7 @@ mod batch;
 mod call;
 mod check;
 mod compile;
+mod daemon;
 mod dead;
 mod exit;
 mod files;
@@ -18,6 +19,7 @@ mod result;
 mod status;
 mod worker;
 
+use crate::os::guard::Role;
 use app::Global;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{CommandFactory, Parser, Subcommand};
@@ -74,7 +76,7 @@ pub fn command_line() -> clap::Command {
 /// Runs the command line of this process.
 pub fn main() -> ExitCode {
     // Before clap, and before any thread: a guarded worker is told so by its environment.
-    let guard = crate::os::guard::join();
+    let role = crate::os::guard::role();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
@@ -93,25 +95,21 @@ pub fn main() -> ExitCode {
         out.write(&Cli::command().render_help().to_string());
         return ExitCode::SUCCESS;
     };
-    let exit = match dispatch(command, &cli.global, guard, out) {
+    let exit = match dispatch(command, &cli.global, role, out) {
         Ok(exit) => exit,
         Err(error) => error.report(&out),
     };
     ExitCode::from(exit.code())
 }
 
-fn dispatch(
-    command: Command,
-    global: &Global,
-    guard: Option<crate::os::guard::GuardLink>,
-    out: ToUser,
-) -> Result<Exit, Error> {
-    if let Some(folder) = &global.workdir {
+fn dispatch(command: Command, global: &Global, role: Role, out: ToUser) -> Result<Exit, Error> {
+    // Whoever goes on in the place of another is there already.
+    if let (Some(folder), Role::Fresh | Role::Probe) = (&global.workdir, &role) {
         std::env::set_current_dir(folder)
             .map_err(|error| Error::usage(format!("--workdir {}: {error}", folder.display())))?;
     }
     match command {
-        Command::Worker(args) => worker::run(args, global, guard, out),
+        Command::Worker(args) => worker::run(args, global, role, out),
         Command::Call(args) => call::run(args, global, out),
         Command::Result(args) => result::run(&args, global, out),
         Command::List(what) => list::run(what, global, out),

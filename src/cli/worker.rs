@@ -1,13 +1,14 @@
 //! `qworker worker`: take tasks and run them, in the foreground.
 
 use super::app::{App, Global};
+use super::daemon::{self, Begun};
 use super::exit::{Error, Exit};
 use super::output::ToUser;
 use crate::backend::Store;
 use crate::broker::{Inlet, Outlet};
 use crate::client::Client;
 use crate::config::Given;
-use crate::os::guard::{self, GuardLink};
+use crate::os::guard::{self, GuardLink, Orders, Role};
 use crate::os::reap::Reaper;
 use crate::os::signal::{Signals, Term};
 use crate::pool::Pool;
@@ -60,6 +61,8 @@ pub(super) struct Args {
     /// Remove what waits in the queues first
     #[arg(long, alias = "discard", env = "QWORKER_WORKER_PURGE", value_parser = super::truth())]
     purge: bool,
+    #[command(flatten)]
+    daemon: daemon::Args,
 }
 
 /// A level of the log.
@@ -76,20 +79,41 @@ fn level(text: &str) -> Result<Level, String> {
     }))
 }
 
-pub(super) fn run(
-    args: Args,
-    global: &Global,
-    guard: Option<GuardLink>,
-    out: ToUser,
-) -> Result<Exit, Error> {
+pub(super) fn run(args: Args, global: &Global, role: Role, out: ToUser) -> Result<Exit, Error> {
+    if matches!(role, Role::Fresh | Role::Probe) {
+        args.daemon.become_user()?;
+    }
     let app = App::open(global, &given(&args))?;
     let hostname = App::node_name(args.hostname.as_deref())?;
-    let Some(guard) = guard else {
-        // Faults are told before a worker is started for nothing.
-        let argv: Vec<_> = std::env::args_os().collect();
-        let code = guard::run(&argv, |note| out.say(&format!("qworker: {note}")));
-        return Ok(Exit::Code(u8::try_from(code).unwrap_or(1)));
+    // Faults are told before a worker is started, or detached, for nothing.
+    let executable = args.daemon.executable()?;
+    let begun = match role {
+        Role::Worker(guard) => return work(app, args, hostname, guard, out),
+        Role::Probe => {
+            args.daemon.pidfile(&hostname)?;
+            return Ok(Exit::Ok);
+        }
+        Role::Fresh => args.daemon.begin(&hostname, &out)?,
+        Role::Again(pidfile) => args.daemon.go_on(&hostname, pidfile)?,
     };
+    let (pidfile, launcher) = match begun {
+        Begun::Here { pidfile, launcher } => (pidfile, launcher),
+        Begun::Elsewhere(exit) => return Ok(exit),
+    };
+    let argv = std::env::args_os().collect();
+    let orders = Orders { argv, executable, pidfile, launcher };
+    let code = guard::run(orders, |note| out.say(&format!("qworker: {note}")));
+    Ok(Exit::Code(u8::try_from(code).unwrap_or(1)))
+}
+
+/// The worker proper, below its guard.
+fn work(
+    app: App,
+    args: Args,
+    hostname: String,
+    guard: GuardLink,
+    out: ToUser,
+) -> Result<Exit, Error> {
     let tasks = app.tasks(&out);
     let mut queues = if args.queues.is_empty() { app.queues(&tasks) } else { args.queues.clone() };
     queues.retain(|queue| !args.exclude_queues.contains(queue));
@@ -195,21 +219,26 @@ async fn serve(
         let _ = events.send(Event::Ended(key, outcome));
     });
     let pool = Pool::new(shell, runtime, plan.slots, report);
-    if !out.quiet {
+    if !out.quiet && !args.daemon.detach {
         out.write(&banner(&app, &plan, &client));
     }
     let name = plan.hostname.clone();
     drop(client);
     let events = (sender, receiver);
     let tasks = read_again(app);
-    let doors = Doors { inlet, outlet, store, pool, reaper, tasks, events, signals };
+    let guard = Rc::new(guard);
+    let detached = args.daemon.detach;
+    let doors = Doors { inlet, outlet, store, pool, reaper, tasks, events, signals, guard };
     let ready = || {
         crate::log::line(tracing::Level::INFO, &format!("{name} ready."));
         if args.loglevel.0 < LevelFilter::INFO {
             out.say(&format!("{name} ready."));
         }
+        if detached {
+            os::daemon::silence();
+        }
     };
-    let code = worker::run(Arc::new(plan), doors, ready, guard.lost()).await;
+    let code = worker::run(Arc::new(plan), doors, ready).await;
     Ok(Exit::Code(code))
 }
 

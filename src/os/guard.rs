@@ -2,38 +2,52 @@
 //!
 //! Whichever of the two is killed, by the kernel's memory killer say, the other ends every
 //! process of every task: the guard because all orphans become its children, the
-//! worker because its end of their socket closes. The guard has one thread and no
-//! state but its worker's number and leases, so that there is little in it that could fail.
+//! worker because its end of their socket closes. The guard is also what the outside knows:
+//! its number is in the pidfile, it speaks with the service manager, and it is the process
+//! that stays when the worker is restarted in place. It has one thread and little state, so
+//! that there is little in it that could fail.
 
+mod again;
 mod link;
 
 pub use link::GuardLink;
 
 use super::Pid;
 use super::become_subreaper;
+use super::daemon::Report;
 use super::lease::Lease;
+use super::notify::{self, Manager};
+use super::pidfile::Pidfile;
 use super::reap::{Status, Waited, wait_any};
-use super::signal::FORWARDED;
+use super::signal::{FORWARDED, unblock};
 use super::spawn::{Orphan, Spawn};
 use super::tree::kill_all_descendants_of_self;
+use again::Probe;
+use link::Word;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, recv, send, socketpair};
-use signal_hook::consts::{SIGCHLD, SIGINT, SIGQUIT, SIGTERM};
+use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGQUIT, SIGTERM};
 use signal_hook::{flag, low_level};
 use std::collections::VecDeque;
 use std::ffi::{CStr, CString, OsStr, OsString};
 use std::io::{self, Read};
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::UnixStream;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 /// Tells the worker that it has a guard, and on which descriptor.
 const FD_VARIABLE: &str = "QWORKER_GUARD_FD";
+
+/// Tells the worker how often its beat is awaited, in milliseconds.
+const BEAT_VARIABLE: &str = "QWORKER_BEAT";
+
+/// So often within the service manager's patience a beat is passed on.
+const BEATS: u32 = 4;
 
 /// Which descriptor that is: the first after the standard streams.
 const FD_IN_WORKER: i32 = 3;
@@ -52,19 +66,44 @@ const RESTART_DELAY: Duration = Duration::from_millis(100);
 /// network file system for instance) the guard says so, and goes on waiting.
 const LAST_RITES: Duration = Duration::from_secs(10);
 
-/// A request is a path, and those have at most 4096 bytes.
-const REQUEST_BYTES: usize = 4096;
+/// A packet is a letter and a path, and those have at most 4096 bytes.
+const REQUEST_BYTES: usize = 4097;
 
-/// Runs the worker, this same program with these arguments (the name first), for as long
-/// as it takes; returns the exit code for this process. `note` gets a sentence when
-/// something out of the ordinary happened.
+/// What a guard is to do.
+#[derive(Debug)]
+pub struct Orders {
+    /// The command line, the name first.
+    pub argv: Vec<OsString>,
+    /// Another program than this one, for the worker and for restarts.
+    pub executable: Option<PathBuf>,
+    /// Removed in the end.
+    pub pidfile: Option<Pidfile>,
+    /// Who waits until the worker is ready.
+    pub launcher: Option<Report>,
+}
+
+/// As what this process was started.
+#[derive(Debug)]
+pub enum Role {
+    /// By a user, or a service manager.
+    Fresh,
+    /// As a worker, by its guard.
+    Worker(GuardLink),
+    /// To say whether it would start, and no more.
+    Probe,
+    /// In the place of an earlier guard, whose pidfile has this descriptor.
+    Again(Option<RawFd>),
+}
+
+/// Runs the worker with these orders for as long as it takes; returns the exit code for
+/// this process. `note` gets a sentence when something out of the ordinary happened.
 ///
 /// # Panics
 /// If a thread has been started already: the guard must not share its signals.
-pub fn run(argv: &[OsString], note: impl Fn(&str)) -> i32 {
+pub fn run(orders: Orders, note: impl Fn(&str)) -> i32 {
     let threads = std::fs::read_dir("/proc/self/task").map_or(1, Iterator::count);
     assert_eq!(threads, 1, "the guard must begin before any thread does");
-    match Guard::begin(argv, note) {
+    match Guard::begin(orders, note) {
         Ok(mut guard) => guard.keep_running(),
         Err((error, note)) => {
             note(&format!("cannot guard a worker: {error}"));
@@ -73,21 +112,37 @@ pub fn run(argv: &[OsString], note: impl Fn(&str)) -> i32 {
     }
 }
 
-/// The worker's side: the link to the guard that started this process, if one did. Call it
-/// first of all, before any thread exists. The worker then adopts orphans, and may
-/// write to the terminal although the guard's process group has it.
-pub fn join() -> Option<GuardLink> {
-    link::join()
+/// What this process is to be. Call it first of all, before any thread exists. A worker then
+/// adopts orphans, and may write to the terminal although the guard's process group has it.
+pub fn role() -> Role {
+    let again = again::inherited();
+    let probe = link::take_variable(again::PROBE_VARIABLE).is_some();
+    match (link::join(), again) {
+        (Some(link), _) => Role::Worker(link),
+        (None, Some(pidfile)) => Role::Again(pidfile),
+        (None, None) if probe => Role::Probe,
+        (None, None) => Role::Fresh,
+    }
 }
 
 struct Guard<N> {
     note: N,
+    /// What the worker executes.
     program: CString,
+    /// What a restart executes.
+    next: CString,
     argv: Vec<CString>,
-    envp: Vec<Arc<CStr>>,
+    /// Ours, and a restart's.
+    environment: Vec<Arc<CStr>>,
     arrived: Vec<(i32, Arc<AtomicBool>)>,
     wake: UnixStream,
     deaths: VecDeque<Instant>,
+    pidfile: Option<Pidfile>,
+    launcher: Option<Report>,
+    manager: Manager,
+    probe: Option<Probe>,
+    /// When the worker has ended, the program is executed anew.
+    restarting: bool,
     /// Somebody asked the worker to end: it will not be started again.
     ending: bool,
 }
@@ -101,7 +156,8 @@ struct Worker {
 }
 
 impl<N: Fn(&str)> Guard<N> {
-    fn begin(argv: &[OsString], note: N) -> Result<Guard<N>, (io::Error, N)> {
+    fn begin(orders: Orders, note: N) -> Result<Guard<N>, (io::Error, N)> {
+        let Orders { argv, executable, pidfile, launcher } = orders;
         let prepare = || -> io::Result<_> {
             become_subreaper()?;
             let (wake, theirs) = UnixStream::pair()?;
@@ -114,28 +170,33 @@ impl<N: Fn(&str)> Guard<N> {
                 arrived.push((signal, flag));
             }
             low_level::pipe::register(SIGCHLD, theirs)?;
-            let argv = argv.iter().map(|word| text(word)).collect::<io::Result<_>>()?;
-            let link = CString::new(format!("{FD_VARIABLE}={FD_IN_WORKER}"))?;
-            let mut envp: Vec<Arc<CStr>> = vec![link.into()];
-            for (name, value) in std::env::vars_os().filter(|(name, _)| name != FD_VARIABLE) {
-                envp.push(
-                    text(&OsString::from_vec([name.as_bytes(), b"=", value.as_bytes()].concat()))?
-                        .into(),
-                );
-            }
+            // A guard before us in this process has kept them back.
+            unblock();
+            let words = argv.iter().map(|word| text(word)).collect::<io::Result<Vec<_>>>()?;
             // The link and not what it points to: the very file we run, even if it was
             // replaced by a new version meanwhile.
-            Ok((CString::new("/proc/self/exe")?, argv, envp, arrived, wake))
+            let own = CString::new("/proc/self/exe")?;
+            let (program, next) = match &executable {
+                Some(path) => (text(path.as_os_str())?, text(path.as_os_str())?),
+                None => (own, again::program(argv.first().map_or(OsStr::new(""), AsRef::as_ref))?),
+            };
+            Ok((program, next, words, again::environment()?, arrived, wake))
         };
         match prepare() {
-            Ok((program, argv, envp, arrived, wake)) => Ok(Guard {
+            Ok((program, next, argv, environment, arrived, wake)) => Ok(Guard {
                 note,
                 program,
+                next,
                 argv,
-                envp,
+                environment,
                 arrived,
                 wake,
                 deaths: VecDeque::new(),
+                pidfile,
+                launcher,
+                manager: Manager::of_environment(),
+                probe: None,
+                restarting: false,
                 ending: false,
             }),
             Err(error) => Err((error, note)),
@@ -144,27 +205,44 @@ impl<N: Fn(&str)> Guard<N> {
 
     /// One worker after the other, until one exits, or too many died.
     fn keep_running(&mut self) -> i32 {
-        loop {
+        let code = loop {
             let mut worker = match self.start() {
                 Ok(worker) => worker,
                 Err(error) => {
                     (self.note)(&format!("cannot start a worker: {error}"));
-                    return 1;
+                    break 1;
                 }
             };
             let status = self.attend(&mut worker);
+            self.probe = None;
             self.bury_all();
             // Only now: a lease that can be locked says that no process of a task is left.
             drop(worker);
+            if std::mem::take(&mut self.restarting) {
+                self.start_anew();
+                continue;
+            }
             match status {
-                Status::Exited(code) => return code,
+                Status::Exited(code) => break code,
                 Status::Signaled(signal) => {
                     if let Some(code) = self.after_death(signal) {
-                        return code;
+                        break code;
                     }
                 }
             }
+        };
+        if let Some(launcher) = self.launcher.take() {
+            launcher.failed(u8::try_from(code).unwrap_or(1));
         }
+        code
+    }
+
+    /// The program, as it is now, in this process. If that cannot be, the one that runs goes on.
+    fn start_anew(&mut self) {
+        let pidfile = self.pidfile.as_ref();
+        let error = again::execute(&self.next, &self.argv, &self.environment, pidfile);
+        let program = self.next.to_string_lossy();
+        (self.note)(&format!("cannot execute {program}: {error}; the version that ran goes on"));
     }
 
     /// Starts a worker in its own process group: what a terminal sends arrives here
@@ -176,7 +254,7 @@ impl<N: Fn(&str)> Guard<N> {
         let spawn = Spawn {
             program: &self.program,
             argv: &self.argv,
-            envp: &self.envp,
+            envp: &self.environment_of_worker()?,
             cwd: None,
             stdio: [stdin.as_fd(), stdout.as_fd(), stderr.as_fd()],
             inherit: Some(theirs.as_fd()),
@@ -191,47 +269,150 @@ impl<N: Fn(&str)> Guard<N> {
         Ok(Worker { pid: spawn.start()?, link: ours, leases: vec![] })
     }
 
+    /// What is for us alone the worker does not get, and so no task.
+    fn environment_of_worker(&self) -> io::Result<Vec<Arc<CStr>>> {
+        let mut envp = vec![CString::new(format!("{FD_VARIABLE}={FD_IN_WORKER}"))?.into()];
+        if let Some(patience) = self.manager.watchdog() {
+            let every = (patience / BEATS).as_millis();
+            envp.push(CString::new(format!("{BEAT_VARIABLE}={every}"))?.into());
+        }
+        let is_ours = |entry: &CStr| {
+            let name = entry.to_bytes().split(|byte| *byte == b'=').next().unwrap_or_default();
+            notify::VARIABLES.iter().any(|ours| ours.as_bytes() == name)
+        };
+        envp.extend(self.environment.iter().filter(|entry| !is_ours(entry)).cloned());
+        Ok(envp)
+    }
+
     /// Passes on signals and serves the link until the worker is dead.
     fn attend(&mut self, worker: &mut Worker) -> Status {
         let mut linked = true;
         loop {
             self.forward(worker.pid);
-            if let Some(status) = bury_ended(worker.pid) {
+            let mut ended = None;
+            while let Waited::Ended(pid, exit) = wait_any() {
+                if pid == worker.pid.as_raw() {
+                    ended = Some(exit.status);
+                } else {
+                    self.hear_probe(pid, exit.status, worker.pid);
+                }
+            }
+            if let Some(status) = ended {
                 return status;
             }
             if self.sleep(linked.then_some(&worker.link), None) {
-                linked = worker.answer();
+                linked = self.serve(worker);
             }
         }
     }
 
     fn forward(&mut self, worker: Pid) {
-        for (signal, arrived) in &self.arrived {
-            if arrived.swap(false, Ordering::SeqCst) {
-                self.ending |= [SIGTERM, SIGINT, SIGQUIT].contains(signal);
-                if let Ok(signal) = Signal::try_from(*signal) {
-                    // Not yet waited for, so the number is still the worker's.
-                    let _ = kill(worker, signal);
+        let arrived = self.arrived.iter().filter(|(_, flag)| flag.swap(false, Ordering::SeqCst));
+        let arrived: Vec<i32> = arrived.map(|(signal, _)| *signal).collect();
+        for signal in arrived {
+            if signal == SIGHUP {
+                self.try_again();
+                continue;
+            }
+            if [SIGTERM, SIGINT, SIGQUIT].contains(&signal) {
+                if !std::mem::replace(&mut self.ending, true) {
+                    self.manager.tell("STOPPING=1");
                 }
+                // It is on its way to its end already; there will be no new start after it.
+                if std::mem::take(&mut self.restarting) && signal != SIGQUIT {
+                    continue;
+                }
+            }
+            if let Ok(signal) = Signal::try_from(signal) {
+                // Not yet waited for, so the number is still the worker's.
+                let _ = kill(worker, signal);
             }
         }
     }
 
-    /// Sleeps until a signal arrives or the link has something (then true).
+    /// First of all a new start has to be possible.
+    fn try_again(&mut self) {
+        if self.ending || self.restarting || self.probe.is_some() {
+            return;
+        }
+        self.manager.reloading();
+        match Probe::start(&self.next, &self.argv, &self.environment) {
+            Ok(probe) => self.probe = Some(probe),
+            Err(error) => self.refuse(&error.to_string()),
+        }
+    }
+
+    fn refuse(&self, why: &str) {
+        (self.note)(&format!("restart refused, the worker goes on: {why}"));
+        self.manager.tell("READY=1");
+    }
+
+    /// Somebody ended; if it is the probe, it says whether the worker is to make room.
+    fn hear_probe(&mut self, pid: i32, status: Status, worker: Pid) {
+        let Some(probe) = self.probe.take_if(|probe| probe.pid().as_raw() == pid) else { return };
+        if self.ending {
+            return;
+        }
+        match probe.verdict(status) {
+            Ok(()) => {
+                self.restarting = true;
+                // Not yet waited for, so the number is still the worker's.
+                let _ = kill(worker, Signal::SIGHUP);
+            }
+            Err(why) => self.refuse(&why),
+        }
+    }
+
+    /// Sleeps until a signal arrives, the probe speaks, or the link has something (then true).
     fn sleep(&mut self, link: Option<&OwnedFd>, at_most: Option<Duration>) -> bool {
+        let most = [at_most, self.probe.as_ref().map(Probe::left)].into_iter().flatten().min();
+        // A whole millisecond at least, or the last one would be spent spinning.
+        let most = most.map(|time| time.max(Duration::from_millis(1)));
         let timeout =
-            at_most.and_then(|time| PollTimeout::try_from(time).ok()).unwrap_or(PollTimeout::NONE);
-        let wake = self.wake.as_fd();
-        let mut fds: Vec<PollFd<'_>> = [Some(wake), link.map(AsFd::as_fd)]
-            .into_iter()
-            .flatten()
-            .map(|fd| PollFd::new(fd, PollFlags::POLLIN))
-            .collect();
+            most.and_then(|time| PollTimeout::try_from(time).ok()).unwrap_or(PollTimeout::NONE);
+        let fds =
+            [Some(self.wake.as_fd()), link.map(AsFd::as_fd), self.probe.as_ref().map(Probe::said)];
+        let mut fds: Vec<PollFd<'_>> =
+            fds.into_iter().flatten().map(|fd| PollFd::new(fd, PollFlags::POLLIN)).collect();
         // An interruption is a signal, which is what we wait for.
         let _ = poll(&mut fds, timeout);
-        let asked = fds.get(1).and_then(PollFd::any).unwrap_or(false);
+        let asked = link.is_some() && fds.get(1).and_then(PollFd::any).unwrap_or(false);
         let _ = (&self.wake).read(&mut [0; 256]);
+        if let Some(probe) = &mut self.probe {
+            probe.listen();
+            if probe.left().is_zero() {
+                probe.kill();
+            }
+        }
         asked
+    }
+
+    /// Serves one packet of the worker. False when it has hung up.
+    fn serve(&mut self, worker: &mut Worker) -> bool {
+        let fd = worker.link.as_raw_fd();
+        let mut packet = [0; REQUEST_BYTES];
+        let length = match recv(fd, &mut packet, MsgFlags::MSG_DONTWAIT) {
+            Ok(0) => return false,
+            Ok(length) => length,
+            Err(nix::Error::EAGAIN | nix::Error::EINTR) => return true,
+            Err(_) => return false,
+        };
+        match Word::of(&packet[..length]) {
+            Some((Word::Hold, path)) => return worker.hold(Path::new(OsStr::from_bytes(path))),
+            Some((Word::Ready, _)) => {
+                self.manager.tell("READY=1");
+                if let Some(launcher) = self.launcher.take() {
+                    launcher.ready();
+                }
+            }
+            Some((Word::Beat, _)) => self.manager.tell("WATCHDOG=1"),
+            Some((Word::Status, line)) => {
+                self.manager.tell(&format!("STATUS={}", String::from_utf8_lossy(line)));
+            }
+            // A worker of another version: what we do not know we cannot do.
+            None => {}
+        }
+        true
     }
 
     /// Ends all that is left of a worker.
@@ -279,43 +460,24 @@ impl<N: Fn(&str)> Guard<N> {
             if left.is_zero() {
                 return None;
             }
-            // A whole millisecond at least, or the last one would be spent spinning.
-            self.sleep(None, Some(left.max(Duration::from_millis(1))));
+            self.sleep(None, Some(left));
         }
     }
 }
 
 impl Worker {
-    /// Serves one request: "hold this lease too". False when the worker has hung up.
-    fn answer(&mut self) -> bool {
-        let fd = self.link.as_raw_fd();
-        let mut request = [0; REQUEST_BYTES];
-        let length = match recv(fd, &mut request, MsgFlags::MSG_DONTWAIT) {
-            Ok(0) => return false,
-            Ok(length) => length,
-            Err(nix::Error::EAGAIN | nix::Error::EINTR) => return true,
-            Err(_) => return false,
-        };
-        let errno = match Lease::hold(Path::new(OsStr::from_bytes(&request[..length]))) {
+    /// Holds this lease too, and says so. False when the worker has hung up.
+    fn hold(&mut self, path: &Path) -> bool {
+        let errno = match Lease::hold(path) {
             Ok(lease) => {
                 self.leases.push(lease);
                 0
             }
             Err(error) => error.raw_os_error().unwrap_or(libc::EIO),
         };
+        let fd = self.link.as_raw_fd();
         send(fd, &errno.to_ne_bytes(), MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL).is_ok()
     }
-}
-
-/// Buries whoever has ended; the worker's end if it is among them.
-fn bury_ended(worker: Pid) -> Option<Status> {
-    let mut status = None;
-    while let Waited::Ended(pid, exit) = wait_any() {
-        if pid == worker.as_raw() {
-            status = Some(exit.status);
-        }
-    }
-    status
 }
 
 fn text(word: &OsStr) -> io::Result<CString> {

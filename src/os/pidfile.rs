@@ -114,11 +114,15 @@ impl Pidfile {
     ///
     /// # Errors
     /// The kernel refuses.
-    pub fn bequeath(self) -> io::Result<RawFd> {
-        let fd = self.file.as_raw_fd();
+    pub fn bequeath(&self) -> io::Result<RawFd> {
         fcntl(&self.file, FcntlArg::F_SETFD(FdFlag::empty()))?;
-        std::mem::forget(self);
-        Ok(fd)
+        Ok(self.file.as_raw_fd())
+    }
+
+    /// As if it had not been bequeathed: children do not get it.
+    pub fn keep(&self) {
+        // It is open, so its flags can be set.
+        let _ = fcntl(&self.file, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC));
     }
 
     /// Takes over what the program before in this process has left; `None` if that is not the

@@ -121,7 +121,7 @@ fn take_one(count: &AtomicUsize) -> bool {
 }
 
 /// Lets through what the guard had blocked for us ([`super::guard`]).
-fn unblock() {
+pub(super) fn unblock() {
     let set = signal_set(&FORWARDED);
     // SAFETY: the set is our own plain memory.
     unsafe { libc::pthread_sigmask(libc::SIG_UNBLOCK, &set, null_mut()) };

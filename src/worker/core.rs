@@ -327,8 +327,14 @@ impl Core {
         let plan = &self.plan;
         if request.message.expires.is_some_and(|expires| expires <= now.wall) {
             let exception = Exception::new("celery.exceptions", "TaskRevokedError", "expired");
-            let record =
-                finish::error_record(&request, plan, wire::State::Revoked, &exception, None, now.wall);
+            let record = finish::error_record(
+                &request,
+                plan,
+                wire::State::Revoked,
+                &exception,
+                None,
+                now.wall,
+            );
             let log = format!("Discarding revoked task: {}: expired", request.label());
             return Err(Box::new(Verdict {
                 record,

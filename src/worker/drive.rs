@@ -7,6 +7,7 @@ use super::settle::{self, Order};
 use crate::backend::Store;
 use crate::broker::{Inlet, Outlet, Want};
 use crate::clock;
+use crate::os::guard::GuardLink;
 use crate::os::reap::Reaper;
 use crate::os::signal::Signals;
 use crate::os::tree;
@@ -15,7 +16,6 @@ use crate::task::Program;
 use crate::task::set::Set;
 use std::cell::RefCell;
 use std::collections::HashMap;
-use std::future::Future;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -58,12 +58,14 @@ pub struct Doors {
     pub events: (mpsc::UnboundedSender<Event>, mpsc::UnboundedReceiver<Event>),
     /// Signals of the process.
     pub signals: Signals,
+    /// The process above.
+    pub guard: Rc<GuardLink>,
 }
 
-/// Works until a signal ends it; `ready` is called once messages are awaited, `lost`
-/// resolves when the guard is gone. Gives the exit code. Must run inside a `LocalSet`.
-pub async fn run(plan: Arc<Plan>, doors: Doors, ready: impl FnOnce(), lost: impl Future) -> u8 {
-    let Doors { inlet, outlet, store, pool, reaper, tasks, events, mut signals } = doors;
+/// Works until a signal ends it; `ready` is called once messages are awaited. Gives the exit
+/// code. Must run inside a `LocalSet`.
+pub async fn run(plan: Arc<Plan>, doors: Doors, ready: impl FnOnce()) -> u8 {
+    let Doors { inlet, outlet, store, pool, reaper, tasks, events, mut signals, guard } = doors;
     let (sender, mut receiver) = events;
     let (orders, queue) = mpsc::unbounded_channel();
     let (wants, watched) = watch::channel(Some((0, Want::default())));
@@ -86,8 +88,10 @@ pub async fn run(plan: Arc<Plan>, doors: Doors, ready: impl FnOnce(), lost: impl
     core.plan_ahead(&mut effects);
     drive.perform(&mut effects);
     ready();
+    guard.ready();
     let mut batch = Vec::with_capacity(EVENTS_MAX);
-    tokio::pin!(lost);
+    let mut lost = std::pin::pin!(guard.lost());
+    let mut beats = tokio::time::interval(guard.beat_every().unwrap_or(TICK));
     let mut ticks = tokio::time::interval(TICK);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     while drive.exit.is_none() {
@@ -108,6 +112,8 @@ pub async fn run(plan: Arc<Plan>, doors: Doors, ready: impl FnOnce(), lost: impl
                 }
                 return 1;
             }
+            // Before the events: a busy worker is alive.
+            _ = beats.tick(), if guard.beat_every().is_some() => guard.beat(),
             _ = receiver.recv_many(&mut batch, EVENTS_MAX) => {}
             _ = ticks.tick(), if core.needs_ticks() => batch.push(Event::Tick),
         }

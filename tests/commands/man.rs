@@ -23,8 +23,7 @@ fn signals() -> String {
     use qworker::worker::signals::{Action, SIGNALS, STATES, action};
     let names: Vec<&str> = SIGNALS.iter().map(|(name, _)| *name).collect();
     let columns = "l ".repeat(names.len());
-    let mut text =
-        format!(".TS\ntab(|) box;\nl | {columns}.\nstate|{}\n_\n", names.join("|"));
+    let mut text = format!(".TS\ntab(|) box;\nl | {columns}.\nstate|{}\n_\n", names.join("|"));
     for state in STATES {
         let cells = SIGNALS.map(|(name, meaning)| match (name, action(state, meaning)) {
             ("HUP", Action::Drain(_)) => "draining, new start".to_string(),

@@ -414,7 +414,8 @@ impl World {
             }
         }
         let ends = self.now + self.rng.f64() * self.slowness[0];
-        let before = self.running.insert(key, Running { ends, row, cancelled: false, asked: false });
+        let before =
+            self.running.insert(key, Running { ends, row, cancelled: false, asked: false });
         assert!(before.is_none(), "the key {key} runs already");
         assert!(self.running.len() <= self.plan.slots, "more than {} at once", self.plan.slots);
     }

@@ -1,6 +1,7 @@
-//! The worker's end of the socket to its guard.
+//! The socket between a worker and its guard. What the worker says is one packet each: a
+//! letter, and what belongs to it.
 
-use super::{FD_IN_WORKER, FD_VARIABLE, REQUEST_BYTES};
+use super::{BEAT_VARIABLE, FD_IN_WORKER, FD_VARIABLE, REQUEST_BYTES};
 use crate::os::{become_subreaper, last_error};
 use nix::sys::socket::sockopt::{ReceiveTimeout, SockType};
 use nix::sys::socket::{MsgFlags, getsockopt, recv, send, setsockopt};
@@ -9,16 +10,54 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
+use std::time::Duration;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 /// A living guard answers in microseconds.
 const ANSWER_SECONDS: i64 = 5;
 
+/// What a worker says to its guard.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Word {
+    /// "Hold the lease at this path too": answered by an error number.
+    Hold,
+    /// "I take messages."
+    Ready,
+    /// "My loop turns."
+    Beat,
+    /// "This is what I do", a line of text.
+    Status,
+}
+
+impl Word {
+    const ALL: [Word; 4] = [Word::Hold, Word::Ready, Word::Beat, Word::Status];
+
+    fn letter(self) -> u8 {
+        match self {
+            Word::Hold => b'h',
+            Word::Ready => b'r',
+            Word::Beat => b'b',
+            Word::Status => b's',
+        }
+    }
+
+    /// The word of a packet, and what belongs to it.
+    pub(super) fn of(packet: &[u8]) -> Option<(Word, &[u8])> {
+        let (letter, rest) = packet.split_first()?;
+        Some((Word::ALL.into_iter().find(|word| word.letter() == *letter)?, rest))
+    }
+
+    fn packet(self, text: &[u8]) -> Vec<u8> {
+        [&[self.letter()], text].concat()
+    }
+}
+
 /// The link of a worker to the guard that started it.
 #[derive(Debug)]
 pub struct GuardLink {
     socket: OwnedFd,
+    beat: Option<Duration>,
 }
 
 impl GuardLink {
@@ -29,12 +68,12 @@ impl GuardLink {
     /// The guard cannot lock the file, is dead, or does not answer.
     pub fn hold(&self, path: &Path) -> io::Result<()> {
         let path = std::path::absolute(path)?;
-        let request = path.as_os_str().as_bytes();
+        let request = Word::Hold.packet(path.as_os_str().as_bytes());
         if request.len() > REQUEST_BYTES {
             return Err(io::Error::from_raw_os_error(libc::ENAMETOOLONG));
         }
         let fd = self.socket.as_raw_fd();
-        send(fd, request, MsgFlags::MSG_NOSIGNAL)?;
+        send(fd, &request, MsgFlags::MSG_NOSIGNAL)?;
         let mut answer = [0; 4];
         let length = loop {
             match recv(fd, &mut answer, MsgFlags::empty()) {
@@ -47,6 +86,32 @@ impl GuardLink {
             0 => Ok(()),
             errno => Err(io::Error::from_raw_os_error(errno)),
         }
+    }
+
+    /// The worker takes messages.
+    pub fn ready(&self) {
+        self.tell(Word::Ready, "");
+    }
+
+    /// How often [`GuardLink::beat`] is awaited; `None` if nobody does.
+    pub fn beat_every(&self) -> Option<Duration> {
+        self.beat
+    }
+
+    /// The worker's loop turns.
+    pub fn beat(&self) {
+        self.tell(Word::Beat, "");
+    }
+
+    /// What the worker does, one line for whoever looks at the service.
+    pub fn status(&self, line: &str) {
+        self.tell(Word::Status, line);
+    }
+
+    fn tell(&self, word: Word, text: &str) {
+        let flags = MsgFlags::MSG_NOSIGNAL | MsgFlags::MSG_DONTWAIT;
+        // A guard that is gone is noticed elsewhere; one that is slow must not stop us.
+        let _ = send(self.socket.as_raw_fd(), &word.packet(text.as_bytes()), flags);
     }
 
     /// Returns when the guard is dead. The worker then has to end its descendants and
@@ -71,9 +136,8 @@ impl GuardLink {
 
 /// See [`super::join`].
 pub(super) fn join() -> Option<GuardLink> {
-    let named = std::env::var(FD_VARIABLE).ok()?;
-    // SAFETY: no thread exists yet that could read the environment meanwhile.
-    unsafe { std::env::remove_var(FD_VARIABLE) };
+    let named = take_variable(FD_VARIABLE)?;
+    let beat = take_variable(BEAT_VARIABLE).and_then(|ms| ms.parse().ok());
     if named != FD_IN_WORKER.to_string() {
         return None;
     }
@@ -90,7 +154,15 @@ pub(super) fn join() -> Option<GuardLink> {
     setsockopt(&socket, ReceiveTimeout, &TimeVal::seconds(ANSWER_SECONDS)).ok()?;
     become_subreaper().ok()?;
     write_from_background();
-    Some(GuardLink { socket })
+    Some(GuardLink { socket, beat: beat.map(Duration::from_millis) })
+}
+
+/// Reads a variable that is for this process alone, before any thread exists.
+pub(super) fn take_variable(name: &str) -> Option<String> {
+    let value = std::env::var(name).ok()?;
+    // SAFETY: no thread exists yet that could read the environment meanwhile.
+    unsafe { std::env::remove_var(name) };
+    Some(value)
 }
 
 /// The terminal belongs to the guard's process group. Under `stty tostop` the first line
@@ -109,14 +181,13 @@ fn write_from_background() {
 mod tests {
     use super::*;
     use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
-    use std::time::Duration;
     use tokio::time::timeout;
 
     fn pair() -> (GuardLink, OwnedFd) {
         let flags = SockFlag::SOCK_CLOEXEC;
         let (socket, guard) =
             socketpair(AddressFamily::Unix, SockType::SeqPacket, None, flags).unwrap();
-        (GuardLink { socket }, guard)
+        (GuardLink { socket, beat: None }, guard)
     }
 
     #[tokio::test]

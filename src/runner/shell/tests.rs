@@ -386,7 +386,9 @@ fn cancelled_and_dropped_tasks_die() {
         let soon = || tokio::time::sleep(Duration::from_millis(100));
         assert_eq!(runner.run(&attempt, pending(), soon()).await.ending, Ending::Cancelled);
         assert!(
-            timeout(Duration::from_millis(100), runner.run(&attempt, pending(), pending())).await.is_err()
+            timeout(Duration::from_millis(100), runner.run(&attempt, pending(), pending()))
+                .await
+                .is_err()
         );
     });
     assert_dies_out(&mark);

@@ -69,7 +69,16 @@ impl Report {
     /// The outcome of an attempt that began at `started` and is over now.
     pub fn outcome(self, started: Instant) -> Outcome {
         let Report { ending, limit, stdout, stderr, usage } = self;
-        Outcome { ending, limit, asked: false, stdout, stderr, usage, started, runtime: started.elapsed() }
+        Outcome {
+            ending,
+            limit,
+            asked: false,
+            stdout,
+            stderr,
+            usage,
+            started,
+            runtime: started.elapsed(),
+        }
     }
 }
 

@@ -1,0 +1,157 @@
+//! Options of programs that run for long: detached or not, as whom, and what names them.
+
+use super::exit::{Error, Exit};
+use super::output::ToUser;
+use crate::config::names;
+use crate::os::daemon::{self, Report, Side};
+use crate::os::pidfile::{Pidfile, Refused};
+use crate::os::user::Ids;
+use nix::sys::stat::{Mode, umask};
+use std::os::fd::RawFd;
+use std::path::{Path, PathBuf};
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// Go on in the background. The command ends with 0 once the worker takes messages; else it
+    /// says why it does not
+    #[arg(short = 'D', long)]
+    pub(super) detach: bool,
+    /// Write the process number to this file; %n, %h, %d and %p stand for parts of the node name
+    #[arg(long, value_name = "FILE", env = "QWORKER_WORKER_PIDFILE")]
+    pidfile: Option<String>,
+    /// Run as this user, a name or a number; only root can
+    #[arg(long, value_name = "USER", env = "QWORKER_WORKER_UID")]
+    uid: Option<String>,
+    /// Run as this group, a name or a number [default: the user's]
+    #[arg(long, value_name = "GROUP", env = "QWORKER_WORKER_GID")]
+    gid: Option<String>,
+    /// Permissions that new files do not get, in octal, as 027
+    #[arg(long, value_name = "MASK", env = "QWORKER_WORKER_UMASK", value_parser = mask)]
+    umask: Option<Mode>,
+    /// The program that runs the worker, also after a restart [default: this one]
+    #[arg(long, value_name = "FILE", env = "QWORKER_WORKER_EXECUTABLE")]
+    executable: Option<PathBuf>,
+}
+
+fn mask(text: &str) -> Result<Mode, String> {
+    let bits = u32::from_str_radix(text, 8).ok().filter(|bits| *bits <= 0o777);
+    bits.map(Mode::from_bits_truncate).ok_or_else(|| "expected an octal number up to 777".into())
+}
+
+/// What comes of the options.
+pub(super) enum Begun {
+    /// This process is the program.
+    Here {
+        /// Its pidfile.
+        pidfile: Option<Pidfile>,
+        /// Who waits until it works.
+        launcher: Option<Report>,
+    },
+    /// The program is another process; this one ends so.
+    Elsewhere(Exit),
+}
+
+impl Args {
+    /// The program that is to run the worker, if it is another one; absolute.
+    ///
+    /// # Errors
+    /// There is no such file.
+    pub(super) fn executable(&self) -> Result<Option<PathBuf>, Error> {
+        let Some(path) = &self.executable else { return Ok(None) };
+        let wrong = |why: String| Error::usage(format!("--executable {}: {why}", path.display()));
+        let absolute = std::path::absolute(path).map_err(|error| wrong(error.to_string()))?;
+        if !absolute.is_file() {
+            return Err(wrong("no such file".into()));
+        }
+        Ok(Some(absolute))
+    }
+
+    /// Takes on user, group and mask.
+    ///
+    /// # Errors
+    /// They do not exist, or we may not.
+    pub(super) fn become_user(&self) -> Result<(), Error> {
+        if let Some(mask) = self.umask {
+            umask(mask);
+        }
+        let wrong = |why: String| Error::usage(format!("--uid, --gid: {why}"));
+        let ids = Ids::of(self.uid.as_deref(), self.gid.as_deref())
+            .map_err(|error| wrong(error.to_string()))?;
+        match ids {
+            Some(ids) if !ids.are_ours() => {
+                if !Ids::may_change() {
+                    return Err(wrong("only root can run a worker as somebody else".into()));
+                }
+                ids.assume().map_err(|error| wrong(error.to_string()))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Where the pidfile of `node` is, if there is to be one; absolute.
+    ///
+    /// # Errors
+    /// A letter after a percent sign means nothing.
+    pub(super) fn pidfile(&self, node: &str) -> Result<Option<PathBuf>, Error> {
+        let Some(template) = &self.pidfile else { return Ok(None) };
+        let wrong = |why: String| Error::usage(format!("--pidfile {why}"));
+        let path = names::expand(template, node).map_err(wrong)?;
+        let path = std::path::absolute(&path).map_err(|error| wrong(format!("{path}: {error}")))?;
+        Ok(Some(path))
+    }
+
+    /// Detaches if that is wanted, and takes the pidfile.
+    ///
+    /// # Errors
+    /// No process can be made, or the pidfile is not ours.
+    pub(super) fn begin(&self, node: &str, out: &ToUser) -> Result<Begun, Error> {
+        let path = self.pidfile(node)?;
+        let launcher = if self.detach {
+            let side = daemon::detach();
+            match side.map_err(|error| Error::failure(format!("cannot detach: {error}")))? {
+                Side::Launcher(code) => return Ok(Begun::Elsewhere(Exit::Code(code))),
+                Side::Daemon(report) => Some(report),
+            }
+        } else {
+            None
+        };
+        match path.as_deref().map(claim).transpose() {
+            Ok(pidfile) => Ok(Begun::Here { pidfile, launcher }),
+            Err(error) => {
+                let exit = error.report(out);
+                if let Some(launcher) = launcher {
+                    launcher.failed(exit.code());
+                }
+                Ok(Begun::Elsewhere(exit))
+            }
+        }
+    }
+
+    /// Goes on in the place of an earlier program of this process, which had the pidfile as `fd`.
+    ///
+    /// # Errors
+    /// The pidfile is not ours any more, and cannot be taken.
+    pub(super) fn go_on(&self, node: &str, fd: Option<RawFd>) -> Result<Begun, Error> {
+        let pidfile = match (self.pidfile(node)?, fd) {
+            (Some(path), Some(fd)) => match Pidfile::inherit(fd, &path) {
+                Some(pidfile) => Some(pidfile),
+                None => Some(claim(&path)?),
+            },
+            (Some(path), None) => Some(claim(&path)?),
+            (None, _) => None,
+        };
+        Ok(Begun::Here { pidfile, launcher: None })
+    }
+}
+
+fn claim(path: &Path) -> Result<Pidfile, Error> {
+    let name = path.display();
+    Pidfile::claim(path).map_err(|refused| match refused {
+        Refused::Held(pid) => Error {
+            exit: Exit::CannotCreate,
+            message: format!("Pidfile ({name}) already exists."),
+            hints: vec![format!("Seems we're already running? (pid: {pid})")],
+        },
+        Refused::Failed(error) => Error::usage(format!("--pidfile {name}: {error}")),
+    })
+}

@@ -1,0 +1,170 @@
+//! A restart in place (`HUP`): whether the program, as it is now, would start; and its
+//! execution in this very process.
+
+use super::text;
+use crate::os::pidfile::Pidfile;
+use crate::os::reap::Status;
+use crate::os::signal::FORWARDED;
+use crate::os::spawn::{Orphan, Spawn, signal_set};
+use crate::os::{Pid, file};
+use nix::sys::signal::{Signal, kill};
+use std::ffi::{CStr, CString, OsStr, OsString};
+use std::io::{self, PipeReader, Read};
+use std::os::fd::{AsFd, BorrowedFd, RawFd};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Tells the program that it is only to say whether it would start.
+pub(super) const PROBE_VARIABLE: &str = "QWORKER_PROBE";
+
+/// Tells the program that it goes on where another ended, and which descriptor its pidfile is.
+pub(super) const AGAIN_VARIABLE: &str = "QWORKER_RESTARTED";
+
+/// Settings are read within milliseconds; a program that says nothing for so long never will.
+const PROBE_MAX: Duration = Duration::from_secs(10);
+
+/// So much of what a probe says is told.
+const SAID_MAX: usize = 4096;
+
+/// A process that says whether a new start would succeed.
+pub(super) struct Probe {
+    pid: Pid,
+    said: PipeReader,
+    text: Vec<u8>,
+    begun: Instant,
+}
+
+impl Probe {
+    /// Starts one.
+    pub(super) fn start(program: &CStr, argv: &[CString], envp: &[Arc<CStr>]) -> io::Result<Probe> {
+        let (said, stderr) = io::pipe()?;
+        let null = file::null()?;
+        let flags = nix::fcntl::FcntlArg::F_SETFL(nix::fcntl::OFlag::O_NONBLOCK);
+        nix::fcntl::fcntl(&said, flags)?;
+        let mut envp = envp.to_vec();
+        envp.push(CString::new(format!("{PROBE_VARIABLE}=1"))?.into());
+        let spawn = Spawn {
+            program,
+            argv,
+            envp: &envp,
+            cwd: None,
+            stdio: [null.as_fd(), null.as_fd(), stderr.as_fd()],
+            inherit: None,
+            rlimits: &[],
+            nice: None,
+            ids: None,
+            blocked: &[],
+            orphan: Orphan::Dies,
+        };
+        Ok(Probe { pid: spawn.start()?, said, text: Vec::new(), begun: Instant::now() })
+    }
+
+    /// Its number.
+    pub(super) fn pid(&self) -> Pid {
+        self.pid
+    }
+
+    /// Where it speaks.
+    pub(super) fn said(&self) -> BorrowedFd<'_> {
+        self.said.as_fd()
+    }
+
+    /// Until when it may take.
+    pub(super) fn left(&self) -> Duration {
+        PROBE_MAX.saturating_sub(self.begun.elapsed())
+    }
+
+    /// Reads what it has said by now.
+    pub(super) fn listen(&mut self) {
+        let mut piece = [0; 1024];
+        while let Ok(length @ 1..) = self.said.read(&mut piece) {
+            if self.text.len() < SAID_MAX {
+                self.text.extend_from_slice(&piece[..length]);
+            }
+        }
+    }
+
+    /// It has taken too long.
+    pub(super) fn kill(&self) {
+        // Not yet waited for, so the number is still its own.
+        let _ = kill(self.pid, Signal::SIGKILL);
+    }
+
+    /// Its verdict, once it has ended: why a new start would fail.
+    pub(super) fn verdict(mut self, status: Status) -> Result<(), String> {
+        self.listen();
+        let text = String::from_utf8_lossy(&self.text).trim().replace('\n', "; ");
+        match status {
+            Status::Exited(0) => Ok(()),
+            Status::Exited(_) if !text.is_empty() => Err(text),
+            Status::Exited(code) => Err(format!("it would end with {code}")),
+            Status::Signaled(_) if self.begun.elapsed() >= PROBE_MAX => {
+                Err(format!("the settings were not read within {} s", PROBE_MAX.as_secs()))
+            }
+            Status::Signaled(signal) => Err(format!("it would be killed by signal {signal}")),
+        }
+    }
+}
+
+/// The file that a restart executes: what the first word of the command line names now, so
+/// that a link to the current version, or a file that was replaced, is followed anew.
+pub(super) fn program(name: &OsStr) -> io::Result<CString> {
+    let path = Path::new(name);
+    let found = if path.components().count() > 1 {
+        std::path::absolute(path).ok()
+    } else {
+        let search = std::env::var_os("PATH").unwrap_or_default();
+        std::env::split_paths(&search).map(|folder| folder.join(path)).find(|file| file.is_file())
+    };
+    let found = found.filter(|file| file.is_file());
+    let own = || std::env::current_exe().unwrap_or_else(|_| PathBuf::from("/proc/self/exe"));
+    text(found.unwrap_or_else(own).as_os_str())
+}
+
+/// Executes `program` in this process; the pidfile stays ours. Returns only if that fails.
+pub(super) fn execute(
+    program: &CStr,
+    argv: &[CString],
+    envp: &[Arc<CStr>],
+    pidfile: Option<&Pidfile>,
+) -> io::Error {
+    let fd = match pidfile.map(Pidfile::bequeath).transpose() {
+        Ok(fd) => fd,
+        Err(error) => return error,
+    };
+    let said = fd.map_or("-".to_string(), |fd| fd.to_string());
+    let Ok(said) = CString::new(format!("{AGAIN_VARIABLE}={said}")) else {
+        return io::ErrorKind::InvalidInput.into();
+    };
+    let mut envp: Vec<&CStr> = envp.iter().map(AsRef::as_ref).collect();
+    envp.push(&said);
+    // Until the next guard listens: the default of these would end it.
+    let set = signal_set(&FORWARDED);
+    // SAFETY: the set is our own plain memory.
+    unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, &set, std::ptr::null_mut()) };
+    let Err(error) = nix::unistd::execve(program, argv, &envp);
+    // SAFETY: as above.
+    unsafe { libc::pthread_sigmask(libc::SIG_UNBLOCK, &set, std::ptr::null_mut()) };
+    pidfile.inspect(|pidfile| pidfile.keep());
+    error.into()
+}
+
+/// The descriptor of the pidfile that [`execute`] has left for this program; `None` within if
+/// there is none, `None` if this is no restart.
+pub(super) fn inherited() -> Option<Option<RawFd>> {
+    super::link::take_variable(AGAIN_VARIABLE).map(|said| said.parse().ok())
+}
+
+/// All variables of this process but those that are between guard and worker, `NAME=value`.
+pub(super) fn environment() -> io::Result<Vec<Arc<CStr>>> {
+    use std::os::unix::ffi::{OsStrExt, OsStringExt};
+    let ours = [super::FD_VARIABLE, super::BEAT_VARIABLE, PROBE_VARIABLE, AGAIN_VARIABLE];
+    std::env::vars_os()
+        .filter(|(name, _)| !ours.iter().any(|ours| name == ours))
+        .map(|(name, value)| {
+            let entry = [name.as_bytes(), b"=", value.as_bytes()].concat();
+            Ok(text(&OsString::from_vec(entry))?.into())
+        })
+        .collect()
+}
