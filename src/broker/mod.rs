@@ -19,6 +19,7 @@ pub mod sqlite;
 pub use crate::link::error::Error;
 use chrono::{DateTime, Utc};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// One message in our hands.
 #[derive(Debug, Clone)]
@@ -201,7 +202,22 @@ macro_rules! each {
     };
 }
 
+/// See [`Inlet::contact`].
+pub type Contact = Box<dyn Fn() -> (Duration, Option<String>)>;
+
 impl Inlet {
+    /// Tells, for as long as the inlet lives, how long ago the broker last answered it, and
+    /// what went wrong since. A file always answers.
+    pub fn contact(&self) -> Contact {
+        match self {
+            Inlet::Sqlite(_) => Box::new(|| (Duration::ZERO, None)),
+            Inlet::Redis(inlet) => {
+                let link = inlet.link().clone();
+                Box::new(move || link.heard())
+            }
+        }
+    }
+
     /// Takes what is there and `want` allows, at once; often nothing.
     pub async fn take(&mut self, want: Want) -> Result<Vec<Delivery>, Error> {
         each!(self, Inlet, inlet => inlet.take(want).await)

@@ -9,6 +9,7 @@ mod daemon;
 mod dead;
 mod exit;
 mod files;
+mod health;
 mod list;
 mod order;
 mod output;
@@ -56,6 +57,8 @@ enum Command {
     Purge(purge::Args),
     /// Say which workers are alive
     Status(status::Args),
+    /// Say whether a worker on this host is alive and ready
+    Health(health::Args),
     /// List, show, requeue or remove messages that could not be run
     #[command(subcommand)]
     Dead(dead::What),
@@ -115,6 +118,7 @@ fn dispatch(command: Command, global: &Global, role: Role, out: ToUser) -> Resul
         Command::List(what) => list::run(what, global, out),
         Command::Purge(args) => purge::run(args, global, out),
         Command::Status(args) => status::run(&args, global, out),
+        Command::Health(args) => health::run(&args, out),
         Command::Dead(what) => dead::run(what, global, out),
         Command::Report(args) => report::run(&args, global, out),
         Command::Check(args) => check::run(&args, global, out),

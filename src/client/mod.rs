@@ -1,5 +1,6 @@
 //! The hands of every program that is no worker: connect, send, wait.
 
+pub mod local;
 pub mod send;
 pub mod wait;
 

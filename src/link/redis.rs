@@ -47,6 +47,8 @@ struct Shared {
     late: AtomicU32,
     /// The connection and its number.
     connection: Mutex<(u32, Option<MultiplexedConnection>)>,
+    /// When the server last answered, or the link was made; and what went wrong since.
+    heard: std::sync::Mutex<(Instant, Option<String>)>,
     /// When [`Link::run_eagerly`] had its last answer.
     answered: std::sync::Mutex<Option<Instant>>,
     pushed: Arc<Notify>,
@@ -69,6 +71,7 @@ impl Link {
             patience,
             late: AtomicU32::new(0),
             connection: Mutex::default(),
+            heard: std::sync::Mutex::new((Instant::now(), None)),
             answered: std::sync::Mutex::default(),
             pushed: Arc::default(),
             told: Arc::default(),
@@ -111,6 +114,7 @@ impl Link {
         let error = match done {
             Ok(Ok(value)) => {
                 self.0.late.store(0, Ordering::Relaxed);
+                *lock(&self.0.heard) = (Instant::now(), None);
                 return Ok(value);
             }
             Ok(Err(error)) => error,
@@ -120,6 +124,9 @@ impl Link {
             }
         };
         // A server that refuses a command is a server that is there.
+        if error.kind() == Kind::Busy {
+            lock(&self.0.heard).1 = Some(error.to_string());
+        }
         if error.kind() == Kind::Busy
             && let Some(number) = number
         {
@@ -173,6 +180,12 @@ impl Link {
     /// What was said until now is known.
     pub fn forget_told(&self) {
         self.0.told.store(false, Ordering::Relaxed);
+    }
+
+    /// How long ago the server answered, or the link was made; and what went wrong since.
+    pub fn heard(&self) -> (Duration, Option<String>) {
+        let (at, trouble) = &*lock(&self.0.heard);
+        (at.elapsed(), trouble.clone())
     }
 
     /// How long an answer is waited for now.

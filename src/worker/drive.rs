@@ -3,13 +3,14 @@
 use super::core::{Core, Effect, Event, Now};
 use super::outage::Outage;
 use super::plan::Plan;
+use super::pulse::{self, Door, Portrait, Pulse};
 use super::settle::{self, Order};
 use crate::backend::Store;
 use crate::broker::{Inlet, Outlet, Want};
 use crate::clock;
 use crate::os::guard::GuardLink;
 use crate::os::reap::Reaper;
-use crate::os::signal::Signals;
+use crate::os::signal::{Meaning, Signals};
 use crate::os::tree;
 use crate::pool::{Key, Pool};
 use crate::task::Program;
@@ -70,19 +71,23 @@ pub async fn run(plan: Arc<Plan>, doors: Doors, ready: impl FnOnce()) -> u8 {
     let (orders, queue) = mpsc::unbounded_channel();
     let (wants, watched) = watch::channel(Some((0, Want::default())));
     let (hurry, hurries) = watch::channel(true);
+    let (pulse, contact) = (Pulse::default(), inlet.contact());
     tokio::task::spawn_local(settle::run(
         store.clone(),
         outlet.clone(),
         queue,
         hurries,
         sender.clone(),
+        pulse.clone(),
     ));
-    let feeding = tokio::task::spawn_local(feed(inlet, watched, sender));
+    let feeding = tokio::task::spawn_local(feed(inlet, watched, sender, pulse.clone()));
     tokio::task::spawn_local(expire(store, plan.result_expires));
     let processes = Processes::default();
     tokio::task::spawn_local(sweep(reaper, processes.clone()));
     let mut drive =
         Drive { pool, processes, tasks, read: None, orders: Some(orders), wants, exit: None };
+    let portrait = Portrait::new(plan.clone(), contact, pulse);
+    let (_door, mut questions) = open_door(&plan.hostname);
     let mut core = Core::new(plan);
     let mut effects = Vec::new();
     core.plan_ahead(&mut effects);
@@ -113,12 +118,21 @@ pub async fn run(plan: Arc<Plan>, doors: Doors, ready: impl FnOnce()) -> u8 {
                 return 1;
             }
             // Before the events: a busy worker is alive.
-            _ = beats.tick(), if guard.beat_every().is_some() => guard.beat(),
+            _ = beats.tick(), if guard.beat_every().is_some() => {
+                guard.beat();
+                guard.status(&portrait.line(&core.snapshot()));
+            }
+            Some(stream) = questions.recv() => {
+                pulse::answer(stream, &portrait.status(&core.snapshot()));
+            }
             _ = receiver.recv_many(&mut batch, EVENTS_MAX) => {}
             _ = ticks.tick(), if core.needs_ticks() => batch.push(Event::Tick),
         }
         let now = Now { mono: Instant::now(), wall: clock::now(), random: fastrand::f64() };
         for event in batch.drain(..) {
+            if let Event::Signal(Meaning::Explain) = &event {
+                tracing::warn!("worker: {}", portrait.line(&core.snapshot()));
+            }
             if let Event::Ended(key, _) = &event {
                 drive.pool.forget(*key);
                 drive.processes.borrow_mut().remove(key);
@@ -134,6 +148,17 @@ pub async fn run(plan: Arc<Plan>, doors: Doors, ready: impl FnOnce()) -> u8 {
         }
     }
     drive.exit.unwrap_or_default()
+}
+
+/// The socket for questions; without one the worker works all the same.
+fn open_door(node: &str) -> (Option<Door>, mpsc::Receiver<tokio::net::UnixStream>) {
+    match Door::open(node) {
+        Ok((door, questions)) => (Some(door), questions),
+        Err(error) => {
+            tracing::warn!("no local socket, so `health` cannot ask: {error}");
+            (None, mpsc::channel(1).1)
+        }
+    }
 }
 
 /// Ids of the tasks that run as processes.
@@ -200,9 +225,10 @@ async fn feed(
     mut inlet: Inlet,
     mut wants: watch::Receiver<Option<(u64, Want)>>,
     events: mpsc::UnboundedSender<Event>,
+    pulse: Pulse,
 ) {
     let mut done = None;
-    let mut outage = Outage::new("cannot take messages");
+    let mut outage = Outage::new("cannot take messages", pulse);
     loop {
         let wanted = *wants.borrow_and_update();
         let Some((turn, want)) = wanted else { break };

@@ -5,6 +5,7 @@ pub mod drive;
 pub mod finish;
 pub mod outage;
 pub mod plan;
+pub mod pulse;
 pub mod request;
 pub mod settle;
 pub mod signals;

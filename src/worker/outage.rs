@@ -1,6 +1,7 @@
 //! A store that does not answer: said once, asked again with growing pauses, and said when it
 //! is over.
 
+use super::pulse::Pulse;
 use crate::broker::Error;
 use std::time::{Duration, Instant};
 
@@ -14,14 +15,15 @@ const PAUSE_MAX: Duration = Duration::from_secs(2);
 pub struct Outage {
     /// What does not work, as a sentence begins.
     what: &'static str,
+    pulse: Pulse,
     since: Option<Instant>,
     pause: Duration,
 }
 
 impl Outage {
     /// None yet.
-    pub fn new(what: &'static str) -> Outage {
-        Outage { what, since: None, pause: PAUSE }
+    pub fn new(what: &'static str, pulse: Pulse) -> Outage {
+        Outage { what, pulse, since: None, pause: PAUSE }
     }
 
     /// Waits after a failure; the first of them is told.
@@ -29,6 +31,7 @@ impl Outage {
         if self.since.is_none() {
             self.since = Some(Instant::now());
             tracing::error!("{}: {error}; trying again", self.what);
+            self.pulse.fails(self.what, error.to_string());
         }
         // Not all at once: a store that comes back has more than one worker.
         tokio::time::sleep(self.pause.mul_f64(0.5 + fastrand::f64() / 2.0)).await;
@@ -40,6 +43,7 @@ impl Outage {
         if let Some(since) = self.since.take() {
             tracing::info!("{who} answers again after {:.1}s", since.elapsed().as_secs_f64());
             self.pause = PAUSE;
+            self.pulse.works(self.what);
         }
     }
 }

@@ -5,6 +5,7 @@
 use super::core::Event;
 use super::finish::Verdict;
 use super::outage::Outage;
+use super::pulse::Pulse;
 use super::request::Key;
 use crate::backend::Store;
 use crate::broker::redis::Commit;
@@ -41,6 +42,7 @@ pub async fn run(
     mut orders: mpsc::UnboundedReceiver<Order>,
     mut hurry: watch::Receiver<bool>,
     events: mpsc::UnboundedSender<Event>,
+    pulse: Pulse,
 ) {
     let mut waiting = Vec::new();
     while orders.recv_many(&mut waiting, BATCH_MAX).await > 0 {
@@ -52,7 +54,7 @@ pub async fn run(
             waiting.push(order);
         }
         let batch = Batch::of(waiting.drain(..));
-        settle_until_done(&store, &outlet, &batch).await;
+        settle_until_done(&store, &outlet, &batch, &pulse).await;
         // The worker's loop ends after this task: somebody listens.
         let _ = events.send(Event::Settled(batch.keys));
     }
@@ -100,8 +102,8 @@ impl Batch {
     }
 }
 
-async fn settle_until_done(store: &Store, outlet: &Outlet, batch: &Batch) {
-    let mut outage = Outage::new("cannot store results or acknowledge");
+async fn settle_until_done(store: &Store, outlet: &Outlet, batch: &Batch, pulse: &Pulse) {
+    let mut outage = Outage::new("cannot store results or acknowledge", pulse.clone());
     while let Err(error) = settle(store, outlet, batch).await {
         outage.endure(&error).await;
     }

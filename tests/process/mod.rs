@@ -2,6 +2,7 @@
 //! multiplies their worker.
 
 mod descendants;
+mod detached;
 mod faults;
 mod lost;
 mod shared;

@@ -48,14 +48,24 @@ fn term_finishes_what_runs_and_gives_back_the_rest_at_once() {
 }
 
 #[test]
-fn hup_is_a_warm_shutdown_too() {
+fn a_hup_that_would_not_start_is_refused_and_a_term_ends_a_restart() {
     let app = TestDir::with(SLOW);
     let mut worker = busy(&app, &["a"]);
+    let inner = worker.pid();
+    app.write("qworker.yaml", "worker_concurrency: many\n");
     worker.signal(Signal::SIGHUP);
-    worker.expect_line("Warm shutdown");
+    worker.expect_line("restart refused, the worker goes on: Error: wrong settings");
+    worker.expect_line("qworker.yaml:1");
+    std::fs::remove_file(app.file("qworker.yaml")).unwrap();
+    assert_eq!(worker.pid(), inner, "the same worker");
+    worker.signal(Signal::SIGHUP);
+    worker.expect_line("Warm shutdown (1 running)");
+    // It is on its way already: this does not hurry it, and there is no new start.
+    worker.signal(Signal::SIGTERM);
     app.write("go", "");
     assert_eq!(worker.wait(), 0);
     assert_eq!(app.must(&["result", "a"]), "done");
+    assert!(!worker.log().contains("Soft shutdown"));
 }
 
 #[test]

@@ -52,6 +52,11 @@ pub struct Identity<'a> {
 }
 
 impl Inlet {
+    /// The connection that messages are taken on, and signs of life are sent.
+    pub fn link(&self) -> &Link {
+        &self.member.link
+    }
+
     /// Registers a worker, and holds a lease at [`Inlet::lease`], which others may hold too.
     /// `outlet` is the client's end; settle with [`Inlet::outlet`]. Must be called inside a
     /// `LocalSet`.

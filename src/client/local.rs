@@ -1,0 +1,71 @@
+//! What a running worker says of itself, on a socket of its own host.
+
+use serde::{Deserialize, Serialize};
+use std::io::{self, Read};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+/// An answer is a few hundred bytes.
+const ANSWER_MAX: u64 = 64 * 1024;
+
+/// One JSON document: the answer to whoever connects. Fields may be added.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Status {
+    /// Node name.
+    pub node: String,
+    /// The worker proper.
+    pub pid: u32,
+    /// The process above, whose number is in the pidfile.
+    pub guard: u32,
+    /// Of qworker.
+    pub version: String,
+    /// `running`, `draining`, `stopping`, `killing` or `closing`.
+    pub state: String,
+    /// It takes messages.
+    pub ready: bool,
+    /// Why it does not.
+    pub why: Option<String>,
+    /// Seconds since the broker's last answer.
+    pub polled: f64,
+    /// Tasks that it may run at once.
+    pub slots: usize,
+    /// Tasks that run.
+    pub running: usize,
+    /// Tasks that are here and do not run yet.
+    pub reserved: usize,
+    /// Seconds since its start.
+    pub uptime: f64,
+}
+
+/// Asks the worker whose socket this is; the whole takes at most `timeout`.
+///
+/// # Errors
+/// Nobody listens, nobody answers in time, or the answer is no [`Status`].
+pub fn ask(socket: &Path, timeout: Duration) -> io::Result<Status> {
+    let end = Instant::now() + timeout;
+    // A backlog that is full is that of a worker that hangs; connecting does not wait for it.
+    let stream = UnixStream::connect(socket)?;
+    let mut text = Vec::new();
+    loop {
+        let left = end.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        stream.set_read_timeout(Some(left))?;
+        let mut piece = [0; 4096];
+        match (&stream).take(ANSWER_MAX).read(&mut piece) {
+            Ok(0) => break,
+            Ok(length) => text.extend_from_slice(&piece[..length]),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                return Err(io::ErrorKind::TimedOut.into());
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+        if text.len() as u64 > ANSWER_MAX {
+            return Err(io::ErrorKind::InvalidData.into());
+        }
+    }
+    serde_json::from_slice(&text).map_err(io::Error::from)
+}

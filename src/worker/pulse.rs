@@ -1,0 +1,150 @@
+//! Whether the worker reaches its stores, and what it says of itself to whoever asks.
+
+use super::core::Snapshot;
+use super::plan::Plan;
+use super::signals::State;
+use crate::broker::Contact;
+use crate::client::local::Status;
+use crate::os::runtime;
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+use tokio::io::AsyncWriteExt;
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::mpsc;
+
+/// A broker that has said nothing for so long is not there: a living one is asked every few
+/// seconds, whether there is work or not.
+const SILENCE_MAX: Duration = Duration::from_secs(10);
+
+/// Whoever asks reads the answer, or goes.
+const ANSWER_MAX: Duration = Duration::from_secs(1);
+
+/// Questions that wait at the most.
+const WAITING_MAX: usize = 64;
+
+/// The troubles of this worker with its stores, shared by all that talk to them.
+#[derive(Debug, Clone, Default)]
+pub struct Pulse(Rc<RefCell<BTreeMap<&'static str, String>>>);
+
+impl Pulse {
+    /// What does not work, and why.
+    pub fn fails(&self, what: &'static str, why: String) {
+        self.0.borrow_mut().insert(what, why);
+    }
+
+    /// It works again.
+    pub fn works(&self, what: &'static str) {
+        self.0.borrow_mut().remove(what);
+    }
+
+    fn trouble(&self) -> Option<String> {
+        self.0.borrow().iter().next().map(|(what, why)| format!("{what}: {why}"))
+    }
+}
+
+/// A worker that can be asked.
+pub struct Portrait {
+    plan: std::sync::Arc<Plan>,
+    contact: Contact,
+    pulse: Pulse,
+    start: Instant,
+    guard: u32,
+}
+
+impl Portrait {
+    /// Of the worker with this plan; `contact` tells of its broker.
+    pub fn new(plan: std::sync::Arc<Plan>, contact: Contact, pulse: Pulse) -> Portrait {
+        let guard = std::os::unix::process::parent_id();
+        Portrait { plan, contact, pulse, start: Instant::now(), guard }
+    }
+
+    /// What it says now.
+    pub fn status(&self, now: &Snapshot) -> Status {
+        let (silence, trouble) = (self.contact)();
+        let silent = (silence > SILENCE_MAX)
+            .then(|| format!("the broker has said nothing for {:.0} s", silence.as_secs_f64()));
+        let leaving = (now.state != State::Running).then(|| format!("it is {}", now.state.name()));
+        let why = leaving.or_else(|| self.pulse.trouble()).or(trouble).or(silent);
+        Status {
+            node: self.plan.hostname.clone(),
+            pid: std::process::id(),
+            guard: self.guard,
+            version: env!("CARGO_PKG_VERSION").into(),
+            state: now.state.name().into(),
+            ready: why.is_none(),
+            why,
+            polled: silence.as_secs_f64(),
+            slots: now.slots,
+            running: now.running,
+            reserved: now.reserved,
+            uptime: self.start.elapsed().as_secs_f64(),
+        }
+    }
+
+    /// The same in a line.
+    pub fn line(&self, now: &Snapshot) -> String {
+        let status = self.status(now);
+        let line = format!("{}: {} of {} slots", status.state, status.running, status.slots);
+        status.why.map_or(line.clone(), |why| format!("{line}; {why}"))
+    }
+}
+
+/// The socket of this worker, while it lives.
+#[derive(Debug)]
+pub struct Door {
+    path: PathBuf,
+    /// Of the file; a later worker of the same name has replaced it by another.
+    inode: Option<u64>,
+}
+
+impl Door {
+    /// Opens the socket of `node`. Who asks there arrives at the receiver: the worker's
+    /// own loop answers, so an answer is a proof that it turns.
+    ///
+    /// # Errors
+    /// The folder is not ours, or the socket cannot be made.
+    pub fn open(node: &str) -> io::Result<(Door, mpsc::Receiver<UnixStream>)> {
+        let path = runtime::socket(node)?;
+        // One that a killed worker left behind. Of two living ones of the same name the later is heard.
+        let _ = std::fs::remove_file(&path);
+        let listener = UnixListener::bind(&path)?;
+        let (asked, questions) = mpsc::channel(WAITING_MAX);
+        tokio::task::spawn_local(async move {
+            loop {
+                match listener.accept().await {
+                    // If too many wait already, one more hears nothing.
+                    Ok((stream, _)) => drop(asked.try_send(stream)),
+                    // No descriptors are left: others close theirs.
+                    Err(_) => tokio::time::sleep(ANSWER_MAX).await,
+                }
+            }
+        });
+        let inode = inode(&path);
+        Ok((Door { path, inode }, questions))
+    }
+}
+
+impl Drop for Door {
+    fn drop(&mut self) {
+        if inode(&self.path) == self.inode {
+            let _ = std::fs::remove_file(&self.path);
+        }
+    }
+}
+
+fn inode(path: &Path) -> Option<u64> {
+    path.symlink_metadata().ok().map(|found| found.ino())
+}
+
+/// Answers one question; nobody waits for who does not read.
+pub fn answer(mut stream: UnixStream, status: &Status) {
+    let text = serde_json::to_string(status).unwrap_or_default();
+    tokio::task::spawn_local(async move {
+        let _ = tokio::time::timeout(ANSWER_MAX, stream.write_all(text.as_bytes())).await;
+    });
+}
