@@ -21,6 +21,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
 
 /// Events handled before the effects of all of them are performed: acknowledgements and
 /// results batch by themselves.
@@ -84,9 +85,9 @@ pub async fn run(plan: Arc<Plan>, doors: Doors, ready: impl FnOnce()) -> u8 {
     tokio::task::spawn_local(expire(store, plan.result_expires));
     let processes = Processes::default();
     tokio::task::spawn_local(sweep(reaper, processes.clone()));
-    let mut drive =
-        Drive { pool, processes, tasks, read: None, orders: Some(orders), wants, exit: None };
     let portrait = Portrait::new(plan.clone(), contact, pulse);
+    let (orders, read, exit) = (Some(orders), None, None);
+    let mut drive = Drive { pool, processes, tasks, read, orders, wants, exit, portrait };
     let (_door, mut questions) = open_door(&plan.hostname);
     let mut core = Core::new(plan);
     let mut effects = Vec::new();
@@ -106,39 +107,22 @@ pub async fn run(plan: Arc<Plan>, doors: Doors, ready: impl FnOnce()) -> u8 {
             _ = &mut lost => {
                 core.stop_all(&mut effects);
                 drive.perform(&mut effects);
-                tree::kill_all_descendants_of_self(LAST_RITES);
-                // Else it would take what is given back.
-                feeding.abort();
-                let _ = feeding.await;
-                match tokio::time::timeout(LAST_WORDS, outlet.surrender()).await {
-                    Ok(Ok(())) => {}
-                    Ok(Err(error)) => tracing::error!("cannot give back what was held: {error}"),
-                    Err(_) => tracing::error!("cannot give back what was held: no answer"),
-                }
+                give_up(feeding, &outlet).await;
                 return 1;
             }
             // Before the events: a busy worker is alive.
             _ = beats.tick(), if guard.beat_every().is_some() => {
                 guard.beat();
-                guard.status(&portrait.line(&core.snapshot()));
+                guard.status(&drive.portrait.line(&core.snapshot()));
             }
             Some(stream) = questions.recv() => {
-                pulse::answer(stream, &portrait.status(&core.snapshot()));
+                pulse::answer(stream, &drive.portrait.status(&core.snapshot()));
             }
             _ = receiver.recv_many(&mut batch, EVENTS_MAX) => {}
             _ = ticks.tick(), if core.needs_ticks() => batch.push(Event::Tick),
         }
         let now = Now { mono: Instant::now(), wall: clock::now(), random: fastrand::f64() };
-        for event in batch.drain(..) {
-            if let Event::Signal(Meaning::Explain) = &event {
-                tracing::warn!("worker: {}", portrait.line(&core.snapshot()));
-            }
-            if let Event::Ended(key, _) = &event {
-                drive.pool.forget(*key);
-                drive.processes.borrow_mut().remove(key);
-            }
-            core.on(event, now, &mut effects);
-        }
+        drive.hand_over(&mut batch, &mut core, now, &mut effects);
         core.plan_ahead(&mut effects);
         let hurries = core.hurries();
         hurry.send_if_modified(|hurry| std::mem::replace(hurry, hurries) != hurries);
@@ -148,6 +132,19 @@ pub async fn run(plan: Arc<Plan>, doors: Doors, ready: impl FnOnce()) -> u8 {
         }
     }
     drive.exit.unwrap_or_default()
+}
+
+/// The guard is dead, so nothing of this worker may go on; what it holds is given back.
+async fn give_up(feeding: JoinHandle<()>, outlet: &Outlet) {
+    tree::kill_all_descendants_of_self(LAST_RITES);
+    // Else it would take what is given back.
+    feeding.abort();
+    let _ = feeding.await;
+    match tokio::time::timeout(LAST_WORDS, outlet.surrender()).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::error!("cannot give back what was held: {error}"),
+        Err(_) => tracing::error!("cannot give back what was held: no answer"),
+    }
 }
 
 /// The socket for questions; without one the worker works all the same.
@@ -174,9 +171,33 @@ struct Drive {
     /// `None` closes the inlet.
     wants: watch::Sender<Option<(u64, Want)>>,
     exit: Option<u8>,
+    portrait: Portrait,
 }
 
 impl Drive {
+    /// What has happened goes to the core.
+    fn hand_over(
+        &mut self,
+        batch: &mut Vec<Event>,
+        core: &mut Core,
+        now: Now,
+        effects: &mut Vec<Effect>,
+    ) {
+        for event in batch.drain(..) {
+            match &event {
+                Event::Signal(Meaning::Explain) => {
+                    tracing::warn!("worker: {}", self.portrait.line(&core.snapshot()));
+                }
+                Event::Ended(key, _) => {
+                    self.pool.forget(*key);
+                    self.processes.borrow_mut().remove(key);
+                }
+                _ => {}
+            }
+            core.on(event, now, effects);
+        }
+    }
+
     fn perform(&mut self, effects: &mut Vec<Effect>) {
         for effect in effects.drain(..) {
             match effect {
