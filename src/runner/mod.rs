@@ -112,6 +112,11 @@ pub struct Usage {
 }
 
 impl Outcome {
+    /// Did it begin at all?
+    pub fn has_run(&self) -> bool {
+        !matches!(self.ending, Ending::Refused(_))
+    }
+
     /// An attempt that ended before it began.
     pub fn immediate(ending: Ending) -> Outcome {
         Outcome {

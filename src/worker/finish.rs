@@ -18,10 +18,10 @@ use super::plan::Plan;
 use super::request::Request;
 use crate::bounds;
 use crate::broker::{Death, Posting, Settle};
-use crate::runner::{Captured, Ending, Limit, Outcome};
+use crate::runner::{Captured, Ending, Limit, Outcome, Usage};
 use crate::task::template::Word;
 use crate::task::{Program, ResultMode, retry};
-use crate::wire::{Exception, Record, State, message, value};
+use crate::wire::{Exception, Record, State, message, result, value};
 use chrono::{DateTime, Utc};
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
@@ -56,7 +56,7 @@ pub fn verdict(
 ) -> Verdict {
     let judge = Judge { request, outcome, plan, now };
     let task = &request.task;
-    match (&outcome.ending, outcome.limit) {
+    let verdict = match (&outcome.ending, outcome.limit) {
         (Ending::Cancelled, _) => judge.cancelled(),
         (_, Some(Limit::Hard)) => judge.failed(&hard_limit(outcome, request, plan), None),
         (Ending::Returned, _) => judge.succeeded(),
@@ -74,7 +74,21 @@ pub fn verdict(
         (Ending::Trapped(exception, backtrace), None) => judge.failed(exception, Some(backtrace)),
         (Ending::Refused(exception), None) => judge.failed(exception, None),
         (Ending::Signaled(signal), None) => judge.signaled(*signal),
+    };
+    Verdict { record: verdict.record.map(|record| with_usage(record, outcome)), ..verdict }
+}
+
+/// What it used goes with the fields of `result_extended`.
+fn with_usage(mut record: Record, outcome: &Outcome) -> Record {
+    if let Some(extended) = record.extended.as_deref_mut()
+        && outcome.has_run()
+    {
+        let Usage { memory_peak, user, system } = outcome.usage;
+        let memory_peak = Some(memory_peak).filter(|peak| *peak > 0);
+        let usage = result::Usage { runtime: outcome.runtime, user, system, memory_peak };
+        extended.usage = Some(usage);
     }
+    record
 }
 
 struct Judge<'a> {
@@ -234,15 +248,17 @@ impl Judge<'_> {
     }
 
     fn usage(&self) -> String {
-        let usage = self.outcome.usage;
-        if usage.memory_peak == 0 {
+        if !self.outcome.has_run() {
             return String::new();
         }
+        let Usage { memory_peak, user, system } = self.outcome.usage;
+        // A process that stayed below the worker's own memory has no figure.
+        let peak = (memory_peak > 0).then(|| format!("peak {}, ", bytes(memory_peak)));
         format!(
-            " (peak {}, user {:.3}s, system {:.3}s)",
-            bytes(usage.memory_peak),
-            usage.user.as_secs_f64(),
-            usage.system.as_secs_f64()
+            " ({}user {:.3}s, system {:.3}s)",
+            peak.unwrap_or_default(),
+            user.as_secs_f64(),
+            system.as_secs_f64()
         )
     }
 }
