@@ -1,5 +1,6 @@
 //! DO: the loop. Its inputs only build events, its `perform` only carries out effects.
 
+use super::admission::Watch;
 use super::core::{Core, Effect, Event, Now};
 use super::outage::Outage;
 use super::plan::Plan;
@@ -30,6 +31,9 @@ const TICK: Duration = Duration::from_millis(100);
 
 /// How often processes are looked for whose task has ended.
 const STRAYS_EVERY: Duration = Duration::from_secs(1);
+
+/// How often the host is looked at, if there is a rule about it.
+const HOST_EVERY: Duration = Duration::from_secs(1);
 
 /// How often expired results are removed.
 const EXPIRE_EVERY: Duration = Duration::from_secs(300);
@@ -77,14 +81,20 @@ pub async fn run(plan: Arc<Plan>, doors: Doors, ready: impl FnOnce()) -> u8 {
         hurries,
         sender.clone(),
     ));
+    let told = sender.clone();
     let feeding = tokio::task::spawn_local(feed(inlet, watched, sender));
     tokio::task::spawn_local(expire(store, plan.result_expires));
+    let mut host = plan.admission.is_set().then(|| Watch::new(plan.admission));
     let processes = Processes::default();
     tokio::task::spawn_local(sweep(reaper, processes.clone()));
     let mut drive =
         Drive { pool, processes, tasks, read: None, orders: Some(orders), wants, exit: None };
     let mut core = Core::new(plan);
     let mut effects = Vec::new();
+    if let Some(change) = host.as_mut().and_then(Watch::look) {
+        core.on(Event::Host(change), now(), &mut effects);
+    }
+    tokio::task::spawn_local(attend_host(host, told));
     core.plan_ahead(&mut effects);
     drive.perform(&mut effects);
     ready();
@@ -105,11 +115,7 @@ pub async fn run(plan: Arc<Plan>, doors: Doors, ready: impl FnOnce()) -> u8 {
                 // Else it would take what is given back.
                 feeding.abort();
                 let _ = feeding.await;
-                match tokio::time::timeout(LAST_WORDS, outlet.surrender()).await {
-                    Ok(Ok(())) => {}
-                    Ok(Err(error)) => tracing::error!("cannot give back what was held: {error}"),
-                    Err(_) => tracing::error!("cannot give back what was held: no answer"),
-                }
+                surrender(&outlet).await;
                 return 1;
             }
             // Before the events: a busy worker is alive.
@@ -117,7 +123,7 @@ pub async fn run(plan: Arc<Plan>, doors: Doors, ready: impl FnOnce()) -> u8 {
             _ = receiver.recv_many(&mut batch, EVENTS_MAX) => {}
             _ = ticks.tick(), if core.needs_ticks() => batch.push(Event::Tick),
         }
-        let now = Now { mono: Instant::now(), wall: clock::now(), random: fastrand::f64() };
+        let now = now();
         for event in batch.drain(..) {
             if let Event::Ended(key, _) = &event {
                 drive.pool.forget(*key);
@@ -134,6 +140,19 @@ pub async fn run(plan: Arc<Plan>, doors: Doors, ready: impl FnOnce()) -> u8 {
         }
     }
     drive.exit.unwrap_or_default()
+}
+
+/// Gives back what is held: this worker's guard is gone.
+async fn surrender(outlet: &Outlet) {
+    match tokio::time::timeout(LAST_WORDS, outlet.surrender()).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::error!("cannot give back what was held: {error}"),
+        Err(_) => tracing::error!("cannot give back what was held: no answer"),
+    }
+}
+
+fn now() -> Now {
+    Now { mono: Instant::now(), wall: clock::now(), random: fastrand::f64() }
 }
 
 /// Ids of the tasks that run as processes.
@@ -252,6 +271,20 @@ async fn sweep(reaper: Rc<Reaper>, processes: Processes) {
         tree::kill_strays(&|pid| {
             reaper.watches(pid) || marks.iter().any(|mark| tree::has_mark(pid, mark.as_bytes()))
         });
+    }
+}
+
+/// Tells when the host becomes short of something, and when that is over.
+async fn attend_host(watch: Option<Watch>, events: mpsc::UnboundedSender<Event>) {
+    let Some(mut watch) = watch else { return };
+    let mut every = tokio::time::interval(HOST_EVERY);
+    every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        every.tick().await;
+        let change = watch.look();
+        if change.is_some_and(|change| events.send(Event::Host(change)).is_err()) {
+            return;
+        }
     }
 }
 

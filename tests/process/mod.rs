@@ -4,6 +4,7 @@
 mod descendants;
 mod faults;
 mod lost;
+mod scale;
 mod shared;
 mod shutdown;
 mod torture;
