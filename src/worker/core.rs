@@ -635,7 +635,7 @@ impl Core {
             "{}; {} of {} slots running, {} taken ahead, {} being settled",
             self.state.name(),
             self.running.len(),
-            self.plan.slots,
+            self.scale.slots(),
             self.ready.len(),
             self.acking.len() + self.settling.len(),
         ));
@@ -656,7 +656,7 @@ impl Core {
     pub fn snapshot(&self) -> Snapshot {
         Snapshot {
             state: self.state,
-            slots: self.plan.slots,
+            slots: self.scale.slots(),
             running: self.running.len(),
             reserved: self.ready.len() + self.acking.len(),
         }

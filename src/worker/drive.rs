@@ -21,6 +21,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
 
 /// Events handled before the effects of all of them are performed: acknowledgements and
 /// results batch by themselves.
@@ -112,10 +113,7 @@ pub async fn run(plan: Arc<Plan>, doors: Doors, ready: impl FnOnce()) -> u8 {
                 core.stop_all(&mut effects);
                 drive.perform(&mut effects);
                 tree::kill_all_descendants_of_self(LAST_RITES);
-                // Else it would take what is given back.
-                feeding.abort();
-                let _ = feeding.await;
-                surrender(&outlet).await;
+                surrender(feeding, &outlet).await;
                 return 1;
             }
             // Before the events: a busy worker is alive.
@@ -143,7 +141,10 @@ pub async fn run(plan: Arc<Plan>, doors: Doors, ready: impl FnOnce()) -> u8 {
 }
 
 /// Gives back what is held: this worker's guard is gone.
-async fn surrender(outlet: &Outlet) {
+async fn surrender(feeding: JoinHandle<()>, outlet: &Outlet) {
+    // Else it would take what is given back.
+    feeding.abort();
+    let _ = feeding.await;
     match tokio::time::timeout(LAST_WORDS, outlet.surrender()).await {
         Ok(Ok(())) => {}
         Ok(Err(error)) => tracing::error!("cannot give back what was held: {error}"),
