@@ -242,7 +242,13 @@ async fn serve(
     let (inlet, outlet, store) = take_from(&app, &client, &plan, &guard).await?;
     let shell = Shell::new(reaper.clone(), plan.app.clone())
         .map_err(|error| cannot("prepare to run processes", error))?;
-    let shell = Rc::new(shell.with_max_output(app.settings.task_max_output));
+    let shell = shell.with_max_output(app.settings.task_max_output);
+    // Both were killed at once if there is anything.
+    os::cgroup::clear_abandoned();
+    let shell = match app.settings.task_cgroups {
+        true => Rc::new(shell.with_groups(os::Pid::parent())),
+        false => Rc::new(shell),
+    };
     let runtime = wasm::Runtime::new(wasm::Config {
         cache_dir: plan.wasm_cache.clone(),
         slots: plan.slots,

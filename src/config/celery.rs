@@ -241,10 +241,11 @@ mod tests {
     use std::collections::HashSet;
 
     /// Settings that Celery has not.
-    const OURS: [&str; 10] = [
+    const OURS: [&str; 11] = [
         "client_timeout",
         "task_max_deliveries",
         "task_max_output",
+        "task_cgroups",
         "task_env",
         "worker_autoscale_keepalive",
         "worker_min_free_memory",

@@ -166,6 +166,10 @@ settings! {
     /// Variables for the environment of every task, {NAME: value}. Values of names with
     /// PASS, SECRET, TOKEN or KEY in them are not shown in reports.
     task_env: Vec<(String, String)>, Environment = Vec::new();
+    /// Run each task that has fences in a control group (version 2) of its own, where the worker
+    /// may make some: memory and processes then bound all its processes together. Elsewhere, and
+    /// with false, each process is bounded by itself.
+    task_cgroups: bool, Flag = true;
     /// Queues, and priorities, by name or pattern of a task: {"media.*": media,
     /// report: {queue: slow, priority: 3}}. An exact name first, then the first that fits.
     task_routes: Routes, Routes = Routes::default();

@@ -9,6 +9,7 @@
 //! | hard limit | FAILURE `TimeLimitExceeded`, ack | FAILURE |
 //! | death by a signal not ours | redelivered, counted; at the bound FAILURE `WorkerLostError`, dead letter | FAILURE `WorkerLostError` |
 //! | asked to end by a soft shutdown, then any code but success, or a signal | given back | FAILURE `WorkerLostError` |
+//! | … by the kernel, for memory | the same, and it is told which memory was used up | the same |
 //! | stopped by us (cold shutdown) | given back | FAILURE `WorkerLostError`: at most once |
 //!
 //! Death by a signal is not the task's answer, so it is not acknowledged as one; a task
@@ -18,7 +19,7 @@ use super::plan::Plan;
 use super::request::Request;
 use crate::bounds;
 use crate::broker::{Death, Posting, Settle};
-use crate::runner::{Captured, Ending, Limit, Outcome, Usage};
+use crate::runner::{Captured, Ending, Exhausted, Limit, Outcome, Usage};
 use crate::task::template::Word;
 use crate::task::{Program, ResultMode, retry};
 use crate::wire::{Exception, Record, State, message, result, value};
@@ -177,8 +178,17 @@ impl Judge<'_> {
         let request = self.request;
         let name = signal_name(signal);
         let usage = self.outcome.usage;
+        let exhausted = match self.outcome.exhausted {
+            Some(Exhausted::Own(limit)) => {
+                format!("; out of memory: it reached its limit of {}", bytes(limit))
+            }
+            Some(Exhausted::Around) => {
+                "; out of memory: that of the host or of a group around the worker".into()
+            }
+            None => String::new(),
+        };
         let mut what = format!(
-            "Worker exited prematurely: signal {signal} ({name}); peak memory {}",
+            "Worker exited prematurely: signal {signal} ({name}){exhausted}; peak memory {}",
             bytes(usage.memory_peak)
         );
         if let Some(fence) = self.fence(signal) {

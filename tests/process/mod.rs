@@ -3,6 +3,7 @@
 
 mod descendants;
 mod faults;
+mod fences;
 mod lost;
 mod scale;
 mod shared;

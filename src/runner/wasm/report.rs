@@ -78,6 +78,7 @@ impl Report {
             ending,
             limit,
             asked: false,
+            exhausted: None,
             stdout,
             stderr,
             usage,
