@@ -38,6 +38,13 @@ pub const CLIENT_TIMEOUT: Duration = Duration::from_secs(5);
 /// fetch the next hundreds while tiny tasks run, few enough to leave few suspects.
 pub const TAKE_MAX: usize = 512;
 
+/// Tasks that one worker runs at once at the most: each may hold a process and two pipes, which
+/// stays far below a usual limit of open files.
+pub const SLOTS_MAX: usize = 10_000;
+
+/// Slots that nobody needed are kept so long: Celery's figure.
+pub const AUTOSCALE_KEEPALIVE: Duration = Duration::from_secs(30);
+
 /// Messages that a batch of `qworker call --from-jsonl` sends in one step at the most: enough
 /// for the disk to be no matter, few enough to be accepted well within the deadline.
 pub const BATCH_TASKS_MAX: usize = 500;

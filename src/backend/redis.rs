@@ -196,6 +196,9 @@ fn document(record: &Record) -> String {
             e.retries,
             text(&e.queue)
         ));
+        if let Some(usage) = e.usage {
+            document.push_str(&format!(r#", "usage": {}"#, usage.to_json()));
+        }
     }
     document.push_str(&format!(r#", "task_id": {}}}"#, text(&record.task_id)));
     document
@@ -225,7 +228,7 @@ fn read(bytes: &[u8], task_id: &str) -> Meta {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::result::Extended;
+    use crate::wire::result::{Extended, Usage};
     use crate::wire::{Exception, State};
 
     #[test]
@@ -244,6 +247,7 @@ mod tests {
             worker: "w@h".into(),
             retries: 1,
             queue: "celery".into(),
+            usage: Some(Usage { runtime: Duration::from_millis(1500), ..Usage::default() }),
         };
         let full = Record {
             parent_id: Some("P".into()),
@@ -254,7 +258,7 @@ mod tests {
         let written = document(&full);
         assert_eq!(
             written,
-            r#"{"status": "RETRY", "result": {"exc_type":"ValueError","exc_message":["bad"],"exc_module":"builtins"}, "traceback": "line\n\"2\"", "children": [], "date_done": null, "group_id": "G", "parent_id": "P", "name": "add", "args": [2, 3], "kwargs": {}, "worker": "w@h", "retries": 1, "queue": "celery", "task_id": "T"}"#
+            r#"{"status": "RETRY", "result": {"exc_type":"ValueError","exc_message":["bad"],"exc_module":"builtins"}, "traceback": "line\n\"2\"", "children": [], "date_done": null, "group_id": "G", "parent_id": "P", "name": "add", "args": [2, 3], "kwargs": {}, "worker": "w@h", "retries": 1, "queue": "celery", "usage": {"runtime":1.5,"user":0.0,"system":0.0,"memory_peak":null}, "task_id": "T"}"#
         );
         let back = read(written.as_bytes(), "T").to_json();
         assert_eq!(back, serde_json::from_str::<Value>(&written).unwrap());

@@ -40,7 +40,8 @@ CREATE TABLE IF NOT EXISTS celery_taskmeta (
     worker VARCHAR(155),
     retries INTEGER,
     queue VARCHAR(155),
-    stamps BLOB
+    stamps BLOB,
+    usage TEXT
 );
 CREATE TABLE IF NOT EXISTS celery_tasksetmeta (
     id INTEGER NOT NULL PRIMARY KEY,
@@ -50,7 +51,9 @@ CREATE TABLE IF NOT EXISTS celery_tasksetmeta (
 );
 ";
 
-/// Columns that a table made by Celery without `result_extended` lacks.
+/// Columns that a table made by Celery lacks: without `result_extended` all of them, else
+/// `usage`, which is ours. Celery names the columns that it reads and writes, and so does not
+/// mind one more.
 const COLUMNS: &[(&str, &str)] = &[
     ("children", "BLOB"),
     ("name", "VARCHAR(155)"),
@@ -60,6 +63,7 @@ const COLUMNS: &[(&str, &str)] = &[
     ("retries", "INTEGER"),
     ("queue", "VARCHAR(155)"),
     ("stamps", "BLOB"),
+    ("usage", "TEXT"),
 ];
 
 const INDEXES: &str = "
@@ -119,7 +123,7 @@ impl Store {
             .run(Durability::Read, move |c| {
                 let sql =
                     "SELECT status, result, traceback, children, date_done, name, args, kwargs,
-                           worker, retries, queue FROM celery_taskmeta WHERE task_id = ?";
+                           worker, retries, queue, usage FROM celery_taskmeta WHERE task_id = ?";
                 let mut statement = c.prepare_cached(sql)?;
                 Ok(statement.query_row([&task_id], |row| read(row, &task_id)).optional()?)
             })
@@ -180,11 +184,11 @@ fn put(c: &Connection, records: &[Record]) -> Result<(), Error> {
         if let Some(e) = record.extended.as_deref() {
             c.prepare_cached(
                 "INSERT INTO celery_taskmeta (task_id, status, result, traceback, date_done,
-                     name, args, kwargs, worker, retries, queue)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)
+                     name, args, kwargs, worker, retries, queue, usage)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)
                  ON CONFLICT (task_id) DO UPDATE SET status = ?2, result = ?3, traceback = ?4,
                      date_done = ?5, name = ?6, args = ?7, kwargs = ?8, worker = ?9,
-                     retries = ?10, queue = ?11 WHERE status <> 'SUCCESS'",
+                     retries = ?10, queue = ?11, usage = ?12 WHERE status <> 'SUCCESS'",
             )?
             .execute(params![
                 record.task_id,
@@ -197,7 +201,8 @@ fn put(c: &Connection, records: &[Record]) -> Result<(), Error> {
                 e.kwargs.as_bytes(),
                 e.worker,
                 e.retries,
-                e.queue
+                e.queue,
+                e.usage.map(|usage| usage.to_json().to_string())
             ])?;
         } else {
             c.prepare_cached(
@@ -239,6 +244,7 @@ fn read(row: &Row, task_id: &str) -> rusqlite::Result<Meta> {
         extended.insert("worker".into(), json!(row.get::<_, Option<String>>(8)?));
         extended.insert("retries".into(), json!(row.get::<_, Option<i64>>(9)?));
         extended.insert("queue".into(), json!(row.get::<_, Option<String>>(10)?));
+        extended.extend(json_of(11)?.map(|usage| ("usage".into(), usage)));
     }
     let ready = crate::wire::State::named(&status).is_some_and(crate::wire::State::is_ready);
     Ok(Meta {

@@ -15,6 +15,7 @@ mod order;
 mod output;
 mod progress;
 mod purge;
+mod refused;
 mod report;
 mod result;
 mod status;
@@ -84,6 +85,11 @@ pub fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(error) => {
             let failed = error.use_stderr();
+            if let Some(refused) =
+                unknown(&error).and_then(|option| refused::refuse(&option, typed().as_deref()))
+            {
+                return ExitCode::from(refused.report(&ToUser::new(true, false)).code());
+            }
             // A closed pipe is no reason to fail.
             let _ = error.print();
             if let Some(option) = misplaced(&error) {
@@ -126,16 +132,28 @@ fn dispatch(command: Command, global: &Global, role: Role, out: ToUser) -> Resul
     }
 }
 
-/// The option of the program that stands behind the command, if that is the error.
-fn misplaced(error: &clap::Error) -> Option<&str> {
+/// The option that the command line has and we have not, if that is the error.
+fn unknown(error: &clap::Error) -> Option<String> {
     let Some(ContextValue::String(word)) = error.get(ContextKind::InvalidArg) else { return None };
     let option = word.split('=').next()?;
+    (error.kind() == ErrorKind::UnknownArgument).then(|| option.into())
+}
+
+/// The command of a command line that may have mistakes in it.
+fn typed() -> Option<String> {
+    let matches = Cli::command().ignore_errors(true).try_get_matches().ok()?;
+    matches.subcommand_name().map(str::to_string)
+}
+
+/// The option of the program that stands behind the command, if that is the error.
+fn misplaced(error: &clap::Error) -> Option<String> {
+    let option = unknown(error)?;
     let name = option.trim_start_matches('-');
     let known = Cli::command().get_arguments().any(|arg| {
         arg.get_long() == Some(name)
             || arg.get_short().is_some_and(|short| option == format!("-{short}"))
     });
-    (error.kind() == ErrorKind::UnknownArgument && known).then_some(option)
+    known.then_some(option)
 }
 
 /// Reads the variable of a flag: 1, yes, on and true, and their contraries.

@@ -5,6 +5,7 @@ use super::daemon::{self, Begun};
 use super::exit::{Error, Exit};
 use super::output::ToUser;
 use crate::backend::Store;
+use crate::bounds::SLOTS_MAX;
 use crate::broker::{Inlet, Outlet};
 use crate::client::Client;
 use crate::config::Given;
@@ -15,9 +16,10 @@ use crate::pool::Pool;
 use crate::runner::{shell::Shell, wasm};
 use crate::task::rate::Rate;
 use crate::task::set::Set;
+use crate::worker::admission::Rule;
 use crate::worker::core::Event;
 use crate::worker::drive::Doors;
-use crate::worker::plan::{Plan, Policy};
+use crate::worker::plan::{Autoscale, Plan, Policy};
 use crate::{broker, os, worker};
 use std::cell::RefCell;
 use std::collections::HashSet;
@@ -36,6 +38,11 @@ pub(super) struct Args {
     /// Tasks at once, or auto [default: the number of processors]
     #[arg(short, long, value_name = "N", allow_negative_numbers = true)]
     concurrency: Option<String>,
+    /// Run up to MAX tasks at once, and have slots for MIN [default: 0] of them when there is less to
+    /// do: more come at once when work waits, and those that nobody needed for
+    /// worker_autoscale_keepalive (30 s) go again. No task is ever interrupted
+    #[arg(long, value_name = "MAX[,MIN]", allow_negative_numbers = true, conflicts_with = "concurrency", value_parser = autoscale)]
+    autoscale: Option<Bounds>,
     /// Queues to take from, separated by commas [default: the default queue and those of the tasks]
     #[arg(short = 'Q', long, value_delimiter = ',', env = "QWORKER_WORKER_QUEUES")]
     queues: Vec<String>,
@@ -63,6 +70,25 @@ pub(super) struct Args {
     purge: bool,
     #[command(flatten)]
     daemon: daemon::Args,
+}
+
+/// The most and the fewest slots of `--autoscale`.
+#[derive(Debug, Clone, Copy)]
+struct Bounds {
+    max: usize,
+    min: usize,
+}
+
+/// Reads `8,1`, `1,8` or `8`, as Celery does: the larger one is the most.
+fn autoscale(text: &str) -> Result<Bounds, String> {
+    let slots = |text: &str| text.trim().parse().ok().filter(|slots: &usize| *slots <= SLOTS_MAX);
+    let (one, other) = text.split_once(',').unwrap_or((text, "0"));
+    match (slots(one), slots(other)) {
+        (Some(one), Some(other)) if one.max(other) > 0 => {
+            Ok(Bounds { max: one.max(other), min: one.min(other) })
+        }
+        _ => Err(format!("expected MAX,MIN: two whole numbers up to {SLOTS_MAX}, such as 8,1")),
+    }
 }
 
 /// A level of the log.
@@ -166,7 +192,18 @@ fn plan(app: &App, args: &Args, hostname: String, queues: Vec<String>, tasks: Se
     Plan {
         hostname,
         app: app.folder.clone(),
-        slots: settings.worker_concurrency.unwrap_or_else(os::host::processors),
+        slots: match args.autoscale {
+            Some(bounds) => bounds.max,
+            None => settings.worker_concurrency.unwrap_or_else(os::host::processors),
+        },
+        autoscale: args.autoscale.map(|bounds| Autoscale {
+            min: bounds.min,
+            keepalive: settings.worker_autoscale_keepalive,
+        }),
+        admission: Rule {
+            min_free_memory: settings.worker_min_free_memory,
+            max_load: settings.worker_max_load,
+        },
         queues,
         tasks: Arc::new(tasks),
         soft_shutdown: settings.worker_soft_shutdown_timeout,
@@ -205,7 +242,13 @@ async fn serve(
     let (inlet, outlet, store) = take_from(&app, &client, &plan, &guard).await?;
     let shell = Shell::new(reaper.clone(), plan.app.clone())
         .map_err(|error| cannot("prepare to run processes", error))?;
-    let shell = Rc::new(shell.with_max_output(app.settings.task_max_output));
+    let shell = shell.with_max_output(app.settings.task_max_output);
+    // Both were killed at once if there is anything.
+    os::cgroup::clear_abandoned();
+    let shell = match app.settings.task_cgroups {
+        true => Rc::new(shell.with_groups(os::Pid::parent())),
+        false => Rc::new(shell),
+    };
     let runtime = wasm::Runtime::new(wasm::Config {
         cache_dir: plan.wasm_cache.clone(),
         slots: plan.slots,
@@ -313,13 +356,16 @@ fn banner(app: &App, plan: &Plan, client: &Client) -> String {
         (Some(url), _) => crate::link::url::redact(url),
         (None, _) => "in the broker".to_string(),
     };
+    let slots = match plan.autoscale {
+        Some(scale) => format!("{{min={}, max={}}}", scale.min, plan.slots),
+        None => plan.slots.to_string(),
+    };
     let mut text = format!(
-        "\n {} v{}\n\n [config]\n .> app:         {}\n .> transport:   {}\n .> results:     {results}\n .> concurrency: {}\n\n [queues]\n",
+        "\n {} v{}\n\n [config]\n .> app:         {}\n .> transport:   {}\n .> results:     {results}\n .> concurrency: {slots}\n\n [queues]\n",
         plan.hostname,
         env!("CARGO_PKG_VERSION"),
         app.folder.display(),
         app.broker(),
-        plan.slots,
     );
     for queue in &plan.queues {
         text.push_str(&format!(" .> {queue:<16} exchange=(direct) key={queue}\n"));

@@ -241,11 +241,15 @@ mod tests {
     use std::collections::HashSet;
 
     /// Settings that Celery has not.
-    const OURS: [&str; 7] = [
+    const OURS: [&str; 11] = [
         "client_timeout",
         "task_max_deliveries",
         "task_max_output",
+        "task_cgroups",
         "task_env",
+        "worker_autoscale_keepalive",
+        "worker_min_free_memory",
+        "worker_max_load",
         "wasm_memory",
         "wasm_compile_timeout",
         "wasm_cache_dir",

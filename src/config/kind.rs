@@ -4,7 +4,8 @@
 use super::diagnostic::Faults;
 use super::node::{Data, Node, quote};
 use super::secret::{redact_url, redact_value};
-use super::units::{self, Rate};
+use super::units::{self, Least, Rate};
+use crate::bounds::SLOTS_MAX;
 use std::marker::PhantomData;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -110,6 +111,20 @@ kind!(
     |bytes| units::show_size(*bytes)
 );
 kind!(
+    /// How much memory must be left.
+    Reserve: Least, units::LEAST,
+    |node| match node.as_number() {
+        Some(bytes) => units::size_of(bytes).filter(|bytes| *bytes > 0).map(Least::Bytes),
+        None => node.as_text().and_then(units::least),
+    },
+    |least| units::show_least(*least)
+);
+kind!(
+    /// A load average.
+    Load: f64, "a number above 0",
+    |node| node.as_number().filter(|load| *load > 0.0 && load.is_finite()), f64::to_string
+);
+kind!(
     /// Starts per time.
     Pace: Rate, units::RATE,
     |node| match node.as_number() {
@@ -129,10 +144,9 @@ kind!(
     |node| node.as_int().and_then(|n| u64::try_from(n).ok()).filter(|n| *n > 0), u64::to_string
 );
 kind!(
-    /// How many tasks run at once. The upper end is a bound on slots, each of which may
-    /// hold a process and two pipes; it stays far below a usual limit of open files.
+    /// How many tasks run at once.
     Slots: usize, "a whole number from 1 to 10000",
-    |node| node.as_int().and_then(|n| usize::try_from(n).ok()).filter(|n| (1..=10_000).contains(n)),
+    |node| node.as_int().and_then(|n| usize::try_from(n).ok()).filter(|n| (1..=SLOTS_MAX).contains(n)),
     usize::to_string
 );
 kind!(

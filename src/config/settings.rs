@@ -4,8 +4,8 @@
 
 use super::diagnostic::Faults;
 use super::kind::{
-    Address, Deliveries, Environment, FilePath, Flag, Keep, Kind, Limit, Maybe, Pace, Priority,
-    Size, Slots, Word,
+    Address, Deliveries, Environment, FilePath, Flag, Keep, Kind, Limit, Load, Maybe, Pace,
+    Priority, Reserve, Size, Slots, Word,
 };
 use super::node::Node;
 use super::routes::Routes;
@@ -166,12 +166,25 @@ settings! {
     /// Variables for the environment of every task, {NAME: value}. Values of names with
     /// PASS, SECRET, TOKEN or KEY in them are not shown in reports.
     task_env: Vec<(String, String)>, Environment = Vec::new();
+    /// Run each task that has fences in a control group (version 2) of its own, where the worker
+    /// may make some: memory and processes then bound all its processes together. Elsewhere, and
+    /// with false, each process is bounded by itself.
+    task_cgroups: bool, Flag = true;
     /// Queues, and priorities, by name or pattern of a task: {"media.*": media,
     /// report: {queue: slow, priority: 3}}. An exact name first, then the first that fits.
     task_routes: Routes, Routes = Routes::default();
     /// How many tasks one worker runs at once.
-    /// null is the number of processors.
+    /// null is the number of processors, or what the quota of the control group leaves of them.
     worker_concurrency: Option<usize>, Maybe<Slots> = None;
+    /// With --autoscale: slots that nobody needed for so long are removed. More come at once
+    /// when more work waits.
+    worker_autoscale_keepalive: Duration, Limit = bounds::AUTOSCALE_KEEPALIVE;
+    /// Take no new task while less memory than this is free, on the host or within the limit
+    /// of a control group around the worker: 500M, or 10% of it. null is no such rule.
+    worker_min_free_memory: Option<super::units::Least>, Maybe<Reserve> = None;
+    /// Take no new task while the load of the host, the average over a minute, is above this.
+    /// null is no such rule.
+    worker_max_load: Option<f64>, Maybe<Load> = None;
     /// Take a message only when a slot is free for it. false takes short tasks ahead in
     /// bulk, which is faster, and gives back what did not start.
     worker_disable_prefetch: bool, Flag = false;

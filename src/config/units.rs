@@ -10,11 +10,23 @@ pub const DURATION_MAX: Duration = Duration::from_secs(100 * 365 * 86_400);
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Rate(pub f64);
 
+/// How much must be left of something.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Least {
+    /// So many bytes.
+    Bytes(u64),
+    /// So much of all there is, 0 to 1.
+    Part(f64),
+}
+
 /// What a duration may look like, for "expected …".
 pub const DURATION: &str = "a duration: seconds, or words such as 90s, 5m, 1h30m, 1d";
 
 /// What a size may look like, for "expected …".
 pub const SIZE: &str = "a size: bytes, or words such as 64K, 1.5MiB, 2G";
+
+/// What a size or a part may look like, for "expected …".
+pub const LEAST: &str = "a size such as 500M, or a part such as 10%";
 
 /// What a rate may look like, for "expected …".
 pub const RATE: &str = "a rate: starts per second, or words such as 10/s, 5/m, 100/h";
@@ -96,6 +108,25 @@ pub fn show_size(bytes: u64) -> String {
     match units.iter().find(|(_, scale)| bytes >= *scale && bytes.is_multiple_of(*scale)) {
         Some((name, scale)) => format!("{}{name}", bytes / scale),
         None => bytes.to_string(),
+    }
+}
+
+/// Reads `500M` or `10%`; more than all and less than a byte are neither.
+pub fn least(text: &str) -> Option<Least> {
+    match text.trim().strip_suffix('%') {
+        Some(part) => {
+            let part = number(part.trim_end())? / 100.0;
+            (part > 0.0 && part <= 1.0).then_some(Least::Part(part))
+        }
+        None => size(text).filter(|bytes| *bytes > 0).map(Least::Bytes),
+    }
+}
+
+/// Writes it so that [`least`] reads the same.
+pub fn show_least(least: Least) -> String {
+    match least {
+        Least::Bytes(bytes) => show_size(bytes),
+        Least::Part(part) => format!("{}%", part * 100.0),
     }
 }
 
@@ -191,6 +222,27 @@ mod tests {
         ];
         for (text, bytes) in cases {
             assert_eq!(size(text), bytes, "{text}");
+        }
+    }
+
+    #[test]
+    fn what_must_be_left() {
+        let cases = [
+            ("500M", Some(Least::Bytes(500 << 20))),
+            ("1024", Some(Least::Bytes(1024))),
+            ("10%", Some(Least::Part(0.1))),
+            (" 12.5 % ", Some(Least::Part(0.125))),
+            ("100%", Some(Least::Part(1.0))),
+            ("101%", None),
+            ("0%", None),
+            ("0", None),
+            ("-1%", None),
+            ("%", None),
+            ("lots", None),
+        ];
+        for (text, expected) in cases {
+            assert_eq!(least(text), expected, "{text}");
+            assert_eq!(expected.and_then(|value| least(&show_least(value))), expected, "{text}");
         }
     }
 

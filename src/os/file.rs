@@ -1,11 +1,13 @@
-//! Files without a name that a child gets as its standard input.
+//! Files without a name that a child gets as its standard input, and attributes of files.
 
 use super::last_error;
-use std::ffi::CStr;
+use std::ffi::{CStr, CString};
 use std::fs::File;
 use std::io;
 use std::os::fd::{FromRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileExt;
+use std::path::Path;
 
 /// The empty device, opened for reading and writing. One descriptor serves any
 /// number of children: it has no position that they could disturb.
@@ -36,6 +38,20 @@ pub fn in_memory(bytes: &[u8]) -> io::Result<OwnedFd> {
     // A positioned write leaves the offset, which the child inherits, at 0.
     file.write_all_at(bytes, 0)?;
     Ok(OwnedFd::from(file))
+}
+
+/// An extended attribute of a file, `user.name`; `None` if it has none of this name, or one
+/// longer than a word.
+pub fn attribute(path: &Path, name: &str) -> Option<Vec<u8>> {
+    let path = CString::new(path.as_os_str().as_bytes()).ok()?;
+    let name = CString::new(name).ok()?;
+    let mut value = vec![0; 64];
+    // SAFETY: two NUL-terminated texts, and room of the length that is told.
+    let length = unsafe {
+        libc::getxattr(path.as_ptr(), name.as_ptr(), value.as_mut_ptr().cast(), value.len())
+    };
+    value.truncate(usize::try_from(length).ok()?);
+    Some(value)
 }
 
 #[cfg(test)]

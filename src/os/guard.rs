@@ -14,6 +14,7 @@ pub use link::GuardLink;
 
 use super::Pid;
 use super::become_subreaper;
+use super::cgroup::clear_abandoned;
 use super::daemon::Report;
 use super::lease::Lease;
 use super::notify::{self, Manager};
@@ -265,6 +266,7 @@ impl<N: Fn(&str)> Guard<N> {
             blocked: &FORWARDED,
             // It has to end its tasks when we die, and ends itself afterwards.
             orphan: Orphan::Lives,
+            group: None,
         };
         Ok(Worker { pid: spawn.start()?, link: ours, leases: vec![] })
     }
@@ -420,6 +422,7 @@ impl<N: Fn(&str)> Guard<N> {
         while !kill_all_descendants_of_self(LAST_RITES) {
             (self.note)("processes of tasks were killed but do not end; waiting for them");
         }
+        clear_abandoned();
     }
 
     /// The worker died by a signal: start another (`None`), or end with an exit code?

@@ -1,6 +1,8 @@
 //! What this machine is called and what we may use of it.
 
+use super::cgroup::{self, Place};
 use std::fs;
+use std::path::Path;
 use std::thread;
 
 /// The host's name, `localhost` if it has none.
@@ -17,6 +19,50 @@ pub fn name() -> String {
 pub fn processors() -> usize {
     // The standard library asks the affinity mask and both kinds of control groups.
     thread::available_parallelism().map_or(1, usize::from)
+}
+
+/// Memory that tasks can still have, somewhere.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Room {
+    /// "on the host", "in the control group".
+    pub whose: &'static str,
+    /// Bytes that can be had without pushing others out.
+    pub free: u64,
+    /// Bytes of all.
+    pub total: u64,
+}
+
+/// The memory of the host, and that of each control group (version 2) around this process that
+/// has a limit. What cannot be read is left out.
+pub fn rooms() -> Vec<Room> {
+    let on_host = fs::read_to_string("/proc/meminfo").ok().and_then(|text| room_of_host(&text));
+    let place = Place::of_self();
+    let groups = place.iter().flat_map(Place::groups).filter_map(room_of_group);
+    on_host.into_iter().chain(groups).collect()
+}
+
+fn room_of_host(meminfo: &str) -> Option<Room> {
+    let kilobytes = |name: &str| {
+        let line = meminfo.lines().find_map(|line| line.strip_prefix(name))?;
+        Some(line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()? * 1024)
+    };
+    let (free, total) = (kilobytes("MemAvailable:")?, kilobytes("MemTotal:")?);
+    Some(Room { whose: "on the host", free, total })
+}
+
+fn room_of_group(group: &Path) -> Option<Room> {
+    let total = cgroup::number(group, "memory.max")?;
+    let used = cgroup::number(group, "memory.current")?;
+    // Pages of files that nobody has used lately are given up first.
+    let spare = cgroup::entry(group, "memory.stat", "inactive_file").unwrap_or(0);
+    let free = total.saturating_sub(used.saturating_sub(spare));
+    Some(Room { whose: "in the control group", free, total })
+}
+
+/// How many processes ran or wanted to, on average over the last minute.
+pub fn load() -> Option<f64> {
+    let text = fs::read_to_string("/proc/loadavg").ok()?;
+    text.split(' ').next()?.parse().ok()
 }
 
 /// This process's share of resident memory in bytes: pages that it shares with others
@@ -51,5 +97,24 @@ mod tests {
         let (shared, full) = (proportional().unwrap(), resident().unwrap());
         assert!(shared > 100_000 && full > 100_000, "{shared} {full}");
         assert!(memory() > 0);
+        let rooms = rooms();
+        assert!(rooms[0].free > 0 && rooms[0].free < rooms[0].total, "{rooms:?}");
+        assert!(load().is_some_and(|load| load >= 0.0));
+    }
+
+    #[test]
+    fn a_group_with_a_limit_is_a_room() {
+        let group = tempfile::tempdir().unwrap();
+        let write = |file: &str, text: &str| fs::write(group.path().join(file), text).unwrap();
+        assert_eq!(room_of_group(group.path()), None);
+        write("memory.max", "max\n");
+        write("memory.current", "700\n");
+        assert_eq!(room_of_group(group.path()), None);
+        write("memory.max", "1000\n");
+        write("memory.stat", "anon 400\ninactive_file 200\nactive_file 100\n");
+        let room = room_of_group(group.path()).unwrap();
+        assert_eq!((room.free, room.total), (500, 1000));
+        write("memory.current", "1100\n");
+        assert_eq!(room_of_group(group.path()).unwrap().free, 100);
     }
 }

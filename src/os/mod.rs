@@ -9,6 +9,7 @@
 #![allow(unsafe_code)]
 
 pub mod bell;
+pub mod cgroup;
 pub mod daemon;
 pub mod file;
 pub mod guard;

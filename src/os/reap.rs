@@ -236,6 +236,21 @@ impl Exit {
     }
 }
 
+/// Processor time of the calling thread so far: in user mode, and in the kernel.
+pub fn time_of_thread() -> (Duration, Duration) {
+    let usage = usage_of(libc::RUSAGE_THREAD);
+    (duration(usage.ru_utime), duration(usage.ru_stime))
+}
+
+fn usage_of(whom: libc::c_int) -> libc::rusage {
+    let mut usage = MaybeUninit::<libc::rusage>::zeroed();
+    // SAFETY: the pointer is to our own memory; zeroes are a valid value of it.
+    unsafe {
+        libc::getrusage(whom, usage.as_mut_ptr());
+        usage.assume_init()
+    }
+}
+
 /// Is this more than the largest resident memory of this process so far? Bytes.
 fn exceeds_own_peak(peak: u64) -> bool {
     // It only grows: most often the last answer will do.
@@ -243,13 +258,7 @@ fn exceeds_own_peak(peak: u64) -> bool {
     if peak <= OWN.load(Ordering::Relaxed) {
         return false;
     }
-    let mut usage = MaybeUninit::<libc::rusage>::zeroed();
-    // SAFETY: the pointer is to our own memory; zeroes are a valid value of it.
-    let usage = unsafe {
-        libc::getrusage(libc::RUSAGE_SELF, usage.as_mut_ptr());
-        usage.assume_init()
-    };
-    let own = kilobytes(&usage);
+    let own = kilobytes(&usage_of(libc::RUSAGE_SELF));
     OWN.store(own, Ordering::Relaxed);
     peak > own
 }

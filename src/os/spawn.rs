@@ -7,6 +7,7 @@
 //! user, a folder, or a limit is to be set.
 
 mod child;
+mod clone3;
 mod stack;
 
 use super::Pid;
@@ -14,6 +15,7 @@ use super::last_error;
 use super::signal::Quiet;
 use super::user::Ids;
 use child::Child;
+use clone3::Refused;
 use std::borrow::Borrow;
 use std::ffi::{CStr, CString};
 use std::fmt;
@@ -49,6 +51,8 @@ pub struct Spawn<'a> {
     pub blocked: &'a [i32],
     /// What happens to it when we die.
     pub orphan: Orphan,
+    /// The control group that it begins in; ours if `None`.
+    pub group: Option<BorrowedFd<'a>>,
 }
 
 /// What happens to a child when the thread that started it ends.
@@ -91,6 +95,8 @@ pub enum Step {
     Prepare,
     /// Making the process.
     Clone,
+    /// Entering a control group.
+    Enter,
     /// Leading a process group.
     Group,
     /// Asking to die with its parent.
@@ -123,6 +129,7 @@ impl fmt::Display for SpawnError {
         let step = match self.step {
             Step::Prepare => "prepare a process",
             Step::Clone => "make a process",
+            Step::Enter => "enter a control group",
             Step::Group => "lead a process group",
             Step::DeathSignal => "bind a process to its parent",
             Step::Nice => "set the priority",
@@ -160,18 +167,32 @@ impl Spawn<'_> {
             parent: std::process::id() as libc::pid_t,
             mask: signal_set(self.blocked),
             altered: child::altered_signals(),
+            outside: None,
             failure: None,
         };
-        let pid = stack::with_top(|top| {
-            let data: *mut Child<'_, '_> = &mut child;
+        let pid = stack::with_stack(|stack| {
             let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::SIGCHLD;
             let _quiet = Quiet::all();
+            if let Some(group) = self.group {
+                // A process that moves there later holds up all starts of this machine, for
+                // milliseconds.
+                let data = (&raw mut child).cast();
+                // SAFETY: as below.
+                match unsafe { clone3::into_group(group, stack, child::begin, data) } {
+                    Err(Refused::NotKnown) => child.outside = Some(group),
+                    Err(Refused::Error(errno)) => {
+                        return Err(SpawnError { step: Step::Clone, errno });
+                    }
+                    Ok(pid) => return Ok(pid),
+                }
+            }
+            let data = (&raw mut child).cast();
             // SAFETY: CLONE_VFORK suspends this thread until the child has executed its
             // program or ended, so `child`, `argv`, `envp` and the stack outlive the
             // child's use of them and nobody else touches them; the stack belongs to this
             // thread and is used by one child at a time. All signals are blocked, so no
             // handler of ours runs in the child, where it would disturb our memory.
-            let pid = unsafe { libc::clone(child::begin, top, flags, data.cast()) };
+            let pid = unsafe { libc::clone(child::begin, stack.top(), flags, data) };
             if pid < 0 {
                 Err(SpawnError { step: Step::Clone, errno: last_error() })
             } else {
@@ -214,6 +235,12 @@ fn bury(pid: libc::pid_t) {
     while unsafe { libc::waitpid(pid, null_mut(), 0) } < 0 && last_error() == libc::EINTR {}
 }
 
+/// Starts go as on a machine without `clone3`, or not.
+#[cfg(test)]
+pub(super) fn without_clone3(without: bool) {
+    clone3::MISSING.store(without, std::sync::atomic::Ordering::SeqCst);
+}
+
 #[cfg(test)]
 impl<'a> Spawn<'a> {
     /// `/bin/sh` with these arguments and streams, and nothing else.
@@ -230,6 +257,7 @@ impl<'a> Spawn<'a> {
             ids: None,
             blocked: &[],
             orphan: Orphan::Dies,
+            group: None,
         }
     }
 }

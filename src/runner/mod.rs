@@ -52,6 +52,8 @@ pub struct Outcome {
     pub limit: Option<Limit>,
     /// The worker asked it to end before it did.
     pub asked: bool,
+    /// The kernel killed it because this memory was used up.
+    pub exhausted: Option<Exhausted>,
     /// Standard output; for a plain WASM function its JSON result.
     pub stdout: Captured,
     /// Standard error.
@@ -91,6 +93,15 @@ pub enum Limit {
     Hard,
 }
 
+/// Memory that was used up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Exhausted {
+    /// All that the task may have, in bytes.
+    Own(u64),
+    /// That of the host, or of a control group around the worker.
+    Around,
+}
+
 /// The end of an output stream.
 #[derive(Debug, Clone, Default)]
 pub struct Captured {
@@ -112,12 +123,18 @@ pub struct Usage {
 }
 
 impl Outcome {
+    /// Did it begin at all?
+    pub fn has_run(&self) -> bool {
+        !matches!(self.ending, Ending::Refused(_))
+    }
+
     /// An attempt that ended before it began.
     pub fn immediate(ending: Ending) -> Outcome {
         Outcome {
             ending,
             limit: None,
             asked: false,
+            exhausted: None,
             stdout: Captured::default(),
             stderr: Captured::default(),
             usage: Usage::default(),

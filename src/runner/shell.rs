@@ -9,17 +9,18 @@ mod start;
 mod streams;
 #[cfg(test)]
 mod tests;
+mod yard;
 
 pub use command::{Command, Setting, command};
 
-use super::{Attempt, Ending, Limit, Outcome, Usage};
+use super::{Attempt, Ending, Exhausted, Limit, Outcome, Usage};
 use crate::bounds::{ARG_BYTES_MAX, LEFTOVER_GRACE, OUTPUT_MAX};
 use crate::clock;
 use crate::os::reap::{Exit, Reaper, Started, Status};
 use crate::os::spawn::{Orphan, Spawn, SpawnError};
 use crate::os::user::Ids;
 use crate::os::{Pid, file, tree};
-use crate::task::Stdin;
+use crate::task::{Fences, Stdin};
 use crate::wire::Exception;
 use arguments::E2BIG;
 use start::{EPERM, Failure, c_path, os_error, rlimits};
@@ -37,6 +38,7 @@ use std::time::{Duration, Instant};
 use streams::{READ_BYTES, Streams};
 use tokio::sync::oneshot;
 use tokio::time::sleep_until;
+use yard::{Fenced, Yard, usage};
 
 /// What is tried, in turn, when the sum of all arguments is too much for the kernel and
 /// standard input has them too: the longest text that is passed in the other ways.
@@ -51,6 +53,7 @@ pub struct Shell {
     null: Arc<OwnedFd>,
     max_output: u64,
     scratch: RefCell<Vec<u8>>,
+    yard: Yard,
 }
 
 /// When a process is stopped, counted from its start.
@@ -82,12 +85,19 @@ impl Shell {
             null: Arc::new(file::null()?),
             max_output: OUTPUT_MAX,
             scratch,
+            yard: Yard::default(),
         })
     }
 
     /// Keeps so many bytes of each output stream of a task that does not say (`task_max_output`).
     pub fn with_max_output(self, max_output: u64) -> Shell {
         Shell { max_output, ..self }
+    }
+
+    /// Runs tasks with fences in control groups, where the worker that `guard` guards may have
+    /// some (`task_cgroups`).
+    pub fn with_groups(self, guard: Pid) -> Shell {
+        Shell { yard: Yard::guarded_by(guard), ..self }
     }
 
     /// The environment that tasks inherit, `NAME=value` each.
@@ -119,7 +129,7 @@ impl Shell {
         cancel: impl Future<Output = ()>,
     ) -> Outcome {
         let command = Arc::new(command);
-        match self.begin(&command).await {
+        match self.begin(&command, None, command.fences).await {
             Ok(running) => self.attend(running, limits, std::future::pending(), cancel).await,
             Err(failure) => refused(failure.exception(&command)),
         }
@@ -141,7 +151,8 @@ impl Shell {
                 max_output: self.max_output,
             };
             let command = Arc::new(Command { ids: ids.clone(), ..command(attempt, setting)? });
-            match self.begin(&command).await {
+            let (fenced, rest) = self.yard.fence(&command.fences);
+            match self.begin(&command, fenced, rest).await {
                 Err(Failure::Spawn(SpawnError { errno: E2BIG, .. })) if tries.peek().is_some() => {}
                 begun => return begun.map_err(|failure| failure.exception(&command)),
             }
@@ -165,14 +176,20 @@ impl Shell {
         }
     }
 
-    /// Starts the process.
-    async fn begin(&self, command: &Arc<Command>) -> Result<Running, Failure> {
+    /// Starts the process, in a control group or not, with these limits of its own.
+    async fn begin(
+        &self,
+        command: &Arc<Command>,
+        fenced: Option<Fenced>,
+        fences: Fences,
+    ) -> Result<Running, Failure> {
         let program = command.program()?;
         let cwd = c_path(&command.cwd)?;
         let stdin = command.stdin.as_deref().map(file::in_memory).transpose()?.map(Arc::new);
         let stdin = stdin.unwrap_or_else(|| Arc::clone(&self.null));
         let (streams, stdout, stderr) = Streams::open(command.max_output)?;
         let this = Arc::clone(command);
+        let door = fenced.as_ref().map(|f| f.group().door().try_clone_to_owned()).transpose()?;
         let start = move || {
             let spawn = Spawn {
                 program: &program,
@@ -181,17 +198,19 @@ impl Shell {
                 cwd: Some(&cwd),
                 stdio: [stdin.as_fd(), stdout.as_fd(), stderr.as_fd()],
                 inherit: None,
-                rlimits: &rlimits(&this.fences),
+                rlimits: &rlimits(&fences),
                 nice: this.nice,
                 ids: this.ids.as_ref(),
                 blocked: &[],
                 orphan: Orphan::Dies,
+                group: door.as_ref().map(AsFd::as_fd),
             };
             spawn.start()
         };
         let Started { pid, at, exit } = self.reaper.spawn(start).await?;
+        let (reaper, mark) = (Rc::clone(&self.reaper), command.mark());
         Ok(Running {
-            leash: Leash { pid, reaper: Rc::clone(&self.reaper), mark: command.mark(), taut: true },
+            leash: Leash { pid, reaper, mark, taut: true, fenced },
             exit,
             streams,
             started: at,
@@ -254,8 +273,12 @@ impl Shell {
             leash.kill_orphans();
         }
         let (stdout, stderr) = streams.finish();
+        let (usage, exhausted) = match leash.fenced.take() {
+            Some(fenced) => fenced.leave(usage(ended)),
+            None => (usage(ended), None),
+        };
         let ending = if cancelled { Ending::Cancelled } else { ending(ended) };
-        Outcome { ending, limit, asked, stdout, stderr, usage: usage(ended), started, runtime }
+        Outcome { ending, limit, asked, exhausted, stdout, stderr, usage, started, runtime }
     }
 }
 
@@ -275,10 +298,14 @@ struct Leash {
     reaper: Rc<Reaper>,
     mark: Option<Vec<u8>>,
     taut: bool,
+    fenced: Option<Fenced>,
 }
 
 impl Leash {
     fn kill(&self) {
+        if let Some(fenced) = &self.fenced {
+            fenced.group().kill();
+        }
         tree::kill_tree(self.pid, &|pid| self.has_orphan(pid));
     }
 
@@ -333,14 +360,6 @@ fn ending(exit: Option<Exit>) -> Ending {
         // The reaper lives as long as the shell, so its answer comes.
         None => Ending::Cancelled,
     }
-}
-
-fn usage(exit: Option<Exit>) -> Usage {
-    exit.map_or(Usage::default(), |exit| Usage {
-        memory_peak: exit.memory_peak,
-        user: exit.user,
-        system: exit.system,
-    })
 }
 
 /// An attempt that never began.

@@ -9,6 +9,7 @@ use chrono::{DateTime, Utc};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 use std::fmt;
+use std::time::Duration;
 
 /// States that are stored. PENDING is the absence of a document.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -91,6 +92,33 @@ pub struct Extended {
     pub retries: u32,
     /// Queue it came from.
     pub queue: String,
+    /// What it used, once it has ended: a field that Celery has not.
+    pub usage: Option<Usage>,
+}
+
+/// What one attempt used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Usage {
+    /// How long it ran.
+    pub runtime: Duration,
+    /// Processor time in user mode.
+    pub user: Duration,
+    /// Processor time in the kernel.
+    pub system: Duration,
+    /// Largest memory in bytes, where it is known.
+    pub memory_peak: Option<u64>,
+}
+
+impl Usage {
+    /// Seconds and bytes.
+    pub fn to_json(&self) -> Value {
+        json!({
+            "runtime": self.runtime.as_secs_f64(),
+            "user": self.user.as_secs_f64(),
+            "system": self.system.as_secs_f64(),
+            "memory_peak": self.memory_peak,
+        })
+    }
 }
 
 impl Record {

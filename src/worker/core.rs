@@ -1,6 +1,7 @@
 //! DECIDE: everything the worker ever decides is decided here, from an event and the
 //! time. Nothing is performed; what is wanted comes out as effects.
 
+use super::autoscale::{Change, Scale};
 use super::finish::{self, Verdict};
 use super::plan::Plan;
 use super::request::{Key, Request, label};
@@ -33,6 +34,8 @@ pub enum Event {
     Tick,
     /// The definitions of tasks were read again.
     Tasks(Arc<Set>),
+    /// The host has become too short of something to take tasks, and why; or it no more is.
+    Host(Option<String>),
     /// The broker's end is closed: nothing is held any more.
     Closed,
 }
@@ -121,6 +124,11 @@ pub struct Core {
     turn: u64,
     /// Time of the last event.
     wall: DateTime<Utc>,
+    mono: Option<Instant>,
+    /// How many slots there are.
+    scale: Scale,
+    /// Is the host too short of something to take tasks?
+    short: bool,
     want: Option<(u64, Want)>,
     /// Smoothed runtime of a task in seconds; `None` until one has ended.
     pace: Option<f64>,
@@ -129,8 +137,15 @@ pub struct Core {
 impl Core {
     /// A worker that has done nothing yet.
     pub fn new(plan: Arc<Plan>) -> Core {
+        let scale = match plan.autoscale {
+            Some(scale) => Scale::new(scale.min, plan.slots, scale.keepalive),
+            None => Scale::new(plan.slots, plan.slots, Duration::MAX),
+        };
         Core {
             tasks: plan.tasks.clone(),
+            scale,
+            short: false,
+            mono: None,
             asked: None,
             plan,
             state: State::Running,
@@ -153,6 +168,7 @@ impl Core {
     /// Takes in one event. Call [`Core::plan_ahead`] after the last of a batch.
     pub fn on(&mut self, event: Event, now: Now, out: &mut Vec<Effect>) {
         self.wall = now.wall;
+        self.mono = Some(now.mono);
         match event {
             Event::Delivered(deliveries) => {
                 self.turn += 1;
@@ -172,12 +188,14 @@ impl Core {
                 self.go_on(now, out);
             }
             Event::Tasks(tasks) => self.tasks = tasks,
+            Event::Host(shortage) => self.host(shortage, out),
             Event::Closed => out.push(Effect::Exit(self.exit)),
         }
     }
 
     /// Fills free slots, asks for more work, and ends a shutdown that is complete.
     pub fn plan_ahead(&mut self, out: &mut Vec<Effect>) {
+        self.scale(out);
         while self.free() > 0 {
             let Some(request) = self.ready.pop_front() else { break };
             self.start(request, out);
@@ -197,14 +215,15 @@ impl Core {
 
     /// Is there anything that the passing of time alone can change?
     pub fn needs_ticks(&self) -> bool {
-        !self.ready.is_empty() || self.deadline.is_some()
+        let shrinks = self.state == State::Running && self.scale.may_shrink();
+        !self.ready.is_empty() || self.deadline.is_some() || shrinks
     }
 
     /// Must what is settled be settled at once? Not while enough others run, and more wait
     /// for a slot: one transaction for some outcomes costs little more than one for each.
     pub fn hurries(&self) -> bool {
         let waiting = self.acking.len() + self.slotted.len();
-        self.ready.is_empty() || waiting == 0 || waiting * COMPANY >= self.plan.slots
+        self.ready.is_empty() || waiting == 0 || waiting * COMPANY >= self.scale.slots()
     }
 
     /// Stops whatever runs; nobody hears of it any more.
@@ -217,16 +236,50 @@ impl Core {
         self.running.len()
     }
 
+    fn busy(&self) -> usize {
+        self.running.len() + self.acking.len() + self.slotted.len()
+    }
+
     fn free(&self) -> usize {
-        let taken = self.running.len() + self.acking.len() + self.slotted.len();
-        self.plan.slots.saturating_sub(taken)
+        self.scale.slots().saturating_sub(self.busy())
+    }
+
+    /// As many slots as the work at hand needs.
+    fn scale(&mut self, out: &mut Vec<Effect>) {
+        let Some(now) = self.mono.filter(|_| self.state == State::Running) else { return };
+        let line = match self.scale.follow(self.busy() + self.ready.len(), now) {
+            Some(Change::Up(count)) => format!("Scaling up {count} processes."),
+            Some(Change::Down(count)) => format!("Scaling down {count} processes."),
+            None => return,
+        };
+        out.push(Effect::Log(Level::INFO, line));
+    }
+
+    /// A host that is short gets nothing new to do; others may have what was taken ahead.
+    fn host(&mut self, shortage: Option<String>, out: &mut Vec<Effect>) {
+        let line = match &shortage {
+            Some(why) => format!("worker: takes no new tasks: {why}"),
+            None => "worker: takes tasks again".into(),
+        };
+        if self.short != shortage.is_some() {
+            out.push(Effect::Log(Level::WARN, line));
+        }
+        self.short = shortage.is_some();
+        if self.short {
+            self.give_back_all(out);
+        }
+    }
+
+    fn takes(&self) -> bool {
+        self.state == State::Running && !self.short
     }
 
     fn wanted(&self) -> Want {
-        if self.state != State::Running || self.settling.len() >= SETTLING_MAX {
+        if !self.takes() || self.settling.len() >= SETTLING_MAX {
             return Want::default();
         }
-        let slots = self.free().saturating_sub(self.ready.len());
+        // Slots that are not there yet come with the work for them.
+        let slots = self.plan.slots.saturating_sub(self.busy() + self.ready.len());
         let ahead = self.ahead();
         // Refill at half: one step for many messages, not many steps for one each.
         let ahead = if self.ready.len() * 2 > ahead { 0 } else { ahead - self.ready.len() };
@@ -237,7 +290,7 @@ impl Core {
     fn ahead(&self) -> usize {
         match self.pace {
             Some(pace) if !self.plan.policy.disable_prefetch && pace < AHEAD.as_secs_f64() => {
-                let fits = self.plan.slots as f64 * AHEAD.as_secs_f64() / pace.max(1e-6);
+                let fits = self.scale.slots() as f64 * AHEAD.as_secs_f64() / pace.max(1e-6);
                 (fits as usize).min(bounds::TAKE_MAX)
             }
             _ => 0,
@@ -267,7 +320,7 @@ impl Core {
             Ok(message) => message,
             Err(malformed) => return Err(Box::new(kept("malformed", &malformed, None, now))),
         };
-        if self.state != State::Running {
+        if !self.takes() {
             return Err(Box::new(settle_only(Settle::Release)));
         }
         if let Some(eta) = message.eta.filter(|eta| *eta > now.wall) {
@@ -582,7 +635,7 @@ impl Core {
             "{}; {} of {} slots running, {} taken ahead, {} being settled",
             self.state.name(),
             self.running.len(),
-            self.plan.slots,
+            self.scale.slots(),
             self.ready.len(),
             self.acking.len() + self.settling.len(),
         ));
@@ -603,7 +656,7 @@ impl Core {
     pub fn snapshot(&self) -> Snapshot {
         Snapshot {
             state: self.state,
-            slots: self.plan.slots,
+            slots: self.scale.slots(),
             running: self.running.len(),
             reserved: self.ready.len() + self.acking.len(),
         }

@@ -1,5 +1,6 @@
 //! DO: the loop. Its inputs only build events, its `perform` only carries out effects.
 
+use super::admission::Watch;
 use super::core::{Core, Effect, Event, Now};
 use super::outage::Outage;
 use super::plan::Plan;
@@ -32,6 +33,9 @@ const TICK: Duration = Duration::from_millis(100);
 
 /// How often processes are looked for whose task has ended.
 const STRAYS_EVERY: Duration = Duration::from_secs(1);
+
+/// How often the host is looked at, if there is a rule about it.
+const HOST_EVERY: Duration = Duration::from_secs(1);
 
 /// How often expired results are removed.
 const EXPIRE_EVERY: Duration = Duration::from_secs(300);
@@ -81,6 +85,7 @@ pub async fn run(plan: Arc<Plan>, doors: Doors, ready: impl FnOnce()) -> u8 {
         sender.clone(),
         pulse.clone(),
     ));
+    let told = sender.clone();
     let feeding = tokio::task::spawn_local(feed(inlet, watched, sender, pulse.clone()));
     tokio::task::spawn_local(expire(store, plan.result_expires));
     let processes = Processes::default();
@@ -89,14 +94,19 @@ pub async fn run(plan: Arc<Plan>, doors: Doors, ready: impl FnOnce()) -> u8 {
     let (orders, read, exit) = (Some(orders), None, None);
     let mut drive = Drive { pool, processes, tasks, read, orders, wants, exit, portrait };
     let (_door, mut questions) = open_door(&plan.hostname);
-    let mut core = Core::new(plan);
-    let mut effects = Vec::new();
+    let (mut core, mut effects) = (Core::new(plan.clone()), Vec::new());
+    if plan.admission.is_set() {
+        let mut host = Watch::new(plan.admission);
+        if let Some(change) = host.look() {
+            core.on(Event::Host(change), now(), &mut effects);
+        }
+        tokio::task::spawn_local(attend_host(host, told));
+    }
     core.plan_ahead(&mut effects);
     drive.perform(&mut effects);
     ready();
     guard.ready();
-    let mut batch = Vec::with_capacity(EVENTS_MAX);
-    let mut lost = std::pin::pin!(guard.lost());
+    let (mut batch, mut lost) = (Vec::with_capacity(EVENTS_MAX), std::pin::pin!(guard.lost()));
     let mut beats = tokio::time::interval(guard.beat_every().unwrap_or(TICK));
     let mut ticks = tokio::time::interval(TICK);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -107,7 +117,7 @@ pub async fn run(plan: Arc<Plan>, doors: Doors, ready: impl FnOnce()) -> u8 {
             _ = &mut lost => {
                 core.stop_all(&mut effects);
                 drive.perform(&mut effects);
-                give_up(feeding, &outlet).await;
+                surrender(feeding, &outlet).await;
                 return 1;
             }
             // Before the events: a busy worker is alive.
@@ -121,21 +131,18 @@ pub async fn run(plan: Arc<Plan>, doors: Doors, ready: impl FnOnce()) -> u8 {
             _ = receiver.recv_many(&mut batch, EVENTS_MAX) => {}
             _ = ticks.tick(), if core.needs_ticks() => batch.push(Event::Tick),
         }
-        let now = Now { mono: Instant::now(), wall: clock::now(), random: fastrand::f64() };
+        let now = now();
         drive.hand_over(&mut batch, &mut core, now, &mut effects);
         core.plan_ahead(&mut effects);
         let hurries = core.hurries();
         hurry.send_if_modified(|hurry| std::mem::replace(hurry, hurries) != hurries);
-        drive.perform(&mut effects);
-        if let Some(tasks) = drive.read.take() {
-            core.on(Event::Tasks(Arc::new(tasks)), now, &mut effects);
-        }
+        drive.carry_out(&mut core, now, &mut effects);
     }
     drive.exit.unwrap_or_default()
 }
 
-/// The guard is dead, so nothing of this worker may go on; what it holds is given back.
-async fn give_up(feeding: JoinHandle<()>, outlet: &Outlet) {
+/// Ends all tasks and gives back what is held: this worker's guard is gone.
+async fn surrender(feeding: JoinHandle<()>, outlet: &Outlet) {
     tree::kill_all_descendants_of_self(LAST_RITES);
     // Else it would take what is given back.
     feeding.abort();
@@ -156,6 +163,10 @@ fn open_door(node: &str) -> (Option<Door>, mpsc::Receiver<tokio::net::UnixStream
             (None, mpsc::channel(1).1)
         }
     }
+}
+
+fn now() -> Now {
+    Now { mono: Instant::now(), wall: clock::now(), random: fastrand::f64() }
 }
 
 /// Ids of the tasks that run as processes.
@@ -195,6 +206,14 @@ impl Drive {
                 _ => {}
             }
             core.on(event, now, effects);
+        }
+    }
+
+    /// Does what is wanted; if that was reading files, the core hears what is in them.
+    fn carry_out(&mut self, core: &mut Core, now: Now, effects: &mut Vec<Effect>) {
+        self.perform(effects);
+        if let Some(tasks) = self.read.take() {
+            core.on(Event::Tasks(Arc::new(tasks)), now, effects);
         }
     }
 
@@ -299,6 +318,19 @@ async fn sweep(reaper: Rc<Reaper>, processes: Processes) {
         tree::kill_strays(&|pid| {
             reaper.watches(pid) || marks.iter().any(|mark| tree::has_mark(pid, mark.as_bytes()))
         });
+    }
+}
+
+/// Tells when the host becomes short of something, and when that is over.
+async fn attend_host(mut watch: Watch, events: mpsc::UnboundedSender<Event>) {
+    let mut every = tokio::time::interval(HOST_EVERY);
+    every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        every.tick().await;
+        let change = watch.look();
+        if change.is_some_and(|change| events.send(Event::Host(change)).is_err()) {
+            return;
+        }
     }
 }
 

@@ -9,6 +9,7 @@
 //! | hard limit | FAILURE `TimeLimitExceeded`, ack | FAILURE |
 //! | death by a signal not ours | redelivered, counted; at the bound FAILURE `WorkerLostError`, dead letter | FAILURE `WorkerLostError` |
 //! | asked to end by a soft shutdown, then any code but success, or a signal | given back | FAILURE `WorkerLostError` |
+//! | … by the kernel, for memory | the same, and it is told which memory was used up | the same |
 //! | stopped by us (cold shutdown) | given back | FAILURE `WorkerLostError`: at most once |
 //!
 //! Death by a signal is not the task's answer, so it is not acknowledged as one; a task
@@ -18,10 +19,10 @@ use super::plan::Plan;
 use super::request::Request;
 use crate::bounds;
 use crate::broker::{Death, Posting, Settle};
-use crate::runner::{Captured, Ending, Limit, Outcome};
+use crate::runner::{Captured, Ending, Exhausted, Limit, Outcome, Usage};
 use crate::task::template::Word;
 use crate::task::{Program, ResultMode, retry};
-use crate::wire::{Exception, Record, State, message, value};
+use crate::wire::{Exception, Record, State, message, result, value};
 use chrono::{DateTime, Utc};
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
@@ -56,7 +57,7 @@ pub fn verdict(
 ) -> Verdict {
     let judge = Judge { request, outcome, plan, now };
     let task = &request.task;
-    match (&outcome.ending, outcome.limit) {
+    let verdict = match (&outcome.ending, outcome.limit) {
         (Ending::Cancelled, _) => judge.cancelled(),
         (_, Some(Limit::Hard)) => judge.failed(&hard_limit(outcome, request, plan), None),
         (Ending::Returned, _) => judge.succeeded(),
@@ -74,7 +75,21 @@ pub fn verdict(
         (Ending::Trapped(exception, backtrace), None) => judge.failed(exception, Some(backtrace)),
         (Ending::Refused(exception), None) => judge.failed(exception, None),
         (Ending::Signaled(signal), None) => judge.signaled(*signal),
+    };
+    Verdict { record: verdict.record.map(|record| with_usage(record, outcome)), ..verdict }
+}
+
+/// What it used goes with the fields of `result_extended`.
+fn with_usage(mut record: Record, outcome: &Outcome) -> Record {
+    if let Some(extended) = record.extended.as_deref_mut()
+        && outcome.has_run()
+    {
+        let Usage { memory_peak, user, system } = outcome.usage;
+        let memory_peak = Some(memory_peak).filter(|peak| *peak > 0);
+        let usage = result::Usage { runtime: outcome.runtime, user, system, memory_peak };
+        extended.usage = Some(usage);
     }
+    record
 }
 
 struct Judge<'a> {
@@ -163,8 +178,17 @@ impl Judge<'_> {
         let request = self.request;
         let name = signal_name(signal);
         let usage = self.outcome.usage;
+        let exhausted = match self.outcome.exhausted {
+            Some(Exhausted::Own(limit)) => {
+                format!("; out of memory: it reached its limit of {}", bytes(limit))
+            }
+            Some(Exhausted::Around) => {
+                "; out of memory: that of the host or of a group around the worker".into()
+            }
+            None => String::new(),
+        };
         let mut what = format!(
-            "Worker exited prematurely: signal {signal} ({name}); peak memory {}",
+            "Worker exited prematurely: signal {signal} ({name}){exhausted}; peak memory {}",
             bytes(usage.memory_peak)
         );
         if let Some(fence) = self.fence(signal) {
@@ -234,15 +258,17 @@ impl Judge<'_> {
     }
 
     fn usage(&self) -> String {
-        let usage = self.outcome.usage;
-        if usage.memory_peak == 0 {
+        if !self.outcome.has_run() {
             return String::new();
         }
+        let Usage { memory_peak, user, system } = self.outcome.usage;
+        // A process that stayed below the worker's own memory has no figure.
+        let peak = (memory_peak > 0).then(|| format!("peak {}, ", bytes(memory_peak)));
         format!(
-            " (peak {}, user {:.3}s, system {:.3}s)",
-            bytes(usage.memory_peak),
-            usage.user.as_secs_f64(),
-            usage.system.as_secs_f64()
+            " ({}user {:.3}s, system {:.3}s)",
+            peak.unwrap_or_default(),
+            user.as_secs_f64(),
+            system.as_secs_f64()
         )
     }
 }

@@ -1,5 +1,7 @@
 //! The room where messages become results. [`core`] decides, [`drive`] does.
 
+pub mod admission;
+pub mod autoscale;
 pub mod core;
 pub mod drive;
 pub mod finish;

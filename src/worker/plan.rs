@@ -1,5 +1,6 @@
 //! What is decided before a worker starts, and never changes after.
 
+use super::admission::Rule;
 use crate::task::rate::Rate;
 use crate::task::set::Set;
 use std::path::PathBuf;
@@ -13,8 +14,12 @@ pub struct Plan {
     pub hostname: String,
     /// The application's folder.
     pub app: PathBuf,
-    /// Tasks at once.
+    /// Tasks at once, at the most.
     pub slots: usize,
+    /// Fewer when there is less to do.
+    pub autoscale: Option<Autoscale>,
+    /// When no new task is taken.
+    pub admission: Rule,
     /// Queues it takes from.
     pub queues: Vec<String>,
     /// What it can run.
@@ -33,6 +38,15 @@ pub struct Plan {
     pub wasm_compile_timeout: Duration,
     /// Results live so long; `None` is for ever.
     pub result_expires: Option<Duration>,
+}
+
+/// What `--autoscale` says beside the most slots.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Autoscale {
+    /// Slots at least.
+    pub min: usize,
+    /// `worker_autoscale_keepalive`
+    pub keepalive: Duration,
 }
 
 /// Settings that complete a task's own.

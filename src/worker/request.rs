@@ -92,6 +92,7 @@ impl Request {
             worker: plan.hostname.clone(),
             retries: self.message.retries,
             queue: self.queue.to_string(),
+            usage: None,
         };
         Record { extended: Some(Box::new(extended)), ..record }
     }

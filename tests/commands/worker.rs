@@ -141,6 +141,11 @@ fn bad_options_are_refused_before_anything_starts() {
         (&["-c", "0"][..], "--concurrency: found text \"0\", expected a whole number from 1"),
         (&["-c", "-1"], "-1"),
         (&["-c", "many"], "--concurrency: found text \"many\""),
+        (&["-c", "2.5"], "--concurrency: found text \"2.5\""),
+        (&["--autoscale", "0"], "expected MAX,MIN: two whole numbers up to 10000, such as 8,1"),
+        (&["--autoscale", "8,-1"], "expected MAX,MIN"),
+        (&["--autoscale", "1,2,3"], "expected MAX,MIN"),
+        (&["--autoscale", "8,1", "-c", "3"], "--autoscale <MAX[,MIN]>' cannot be used with"),
         (&["-l", "LOUD"], "expected DEBUG, INFO, WARNING, ERROR or CRITICAL"),
         (&["-n", "a@%z"], "--hostname a@%z: %z means nothing; expected %h, %n, %d or %%"),
         (&["-n", "a@%"], "--hostname a@%"),
@@ -199,4 +204,37 @@ fn limits_of_the_command_line_are_those_of_tasks_that_have_none() {
     let long = app.qworker(&["call", "long", "--wait"]);
     refused(&long, 1, &["FAILURE: SoftTimeLimitExceeded"]);
     assert_eq!(worker.stop(Signal::SIGTERM), 0);
+}
+
+#[test]
+fn options_of_celery_without_meaning_are_refused_with_the_reason() {
+    let app = app();
+    let help = app.must(&["worker", "--help"]);
+    for (args, option, reason) in [
+        (&["-P", "prefork"][..], "-P, --pool means nothing here", "no pool to choose"),
+        (&["-Peventlet"], "-P, --pool means nothing here", "a process or WASM instance of its own"),
+        (&["--pool=gevent"], "-P, --pool means", "no pool to choose"),
+        (&["-c", "3", "--pool", "threads", "-l", "INFO"], "--pool means", "no pool to choose"),
+        (&["-Ofair"], "-O, --optimization", "a task goes to a slot that is free"),
+        (&["--max-tasks-per-child", "100"], "--max-tasks-per-child", "a fresh process"),
+        (&["--max-memory-per-child=1000"], "--max-memory-per-child", "set memory in the task's"),
+        (&["--pool-start-method", "spawn"], "--pool-start-method", "no pool of them"),
+        (&["--prefetch-multiplier", "1"], "--prefetch-multiplier", "worker_disable_prefetch"),
+        (&["-I", "proj.tasks"], "-I, --include", "the files of tasks.d"),
+        (&["--without-gossip"], "--without-gossip", "nothing to switch off"),
+        (&["--without-mingle"], "--without-mingle", "nothing to switch off"),
+        (&["--without-heartbeat"], "--without-heartbeat", "nothing to switch off"),
+        (&["--heartbeat-interval", "5"], "--heartbeat-interval", "nothing to switch off"),
+        (&["-S", "state"], "-S, --statedb", "is in the broker"),
+        (&["-E"], "-E, --task-events, --events", "not supported by this version"),
+        (&["-B"], "-B, --beat", "not supported by this version"),
+    ] {
+        let output = app.qworker(&[&["worker"], args].concat());
+        refused(&output, 2, &["Error: ", option, reason, "eave it out"]);
+        assert!(!output.stderr.contains("unexpected argument"), "{output:?}");
+        let long = option.split([' ', ',']).find(|word| word.starts_with("--")).unwrap();
+        assert!(!help.contains(long), "{long} is in the help");
+    }
+    refused(&app.qworker(&["--loader", "x", "worker"]), 2, &["--loader means nothing here"]);
+    refused(&app.qworker(&["call", "-P", "x"]), 2, &["unexpected argument '-P'"]);
 }

@@ -8,7 +8,7 @@ use qworker::backend::{Store, redis, sqlite};
 use qworker::clock;
 use qworker::link::sqlite::Db;
 use qworker::link::url::Url;
-use qworker::wire::result::Extended;
+use qworker::wire::result::{Extended, Usage};
 use qworker::wire::{Exception, Record, State};
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
@@ -177,6 +177,7 @@ async fn extended_fields_come_back_by_name(site: impl Site) {
         worker: "w@h".into(),
         retries: 3,
         queue: "media".into(),
+        usage: Some(Usage { user: Duration::from_millis(20), ..Usage::default() }),
     };
     let plain = record("a", State::Started, &json!(1));
     store.put(vec![plain]).await.unwrap();
@@ -186,7 +187,8 @@ async fn extended_fields_come_back_by_name(site: impl Site) {
     store.put(vec![full]).await.unwrap();
     let document = store.get("a").await.unwrap().unwrap().to_json();
     let expected = json!({"name": "add", "args": [2, "ü"], "kwargs": {"k": null}, "worker": "w@h",
-                          "retries": 3, "queue": "media"});
+                          "retries": 3, "queue": "media",
+                          "usage": {"runtime": 0.0, "user": 0.02, "system": 0.0, "memory_peak": null}});
     for (key, value) in expected.as_object().unwrap() {
         assert_eq!(&document[key], value, "{key}");
     }

@@ -4,7 +4,9 @@
 mod descendants;
 mod detached;
 mod faults;
+mod fences;
 mod lost;
+mod scale;
 mod shared;
 mod shutdown;
 mod torture;

@@ -93,20 +93,26 @@ fn the_whole_document_is_as_python_has_it(place: Place) {
     let _worker = app.worker(&["-n", "w1@here", "-Q", "sums"]);
     let id = app.must(&["call", "add", "--args", "[2, 3]", "--queue", "sums", "--wait", "--json"]);
     let ours: Value = serde_json::from_str(&id).unwrap();
+    // A field of ours, which Python's clients carry along or never see.
+    let usage = ours["usage"].as_object().unwrap();
+    assert_eq!(usage.keys().collect::<Vec<_>>(), ["runtime", "user", "system", "memory_peak"]);
+    assert!(usage["runtime"].as_f64().unwrap() > 0.0, "{usage:?}");
     let script = r#"
 app.conf.result_extended = True
 from celery.result import AsyncResult
 r = AsyncResult("ID", app=app)
 say({"value": r.get(timeout=5), "state": r.state, "name": r.name, "args": r.args, "kwargs": r.kwargs,
      "worker": r.worker, "retries": r.retries, "queue": r.queue, "children": r.children,
-     "traceback": r.traceback, "done": r.date_done.isoformat()})
+     "traceback": r.traceback, "done": r.date_done.isoformat(),
+     "usage": r.backend.get_task_meta(r.id).get("usage")})
 "#;
     let got = celery(&app, &script.replace("ID", ours["task_id"].as_str().unwrap()));
     let done = ours["date_done"].as_str().unwrap().trim_end_matches("+00:00");
     let expected = json!({"value": 5, "state": "SUCCESS", "name": "add", "args": [2, 3], "kwargs": {},
         "worker": "w1@here", "retries": 0, "queue": "sums", "traceback": null,
         // As each of Celery's own stores has none.
-        "children": if place == Place::Redis { json!([]) } else { json!(null) }});
+        "children": if place == Place::Redis { json!([]) } else { json!(null) },
+        "usage": if place == Place::Redis { ours["usage"].clone() } else { json!(null) }});
     for (key, value) in expected.as_object().unwrap() {
         assert_eq!(&got[key], value, "{key}: {got}");
     }
@@ -148,4 +154,16 @@ say(None)
     }
     let (code, revoked) = result("revoked");
     assert_eq!((code, &revoked["status"]), (1, &json!("REVOKED")));
+    // The table has our columns now, and Python goes on with it.
+    let got = celery(
+        &app,
+        r#"
+app.conf.result_extended = True
+from celery.result import AsyncResult
+app.backend.store_result("later", [1], "SUCCESS")
+say([AsyncResult("later", app=app).get(timeout=5), AsyncResult("ok", app=app).state])
+"#,
+    );
+    assert_eq!(got, json!([[1], "SUCCESS"]));
+    assert_eq!(result("later").1["result"], json!([1]));
 }

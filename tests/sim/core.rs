@@ -5,6 +5,7 @@ use fastrand::Rng;
 use qworker::os::signal::Meaning;
 use qworker::runner::{Ending, Limit};
 use qworker::wire::State;
+use std::time::Duration;
 
 /// Histories of each kind.
 const SEEDS: u64 = 400;
@@ -207,6 +208,80 @@ fn a_worker_that_dies_again_and_again_loses_nothing() {
                     _ => panic!("{letter:?}"),
                 }
             }
+        });
+    }
+}
+
+#[test]
+fn slots_follow_the_work_and_no_task_is_interrupted() {
+    for seed in 0..100 {
+        let keepalive = Duration::from_secs(5);
+        let mut world = World::scaling(seed, seed as usize % 3, 8, keepalive);
+        let min = seed as usize % 3;
+        world.slowness[0] = 1.0;
+        world.begin();
+        for _ in 0..6 {
+            let calls = world.rng.usize(0..60);
+            (0..calls).for_each(|_| world.send("late", None, None));
+            let pause = world.rng.f64() * 15.0;
+            world.pass(pause);
+        }
+        run_until_quiet(&mut world);
+        world.pass(11.0);
+        assert!(world.letters.iter().all(|letter| letter.starts == 1), "interrupted");
+        let (mut slots, mut last) = (min, None);
+        for (at, line) in &world.said {
+            let Some(count) = line.strip_suffix(" processes.") else { continue };
+            let (up, count) = match count.strip_prefix("Scaling up ") {
+                Some(count) => (true, count),
+                None => (false, count.strip_prefix("Scaling down ").unwrap()),
+            };
+            let count: usize = count.parse().unwrap();
+            slots = if up { slots + count } else { slots - count };
+            assert!((min..=8).contains(&slots), "{:?}", world.said);
+            assert!(up || last.is_none_or(|last| at - last >= 5.0), "{:?}", world.said);
+            last = Some(*at);
+        }
+        assert_eq!(slots, min, "{:?}", world.said);
+        assert!(!world.said.is_empty());
+    }
+}
+
+#[test]
+fn a_host_that_is_short_gets_nothing_to_do() {
+    for seed in 0..SEEDS {
+        history(seed, |world| {
+            world.fate = every_fate;
+            slow_down(world);
+            send_all_sorts(world);
+            let shortage = Some("of a test".to_string());
+            if world.rng.bool() {
+                world.host(shortage.clone());
+            }
+            world.begin();
+            for _ in 0..world.rng.usize(1..6) {
+                let steps = world.rng.usize(0..40);
+                step_often(world, steps);
+                send_all_sorts(world);
+                world.host(shortage.clone());
+                // What was acknowledged or marked first still begins; then nothing does.
+                world.pass(2.0);
+                let starts: usize = world.letters.iter().map(|letter| letter.starts).sum();
+                world.pass(5.0);
+                assert_eq!(starts, world.letters.iter().map(|letter| letter.starts).sum::<usize>());
+                assert_eq!(world.running(), 0);
+                world.host(None);
+            }
+            run_until_quiet(world);
+            assert!(
+                world
+                    .letters
+                    .iter()
+                    .all(|letter| { matches!(letter.place, Place::Gone | Place::Dead(_)) })
+            );
+            let told = |part| world.said.iter().filter(|(_, line)| line.contains(part)).count();
+            assert_eq!(told("takes no new tasks: of a test"), told("takes tasks again"));
+            assert!(told("takes tasks again") > 0);
         });
     }
 }

@@ -12,7 +12,7 @@ use qworker::wire::State;
 use qworker::wire::draft::{Draft, encode};
 use qworker::worker::core::{Core, Effect, Event, Now};
 use qworker::worker::finish::Verdict;
-use qworker::worker::plan::{Plan, Policy};
+use qworker::worker::plan::{Autoscale, Plan, Policy};
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 use std::sync::Arc;
@@ -91,6 +91,10 @@ pub struct World {
     pub fate: fn(&mut Rng) -> (Ending, Option<Limit>),
     /// The longest time that a task, the settler or the broker takes.
     pub slowness: [f64; 3],
+    /// The host is short: nothing may be taken.
+    short: bool,
+    /// What the worker said, and when.
+    pub said: Vec<(f64, String)>,
     /// What happened, for a failure's message.
     pub story: Vec<String>,
 }
@@ -105,6 +109,8 @@ impl World {
             hostname: "w@sim".into(),
             app: "/".into(),
             slots,
+            autoscale: None,
+            admission: Default::default(),
             queues: vec!["celery".into()],
             tasks: Arc::new(Set::new(tasks)),
             policy: Policy::default(),
@@ -135,8 +141,36 @@ impl World {
             results: HashMap::new(),
             fate: |_| (Ending::Exited(0), None),
             slowness: [0.05, 0.02, 0.01],
+            short: false,
+            said: Vec::new(),
             story: vec![format!("seed {seed}, {slots} slots")],
         }
+    }
+
+    /// The same with slots that follow the work.
+    pub fn scaling(seed: u64, min: usize, max: usize, keepalive: Duration) -> World {
+        let world = World::new(seed, max);
+        let autoscale = Some(Autoscale { min, keepalive });
+        let plan = Arc::new(Plan { autoscale, ..(*world.plan).clone() });
+        World { core: Core::new(plan.clone()), plan, ..world }
+    }
+
+    /// The host becomes short of something, or has enough again.
+    pub fn host(&mut self, shortage: Option<String>) {
+        self.short = shortage.is_some();
+        self.happen(vec![Event::Host(shortage)]);
+    }
+
+    /// Nothing happens for so long, but what time brings.
+    pub fn pass(&mut self, seconds: f64) {
+        let until = self.now + seconds;
+        while self.now < until && self.step() {}
+        self.now = self.now.max(until);
+    }
+
+    /// Attempts that run.
+    pub fn running(&self) -> usize {
+        self.running.len()
     }
 
     /// Sends a call of `task`, `eta` and `expires` in seconds from now.
@@ -370,6 +404,7 @@ impl World {
             match effect {
                 Effect::Want { turn, want } => {
                     assert!(!self.shutting || want == Want::default(), "{want:?} in a shutdown");
+                    assert!(!self.short || want == Want::default(), "{want:?} in a shortage");
                     self.want = Some((turn, want));
                 }
                 Effect::Start(key, attempt) => self.start(key, &attempt),
@@ -387,7 +422,8 @@ impl World {
                     one.ends = self.now + self.rng.f64() * 0.01;
                 }
                 Effect::Settle(key, tag, verdict) => self.order(key, tag, *verdict),
-                Effect::Store(_) | Effect::Log(..) | Effect::Clear(_) => {}
+                Effect::Store(_) | Effect::Clear(_) => {}
+                Effect::Log(_, line) => self.said.push((self.now, line)),
                 Effect::Close => {
                     assert!(self.running.is_empty(), "closed while tasks run");
                     assert!(self.orders.is_empty(), "closed while something is to be settled");

@@ -56,6 +56,7 @@ impl Probe {
             ids: None,
             blocked: &[],
             orphan: Orphan::Dies,
+            group: None,
         };
         Ok(Probe { pid: spawn.start()?, said, text: Vec::new(), begun: Instant::now() })
     }

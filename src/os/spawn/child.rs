@@ -8,7 +8,7 @@ use super::{Orphan, Resource, Rlimit, Spawn, SpawnError, Step};
 use crate::os::last_error;
 use crate::os::signal::FORWARDED;
 use crate::os::user::Ids;
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::ptr::{null, null_mut};
 use std::sync::OnceLock;
 
@@ -30,6 +30,8 @@ pub(super) struct Child<'s, 'a> {
     pub parent: libc::pid_t,
     pub mask: libc::sigset_t,
     pub altered: &'static [i32],
+    /// The control group that it has to enter by itself.
+    pub outside: Option<BorrowedFd<'a>>,
     pub failure: Option<SpawnError>,
 }
 
@@ -48,6 +50,9 @@ impl Child<'_, '_> {
     fn become_program(&mut self) -> Result<std::convert::Infallible, SpawnError> {
         let plan = self.plan;
         reset_handlers(self.altered);
+        if let Some(group) = self.outside {
+            enter(group)?;
+        }
         // SAFETY: takes numbers only.
         check(Step::Group, unsafe { libc::setpgid(0, 0) }.into())?;
         self.die_with_parent()?;
@@ -148,6 +153,19 @@ fn reset_handlers(signals: &[i32]) {
         unsafe {
             libc::syscall(libc::SYS_rt_sigaction, signal, &default, null::<u64>(), SET_BYTES)
         };
+    }
+}
+
+/// Moves this process into a control group.
+fn enter(group: BorrowedFd<'_>) -> Result<(), SpawnError> {
+    // SAFETY: a NUL-terminated name and a text of ours; the raw calls, as everywhere here.
+    unsafe {
+        let flags = libc::O_WRONLY | libc::O_CLOEXEC;
+        let name = c"cgroup.procs".as_ptr();
+        let file = libc::syscall(libc::SYS_openat, group.as_raw_fd(), name, flags);
+        check(Step::Enter, file)?;
+        // Zero is whoever writes it.
+        check(Step::Enter, libc::syscall(libc::SYS_write, file, c"0".as_ptr(), 1))
     }
 }
 

@@ -13,24 +13,21 @@ thread_local! {
     static STACK: OnceCell<Stack> = const { OnceCell::new() };
 }
 
-/// Calls with the top of this thread's stack for children.
-pub(super) fn with_top<T>(
-    call: impl FnOnce(*mut libc::c_void) -> Result<T, SpawnError>,
+/// Calls with this thread's stack for children.
+pub(super) fn with_stack<T>(
+    call: impl FnOnce(&Stack) -> Result<T, SpawnError>,
 ) -> Result<T, SpawnError> {
-    STACK.with(|stack| {
-        let top = match stack.get() {
-            Some(stack) => stack.top(),
-            None => {
-                let made = Stack::new()?;
-                stack.get_or_init(|| made).top()
-            }
-        };
-        call(top)
+    STACK.with(|stack| match stack.get() {
+        Some(stack) => call(stack),
+        None => {
+            let made = Stack::new()?;
+            call(stack.get_or_init(|| made))
+        }
     })
 }
 
 /// Memory for the child's stack, with a page below it that nobody may touch.
-struct Stack(*mut libc::c_void);
+pub(super) struct Stack(*mut libc::c_void);
 
 impl Stack {
     fn new() -> Result<Stack, SpawnError> {
@@ -46,8 +43,13 @@ impl Stack {
         Ok(Stack(base))
     }
 
+    /// Its lowest address, and its size.
+    pub(super) fn whole(&self) -> (*mut libc::c_void, usize) {
+        (self.0, STACK_BYTES)
+    }
+
     /// Where the stack begins: it grows downwards.
-    fn top(&self) -> *mut libc::c_void {
+    pub(super) fn top(&self) -> *mut libc::c_void {
         self.0.wrapping_byte_add(STACK_BYTES)
     }
 }

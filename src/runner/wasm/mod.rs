@@ -25,6 +25,7 @@ mod watch;
 pub use cache::{compile, validate};
 
 use super::{Attempt, Outcome};
+use crate::os::reap::time_of_thread;
 use crate::task::{Program, Task};
 use crate::wire::Exception;
 use engine::{Metering, Pair};
@@ -125,9 +126,9 @@ impl Runtime {
     /// own with a stack of 2 MiB or more, outside of any tokio runtime, for as many
     /// attempts at once as there are slots. `cancel` ends it within some 20 ms.
     pub fn run(&self, attempt: &Attempt, cancel: Arc<AtomicBool>) -> Outcome {
-        let started = Instant::now();
+        let (started, before) = (Instant::now(), time_of_thread());
         let report = self.0.run(attempt, started, cancel).unwrap_or_else(Report::refused);
-        report.outcome(started)
+        report.outcome(started, before)
     }
 }
 

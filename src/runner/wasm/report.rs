@@ -3,9 +3,10 @@
 use super::sandbox::Sandbox;
 use super::trap::{self, Phase};
 use super::watch::{State, Watch};
+use crate::os::reap::time_of_thread;
 use crate::runner::{Attempt, Captured, Ending, Limit, Outcome, Usage};
 use crate::wire::Exception;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use wasmtime::Store;
 
 /// An outcome in the making.
@@ -66,13 +67,18 @@ impl Report {
         self
     }
 
-    /// The outcome of an attempt that began at `started` and is over now.
-    pub fn outcome(self, started: Instant) -> Outcome {
+    /// The outcome of an attempt that began at `started` and is over now. Before it, this
+    /// thread had used so much processor time.
+    pub fn outcome(self, started: Instant, before: (Duration, Duration)) -> Outcome {
         let Report { ending, limit, stdout, stderr, usage } = self;
+        let (user, system) = time_of_thread();
+        let user = user.saturating_sub(before.0);
+        let usage = Usage { user, system: system.saturating_sub(before.1), ..usage };
         Outcome {
             ending,
             limit,
             asked: false,
+            exhausted: None,
             stdout,
             stderr,
             usage,

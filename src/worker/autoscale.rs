@@ -1,0 +1,133 @@
+//! How many tasks may run at once when that is not fixed (`--autoscale`). Pure.
+//!
+//! Up at once, when more is at hand than there are slots. Down after a whole keep-alive period
+//! in which some slots were never needed, and by those only: no task is ever interrupted,
+//! and two changes of direction are at least one period apart.
+
+use std::time::{Duration, Instant};
+
+/// Slots between two bounds.
+#[derive(Debug, Clone)]
+pub struct Scale {
+    min: usize,
+    max: usize,
+    now: usize,
+    keepalive: Duration,
+    /// When the present period began.
+    since: Option<Instant>,
+    /// The most slots that were needed at once in it.
+    needed: usize,
+}
+
+/// A change of the number of slots, by so many.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Change {
+    /// More.
+    Up(usize),
+    /// Fewer.
+    Down(usize),
+}
+
+impl Scale {
+    /// From `min` slots up to `max`; if they are equal, nothing ever changes.
+    pub fn new(min: usize, max: usize, keepalive: Duration) -> Scale {
+        let min = min.min(max);
+        Scale { min, max, now: min, keepalive, since: None, needed: 0 }
+    }
+
+    /// Slots there are now.
+    pub fn slots(&self) -> usize {
+        self.now
+    }
+
+    /// Can the passing of time take slots away?
+    pub fn may_shrink(&self) -> bool {
+        self.now > self.min
+    }
+
+    /// Takes note that `demand` slots are taken or wanted at once.
+    pub fn follow(&mut self, demand: usize, at: Instant) -> Option<Change> {
+        if self.min == self.max {
+            return None;
+        }
+        let demand = demand.min(self.max);
+        if demand > self.now {
+            let more = demand - self.now;
+            (self.now, self.since, self.needed) = (demand, Some(at), demand);
+            return Some(Change::Up(more));
+        }
+        self.needed = self.needed.max(demand);
+        if at.saturating_duration_since(*self.since.get_or_insert(at)) < self.keepalive {
+            return None;
+        }
+        let fewer = self.now - self.needed.max(self.min).min(self.now);
+        self.now -= fewer;
+        (self.since, self.needed) = (Some(at), demand);
+        (fewer > 0).then_some(Change::Down(fewer))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PERIOD: Duration = Duration::from_secs(30);
+
+    /// Follows a demand that is looked at every second; the changes, each with its second.
+    fn changes(scale: &mut Scale, demand: impl Fn(u64) -> usize, last: u64) -> Vec<(u64, Change)> {
+        let start = Instant::now();
+        let look = |second| {
+            let before = scale.slots();
+            let change = scale.follow(demand(second), start + Duration::from_secs(second));
+            assert!(scale.slots() >= demand(second).min(scale.max), "a busy slot was removed");
+            assert!((scale.min..=scale.max).contains(&scale.slots()));
+            match change {
+                Some(Change::Up(n)) => assert_eq!(scale.slots(), before + n),
+                Some(Change::Down(n)) => assert_eq!(scale.slots(), before - n),
+                None => assert_eq!(scale.slots(), before),
+            }
+            change.map(|change| (second, change))
+        };
+        (0..last).filter_map(look).collect()
+    }
+
+    #[test]
+    fn it_grows_at_once_and_shrinks_after_a_period_without_need() {
+        let mut scale = Scale::new(1, 8, PERIOD);
+        assert_eq!((scale.slots(), scale.may_shrink()), (1, false));
+        let told = changes(&mut scale, |second| if second < 10 { 12 } else { 0 }, 200);
+        assert_eq!(told, [(0, Change::Up(7)), (60, Change::Down(7))]);
+        assert!(!scale.may_shrink());
+    }
+
+    #[test]
+    fn what_was_needed_within_the_period_stays() {
+        let mut scale = Scale::new(0, 8, PERIOD);
+        // One of two is needed for a second of every twenty.
+        let told = changes(&mut scale, |second| 1 + usize::from(second % 20 == 0), 400);
+        assert_eq!(told, [(0, Change::Up(2))]);
+    }
+
+    #[test]
+    fn a_square_wave_makes_it_change_no_faster_than_the_period() {
+        for half in [1, 7, 20, 31, 45, 100] {
+            let mut scale = Scale::new(1, 8, PERIOD);
+            let demand = |second: u64| if (second / half).is_multiple_of(2) { 8 } else { 0 };
+            let told = changes(&mut scale, demand, 3600);
+            for pair in told.windows(2) {
+                let is_down = matches!(pair[1].1, Change::Down(_));
+                assert!(!is_down || pair[1].0 - pair[0].0 >= PERIOD.as_secs(), "{half}: {told:?}");
+            }
+            // Between one period of idleness and two the slots go.
+            assert!(half >= PERIOD.as_secs() || told.len() == 1, "{half}: {told:?}");
+            assert!(half < 2 * PERIOD.as_secs() || told.len() > 1, "{half}: {told:?}");
+        }
+    }
+
+    #[test]
+    fn a_fixed_number_stays() {
+        let mut scale = Scale::new(4, 4, PERIOD);
+        assert_eq!(changes(&mut scale, |second| second as usize % 9, 300), []);
+        assert!(!scale.may_shrink());
+    }
+}
