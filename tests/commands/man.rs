@@ -70,6 +70,10 @@ fn wrapped(page: &str) -> String {
             ".fi" | ".TE" => as_it_is = false,
             _ => {}
         }
+        // What clap leaves between the paragraphs of an option.
+        if !as_it_is && (line.is_empty() || (line == ".br" && text.ends_with("\n.br\n"))) {
+            continue;
+        }
         let is_text = !as_it_is && !line.starts_with(['.', '\'']);
         let mut width = 0;
         for word in line.split(' ') {

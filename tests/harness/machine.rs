@@ -35,7 +35,19 @@ impl Machine {
         let enter = "echo $$ >\"$1/cgroup.procs\" && shift && exec \"$@\"";
         let mut command = Command::new("sh");
         command.args(["-c", enter, "sh"]).arg(&cgroup);
-        command.args(["unshare", "--kill-child", "--mount", "--pid", "--fork", "--uts", "--ipc"]);
+        // It ends with the test, however that ends.
+        command.args([
+            "setpriv",
+            "--pdeathsig",
+            "KILL",
+            "unshare",
+            "--kill-child",
+            "--mount",
+            "--pid",
+            "--fork",
+            "--uts",
+            "--ipc",
+        ]);
         command.args(["--net", "--cgroup"]);
         command.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/system/boot"));
         command.arg(folder.path());

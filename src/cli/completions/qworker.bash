@@ -10,9 +10,10 @@ _qworker() {
         left=${left#"$part"}
         if ((i == 0)) || [[ -n $blank ]]; then words+=("$part"); else words[-1]+=$part; fi
     done
-    # Only what stands behind the last cut is replaced; an @ belongs to that.
+    # Only what stands behind the last cut is replaced, with the @ that stands there.
     [[ $part =~ ^[=:]+$ ]] && part=
     local kept=${words[-1]%"$part"}
+    kept=${kept%@}
     local IFS=$'\n' line
     COMPREPLY=()
     for line in $(command qworker complete -- "${words[@]}" 2>/dev/null); do
