@@ -13,4 +13,5 @@ mod process;
 mod python;
 mod show;
 mod sim;
+mod system;
 mod tidy;

@@ -12,6 +12,7 @@ const STEPS: &[(&str, &[&str])] =
 /// Crates with one address: nobody else names them. Folders end with `/`.
 const ADDRESSES: &[(&str, &[&str])] = &[
     ("clap", &["cli/"]),
+    ("clap_complete", &["cli/complete.rs"]),
     ("indicatif", &["cli/"]),
     ("rusqlite", &["link/sqlite.rs", "broker/sqlite/", "backend/sqlite.rs"]),
     (

@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 const SYSTEM: &str = "/etc/qworker";
 
 /// Options that stand before the command.
-#[derive(Debug, clap::Args)]
+#[derive(Debug, Clone, Default, clap::Args)]
 pub(super) struct Global {
     /// The application: a folder with tasks.d/ and an optional qworker.yaml [default: the
     /// current folder if it has either, else /etc/qworker]

@@ -5,6 +5,7 @@ mod batch;
 mod call;
 mod check;
 mod compile;
+mod complete;
 mod daemon;
 mod dead;
 mod exit;
@@ -67,6 +68,11 @@ enum Command {
     Report(report::Args),
     /// Check the settings and every task file, and report all errors
     Check(check::Args),
+    /// Print the completions of a shell
+    Completions(complete::Args),
+    /// Complete a command line for a shell
+    #[command(hide = true)]
+    Complete(complete::Words),
     /// Compile a WASM module for the cache
     #[command(hide = true)]
     Compile(compile::Args),
@@ -128,6 +134,8 @@ fn dispatch(command: Command, global: &Global, role: Role, out: ToUser) -> Resul
         Command::Dead(what) => dead::run(what, global, out),
         Command::Report(args) => report::run(&args, global, out),
         Command::Check(args) => check::run(&args, global, out),
+        Command::Completions(args) => complete::script(&args, out),
+        Command::Complete(args) => complete::run(args, out),
         Command::Compile(args) => compile::run(&args, out),
     }
 }

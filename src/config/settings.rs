@@ -62,6 +62,8 @@ pub struct Entry {
     pub name: &'static str,
     /// What it means, in lines of text.
     pub meaning: &'static [&'static str],
+    /// What its value has to be.
+    pub expected: &'static str,
     /// Is it a list or a mapping?
     pub nested: bool,
     /// Reads it; whether that went well.
@@ -93,6 +95,7 @@ macro_rules! settings {
         pub const TABLE: &[Entry] = &[$(Entry {
             name: stringify!($name),
             meaning: &[$($meaning),+],
+            expected: <$kind as Kind>::EXPECTED,
             nested: <$kind as Kind>::NESTED,
             read: |settings, node, faults| {
                 let value = <$kind as Kind>::read(node, faults);

@@ -3,8 +3,18 @@
 use super::{app, printed, refused, with_env};
 use crate::harness::TestDir;
 
-const COMMANDS: [&str; 9] =
-    ["worker", "call", "result", "list", "purge", "status", "dead", "report", "check"];
+const COMMANDS: [&str; 10] = [
+    "worker",
+    "call",
+    "result",
+    "list",
+    "purge",
+    "status",
+    "dead",
+    "report",
+    "check",
+    "completions",
+];
 
 #[test]
 fn a_bare_qworker_prints_help() {
@@ -16,7 +26,7 @@ fn a_bare_qworker_prints_help() {
         assert!(bare.stdout.contains(&format!("\n  {command}  ")), "{command}: {}", bare.stdout);
     }
     // What only the worker calls, and what a later version brings, is not in it.
-    for hidden in ["compile", "beat", "multi", "inspect", "--detach"] {
+    for hidden in ["compile ", "complete ", "beat", "multi", "inspect", "--detach"] {
         assert!(!bare.stdout.contains(hidden), "{hidden}");
     }
     printed(&app.qworker(&["--help"]), &bare.stdout);

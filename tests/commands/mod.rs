@@ -3,6 +3,7 @@
 mod batch;
 mod call;
 mod check;
+mod complete;
 mod dead;
 mod help;
 mod list;

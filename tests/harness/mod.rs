@@ -4,6 +4,7 @@
 
 pub mod app;
 pub mod child;
+pub mod machine;
 pub mod process;
 pub mod python;
 pub mod redis;
