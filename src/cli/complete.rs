@@ -16,6 +16,12 @@ use std::time::Duration;
 /// Whoever presses a key waits for no server longer than this.
 const PATIENCE: Duration = Duration::from_millis(500);
 
+/// The commands of `multi`, whose words are a language of their own.
+const MULTI: [&str; 11] = [
+    "start", "stop", "stopwait", "restart", "kill", "status", "names", "expand", "show", "get",
+    "help",
+];
+
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// The shell: bash, zsh or fish
@@ -57,7 +63,8 @@ pub(super) fn run(args: Words, out: ToUser) -> Result<Exit, Error> {
         // Its name may be half of one.
         let _ = std::env::set_current_dir(folder);
     }
-    let mut command = with_names(Cli::command().disable_help_subcommand(true), &global);
+    let line = Line { global, words: args.words.clone() };
+    let mut command = with_names(Cli::command().disable_help_subcommand(true), &line);
     let here = std::env::current_dir().ok();
     let index = args.words.len() - 1;
     let found = complete(&mut command, args.words, index, here.as_deref());
@@ -79,24 +86,54 @@ pub(super) fn run(args: Words, out: ToUser) -> Result<Exit, Error> {
     Ok(Exit::Ok)
 }
 
+/// What is known while a value is completed.
+#[derive(Clone)]
+struct Line {
+    /// The application.
+    global: Global,
+    /// All words, the one that is completed last.
+    words: Vec<OsString>,
+}
+
 /// The command line, with what knows the values of its arguments.
-fn with_names(mut command: clap::Command, global: &Global) -> clap::Command {
+fn with_names(mut command: clap::Command, line: &Line) -> clap::Command {
     let inner: Vec<String> = command.get_subcommands().map(|one| one.get_name().into()).collect();
     for name in inner {
-        command = command.mut_subcommand(name, |one| with_names(one, global));
+        command = command.mut_subcommand(name, |one| with_names(one, line));
     }
-    let is_call = command.get_name() == "call";
+    let name = command.get_name().to_string();
     command.mut_args(|arg| {
-        let names: fn(&App) -> Vec<CompletionCandidate> = match arg.get_id().as_str() {
-            "name" if is_call => tasks,
-            "queue" | "queues" | "exclude_queues" => queues,
-            "destination" => nodes,
-            _ => return arg,
-        };
-        let global = global.clone();
-        let open = move || App::open(&global, &[]).map(|app| names(&app)).unwrap_or_default();
-        arg.add(ArgValueCandidates::new(open))
+        let names: fn(&Line, &App) -> Vec<CompletionCandidate> =
+            match (name.as_str(), arg.get_id().as_str()) {
+                ("call", "name") => |_, app| tasks(app),
+                (_, "queue" | "queues" | "exclude_queues") => |_, app| queues(app),
+                (_, "destination") => |_, app| nodes(app),
+                ("multi", "words") => multi,
+                _ => return arg,
+            };
+        let line = line.clone();
+        let open = move || App::open(&line.global, &[]).map(|app| names(&line, &app));
+        arg.add(ArgValueCandidates::new(move || open().unwrap_or_default()))
     })
+}
+
+/// What stands behind `multi`: one of its commands, then nodes and options of workers.
+fn multi(line: &Line, app: &App) -> Vec<CompletionCandidate> {
+    let (_, before) = line.words.split_last().unwrap_or((const { &OsString::new() }, &[]));
+    let behind = before.iter().skip_while(|word| *word != "multi").skip(1);
+    let is_word = |word: &&OsString| !word.as_encoded_bytes().starts_with(b"-");
+    if behind.filter(is_word).count() == 0 {
+        return MULTI.iter().map(CompletionCandidate::new).collect();
+    }
+    let program = Cli::command();
+    let worker = program.find_subcommand("worker").into_iter();
+    let options = worker.flat_map(|worker| worker.get_arguments()).filter_map(|option| {
+        let name = CompletionCandidate::new(format!("--{}", option.get_long()?));
+        Some(name.help(option.get_help().cloned()))
+    });
+    // Celery's grammar has the first part of a name for all of it.
+    let short = |node: String| node.split('@').next().map(CompletionCandidate::new);
+    nodes_of(app).into_iter().filter_map(short).chain(options).collect()
 }
 
 fn defined(app: &App) -> Set {
@@ -123,8 +160,12 @@ fn queues(app: &App) -> Vec<CompletionCandidate> {
 }
 
 fn nodes(app: &App) -> Vec<CompletionCandidate> {
+    nodes_of(app).into_iter().map(CompletionCandidate::new).collect()
+}
+
+fn nodes_of(app: &App) -> Vec<String> {
     let known = asked(app, async |client| Ok(client.outlet.nodes().await?));
-    known.into_iter().map(|node| CompletionCandidate::new(node.hostname)).collect()
+    known.into_iter().map(|node| node.hostname).collect()
 }
 
 /// What the broker answers in time; a key that is pressed creates none.

@@ -10,6 +10,8 @@ use std::process::Command;
 const TASKS: &str = "\
 add: {shell: 'echo $(( $1 + $2 ))', params: [a, b]}
 who: {exec: [id, --user, --name]}
+whoever: {exec: [id, --user, --name], user: nobody}
+group: {shell: 'grep ^0:: /proc/self/cgroup', memory: 100M}
 slow: {shell: 'touch /tmp/slow-began; sleep 2; echo done'}
 ";
 
@@ -139,8 +141,12 @@ fn a_worker_is_a_service() {
     assert_eq!(qworker(&machine, &["call", "who", "--wait"]), "qworker");
     let status = qworker(&machine, &["status"]);
     assert!(status.contains("->  worker1@machine: OK"), "{status}");
+    // A task with fences gets a control group below the service's.
+    let group = qworker(&machine, &["call", "group", "--wait"]);
+    assert!(group.contains("/qworker@worker1.service/qworker-"), "{group}");
     let owner = |path: &str| machine.must(&["stat", "--format=%U %a", path]);
     assert_eq!(owner("/run/qworker"), "qworker 755");
+    assert_eq!(owner("/var/lib/qworker"), "qworker 750");
     assert_eq!(owner("/var/lib/qworker/qworker.sqlite").split(' ').next(), Some("qworker"));
 
     // What is below the process is new, and so are its settings.
@@ -197,6 +203,20 @@ fn a_worker_that_dies_or_sticks_comes_back() {
     machine.must(&["systemctl", "kill", "--kill-who=all", "--signal=STOP", worker]);
     restarts("2");
     assert!(machine.journal().contains("Watchdog timeout"), "{}", machine.journal());
+}
+
+/// What the unit says of tasks that run as somebody else.
+#[test]
+fn a_worker_of_root_runs_tasks_as_others() {
+    let Some(machine) = installed() else { return };
+    machine.must(&["systemctl", "start", "qworker@worker1"]);
+    assert_eq!(qworker(&machine, &["call", "who", "--wait"]), "qworker");
+    machine.must(&["systemctl", "stop", "qworker@worker1"]);
+    machine.write(DROP_IN, "[Service]\nCapabilityBoundingSet=~\nUser=root\nGroup=root\n");
+    machine.must(&["systemctl", "daemon-reload"]);
+    machine.must(&["systemctl", "start", "qworker@worker1"]);
+    assert_eq!(machine.must(&["qworker", "call", "who", "--wait"]), "root");
+    assert_eq!(machine.must(&["qworker", "call", "whoever", "--wait"]), "nobody");
 }
 
 #[test]
