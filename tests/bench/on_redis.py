@@ -5,6 +5,7 @@ import json
 import time
 
 from measures import Rounds, Void, cpu, percentiles, pss, run, same, tree
+from nodes import NODES, Fleet
 from parties import SLOTS, TARGET, Bull, Celery, Ours, Server
 
 # Of the tasks of a run: who is slower gets fewer, so that all runs take a similar time.
@@ -19,7 +20,7 @@ IDLE = 10  # seconds
 class OnRedis:
     """One server, and everybody who works on it."""
 
-    rows = ["redis-drain", "redis-spawn", "redis-latency", "redis-enqueue", "redis-idle"]
+    rows = ["redis-drain", "redis-spawn", "redis-latency", "redis-enqueue", "redis-idle", "redis-multi"]
 
     def __init__(self, options, tools, app, folder):
         self.options, self.tools, self.server = options, tools, Server(folder / "redis")
@@ -206,6 +207,26 @@ class OnRedis:
             others = "; ".join(f"{party.name}: {said(rounds.median(name))}"
                                for name, party in (("prefork", self.prefork), ("bull", bull)))
             yield what, ours(rounds, said), others, "", goal
+
+    def multi(self):
+        """Many nodes, and one without a terminal, as operators start them."""
+        celery = Fleet([self.prefork.python, "-m", "celery", "-A", "celery_app"], self.prefork.environ)
+        fleets = {"prefork": celery}
+        if self.ours:
+            fleets["qworker"] = Fleet(self.ours.qworker, self.ours.environ)
+        many = self.rounds(**{name: fleet.fleet for name, fleet in fleets.items()})
+        alone = self.rounds(**{name: fleet.alone for name, fleet in fleets.items()})
+        seconds = lambda f: f"{f[0]:.2f} s"
+        down = lambda f: f"{f[1]:.2f} s"
+        memory = lambda f: f"{f[2] / 1e6:.0f} MB PSS"
+        idle = lambda f: f"{f[0] / 1e6:.1f} MB PSS, {f[1] * 100:.2f} % of a core"
+        for what, rounds, said, goal in (
+            (f"`multi start {NODES}`, `-c 1`: all ready", many, seconds, "≤ 2 s"),
+            ("`multi stopwait` of them", many, down, ""),
+            ("all of them, idle", many, memory, ""),
+            (f"one detached, `-c {SLOTS}`, idle", alone, idle, "≤ 12 MB, ≤ 0.5 %"),
+        ):
+            yield what, ours(rounds, said), f"Celery, prefork: {said(rounds.median('prefork'))}", "", goal
 
     def look(self, party):
         """Memory in bytes, commands per second, connections, and share of a core of a worker without work."""
