@@ -10,6 +10,7 @@ mod dead;
 mod exit;
 mod files;
 mod list;
+mod logging;
 mod order;
 mod output;
 mod progress;

@@ -3,6 +3,7 @@
 
 mod descendants;
 mod faults;
+mod logs;
 mod lost;
 mod shared;
 mod shutdown;

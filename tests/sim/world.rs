@@ -364,7 +364,13 @@ impl World {
         for effect in effects {
             assert!(
                 !self.closing
-                    || matches!(effect, Effect::Exit(_) | Effect::Want { .. } | Effect::Log(..)),
+                    || matches!(
+                        effect,
+                        Effect::Exit(_)
+                            | Effect::Want { .. }
+                            | Effect::Log(..)
+                            | Effect::LogAbout(..)
+                    ),
                 "after the close: {effect:?}"
             );
             match effect {
@@ -387,7 +393,7 @@ impl World {
                     one.ends = self.now + self.rng.f64() * 0.01;
                 }
                 Effect::Settle(key, tag, verdict) => self.order(key, tag, *verdict),
-                Effect::Store(_) | Effect::Log(..) | Effect::Clear(_) => {}
+                Effect::Store(_) | Effect::Log(..) | Effect::LogAbout(..) | Effect::Clear(_) => {}
                 Effect::Close => {
                     assert!(self.running.is_empty(), "closed while tasks run");
                     assert!(self.orders.is_empty(), "closed while something is to be settled");
