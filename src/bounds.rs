@@ -56,6 +56,9 @@ pub const BATCH_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Bytes of one line of a batch: a file without line ends must not fill the memory.
 pub const BATCH_LINE_MAX: usize = 16 * 1024 * 1024;
 
+/// Log files that are kept after they were put aside (`worker_log_backups`).
+pub const LOG_BACKUPS: u64 = 5;
+
 /// Linear memory of one WASM instance unless a task's `memory` says else
 /// (`wasm_memory`): language runtimes compiled to WASM need some hundred MB.
 pub const WASM_MEMORY: u64 = 512 * 1024 * 1024;

@@ -24,7 +24,8 @@ const ADDRESSES: &[(&str, &[&str])] = &[
     ("wasmtime_wasi", &["runner/wasm/"]),
     ("serde_yaml", &["config/", "task/"]),
     ("saphyr_parser", &["config/", "task/"]),
-    ("tracing_subscriber", &["log/", "cli/worker.rs"]),
+    ("tracing_subscriber", &["log/", "cli/logging.rs"]),
+    ("tracing_appender", &["log/"]),
     ("libc", &["os/"]),
 ];
 

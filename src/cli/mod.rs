@@ -12,6 +12,7 @@ mod exit;
 mod files;
 mod health;
 mod list;
+mod logging;
 mod order;
 mod output;
 mod progress;

@@ -3,6 +3,7 @@
 use super::app::{App, Global};
 use super::daemon::{self, Begun};
 use super::exit::{Error, Exit};
+use super::logging;
 use super::output::ToUser;
 use crate::backend::Store;
 use crate::bounds::SLOTS_MAX;
@@ -28,7 +29,6 @@ use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
 use tokio::sync::mpsc;
-use tracing_subscriber::filter::LevelFilter;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -49,9 +49,8 @@ pub(super) struct Args {
     /// Queues to leave out, separated by commas
     #[arg(short = 'X', long, value_delimiter = ',', env = "QWORKER_WORKER_EXCLUDE_QUEUES")]
     exclude_queues: Vec<String>,
-    /// Log from this level on: DEBUG, INFO, WARNING, ERROR or CRITICAL
-    #[arg(short, long, value_name = "LEVEL", default_value = "WARNING", env = "QWORKER_WORKER_LOGLEVEL", value_parser = level)]
-    loglevel: Level,
+    #[command(flatten)]
+    log: logging::Args,
     /// Kill a task after so many seconds, unless it says else
     #[arg(long, value_name = "SECONDS", allow_negative_numbers = true)]
     time_limit: Option<String>,
@@ -91,35 +90,26 @@ fn autoscale(text: &str) -> Result<Bounds, String> {
     }
 }
 
-/// A level of the log.
-#[derive(Debug, Clone, Copy)]
-struct Level(LevelFilter);
-
-fn level(text: &str) -> Result<Level, String> {
-    Ok(Level(match text.to_uppercase().as_str() {
-        "DEBUG" => LevelFilter::DEBUG,
-        "INFO" => LevelFilter::INFO,
-        "WARNING" | "WARN" => LevelFilter::WARN,
-        "ERROR" | "CRITICAL" | "FATAL" => LevelFilter::ERROR,
-        _ => return Err("expected DEBUG, INFO, WARNING, ERROR or CRITICAL".into()),
-    }))
-}
-
 pub(super) fn run(args: Args, global: &Global, role: Role, out: ToUser) -> Result<Exit, Error> {
     if matches!(role, Role::Fresh | Role::Probe) {
         args.daemon.become_user()?;
     }
     let app = App::open(global, &given(&args))?;
     let hostname = App::node_name(args.hostname.as_deref())?;
+    let log = args.log.options(&hostname, &app.settings, &out)?;
     // Faults are told before a worker is started, or detached, for nothing.
     let executable = args.daemon.executable()?;
     let begun = match role {
-        Role::Worker(guard) => return work(app, args, hostname, guard, out),
+        Role::Worker(guard) => return work(app, args, hostname, log, guard, out),
         Role::Probe => {
             args.daemon.pidfile(&hostname)?;
+            logging::check(&log)?;
             return Ok(Exit::Ok);
         }
-        Role::Fresh => args.daemon.begin(&hostname, &out)?,
+        Role::Fresh => {
+            logging::check(&log)?;
+            args.daemon.begin(&hostname, &out)?
+        }
         Role::Again(pidfile) => args.daemon.go_on(&hostname, pidfile)?,
     };
     let (pidfile, launcher) = match begun {
@@ -128,7 +118,7 @@ pub(super) fn run(args: Args, global: &Global, role: Role, out: ToUser) -> Resul
     };
     let argv = std::env::args_os().collect();
     let orders = Orders { argv, executable, pidfile, launcher };
-    let code = guard::run(orders, |note| out.say(&format!("qworker: {note}")));
+    let code = guard::run(orders, |note| logging::note(&log, &out, note));
     Ok(Exit::Code(u8::try_from(code).unwrap_or(1)))
 }
 
@@ -137,6 +127,7 @@ fn work(
     app: App,
     args: Args,
     hostname: String,
+    log: crate::log::Options,
     guard: GuardLink,
     out: ToUser,
 ) -> Result<Exit, Error> {
@@ -148,7 +139,7 @@ fn work(
     }
     let plan = plan(&app, &args, hostname, queues, tasks);
     super::block_on(async move {
-        tokio::task::LocalSet::new().run_until(serve(app, plan, args, guard, out)).await
+        tokio::task::LocalSet::new().run_until(serve(app, plan, args, log, guard, out)).await
     })
 }
 
@@ -208,7 +199,7 @@ fn plan(app: &App, args: &Args, hostname: String, queues: Vec<String>, tasks: Se
         tasks: Arc::new(tasks),
         soft_shutdown: settings.worker_soft_shutdown_timeout,
         policy,
-        chatty: args.loglevel.0 >= LevelFilter::INFO,
+        chatty: args.log.is_chatty(),
         wasm_cache: app.folder.join(&settings.wasm_cache_dir),
         wasm_memory: settings.wasm_memory,
         wasm_compile_timeout: settings.wasm_compile_timeout,
@@ -221,6 +212,7 @@ async fn serve(
     app: App,
     plan: Plan,
     args: Args,
+    log: crate::log::Options,
     guard: GuardLink,
     out: ToUser,
 ) -> Result<Exit, Error> {
@@ -230,7 +222,7 @@ async fn serve(
     let term = if remapped { Term::Cold } else { Term::Warm };
     let signals = Signals::listen(term).map_err(|error| cannot("listen to signals", error))?;
     let reaper = Reaper::start().map_err(|error| cannot("watch processes", error))?;
-    let _log = crate::log::start(args.loglevel.0, out.color);
+    let _log = crate::log::start(log);
     let client = app.client()?;
     if args.purge {
         let purged = client.outlet.purge(plan.queues.clone()).await?;
@@ -274,7 +266,7 @@ async fn serve(
     let doors = Doors { inlet, outlet, store, pool, reaper, tasks, events, signals, guard };
     let ready = || {
         crate::log::line(tracing::Level::INFO, &format!("{name} ready."));
-        if args.loglevel.0 < LevelFilter::INFO {
+        if !args.log.is_chatty() {
             out.say(&format!("{name} ready."));
         }
         if detached {

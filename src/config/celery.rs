@@ -39,7 +39,7 @@ const SENT_FOR_REAL: Fate =
 const PROTOCOL_TWO: Fate =
     Meaningless("messages have Celery's protocol 2, which every client since 4.0 speaks");
 const LOG_OF_ONE_PROGRAM: Fate =
-    Meaningless("the log has one format; choose the level with --loglevel");
+    Meaningless("log lines have Celery's form, or are JSON with --log-format");
 const OUTPUT_IS_RESULT: Fate =
     Meaningless("what a task prints is its result, and what it complains of its traceback");
 const ADAPTIVE: Fate = Meaningless(
@@ -241,7 +241,7 @@ mod tests {
     use std::collections::HashSet;
 
     /// Settings that Celery has not.
-    const OURS: [&str; 11] = [
+    const OURS: [&str; 14] = [
         "client_timeout",
         "task_max_deliveries",
         "task_max_output",
@@ -250,6 +250,9 @@ mod tests {
         "worker_autoscale_keepalive",
         "worker_min_free_memory",
         "worker_max_load",
+        "worker_log_max_bytes",
+        "worker_log_max_age",
+        "worker_log_backups",
         "wasm_memory",
         "wasm_compile_timeout",
         "wasm_cache_dir",

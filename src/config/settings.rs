@@ -4,7 +4,7 @@
 
 use super::diagnostic::Faults;
 use super::kind::{
-    Address, Deliveries, Environment, FilePath, Flag, Keep, Kind, Limit, Load, Maybe, Pace,
+    Address, Count, Deliveries, Environment, FilePath, Flag, Keep, Kind, Limit, Load, Maybe, Pace,
     Priority, Reserve, Size, Slots, Word,
 };
 use super::node::Node;
@@ -194,6 +194,15 @@ settings! {
     /// How long a warm shutdown waits for the tasks that run. Then they get the signal TERM,
     /// after 2 s more KILL, and are given back. null or 0 waits for as long as they take.
     worker_soft_shutdown_timeout: Option<Duration>, Keep = None;
+    /// Put the log file (--logfile) aside as FILE.1 before it gets larger than this: 50M.
+    /// null leaves that to others, logrotate for instance.
+    worker_log_max_bytes: Option<u64>, Maybe<Size> = None;
+    /// Put the log file aside when it is older than this: 1d.
+    /// null is never.
+    worker_log_max_age: Option<Duration>, Maybe<Limit> = None;
+    /// How many log files are kept that were put aside, FILE.1 to FILE.5: the oldest one
+    /// makes room.
+    worker_log_backups: u64, Count = bounds::LOG_BACKUPS;
     /// How much memory one WASM instance may have, unless its task says else.
     /// Language runtimes compiled to WASM need some hundred megabytes.
     wasm_memory: u64, Size = bounds::WASM_MEMORY;

@@ -1,39 +1,127 @@
-//! Log lines in Celery's form, `[2026-11-20 17:30:39,120: INFO/MainProcess] …`, through a
-//! queue: a slow terminal never stops the worker. What the queue cannot hold is dropped, and counted.
+//! Log lines, in Celery's form or in JSON, to standard error or to a file, through a queue: a
+//! slow terminal or a full disk never stops the worker. Lines that find no place are dropped,
+//! counted, and the count is logged. Never says what a line means; that is its writer's matter.
+
+mod file;
+mod form;
+mod sink;
+
+pub use file::Rotation;
+pub use form::Format;
 
 use crate::os::signal::deaf;
-use chrono::Local;
-use std::fmt;
-use std::io::IsTerminal;
-use tracing::field::{Field, Visit};
-use tracing::{Event, Level, Subscriber};
+use file::LogFile;
+use form::{Origin, Told};
+use sink::{Backlog, Sink, Stderr};
+use std::fs::File;
+use std::io::{self, IsTerminal, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tracing::Level;
 use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::filter::LevelFilter;
-use tracing_subscriber::fmt::format::Writer;
-use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
-use tracing_subscriber::registry::LookupSpan;
 
 /// Lines waiting to be written at the most.
 const LINES_MAX: usize = 8192;
 
-/// Starts logging to standard error from `level` on; keep the guard until the end of the
-/// program, it writes out what waits.
-pub fn start(level: LevelFilter, color: bool) -> WorkerGuard {
-    let color = color && std::io::stderr().is_terminal();
+/// At the end of the program the queue gets so long to find room for its last word.
+const LAST_WAIT: Duration = Duration::from_secs(1);
+
+/// How a program logs.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// From this level on.
+    pub level: LevelFilter,
+    /// Colours, as far as the lines go to a terminal.
+    pub color: bool,
+    /// The form of the lines.
+    pub format: Format,
+    /// The file; `None` is standard error.
+    pub file: Option<PathBuf>,
+    /// When the file is put aside.
+    pub rotation: Rotation,
+    /// Whose lines they are, `worker1@host`.
+    pub node: String,
+}
+
+/// The task that a line is about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct About {
+    /// Its name.
+    pub task: String,
+    /// Its id.
+    pub id: String,
+}
+
+/// Keeps the log open; what waits is written when this is dropped.
+#[derive(Debug)]
+pub struct Keeper {
+    queue: Option<WorkerGuard>,
+    backlog: Arc<Backlog>,
+}
+
+/// Starts logging. A file that cannot be opened is tried again with every line: lines are dropped
+/// and counted until then ([`writable`] tells before).
+pub fn start(options: Options) -> Keeper {
+    let color = options.color && options.file.is_none() && io::stderr().is_terminal();
+    let origin = Origin::of_worker(options.format, options.node);
+    let backlog = Arc::new(Backlog::default());
     let queue = NonBlockingBuilder::default()
         .buffered_lines_limit(LINES_MAX)
         .lossy(true)
         .thread_name("log");
-    let (writer, guard) = deaf(|| queue.finish(std::io::stderr()));
+    let (to, books) = (origin.clone(), Arc::clone(&backlog));
+    let (writer, guard) = deaf(|| match options.file {
+        Some(path) => queue.finish(Sink::new(LogFile::new(path, options.rotation), to, books)),
+        None => queue.finish(Sink::new(Stderr, to, books)),
+    });
+    backlog.count_with(writer.error_counter());
     let subscriber = tracing_subscriber::fmt()
-        .with_max_level(level)
+        .with_max_level(options.level)
         .with_ansi(color)
         .with_writer(writer)
-        .event_format(CeleryLine)
+        .event_format(Told::new(origin, Arc::clone(&backlog)))
         .finish();
     // A second start (in tests) keeps the first.
     let _ = tracing::subscriber::set_global_default(subscriber);
-    guard
+    Keeper { queue: Some(guard), backlog }
+}
+
+impl Drop for Keeper {
+    fn drop(&mut self) {
+        let end = Instant::now() + LAST_WAIT;
+        while self.backlog.lines() >= LINES_MAX && Instant::now() < end {
+            // The queue tells nobody when it has room again.
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        if self.backlog.lines() >= LINES_MAX {
+            // Its end would complain on standard output; the process ends anyway.
+            std::mem::forget(self.queue.take());
+        }
+    }
+}
+
+/// Can this file be written to? It is made if it is not there; a pipe or device is not opened.
+///
+/// # Errors
+/// Why not.
+pub fn writable(path: &Path) -> io::Result<()> {
+    match path.metadata() {
+        Ok(found) if found.is_dir() => Err(io::ErrorKind::IsADirectory.into()),
+        Ok(found) if !found.is_file() => Ok(()),
+        _ => file::open(path).map(drop),
+    }
+}
+
+/// Adds one line to a log file that another process writes too: whole, in one call. For a
+/// program without threads, the guard.
+///
+/// # Errors
+/// The line could not be written.
+pub fn append(path: &Path, format: Format, node: &str, level: Level, text: &str) -> io::Result<()> {
+    let mut file: File = file::open(path)?;
+    file.write_all(Origin::of_guard(format, node.to_string()).note(level, text).as_bytes())
 }
 
 /// One line whose level is known at run time.
@@ -46,47 +134,13 @@ pub fn line(level: Level, text: &str) {
     }
 }
 
-struct CeleryLine;
-
-impl<S, N> FormatEvent<S, N> for CeleryLine
-where
-    S: Subscriber + for<'a> LookupSpan<'a>,
-    N: for<'a> FormatFields<'a> + 'static,
-{
-    fn format_event(
-        &self,
-        _: &FmtContext<'_, S, N>,
-        mut out: Writer<'_>,
-        event: &Event<'_>,
-    ) -> fmt::Result {
-        let level = event.metadata().level();
-        let (name, color) = match *level {
-            Level::ERROR => ("ERROR", "\x1b[31m"),
-            Level::WARN => ("WARNING", "\x1b[33m"),
-            Level::INFO => ("INFO", ""),
-            _ => ("DEBUG", "\x1b[34m"),
-        };
-        let color = if out.has_ansi_escapes() { color } else { "" };
-        let reset = if color.is_empty() { "" } else { "\x1b[0m" };
-        let now = Local::now().format("%Y-%m-%d %H:%M:%S,%3f");
-        write!(out, "{color}[{now}: {name}/MainProcess] ")?;
-        let mut message = Message(String::new());
-        event.record(&mut message);
-        writeln!(out, "{}{reset}", message.0)
-    }
-}
-
-/// The text of an event, its fields after it.
-struct Message(String);
-
-impl Visit for Message {
-    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        use fmt::Write;
-        // Writing to a String cannot fail.
-        let _ = match field.name() {
-            "message" => write!(self.0, "{value:?}"),
-            name if name.starts_with("log.") => Ok(()),
-            name => write!(self.0, " {name}={value:?}"),
-        };
+/// One line about a task; its level is known at run time.
+pub fn line_about(level: Level, about: &About, text: &str) {
+    let About { task, id } = about;
+    match level {
+        Level::ERROR => tracing::error!(task, id, "{text}"),
+        Level::WARN => tracing::warn!(task, id, "{text}"),
+        Level::INFO => tracing::info!(task, id, "{text}"),
+        _ => tracing::debug!(task, id, "{text}"),
     }
 }

@@ -4,10 +4,11 @@
 use super::autoscale::{Change, Scale};
 use super::finish::{self, Verdict};
 use super::plan::Plan;
-use super::request::{Key, Request, label};
+use super::request::{Key, Request, about, label};
 use super::signals::{self, Action, State};
 use crate::bounds;
 use crate::broker::{Death, Delivery, Settle, Tag, Want};
+use crate::log::About;
 use crate::os::signal::Meaning;
 use crate::runner::{Attempt, Outcome};
 use crate::task::set::Set;
@@ -66,6 +67,8 @@ pub enum Effect {
     ReadTasks,
     /// Say this.
     Log(Level, String),
+    /// Say this about a task.
+    LogAbout(Level, About, String),
     /// Close the broker's end when all that was asked before is done.
     Close,
     /// End the process.
@@ -330,7 +333,8 @@ impl Core {
         let bucket = self.buckets.get(&message.task);
         let is_back = bucket.is_some_and(|bucket| bucket.due(&message.id).is_some());
         if self.plan.chatty && delivery.deliveries == 0 && !is_back {
-            out.push(Effect::Log(Level::INFO, format!("Task {} received", label(&message))));
+            let line = format!("Task {} received", label(&message));
+            out.push(Effect::LogAbout(Level::INFO, about(&message), line));
         }
         let Some(task) = self.tasks.get(&message.task).cloned() else {
             self.ask_for_tasks(now, out);
@@ -393,6 +397,7 @@ impl Core {
                 record,
                 settle: Some(Settle::Ack),
                 log: Some((Level::INFO, log)),
+                about: Some(about(&request.message)),
                 ..Verdict::default()
             }));
         }
@@ -410,6 +415,7 @@ impl Core {
                 ),
                 settle: Some(Settle::Ack),
                 log: Some((Level::ERROR, log)),
+                about: Some(about(&request.message)),
                 ..Verdict::default()
             }));
         }
@@ -459,6 +465,7 @@ impl Core {
             return Verdict {
                 settle: Some(Settle::Redeliver(now.wall + delay)),
                 log: Some((Level::WARN, log)),
+                about: Some(about(message)),
                 ..Verdict::default()
             };
         }
@@ -541,7 +548,8 @@ impl Core {
         if keeps_slot(&request) {
             self.slotted.insert(key);
         }
-        let verdict = finish::verdict(&request, outcome, &self.plan, now.wall, now.random);
+        let mut verdict = finish::verdict(&request, outcome, &self.plan, now.wall, now.random);
+        verdict.about = verdict.log.is_some().then(|| about(&request.message));
         self.settle_as(key, request.tag, verdict, out);
     }
 
@@ -552,7 +560,10 @@ impl Core {
 
     fn settle_as(&mut self, key: Key, tag: Tag, mut verdict: Verdict, out: &mut Vec<Effect>) {
         if let Some((level, line)) = verdict.log.take() {
-            out.push(Effect::Log(level, line));
+            out.push(match verdict.about.take() {
+                Some(about) => Effect::LogAbout(level, about, line),
+                None => Effect::Log(level, line),
+            });
         }
         self.settling.insert(key);
         out.push(Effect::Settle(key, tag, Box::new(verdict)));
@@ -733,6 +744,7 @@ fn kept(reason: &'static str, why: &Malformed, message: Option<&Message>, now: N
         record,
         settle: Some(Settle::Dead(death)),
         log: Some((Level::ERROR, log)),
+        about: message.map(about),
         ..Verdict::default()
     }
 }

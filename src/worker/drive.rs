@@ -243,6 +243,9 @@ impl Drive {
                 Effect::Store(record) => self.order(Order::Record(record)),
                 Effect::ReadTasks => self.read = Some((self.tasks)()),
                 Effect::Log(level, line) => crate::log::line(level, &line),
+                Effect::LogAbout(level, about, line) => {
+                    crate::log::line_about(level, &about, &line);
+                }
                 Effect::Close => {
                     self.orders = None;
                     self.wants.send_replace(None);

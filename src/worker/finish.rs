@@ -16,9 +16,10 @@
 //! that kills each worker it meets ends in the dead-letter list, not in a circle.
 
 use super::plan::Plan;
-use super::request::Request;
+use super::request::{Request, about};
 use crate::bounds;
 use crate::broker::{Death, Posting, Settle};
+use crate::log::About;
 use crate::runner::{Captured, Ending, Exhausted, Limit, Outcome, Usage};
 use crate::task::template::Word;
 use crate::task::{Program, ResultMode, retry};
@@ -40,6 +41,8 @@ pub struct Verdict {
     pub publish: Option<Posting>,
     /// Say this.
     pub log: Option<(Level, String)>,
+    /// The task that this is said about.
+    pub about: Option<About>,
     /// Not even a power cut may undo it: an acknowledgement before the start.
     pub durable: bool,
 }
@@ -303,6 +306,7 @@ pub fn lost(
         record: error_record(request, plan, State::Failure, &exception, traceback, now),
         settle: (!request.acked).then_some(Settle::Dead(death)),
         log: Some((Level::ERROR, log)),
+        about: Some(about(&request.message)),
         ..Verdict::default()
     }
 }

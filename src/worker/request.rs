@@ -2,6 +2,7 @@
 
 use super::plan::{Plan, Policy};
 use crate::broker::{Posting, Tag};
+use crate::log::About;
 use crate::runner::Attempt;
 use crate::task::Task;
 use crate::wire::result::Extended;
@@ -117,4 +118,9 @@ impl Request {
 /// `name[id]`, as log lines name a task.
 pub fn label(message: &Message) -> String {
     format!("{}[{}]", message.display_name(), message.id)
+}
+
+/// Names a message's task in the log.
+pub fn about(message: &Message) -> About {
+    About { task: message.task.clone(), id: message.id.clone() }
 }

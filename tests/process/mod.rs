@@ -5,6 +5,7 @@ mod descendants;
 mod detached;
 mod faults;
 mod fences;
+mod logs;
 mod lost;
 mod scale;
 mod shared;

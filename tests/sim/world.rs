@@ -398,7 +398,13 @@ impl World {
         for effect in effects {
             assert!(
                 !self.closing
-                    || matches!(effect, Effect::Exit(_) | Effect::Want { .. } | Effect::Log(..)),
+                    || matches!(
+                        effect,
+                        Effect::Exit(_)
+                            | Effect::Want { .. }
+                            | Effect::Log(..)
+                            | Effect::LogAbout(..)
+                    ),
                 "after the close: {effect:?}"
             );
             match effect {
@@ -423,7 +429,9 @@ impl World {
                 }
                 Effect::Settle(key, tag, verdict) => self.order(key, tag, *verdict),
                 Effect::Store(_) | Effect::Clear(_) => {}
-                Effect::Log(_, line) => self.said.push((self.now, line)),
+                Effect::Log(_, line) | Effect::LogAbout(_, _, line) => {
+                    self.said.push((self.now, line))
+                }
                 Effect::Close => {
                     assert!(self.running.is_empty(), "closed while tasks run");
                     assert!(self.orders.is_empty(), "closed while something is to be settled");

@@ -1,0 +1,107 @@
+//! The options of a program that logs: from which level on, where to, in which form.
+
+use super::exit::Error;
+use super::output::ToUser;
+use crate::config::Settings;
+use crate::config::names::expand;
+use crate::log::{self, Format, Options, Rotation};
+use std::path::PathBuf;
+use tracing_subscriber::filter::LevelFilter;
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// Log from this level on: DEBUG, INFO, WARNING, ERROR or CRITICAL
+    #[arg(short, long, value_name = "LEVEL", default_value = "WARNING", env = "QWORKER_WORKER_LOGLEVEL", value_parser = level)]
+    loglevel: Level,
+    /// Log to this file instead of standard error; %n, %h, %d, %p, %i, %I and %% as Celery has
+    /// them. It may be renamed, removed or truncated at any time
+    #[arg(short = 'f', long, value_name = "FILE", env = "QWORKER_WORKER_LOGFILE")]
+    logfile: Option<String>,
+    /// The form of log lines: Celery's, or a JSON object each
+    #[arg(long, value_name = "FORMAT", default_value = "celery", env = "QWORKER_WORKER_LOG_FORMAT", value_parser = form())]
+    log_format: Format,
+}
+
+/// A level of the log.
+#[derive(Debug, Clone, Copy)]
+struct Level(LevelFilter);
+
+fn level(text: &str) -> Result<Level, String> {
+    Ok(Level(match text.to_uppercase().as_str() {
+        "DEBUG" => LevelFilter::DEBUG,
+        "INFO" => LevelFilter::INFO,
+        "WARNING" | "WARN" => LevelFilter::WARN,
+        "ERROR" | "CRITICAL" | "FATAL" => LevelFilter::ERROR,
+        _ => return Err("expected DEBUG, INFO, WARNING, ERROR or CRITICAL".into()),
+    }))
+}
+
+fn form() -> impl clap::builder::TypedValueParser<Value = Format> {
+    use clap::builder::{PossibleValuesParser, TypedValueParser};
+    PossibleValuesParser::new(["celery", "json"])
+        .map(|text| if text == "json" { Format::Json } else { Format::Celery })
+}
+
+impl Args {
+    /// Are lines about the life of a task wanted?
+    pub(super) fn is_chatty(&self) -> bool {
+        self.loglevel.0 >= LevelFilter::INFO
+    }
+
+    /// How the program of this node logs.
+    ///
+    /// # Errors
+    /// The name of the file makes no sense.
+    pub(super) fn options(
+        &self,
+        node: &str,
+        settings: &Settings,
+        out: &ToUser,
+    ) -> Result<Options, Error> {
+        let file = self.logfile.as_deref().map(|file| expand(file, node)).transpose();
+        let file = file.map_err(|error| Error::usage(format!("--logfile {error}")))?;
+        // Absolute, whatever folder is the current one later.
+        let file = file.map(|file| std::path::absolute(&file).unwrap_or(PathBuf::from(file)));
+        Ok(Options {
+            level: self.loglevel.0,
+            color: out.color,
+            format: self.log_format,
+            file,
+            rotation: Rotation {
+                max_bytes: settings.worker_log_max_bytes,
+                max_age: settings.worker_log_max_age,
+                backups: settings.worker_log_backups,
+            },
+            node: node.to_string(),
+        })
+    }
+}
+
+/// Tells before the start that a log file cannot be written to.
+///
+/// # Errors
+/// Why it cannot.
+pub(super) fn check(options: &Options) -> Result<(), Error> {
+    let Some(path) = &options.file else { return Ok(()) };
+    let folder = path.parent().filter(|folder| !folder.exists());
+    log::writable(path).map_err(|error| match folder {
+        Some(folder) => Error::usage(format!(
+            "--logfile {}: there is no folder {}",
+            path.display(),
+            folder.display()
+        )),
+        None => Error::usage(format!("--logfile {}: {error}", path.display())),
+    })
+}
+
+/// A sentence of the process above the program: into its log file, or to the user.
+pub(super) fn note(options: &Options, out: &ToUser, text: &str) {
+    let level = tracing::Level::WARN;
+    let written = options
+        .file
+        .as_ref()
+        .is_some_and(|path| log::append(path, options.format, &options.node, level, text).is_ok());
+    if !written {
+        out.say(&format!("qworker: {text}"));
+    }
+}

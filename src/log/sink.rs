@@ -1,0 +1,369 @@
+//! The far end of the queue: takes lines, writes them in batches, and keeps the books of those
+//! that found no place. Lines stay whole: what is torn by a full disk is finished later.
+
+use super::form::Origin;
+use crate::os::describe;
+use std::io::{self, Write};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
+use tracing::Level;
+use tracing_appender::non_blocking::ErrorCounter;
+
+/// Bytes that are written in one call: a burst costs few calls, and a batch that is lost is small.
+pub(super) const BATCH_BYTES: usize = 64 * 1024;
+
+/// While lines come faster than they can be written, that is said so often.
+const OVERRUN_EVERY: Duration = Duration::from_secs(1);
+
+/// Lines on their way: made, and neither written nor dropped yet.
+#[derive(Debug, Default)]
+pub(super) struct Backlog {
+    made: AtomicUsize,
+    taken: AtomicUsize,
+    overrun: OnceLock<ErrorCounter>,
+}
+
+impl Backlog {
+    /// The queue's own count of the lines that found it full.
+    pub fn count_with(&self, counter: ErrorCounter) {
+        // There is one queue to a backlog.
+        let _ = self.overrun.set(counter);
+    }
+
+    /// A line goes into the queue.
+    pub fn one_more(&self) {
+        self.made.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Lines in the queue.
+    pub fn lines(&self) -> usize {
+        let gone = self.taken.load(Ordering::Relaxed) + self.overrun();
+        self.made.load(Ordering::Relaxed).saturating_sub(gone)
+    }
+
+    fn one_taken(&self) {
+        self.taken.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn overrun(&self) -> usize {
+        self.overrun.get().map_or(0, ErrorCounter::dropped_lines)
+    }
+}
+
+/// Where lines go.
+pub(super) trait Place {
+    /// Makes it fit for so many bytes: what whoever reads the log should know, and whether it is
+    /// another place than before.
+    fn ready(&mut self, bytes: usize) -> io::Result<(Option<String>, bool)>;
+
+    /// Writes some of this to its end.
+    fn write(&mut self, text: &[u8]) -> io::Result<usize>;
+
+    /// Bytes that it takes in one piece.
+    fn batch_bytes(&self) -> usize {
+        BATCH_BYTES
+    }
+}
+
+/// Standard error.
+pub(super) struct Stderr;
+
+impl Place for Stderr {
+    fn ready(&mut self, _: usize) -> io::Result<(Option<String>, bool)> {
+        Ok((None, false))
+    }
+
+    fn write(&mut self, text: &[u8]) -> io::Result<usize> {
+        io::stderr().lock().write(text)
+    }
+}
+
+/// Lines, one behind the other.
+#[derive(Default)]
+struct Batch {
+    text: Vec<u8>,
+    ends: Vec<usize>,
+}
+
+impl Batch {
+    /// Gives the place of the line.
+    fn push(&mut self, line: &[u8]) -> usize {
+        self.text.extend_from_slice(line);
+        self.ends.push(self.text.len());
+        self.ends.len() - 1
+    }
+
+    /// Puts the lines of the other behind these.
+    fn append(&mut self, other: Batch) {
+        if self.ends.is_empty() {
+            *self = other;
+            return;
+        }
+        let before = self.text.len();
+        self.text.extend_from_slice(&other.text);
+        self.ends.extend(other.ends.iter().map(|end| before + end));
+    }
+}
+
+/// Writes what comes out of the queue.
+pub(super) struct Sink<P> {
+    place: P,
+    origin: Origin,
+    backlog: Arc<Backlog>,
+    batch: Batch,
+    batch_bytes: usize,
+    /// The rest of a line whose beginning is written.
+    torn: Vec<u8>,
+    dropped: usize,
+    /// Why the last one was dropped.
+    why: String,
+    /// Lines that the queue had no room for, as far as that was told, and when.
+    overrun_told: usize,
+    overrun_at: Option<Instant>,
+}
+
+impl<P: Place> Sink<P> {
+    pub fn new(place: P, origin: Origin, backlog: Arc<Backlog>) -> Sink<P> {
+        Sink {
+            batch_bytes: place.batch_bytes(),
+            place,
+            origin,
+            backlog,
+            batch: Batch::default(),
+            torn: Vec::new(),
+            dropped: 0,
+            why: String::new(),
+            overrun_told: 0,
+            overrun_at: None,
+        }
+    }
+
+    fn note(&self, batch: &mut Batch, text: &str) -> usize {
+        batch.push(self.origin.note(Level::WARN, text).as_bytes())
+    }
+
+    /// Lines that the queue had no room for, if it is time to say so.
+    fn overrun(&self) -> Option<usize> {
+        let all = self.backlog.overrun();
+        let is_time = self.overrun_at.is_none_or(|at| at.elapsed() >= OVERRUN_EVERY)
+            || self.backlog.lines() == 0;
+        (all > self.overrun_told && is_time).then_some(all)
+    }
+
+    fn write_batch(&mut self) {
+        let overrun = self.overrun();
+        if self.batch.ends.is_empty() && self.dropped == 0 && overrun.is_none() {
+            return;
+        }
+        let lines = std::mem::take(&mut self.batch);
+        let (note, is_new) = match self.place.ready(lines.text.len()) {
+            Ok(ready) => ready,
+            Err(error) => return self.lose(lines.ends.len(), &error),
+        };
+        if is_new && !self.torn.is_empty() {
+            // Its beginning stands in another file.
+            self.torn.clear();
+            self.dropped += 1;
+        }
+        // What is said before the lines: the end of a torn one, and how many are missing here.
+        let torn = std::mem::take(&mut self.torn);
+        let mut all = Batch::default();
+        let torn_at = (!torn.is_empty()).then(|| all.push(&torn));
+        let dropped_at = (self.dropped > 0)
+            .then(|| self.note(&mut all, &format!("{}: {}", were_dropped(self.dropped), self.why)));
+        let overrun_at = overrun.map(|count| {
+            let count = were_dropped(count - self.overrun_told);
+            self.note(&mut all, &format!("{count}: they came faster than they could be written"))
+        });
+        note.map(|note| self.note(&mut all, &note));
+        let before = all.ends.len();
+        all.append(lines);
+
+        let (written, error) = write_all(&mut self.place, &all.text);
+        let whole = all.ends.partition_point(|end| *end <= written);
+        let start = whole.checked_sub(1).map_or(0, |last| all.ends[last]);
+        let is_torn = written > start || (error.is_some() && torn_at == Some(whole));
+        let begun = whole + usize::from(is_torn);
+        if dropped_at.is_some_and(|at| at < begun) {
+            self.dropped = 0;
+        }
+        if let Some(count) = overrun.filter(|_| overrun_at.is_some_and(|at| at < begun)) {
+            (self.overrun_told, self.overrun_at) = (count, Some(Instant::now()));
+        }
+        if let Some(error) = error {
+            if is_torn {
+                self.torn = all.text[written..all.ends[whole]].to_vec();
+            }
+            self.lose(all.ends.len() - begun.max(before), &error);
+        }
+    }
+
+    fn lose(&mut self, lines: usize, error: &io::Error) {
+        self.dropped += lines;
+        self.why = match error.raw_os_error() {
+            Some(number) => describe(number).to_string(),
+            None => error.to_string(),
+        };
+    }
+}
+
+/// Writes it, or a part of it: how much, and what then stood in the way.
+fn write_all(place: &mut impl Place, text: &[u8]) -> (usize, Option<io::Error>) {
+    let mut written = 0;
+    while written < text.len() {
+        match place.write(&text[written..]) {
+            Ok(0) => return (written, Some(io::ErrorKind::WriteZero.into())),
+            Ok(bytes) => written += bytes,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return (written, Some(error)),
+        }
+    }
+    (written, None)
+}
+
+fn were_dropped(lines: usize) -> String {
+    match lines {
+        1 => "1 log line was dropped".into(),
+        lines => format!("{lines} log lines were dropped"),
+    }
+}
+
+impl<P: Place> Write for Sink<P> {
+    /// Takes one line.
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        if !self.batch.ends.is_empty() && self.batch.text.len() + line.len() > self.batch_bytes {
+            self.write_batch();
+        }
+        self.batch.push(line);
+        self.backlog.one_taken();
+        Ok(line.len())
+    }
+
+    /// The queue is empty, for now.
+    fn flush(&mut self) -> io::Result<()> {
+        self.write_batch();
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::log::file::LogFile;
+    use crate::log::{Format, Rotation};
+    use std::fs;
+    use std::path::Path;
+
+    fn sink(path: &Path) -> Sink<LogFile> {
+        let origin = Origin::of_worker(Format::Celery, "w@h".into());
+        Sink::new(LogFile::new(path.into(), Rotation::default()), origin, Arc::default())
+    }
+
+    /// Without their time.
+    fn lines(path: &Path) -> Vec<String> {
+        let text = fs::read_to_string(path).unwrap();
+        assert!(text.is_empty() || text.ends_with('\n'), "{text:?}");
+        let line = |line: &str| line.split_once("] ").map_or(line, |(_, text)| text).to_string();
+        text.lines().map(line).collect()
+    }
+
+    fn say<P: Place>(sink: &mut Sink<P>, line: &str) {
+        sink.write_all(line.as_bytes()).unwrap();
+        sink.flush().unwrap();
+    }
+
+    #[test]
+    fn a_folder_that_vanishes_costs_lines_and_says_how_many() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log");
+        let mut sink = sink(&path);
+        say(&mut sink, "a\n");
+        fs::remove_dir_all(dir.path()).unwrap();
+        say(&mut sink, "b\n");
+        sink.write_all(b"c\n").unwrap();
+        say(&mut sink, "d\n");
+        fs::create_dir(dir.path()).unwrap();
+        say(&mut sink, "e\n");
+        say(&mut sink, "f\n");
+        let told = "3 log lines were dropped: No such file or directory";
+        assert_eq!(lines(&path), [told, "e", "f"]);
+    }
+
+    /// A disk with room for so many bytes.
+    struct Disk {
+        text: Vec<u8>,
+        room: usize,
+        is_new: bool,
+    }
+
+    impl Place for Disk {
+        fn ready(&mut self, _: usize) -> io::Result<(Option<String>, bool)> {
+            Ok((None, std::mem::take(&mut self.is_new)))
+        }
+
+        fn write(&mut self, text: &[u8]) -> io::Result<usize> {
+            let fits = text.len().min(self.room);
+            if fits == 0 {
+                return Err(nix::Error::ENOSPC.into());
+            }
+            self.text.extend_from_slice(&text[..fits]);
+            self.room -= fits;
+            Ok(fits)
+        }
+    }
+
+    fn disk(room: usize) -> Sink<Disk> {
+        let disk = Disk { text: vec![], room, is_new: false };
+        Sink::new(disk, Origin::of_worker(Format::Celery, "w@h".into()), Arc::default())
+    }
+
+    #[test]
+    fn a_full_disk_tears_no_line_and_every_line_is_written_or_counted() {
+        let note = "[2026-11-20 17:30:39,120: WARNING/MainProcess] 1 log line was dropped: ".len();
+        for room in 0..60 {
+            for more in [0, 1, 3, 4, 5, 9, 20, note, note + 40, 2 * note + 80] {
+                let mut sink = disk(room);
+                for n in 10..14 {
+                    say(&mut sink, &format!("a line {n}\n"));
+                }
+                sink.place.room = more;
+                say(&mut sink, "a line 14\n");
+                say(&mut sink, "a line 15\n");
+                sink.place.room = 10_000;
+                for n in 16..19 {
+                    say(&mut sink, &format!("a line {n}\n"));
+                }
+                let text = String::from_utf8(std::mem::take(&mut sink.place.text)).unwrap();
+                let (mut count, mut dropped) = (0, 0);
+                for line in text.lines() {
+                    let said = line.split_once("] ").map_or(line, |(_, text)| text);
+                    match said.split_once(" log line") {
+                        Some((number, why)) => {
+                            dropped += number.parse::<usize>().unwrap();
+                            assert!(why.ends_with(" dropped: No space left on device"), "{text}");
+                        }
+                        None => {
+                            assert!(said.len() == 9 && said.starts_with("a line "), "{text}");
+                            count += 1;
+                        }
+                    }
+                }
+                assert_eq!(count + dropped, 9, "room {room}, then {more}:\n{text}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_rest_of_a_torn_line_does_not_go_into_another_file() {
+        let mut sink = disk(3);
+        say(&mut sink, "abcdef\n");
+        sink.place = Disk { text: vec![], room: 1000, is_new: true };
+        say(&mut sink, "next\n");
+        let text = String::from_utf8(sink.place.text).unwrap();
+        assert!(
+            text.ends_with("1 log line was dropped: No space left on device\nnext\n"),
+            "{text}"
+        );
+    }
+}

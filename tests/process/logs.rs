@@ -1,0 +1,201 @@
+//! The log: its file, its forms, and what becomes of it when the file moves, the disk is full or
+//! nobody reads.
+
+use crate::harness::{TestDir, Worker, eventually, process};
+use nix::sys::signal::Signal;
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::Command;
+
+const TASKS: &str = "say: {shell: 'echo said'}\nbad: {shell: 'exit 3'}\n";
+
+fn started(app: &TestDir, args: &[&str]) -> Worker {
+    let worker = Worker::spawn(app, args);
+    eventually("a worker", || (app.qworker(&["status"]).code == 0).then_some(()));
+    worker
+}
+
+/// Runs one task to its end; gives its id.
+fn run(app: &TestDir, task: &str) -> String {
+    let id = app.must(&["call", task]);
+    app.qworker(&["result", &id, "--wait"]);
+    id
+}
+
+/// Lines of Celery's form, without their time.
+fn told(path: &Path) -> Vec<String> {
+    let text = fs::read_to_string(path).unwrap_or_default();
+    assert!(!text.contains(['\x1b', '\0']), "{text:?}");
+    let line = |line: &str| line.split_once(": ").map(|(_, rest)| rest.to_string());
+    text.lines().map(|text| line(text).unwrap_or_else(|| panic!("{text:?}"))).collect()
+}
+
+#[test]
+fn a_file_gets_the_lines_and_standard_error_does_not() {
+    let app = TestDir::with(TASKS);
+    let mut worker =
+        started(&app, &["-n", "w@host.example", "-l", "info", "-f", "%n-%h-%d%I%%.log"]);
+    let id = run(&app, "say");
+    assert_eq!(worker.stop(Signal::SIGTERM), 0);
+    let lines = told(&app.file("w-host.example-example%.log"));
+    assert_eq!(lines[0], "INFO/MainProcess] w@host.example ready.");
+    assert_eq!(lines[1], format!("INFO/MainProcess] Task say[{id}] received"));
+    assert!(lines[2].starts_with(&format!("INFO/MainProcess] Task say[{id}] succeeded in ")));
+    assert_eq!(lines[3], "WARNING/MainProcess] worker: Warm shutdown (0 running)");
+    assert_eq!(worker.log(), "");
+    assert!(worker.banner().contains("[queues]"));
+}
+
+#[test]
+fn levels_hold_and_lines_are_added_to_what_is_there() {
+    let app = TestDir::with(TASKS);
+    app.write("log", "[2026-11-20 17:30:39,120: INFO/MainProcess] before\n");
+    let mut worker = started(&app, &["-l", "ERROR", "-f", "log"]);
+    run(&app, "say");
+    run(&app, "bad");
+    assert_eq!(worker.stop(Signal::SIGTERM), 0);
+    let lines = told(&app.file("log"));
+    assert_eq!(lines.len(), 2, "{lines:?}");
+    assert!(lines[1].starts_with("ERROR/MainProcess] Task bad["), "{lines:?}");
+}
+
+#[test]
+fn json_lines_say_which_task_they_are_about() {
+    let app = TestDir::with(TASKS);
+    let options = ["-n", "w@h", "-l", "INFO", "-f", "log", "--log-format", "json"];
+    let mut worker = started(&app, &options);
+    let (pid, guard) = (worker.pid(), worker.guard());
+    let (good, bad) = (run(&app, "say"), run(&app, "bad"));
+    let strange = app.must(&["call", "no\"such\\task", "--unregistered"]);
+    eventually("its first refusal", || app.read("log").contains("unregistered").then_some(()));
+    process::send(pid, Signal::SIGKILL);
+    eventually("a word of the guard", || app.read("log").contains("SIGKILL").then_some(()));
+    eventually("a second worker", || {
+        (app.read("log").matches("ready.").count() == 2).then_some(())
+    });
+    assert_eq!(worker.stop(Signal::SIGTERM), 0);
+    let lines: Vec<serde_json::Value> =
+        app.lines("log").iter().map(|line| serde_json::from_str(line).unwrap()).collect();
+    for line in &lines {
+        let time = line["time"].as_str().unwrap();
+        assert!(chrono::DateTime::parse_from_rfc3339(time).is_ok(), "{line}");
+        assert_eq!(line["node"], "w@h");
+        let text = line["message"].as_str().unwrap();
+        for (id, task) in [(&good, "say"), (&bad, "bad"), (&strange, "no\"such\\task")] {
+            if text.contains(id.as_str()) {
+                assert_eq!((&line["id"], &line["task"]), (&(**id).into(), &task.into()), "{line}");
+            }
+        }
+    }
+    assert_eq!(lines.iter().filter(|line| line["id"] == *good).count(), 2);
+    assert_eq!((&lines[0]["level"], &lines[0]["pid"]), (&"INFO".into(), &pid.into()));
+    assert_eq!((&lines[0]["process"], &lines[0]["id"]), (&"worker".into(), &().into()));
+    let note = lines.iter().find(|line| line["process"] == "guard").unwrap();
+    assert_eq!((&note["pid"], &note["level"]), (&guard.into(), &"WARNING".into()));
+}
+
+#[test]
+fn a_file_that_cannot_be_is_told_before_the_start() {
+    let app = TestDir::with(TASKS);
+    for (file, why) in [
+        ("none/log", format!("{0}/none/log: there is no folder {0}/none", app.path().display())),
+        ("tasks.d", format!("{}/tasks.d: is a directory", app.path().display())),
+        ("%x", "%x: %x means nothing; expected %n, %h, %d, %p, %i, %I or %%".into()),
+    ] {
+        let output = app.qworker(&["worker", "-f", file]);
+        assert_eq!((output.code, output.stderr), (2, format!("Error: --logfile {why}\n")));
+    }
+    let output = app.qworker(&["worker", "--log-format", "xml"]);
+    assert!(output.code == 2 && output.stderr.contains("[possible values: celery, json]"));
+}
+
+#[test]
+fn a_file_of_our_own_rotation_has_every_line() {
+    let app = TestDir::with(TASKS);
+    app.settings("worker_log_max_bytes: 2000\nworker_log_backups: 300\n");
+    let mut worker = started(&app, &["-l", "INFO", "-f", "log"]);
+    let ids = super::send_many(&app, "say", 500);
+    super::await_empty(&app);
+    assert_eq!(worker.stop(Signal::SIGTERM), 0);
+    let mut lines = told(&app.file("log"));
+    let aside = (1..).map(|n| app.file(&format!("log.{n}"))).take_while(|path| path.exists());
+    let mut files = 0;
+    for path in aside {
+        assert!(path.metadata().unwrap().len() <= 2000);
+        lines.extend(told(&path));
+        files += 1;
+    }
+    assert!((50..300).contains(&files), "{files}");
+    for id in ids {
+        for what in ["received", "succeeded in "] {
+            let start = format!("INFO/MainProcess] Task say[{id}] {what}");
+            assert_eq!(lines.iter().filter(|line| line.starts_with(&start)).count(), 1, "{id}");
+        }
+    }
+}
+
+#[test]
+fn a_full_disk_stops_nothing_and_lines_are_counted() {
+    let app = TestDir::with(TASKS);
+    fs::create_dir(app.file("disk")).unwrap();
+    // Mounting a disk takes root.
+    if !nix::unistd::geteuid().is_root() {
+        return;
+    }
+    let disk = app.file("disk").display().to_string();
+    mount(&["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", &disk]);
+    let mut worker = started(&app, &["-l", "INFO", "-f", "disk/log"]);
+    let ids = super::send_many(&app, "say", 2000);
+    super::await_empty(&app);
+    mount(&["mount", "-o", "remount,size=30m", &disk]);
+    let last = run(&app, "say");
+    assert_eq!(worker.stop(Signal::SIGTERM), 0);
+    let lines = told(&app.file("disk/log"));
+    mount(&["umount", "-l", &disk]);
+    let told = |id: &str| lines.iter().filter(|line| line.contains(id)).count();
+    assert_eq!(told(&last), 2);
+    let note = |line: &str| {
+        let text = line.strip_prefix("WARNING/MainProcess] ")?;
+        let (count, why) = text.split_once(" log line")?;
+        assert!(why.ends_with(" dropped: No space left on device"), "{line}");
+        count.parse::<usize>().ok()
+    };
+    let dropped: usize = lines.iter().filter_map(|line| note(line)).sum();
+    let there =
+        lines.iter().filter(|line| line.contains("INFO/MainProcess] Task say[")).count() - 2;
+    assert!(there > 100 && dropped > 1000, "{there} and {dropped}");
+    assert_eq!(there + dropped, 2 * ids.len(), "every line is there, whole, or counted");
+}
+
+fn mount(words: &[&str]) {
+    let output = Command::new(words[0]).args(&words[1..]).output().unwrap();
+    assert!(output.status.success(), "{words:?}: {output:?}");
+}
+
+#[test]
+fn a_reader_that_sleeps_stops_nothing() {
+    let app = TestDir::with(TASKS);
+    let path = app.file("pipe");
+    nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let reader = fs::File::options().read(true).write(true).open(&path).unwrap();
+    let mut worker = started(&app, &["-l", "INFO", "-f", "pipe"]);
+    app.write("batch", &"[]\n".repeat(6000));
+    app.must(&["call", "say", "--from-jsonl", "batch"]);
+    super::await_empty(&app);
+    // Now somebody reads.
+    let mut lines = BufReader::new(reader).lines().map(Result::unwrap);
+    let (mut there, mut dropped) = (0, 0);
+    while there + dropped < 12_000 {
+        let line = lines.next().unwrap();
+        if let Some((count, why)) = line.split_once(" log lines were dropped: ") {
+            assert_eq!(why, "they came faster than they could be written");
+            dropped += count.rsplit_once(' ').unwrap().1.parse::<usize>().unwrap();
+        } else {
+            there += usize::from(line.contains("INFO/MainProcess] Task say["));
+        }
+    }
+    assert!(there > 8192 && dropped > 1000, "{there} and {dropped}");
+    assert_eq!(there + dropped, 12_000);
+    assert_eq!(worker.stop(Signal::SIGTERM), 0);
+}
