@@ -67,6 +67,9 @@ pub const STARTS_MAX: usize = 16;
 /// Bytes of what a node that did not start has said: some screens.
 pub const SAID_MAX: u64 = 16 * 1024;
 
+/// A worker that does not answer `qworker multi status` in this time hangs.
+pub const ANSWER_PATIENCE: Duration = Duration::from_secs(1);
+
 /// A killed worker's processes are gone in less; what then is still there is told.
 pub const KILL_PATIENCE: Duration = Duration::from_secs(5);
 

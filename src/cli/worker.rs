@@ -70,6 +70,9 @@ pub(super) struct Args {
     purge: bool,
     #[command(flatten)]
     daemon: daemon::Args,
+    /// Settings, behind --, as `worker_prefetch_multiplier=2` or `worker.prefetch_multiplier=2`
+    #[arg(last = true, value_name = "SETTING=VALUE", value_parser = setting)]
+    settings: Vec<(String, String)>,
 }
 
 /// The most and the fewest slots of `--autoscale`.
@@ -103,6 +106,12 @@ fn level(text: &str) -> Result<Level, String> {
         "ERROR" | "CRITICAL" | "FATAL" => LevelFilter::ERROR,
         _ => return Err("expected DEBUG, INFO, WARNING, ERROR or CRITICAL".into()),
     }))
+}
+
+/// Reads `name=value`; Celery has a dot behind the first word of the name.
+fn setting(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once('=').ok_or("expected SETTING=VALUE")?;
+    Ok((name.replacen('.', "_", 1), value.into()))
 }
 
 pub(super) fn run(args: Args, global: &Global, role: Role, out: ToUser) -> Result<Exit, Error> {
@@ -171,6 +180,11 @@ fn given(args: &Args) -> Vec<Given> {
             value,
         }));
     }
+    given.extend(args.settings.iter().map(|(setting, value)| Given {
+        option: format!("-- {setting}"),
+        setting: setting.clone(),
+        value: value.clone(),
+    }));
     given
 }
 

@@ -126,7 +126,7 @@ fn to_look_makes_no_folder() {
 fn help_has_examples() {
     let app = TestDir::new();
     let help = app.must(&["multi", "help"]);
-    for part in ["multi start 10 -l INFO -Q:1-3 images,video", "--timeout", "stopwait", "%n"] {
+    for part in ["multi start 10 -l INFO -Q:1-3 images,video", "--rolling", "stopwait", "%n"] {
         assert!(help.contains(part), "no {part} in {help}");
     }
     assert_eq!(app.must(&["multi", "start", "3", "--help"]), help);

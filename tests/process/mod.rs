@@ -6,6 +6,7 @@ mod detached;
 mod faults;
 mod fences;
 mod lost;
+mod multi;
 mod scale;
 mod shared;
 mod shutdown;

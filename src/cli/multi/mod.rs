@@ -6,9 +6,11 @@ mod nodes;
 mod patience;
 mod places;
 mod restart;
+mod rolling;
 mod say;
 mod signal;
 mod start;
+mod status;
 mod stop;
 mod turn;
 mod words;
@@ -30,6 +32,7 @@ usage: qworker multi start <node1 node2 nodeN|range> [worker options]
        qworker multi stopwait <n1 n2 nN|range> [-SIG (default: -TERM)]
        qworker multi restart <n1 n2 nN|range> [-SIG] [worker options]
        qworker multi kill <n1 n2 nN|range>
+       qworker multi status <n1 n2 nN|range> [--json]
 
        qworker multi show <n1 n2 nN|range> [worker options]
        qworker multi get hostname <n1 n2 nN|range> [worker options]
@@ -50,11 +53,13 @@ const OWN: &[(&str, bool)] = &[
     ("--append", true),
     ("--cmd", true),
     ("--executable", true),
+    ("--json", false),
     ("--logfile", true),
     ("--nosplash", false),
     ("--pidfile", true),
     ("--prefix", true),
     ("--range-prefix", true),
+    ("--rolling", false),
     ("--suffix", true),
     ("--timeout", true),
     ("--verbose", false),
@@ -102,6 +107,7 @@ pub(super) fn run(args: Args, global: &Global, mut out: ToUser) -> Result<Exit, 
         "stopwait" | "stop_verify" => request.stop(true),
         "restart" => request.restart(),
         "kill" => request.kill(),
+        "status" => request.status(),
         "names" => request.names(),
         "expand" => request.expand(),
         "show" => request.show(),
@@ -158,12 +164,25 @@ impl Request {
     fn restart(mut self) -> Result<Exit, Error> {
         let signal = self.signal(true)?;
         let (nodes, patience) = self.of_their_own()?;
+        if self.parse()?.options.get("--rolling").is_some() {
+            if signal != Signal::SIGTERM {
+                return Err(Error::usage("--rolling: each node ends by TERM"));
+            }
+            return rolling::restart(&nodes, patience, &self.say);
+        }
         restart::restart(&nodes, signal, patience, &self.say)
     }
 
     fn kill(self) -> Result<Exit, Error> {
         let (nodes, _) = self.of_their_own()?;
         stop::kill(&nodes, &self.say)
+    }
+
+    fn status(mut self) -> Result<Exit, Error> {
+        let before = self.words.len();
+        self.words.retain(|word| !["--json", "-j"].contains(&word.as_str()));
+        let (nodes, patience) = self.of_their_own()?;
+        status::status(&nodes, self.words.len() < before, patience, &self.say)
     }
 
     /// The nodes, each with a pidfile of its own, and how long to wait for them.
@@ -237,7 +256,7 @@ impl Request {
         }
         // Each node is started in the background anyway, and how much is said here is no matter
         // of theirs.
-        for option in ["-D", "--detach", "-q", "--timeout"] {
+        for option in ["-D", "--detach", "-q", "--timeout", "--rolling", "--json"] {
             words.options.take(option);
         }
         let host = Host { name: crate::os::host::name(), program: program()? };

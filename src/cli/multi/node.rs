@@ -132,14 +132,16 @@ impl Node {
         line
     }
 
-    /// The words of the command line behind the program.
+    /// The words of the command line behind the program; `replacing` the worker of this pid.
     ///
     /// # Errors
     /// `--append` has a quote that is not closed.
-    pub(super) fn words(&self) -> Result<Vec<String>, Error> {
+    pub(super) fn words(&self, replacing: Option<i32>) -> Result<Vec<String>, Error> {
+        let replacing = replacing.map(|pid| format!("--replace={pid}"));
         let append = self.append.as_deref().unwrap_or_default();
         let append = split(append).map_err(|why| Error::usage(format!("--append {why}")))?;
-        Ok(self.argv.iter().chain(&self.behind).cloned().chain(append).collect())
+        let argv = self.argv.iter().cloned().chain(replacing);
+        Ok(argv.chain(self.behind.iter().cloned()).chain(append).collect())
     }
 }
 

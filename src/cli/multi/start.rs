@@ -9,7 +9,7 @@ use super::say::Say;
 use super::turn::Turns;
 use crate::bounds::{SAID_MAX, STARTS_MAX};
 use crate::os::file;
-use crate::os::pidfile::{Holder, Process, holder};
+use crate::os::pidfile::{Holder, Process, holder, next};
 use nix::sys::signal::Signal;
 use std::collections::VecDeque;
 use std::io::{Read, Seek};
@@ -33,8 +33,8 @@ enum Started {
 
 /// A node on its way.
 enum Launch {
-    /// The command that starts it, and what that says.
-    Begun(Child, std::fs::File),
+    /// The command that starts it, what that says, and which worker it is to replace.
+    Begun(Child, std::fs::File, Option<i32>),
     /// There is nothing to wait for.
     Over(Started),
 }
@@ -75,10 +75,18 @@ impl<'a> Starts<'a> {
     /// # Errors
     /// Its command line is wrong.
     pub(super) fn begin(&mut self, node: &'a Node) -> Result<(), Error> {
+        self.replace(node, None)
+    }
+
+    /// As [`Starts::begin`], but in the place of a worker that runs, which it ends.
+    ///
+    /// # Errors
+    /// Its command line is wrong.
+    pub(super) fn replace(&mut self, node: &'a Node, old: Option<i32>) -> Result<(), Error> {
         if self.begun.len() >= STARTS_MAX {
             self.end_first();
         }
-        let launch = launch(node)?;
+        let launch = launch(node, old)?;
         self.begun.push_back((node, launch));
         Ok(())
     }
@@ -100,7 +108,7 @@ impl<'a> Starts<'a> {
         }
         let started = match launch {
             Launch::Over(started) => started,
-            Launch::Begun(child, said) => wait(node, child, said, self.patience),
+            Launch::Begun(child, said, old) => wait(node, old, child, said, self.patience),
         };
         match started {
             Started::Ready => say.note(&say.ok()),
@@ -122,14 +130,15 @@ impl<'a> Starts<'a> {
     }
 }
 
-/// Starts a node that does not run.
-fn launch(node: &Node) -> Result<Launch, Error> {
+/// Starts a node that does not run, or whose worker it is to replace.
+fn launch(node: &Node, old: Option<i32>) -> Result<Launch, Error> {
     match holder(&node.pidfile) {
+        Ok(Holder::Live(process)) if old == Some(process.pid()) => {}
         Ok(Holder::Live(process)) => return Ok(Launch::Over(Started::Already(process.pid()))),
         Ok(Holder::Nobody | Holder::Stale(_)) => {}
         Err(error) => return Err(places::not_writable(&node.pidfile, &error)),
     }
-    let words = node.words()?;
+    let words = node.words(old)?;
     let begun = file::scratch().and_then(|said| {
         let child = Command::new(&node.program)
             .args(&words)
@@ -140,20 +149,30 @@ fn launch(node: &Node) -> Result<Launch, Error> {
         Ok((child, said))
     });
     Ok(match begun {
-        Ok((child, said)) => Launch::Begun(child, said),
+        Ok((child, said)) => Launch::Begun(child, said, old),
         Err(error) => Launch::Over(Started::Failed(format!("{}: {error}", node.program))),
     })
 }
 
 /// Waits for the command that starts a node.
-fn wait(node: &Node, mut child: Child, mut said: std::fs::File, patience: Patience) -> Started {
+fn wait(
+    node: &Node,
+    old: Option<i32>,
+    mut child: Child,
+    mut said: std::fs::File,
+    patience: Patience,
+) -> Started {
     // Nobody has waited for it, so the number is its own.
     let process = i32::try_from(child.id()).ok().and_then(Process::open);
     let in_time = process.is_none_or(|process| process.wait(patience.left()));
     if !in_time {
-        if let Ok(Holder::Live(worker)) = holder(&node.pidfile) {
-            // It may have ended by itself, which is as good.
-            let _ = worker.signal(Signal::SIGTERM);
+        for place in [node.pidfile.clone(), next(&node.pidfile)] {
+            if let Ok(Holder::Live(worker)) = holder(&place)
+                && old != Some(worker.pid())
+            {
+                // It may have ended by itself, which is as good.
+                let _ = worker.signal(Signal::SIGTERM);
+            }
         }
         let _ = child.kill();
     }

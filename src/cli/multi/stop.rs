@@ -7,7 +7,7 @@ use super::patience::Patience;
 use super::say::Say;
 use super::signal;
 use crate::bounds::KILL_PATIENCE;
-use crate::os::pidfile::{Holder, Process, holder, remove_stale};
+use crate::os::pidfile::{Holder, Process, holder, next, remove_stale};
 use nix::sys::signal::Signal;
 
 /// Those that run, with their processes; `down` hears of the others. What a killed one has left is
@@ -37,6 +37,7 @@ pub(super) fn running<'a>(
 /// Removes the pidfile of a node that is down. Who may not is only looking.
 pub(super) fn tidy(node: &Node) {
     let _ = remove_stale(&node.pidfile);
+    let _ = remove_stale(&next(&node.pidfile));
 }
 
 /// Sends a signal to the nodes; gives those back that have got it. The exit code counts those
