@@ -9,7 +9,7 @@ use super::patience::Patience;
 use super::say::Say;
 use super::start::Starts;
 use super::turn::Turns;
-use super::{places, stop};
+use super::{places, status, stop};
 use crate::os::pidfile::Process;
 
 /// Replaces the nodes; one that is down is started. Nothing more is replaced once a node fails:
@@ -23,6 +23,8 @@ pub(super) fn restart(nodes: &[Node], patience: Patience, say: &Say) -> Result<E
     let _turns = Turns::take(nodes, patience, say)?;
     for (at, node) in nodes.iter().enumerate() {
         let old = stop::running(std::slice::from_ref(node), |_| {})?.pop();
+        // One that has been asked to end already is not asked again, but followed.
+        let old = old.filter(|(_, process)| !status::is_leaving(node, process));
         let mut starts = Starts::new(patience.again(), "> Restarting node ", say);
         starts.replace(node, old.as_ref().map(|(_, process)| process.pid()))?;
         let exit = starts.finish();

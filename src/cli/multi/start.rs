@@ -4,9 +4,9 @@
 use super::super::exit::{Error, Exit};
 use super::node::Node;
 use super::patience::Patience;
-use super::places;
 use super::say::Say;
 use super::turn::Turns;
+use super::{places, status};
 use crate::bounds::{SAID_MAX, STARTS_MAX};
 use crate::os::file;
 use crate::os::pidfile::{Holder, Process, holder, next};
@@ -23,10 +23,12 @@ const HELD: i32 = 73;
 enum Started {
     /// It takes tasks.
     Ready,
-    /// It ran before: with this pid.
-    Already(i32),
+    /// It ran before.
+    Already(Process),
     /// It did not come up; this is why.
     Failed(String),
+    /// Its pidfile was somebody's who does not run by now.
+    Held(String),
     /// It was not ready in time.
     Late,
 }
@@ -35,6 +37,8 @@ enum Started {
 enum Launch {
     /// The command that starts it, what that says, and which worker it is to replace.
     Begun(Child, std::fs::File, Option<i32>),
+    /// It runs, but on its way to its end: it is started after that.
+    After(Process),
     /// There is nothing to wait for.
     Over(Started),
 }
@@ -86,7 +90,12 @@ impl<'a> Starts<'a> {
         if self.begun.len() >= STARTS_MAX {
             self.end_first();
         }
-        let launch = launch(node, old)?;
+        let launch = match launch(node, old)? {
+            Launch::Over(Started::Already(process)) if status::is_leaving(node, &process) => {
+                Launch::After(process)
+            }
+            launch => launch,
+        };
         self.begun.push_back((node, launch));
         Ok(())
     }
@@ -106,16 +115,13 @@ impl<'a> Starts<'a> {
         if say.verbose {
             say.note(&format!("  {} {}", node.program, node.line()));
         }
-        let started = match launch {
-            Launch::Over(started) => started,
-            Launch::Begun(child, said, old) => wait(node, old, child, said, self.patience),
-        };
+        let started = self.outcome(node, launch);
         match started {
             Started::Ready => say.note(&say.ok()),
-            Started::Already(pid) => {
-                say.note(&format!("{} (already running, pid {pid})", say.ok()))
+            Started::Already(process) => {
+                say.note(&format!("{} (already running, pid {})", say.ok(), process.pid()));
             }
-            Started::Failed(why) => {
+            Started::Failed(why) | Started::Held(why) => {
                 say.note(&say.failed());
                 say.out.say(&format!("Error: {}: {why}", node.name));
                 self.exit = Exit::Failure;
@@ -128,13 +134,36 @@ impl<'a> Starts<'a> {
             }
         }
     }
+
+    /// What becomes of a node on its way.
+    fn outcome(&self, node: &Node, mut on_its_way: Launch) -> Started {
+        for last in [false, false, true] {
+            let (child, said, old) = match on_its_way {
+                Launch::Over(started) => return started,
+                Launch::Begun(child, said, old) => (child, said, old),
+                Launch::After(process) => {
+                    if !process.wait(self.patience.left()) {
+                        return Started::Late;
+                    }
+                    on_its_way = again(node, None);
+                    continue;
+                }
+            };
+            match wait(node, old, child, said, self.patience) {
+                // Somebody has looked whether the file may be removed, and has it no more.
+                Started::Held(_) if !last => on_its_way = again(node, old),
+                started => return started,
+            }
+        }
+        Started::Late
+    }
 }
 
 /// Starts a node that does not run, or whose worker it is to replace.
 fn launch(node: &Node, old: Option<i32>) -> Result<Launch, Error> {
     match holder(&node.pidfile) {
         Ok(Holder::Live(process)) if old == Some(process.pid()) => {}
-        Ok(Holder::Live(process)) => return Ok(Launch::Over(Started::Already(process.pid()))),
+        Ok(Holder::Live(process)) => return Ok(Launch::Over(Started::Already(process))),
         Ok(Holder::Nobody | Holder::Stale(_)) => {}
         Err(error) => return Err(places::not_writable(&node.pidfile, &error)),
     }
@@ -152,6 +181,11 @@ fn launch(node: &Node, old: Option<i32>) -> Result<Launch, Error> {
         Ok((child, said)) => Launch::Begun(child, said, old),
         Err(error) => Launch::Over(Started::Failed(format!("{}: {error}", node.program))),
     })
+}
+
+/// As [`launch`], of a node whose command line was right before.
+fn again(node: &Node, old: Option<i32>) -> Launch {
+    launch(node, old).unwrap_or_else(|error| Launch::Over(Started::Failed(error.to_string())))
 }
 
 /// Waits for the command that starts a node.
@@ -183,9 +217,10 @@ fn wait(
     match (in_time, status.code()) {
         (false, _) => Started::Late,
         (true, Some(0)) => Started::Ready,
-        (true, Some(HELD)) if let Ok(Holder::Live(other)) = holder(&node.pidfile) => {
-            Started::Already(other.pid())
-        }
+        (true, Some(HELD)) => match holder(&node.pidfile) {
+            Ok(Holder::Live(other)) if old != Some(other.pid()) => Started::Already(other),
+            _ => Started::Held(reason(status, &mut said)),
+        },
         _ => Started::Failed(reason(status, &mut said)),
     }
 }

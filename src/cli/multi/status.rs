@@ -50,6 +50,12 @@ pub(super) fn status(
     Ok(if all.iter().all(Option::is_some) { Exit::Ok } else { Exit::Failure })
 }
 
+/// Is this worker on its way to its end?
+pub(super) fn is_leaving(node: &Node, process: &Process) -> bool {
+    let patience = Patience::new(Some(ANSWER_PATIENCE));
+    look(node, process, patience).said.is_some_and(|said| said.state != "running")
+}
+
 fn look(node: &Node, process: &Process, patience: Patience) -> Alive {
     let socket = process.uid().and_then(|uid| runtime::find(&node.name, uid));
     let said = socket.and_then(|path| local::ask(&path, patience.left().min(ANSWER_PATIENCE)).ok());
