@@ -13,8 +13,9 @@ mutants:   thousands of broken messages; all are accounted for, and the worker s
 flood:     200,000 tasks for later, and 1,000 for now behind them.
 keys:      what stays in the server after work, a crash and a stop; what an idle worker asks.
 mixed:     a Python worker with a visibility timeout of 2 s on the same queue.
+multi:     eight `qworker multi` commands at once on the same five nodes, and a KILL of one of them.
 
-Each trial has a redis-server of its own. Needs a Python with celery and redis: target/venv.
+Each trial but multi has a redis-server of its own. Needs a Python with celery and redis: target/venv.
 """
 
 import argparse
@@ -31,11 +32,12 @@ from faults.cuts import cuts
 from faults.flood import flood
 from faults.keys import keys
 from faults.mixed import mixed
+from faults.multi import multi
 from faults.mutants import mutants
 from faults.partition import partition
 from faults.restart import full, restart
 
-ALL = (crash, survivors, restart, full, cuts, partition, client, mutants, flood, keys, mixed)
+ALL = (crash, survivors, restart, full, cuts, partition, client, mutants, flood, keys, mixed, multi)
 TRIALS = {trial.__name__: trial for trial in ALL}
 
 

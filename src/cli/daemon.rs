@@ -28,6 +28,9 @@ pub(super) struct Args {
     /// Permissions that new files do not get, in octal, as 027
     #[arg(long, value_name = "MASK", env = "QWORKER_WORKER_UMASK", value_parser = mask)]
     umask: Option<Mode>,
+    /// Take the place of the worker with this process number once ready, and end it then
+    #[arg(long, value_name = "PID", hide = true, requires = "pidfile")]
+    replace: Option<i32>,
     /// The program that runs the worker, also after a restart [default: this one]
     #[arg(long, value_name = "FILE", env = "QWORKER_WORKER_EXECUTABLE")]
     executable: Option<PathBuf>,
@@ -115,7 +118,11 @@ impl Args {
         } else {
             None
         };
-        match path.as_deref().map(claim).transpose() {
+        let take = |path: &Path| match self.replace {
+            Some(old) => told(Pidfile::succeed(path, old), path),
+            None => claim(path),
+        };
+        match path.as_deref().map(take).transpose() {
             Ok(pidfile) => Ok(Begun::Here { pidfile, launcher }),
             Err(error) => {
                 let exit = error.report(out);
@@ -145,8 +152,12 @@ impl Args {
 }
 
 fn claim(path: &Path) -> Result<Pidfile, Error> {
+    told(Pidfile::claim(path), path)
+}
+
+fn told(pidfile: Result<Pidfile, Refused>, path: &Path) -> Result<Pidfile, Error> {
     let name = path.display();
-    Pidfile::claim(path).map_err(|refused| match refused {
+    pidfile.map_err(|refused| match refused {
         Refused::Held(pid) => Error {
             exit: Exit::CannotCreate,
             message: format!("Pidfile ({name}) already exists."),

@@ -69,6 +69,9 @@ pub(super) struct Args {
     purge: bool,
     #[command(flatten)]
     daemon: daemon::Args,
+    /// Settings, behind --, as `worker_prefetch_multiplier=2` or `worker.prefetch_multiplier=2`
+    #[arg(last = true, value_name = "SETTING=VALUE", value_parser = setting)]
+    settings: Vec<(String, String)>,
 }
 
 /// The most and the fewest slots of `--autoscale`.
@@ -88,6 +91,12 @@ fn autoscale(text: &str) -> Result<Bounds, String> {
         }
         _ => Err(format!("expected MAX,MIN: two whole numbers up to {SLOTS_MAX}, such as 8,1")),
     }
+}
+
+/// Reads `name=value`; Celery has a dot behind the first word of the name.
+fn setting(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once('=').ok_or("expected SETTING=VALUE")?;
+    Ok((name.replacen('.', "_", 1), value.into()))
 }
 
 pub(super) fn run(args: Args, global: &Global, role: Role, out: ToUser) -> Result<Exit, Error> {
@@ -162,6 +171,11 @@ fn given(args: &Args) -> Vec<Given> {
             value,
         }));
     }
+    given.extend(args.settings.iter().map(|(setting, value)| Given {
+        option: format!("-- {setting}"),
+        setting: setting.clone(),
+        value: value.clone(),
+    }));
     given
 }
 

@@ -403,6 +403,9 @@ impl<N: Fn(&str)> Guard<N> {
             Some((Word::Hold, path)) => return worker.hold(Path::new(OsStr::from_bytes(path))),
             Some((Word::Ready, _)) => {
                 self.manager.tell("READY=1");
+                if let Some(Err(error)) = self.pidfile.as_mut().map(Pidfile::publish) {
+                    (self.note)(&format!("the worker before this one goes on: {error}"));
+                }
                 if let Some(launcher) = self.launcher.take() {
                     launcher.ready();
                 }

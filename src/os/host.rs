@@ -68,12 +68,17 @@ pub fn load() -> Option<f64> {
 /// This process's share of resident memory in bytes: pages that it shares with others
 /// count in part (PSS). Where the kernel does not say, they count in full (RSS).
 pub fn memory() -> u64 {
-    proportional().or_else(resident).unwrap_or(0)
+    proportional("self").or_else(resident).unwrap_or(0)
+}
+
+/// As [`memory`], of another process; `None` if it is gone or not ours to look at.
+pub fn memory_of(pid: i32) -> Option<u64> {
+    proportional(&pid.to_string())
 }
 
 /// Bytes, from a line `Pss:   1234 kB`.
-fn proportional() -> Option<u64> {
-    let text = fs::read_to_string("/proc/self/smaps_rollup").ok()?;
+fn proportional(process: &str) -> Option<u64> {
+    let text = fs::read_to_string(format!("/proc/{process}/smaps_rollup")).ok()?;
     let line = text.lines().find_map(|line| line.strip_prefix("Pss:"))?;
     Some(line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()? * 1024)
 }
@@ -94,7 +99,7 @@ mod tests {
     fn the_host_answers() {
         assert!(!name().is_empty());
         assert!(processors() >= 1);
-        let (shared, full) = (proportional().unwrap(), resident().unwrap());
+        let (shared, full) = (proportional("self").unwrap(), resident().unwrap());
         assert!(shared > 100_000 && full > 100_000, "{shared} {full}");
         assert!(memory() > 0);
         let rooms = rooms();

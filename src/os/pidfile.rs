@@ -56,6 +56,15 @@ pub struct Pidfile {
     path: PathBuf,
     /// Who made it: after a fork the file is not the child's to remove.
     pid: u32,
+    /// Where it will be, and whose place that is.
+    place: Option<(PathBuf, Process)>,
+}
+
+/// Where the pidfile of a successor is until it is ready: `w1.pid.next` for `w1.pid`.
+pub fn next(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".next");
+    name.into()
 }
 
 impl Pidfile {
@@ -89,6 +98,33 @@ impl Pidfile {
         }
     }
 
+    /// As [`Pidfile::claim`], but if the process of this pid has it, it has it until
+    /// [`Pidfile::publish`].
+    ///
+    /// # Errors
+    /// As [`Pidfile::claim`]; another one is its successor already.
+    pub fn succeed(path: &Path, pid: i32) -> Result<Pidfile, Refused> {
+        match holder(path) {
+            Ok(Holder::Live(old)) if old.pid == pid => {
+                let mut own = Pidfile::claim(&next(path))?;
+                own.place = Some((path.to_path_buf(), old));
+                Ok(own)
+            }
+            _ => Pidfile::claim(path),
+        }
+    }
+
+    /// Puts the file of a successor in its place, and asks the process that had the place to end.
+    ///
+    /// # Errors
+    /// The file cannot be moved: then the old process goes on.
+    pub fn publish(&mut self) -> io::Result<()> {
+        let Some((path, old)) = self.place.take() else { return Ok(()) };
+        std::fs::rename(&self.path, &path)?;
+        self.path = path;
+        old.signal(Signal::SIGTERM).map(drop)
+    }
+
     /// Puts a new file in the place of one that is locked by us: never half written, and
     /// locked before it can be seen.
     fn replace(path: &Path) -> io::Result<Pidfile> {
@@ -106,7 +142,7 @@ impl Pidfile {
             let _ = std::fs::remove_file(&new);
             return Err(error);
         }
-        Ok(Pidfile { file, path: path.to_path_buf(), pid })
+        Ok(Pidfile { file, path: path.to_path_buf(), pid, place: None })
     }
 
     /// Keeps the file through an execution of another program in this process, which takes it
@@ -134,7 +170,8 @@ impl Pidfile {
         // SAFETY: it is open, and was left for us to own.
         let file = unsafe { File::from_raw_fd(fd) };
         let ours = is_at(&file, path) && lock(&file).unwrap_or(false);
-        ours.then(|| Pidfile { file, path: path.to_path_buf(), pid: std::process::id() })
+        let (path, pid) = (path.to_path_buf(), std::process::id());
+        ours.then(|| Pidfile { file, path, pid, place: None })
     }
 }
 
@@ -165,6 +202,24 @@ pub fn holder(path: &Path) -> io::Result<Holder> {
     }
 }
 
+/// Removes a pidfile whose process is gone; did it?
+///
+/// # Errors
+/// It is there and cannot be removed.
+pub fn remove_stale(path: &Path) -> io::Result<bool> {
+    let file = match OpenOptions::new().read(true).write(true).open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+        Err(error) => return Err(error),
+    };
+    // While we have the lock nobody makes it his.
+    let ours = lock(&file)? && is_at(&file, path);
+    if !ours || matches!(unlocked(&file), Holder::Live(_)) {
+        return Ok(false);
+    }
+    std::fs::remove_file(path).map(|()| true)
+}
+
 /// Whose is a file that nobody has locked? A process younger than the file has only got the number.
 fn unlocked(file: &File) -> Holder {
     let Some(pid) = number(file) else { return Holder::Nobody };
@@ -181,14 +236,23 @@ fn unlocked(file: &File) -> Holder {
 }
 
 impl Process {
-    /// The living process of this number.
-    fn open(pid: i32) -> Option<Process> {
+    /// The living process of this number: of a child that was not waited for, or it may be
+    /// another one by now.
+    pub fn open(pid: i32) -> Option<Process> {
         // SAFETY: takes numbers only.
         let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
         let fd = RawFd::try_from(fd).ok().filter(|fd| *fd >= 0)?;
         // SAFETY: the kernel just gave us this descriptor; nobody else owns it.
         let process = Process { pid, handle: unsafe { OwnedFd::from_raw_fd(fd) } };
         (!process.is_gone()).then_some(process)
+    }
+
+    /// Its children, as far as they live.
+    pub fn children(&self) -> Vec<Process> {
+        let all = super::tree::children(super::Pid::from_raw(self.pid)).into_iter();
+        let all: Vec<Process> = all.filter_map(Process::open).collect();
+        // Those of another process are not meant.
+        if self.is_gone() { Vec::new() } else { all }
     }
 
     /// Its number.

@@ -6,7 +6,7 @@ use crate::harness::python::python;
 use std::process::Command;
 
 /// Runs one trial; it says itself what failed.
-fn trial(name: &str) {
+pub fn trial(name: &str) {
     let output = Output::of(
         Command::new(python())
             .args(["tests/faults.py", env!("CARGO_BIN_EXE_qworker"), "--short", name])

@@ -7,6 +7,7 @@ mod faults;
 mod fences;
 mod logs;
 mod lost;
+mod multi;
 mod scale;
 mod shared;
 mod shutdown;

@@ -1,0 +1,57 @@
+//! `restart --rolling`: one node after the other, each by a successor of the same name that takes
+//! tasks before the old one is asked to end. The successor has another pidfile until it is ready;
+//! then it puts that in the place of the old one and ends the old one itself, so that nothing
+//! is half done should we be killed.
+
+use super::super::exit::{Error, Exit};
+use super::node::Node;
+use super::patience::Patience;
+use super::say::Say;
+use super::start::Starts;
+use super::turn::Turns;
+use super::{places, status, stop};
+use crate::os::pidfile::Process;
+
+/// Replaces the nodes; one that is down is started. Nothing more is replaced once a node fails:
+/// the others go on as they are.
+///
+/// # Errors
+/// The time is over, or the command line or the folders are not right.
+pub(super) fn restart(nodes: &[Node], patience: Patience, say: &Say) -> Result<Exit, Error> {
+    say.splash();
+    places::make(nodes)?;
+    let _turns = Turns::take(nodes, patience, say)?;
+    for (at, node) in nodes.iter().enumerate() {
+        let old = stop::running(std::slice::from_ref(node), |_| {})?.pop();
+        // One that has been asked to end already is not asked again, but followed.
+        let old = old.filter(|(_, process)| !status::is_leaving(node, process));
+        let mut starts = Starts::new(patience.again(), "> Restarting node ", say);
+        starts.replace(node, old.as_ref().map(|(_, process)| process.pid()))?;
+        let exit = starts.finish();
+        if exit != Exit::Ok {
+            tell_who_stays(old.as_ref().map(|(_, process)| process), nodes, at, say);
+            return Ok(exit);
+        }
+        let Some((_, process)) = old else { continue };
+        say.note(&format!("\t> {}: TERM -> {}", node.name, process.pid()));
+        let old = vec![(node, process)];
+        stop::waiting(&old, say);
+        let patience = patience.again();
+        let late = patience.outlast(old, say, |node| {
+            say.note(&format!("\t> {}: {}", node.name, say.ok()));
+        });
+        if !late.is_empty() {
+            return Err(stop::still_there(&late, patience));
+        }
+    }
+    Ok(Exit::Ok)
+}
+
+fn tell_who_stays(old: Option<&Process>, nodes: &[Node], failed: usize, say: &Say) {
+    let here = old.map(|process| format!("{} ({})", nodes[failed].name, process.pid()));
+    let others = nodes[failed + 1..].iter().map(|node| node.name.clone());
+    let names: Vec<String> = here.into_iter().chain(others).collect();
+    if !names.is_empty() {
+        say.out.say(&format!("Hint: as before: {}", names.join(", ")));
+    }
+}

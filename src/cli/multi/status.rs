@@ -1,0 +1,145 @@
+//! `status`: how each node is, as its pidfile, the kernel and the worker itself say.
+
+use super::super::exit::{Error, Exit};
+use super::node::Node;
+use super::patience::Patience;
+use super::say::Say;
+use crate::bounds::ANSWER_PATIENCE;
+use crate::client::local::{self, Status};
+use crate::os::pidfile::{Holder, Process, holder};
+use crate::os::{host, runtime};
+use serde_json::json;
+use std::time::Duration;
+
+/// What is known of a node that runs.
+struct Alive {
+    pid: i32,
+    uptime: Duration,
+    /// Of the guard and the worker, shared pages in part.
+    memory: u64,
+    /// What the worker says, if it answers.
+    said: Option<Status>,
+}
+
+/// Prints how the nodes are; a node that is down is a failure.
+///
+/// # Errors
+/// A pidfile cannot be read.
+pub(super) fn status(
+    nodes: &[Node],
+    as_json: bool,
+    patience: Patience,
+    say: &Say,
+) -> Result<Exit, Error> {
+    let mut all = Vec::new();
+    for node in nodes {
+        let told = |error| Error::failure(format!("{}: {error}", node.pidfile.display()));
+        all.push(match holder(&node.pidfile).map_err(told)? {
+            Holder::Live(process) => Some(look(node, &process, patience)),
+            Holder::Stale(_) | Holder::Nobody => None,
+        });
+    }
+    if as_json {
+        let objects: Vec<_> = nodes.iter().zip(&all).map(|(node, one)| object(node, one)).collect();
+        say.out.print(&serde_json::Value::from(objects).to_string());
+    } else {
+        let header = ["NODE", "PID", "UPTIME", "STATE", "TASKS", "MEMORY", "VERSION"];
+        let rows: Vec<_> = nodes.iter().zip(&all).map(|(node, one)| row(node, one)).collect();
+        say.out.table(&header, &rows);
+    }
+    Ok(if all.iter().all(Option::is_some) { Exit::Ok } else { Exit::Failure })
+}
+
+/// Is this worker on its way to its end?
+pub(super) fn is_leaving(node: &Node, process: &Process) -> bool {
+    let patience = Patience::new(Some(ANSWER_PATIENCE));
+    look(node, process, patience).said.is_some_and(|said| said.state != "running")
+}
+
+fn look(node: &Node, process: &Process, patience: Patience) -> Alive {
+    let socket = process.uid().and_then(|uid| runtime::find(&node.name, uid));
+    let said = socket.and_then(|path| local::ask(&path, patience.left().min(ANSWER_PATIENCE)).ok());
+    // While a node is replaced its successor may answer already.
+    let said = said.filter(|said| i32::try_from(said.guard) == Ok(process.pid()));
+    let worker = said.as_ref().and_then(|said| i32::try_from(said.pid).ok());
+    let pids = [Some(process.pid()), worker].into_iter().flatten();
+    Alive {
+        pid: process.pid(),
+        uptime: process.started().and_then(|at| at.elapsed().ok()).unwrap_or_default(),
+        memory: pids.filter_map(host::memory_of).sum(),
+        said,
+    }
+}
+
+/// What a node that runs and says nothing is: at its beginning, or stuck.
+const SILENT: &str = "no answer";
+
+fn row(node: &Node, alive: &Option<Alive>) -> Vec<String> {
+    let nothing = || "-".to_string();
+    let Some(alive) = alive else {
+        let rest = [nothing(), nothing(), "down".into(), nothing(), nothing(), nothing()];
+        return [node.name.clone()].into_iter().chain(rest).collect();
+    };
+    let said = alive.said.as_ref();
+    let state = said.map(|said| match &said.why {
+        Some(why) if said.state == "running" => format!("not ready: {why}"),
+        _ => said.state.clone(),
+    });
+    vec![
+        node.name.clone(),
+        alive.pid.to_string(),
+        age(alive.uptime),
+        state.unwrap_or_else(|| SILENT.into()),
+        said.map_or_else(nothing, |said| format!("{}/{}", said.running, said.slots)),
+        format!("{}.{} MB", alive.memory / 1_000_000, alive.memory / 100_000 % 10),
+        said.map_or_else(nothing, |said| said.version.clone()),
+    ]
+}
+
+fn object(node: &Node, alive: &Option<Alive>) -> serde_json::Value {
+    let said = alive.as_ref().and_then(|alive| alive.said.as_ref());
+    let state = match (alive, said) {
+        (None, _) => "down",
+        (Some(_), None) => SILENT,
+        (Some(_), Some(said)) => &said.state,
+    };
+    json!({
+        "node": node.name,
+        "pid": alive.as_ref().map(|alive| alive.pid),
+        "uptime": alive.as_ref().map(|alive| alive.uptime.as_secs_f64()),
+        "state": state,
+        "ready": said.is_some_and(|said| said.ready),
+        "why": said.and_then(|said| said.why.as_deref()),
+        "running": said.map(|said| said.running),
+        "reserved": said.map(|said| said.reserved),
+        "slots": said.map(|said| said.slots),
+        "memory": alive.as_ref().map(|alive| alive.memory),
+        "version": said.map(|said| said.version.as_str()),
+    })
+}
+
+/// The two largest units of a time.
+fn age(time: Duration) -> String {
+    let seconds = time.as_secs();
+    let (minutes, hours, days) = (seconds / 60, seconds / 3600, seconds / 86_400);
+    match (days, hours, minutes) {
+        (0, 0, 0) => format!("{seconds} s"),
+        (0, 0, _) => format!("{minutes} min {} s", seconds % 60),
+        (0, _, _) => format!("{hours} h {} min", minutes % 60),
+        _ => format!("{days} d {} h", hours % 24),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_age_has_two_units() {
+        for (seconds, text) in
+            [(0, "0 s"), (61, "1 min 1 s"), (7260, "2 h 1 min"), (90_000, "1 d 1 h")]
+        {
+            assert_eq!(age(Duration::from_secs(seconds)), text);
+        }
+    }
+}
