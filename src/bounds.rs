@@ -56,6 +56,20 @@ pub const BATCH_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Bytes of one line of a batch: a file without line ends must not fill the memory.
 pub const BATCH_LINE_MAX: usize = 16 * 1024 * 1024;
 
+/// Nodes of one `qworker multi` at the most: more workers than one host runs, and few enough for
+/// a mistyped number to do no harm.
+pub const NODES_MAX: usize = 1000;
+
+/// Nodes that `qworker multi` starts at the same time: enough to keep some processors busy while
+/// others wait for the disk, few enough not to fill the memory with beginners.
+pub const STARTS_MAX: usize = 16;
+
+/// Bytes of what a node that did not start has said: some screens.
+pub const SAID_MAX: u64 = 16 * 1024;
+
+/// A killed worker's processes are gone in less; what then is still there is told.
+pub const KILL_PATIENCE: Duration = Duration::from_secs(5);
+
 /// Linear memory of one WASM instance unless a task's `memory` says else
 /// (`wasm_memory`): language runtimes compiled to WASM need some hundred MB.
 pub const WASM_MEMORY: u64 = 512 * 1024 * 1024;

@@ -12,6 +12,7 @@ mod exit;
 mod files;
 mod health;
 mod list;
+mod multi;
 mod order;
 mod output;
 mod progress;
@@ -48,6 +49,8 @@ struct Cli {
 enum Command {
     /// Take tasks from the broker and run them
     Worker(worker::Args),
+    /// Start, stop, restart and watch several workers of this host
+    Multi(multi::Args),
     /// Send a task, or one for each line of a file
     Call(call::Args),
     /// Read the result of a task, or wait for it
@@ -125,6 +128,7 @@ fn dispatch(command: Command, global: &Global, role: Role, out: ToUser) -> Resul
     }
     match command {
         Command::Worker(args) => worker::run(args, global, role, out),
+        Command::Multi(args) => multi::run(args, global, out),
         Command::Call(args) => call::run(args, global, out),
         Command::Result(args) => result::run(&args, global, out),
         Command::List(what) => list::run(what, global, out),

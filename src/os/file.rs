@@ -27,17 +27,26 @@ pub fn null() -> io::Result<OwnedFd> {
 /// # Errors
 /// Out of memory or of descriptors.
 pub fn in_memory(bytes: &[u8]) -> io::Result<OwnedFd> {
-    const NAME: &CStr = c"qworker-stdin";
+    let file = scratch()?;
+    // A positioned write leaves the offset, which the child inherits, at 0.
+    file.write_all_at(bytes, 0)?;
+    Ok(OwnedFd::from(file))
+}
+
+/// A nameless empty file in memory: also for what a child says, which then never waits for us to
+/// read it.
+///
+/// # Errors
+/// Out of memory or of descriptors.
+pub fn scratch() -> io::Result<File> {
+    const NAME: &CStr = c"qworker-scratch";
     // SAFETY: the name is a NUL-terminated constant; the flag is a known one.
     let fd = unsafe { libc::memfd_create(NAME.as_ptr(), libc::MFD_CLOEXEC) };
     if fd < 0 {
         return Err(io::Error::from_raw_os_error(last_error()));
     }
     // SAFETY: the kernel just gave us this descriptor; nobody else owns it.
-    let file = unsafe { File::from_raw_fd(fd) };
-    // A positioned write leaves the offset, which the child inherits, at 0.
-    file.write_all_at(bytes, 0)?;
-    Ok(OwnedFd::from(file))
+    Ok(unsafe { File::from_raw_fd(fd) })
 }
 
 /// An extended attribute of a file, `user.name`; `None` if it has none of this name, or one

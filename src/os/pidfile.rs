@@ -165,6 +165,24 @@ pub fn holder(path: &Path) -> io::Result<Holder> {
     }
 }
 
+/// Removes a pidfile whose process is gone; did it?
+///
+/// # Errors
+/// It is there and cannot be removed.
+pub fn remove_stale(path: &Path) -> io::Result<bool> {
+    let file = match OpenOptions::new().read(true).write(true).open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+        Err(error) => return Err(error),
+    };
+    // While we have the lock nobody makes it his.
+    let ours = lock(&file)? && is_at(&file, path);
+    if !ours || matches!(unlocked(&file), Holder::Live(_)) {
+        return Ok(false);
+    }
+    std::fs::remove_file(path).map(|()| true)
+}
+
 /// Whose is a file that nobody has locked? A process younger than the file has only got the number.
 fn unlocked(file: &File) -> Holder {
     let Some(pid) = number(file) else { return Holder::Nobody };
@@ -181,14 +199,23 @@ fn unlocked(file: &File) -> Holder {
 }
 
 impl Process {
-    /// The living process of this number.
-    fn open(pid: i32) -> Option<Process> {
+    /// The living process of this number: of a child that was not waited for, or it may be
+    /// another one by now.
+    pub fn open(pid: i32) -> Option<Process> {
         // SAFETY: takes numbers only.
         let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
         let fd = RawFd::try_from(fd).ok().filter(|fd| *fd >= 0)?;
         // SAFETY: the kernel just gave us this descriptor; nobody else owns it.
         let process = Process { pid, handle: unsafe { OwnedFd::from_raw_fd(fd) } };
         (!process.is_gone()).then_some(process)
+    }
+
+    /// Its children, as far as they live.
+    pub fn children(&self) -> Vec<Process> {
+        let all = super::tree::children(super::Pid::from_raw(self.pid)).into_iter();
+        let all: Vec<Process> = all.filter_map(Process::open).collect();
+        // Those of another process are not meant.
+        if self.is_gone() { Vec::new() } else { all }
     }
 
     /// Its number.

@@ -193,7 +193,7 @@ fn numbers(list: &str) -> impl Iterator<Item = i32> {
 }
 
 /// The living or unburied children of a process.
-fn children(of: Pid) -> Vec<i32> {
+pub(super) fn children(of: Pid) -> Vec<i32> {
     children_listed(of).unwrap_or_else(|| children_searched(of))
 }
 

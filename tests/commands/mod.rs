@@ -8,6 +8,8 @@ mod dead;
 mod help;
 mod list;
 mod man;
+mod multi;
+mod multi_parity;
 mod purge;
 mod redis;
 mod report;

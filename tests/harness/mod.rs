@@ -38,6 +38,11 @@ macro_rules! in_every_place {
 }
 pub(crate) use in_every_place;
 
+/// The name of this host.
+pub fn host() -> String {
+    qworker::os::host::name()
+}
+
 /// Runs `work` on an event loop like the worker's: one thread, with time, I/O and local tasks.
 pub fn block_on<T>(work: impl Future<Output = T>) -> T {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();

@@ -1,0 +1,283 @@
+//! `qworker multi`: several workers of this host. Its language is Celery's; what is behind a
+//! command is sorted in `words`, made nodes in `nodes`, and done here.
+
+mod node;
+mod nodes;
+mod patience;
+mod places;
+mod restart;
+mod say;
+mod signal;
+mod start;
+mod stop;
+mod turn;
+mod words;
+
+use super::app::Global;
+use super::exit::{Error, Exit};
+use super::output::ToUser;
+use nix::sys::signal::Signal;
+use node::Node;
+use nodes::Host;
+use patience::Patience;
+use say::Say;
+use std::path::PathBuf;
+use words::{Known, Words};
+
+const USAGE: &str = "\
+usage: qworker multi start <node1 node2 nodeN|range> [worker options]
+       qworker multi stop <n1 n2 nN|range> [-SIG (default: -TERM)]
+       qworker multi stopwait <n1 n2 nN|range> [-SIG (default: -TERM)]
+       qworker multi restart <n1 n2 nN|range> [-SIG] [worker options]
+       qworker multi kill <n1 n2 nN|range>
+
+       qworker multi show <n1 n2 nN|range> [worker options]
+       qworker multi get hostname <n1 n2 nN|range> [worker options]
+       qworker multi names <n1 n2 nN|range>
+       qworker multi expand template <n1 n2 nN|range>
+       qworker multi help
+
+additional options:
+
+    * --nosplash:   Don't display program info.
+    * --quiet:      Don't show as much output.
+    * --verbose:    Show more output.
+    * --no-color:   Don't display colors.
+";
+
+/// Options that are for `multi` itself, and whether they take a value.
+const OWN: &[(&str, bool)] = &[
+    ("--append", true),
+    ("--cmd", true),
+    ("--executable", true),
+    ("--logfile", true),
+    ("--nosplash", false),
+    ("--pidfile", true),
+    ("--prefix", true),
+    ("--range-prefix", true),
+    ("--suffix", true),
+    ("--timeout", true),
+    ("--verbose", false),
+    ("-f", true),
+    ("-p", true),
+];
+
+/// Options with the same meaning, of which the second is used.
+const SAME: &[(&str, &str)] = &[("-p", "--pidfile"), ("-f", "--logfile")];
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = include_str!("help.txt"))]
+pub(super) struct Args {
+    /// A command, nodes, and options of workers
+    #[arg(value_name = "COMMAND", allow_hyphen_values = true, trailing_var_arg = true)]
+    words: Vec<String>,
+}
+
+pub(super) fn run(args: Args, global: &Global, mut out: ToUser) -> Result<Exit, Error> {
+    let mut typed = args.words;
+    let global = of_program(global, typed.len())?;
+    let behind = typed.iter().position(|word| word == "--").unwrap_or(typed.len());
+    let behind = typed.split_off(behind);
+    let mut has = |names: &[&str]| {
+        let before = typed.len();
+        typed.retain(|word| !names.contains(&word.as_str()));
+        before > typed.len()
+    };
+    out.quiet |= has(&["--quiet", "-q"]);
+    let no_color = has(&["--no-color"]);
+    out.color &= !no_color;
+    let say = Say { out, nosplash: has(&["--nosplash"]), verbose: has(&["--verbose"]) };
+    if has(&["--help", "-h"]) {
+        say.out.write(&help());
+        return Ok(Exit::Ok);
+    }
+    let command = match typed.first() {
+        Some(command) if !command.starts_with('-') => typed.remove(0),
+        _ => return Err(misused(&say, "no command is named")),
+    };
+    let request = Request { words: typed, behind, global, say };
+    match command.as_str() {
+        "start" => request.start(),
+        "stop" => request.stop(false),
+        "stopwait" | "stop_verify" => request.stop(true),
+        "restart" => request.restart(),
+        "kill" => request.kill(),
+        "names" => request.names(),
+        "expand" => request.expand(),
+        "show" => request.show(),
+        "get" => request.get(),
+        "help" => {
+            say.out.write(&help());
+            Ok(Exit::Ok)
+        }
+        _ => Err(misused(&say, &format!("Invalid command: {command}"))),
+    }
+}
+
+/// The long help of this command.
+fn help() -> String {
+    let mut program = super::command_line();
+    program.build();
+    program
+        .find_subcommand_mut("multi")
+        .map(|multi| multi.render_long_help().to_string())
+        .unwrap_or_default()
+}
+
+fn misused(say: &Say, why: &str) -> Error {
+    say.out.say(USAGE);
+    Error::usage(why)
+}
+
+/// What was typed, in its parts.
+struct Request {
+    /// Behind the command.
+    words: Vec<String>,
+    /// `--` and what stands behind it.
+    behind: Vec<String>,
+    /// Before `multi`.
+    global: Vec<String>,
+    say: Say,
+}
+
+/// Signals that end a node: it makes sense to wait for what comes of them.
+const ENDING: [Signal; 4] = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGQUIT, Signal::SIGKILL];
+
+impl Request {
+    fn start(self) -> Result<Exit, Error> {
+        let (nodes, patience) = self.of_their_own()?;
+        start::start(&nodes, patience, &self.say)
+    }
+
+    fn stop(mut self, wait: bool) -> Result<Exit, Error> {
+        let signal = self.signal(wait)?;
+        let (nodes, patience) = self.of_their_own()?;
+        stop::stop(&nodes, signal, wait.then_some(patience), &self.say)
+    }
+
+    fn restart(mut self) -> Result<Exit, Error> {
+        let signal = self.signal(true)?;
+        let (nodes, patience) = self.of_their_own()?;
+        restart::restart(&nodes, signal, patience, &self.say)
+    }
+
+    fn kill(self) -> Result<Exit, Error> {
+        let (nodes, _) = self.of_their_own()?;
+        stop::kill(&nodes, &self.say)
+    }
+
+    /// The nodes, each with a pidfile of its own, and how long to wait for them.
+    fn of_their_own(&self) -> Result<(Vec<Node>, Patience), Error> {
+        let nodes = self.nodes()?;
+        places::distinct(&nodes)?;
+        let timeout = self.parse()?.options.take("--timeout").flatten();
+        let wrong = |why| Error::usage(format!("--timeout: {why}"));
+        let timeout = timeout.map(|text| super::span(&text)).transpose().map_err(wrong)?;
+        Ok((nodes, Patience::new(timeout)))
+    }
+
+    /// The signal among the words; TERM if there is none.
+    fn signal(&mut self, to_end: bool) -> Result<Signal, Error> {
+        let signal = signal::take(&mut self.words).unwrap_or(Signal::SIGTERM);
+        if to_end && !ENDING.contains(&signal) {
+            let name = signal::name(signal);
+            return Err(Error::usage(format!("a node does not end by {name}"))
+                .hint(format!("qworker multi stop … -{name} sends it")));
+        }
+        Ok(signal)
+    }
+
+    fn names(self) -> Result<Exit, Error> {
+        self.each_line(|node| Ok(node.name.clone()))
+    }
+
+    fn show(self) -> Result<Exit, Error> {
+        self.each_line(|node| Ok(format!("{} {}", node.program, node.line())))
+    }
+
+    fn expand(mut self) -> Result<Exit, Error> {
+        let template = self.first("a template")?;
+        self.each_line(|node| node.expand(&template))
+    }
+
+    fn get(mut self) -> Result<Exit, Error> {
+        let wanted = self.first("the name of a node")?;
+        let nodes = self.nodes()?;
+        let mut found =
+            nodes.iter().filter(|node| [&node.name, node.short()].contains(&wanted.as_str()));
+        let Some(node) = found.next() else {
+            return Err(Error::failure(format!("{wanted} is none of these nodes")));
+        };
+        self.say.out.print(&node.line());
+        Ok(Exit::Ok)
+    }
+
+    /// The word that stands before the nodes.
+    fn first(&mut self, what: &str) -> Result<String, Error> {
+        match self.words.is_empty() {
+            true => Err(misused(&self.say, &format!("{what} is missing"))),
+            false => Ok(self.words.remove(0)),
+        }
+    }
+
+    fn each_line(&self, line: impl Fn(&Node) -> Result<String, Error>) -> Result<Exit, Error> {
+        let lines: Result<Vec<String>, Error> = self.nodes()?.iter().map(line).collect();
+        self.say.out.print(&lines?.join("\n"));
+        Ok(Exit::Ok)
+    }
+
+    /// The nodes that are meant.
+    fn nodes(&self) -> Result<Vec<Node>, Error> {
+        let mut words = self.parse()?;
+        for (other, name) in SAME {
+            for options in words.of_some.iter_mut().map(|(_, options)| options) {
+                options.rename(other, name);
+            }
+            words.options.rename(other, name);
+        }
+        // Each node is started in the background anyway, and how much is said here is no matter
+        // of theirs.
+        for option in ["-D", "--detach", "-q", "--timeout"] {
+            words.options.take(option);
+        }
+        let host = Host { name: crate::os::host::name(), program: program()? };
+        nodes::nodes(&words, &host)
+    }
+
+    fn parse(&self) -> Result<Words, Error> {
+        let words = [&self.words[..], &self.global, &self.behind].concat();
+        Words::parse(&words, &Known::new(&super::command_line(), OWN))
+    }
+}
+
+/// The options that stand before `multi`, for each node: they are typed as they are, but
+/// the folder that we are in by now has one name only.
+fn of_program(global: &Global, behind: usize) -> Result<Vec<String>, Error> {
+    let mut before: Vec<String> = std::env::args().skip(1).collect();
+    before.truncate(before.len().saturating_sub(behind));
+    // The last of them is `multi`, or two hyphens right behind it.
+    while before.pop().is_some_and(|word| word == "--") {}
+    before.retain(|word| !["--quiet", "--no-color"].contains(&word.as_str()));
+    if global.workdir.is_some() {
+        let here = std::env::current_dir()
+            .map_err(|error| Error::failure(format!("the current folder: {error}")))?;
+        before.push(format!("--workdir={}", here.display()));
+    }
+    Ok(before)
+}
+
+/// This program, by the name it was called with: that may be a link to the version in use.
+fn program() -> Result<String, Error> {
+    let own = std::env::current_exe()
+        .map_err(|error| Error::failure(format!("this program's own file: {error}")))?;
+    let called = PathBuf::from(std::env::args_os().next().unwrap_or_default());
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let places: Vec<PathBuf> = match called.components().count() {
+        1 => std::env::split_paths(&path).map(|folder| folder.join(&called)).collect(),
+        _ => vec![called],
+    };
+    let is_own = |place: &PathBuf| {
+        place.is_absolute() && place.canonicalize().is_ok_and(|found| found == own)
+    };
+    Ok(places.into_iter().find(is_own).unwrap_or(own).display().to_string())
+}

@@ -1,0 +1,77 @@
+//! How long a command waits: `--timeout`, else for ever.
+
+use super::super::exit::{Error, Exit};
+use super::super::progress::Progress;
+use super::node::Node;
+use super::say::Say;
+use crate::os::pidfile::Process;
+use std::time::{Duration, Instant};
+
+/// For ever, as the kernel's clocks know it.
+const FOR_EVER: Duration = Duration::from_secs(86_400 * 365);
+
+/// How often the progress line is drawn anew.
+const REDRAW: Duration = Duration::from_millis(500);
+
+/// Until when to wait.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Patience {
+    timeout: Option<Duration>,
+    begin: Instant,
+}
+
+impl Patience {
+    /// From now on.
+    pub(super) fn new(timeout: Option<Duration>) -> Patience {
+        Patience { timeout, begin: Instant::now() }
+    }
+
+    /// As long again, from now on.
+    pub(super) fn again(self) -> Patience {
+        Patience::new(self.timeout)
+    }
+
+    /// What is left of it.
+    pub(super) fn left(self) -> Duration {
+        self.timeout.unwrap_or(FOR_EVER).saturating_sub(self.begin.elapsed())
+    }
+
+    /// The time is over, and this is still so.
+    pub(super) fn over(self, what: &str) -> Error {
+        let seconds = self.timeout.unwrap_or_default().as_secs_f64();
+        Error { exit: Exit::NotYet, ..Error::failure(format!("after {seconds} s {what}")) }
+    }
+
+    /// Waits for the ends of all, and tells each, in their order; meanwhile a terminal shows who
+    /// is left. Gives those back that still live.
+    pub(super) fn outlast<'a>(
+        self,
+        all: Vec<(&'a Node, Process)>,
+        say: &Say,
+        mut ended: impl FnMut(&'a Node),
+    ) -> Vec<(&'a Node, Process)> {
+        let progress = Progress::new(None, say.out);
+        let mut left: std::collections::VecDeque<_> = all.into();
+        let mut late = Vec::new();
+        while let Some((node, process)) = left.pop_front() {
+            let mut gone = process.is_gone();
+            while !gone && !self.left().is_zero() {
+                progress.reached(0, format!("waiting for {}", names(&node.name, &left)));
+                gone = process.wait(self.left().min(REDRAW));
+            }
+            match gone {
+                true => progress.aside(|| ended(node)),
+                false => late.push((node, process)),
+            }
+        }
+        late
+    }
+}
+
+/// Who is waited for.
+fn names<'a>(first: &'a str, others: impl IntoIterator<Item = &'a (&'a Node, Process)>) -> String {
+    let others = others.into_iter().filter(|(_, process)| !process.is_gone());
+    let all: Vec<&str> =
+        [first].into_iter().chain(others.map(|(node, _)| node.name.as_str())).collect();
+    all.join(", ")
+}

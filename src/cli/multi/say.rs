@@ -1,0 +1,63 @@
+//! What `multi` tells while it works, in Celery's words: on standard output.
+
+use super::super::output::ToUser;
+
+/// Colours, as the terminal knows them.
+const RED: u8 = 31;
+const GREEN: u8 = 32;
+const BLUE: u8 = 34;
+const MAGENTA: u8 = 35;
+const CYAN: u8 = 36;
+
+/// How much is said.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Say {
+    /// The user's end.
+    pub(super) out: ToUser,
+    /// No first line with the version.
+    pub(super) nosplash: bool,
+    /// More than usual.
+    pub(super) verbose: bool,
+}
+
+impl Say {
+    /// Who we are.
+    pub(super) fn splash(&self) {
+        if !self.nosplash {
+            let text = format!("qworker multi v{}", env!("CARGO_PKG_VERSION"));
+            self.note(&self.out.paint(CYAN, &text));
+        }
+    }
+
+    /// A line that the quiet do not want.
+    pub(super) fn note(&self, line: &str) {
+        self.part(&format!("{line}\n"));
+    }
+
+    /// As [`Say::note`], without the end of the line.
+    pub(super) fn part(&self, text: &str) {
+        if !self.out.quiet {
+            self.out.write(text);
+        }
+    }
+
+    /// What is done to all nodes.
+    pub(super) fn heading(&self, text: &str) {
+        self.note(&self.out.paint(BLUE, text));
+    }
+
+    /// It went well.
+    pub(super) fn ok(&self) -> String {
+        self.out.paint(GREEN, "OK")
+    }
+
+    /// It did not.
+    pub(super) fn failed(&self) -> String {
+        self.out.paint(RED, "FAILED")
+    }
+
+    /// A node that does not run.
+    pub(super) fn down(&self, name: &str) {
+        self.note(&format!("> {name}: {}", self.out.paint(MAGENTA, "DOWN")));
+    }
+}

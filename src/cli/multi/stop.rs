@@ -1,0 +1,159 @@
+//! `stop`, `stopwait` and `kill`: a node that is down is down, and that is no failure. What is
+//! signalled is the process that holds the pidfile, never another one of its number.
+
+use super::super::exit::{Error, Exit};
+use super::node::Node;
+use super::patience::Patience;
+use super::say::Say;
+use super::signal;
+use crate::bounds::KILL_PATIENCE;
+use crate::os::pidfile::{Holder, Process, holder, remove_stale};
+use nix::sys::signal::Signal;
+
+/// Those that run, with their processes; `down` hears of the others. What a killed one has left is
+/// removed.
+///
+/// # Errors
+/// A pidfile cannot be read.
+pub(super) fn running<'a>(
+    nodes: &'a [Node],
+    mut down: impl FnMut(&'a Node),
+) -> Result<Vec<(&'a Node, Process)>, Error> {
+    let mut found = Vec::new();
+    for node in nodes {
+        let told = |error| Error::failure(format!("{}: {error}", node.pidfile.display()));
+        match holder(&node.pidfile).map_err(told)? {
+            Holder::Live(process) => found.push((node, process)),
+            Holder::Stale(_) => {
+                tidy(node);
+                down(node);
+            }
+            Holder::Nobody => down(node),
+        }
+    }
+    Ok(found)
+}
+
+/// Removes the pidfile of a node that is down. Who may not is only looking.
+pub(super) fn tidy(node: &Node) {
+    let _ = remove_stale(&node.pidfile);
+}
+
+/// Sends a signal to the nodes; gives those back that have got it. The exit code counts those
+/// that may not be signalled.
+pub(super) fn ask<'a>(
+    running: Vec<(&'a Node, Process)>,
+    signal: Signal,
+    say: &Say,
+    exit: &mut Exit,
+    mut down: impl FnMut(&'a Node),
+) -> Vec<(&'a Node, Process)> {
+    if !running.is_empty() {
+        say.heading("> Stopping nodes...");
+    }
+    let mut asked = Vec::new();
+    for (node, process) in running {
+        let (name, pid) = (&node.name, process.pid());
+        say.note(&format!("\t> {name}: {} -> {pid}", signal::name(signal)));
+        match process.signal(signal) {
+            Ok(true) => asked.push((node, process)),
+            Ok(false) => {
+                say.note(&format!("Could not signal {name} ({pid}): No such process"));
+                tidy(node);
+                down(node);
+            }
+            Err(error) => {
+                say.out.say(&format!("Error: {name}: cannot signal {pid}: {error}"));
+                *exit = Exit::Failure;
+            }
+        }
+    }
+    asked
+}
+
+/// Signals the nodes, and with `patience` waits until they have ended.
+///
+/// # Errors
+/// The time is over.
+pub(super) fn stop(
+    nodes: &[Node],
+    signal: Signal,
+    patience: Option<Patience>,
+    say: &Say,
+) -> Result<Exit, Error> {
+    say.splash();
+    let mut exit = Exit::Ok;
+    let down = |node: &Node| say.down(&node.name);
+    let running = running(nodes, down)?;
+    let asked = ask(running, signal, say, &mut exit, down);
+    let Some(patience) = patience else { return Ok(exit) };
+    waiting(&asked, say);
+    let late = patience.outlast(asked, say, |node| {
+        tidy(node);
+        say.note(&format!("\t> {}: {}", node.name, say.ok()));
+    });
+    match late.is_empty() {
+        true => Ok(exit),
+        false => Err(still_there(&late, patience)),
+    }
+}
+
+/// Says who is waited for.
+pub(super) fn waiting(asked: &[(&Node, Process)], say: &Say) {
+    let pids: Vec<String> = asked.iter().map(|(_, process)| process.pid().to_string()).collect();
+    let nodes = if asked.len() == 1 { "node" } else { "nodes" };
+    if !asked.is_empty() {
+        say.heading(&format!("> Waiting for {} {nodes} -> {}...", asked.len(), pids.join(", ")));
+    }
+}
+
+/// These have not ended in time.
+pub(super) fn still_there(late: &[(&Node, Process)], patience: Patience) -> Error {
+    let names: Vec<String> =
+        late.iter().map(|(node, process)| format!("{} ({})", node.name, process.pid())).collect();
+    let verb = if late.len() == 1 { "has" } else { "have" };
+    patience
+        .over(&format!("{} {verb} not ended", names.join(", ")))
+        .hint("they still end; -QUIT ends them sooner and hands their tasks on, `kill` at once")
+}
+
+/// Kills the nodes. What the guard of a worker does not live to do, the worker does; one that does
+/// not is killed too.
+///
+/// # Errors
+/// A pidfile cannot be read.
+pub(super) fn kill(nodes: &[Node], say: &Say) -> Result<Exit, Error> {
+    say.splash();
+    let mut exit = Exit::Ok;
+    let mut killed = Vec::new();
+    for (node, process) in running(nodes, |node| say.down(&node.name))? {
+        let (name, pid) = (&node.name, process.pid());
+        say.note(&format!("Sending KILL to node {name} ({pid})"));
+        let children = process.children();
+        match process.signal(Signal::SIGKILL) {
+            Ok(true) => {}
+            Ok(false) => say.note(&format!("Could not signal {name} ({pid}): No such process")),
+            Err(error) => {
+                say.out.say(&format!("Error: {name}: cannot signal {pid}: {error}"));
+                exit = Exit::Failure;
+                continue;
+            }
+        }
+        killed.push((node, process, children));
+    }
+    let patience = Patience::new(Some(KILL_PATIENCE));
+    for (node, process, children) in killed {
+        let mut gone = process.wait(patience.left());
+        for child in children.iter().filter(|child| !child.wait(patience.left())) {
+            // It is asked again below whether it is gone.
+            let _ = child.signal(Signal::SIGKILL);
+            gone &= child.wait(KILL_PATIENCE);
+        }
+        tidy(node);
+        if !gone {
+            say.out.say(&format!("Error: {}: it was killed and is still there", node.name));
+            exit = Exit::Failure;
+        }
+    }
+    Ok(exit)
+}
