@@ -139,7 +139,7 @@ fn a_successor_works_before_the_old_one_is_stopped() {
     nodes.must("start w1 w2 -c 1 -Q:w1 celery -Q:w2 other");
     let old = nodes.pid("w1");
     nodes.0.must(&["call", "long"]);
-    eventually("it runs", || !nodes.0.lines("begun").is_empty());
+    eventually("it runs", || (!nodes.0.lines("begun").is_empty()).then_some(()));
     // The old one is busy: the new one takes tasks all the same.
     let late = nodes.run("restart w1 -c 1 --rolling --timeout 1");
     assert_eq!(late.code, 75, "{late:?}");
@@ -151,7 +151,9 @@ fn a_successor_works_before_the_old_one_is_stopped() {
     assert_eq!(nodes.status("w1")[0]["pid"], new);
     nix::sys::signal::kill(nix::unistd::Pid::from_raw(old), nix::sys::signal::Signal::SIGQUIT)
         .unwrap();
-    eventually("the old one has ended", || !fs::exists(format!("/proc/{old}")).unwrap());
+    eventually("the old one has ended", || {
+        (!fs::exists(format!("/proc/{old}")).unwrap()).then_some(())
+    });
     // Its end has not taken the file of the new one with it.
     assert_eq!(nodes.files(), ["w1.pid", "w2.pid"]);
     // One that cannot start leaves all as it was.
@@ -188,7 +190,7 @@ fn what_takes_its_time_is_said_and_waited_for_only_so_long() {
     let nodes = Nodes::new();
     nodes.must("start 1 -c 1");
     nodes.0.must(&["call", "long"]);
-    eventually("it runs", || !nodes.0.lines("begun").is_empty());
+    eventually("it runs", || (!nodes.0.lines("begun").is_empty()).then_some(()));
     let begin = Instant::now();
     let late = nodes.run("stopwait 1 --timeout 0.5");
     assert_eq!(late.code, 75, "{late:?}");
@@ -226,7 +228,7 @@ fn a_killed_node_can_be_started() {
     let pid = nodes.pid("w1");
     nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL)
         .unwrap();
-    eventually("it is gone", || !fs::exists(format!("/proc/{pid}")).unwrap());
+    eventually("it is gone", || (!fs::exists(format!("/proc/{pid}")).unwrap()).then_some(()));
     assert_eq!(nodes.status("w1")[0]["state"], "down");
     nodes.must("start w1 -c 1");
     assert_ne!(nodes.pid("w1"), pid);
