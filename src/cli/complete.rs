@@ -107,7 +107,7 @@ fn with_names(mut command: clap::Command, line: &Line) -> clap::Command {
             match (name.as_str(), arg.get_id().as_str()) {
                 ("call", "name") => |_, app| tasks(app),
                 (_, "queue" | "queues" | "exclude_queues") => |_, app| queues(app),
-                (_, "destination") => |_, app| nodes(app),
+                (_, "destination") | ("health", "hostname") => |_, app| nodes(app),
                 ("multi", "words") => multi,
                 _ => return arg,
             };

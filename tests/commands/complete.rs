@@ -57,6 +57,7 @@ fn nodes_are_those_that_the_broker_knows() {
     let app = app();
     let _worker = app.worker(&["-n", "w1@box"]);
     assert_eq!(offered(&app, &["status", "--destination", "w"]), ["w1@box"]);
+    assert_eq!(offered(&app, &["health", "-n", "w"]), ["w1@box"]);
     assert_eq!(offered(&app, &["multi", "stop", "w"]), ["w1"]);
     // Without a server nobody waits.
     app.settings("broker_url: redis://127.0.0.1:1/0\n");

@@ -144,6 +144,8 @@ fn a_worker_is_a_service() {
     // A task with fences gets a control group below the service's.
     let group = qworker(&machine, &["call", "group", "--wait"]);
     assert!(group.contains("/qworker@worker1.service/qworker-"), "{group}");
+    let health = qworker(&machine, &["health", "--ready", "-n", "worker1@machine"]);
+    assert!(health.contains("is ready"), "{health}");
     let owner = |path: &str| machine.must(&["stat", "--format=%U %a", path]);
     assert_eq!(owner("/run/qworker"), "qworker 755");
     assert_eq!(owner("/var/lib/qworker"), "qworker 750");
