@@ -26,8 +26,6 @@ fn commands_options_and_names_are_offered_where_they_fit() {
         (&["worker", "-Q", "celery,m"], &["celery,media"]),
         (&["worker", "-X", ""], &["celery", "media"]),
         (&["list", "t"], &["tasks"]),
-        (&["multi", "st"], &["start", "stop", "stopwait", "status"]),
-        (&["multi", "start", "2", "--concurr"], &["--concurrency"]),
         (&["completions", "z"], &["zsh"]),
         (&["--workdir", "tasks."], &["tasks.d/"]),
         (&["call", "nothing-like-it"], &[]),
@@ -58,21 +56,10 @@ fn nodes_are_those_that_the_broker_knows() {
     let _worker = app.worker(&["-n", "w1@box"]);
     assert_eq!(offered(&app, &["status", "--destination", "w"]), ["w1@box"]);
     assert_eq!(offered(&app, &["health", "-n", "w"]), ["w1@box"]);
-    assert_eq!(offered(&app, &["multi", "stop", "w"]), ["w1"]);
     // Without a server nobody waits.
     app.settings("broker_url: redis://127.0.0.1:1/0\n");
     assert_eq!(offered(&app, &["status", "-d", ""]), [""; 0]);
     assert_eq!(offered(&app, &["call", "gr"]), ["greet"]);
-}
-
-/// The words of multi are a language of their own: each command of it is offered.
-#[test]
-fn every_command_of_multi_is_offered() {
-    let app = app();
-    let help = app.must(&["multi", "help"]);
-    for command in offered(&app, &["multi", ""]) {
-        assert!(help.contains(&format!("\n  {command} ")), "{command}: {help}");
-    }
 }
 
 #[test]

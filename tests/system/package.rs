@@ -207,47 +207,6 @@ fn a_worker_that_dies_or_sticks_comes_back() {
     assert!(machine.journal().contains("Watchdog timeout"), "{}", machine.journal());
 }
 
-/// As Celery's service file has it: several nodes, their options in one file.
-#[test]
-fn the_nodes_of_multi_are_one_service() {
-    let Some(machine) = installed() else { return };
-    let service = "qworker-multi.service";
-    let options =
-        "QWORKERD_NODES=\"w1 w2\"\nQWORKERD_OPTS=\"--soft-shutdown-timeout=80 -c:w1 7\"\n";
-    machine.write("/etc/default/qworker", options);
-    machine.must(&["systemctl", "start", service]);
-    assert_eq!(machine.show(service, "ActiveState"), "active");
-    let pid = |node: &str| machine.must(&["cat", &format!("/run/qworker/{node}.pid")]);
-    let before = (pid("w1"), pid("w2"));
-    let online = || {
-        let status = qworker(&machine, &["status"]);
-        status.contains("w1@machine: OK") && status.contains("w2@machine: OK")
-    };
-    assert!(online());
-    assert_eq!(qworker(&machine, &["call", "who", "--wait"]), "qworker");
-
-    machine.must(&["systemctl", "reload", service]);
-    assert_eq!(machine.show(service, "ActiveState"), "active");
-    assert!(online() && pid("w1") != before.0 && pid("w2") != before.1);
-
-    let id = qworker(&machine, &["call", "slow"]);
-    eventually("a task that runs", || {
-        (machine.run(&["test", "-e", "/tmp/slow-began"]).code == 0).then_some(())
-    });
-    machine.must(&["systemctl", "stop", service]);
-    assert_eq!(qworker(&machine, &["result", &id]), "done");
-    assert_eq!(machine.show(service, "ActiveState"), "inactive");
-    assert_eq!(machine.run(&["pgrep", "--exact", "qworker"]).stdout, "");
-    assert_eq!(machine.must(&["find", "/run/qworker", "-name", "*.pid"]), "");
-    let log = machine.must(&["cat", "/var/log/qworker/w1.log"]);
-    assert!(log.contains("w1@machine ready."), "{log}");
-    // Options that make no sense are told, and nothing is left running.
-    machine.write("/etc/default/qworker", "QWORKERD_OPTS=--concurrency=none\n");
-    let wrong = machine.run(&["systemctl", "start", service]);
-    assert_ne!(wrong.code, 0, "{wrong:?}");
-    assert!(machine.journal().contains("--concurrency"), "{}", machine.journal());
-}
-
 /// What the unit says of tasks that run as somebody else.
 #[test]
 fn a_worker_of_root_runs_tasks_as_others() {
