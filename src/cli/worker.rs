@@ -35,7 +35,8 @@ pub(super) struct Args {
     /// Node name, NAME@HOST; %h is the host name, %n the name part, %d the domain [default: celery@%h]
     #[arg(short = 'n', long, value_name = "NODE", env = "QWORKER_WORKER_HOSTNAME")]
     hostname: Option<String>,
-    /// Tasks at once, or auto [default: the number of processors]
+    /// Tasks at once, or auto [default: the processors, or what the quota of the control group leaves
+    /// of them]
     #[arg(short, long, value_name = "N", allow_negative_numbers = true)]
     concurrency: Option<String>,
     /// Run up to MAX tasks at once, and have slots for MIN [default: 0] of them when there is less to

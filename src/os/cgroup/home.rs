@@ -143,9 +143,10 @@ fn give_out(
         return false;
     }
     if !has(&base.folder, "cgroup.subtree_control") {
-        let is_done = || set(&base.folder, "cgroup.subtree_control", &order).is_ok();
+        let does = || set(&base.folder, "cgroup.subtree_control", &order).is_ok();
         let stands_in_it = place.folder == base.folder;
-        if !is_done() && !(stands_in_it && move_aside(&base.folder, guard) && is_done()) {
+        let is_done = does() || stands_in_it && move_aside(&base.folder, guard) && does();
+        if !is_done {
             return false;
         }
     }

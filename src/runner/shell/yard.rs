@@ -91,7 +91,7 @@ impl Fenced {
     /// them for memory.
     pub fn leave(self, usage: Usage) -> (Usage, Option<Exhausted>) {
         let spent = self.group.spent();
-        let exhausted = spent.killed_for_memory.then(|| match self.memory {
+        let exhausted = spent.killed_for_memory.then_some(match self.memory {
             Some(limit) if spent.at_limit => Exhausted::Own(limit),
             _ => Exhausted::Around,
         });
