@@ -5,7 +5,7 @@
 //!  the group that we may use         /sys/fs/cgroup/system.slice/qworker@a.service
 //!   ├─ qworker.self                  guard and worker: a group with limits for those below it has
 //!   │                                no processes of its own
-//!   └─ qworker-PID-TIME              one worker's, locked (flock) for as long as that worker lives
+//!   └─ qworker-tasks-PID-TIME        one worker's, locked (flock) for as long as that worker lives
 //!       ├─ 1                         one task's
 //!       └─ 2
 //! ```

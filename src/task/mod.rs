@@ -138,13 +138,14 @@ pub enum ResultMode {
 /// Resource limits of one attempt; `None` is unlimited (for WASM memory: the setting).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Fences {
-    /// Bytes of address space of a process, or of linear memory.
+    /// Bytes of memory of all its processes if they are in a control group, of address space of
+    /// each if not; or of linear memory.
     pub memory: Option<u64>,
     /// Seconds of processor time.
     pub cpu_seconds: Option<u64>,
     /// Open files.
     pub open_files: Option<u64>,
-    /// Processes of its user.
+    /// Processes in its control group, or of its user if it is in none.
     pub processes: Option<u64>,
 }
 

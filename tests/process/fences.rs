@@ -49,7 +49,7 @@ fn a_fenced_task_is_in_a_group_of_its_own() {
     assert_ne!(groups[0], groups[1]);
     let home = groups[0].parent().unwrap();
     let name = home.file_name().unwrap().to_str().unwrap();
-    assert!(name.starts_with(&format!("qworker-{}-", worker.pid())), "{name}");
+    assert!(name.starts_with(&format!("qworker-tasks-{}-", worker.pid())), "{name}");
     assert!(!groups[0].exists() && home.is_dir());
     assert_eq!(worker.stop(Signal::SIGTERM), 0);
     assert!(!home.exists());

@@ -3,15 +3,15 @@
 use super::group::{kill_all, processes};
 use super::{Bounds, Group, Place, set};
 use crate::os::{Pid, tree};
+use std::ffi::OsStr;
 use std::fs::{self, File, TryLockError};
 use std::io;
-use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 /// What the name of a worker's folder begins with.
-const PREFIX: &str = "qworker-";
+const PREFIX: &str = "qworker-tasks-";
 
 /// The group that guard and worker move to.
 const SELF: &str = "qworker.self";
@@ -186,7 +186,7 @@ pub fn clear_abandoned() {
     let Some(place) = Place::of_self() else { return };
     let Ok(entries) = fs::read_dir(base(&place).folder) else { return };
     for entry in entries.flatten() {
-        if entry.file_name().as_bytes().starts_with(PREFIX.as_bytes()) {
+        if is_ours(&entry.file_name()) {
             let Ok(lock) = File::open(entry.path()) else { continue };
             match lock.try_lock() {
                 Ok(()) => demolish(&entry.path()),
@@ -195,6 +195,15 @@ pub fn clear_abandoned() {
             }
         }
     }
+}
+
+/// Is it the name of a worker's folder? Whatever else is there is somebody else's.
+fn is_ours(name: &OsStr) -> bool {
+    let name = name.to_str().and_then(|name| name.strip_prefix(PREFIX)?.split_once('-'));
+    let all = |text: &str, is: fn(&char) -> bool| !text.is_empty() && text.chars().all(|c| is(&c));
+    name.is_some_and(|(pid, time)| {
+        all(pid, char::is_ascii_digit) && all(time, char::is_ascii_hexdigit)
+    })
 }
 
 /// Kills every process in a worker's folder, and removes it.

@@ -82,6 +82,13 @@ fn whoever_left_session_and_group_is_killed_and_counted() {
 #[test]
 fn what_a_killed_worker_left_is_cleared_up() {
     let home = home();
+    let name = home.folder().file_name().unwrap();
+    assert!(is_ours(name), "{name:?}");
+    for other in
+        ["qworker.self", "qworker-1-2", "qworker-tasks-", "qworker-tasks-1-", "qworker-tasks-x-1"]
+    {
+        assert!(!is_ours(OsStr::new(other)), "{other}");
+    }
     let group = home.group(Bounds::default()).unwrap();
     let (pid, _reader) = start(&group, "exec sleep 100");
     let folder = home.folder().to_path_buf();
