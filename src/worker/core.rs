@@ -198,6 +198,10 @@ impl Core {
 
     /// Fills free slots, asks for more work, and ends a shutdown that is complete.
     pub fn plan_ahead(&mut self, out: &mut Vec<Effect>) {
+        if self.state == State::Closing {
+            // To want something again would take back that the broker's end is to close.
+            return;
+        }
         self.scale(out);
         while self.free() > 0 {
             let Some(request) = self.ready.pop_front() else { break };
@@ -209,7 +213,7 @@ impl Core {
             out.push(Effect::Want { turn: want.0, want: want.1 });
         }
         let idle = self.running.is_empty() && self.acking.is_empty() && self.settling.is_empty();
-        if self.state != State::Running && self.state != State::Closing && idle {
+        if self.state != State::Running && idle {
             self.state = State::Closing;
             self.deadline = None;
             out.push(Effect::Close);

@@ -67,11 +67,11 @@ def multi(options, report):
         with App(options.qworker, f"{folder}/app", f"{folder}/notes") as app:
             codes, accepted = collections.Counter(), []
             for turn in range(rounds):
+                clients = {f"{turn}-{number}": None for number in range(10)}
+                for id in clients:
+                    clients[id] = app.client(id)
                 one_round(app, chance, codes)
-                for number in range(10):
-                    id = f"{turn}-{number}"
-                    client = app.client(id)
-                    accepted += [id] if client.wait() == 0 else []
+                accepted += [id for id, client in clients.items() if client.wait() == 0]
                 settled = until(lambda: max(app.workers().values(), default=0) <= 1, 30)
                 if not settled:
                     report.check(False, f"round {turn}: never two workers of a name for long ({app.workers()})")

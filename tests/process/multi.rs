@@ -23,10 +23,12 @@ impl Nodes {
 
     /// `multi WORDS`, with the places of the files.
     fn run(&self, words: &str) -> Output {
-        let words = words.split(' ');
-        let files = ["--pidfile=run/%n.pid", "--logfile=log/%n%I.log"];
-        let words: Vec<&str> = ["multi"].into_iter().chain(words).chain(files).collect();
-        self.0.qworker(&words)
+        let (words, behind) = words.split_once(" -- ").unwrap_or((words, ""));
+        let behind = if behind.is_empty() { vec![] } else { vec!["--", behind] };
+        let files = vec!["--pidfile=run/%n.pid", "--logfile=log/%n%I.log"];
+        let words = [vec!["multi"], words.split(' ').collect(), files, behind].concat();
+        // Other applications of this test have nodes of the same names.
+        Output::of(self.0.command(&words).env("RUNTIME_DIRECTORY", self.0.file("runtime")))
     }
 
     /// As [`Nodes::run`]; it must end with 0. What it printed, without the host.
@@ -238,16 +240,7 @@ fn a_killed_node_can_be_started() {
 fn words_behind_two_hyphens_are_settings() {
     let nodes = Nodes::new();
     nodes.must("start w1 --loglevel INFO");
-    let words = [
-        "multi",
-        "start",
-        "w2",
-        "--pidfile=run/%n.pid",
-        "--logfile=log/%n.log",
-        "--",
-        "worker.concurrency=3",
-    ];
-    nodes.0.must(&words);
+    nodes.must("start w2 -- worker.concurrency=3");
     assert_eq!(nodes.status("w2")[0]["slots"], 3);
 }
 

@@ -398,13 +398,7 @@ impl World {
         for effect in effects {
             assert!(
                 !self.closing
-                    || matches!(
-                        effect,
-                        Effect::Exit(_)
-                            | Effect::Want { .. }
-                            | Effect::Log(..)
-                            | Effect::LogAbout(..)
-                    ),
+                    || matches!(effect, Effect::Exit(_) | Effect::Log(..) | Effect::LogAbout(..)),
                 "after the close: {effect:?}"
             );
             match effect {

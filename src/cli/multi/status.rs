@@ -101,7 +101,7 @@ fn object(node: &Node, alive: &Option<Alive>) -> serde_json::Value {
     let state = match (alive, said) {
         (None, _) => "down",
         (Some(_), None) => SILENT,
-        (Some(_), Some(said)) => &said.state,
+        (Some(_), Some(said)) => said.state.as_str(),
     };
     json!({
         "node": node.name,
