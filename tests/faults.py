@@ -1,4 +1,4 @@
-"""What can happen to a worker whose broker is Redis; nothing that was accepted may be lost.
+"""What can happen to a worker, most of it on Redis; nothing that was accepted may be lost.
 
     tests/faults.py QWORKER [--seed N] [--short] TRIAL...
 
@@ -14,8 +14,15 @@ flood:     200,000 tasks for later, and 1,000 for now behind them.
 keys:      what stays in the server after work, a crash and a stop; what an idle worker asks.
 mixed:     a Python worker with a visibility timeout of 2 s on the same queue.
 multi:     eight `qworker multi` commands at once on the same five nodes, and a KILL of one of them.
+cycles:    300 times a worker is started and, at any moment, ended by TERM with 2 s of grace.
+orphans:   worker, guard or both are killed with 20 tasks that ignore TERM and have grandchildren.
+reload:    50 times HUP under load, with new tasks, new settings, and broken ones.
+helpers:   whoever compiles a module is killed while it does.
+descriptors: what a task has open, of a worker with all that it may have open.
+rotation:  the log is rotated 1,000 times under load.
 
-Each trial but multi has a redis-server of its own. Needs a Python with celery and redis: target/venv.
+Each trial but multi, helpers and rotation has a redis-server of its own; cycles, orphans, reload and descriptors are
+done on SQLite too. Needs a Python with celery and redis: target/venv.
 """
 
 import argparse
@@ -31,13 +38,16 @@ from faults.crash import crash, survivors
 from faults.cuts import cuts
 from faults.flood import flood
 from faults.keys import keys
+from faults.life import cycles, descriptors, helpers, orphans, reload
 from faults.mixed import mixed
 from faults.multi import multi
 from faults.mutants import mutants
 from faults.partition import partition
 from faults.restart import full, restart
+from faults.rotation import rotation
 
-ALL = (crash, survivors, restart, full, cuts, partition, client, mutants, flood, keys, mixed, multi)
+ALL = (crash, survivors, restart, full, cuts, partition, client, mutants, flood, keys, mixed, multi,
+       cycles, orphans, reload, helpers, descriptors, rotation)
 TRIALS = {trial.__name__: trial for trial in ALL}
 
 

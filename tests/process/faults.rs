@@ -49,3 +49,28 @@ fn every_key_has_an_end_or_an_owner() {
 fn a_python_worker_beside_ours_repeats_nothing() {
     trial("mixed");
 }
+
+#[test]
+fn a_worker_is_ended_at_any_moment() {
+    trial("cycles");
+}
+
+#[test]
+fn kills_leave_no_process_of_a_task() {
+    trial("orphans");
+}
+
+#[test]
+fn restarts_in_place_lose_nothing() {
+    trial("reload");
+}
+
+#[test]
+fn a_task_has_its_streams_open_and_nothing_else() {
+    trial("descriptors");
+}
+
+#[test]
+fn a_log_that_is_rotated_has_every_line() {
+    trial("rotation");
+}
