@@ -11,7 +11,7 @@ use tracing_subscriber::filter::LevelFilter;
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// Log from this level on: DEBUG, INFO, WARNING, ERROR or CRITICAL
-    #[arg(short, long, value_name = "LEVEL", default_value = "WARNING", env = "QWORKER_WORKER_LOGLEVEL", value_parser = level)]
+    #[arg(short, short_alias = 'L', long, value_name = "LEVEL", default_value = "WARNING", env = "QWORKER_WORKER_LOGLEVEL", value_parser = level)]
     loglevel: Level,
     /// Log to this file instead of standard error; %n, %h, %d, %p, %i, %I and %% as Celery has
     /// them. It may be renamed, removed or truncated at any time

@@ -77,7 +77,7 @@ impl Drop for Nodes {
 #[test]
 fn nodes_are_started_looked_at_and_stopped() {
     let nodes = Nodes::new();
-    let started = nodes.must("start 3 -c 1 -c:2 2");
+    let started = nodes.must("start 3 -c 1 -c:2 2 -L:3 DEBUG");
     let version = env!("CARGO_PKG_VERSION");
     let wanted = format!(
         "qworker multi v{version}\n> Starting nodes...\n\t> celery1: OK\n\t> celery2: OK\n\t> celery3: OK\n"
