@@ -33,13 +33,15 @@ pub fn socket(node: &str) -> io::Result<PathBuf> {
 }
 
 /// The socket of the worker of this node name that runs as `uid`, wherever it may be; `None` if
-/// there is none.
+/// there is none. Root finds those of the system's services too, whoever they run as.
 pub fn find(node: &str, uid: u32) -> Option<PathBuf> {
     let login = PathBuf::from(format!("/run/user/{uid}/qworker"));
     let own = folder().ok();
     let places = own.into_iter().chain([PathBuf::from(SYSTEM), login, temporary(uid)]);
     let file = file_of(node);
-    places.map(|place| place.join(&file)).find(|socket| is_of(socket, uid))
+    let of_service =
+        |socket: &Path| uid == 0 && socket.starts_with(SYSTEM) && socket.symlink_metadata().is_ok();
+    places.map(|place| place.join(&file)).find(|socket| is_of(socket, uid) || of_service(socket))
 }
 
 fn file_of(node: &str) -> String {

@@ -145,6 +145,8 @@ fn a_worker_is_a_service() {
     assert!(group.contains("/qworker@worker1.service/qworker-"), "{group}");
     let health = qworker(&machine, &["health", "--ready", "-n", "worker1@machine"]);
     assert!(health.contains("is ready"), "{health}");
+    let health = machine.must(&["qworker", "health", "--ready", "-n", "worker1@machine"]);
+    assert!(health.contains("is ready"), "root may ask: {health}");
     let owner = |path: &str| machine.must(&["stat", "--format=%U %a", path]);
     assert_eq!(owner("/run/qworker"), "qworker 755");
     assert_eq!(owner("/var/lib/qworker"), "qworker 750");
@@ -165,7 +167,9 @@ fn a_worker_is_a_service() {
     assert_eq!(qworker(&machine, &["call", "add", "--args", "[1, 2]", "--wait"]), "3");
     assert_eq!(machine.show(worker, "MainPID"), pid);
     assert_eq!(machine.show(worker, "NRestarts"), "0");
-    assert_eq!(machine.show(worker, "ActiveState"), "active");
+    eventually("the end of the reload", || {
+        (machine.show(worker, "ActiveState") == "active").then_some(())
+    });
 
     // After an upgrade it is the new program that runs, in the same process.
     let before = below(&machine);
