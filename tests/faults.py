@@ -19,9 +19,10 @@ orphans:   worker, guard or both are killed with 20 tasks that ignore TERM and h
 reload:    50 times HUP under load, with new tasks, new settings, and broken ones.
 helpers:   whoever compiles a module is killed while it does.
 descriptors: what a task has open, of a worker with all that it may have open.
+first:     the worker is process 1 of a container, its tasks fork twice.
 rotation:  the log is rotated 1,000 times under load.
 
-Each trial but multi, helpers and rotation has a redis-server of its own; cycles, orphans, reload and descriptors are
+Each trial but multi, helpers, first and rotation has a redis-server of its own; cycles, orphans, reload and descriptors are
 done on SQLite too. Needs a Python with celery and redis: target/venv.
 """
 
@@ -38,7 +39,7 @@ from faults.crash import crash, survivors
 from faults.cuts import cuts
 from faults.flood import flood
 from faults.keys import keys
-from faults.life import cycles, descriptors, helpers, orphans, reload
+from faults.life import cycles, descriptors, first, helpers, orphans, reload
 from faults.mixed import mixed
 from faults.multi import multi
 from faults.mutants import mutants
@@ -47,7 +48,7 @@ from faults.restart import full, restart
 from faults.rotation import rotation
 
 ALL = (crash, survivors, restart, full, cuts, partition, client, mutants, flood, keys, mixed, multi,
-       cycles, orphans, reload, helpers, descriptors, rotation)
+       cycles, orphans, reload, helpers, descriptors, first, rotation)
 TRIALS = {trial.__name__: trial for trial in ALL}
 
 

@@ -6,6 +6,7 @@ use crate::runner::wasm::{Prepared, Runtime};
 use crate::runner::{Attempt, Ending, Outcome};
 use crate::task::Fences;
 use crate::wire::Exception;
+use nix::sys::signal::Signal;
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::ffi::{CStr, CString, OsStr};
@@ -81,6 +82,11 @@ impl Compiler {
         // Dropping this future kills the compiler.
         let command = command(&source, &target, self.shell.env());
         let outcome = self.shell.run_command(command, limits, std::future::pending()).await;
+        let killed = Ending::Signaled(Signal::SIGKILL as i32);
+        if outcome.limit.is_none() && outcome.ending == killed {
+            // Somebody's doing, not the module's: the task is handed out again, counted.
+            return Err(Box::new(outcome));
+        }
         let said = String::from_utf8_lossy(&outcome.stderr.bytes).trim().to_string();
         let why = match (&outcome.ending, outcome.limit) {
             (Ending::Exited(0), _) => match self.runtime.prepare(&attempt.task) {

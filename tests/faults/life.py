@@ -13,7 +13,7 @@ import time
 import uuid
 
 import torture
-from torture import SLOTS, until
+from torture import SLOTS, children, until
 
 from . import ground
 from .ground import some
@@ -92,7 +92,7 @@ def name_of(App):
 
 @on_both
 def cycles(options, report, App):
-    chance, rounds, where = random.Random(options.seed), 12 if options.short else 300, name_of(App)
+    chance, rounds, where = random.Random(options.seed), 5 if options.short else 300, name_of(App)
     sent, longs, terms, codes = [], [], [], collections.Counter()
     with place(options, App, f"worker_soft_shutdown_timeout: {GRACE}\n") as app:
         for _ in range(rounds):
@@ -309,3 +309,47 @@ def descriptors(options, report):
                     app.worker.wait()
     print(f"descriptors: {seen} tasks looked at what they have open")
     report.check(not wrong, f"none has more than its streams ({some(wrong)})")
+
+
+FORKS = """
+forks:
+  shell: |
+    (sh -c 'setsid sh -c "(sleep 0.02; exit 3) & (setsid true &) exit 0" & (sleep 0.01 &) exit 1' &)
+    echo "$QWORKER_TASK_ID $(date +%s%N) begin qworker" >>"$NOTES"
+"""
+
+
+def first(options, report):
+    """The worker is process 1 of a container: whoever loses its parent is its child."""
+    count, most = 200 if options.short else 1000, 0
+    if os.geteuid() != 0:
+        return print("first: only root can make a container")
+    with place(options, FileApp) as app:
+        (app.folder / "tasks.d/forks.yaml").write_text(FORKS)
+        container = ["unshare", "--pid", "--fork", "--mount-proc", "--kill-child"]
+        command = app.command("worker", "-c", str(app.slots), "-n", app.node)
+        app.worker = subprocess.Popen(container + command, env=app.environment, stdout=app.log, stderr=app.log)
+        assert until(lambda: app.proper() and children(app.proper()))
+        guard = app.proper()
+
+        def dead():
+            below = [one for pid in (guard, *children(guard)) for one in of_all_threads(pid)]
+            return [pid for pid in below if open(f"/proc/{pid}/stat").read().rsplit(")", 1)[1].split()[0] == "Z"]
+
+        def zombies():
+            # Who is buried meanwhile is none.
+            with contextlib.suppress(OSError):
+                return len(dead())
+            return 0
+        number = pathlib.Path(f"/proc/{guard}/status").read_text().split("NSpid:")[1].split("\n")[0].split()[-1]
+        ids = send(app, "forks", count)
+        while app.left()[0]:
+            most = max(most, zombies())
+        runs, gone = app.runs(), until(lambda: zombies() == 0, 2)
+        left = zombies()
+        os.kill(guard, signal.SIGTERM)
+        code, survivors = app.worker.wait(torture.PATIENCE), app.survivors()
+    print(f"first: as process {number} it ran {count} tasks that fork twice; at most {most} zombies at a time, then {left}")
+    report.check(number == "1" and gone and left == 0, "process 1 buries everybody")
+    report.check(all(len(runs[id]) == 1 for id in ids) and code == 0 and not survivors,
+                 f"every task ran once, exit {code}, {len(survivors)} survivors")

@@ -66,6 +66,11 @@ fn restarts_in_place_lose_nothing() {
 }
 
 #[test]
+fn a_helper_that_is_killed_is_replaced() {
+    trial("helpers");
+}
+
+#[test]
 fn a_task_has_its_streams_open_and_nothing_else() {
     trial("descriptors");
 }
@@ -73,4 +78,9 @@ fn a_task_has_its_streams_open_and_nothing_else() {
 #[test]
 fn a_log_that_is_rotated_has_every_line() {
     trial("rotation");
+}
+
+#[test]
+fn process_1_buries_everybody() {
+    trial("first");
 }
