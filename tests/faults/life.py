@@ -95,13 +95,14 @@ def cycles(options, report, App):
     chance, rounds, where = random.Random(options.seed), 5 if options.short else 300, name_of(App)
     sent, longs, terms, codes = [], [], [], collections.Counter()
     with place(options, App, f"worker_soft_shutdown_timeout: {GRACE}\n") as app:
-        for _ in range(rounds):
+        for number in range(rounds):
             start(app)
             sent += send(app, "long", 10, 0.01)
             done = {line.id for line in app.lines() if line.what == "end"}
             if len(set(longs) - done) < 6:
                 longs += send(app, "long", 1, LONG)
-            time.sleep(chance.uniform(0, 0.6))
+            # Now and then there is time for the long ones to end.
+            time.sleep(chance.uniform(3, 7) if number % 10 == 4 else chance.uniform(0, 0.6))
             terms.append(time.time_ns())
             app.worker.terminate()
             codes[app.worker.wait(torture.PATIENCE)] += 1
