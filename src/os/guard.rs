@@ -17,6 +17,7 @@ use super::become_subreaper;
 use super::cgroup::clear_abandoned;
 use super::daemon::Report;
 use super::lease::Lease;
+use super::memory::forget_start;
 use super::notify::{self, Manager};
 use super::pidfile::Pidfile;
 use super::reap::{Status, Waited, wait_any};
@@ -403,6 +404,7 @@ impl<N: Fn(&str)> Guard<N> {
             Some((Word::Hold, path)) => return worker.hold(Path::new(OsStr::from_bytes(path))),
             Some((Word::Ready, _)) => {
                 self.manager.tell("READY=1");
+                forget_start();
                 if let Some(Err(error)) = self.pidfile.as_mut().map(Pidfile::publish) {
                     (self.note)(&format!("the worker before this one goes on: {error}"));
                 }

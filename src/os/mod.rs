@@ -15,6 +15,7 @@ pub mod file;
 pub mod guard;
 pub mod host;
 pub mod lease;
+pub mod memory;
 pub mod module;
 pub mod notify;
 mod nursery;

@@ -105,6 +105,7 @@ pub async fn run(plan: Arc<Plan>, doors: Doors, ready: impl FnOnce()) -> u8 {
     core.plan_ahead(&mut effects);
     drive.perform(&mut effects);
     ready();
+    crate::os::memory::forget_start();
     guard.ready();
     let (mut batch, mut lost) = (Vec::with_capacity(EVENTS_MAX), std::pin::pin!(guard.lost()));
     let mut beats = tokio::time::interval(guard.beat_every().unwrap_or(TICK));
