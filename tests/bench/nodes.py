@@ -43,7 +43,7 @@ class Fleet:
                 start = time.monotonic()
                 self.multi(folder, "stopwait", str(count))
                 yield time.monotonic() - start
-            except BaseException:
+            except Exception:
                 for pid in pids:
                     os.kill(pid, signal.SIGKILL)
                 raise
