@@ -5,7 +5,7 @@ use super::exit::Error;
 use super::files;
 use super::output::ToUser;
 use crate::client::{self, Client};
-use crate::config::{Diagnostic, Given, Settings};
+use crate::config::{Diagnostic, Given, Settings, names};
 use crate::link::url::Url;
 use crate::os;
 use crate::task::Task;
@@ -152,32 +152,23 @@ impl App {
     }
 
     /// `name@host` for what the user typed: `%h` host, `%n` name part, `%d` domain, `%%`
-    /// percent; a bare word is the host part, as in Celery.
-    pub(super) fn node_name(typed: Option<&str>) -> Result<String, Error> {
+    /// percent; a bare word is the host part, as in Celery. `name` if nothing was typed.
+    ///
+    /// # Errors
+    /// Another letter.
+    pub(super) fn node_name(typed: Option<&str>, name: &str) -> Result<String, Error> {
         let host = os::host::name();
-        let typed = typed.unwrap_or("celery@%h");
-        let (name, place) = typed.split_once('@').unwrap_or(("celery", typed));
+        let typed = typed.map_or_else(|| format!("{name}@%h"), str::to_string);
+        let (name, place) = typed.split_once('@').unwrap_or((name, &typed));
         let domain = host.split_once('.').map_or("", |(_, domain)| domain);
-        let mut full = String::new();
-        let mut letters = format!("{name}@{place}").chars().collect::<Vec<_>>().into_iter();
-        while let Some(letter) = letters.next() {
-            match (letter, letter == '%') {
-                (letter, false) => full.push(letter),
-                (_, true) => match letters.next() {
-                    Some('h') => full.push_str(&host),
-                    Some('n') => full.push_str(name.trim_matches('%')),
-                    Some('d') => full.push_str(domain),
-                    Some('%') => full.push('%'),
-                    other => {
-                        let other = other.map(String::from).unwrap_or_default();
-                        return Err(Error::usage(format!(
-                            "--hostname {typed}: %{other} means nothing; expected %h, %n, %d or %%"
-                        )));
-                    }
-                },
-            }
-        }
-        Ok(full)
+        let meaning = |letter| match letter {
+            'h' => Some(&*host),
+            'n' => Some(name.trim_matches('%')),
+            'd' => Some(domain),
+            _ => None,
+        };
+        names::fill(&format!("{name}@{place}"), "%h, %n, %d or %%", meaning)
+            .map_err(|error| Error::usage(format!("--hostname {error}")))
     }
 }
 

@@ -27,7 +27,7 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: &Args, out: ToUser) -> Result<Exit, Error> {
-    let node = App::node_name(args.hostname.as_deref())?;
+    let node = App::node_name(args.hostname.as_deref(), "celery")?;
     let dead = |why: String| Error::unavailable(format!("{node} is not alive: {why}"));
     let user = nix::unistd::geteuid().as_raw();
     let socket = runtime::find(&node, user).ok_or_else(|| {

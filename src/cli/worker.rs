@@ -105,7 +105,7 @@ pub(super) fn run(args: Args, global: &Global, role: Role, out: ToUser) -> Resul
         args.daemon.become_user()?;
     }
     let app = App::open(global, &given(&args))?;
-    let hostname = App::node_name(args.hostname.as_deref())?;
+    let hostname = App::node_name(args.hostname.as_deref(), "celery")?;
     let log = args.log.options(&hostname, &app.settings, &out)?;
     // Faults are told before a worker is started, or detached, for nothing.
     let executable = args.daemon.executable()?;

@@ -10,30 +10,43 @@
 pub fn expand(template: &str, node: &str) -> Result<String, String> {
     let (name, host) = node.split_once('@').unwrap_or((node, ""));
     let domain = host.split_once('.').map_or("", |(_, domain)| domain);
-    let mut expanded = String::new();
-    let mut letters = template.chars();
-    while let Some(letter) = letters.next() {
+    fill(template, "%n, %h, %d, %p, %i, %I or %%", |letter| match letter {
+        'h' => Some(host),
+        'n' => Some(name),
+        'd' => Some(domain),
+        'p' => Some(node),
+        'i' => Some("0"),
+        'I' => Some(""),
+        _ => None,
+    })
+}
+
+/// `template` with the meanings of the letters behind percent signs; `%%` is a percent sign.
+///
+/// # Errors
+/// A letter without a meaning, or a percent sign at the end: a sentence that names it, and
+/// `letters`, which have one.
+pub fn fill<'a>(
+    template: &str,
+    letters: &str,
+    meaning: impl Fn(char) -> Option<&'a str>,
+) -> Result<String, String> {
+    let mut filled = String::new();
+    let mut rest = template.chars();
+    while let Some(letter) = rest.next() {
         if letter != '%' {
-            expanded.push(letter);
+            filled.push(letter);
             continue;
         }
-        match letters.next() {
-            Some('h') => expanded.push_str(host),
-            Some('n') => expanded.push_str(name),
-            Some('d') => expanded.push_str(domain),
-            Some('p') => expanded.push_str(node),
-            Some('i') => expanded.push('0'),
-            Some('I') => {}
-            Some('%') => expanded.push('%'),
-            other => {
-                let other = other.map(String::from).unwrap_or_default();
-                return Err(format!(
-                    "{template}: %{other} means nothing; expected %n, %h, %d, %p, %i, %I or %%"
-                ));
-            }
+        match rest.next() {
+            Some('%') => filled.push('%'),
+            next => filled.push_str(next.and_then(&meaning).ok_or_else(|| {
+                let next = next.map(String::from).unwrap_or_default();
+                format!("{template}: %{next} means nothing; expected {letters}")
+            })?),
         }
     }
-    Ok(expanded)
+    Ok(filled)
 }
 
 #[cfg(test)]

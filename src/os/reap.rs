@@ -297,7 +297,7 @@ mod tests {
     ) -> impl FnOnce() -> Result<Pid, SpawnError> + Send + 'static {
         move || {
             let argv = [c"sh".into(), c"-c".into(), text.into()];
-            Spawn::plain(&argv, [stdin.as_fd(), stdout.as_fd(), stdout.as_fd()]).start()
+            Spawn::plain(c"/bin/sh", &argv, [stdin.as_fd(), stdout.as_fd(), stdout.as_fd()]).start()
         }
     }
 

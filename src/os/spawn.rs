@@ -241,12 +241,15 @@ pub(super) fn without_clone3(without: bool) {
     clone3::MISSING.store(without, std::sync::atomic::Ordering::SeqCst);
 }
 
-#[cfg(test)]
 impl<'a> Spawn<'a> {
-    /// `/bin/sh` with these arguments and streams, and nothing else.
-    pub(super) fn plain(argv: &'a [CString], stdio: [BorrowedFd<'a>; 3]) -> Spawn<'a> {
+    /// `program` with these arguments and streams, in this folder, and nothing else.
+    pub(super) fn plain(
+        program: &'a CStr,
+        argv: &'a [CString],
+        stdio: [BorrowedFd<'a>; 3],
+    ) -> Spawn<'a> {
         Spawn {
-            program: c"/bin/sh",
+            program,
             argv,
             envp: &[],
             cwd: None,
@@ -281,7 +284,7 @@ mod tests {
             cwd: Some(c"/proc"),
             inherit,
             blocked: &[libc::SIGHUP],
-            ..Spawn::plain(&argv, stdio)
+            ..Spawn::plain(c"/bin/sh", &argv, stdio)
         };
         let pid = spawn.start().unwrap();
         drop(writer);
@@ -315,7 +318,7 @@ mod tests {
         let null = file::null().unwrap();
         let argv = [c"sh".into(), c"-c".into(), c"exec sleep 100".into()];
         let pid = std::thread::scope(|scope| {
-            scope.spawn(|| Spawn::plain(&argv, [null.as_fd(); 3]).start().unwrap()).join().unwrap()
+            scope.spawn(|| Spawn::plain(c"/bin/sh", &argv, [null.as_fd(); 3]).start().unwrap()).join().unwrap()
         });
         let mut status = 0;
         // SAFETY: the pointer is to our own memory; the child is ours.
@@ -327,7 +330,7 @@ mod tests {
     fn a_failed_step_is_named_and_leaves_no_process() {
         let null = file::null().unwrap();
         let argv = [c"x".into()];
-        let mut spawn = Spawn { program: c"/no/such", ..Spawn::plain(&argv, [null.as_fd(); 3]) };
+        let mut spawn = Spawn { program: c"/no/such", ..Spawn::plain(c"/bin/sh", &argv, [null.as_fd(); 3]) };
         assert_eq!(spawn.start(), Err(SpawnError { step: Step::Execute, errno: libc::ENOENT }));
         spawn.cwd = Some(c"/dev/null");
         assert_eq!(spawn.start(), Err(SpawnError { step: Step::Folder, errno: libc::ENOTDIR }));

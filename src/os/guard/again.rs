@@ -5,7 +5,7 @@ use super::text;
 use crate::os::pidfile::Pidfile;
 use crate::os::reap::Status;
 use crate::os::signal::FORWARDED;
-use crate::os::spawn::{Orphan, Spawn, signal_set};
+use crate::os::spawn::{Spawn, signal_set};
 use crate::os::{Pid, file};
 use nix::sys::signal::{Signal, kill};
 use std::ffi::{CStr, CString, OsStr, OsString};
@@ -44,20 +44,8 @@ impl Probe {
         nix::fcntl::fcntl(&said, flags)?;
         let mut envp = envp.to_vec();
         envp.push(CString::new(format!("{PROBE_VARIABLE}=1"))?.into());
-        let spawn = Spawn {
-            program,
-            argv,
-            envp: &envp,
-            cwd: None,
-            stdio: [null.as_fd(), null.as_fd(), stderr.as_fd()],
-            inherit: None,
-            rlimits: &[],
-            nice: None,
-            ids: None,
-            blocked: &[],
-            orphan: Orphan::Dies,
-            group: None,
-        };
+        let stdio = [null.as_fd(), null.as_fd(), stderr.as_fd()];
+        let spawn = Spawn { envp: &envp, ..Spawn::plain(program, argv, stdio) };
         Ok(Probe { pid: spawn.start()?, said, text: Vec::new(), begun: Instant::now() })
     }
 

@@ -25,7 +25,7 @@ fn start(group: &Group, text: &str) -> (Pid, io::PipeReader) {
     let stdio = [null.as_fd(), writer.as_fd(), null.as_fd()];
     let path = CString::new(format!("PATH={}", std::env::var("PATH").unwrap())).unwrap();
     let spawn =
-        Spawn { group: Some(group.door()), envp: &[path.into()], ..Spawn::plain(&argv, stdio) };
+        Spawn { group: Some(group.door()), envp: &[path.into()], ..Spawn::plain(c"/bin/sh", &argv, stdio) };
     (spawn.start().unwrap(), reader)
 }
 
