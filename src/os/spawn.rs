@@ -318,7 +318,10 @@ mod tests {
         let null = file::null().unwrap();
         let argv = [c"sh".into(), c"-c".into(), c"exec sleep 100".into()];
         let pid = std::thread::scope(|scope| {
-            scope.spawn(|| Spawn::plain(c"/bin/sh", &argv, [null.as_fd(); 3]).start().unwrap()).join().unwrap()
+            scope
+                .spawn(|| Spawn::plain(c"/bin/sh", &argv, [null.as_fd(); 3]).start().unwrap())
+                .join()
+                .unwrap()
         });
         let mut status = 0;
         // SAFETY: the pointer is to our own memory; the child is ours.
@@ -330,7 +333,8 @@ mod tests {
     fn a_failed_step_is_named_and_leaves_no_process() {
         let null = file::null().unwrap();
         let argv = [c"x".into()];
-        let mut spawn = Spawn { program: c"/no/such", ..Spawn::plain(c"/bin/sh", &argv, [null.as_fd(); 3]) };
+        let mut spawn =
+            Spawn { program: c"/no/such", ..Spawn::plain(c"/bin/sh", &argv, [null.as_fd(); 3]) };
         assert_eq!(spawn.start(), Err(SpawnError { step: Step::Execute, errno: libc::ENOENT }));
         spawn.cwd = Some(c"/dev/null");
         assert_eq!(spawn.start(), Err(SpawnError { step: Step::Folder, errno: libc::ENOTDIR }));

@@ -1,90 +1,26 @@
 //! DECIDE: everything the worker ever decides is decided here, from an event and the
 //! time. Nothing is performed; what is wanted comes out as effects.
 
+pub use super::event::{Effect, Event, Now, Snapshot};
+
 use super::autoscale::{Change, Scale};
 use super::finish::{self, Verdict};
 use super::plan::Plan;
+use super::refusal::{self, kept, kept_of, settle_only, unknown};
 use super::request::{Key, Request, about, label};
 use super::signals::{self, Action, State};
 use crate::bounds;
-use crate::broker::{Death, Delivery, Settle, Tag, Want};
-use crate::log::About;
+use crate::broker::{Delivery, Settle, Tag, Want};
 use crate::os::signal::Meaning;
-use crate::runner::{Attempt, Outcome};
+use crate::runner::Outcome;
 use crate::task::set::Set;
-use crate::task::{Program, Task, bind, rate};
+use crate::task::{Program, bind, rate};
 use crate::wire::{self, Exception, Malformed, Message, Record};
 use chrono::{DateTime, Utc};
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tracing::Level;
-
-/// What can happen to a worker.
-#[derive(Debug)]
-pub enum Event {
-    /// Messages are ours now.
-    Delivered(Vec<Delivery>),
-    /// An attempt is over.
-    Ended(Key, Box<Outcome>),
-    /// These were settled; a request that asked to be acknowledged first may start.
-    Settled(Vec<Key>),
-    /// Somebody sent a signal.
-    Signal(Meaning),
-    /// Time has passed.
-    Tick,
-    /// The definitions of tasks were read again.
-    Tasks(Arc<Set>),
-    /// The host has become too short of something to take tasks, and why; or it no more is.
-    Host(Option<String>),
-    /// The broker's end is closed: nothing is held any more.
-    Closed,
-}
-
-/// What the worker can do about it.
-#[derive(Debug)]
-pub enum Effect {
-    /// Take so much from the broker, once for each number of `turn`.
-    Want {
-        /// Grows with each delivery, so that one wish is not fulfilled twice.
-        turn: u64,
-        /// How much.
-        want: Want,
-    },
-    /// End what an earlier attempt at the task of this id may have left on this machine.
-    Clear(String),
-    /// Run this.
-    Start(Key, Box<Attempt>),
-    /// Ask this to end.
-    Ask(Key),
-    /// Stop this at once.
-    Stop(Key),
-    /// Store, publish and settle, in this order; then say [`Event::Settled`].
-    Settle(Key, Tag, Box<Verdict>),
-    /// Store this; nobody waits for it.
-    Store(Box<Record>),
-    /// Read the definitions of tasks again; then say [`Event::Tasks`].
-    ReadTasks,
-    /// Say this.
-    Log(Level, String),
-    /// Say this about a task.
-    LogAbout(Level, About, String),
-    /// Close the broker's end when all that was asked before is done.
-    Close,
-    /// End the process.
-    Exit(u8),
-}
-
-/// The time of an event.
-#[derive(Debug, Clone, Copy)]
-pub struct Now {
-    /// For durations.
-    pub mono: Instant,
-    /// For what others read.
-    pub wall: DateTime<Utc>,
-    /// A draw from 0..1, for jitter.
-    pub random: f64,
-}
 
 /// Requests that are being settled at the most before nothing new is taken: a store
 /// that is slower than the tasks must slow them down.
@@ -238,11 +174,6 @@ impl Core {
         out.extend(self.running.keys().map(|key| Effect::Stop(*key)));
     }
 
-    /// Attempts that run.
-    pub fn running(&self) -> usize {
-        self.running.len()
-    }
-
     fn busy(&self) -> usize {
         self.running.len() + self.acking.len() + self.slotted.len()
     }
@@ -342,12 +273,14 @@ impl Core {
         }
         let Some(task) = self.tasks.get(&message.task).cloned() else {
             self.ask_for_tasks(now, out);
-            return Err(Box::new(self.unknown(&delivery, &message, now)));
+            let policy = &self.plan.policy;
+            return Err(Box::new(unknown(delivery.deliveries, &message, policy, now)));
         };
         let arguments = match message.arguments() {
             Ok(arguments) => arguments,
             Err(malformed) => {
-                return Err(self.kept_of("malformed", &malformed, &message, &task, now));
+                let policy = &self.plan.policy;
+                return Err(kept_of("malformed", &malformed, &message, &task, policy, now));
             }
         };
         if !arguments.follow_ups.is_empty() {
@@ -355,7 +288,8 @@ impl Core {
                 "the message asks for {} after the task, which is not supported",
                 arguments.follow_ups.join(", ")
             );
-            return Err(self.kept_of("unsupported", &Malformed(why), &message, &task, now));
+            let policy = &self.plan.policy;
+            return Err(kept_of("unsupported", &Malformed(why), &message, &task, policy, now));
         }
         let bound =
             bind::bind(&task.name, task.params.as_deref(), &arguments.args, &arguments.kwargs);
@@ -387,41 +321,10 @@ impl Core {
     ) -> Result<Request, Box<Verdict>> {
         let plan = &self.plan;
         if request.message.expires.is_some_and(|expires| expires <= now.wall) {
-            let exception = Exception::new("celery.exceptions", "TaskRevokedError", "expired");
-            let record = finish::error_record(
-                &request,
-                plan,
-                wire::State::Revoked,
-                &exception,
-                None,
-                now.wall,
-            );
-            let log = format!("Discarding revoked task: {}: expired", request.label());
-            return Err(Box::new(Verdict {
-                record,
-                settle: Some(Settle::Ack),
-                log: Some((Level::INFO, log)),
-                about: Some(about(&request.message)),
-                ..Verdict::default()
-            }));
+            return Err(Box::new(refusal::expired(&request, plan, now)));
         }
         if let Some(exception) = misfit {
-            let log =
-                format!("Task {} raised unexpected: {}", request.label(), finish::show(&exception));
-            return Err(Box::new(Verdict {
-                record: finish::error_record(
-                    &request,
-                    plan,
-                    wire::State::Failure,
-                    &exception,
-                    None,
-                    now.wall,
-                ),
-                settle: Some(Settle::Ack),
-                log: Some((Level::ERROR, log)),
-                about: Some(about(&request.message)),
-                ..Verdict::default()
-            }));
+            return Err(Box::new(refusal::misfit(&request, plan, &exception, now)));
         }
         if request.deliveries >= plan.policy.max_deliveries {
             let what = format!(
@@ -453,53 +356,6 @@ impl Core {
             self.asked = Some(now.mono);
             out.push(Effect::ReadTasks);
         }
-    }
-
-    /// A name that no file of ours defines: another worker, or the next deployment, may
-    /// know it; after some tries it is kept.
-    fn unknown(&self, delivery: &Delivery, message: &Message, now: Now) -> Verdict {
-        let name = &message.task;
-        let tries = delivery.deliveries + 1;
-        let max = self.plan.policy.max_deliveries;
-        let log =
-            format!("Received unregistered task {name:?}, id {} ({tries} of {max})", message.id);
-        if tries < max {
-            // From the first time on: whoever knows it may be a deployment away.
-            let delay = bounds::redelivery_delay(tries);
-            return Verdict {
-                settle: Some(Settle::Redeliver(now.wall + delay)),
-                log: Some((Level::WARN, log)),
-                about: Some(about(message)),
-                ..Verdict::default()
-            };
-        }
-        let exception = Exception::new("celery.exceptions", "NotRegistered", name);
-        let why = Malformed(format!("no worker that saw it {max} times has a task of this name"));
-        let ignored = message.ignore_result.unwrap_or(self.plan.policy.ignore_result);
-        let stored = !ignored || self.plan.policy.store_errors;
-        Verdict {
-            record: stored.then(|| {
-                Record::exception(&message.id, wire::State::Failure, &exception, None, now.wall)
-            }),
-            log: Some((Level::ERROR, format!("{log}; kept in the dead-letter list"))),
-            ..kept("unregistered", &why, Some(message), now)
-        }
-    }
-
-    /// Keeps a message of a task that there is; its result only if somebody wants it.
-    fn kept_of(
-        &self,
-        reason: &'static str,
-        why: &Malformed,
-        message: &Message,
-        task: &Task,
-        now: Now,
-    ) -> Box<Verdict> {
-        let policy = &self.plan.policy;
-        let ignored = message.ignore_result.or(task.ignore_result).unwrap_or(policy.ignore_result);
-        let verdict = kept(reason, why, Some(message), now);
-        let record = verdict.record.filter(|_| !ignored || policy.store_errors);
-        Box::new(Verdict { record, ..verdict })
     }
 
     fn start(&mut self, request: Request, out: &mut Vec<Effect>) {
@@ -707,48 +563,9 @@ impl Core {
     }
 }
 
-/// See [`Core::snapshot`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Snapshot {
-    /// Where it is in its life.
-    pub state: State,
-    /// Tasks that it may run at once.
-    pub slots: usize,
-    /// Tasks that run.
-    pub running: usize,
-    /// Tasks that are here and do not run yet.
-    pub reserved: usize,
-}
-
 /// Does it keep its slot until it is settled? A process has acted on the world: if the
 /// worker dies, no more of them may run again than there are slots. An instance costs
 /// microseconds and mostly only computes: waiting would halve the pace.
 fn keeps_slot(request: &Request) -> bool {
     !matches!(request.task.program, Program::Wasm { .. })
-}
-
-fn settle_only(settle: Settle) -> Verdict {
-    Verdict { settle: Some(settle), ..Verdict::default() }
-}
-
-fn kept(reason: &'static str, why: &Malformed, message: Option<&Message>, now: Now) -> Verdict {
-    let name = message.map_or_else(|| "a message".to_string(), label);
-    let death = Death {
-        reason,
-        detail: why.to_string(),
-        task_id: message.map(|m| m.id.clone()),
-        task: message.map(|m| m.task.clone()),
-    };
-    let log = format!("{name} is {reason}: {why}; kept in the dead-letter list");
-    let record = message.map(|m| {
-        let exception = Exception::new("celery.exceptions", "InvalidTaskError", why.to_string());
-        Record::exception(&m.id, wire::State::Failure, &exception, None, now.wall)
-    });
-    Verdict {
-        record,
-        settle: Some(Settle::Dead(death)),
-        log: Some((Level::ERROR, log)),
-        about: message.map(about),
-        ..Verdict::default()
-    }
 }

@@ -4,13 +4,17 @@ pub mod admission;
 pub mod autoscale;
 pub mod core;
 pub mod drive;
+pub mod event;
 pub mod finish;
 pub mod outage;
 pub mod plan;
 pub mod pulse;
+
 pub mod request;
 pub mod settle;
 pub mod signals;
+
+mod refusal;
 
 pub use drive::run;
 pub use plan::Plan;

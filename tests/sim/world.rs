@@ -237,7 +237,7 @@ impl World {
             self.core.on(event, now, &mut effects);
         }
         self.core.plan_ahead(&mut effects);
-        let has_company = self.core.hurries() || self.core.running() > 0;
+        let has_company = self.core.hurries() || self.core.snapshot().running > 0;
         assert!(has_company, "outcomes wait for others, and none run");
         self.perform(effects);
     }

@@ -24,8 +24,11 @@ fn start(group: &Group, text: &str) -> (Pid, io::PipeReader) {
     let argv: Vec<_> = ["sh", "-c", text].map(|word| CString::new(word).unwrap()).into();
     let stdio = [null.as_fd(), writer.as_fd(), null.as_fd()];
     let path = CString::new(format!("PATH={}", std::env::var("PATH").unwrap())).unwrap();
-    let spawn =
-        Spawn { group: Some(group.door()), envp: &[path.into()], ..Spawn::plain(c"/bin/sh", &argv, stdio) };
+    let spawn = Spawn {
+        group: Some(group.door()),
+        envp: &[path.into()],
+        ..Spawn::plain(c"/bin/sh", &argv, stdio)
+    };
     (spawn.start().unwrap(), reader)
 }
 
