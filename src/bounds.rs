@@ -1,6 +1,7 @@
 //! Every limit of the program, with the reason for its number. What a user may
 //! change is a setting; the defaults of those settings stand here too.
 
+use chrono::TimeDelta;
 use std::time::Duration;
 
 /// Bytes kept of each output stream of a task unless `max_output` says else:
@@ -103,3 +104,47 @@ pub fn redelivery_delay(before: u32) -> Duration {
 /// How long a task that a shutdown has asked to end may take, before it is killed: long enough
 /// to close a file, short enough for whoever waits for the shutdown.
 pub const STOP_GRACE: Duration = Duration::from_secs(2);
+
+/// An occurrence that is later than this has been missed: another beat takes over within this
+/// time, so nobody was there to send it.
+pub const BEAT_LATE: TimeDelta = TimeDelta::seconds(2);
+
+/// A state that is from later than this after now is one of a clock that was wrong.
+pub const BEAT_BACK: TimeDelta = TimeDelta::minutes(1);
+
+/// An entry that is defined again within this time after its removal goes on as before: its file
+/// was being written, or was moved.
+pub const BEAT_GONE: TimeDelta = TimeDelta::minutes(1);
+
+/// An occurrence that waits for a task to end looks again after this time.
+pub const BEAT_LOOK_AGAIN: Duration = Duration::from_millis(500);
+
+/// A beat that was not the first lets the others go ahead by so much, and sees then what they have
+/// left: less than the second within which it has to take over.
+pub const BEAT_LAG: TimeDelta = TimeDelta::milliseconds(300);
+
+/// Changes of one request to a ledger: what is due meanwhile goes with the next one.
+pub const BEAT_BATCH: usize = 512;
+
+/// Requests to a ledger at once.
+pub const BEAT_FLIGHTS: usize = 4;
+
+/// What is due within this time is sent together.
+pub const BEAT_GATHER: TimeDelta = TimeDelta::milliseconds(4);
+
+/// How long a beat waits at the most before it asks a ledger again that did not answer: less than
+/// the two seconds within which everything goes on.
+pub const BEAT_PAUSE_MAX: Duration = Duration::from_secs(1);
+
+/// A clock that differs by more than this from the broker's is put right.
+pub const BEAT_SKEW: TimeDelta = TimeDelta::milliseconds(500);
+
+/// Missed occurrences of one entry that `misfire: run_all(N)` sends at the most: a queue that is
+/// filled with more of one task helps nobody.
+pub const BEAT_MISSED_MAX: u32 = 10_000;
+
+/// Bytes of the name of an entry: it is a key in the store of every broker.
+pub const ENTRY_NAME_MAX: usize = 500;
+
+/// The shortest interval of an entry: more messages of one task are better sent by that task.
+pub const EVERY_MIN: Duration = Duration::from_millis(1);

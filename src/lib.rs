@@ -6,13 +6,14 @@
 //! | floor | modules |
 //! | --- | --- |
 //! | 5 the hall | [`cli`]: what the user typed, composition, exit codes |
-//! | 4 rooms | [`worker`]: messages become results |
+//! | 4 rooms | [`worker`]: messages become results; [`beat`]: time becomes messages |
 //! | 3 hands | [`client`]: send and wait; [`pool`]: run many attempts at once |
 //! | 2 doors | [`broker`], [`backend`], [`runner`]: the code that does I/O for its living |
-//! | 1 words | [`wire`], [`task`], [`config`]: pure; no sockets, no clock |
+//! | 1 words | [`wire`], [`task`], [`schedule`], [`config`]: pure; no sockets, no clock |
 //! | 0 ground | [`os`], [`link`], [`log`], [`bounds`], [`clock`]: the kernel, connections, log lines, limits, time |
 
 pub mod backend;
+pub mod beat;
 pub mod bounds;
 pub mod broker;
 pub mod cli;
@@ -24,6 +25,7 @@ pub mod log;
 pub mod os;
 pub mod pool;
 pub mod runner;
+pub mod schedule;
 pub mod task;
 pub mod wire;
 pub mod worker;

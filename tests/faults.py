@@ -20,6 +20,7 @@ reload:    50 times HUP under load, with new tasks, new settings, and broken one
 helpers:   whoever compiles a module is killed while it does.
 descriptors: what a task has open, of a worker with all that it may have open.
 first:     the worker is process 1 of a container, its tasks fork twice.
+beside:    two minutes of Celery's beat and of ours with the same schedule: the same sendings.
 rotation:  the log is rotated 1,000 times under load.
 
 Each trial but multi, helpers, first and rotation has a redis-server of its own; cycles, orphans, reload and descriptors are
@@ -34,6 +35,8 @@ import sys
 import time
 
 import torture
+from faults.beats import beats, lostredis
+from faults.beside import beside
 from faults.client import client
 from faults.crash import crash, survivors
 from faults.cuts import cuts
@@ -48,7 +51,7 @@ from faults.restart import full, restart
 from faults.rotation import rotation
 
 ALL = (crash, survivors, restart, full, cuts, partition, client, mutants, flood, keys, mixed, multi,
-       cycles, orphans, reload, helpers, descriptors, first, rotation)
+       cycles, orphans, reload, helpers, descriptors, first, rotation, beats, lostredis, beside)
 TRIALS = {trial.__name__: trial for trial in ALL}
 
 

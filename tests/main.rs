@@ -11,6 +11,7 @@ mod golden;
 mod harness;
 mod process;
 mod python;
+mod schedule;
 mod show;
 mod sim;
 mod system;

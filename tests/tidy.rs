@@ -6,15 +6,22 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Stairs inside of a floor: what the first may use of its neighbours, which know nothing of it.
-const STEPS: &[(&str, &[&str])] =
-    &[("task", &["wire", "config"]), ("link", &["os"]), ("log", &["os"])];
+const STEPS: &[(&str, &[&str])] = &[
+    ("task", &["wire", "config"]),
+    ("schedule", &["wire", "config"]),
+    ("link", &["os"]),
+    ("log", &["os"]),
+];
 
 /// Crates with one address: nobody else names them. Folders end with `/`.
 const ADDRESSES: &[(&str, &[&str])] = &[
     ("clap", &["cli/"]),
     ("clap_complete", &["cli/complete.rs"]),
     ("indicatif", &["cli/"]),
-    ("rusqlite", &["link/sqlite.rs", "broker/sqlite/", "backend/sqlite.rs"]),
+    (
+        "rusqlite",
+        &["link/sqlite.rs", "broker/sqlite/", "broker/ledger/apart/file.rs", "backend/sqlite.rs"],
+    ),
     (
         "redis",
         &["link/", "broker/", "backend/", "worker/settle.rs", "cli/worker.rs", "client/mod.rs"],
@@ -24,6 +31,7 @@ const ADDRESSES: &[(&str, &[&str])] = &[
     ("wasmtime_wasi", &["runner/wasm/"]),
     ("serde_yaml", &["config/", "task/"]),
     ("saphyr_parser", &["config/", "task/"]),
+    ("solar_positioning", &["schedule/solar.rs"]),
     ("tracing_subscriber", &["log/", "cli/logging.rs"]),
     ("tracing_appender", &["log/"]),
     ("libc", &["os/"]),

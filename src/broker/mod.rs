@@ -13,6 +13,7 @@
 //! * To add a broker: a file with both ends, a variant here, a scheme in `link::url`, a
 //!   line in the suite.
 
+pub mod ledger;
 pub mod redis;
 pub mod sqlite;
 
@@ -248,6 +249,20 @@ impl Outlet {
     /// Accepts these messages, all or none, durably.
     pub async fn publish(&self, postings: Vec<Posting>) -> Result<(), Error> {
         each!(self, Outlet, outlet => outlet.publish(postings).await)
+    }
+
+    /// Accepts these messages, all or none, durably; once, however often it is asked within an
+    /// hour under the same token, for an answer may be lost.
+    ///
+    /// # Errors
+    /// Nothing was accepted, or all was and the answer was lost.
+    pub async fn publish_once(&self, token: String, postings: Vec<Posting>) -> Result<(), Error> {
+        each!(self, Outlet, outlet => outlet.publish_once(token, postings).await)
+    }
+
+    /// The ledger of the beats of this group, in the broker's own store.
+    pub fn ledger(&self, group: &str) -> ledger::Ledger {
+        ledger::Ledger::of(self, group)
     }
 
     /// Settles deliveries of this worker, all or none.

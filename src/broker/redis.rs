@@ -13,6 +13,7 @@
 //! | `qworker.scheduled.QUEUE` | sorted set | messages that are for later, `STEP:NAME:ELEMENT` by due time |
 //! | `qworker.dead` | hash | number to note, deliveries, step, queue and message, a line each |
 //! | `qworker.once.TOKEN` | string | messages that a worker has sent; gone after an hour |
+//! | `qworker.beat.GROUP` | hash | what the beats of a group know of their entries, by name |
 //!
 //! A tag of ours is `INSTANCE:NUMBER:STEP:QUEUE`, so it tells whose it is and where its message
 //! came from. Whatever changes more than one key is a script, hence one step.
@@ -20,9 +21,11 @@
 mod hold;
 mod inlet;
 mod keeper;
+mod ledger;
 mod lists;
 
 pub use inlet::{Identity, Inlet};
+pub use ledger::Ledger;
 
 use super::{Death, Posting, Settle, Tag};
 use crate::clock;
@@ -220,17 +223,30 @@ impl Outlet {
 
     /// Declares the queues that this end has not sent to before, as kombu does it; gives their
     /// names.
-    fn declare(&self, postings: &[Posting], pipe: &mut redis::Pipeline) -> Vec<String> {
+    fn declare<'a>(
+        &self,
+        postings: impl IntoIterator<Item = &'a Posting>,
+        pipe: &mut redis::Pipeline,
+    ) -> Vec<String> {
         let declared = self.declared.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut new: Vec<String> = Vec::new();
-        for posting in postings {
-            let queue = &posting.queue;
-            if !declared.contains(queue) && !new.contains(queue) {
+        let mut new: HashSet<&str> = HashSet::new();
+        for Posting { queue, .. } in postings {
+            if !declared.contains(queue) && new.insert(queue) {
                 self.layout.bind(queue, pipe);
-                new.push(queue.clone());
             }
         }
-        new
+        new.into_iter().map(str::to_string).collect()
+    }
+
+    /// See [`super::Outlet::publish_once`].
+    pub async fn publish_once(&self, token: String, postings: Vec<Posting>) -> Result<(), Error> {
+        let mut pipe = redis::pipe();
+        let new = self.declare(&postings, &mut pipe);
+        if !new.is_empty() {
+            self.link.run(async |c| pipe.exec_async(c).await).await?;
+            self.declared.lock().unwrap_or_else(PoisonError::into_inner).extend(new);
+        }
+        self.commit(Commit { postings: &postings, token: &token, ..Commit::default() }).await
     }
 
     /// See [`super::Outlet::settle`].

@@ -10,7 +10,10 @@
 //! | held by one of our workers | 0 | its row in `qworker_worker` | null |
 //! | taken by a Python worker (never deleted by it) | 0 | null | null |
 
+mod beat;
 mod dead;
+
+pub use beat::Ledger;
 
 use super::{Delivery, Node, Posting, QueueInfo, Settle, Tag, Want, Whereabouts};
 use crate::bounds;
@@ -35,6 +38,9 @@ const DUE_MAX: usize = 512;
 /// A Python writer rings no bell; its write to the WAL is seen *before* its commit, so a
 /// worker looks again after these pauses.
 const ECHOES_MS: [u64; 5] = [1, 2, 5, 15, 50];
+
+/// Who has not heard that its messages were accepted asks again much sooner than after this.
+const TOKEN_LIFE: Duration = Duration::from_secs(3600);
 
 const TABLES: &str = "
 CREATE TABLE IF NOT EXISTS kombu_queue (
@@ -67,6 +73,16 @@ CREATE TABLE IF NOT EXISTS qworker_dead (
     deliveries INTEGER NOT NULL,
     payload TEXT NOT NULL
 );
+CREATE TABLE IF NOT EXISTS qworker_beat (
+    grp TEXT NOT NULL,
+    name TEXT NOT NULL,
+    state TEXT NOT NULL,
+    PRIMARY KEY (grp, name)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS qworker_once (
+    token TEXT NOT NULL PRIMARY KEY,
+    at REAL NOT NULL
+) WITHOUT ROWID;
 ";
 
 /// What we add to kombu's table, whoever made it.
@@ -90,9 +106,10 @@ CREATE INDEX IF NOT EXISTS qworker_scheduled ON kombu_message (eta)
 CREATE INDEX IF NOT EXISTS qworker_held ON kombu_message (owner) WHERE owner IS NOT NULL;
 CREATE INDEX IF NOT EXISTS qworker_task ON kombu_message (task_id);
 CREATE INDEX IF NOT EXISTS qworker_dead_task ON qworker_dead (task_id);
+CREATE INDEX IF NOT EXISTS qworker_once_at ON qworker_once (at);
 ";
 
-/// The tables of messages, workers and dead letters.
+/// The tables of messages, workers, dead letters and beats.
 pub const SCHEMA: Schema =
     Schema { tables: TABLES, shared: "kombu_message", columns: COLUMNS, indexes: INDEXES };
 
@@ -412,6 +429,24 @@ impl Outlet {
         self.db
             .run(Durability::Disk, move |c| {
                 postings.iter().try_for_each(|posting| insert(c, posting))
+            })
+            .await?;
+        ring(&self.ringer);
+        Ok(())
+    }
+
+    /// See [`super::Outlet::publish_once`].
+    pub async fn publish_once(&self, token: String, postings: Vec<Posting>) -> Result<(), Error> {
+        let now = clock::epoch(clock::now());
+        self.db
+            .run(Durability::Disk, move |c| {
+                c.prepare_cached("DELETE FROM qworker_once WHERE at < ?")?
+                    .execute([now - TOKEN_LIFE.as_secs_f64()])?;
+                let sql = "INSERT OR IGNORE INTO qworker_once (token, at) VALUES (?, ?)";
+                match c.prepare_cached(sql)?.execute(params![token, now])? {
+                    0 => Ok(()),
+                    _ => postings.iter().try_for_each(|posting| insert(c, posting)),
+                }
             })
             .await?;
         ring(&self.ringer);

@@ -42,6 +42,7 @@ pub(super) struct Global {
 }
 
 /// An opened application.
+#[derive(Clone)]
 pub(super) struct App {
     /// Its folder, absolute.
     pub(super) folder: PathBuf,

@@ -1,11 +1,11 @@
 //! `qworker completions SHELL`: the script that makes a shell complete command lines. It asks
 //! `qworker complete -- WORDS`, hidden, what the last of the words may become: commands and
-//! options, and names of tasks, queues and nodes of the application that the words name.
+//! options, and names of tasks, queues, nodes and entries of the application that the words name.
 
-use super::Cli;
 use super::app::{App, Global};
 use super::exit::{Error, Exit};
 use super::output::ToUser;
+use super::{Cli, beat};
 use crate::link::url::Url;
 use crate::task::set::Set;
 use clap::{CommandFactory, FromArgMatches};
@@ -108,6 +108,9 @@ fn with_names(mut command: clap::Command, line: &Line) -> clap::Command {
                 ("call", "name") => |_, app| tasks(app),
                 (_, "queue" | "queues" | "exclude_queues") => |_, app| queues(app),
                 (_, "destination") | ("health", "hostname") => |_, app| nodes(app),
+                ("list" | "next" | "run" | "pause" | "resume" | "simulate", "name" | "names") => {
+                    |_, app| entries(app)
+                }
                 ("multi", "words") => multi,
                 _ => return arg,
             };
@@ -145,6 +148,15 @@ fn tasks(app: &App) -> Vec<CompletionCandidate> {
     let candidates = tasks.iter().map(|task| {
         let help = task.description.clone().map(Into::into);
         CompletionCandidate::new(&task.name).help(help)
+    });
+    candidates.collect()
+}
+
+/// The entries of the schedule, each with its task.
+fn entries(app: &App) -> Vec<CompletionCandidate> {
+    let entries = beat::entries(app);
+    let candidates = entries.iter().map(|entry| {
+        CompletionCandidate::new(&*entry.name).help(Some(entry.task.to_string().into()))
     });
     candidates.collect()
 }

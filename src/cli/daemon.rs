@@ -12,8 +12,8 @@ use std::path::{Path, PathBuf};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// Go on in the background. The command ends with 0 once the worker takes messages; else it
-    /// says why it does not
+    /// Go on in the background. The command ends with 0 once the program works; else it says why
+    /// it does not
     #[arg(short = 'D', long)]
     pub(super) detach: bool,
     /// Write the process number to this file; %n, %h, %d and %p stand for parts of the node name
@@ -28,9 +28,14 @@ pub(super) struct Args {
     /// Permissions that new files do not get, in octal, as 027
     #[arg(long, value_name = "MASK", env = "QWORKER_WORKER_UMASK", value_parser = mask)]
     umask: Option<Mode>,
+}
+
+/// Options of a worker beside those of [`Args`].
+#[derive(Debug, clap::Args)]
+pub(super) struct OfWorker {
     /// Take the place of the worker with this process number once ready, and end it then
     #[arg(long, value_name = "PID", hide = true, requires = "pidfile")]
-    replace: Option<i32>,
+    pub(super) replace: Option<i32>,
     /// The program that runs the worker, also after a restart [default: this one]
     #[arg(long, value_name = "FILE", env = "QWORKER_WORKER_EXECUTABLE")]
     executable: Option<PathBuf>,
@@ -54,7 +59,7 @@ pub(super) enum Begun {
     Elsewhere(Exit),
 }
 
-impl Args {
+impl OfWorker {
     /// The program that is to run the worker, if it is another one; absolute.
     ///
     /// # Errors
@@ -68,7 +73,9 @@ impl Args {
         }
         Ok(Some(absolute))
     }
+}
 
+impl Args {
     /// Takes on user, group and mask.
     ///
     /// # Errors
@@ -83,7 +90,7 @@ impl Args {
         match ids {
             Some(ids) if !ids.are_ours() => {
                 if !Ids::may_change() {
-                    return Err(wrong("only root can run a worker as somebody else".into()));
+                    return Err(wrong("only root can become somebody else".into()));
                 }
                 ids.assume().map_err(|error| wrong(error.to_string()))
             }
@@ -103,11 +110,17 @@ impl Args {
         Ok(Some(path))
     }
 
-    /// Detaches if that is wanted, and takes the pidfile.
+    /// Detaches if that is wanted, and takes the pidfile; `replace` is the process that has it
+    /// and is to be succeeded.
     ///
     /// # Errors
     /// No process can be made, or the pidfile is not ours.
-    pub(super) fn begin(&self, node: &str, out: &ToUser) -> Result<Begun, Error> {
+    pub(super) fn begin(
+        &self,
+        node: &str,
+        replace: Option<i32>,
+        out: &ToUser,
+    ) -> Result<Begun, Error> {
         let path = self.pidfile(node)?;
         let launcher = if self.detach {
             let side = daemon::detach();
@@ -118,7 +131,7 @@ impl Args {
         } else {
             None
         };
-        let take = |path: &Path| match self.replace {
+        let take = |path: &Path| match replace {
             Some(old) => told(Pidfile::succeed(path, old), path),
             None => claim(path),
         };

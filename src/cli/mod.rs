@@ -2,6 +2,7 @@
 
 mod app;
 mod batch;
+mod beat;
 mod call;
 mod check;
 mod compile;
@@ -27,7 +28,7 @@ mod worker;
 use crate::os::guard::Role;
 use app::Global;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
-use clap::{CommandFactory, Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use exit::{Error, Exit};
 use output::ToUser;
 use std::process::ExitCode;
@@ -52,6 +53,8 @@ enum Command {
     Worker(worker::Args),
     /// Start, stop, restart and watch several workers of this host
     Multi(multi::Args),
+    /// Send tasks by a schedule; list, check, pause and try its entries
+    Beat(beat::Args),
     /// Send a task, or one for each line of a file
     Call(call::Args),
     /// Read the result of a task, or wait for it
@@ -84,14 +87,27 @@ enum Command {
 
 /// The whole command line as a value: what help and manual pages are made from.
 pub fn command_line() -> clap::Command {
-    Cli::command()
+    Cli::command().mut_subcommand("beat", |beat| beat.mut_args(of_beat))
+}
+
+/// Options that beat and the worker share are read from variables of each.
+fn of_beat(arg: clap::Arg) -> clap::Arg {
+    let variable = arg.get_env().and_then(|name| name.to_str());
+    match variable.and_then(|name| name.strip_prefix("QWORKER_WORKER_")) {
+        Some(name) => {
+            let name = format!("QWORKER_BEAT_{name}");
+            arg.env(name)
+        }
+        None => arg,
+    }
 }
 
 /// Runs the command line of this process.
 pub fn main() -> ExitCode {
     // Before clap, and before any thread: a guarded worker is told so by its environment.
     let role = crate::os::guard::role();
-    let cli = match Cli::try_parse() {
+    let matches = command_line().try_get_matches();
+    let cli = match matches.and_then(|matches| Cli::from_arg_matches(&matches)) {
         Ok(cli) => cli,
         Err(error) => {
             let failed = error.use_stderr();
@@ -111,7 +127,7 @@ pub fn main() -> ExitCode {
     };
     let out = ToUser::new(cli.global.no_color, cli.global.quiet);
     let Some(command) = cli.command else {
-        out.write(&Cli::command().render_help().to_string());
+        out.write(&command_line().render_help().to_string());
         return ExitCode::SUCCESS;
     };
     let exit = match dispatch(command, &cli.global, role, out) {
@@ -130,6 +146,7 @@ fn dispatch(command: Command, global: &Global, role: Role, out: ToUser) -> Resul
     match command {
         Command::Worker(args) => worker::run(args, global, role, out),
         Command::Multi(args) => multi::run(args, global, out),
+        Command::Beat(args) => beat::run(args, global, role, out),
         Command::Call(args) => call::run(args, global, out),
         Command::Result(args) => result::run(&args, global, out),
         Command::List(what) => list::run(what, global, out),
@@ -154,7 +171,7 @@ fn unknown(error: &clap::Error) -> Option<String> {
 
 /// The command of a command line that may have mistakes in it.
 fn typed() -> Option<String> {
-    let matches = Cli::command().ignore_errors(true).try_get_matches().ok()?;
+    let matches = command_line().ignore_errors(true).try_get_matches().ok()?;
     matches.subcommand_name().map(str::to_string)
 }
 
@@ -162,7 +179,7 @@ fn typed() -> Option<String> {
 fn misplaced(error: &clap::Error) -> Option<String> {
     let option = unknown(error)?;
     let name = option.trim_start_matches('-');
-    let known = Cli::command().get_arguments().any(|arg| {
+    let known = command_line().get_arguments().any(|arg| {
         arg.get_long() == Some(name)
             || arg.get_short().is_some_and(|short| option == format!("-{short}"))
     });

@@ -36,10 +36,13 @@ const OF_WORKERS: &[(&[&str], Why)] = &[
     (&["--without-heartbeat"], NOBODY_TALKS),
     (&["--heartbeat-interval"], NOBODY_TALKS),
     (&["-E", "--task-events", "--events"], NotYet),
-    (&["-B", "--beat"], NotYet),
-    (&["-s", "--schedule", "--schedule-filename"], NotYet),
-    (&["--scheduler"], NotYet),
     (&["-S", "--statedb"], Reason("a worker remembers nothing beyond its end: what is to be done is in the broker")),
+];
+
+/// The same of beat.
+const OF_BEAT: &[(&[&str], Why)] = &[
+    (&["--enable-remote-control", "--no-enable-remote-control"], NotYet),
+    (&["--executable"], Reason("beat runs no other program")),
 ];
 
 /// The same of the program itself.
@@ -52,9 +55,13 @@ const OF_THE_PROGRAM: &[(&[&str], Why)] = &[
 /// What to say of `option` (`-P`, `--pool`), which clap does not know; `None` if Celery does not
 /// know it either. `command` is the command it was given to.
 pub(super) fn refuse(option: &str, command: Option<&str>) -> Option<Error> {
-    let of_worker = if command == Some("worker") { OF_WORKERS } else { &[] };
+    let of_command = match command {
+        Some("worker") => OF_WORKERS,
+        Some("beat") => OF_BEAT,
+        _ => &[],
+    };
     let (names, why) =
-        of_worker.iter().chain(OF_THE_PROGRAM).find(|(names, _)| names.contains(&option))?;
+        of_command.iter().chain(OF_THE_PROGRAM).find(|(names, _)| names.contains(&option))?;
     let reason = match why {
         Reason(reason) => reason,
         Setting(name) => match fate(name) {
@@ -80,7 +87,9 @@ mod tests {
     fn a_refused_option_is_none_of_ours_and_has_a_reason() {
         let program = command_line();
         let worker = program.find_subcommand("worker").unwrap();
-        for (table, command) in [(OF_WORKERS, worker), (OF_THE_PROGRAM, &program)] {
+        let beat = program.find_subcommand("beat").unwrap();
+        for (table, command) in [(OF_WORKERS, worker), (OF_BEAT, beat), (OF_THE_PROGRAM, &program)]
+        {
             for (names, why) in table {
                 for name in *names {
                     let is_ours = command.get_arguments().any(|arg| {
@@ -89,7 +98,7 @@ mod tests {
                         short.as_deref() == Some(name) || long.as_deref() == Some(name)
                     });
                     assert!(!is_ours, "{name}");
-                    assert!(refuse(name, Some("worker")).is_some());
+                    assert!(refuse(name, Some(command.get_name())).is_some());
                 }
                 if let Setting(name) = why {
                     assert!(matches!(fate(name), Some(Fate::Meaningless(_))), "{name}");

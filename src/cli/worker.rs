@@ -1,6 +1,7 @@
 //! `qworker worker`: take tasks and run them, in the foreground.
 
 use super::app::{App, Global};
+use super::beat;
 use super::daemon::{self, Begun};
 use super::exit::{Error, Exit};
 use super::logging;
@@ -70,6 +71,10 @@ pub(super) struct Args {
     purge: bool,
     #[command(flatten)]
     daemon: daemon::Args,
+    #[command(flatten)]
+    program: daemon::OfWorker,
+    #[command(flatten)]
+    beat: beat::Embedded,
     /// Settings, behind --, as `worker_prefetch_multiplier=2` or `worker.prefetch_multiplier=2`
     #[arg(last = true, value_name = "SETTING=VALUE", value_parser = setting)]
     settings: Vec<(String, String)>,
@@ -108,9 +113,11 @@ pub(super) fn run(args: Args, global: &Global, role: Role, out: ToUser) -> Resul
     let hostname = App::node_name(args.hostname.as_deref(), "celery")?;
     let log = args.log.options(&hostname, &app.settings, &out)?;
     // Faults are told before a worker is started, or detached, for nothing.
-    let executable = args.daemon.executable()?;
+    let executable = args.program.executable()?;
     let begun = match role {
-        Role::Worker(guard) => return work(app, args, hostname, log, guard, out),
+        Role::Worker(guard) => {
+            return work(app, args, hostname, log, guard, global, out);
+        }
         Role::Probe => {
             args.daemon.pidfile(&hostname)?;
             logging::check(&log)?;
@@ -118,7 +125,7 @@ pub(super) fn run(args: Args, global: &Global, role: Role, out: ToUser) -> Resul
         }
         Role::Fresh => {
             logging::check(&log)?;
-            args.daemon.begin(&hostname, &out)?
+            args.daemon.begin(&hostname, args.program.replace, &out)?
         }
         Role::Again(pidfile) => args.daemon.go_on(&hostname, pidfile)?,
     };
@@ -139,6 +146,7 @@ fn work(
     hostname: String,
     log: crate::log::Options,
     guard: GuardLink,
+    global: &Global,
     out: ToUser,
 ) -> Result<Exit, Error> {
     let tasks = app.tasks(&out);
@@ -148,8 +156,10 @@ fn work(
         return Err(Error::usage("--exclude-queues leaves no queue to take from"));
     }
     let plan = plan(&app, &args, hostname, queues, tasks);
+    let beat = args.beat.prepare(&app, global, given(&args));
     super::block_on(async move {
-        tokio::task::LocalSet::new().run_until(serve(app, plan, args, log, guard, out)).await
+        let served = serve(app, plan, args, log, guard, beat, out);
+        tokio::task::LocalSet::new().run_until(served).await
     })
 }
 
@@ -172,6 +182,7 @@ fn given(args: &Args) -> Vec<Given> {
             value,
         }));
     }
+    given.extend(args.beat.given());
     given.extend(args.settings.iter().map(|(setting, value)| Given {
         option: format!("-- {setting}"),
         setting: setting.clone(),
@@ -229,6 +240,7 @@ async fn serve(
     args: Args,
     log: crate::log::Options,
     guard: GuardLink,
+    beat: Option<beat::Prepared>,
     out: ToUser,
 ) -> Result<Exit, Error> {
     let cannot =
@@ -288,6 +300,8 @@ async fn serve(
             os::daemon::silence();
         }
     };
+    // It ends with the loop that it runs on.
+    beat.map(|beat| tokio::task::spawn_local(beat.run()));
     let code = worker::run(Arc::new(plan), doors, ready).await;
     Ok(Exit::Code(code))
 }

@@ -32,6 +32,16 @@ pub struct Wish {
     pub root_id: Option<String>,
     /// The task that sends this one.
     pub parent_id: Option<String>,
+    /// Store no result; `None` leaves it to the task.
+    pub ignore_result: Option<bool>,
+    /// The name that people see in place of the task's.
+    pub shadow: Option<String>,
+    /// Seconds until the task is ended by force; `None` leaves it to the task.
+    pub time_limit: Option<f64>,
+    /// Seconds until the task is asked to end; likewise.
+    pub soft_time_limit: Option<f64>,
+    /// Headers beside those of the protocol.
+    pub headers: Vec<(String, Box<RawValue>)>,
 }
 
 /// What the sender's settings add to a wish.
@@ -81,7 +91,10 @@ impl Sender {
             reply_to: self.identity.clone(),
             root_id: wish.root_id,
             parent_id: wish.parent_id,
-            ignore_result: task.and_then(|task| task.ignore_result),
+            ignore_result: wish.ignore_result.or(task.and_then(|task| task.ignore_result)),
+            shadow: wish.shadow,
+            time_limits: (wish.time_limit, wish.soft_time_limit),
+            headers: wish.headers,
         };
         let payload = draft::encode(&draft, now);
         // A task that is not ours may be one of a Celery worker, which looks only at what can

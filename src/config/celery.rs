@@ -63,12 +63,13 @@ const TWO_CONNECTIONS: Fate = Meaningless("a worker has two connections, a clien
 #[rustfmt::skip]
 pub const SETTINGS: &[(&str, Fate)] = &[
     ("accept_content", JSON_ONLY), ("enable_utc", UTC_ALWAYS),
-    ("imports", TASKS_ARE_FILES), ("include", TASKS_ARE_FILES), ("timezone", NotYet),
+    ("imports", TASKS_ARE_FILES), ("include", TASKS_ARE_FILES), ("timezone", Kept),
 
-    ("beat_cron_starting_deadline", NotYet), ("beat_enable_remote_control", NotYet),
-    ("beat_max_loop_interval", NotYet), ("beat_remote_control_max_tick_age", NotYet),
-    ("beat_schedule", NotYet), ("beat_schedule_filename", NotYet),
-    ("beat_scheduler", NotYet), ("beat_sync_every", NotYet),
+    ("beat_cron_starting_deadline", Kept), ("beat_enable_remote_control", NotYet),
+    ("beat_max_loop_interval", Kept), ("beat_remote_control_max_tick_age", NotYet),
+    ("beat_schedule", Kept), ("beat_schedule_filename", Kept),
+    ("beat_scheduler", PLUGGED_CLASS),
+    ("beat_sync_every", Meaningless("the state of a schedule is stored with each sending, in one step")),
 
     ("broker_channel_error_retry", NotYet), ("broker_connection_max_retries", CONNECTS_AGAIN),
     ("broker_connection_retry", CONNECTS_AGAIN), ("broker_connection_retry_on_startup", STARTS_OR_SAYS),
@@ -241,7 +242,7 @@ mod tests {
     use std::collections::HashSet;
 
     /// Settings that Celery has not.
-    const OURS: [&str; 14] = [
+    const OURS: [&str; 17] = [
         "client_timeout",
         "task_max_deliveries",
         "task_max_output",
@@ -256,6 +257,9 @@ mod tests {
         "wasm_memory",
         "wasm_compile_timeout",
         "wasm_cache_dir",
+        "beat_dst",
+        "beat_days",
+        "beat_group",
     ];
 
     #[test]

@@ -112,6 +112,11 @@ impl Faults {
         self.add(line, format!("unknown {what}")).hint = (!hint.is_empty()).then_some(hint);
     }
 
+    /// The source that is being read.
+    pub fn file(&self) -> &str {
+        &self.file
+    }
+
     /// How many mistakes there are by now.
     pub fn count(&self) -> usize {
         self.found.len()

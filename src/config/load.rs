@@ -255,7 +255,7 @@ mod tests {
     #[test]
     fn all_mistakes_of_all_layers_are_found_in_one_run_and_the_rest_holds() {
         let text = "worker_concurency: 4\ntask_time_limit: soon\nworker_pool: solo\nBROKER_URL: x\n\
-                    beat_schedule: {}\ntask_max_deliveries: 0\ntask_env: {A: [1], 'B=': 2}\n\
+                    beat_enable_remote_control: true\ntask_max_deliveries: 0\ntask_env: {A: [1], 'B=': 2}\n\
                     wasm_memory: 64M\nwasm_memory: 65M\nbroker_url: redis:/u:pw@h\nCELERYD_POOL: x\n";
         let command_line =
             [given("--time-limit", "task_time_limit", "-3"), given("--x", "xyzzy", "")];
@@ -276,7 +276,7 @@ mod tests {
             format!("q.yaml:2: task_time_limit: found text \"soon\", {limit}"),
             format!("q.yaml:3: worker_pool: {pool}"),
             "q.yaml:4: BROKER_URL: is an old name of Celery's; did you mean broker_url?".into(),
-            "q.yaml:5: beat_schedule: is not supported by this version".into(),
+            "q.yaml:5: beat_enable_remote_control: is not supported by this version".into(),
             "q.yaml:6: task_max_deliveries: found 0, expected a whole number from 1".into(),
             "q.yaml:7: task_env.A: found a list, expected text".into(),
             "q.yaml:7: task_env.B=: a variable's name is not empty and has no = in it".into(),

@@ -161,6 +161,41 @@ impl Node {
         }
     }
 
+    /// As JSON text, numbers digit for digit where JSON writes them so: an integer of thirty
+    /// digits keeps them.
+    pub fn to_json_text(&self) -> String {
+        let mut text = String::new();
+        self.write_json(&mut text);
+        text
+    }
+
+    fn write_json(&self, out: &mut String) {
+        match &self.data {
+            Data::List(list) => {
+                out.push('[');
+                for (at, node) in list.iter().enumerate() {
+                    out.push_str(if at > 0 { ", " } else { "" });
+                    node.write_json(out);
+                }
+                out.push(']');
+            }
+            Data::Map(map) => {
+                out.push('{');
+                for (at, (key, node)) in map.iter().enumerate() {
+                    out.push_str(if at > 0 { ", " } else { "" });
+                    out.push_str(&serde_json::Value::from(key.text.as_str()).to_string());
+                    out.push_str(": ");
+                    node.write_json(out);
+                }
+                out.push('}');
+            }
+            Data::Scalar(text, _) if self.as_number().is_some() && is_json_number(text) => {
+                out.push_str(text);
+            }
+            Data::Scalar(..) => out.push_str(&self.to_json().to_string()),
+        }
+    }
+
     /// What it is, for "found …".
     pub fn found(&self) -> String {
         match &self.data {
@@ -181,6 +216,20 @@ impl Node {
 
 fn digits(text: &str) -> bool {
     text.bytes().all(|b| b.is_ascii_hexdigit())
+}
+
+/// Is the text of a number one that JSON knows too? It writes no 010, +1, .5 or 0x1F.
+fn is_json_number(text: &str) -> bool {
+    let text = text.strip_prefix('-').unwrap_or(text);
+    let whole = text.bytes().take_while(u8::is_ascii_digit).count();
+    let is_decimal = text.bytes().all(|b| b.is_ascii_digit() || b"+-.eE".contains(&b));
+    let no_zeros = whole == 1 || !text.starts_with('0');
+    is_decimal
+        && whole > 0
+        && no_zeros
+        && !text.ends_with('.')
+        && !text.contains(".e")
+        && !text.contains(".E")
 }
 
 /// A text as YAML, in quotes only where it would be read as something else; fit to stand
@@ -228,6 +277,24 @@ mod tests {
             let ours = parse("t.yaml", text).0.map(|node| node.to_json()).unwrap_or_default();
             let theirs: serde_json::Value = serde_yaml::from_str(text).unwrap();
             assert_eq!(ours, theirs);
+        }
+    }
+
+    #[test]
+    fn json_text_keeps_digits() {
+        let cases = [
+            ("[1, 1.0, 1.10, -0.5, 1e3]", "[1, 1.0, 1.10, -0.5, 1e3]"),
+            ("[123456789012345678901234567890]", "[123456789012345678901234567890]"),
+            ("[0x1F, 010, +4, .5, 5., 1.e3]", "[31, 10, 4, 0.5, 5.0, 1000.0]"),
+            (
+                "{a: '1', b: [x, null, true], 'c\"': 2026-11-21}",
+                r#"{"a": "1", "b": ["x", null, true], "c\"": "2026-11-21"}"#,
+            ),
+        ];
+        for (text, json) in cases {
+            let node = parse("t.yaml", text).0.unwrap();
+            assert_eq!(node.to_json_text(), json);
+            assert!(serde_json::from_str::<serde_json::Value>(json).is_ok(), "{json}");
         }
     }
 

@@ -2,15 +2,17 @@
 //! struct, the reading of every layer, `qworker report` and the shipped `etc/qworker.yaml`
 //! all come from that table, so none of them can forget one.
 
+use super::beat::{Days, DaysRule, Dst, DstRule, Plan, Zone};
 use super::diagnostic::Faults;
 use super::kind::{
     Address, Count, Deliveries, Environment, FilePath, Flag, Keep, Kind, Limit, Load, Maybe, Pace,
-    Priority, Reserve, Size, Slots, Word,
+    Priority, Reserve, Size, Slots, Span, Word,
 };
 use super::node::Node;
 use super::routes::Routes;
 use super::transport::{BrokerOptions, ResultOptions};
 use crate::bounds;
+use chrono_tz::Tz;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
@@ -212,6 +214,31 @@ settings! {
     /// The folder of compiled WASM modules, relative to the application's folder. It can be
     /// deleted at any time. Whoever can write to it can run code as the worker.
     wasm_cache_dir: PathBuf, FilePath = PathBuf::from("var/cache/wasm");
+    /// The time zone of schedules, by its IANA name: Europe/Oslo.
+    /// An entry, and a file of entries, can have one of its own.
+    timezone: Tz, Zone = Tz::UTC;
+    /// What qworker beat sends, and when: {NAME: {task: TASK, schedule: WHEN}}; see
+    /// qworker-schedule(5). Files of their own, schedule.yaml and *.crontab, hold more.
+    beat_schedule: Plan, Plan = Plan::default();
+    /// Keep the state of the schedule, what was sent last and what is paused, in this SQLite
+    /// file, relative to the application's folder. null keeps it in the broker's store, where
+    /// all beats find it.
+    beat_schedule_filename: Option<PathBuf>, Maybe<FilePath> = None;
+    /// So long beat sleeps at the most before it looks at its entries again.
+    /// 0 is 300 s.
+    beat_max_loop_interval: Duration, Span = Duration::ZERO;
+    /// How late an occurrence of a crontab may be sent, unless the entry has a grace of its own.
+    /// null is at any time.
+    beat_cron_starting_deadline: Option<Duration>, Maybe<Span> = None;
+    /// Where clocks are changed: once runs each fixed local time once a day, also one that
+    /// does not exist or comes twice; celery computes as Celery's beat does.
+    beat_dst: DstRule, Dst = DstRule::Once;
+    /// When a crontab names both days of the month and days of the week: and needs both to
+    /// hold, as Celery does; or needs one of them, as cron does.
+    beat_days: DaysRule, Days = DaysRule::And;
+    /// Beats of one group on one broker share the work: any number may run, and each
+    /// occurrence is sent once. Another group has a state of its own.
+    beat_group: String, Word = "beat".into();
 }
 
 impl Settings {

@@ -26,6 +26,112 @@ pub fn parse(file: &str, text: &str) -> (Option<Node>, Vec<Diagnostic>) {
     (root, faults.into_vec())
 }
 
+/// Values that aliases may bring into one visited document, and values that its anchors may
+/// hold: a hundred thousand entries share a dozen keys, and a bomb goes off in the hand.
+const ALIASED_MAX: usize = 100 * NODES_MAX;
+const ANCHORED_MAX: usize = 10 * NODES_MAX;
+
+/// What [`visit`] hands out.
+#[derive(Debug)]
+pub enum Visit {
+    /// A key of the document and its value. The value of the visited key comes too: empty if
+    /// its entries were handed out before.
+    Above(Key, Node),
+    /// An entry of the visited mapping.
+    Entry(Key, Node),
+    /// The document, which is no mapping.
+    Other(Node),
+}
+
+/// Reads one document whose mapping `key` may have any number of entries: each is handed to
+/// `each` as soon as it is read, and is not held here. The limits on one document hold for each
+/// of the entries. Gives all that is wrong, `each`'s findings included; behind a syntax error
+/// nothing is read.
+pub fn visit(
+    file: &str,
+    text: &str,
+    key: &str,
+    each: &mut dyn FnMut(Visit, &mut Faults),
+) -> Vec<Diagnostic> {
+    let mut faults = Faults::new(file);
+    let visitor = Visitor { key, each, seen: Default::default(), merged: Default::default() };
+    let builder = Builder { visitor: Some(visitor), ..Builder::default() };
+    let root = builder.build(text.trim_start_matches('\u{feff}'), &mut faults);
+    match root {
+        // A mapping's keys are handed out already.
+        Some(Node { data: Data::Map(_), .. }) | None => {}
+        Some(other) => each(Visit::Other(other), &mut faults),
+    }
+    faults.into_vec()
+}
+
+/// Who is handed the entries, and what was handed out: of the document, and of the visited
+/// mapping in it.
+struct Visitor<'a> {
+    key: &'a str,
+    each: &'a mut dyn FnMut(Visit, &mut Faults),
+    /// The line of each key.
+    seen: [HashMap<String, usize>; 2],
+    /// What `<<` brings in.
+    merged: [Vec<(Key, Node)>; 2],
+}
+
+impl Visitor<'_> {
+    /// Is a mapping at this depth one whose entries are handed out?
+    fn visits(&self, open: &[Open]) -> bool {
+        match open {
+            [root] => root.is_map,
+            // An anchor needs the whole of what it names.
+            [root, inner] => {
+                let is_key =
+                    |node: &Node| matches!(&node.data, Data::Scalar(text, _) if text == self.key);
+                root.is_map
+                    && inner.is_map
+                    && inner.anchor == 0
+                    && matches!(&root.items[..], [key] if is_key(key))
+                    && !self.seen[0].contains_key(self.key)
+            }
+            _ => false,
+        }
+    }
+
+    fn take(&mut self, depth: usize, key: Node, value: Node, faults: &mut Faults) {
+        let line = key.line;
+        match key.data {
+            Data::Scalar(text, Style::Plain) if text == "<<" => {
+                merge_sources(value, &mut self.merged[depth], faults);
+            }
+            Data::Scalar(text, _) => match self.seen[depth].get(&text) {
+                Some(first) => twice(&text, line, *first, faults),
+                None => {
+                    self.seen[depth].insert(text.clone(), line);
+                    self.hand_out(depth, Key { line, text }, value, faults);
+                }
+            },
+            _ => {
+                faults.add(line, "a key that is no plain text");
+            }
+        }
+    }
+
+    /// What other mappings bring in, where the mapping itself does not say it.
+    fn end(&mut self, depth: usize, faults: &mut Faults) {
+        for (key, value) in std::mem::take(&mut self.merged[depth]) {
+            if !self.seen[depth].contains_key(&key.text) {
+                self.seen[depth].insert(key.text.clone(), key.line);
+                self.hand_out(depth, key, value, faults);
+            }
+        }
+    }
+
+    fn hand_out(&mut self, depth: usize, key: Key, value: Node, faults: &mut Faults) {
+        (self.each)(
+            if depth == 0 { Visit::Above(key, value) } else { Visit::Entry(key, value) },
+            faults,
+        );
+    }
+}
+
 /// A container that is not closed yet.
 struct Open {
     line: usize,
@@ -37,14 +143,18 @@ struct Open {
 
 /// The tree while it grows.
 #[derive(Default)]
-struct Builder {
+struct Builder<'a> {
     open: Vec<Open>,
     root: Option<Node>,
     anchors: HashMap<usize, (Node, usize)>,
+    /// Values of the document, or of the entry that is read.
     nodes: usize,
+    aliased: usize,
+    anchored: usize,
+    visitor: Option<Visitor<'a>>,
 }
 
-impl Builder {
+impl Builder<'_> {
     fn build(mut self, text: &str, faults: &mut Faults) -> Option<Node> {
         let mut documents = 0;
         for event in Parser::new_from_str(text) {
@@ -52,7 +162,11 @@ impl Builder {
                 Ok(pair) => pair,
                 Err(e) => {
                     let at = e.marker();
-                    faults.add(at.line(), format!("column {}: {}", at.col() + 1, e.info()));
+                    let mut fault = format!("column {}: {}", at.col() + 1, e.info());
+                    if e.info().contains("anchor") {
+                        fault.push_str("; a text that begins with * or & stands in quotes");
+                    }
+                    faults.add(at.line(), fault);
                     return None;
                 }
             };
@@ -80,7 +194,7 @@ impl Builder {
             Event::Scalar(text, style, anchor, tag) => {
                 let quoted = check_tag(tag.as_deref())? || style != ScalarStyle::Plain;
                 let style = if quoted { Style::Quoted } else { Style::Plain };
-                self.add(Node::scalar(line, text.into_owned(), style), anchor, 1)
+                self.add(Node::scalar(line, text.into_owned(), style), anchor, 1, faults)
             }
             Event::SequenceStart(anchor, tag) => self.start(line, anchor, tag.as_deref(), false),
             Event::MappingStart(anchor, tag) => self.start(line, anchor, tag.as_deref(), true),
@@ -89,7 +203,11 @@ impl Builder {
                 let (node, size) =
                     self.anchors.get(&anchor).ok_or("an alias inside of what it names")?;
                 let (node, size) = (Node { line, ..node.clone() }, *size);
-                self.add(node, 0, size)
+                self.aliased += size;
+                if self.aliased > ALIASED_MAX {
+                    return Err(format!("aliases bring in more than {ALIASED_MAX} values").into());
+                }
+                self.add(node, 0, size, faults)
             }
             _ => Ok(()),
         }
@@ -111,6 +229,9 @@ impl Builder {
     }
 
     fn end(&mut self, faults: &mut Faults) -> Result<(), Cow<'static, str>> {
+        if let Some(visitor) = self.visitor.as_mut().filter(|v| v.visits(&self.open)) {
+            visitor.end(self.open.len() - 1, faults);
+        }
         let Some(open) = self.open.pop() else { return Ok(()) };
         let before = faults.count();
         let data = match open.is_map {
@@ -121,22 +242,48 @@ impl Builder {
         // The nodes inside are counted already; an alias repeats them all.
         let size = if open.anchor > 0 { node.size() } else { 1 };
         self.nodes = self.nodes.saturating_sub(size - 1);
-        self.add(node, open.anchor, size)
+        self.add(node, open.anchor, size, faults)
     }
 
-    fn add(&mut self, node: Node, anchor: usize, size: usize) -> Result<(), Cow<'static, str>> {
+    fn add(
+        &mut self,
+        node: Node,
+        anchor: usize,
+        size: usize,
+        faults: &mut Faults,
+    ) -> Result<(), Cow<'static, str>> {
         self.nodes += size;
         if self.nodes > NODES_MAX {
             return Err(format!("more than {NODES_MAX} values").into());
         }
         if anchor > 0 {
+            self.anchored += size;
+            if self.visitor.is_some() && self.anchored > ANCHORED_MAX {
+                return Err(format!("anchors hold more than {ANCHORED_MAX} values").into());
+            }
             self.anchors.insert(anchor, (node.clone(), size));
         }
         match self.open.last_mut() {
             Some(open) => open.items.push(node),
             None => self.root = Some(node),
         }
+        self.hand_out(faults);
         Ok(())
+    }
+
+    /// Hands out the entry that is complete now, if somebody wants it.
+    fn hand_out(&mut self, faults: &mut Faults) {
+        let Some(visitor) = self.visitor.as_mut() else { return };
+        let complete = self.open.last().is_some_and(|open| open.items.len() == 2);
+        if !complete || !visitor.visits(&self.open) {
+            return;
+        }
+        let depth = self.open.len() - 1;
+        let Some(open) = self.open.last_mut() else { return };
+        if let (Some(value), Some(key)) = (open.items.pop(), open.items.pop()) {
+            self.nodes = 0;
+            visitor.take(depth, key, value, faults);
+        }
     }
 }
 
@@ -165,9 +312,7 @@ fn pairs(items: Vec<Node>, faults: &mut Faults) -> Vec<(Key, Node)> {
                 merge_sources(value, &mut merged, faults)
             }
             Data::Scalar(text, _) => match first_lines.get(&text) {
-                Some(first) => faults.within(&text, |f| {
-                    f.add(line, format!("is here twice, first on line {first}"));
-                }),
+                Some(first) => twice(&text, line, *first, faults),
                 None => {
                     first_lines.insert(text.clone(), line);
                     map.push((Key { line, text }, value));
@@ -187,6 +332,12 @@ fn pairs(items: Vec<Node>, faults: &mut Faults) -> Vec<(Key, Node)> {
     map
 }
 
+fn twice(key: &str, line: usize, first: usize, faults: &mut Faults) {
+    faults.within(key, |f| {
+        f.add(line, format!("is here twice, first on line {first}"));
+    });
+}
+
 /// The entries that a `<<` brings in: of one mapping, or of a list of them, earlier ones first.
 fn merge_sources(value: Node, merged: &mut Vec<(Key, Node)>, faults: &mut Faults) {
     match value.data {
@@ -201,96 +352,4 @@ fn merge_sources(value: Node, merged: &mut Vec<(Key, Node)>, faults: &mut Faults
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use serde_json::json;
-
-    fn tree(text: &str) -> Node {
-        let (root, found) = parse("t.yaml", text);
-        assert!(found.is_empty(), "{text:?}: {found:?}");
-        root.unwrap()
-    }
-
-    fn faults(text: &str) -> Vec<String> {
-        parse("t.yaml", text).1.iter().map(Diagnostic::to_string).collect()
-    }
-
-    #[test]
-    fn values() {
-        let cases = [
-            ("a: 1", json!({"a": 1})),
-            ("a: '1'", json!({"a": "1"})),
-            ("[0x1F, 0o17, -3, +4, 1.5, 1e3, .5]", json!([31, 15, -3, 4, 1.5, 1000.0, 0.5])),
-            ("[true, False, yes, null, ~, '']", json!([true, false, "yes", null, null, ""])),
-            ("a:", json!({"a": null})),
-            ("- |\n  two\n  lines\n- >\n  one\n  line\n", json!(["two\nlines\n", "one line\n"])),
-            ("size: 200x200", json!({"size": "200x200"})),
-            (
-                "a: [inf, nan, .inf, 0x, 99999999999999999999]",
-                json!({"a": ["inf", "nan", ".inf", "0x", 1e20]}),
-            ),
-            ("a: !!str 5", json!({"a": "5"})),
-            (
-                "a: &x {b: 1, c: 2}\nd: {<<: *x, b: 3}",
-                json!({"a": {"b": 1, "c": 2}, "d": {"b": 3, "c": 2}}),
-            ),
-            ("a: &x [1]\nb: *x", json!({"a": [1], "b": [1]})),
-            ("\u{feff}a: 1", json!({"a": 1})),
-            ("", json!(null)),
-        ];
-        for (text, value) in cases {
-            assert_eq!(tree(text).to_json(), value, "{text}");
-        }
-    }
-
-    #[test]
-    fn lines_of_keys_and_values() {
-        let root = tree("# first\na: 1\n\nb:\n  c:\n    - x\n    - y\n");
-        let Data::Map(map) = &root.data else { panic!() };
-        assert_eq!((map[0].0.line, map[0].1.line, map[1].0.line), (2, 2, 4));
-        let Data::Map(inner) = &map[1].1.data else { panic!() };
-        let Data::List(list) = &inner[0].1.data else { panic!() };
-        assert_eq!((inner[0].0.line, list[0].line, list[1].line), (5, 6, 7));
-    }
-
-    #[test]
-    fn what_is_refused() {
-        let deep = format!("{}x", "- ".repeat(100));
-        let laughs: String =
-            (1..40).map(|i| format!("a{i}: &a{i} [*a{0}, *a{0}]\n", i - 1)).collect();
-        let cases = [
-            ("a: 1\na: 2\n", "t.yaml:2: a: is here twice, first on line 1"),
-            ("b: {x: 1, x: 2}\n", "t.yaml:1: x: is here twice, first on line 1"),
-            ("a: 'x", "t.yaml:1: column 4: "),
-            ("a: !secret x", "t.yaml:1: column 4: unknown tag !secret"),
-            ("? [a]\n: b", "t.yaml:1: a key that is no plain text"),
-            ("a: &x [*x]", "t.yaml:1: column "),
-            ("a: {<<: 5}", "t.yaml:1: found 5 behind <<, expected a mapping"),
-            (&deep, "t.yaml:1: column 129: more than 64 levels"),
-            (&format!("a0: &a0 x\n{laughs}"), "t.yaml:16: column "),
-        ];
-        for (text, begin) in cases {
-            let found = faults(text);
-            assert!(found.len() == 1 && found[0].starts_with(begin), "{text:.40}: {found:?}");
-        }
-    }
-
-    /// Whatever bytes a file holds, reading it ends, and without a panic.
-    #[test]
-    fn any_text_is_read_or_refused() {
-        let pieces = [
-            "a", ":", " ", "\n", "- ", "[", "]", "{", "}", "&x ", "*x", "<<", "!", "!!str ", "'",
-            "\"", "|", ">", "#", "%", "@", "?", ",", "---", "...", "\t", "\u{0}", "é", "\u{feff}",
-            "0x", "\\", "~", "a: 1\n",
-        ];
-        let mut random = fastrand::Rng::with_seed(7);
-        for _ in 0..20_000 {
-            let text: String =
-                (0..random.usize(..24)).map(|_| pieces[random.usize(..pieces.len())]).collect();
-            if let (Some(root), _) = parse("t.yaml", &text) {
-                root.to_json();
-                root.found();
-            }
-        }
-    }
-}
+mod tests;

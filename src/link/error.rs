@@ -19,6 +19,10 @@ pub enum Kind {
     Full,
     /// The store takes this worker for dead, or for an earlier connection of itself.
     Fenced,
+    /// It cannot be opened; what is stored may be as good as ever.
+    Unopened,
+    /// What is stored is damaged, or is something else.
+    Damaged,
     /// Anything else.
     Other,
 }

@@ -39,6 +39,8 @@ impl From<rusqlite::Error> for Error {
         let kind = match error.sqlite_error_code() {
             Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => Kind::Busy,
             Some(ErrorCode::DiskFull | ErrorCode::SystemIoFailure) => Kind::Full,
+            Some(ErrorCode::CannotOpen | ErrorCode::OutOfMemory) => Kind::Unopened,
+            Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => Kind::Damaged,
             _ => Kind::Other,
         };
         Error::of(kind, error.to_string())
@@ -157,10 +159,19 @@ impl Db {
         path: &Path,
         setup: impl Fn(&Connection) -> Result<(), Error>,
     ) -> Result<Db, Error> {
-        let folder = run_folder(path);
-        std::fs::create_dir_all(&folder).map_err(|error| {
-            Error::misuse(format!("create folder {}: {error}", folder.display()))
-        })?;
+        make_folder(&run_folder(path))?;
+        Db::open_alone(path, setup)
+    }
+
+    /// As [`Db::open`], for a file that nobody is waked by: without the folder of bells and
+    /// leases. Its folder must be there.
+    ///
+    /// # Errors
+    /// The file is no database, or `setup` fails.
+    pub fn open_alone(
+        path: &Path,
+        setup: impl Fn(&Connection) -> Result<(), Error>,
+    ) -> Result<Db, Error> {
         let mut connection = Connection::open(path)?;
         // Many programs may make the file at once, and not every step of it waits for its turn.
         until_free(|| prepare(&mut connection))?;
@@ -199,6 +210,11 @@ impl Db {
         self.jobs.send(Box::new(call)).map_err(|_| gone())?;
         answer.await.unwrap_or_else(|_| Err(gone()))
     }
+}
+
+fn make_folder(folder: &Path) -> Result<(), Error> {
+    std::fs::create_dir_all(folder)
+        .map_err(|error| Error::misuse(format!("create folder {}: {error}", folder.display())))
 }
 
 fn until_free(mut step: impl FnMut() -> Result<(), Error>) -> Result<(), Error> {

@@ -1,6 +1,7 @@
 //! What this machine is called and what we may use of it.
 
 use super::cgroup::{self, Place};
+use chrono::{DateTime, Utc};
 use std::fs;
 use std::path::Path;
 use std::thread;
@@ -12,6 +13,14 @@ pub fn name() -> String {
         .and_then(|name| name.into_string().ok())
         .filter(|name| !name.is_empty())
         .unwrap_or_else(|| "localhost".into())
+}
+
+/// When the kernel was started, if it tells.
+pub fn boot_time() -> Option<DateTime<Utc>> {
+    let stat = fs::read_to_string("/proc/stat").unwrap_or_default();
+    let line = stat.lines().find_map(|line| line.strip_prefix("btime "));
+    let seconds = line.and_then(|seconds| seconds.trim().parse().ok());
+    seconds.and_then(|seconds| DateTime::from_timestamp(seconds, 0))
 }
 
 /// How many processors we may keep busy: the machine's, less what affinity and the

@@ -8,6 +8,7 @@
 
 #![allow(unsafe_code)]
 
+pub mod alarm;
 pub mod bell;
 pub mod cgroup;
 pub mod daemon;

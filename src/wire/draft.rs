@@ -6,7 +6,7 @@
 use super::{body, saferepr};
 use crate::clock;
 use chrono::{DateTime, Utc};
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 use serde_json::value::RawValue;
 
 /// A named exchange, and what it is to choose its queues by.
@@ -49,6 +49,12 @@ pub struct Draft {
     pub parent_id: Option<String>,
     /// Store no result; `None` leaves it to the task.
     pub ignore_result: Option<bool>,
+    /// The name that people see in place of the task's.
+    pub shadow: Option<String>,
+    /// Seconds until the task is ended by force, and until it is asked to end.
+    pub time_limits: (Option<f64>, Option<f64>),
+    /// Headers beside those of the protocol, none of which they may be named like.
+    pub headers: Vec<(String, Box<RawValue>)>,
 }
 
 #[derive(Serialize)]
@@ -67,13 +73,13 @@ struct Headers<'a> {
     lang: &'static str,
     task: &'a str,
     id: &'a str,
-    shadow: (),
+    shadow: Option<&'a str>,
     eta: Option<String>,
     expires: Option<String>,
     group: (),
     group_index: (),
     retries: u32,
-    timelimit: ((), ()),
+    timelimit: (Option<f64>, Option<f64>),
     root_id: &'a str,
     parent_id: Option<&'a str>,
     argsrepr: String,
@@ -83,10 +89,21 @@ struct Headers<'a> {
     replaced_task_nesting: u32,
     stamped_headers: (),
     stamps: Empty,
+    #[serde(flatten)]
+    more: More<'a>,
 }
 
 #[derive(Serialize)]
 struct Empty {}
+
+/// Headers of the sender's own.
+struct More<'a>(&'a [(String, Box<RawValue>)]);
+
+impl Serialize for More<'_> {
+    fn serialize<S: Serializer>(&self, out: S) -> Result<S::Ok, S::Error> {
+        out.collect_map(self.0.iter().map(|(name, value)| (name, value)))
+    }
+}
 
 #[derive(Serialize)]
 struct Properties<'a> {
@@ -123,13 +140,13 @@ pub fn encode(draft: &Draft, now: DateTime<Utc>) -> String {
             lang: "rust",
             task: &draft.task,
             id: &draft.id,
-            shadow: (),
+            shadow: draft.shadow.as_deref(),
             eta: draft.eta.map(clock::iso),
             expires: draft.expires.map(clock::iso),
             group: (),
             group_index: (),
             retries: 0,
-            timelimit: ((), ()),
+            timelimit: draft.time_limits,
             root_id: draft.root_id.as_deref().unwrap_or(&draft.id),
             parent_id: draft.parent_id.as_deref(),
             argsrepr: saferepr::args(&draft.args),
@@ -139,6 +156,7 @@ pub fn encode(draft: &Draft, now: DateTime<Utc>) -> String {
             replaced_task_nesting: 0,
             stamped_headers: (),
             stamps: Empty {},
+            more: More(&draft.headers),
         },
         properties: Properties {
             correlation_id: &draft.id,

@@ -16,6 +16,7 @@ fn offered(app: &TestDir, words: &[&str]) -> Vec<String> {
 #[test]
 fn commands_options_and_names_are_offered_where_they_fit() {
     let app = app();
+    app.write("jobs.crontab", "@hourly greet name=hourly\n@daily greet name=nightly\n");
     for (words, expected) in [
         (&["sta"][..], &["status"][..]),
         (&["call", ""], &["add", "fail", "greet", "later", "thumb"]),
@@ -28,6 +29,13 @@ fn commands_options_and_names_are_offered_where_they_fit() {
         (&["list", "t"], &["tasks"]),
         (&["multi", "st"], &["start", "stop", "stopwait", "status"]),
         (&["multi", "start", "2", "--concurr"], &["--concurrency"]),
+        (&["bea"], &["beat"]),
+        (&["beat", "pa"], &["pause"]),
+        (&["beat", "--max"], &["--max-interval"]),
+        (&["beat", "pause", ""], &["hourly", "nightly"]),
+        (&["beat", "pause", "hourly", "n"], &["nightly"]),
+        (&["beat", "next", "h"], &["hourly"]),
+        (&["beat", "simulate", "--fr"], &["--from"]),
         (&["completions", "z"], &["zsh"]),
         (&["--workdir", "tasks."], &["tasks.d/"]),
         (&["call", "nothing-like-it"], &[]),

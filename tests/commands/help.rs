@@ -3,8 +3,9 @@
 use super::{app, printed, refused, with_env};
 use crate::harness::TestDir;
 
-const COMMANDS: [&str; 11] = [
+const COMMANDS: [&str; 12] = [
     "worker",
+    "beat",
     "multi",
     "call",
     "result",
@@ -27,7 +28,7 @@ fn a_bare_qworker_prints_help() {
         assert!(bare.stdout.contains(&format!("\n  {command}  ")), "{command}: {}", bare.stdout);
     }
     // What only the worker calls, and what a later version brings, is not in it.
-    for hidden in ["compile ", "complete ", "beat", "inspect", "--detach"] {
+    for hidden in ["compile ", "complete ", "inspect", "--detach"] {
         assert!(!bare.stdout.contains(hidden), "{hidden}");
     }
     printed(&app.qworker(&["--help"]), &bare.stdout);

@@ -165,6 +165,11 @@ fn tasks() -> String {
     format!("qworker\\-tasks \\- task files of qworker\n{}", by_hand("tasks"))
 }
 
+/// The page of files of entries.
+fn schedule() -> String {
+    format!("qworker\\-schedule \\- schedules of qworker\n{}", by_hand("schedule"))
+}
+
 /// The page of what all commands have in common. A line `.INCLUDE x` is the text of `x.inc`.
 fn concepts() -> String {
     let mut text = "qworker \\- what is promised, and where things are\n".to_string();
@@ -185,7 +190,7 @@ fn pages() -> BTreeMap<String, String> {
         root.get_subcommands().filter(|command| !command.is_hide_set()).cloned().collect();
     let mut names = vec!["qworker.1".to_string()];
     names.extend(visible.iter().map(|command| format!("qworker-{}.1", command.get_name())));
-    let of_words = ["qworker.yaml.5", "qworker-tasks.5", "qworker.7"];
+    let of_words = ["qworker.yaml.5", "qworker-tasks.5", "qworker-schedule.5", "qworker.7"];
     names.extend(of_words.map(String::from));
     let mut pages = BTreeMap::new();
     for command in visible {
@@ -196,7 +201,7 @@ fn pages() -> BTreeMap<String, String> {
     }
     let root = root.display_name("qworker");
     pages.insert("qworker.1".into(), page(root, &by_hand("qworker"), &names));
-    for (page, body) in of_words.into_iter().zip([settings(), tasks(), concepts()]) {
+    for (page, body) in of_words.into_iter().zip([settings(), tasks(), schedule(), concepts()]) {
         let (name, section) = page.rsplit_once('.').unwrap();
         let head = header(name, section.chars().next().unwrap(), &body);
         let text = format!("{head}.SH NAME\n{body}{}", see_also(page, &names));
@@ -286,6 +291,23 @@ fn the_page_of_task_files_has_every_key() {
     }
     for key in said.keys() {
         assert!(known.contains(&key.as_str()), "man/tasks.inc has {key}, which is no key");
+    }
+}
+
+/// Every key and every option of an entry has a paragraph.
+#[test]
+fn the_page_of_schedules_has_every_key() {
+    let page = by_hand("schedule");
+    let section = |name: &str| page.split(name).nth(1).unwrap().split("\n.S").next().unwrap();
+    let paragraphs = |text: &str| {
+        let tags = text.split(".TP\n.B").skip(1).map(|one| one.lines().next().unwrap());
+        tags.map(|tag| tag.trim_start_matches('R').trim().to_string()).collect::<Vec<_>>()
+    };
+    assert_eq!(paragraphs(section(".SS Keys of an entry")), qworker::schedule::define::KEYS);
+    assert_eq!(paragraphs(section(".SH OPTIONS")), qworker::schedule::options::OPTIONS);
+    let crontabs = section(".SH CRONTABS");
+    for key in qworker::schedule::table::KEYS {
+        assert!(crontabs.split_once("Options are").unwrap().1.contains(key), "{key}");
     }
 }
 

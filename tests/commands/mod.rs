@@ -1,6 +1,7 @@
 //! The real command line: what each command prints where, and the code it ends with.
 
 mod batch;
+mod beat;
 mod call;
 mod check;
 mod complete;

@@ -227,7 +227,6 @@ fn options_of_celery_without_meaning_are_refused_with_the_reason() {
         (&["--heartbeat-interval", "5"], "--heartbeat-interval", "nothing to switch off"),
         (&["-S", "state"], "-S, --statedb", "is in the broker"),
         (&["-E"], "-E, --task-events, --events", "not supported by this version"),
-        (&["-B"], "-B, --beat", "not supported by this version"),
     ] {
         let output = app.qworker(&[&["worker"], args].concat());
         refused(&output, 2, &["Error: ", option, reason, "eave it out"]);

@@ -163,6 +163,11 @@ impl TestDir {
         output.stdout.trim_end_matches('\n').to_string()
     }
 
+    /// Starts `qworker beat -l INFO ARGS` and waits until it knows its entries.
+    pub fn beat(&self, args: &[&str]) -> Worker {
+        Worker::beat(self, args)
+    }
+
     /// Starts `qworker worker ARGS` and waits until it is ready.
     pub fn worker(&self, args: &[&str]) -> Worker {
         Worker::start(self, args)

@@ -11,7 +11,7 @@ pub fn python() -> PathBuf {
     assert!(
         path.exists(),
         "{} is missing, and these tests compare with the real Celery: run scripts/test, or \
-         `python3 -m venv target/venv && target/venv/bin/pip install celery==5.7.* sqlalchemy`",
+         `python3 -m venv target/venv && target/venv/bin/pip install celery==5.7.* ephem sqlalchemy`",
         path.display()
     );
     path

@@ -74,10 +74,21 @@ impl Worker {
 
     /// Starts it and waits for nothing.
     pub fn spawn(app: &TestDir, args: &[&str]) -> Worker {
+        Worker::run(app, &[&["worker"], args].concat())
+    }
+
+    /// Starts `qworker beat` instead, which has no guard, and waits until it knows its entries.
+    pub fn beat(app: &TestDir, args: &[&str]) -> Worker {
+        let beat = Worker::run(app, &[&["beat", "-l", "INFO"], args].concat());
+        beat.expect_line("beat: loaded ");
+        beat
+    }
+
+    fn run(app: &TestDir, args: &[&str]) -> Worker {
         let mark = format!("QWTEST_MARK={}", uuid::Uuid::new_v4());
         let (name, value) = mark.split_once('=').unwrap();
-        let mut command = app.command(&["worker"]);
-        command.args(args).env(name, value).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut command = app.command(args);
+        command.env(name, value).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();
         let guard = child.id() as i32;
         let said = Said::listen(child.stderr.take().unwrap());

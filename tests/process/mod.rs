@@ -3,7 +3,7 @@
 
 mod descendants;
 mod detached;
-mod faults;
+pub mod faults;
 mod fences;
 mod logs;
 mod lost;

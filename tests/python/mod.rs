@@ -1,6 +1,7 @@
 //! The real Celery 5.7 at the other end of the same file or server: it sends to us and reads our
-//! results, we send to it and read its results. Without `target/venv` these tests fail.
+//! results, we send to it and read its results; its beat and ours send the same. Without `target/venv` these tests fail.
 
+mod beat;
 mod messages;
 mod redis;
 mod results;

@@ -1,4 +1,5 @@
 //! The pure parts, run through thousands of invented histories. A failure names its seed.
 
+mod beat;
 mod core;
 mod world;

@@ -28,6 +28,7 @@ fn what_is_installed_can_be_removed() {
         "/etc/qworker/qworker.yaml",
         "/etc/qworker/tasks.d",
         "/usr/local/bin/qworker",
+        "/usr/local/lib/systemd/system/qworker-beat.service",
         "/usr/local/lib/systemd/system/qworker-multi.service",
         "/usr/local/lib/systemd/system/qworker.target",
         "/usr/local/lib/systemd/system/qworker@.service",
@@ -35,16 +36,25 @@ fn what_is_installed_can_be_removed() {
         "/usr/local/lib/tmpfiles.d/qworker.conf",
         "/usr/local/share/bash-completion/completions/qworker",
         "/usr/local/share/doc/qworker/README.md",
+        "/usr/local/share/doc/qworker/examples/example.crontab",
         "/usr/local/share/doc/qworker/examples/qworker.yaml",
+        "/usr/local/share/doc/qworker/examples/schedule.yaml",
         "/usr/local/share/doc/qworker/examples/tasks.d/media/images.yaml",
         "/usr/local/share/fish/vendor_completions.d/qworker.fish",
+        "/usr/local/share/man/man1/qworker-beat.1",
         "/usr/local/share/man/man1/qworker-worker.1",
+        "/usr/local/share/man/man5/qworker-schedule.5",
         "/usr/local/share/man/man5/qworker.yaml.5",
         "/usr/local/share/man/man7/qworker.7",
         "/usr/local/share/zsh/site-functions/_qworker",
     ] {
         assert!(installed.iter().any(|one| one == path), "{path}: {installed:#?}");
     }
+    // A schedule is an example, and no one's.
+    let in_force = |path: &&String| path.ends_with(".crontab") || path.ends_with("schedule.yaml");
+    let schedules: Vec<&String> =
+        installed.iter().filter(|path| !path.contains("/examples/")).filter(in_force).collect();
+    assert_eq!(schedules, [""; 0]);
     let unit =
         fs::read_to_string(root.join("usr/local/lib/systemd/system/qworker@.service")).unwrap();
     assert!(unit.contains("\nExecStart=/usr/local/bin/qworker worker "), "{unit}");

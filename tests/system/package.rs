@@ -62,8 +62,11 @@ fn the_package_says_what_is_in_it() {
     let output = Output::of(Command::new("dpkg-deb").arg("--contents").arg(&package));
     for path in [
         "./usr/bin/qworker",
+        "./usr/lib/systemd/system/qworker-beat.service",
         "./usr/lib/systemd/system/qworker@.service",
         "./usr/share/man/man1/qworker.1.gz",
+        "./usr/share/doc/qworker/examples/schedule.yaml",
+        "./usr/share/man/man5/qworker-schedule.5.gz",
         "./usr/share/man/man5/qworker-tasks.5.gz",
         "./usr/share/zsh/vendor-completions/_qworker",
         "./usr/share/doc/qworker/copyright",
@@ -114,6 +117,7 @@ fn a_purge_leaves_nothing() {
         "qworker.target",
         "qworker@worker1",
         "qworker@worker2",
+        "qworker-beat",
     ]);
     assert_eq!(qworker(&machine, &["call", "add", "--args", "[20, 22]", "--wait"]), "42");
     assert!(listed(&machine).contains("/var/lib/qworker/qworker.sqlite"));
@@ -213,6 +217,90 @@ fn a_worker_that_dies_or_sticks_comes_back() {
     machine.must(&["systemctl", "kill", "--kill-who=all", "--signal=STOP", worker]);
     restarts("2");
     assert!(machine.journal().contains("Watchdog timeout"), "{}", machine.journal());
+}
+
+#[test]
+fn beat_is_a_service() {
+    let Some(machine) = installed() else { return };
+    let beat = "qworker-beat.service";
+    machine.must(&["systemctl", "start", "qworker@worker1", beat]);
+    assert_eq!(machine.show(beat, "ActiveState"), "active");
+    // As it comes it has nothing to send.
+    assert_eq!(qworker(&machine, &["beat", "list", "--json"]), "[]");
+    let sendings = |name: &str| {
+        machine.journal().matches(&format!("Scheduler: Sending due task {name} (who)")).count()
+    };
+    let sends = |name: &str| {
+        eventually("a sending", || (sendings(name) > 0).then_some(()));
+        eventually("a run", || {
+            let listed = qworker(&machine, &["beat", "list", name, "--json"]);
+            let listed: serde_json::Value = serde_json::from_str(&listed).unwrap();
+            let id = listed[0]["last_task_id"].as_str()?.to_string();
+            let result = machine.run(&["qworker", "result", &id]);
+            (result.stdout == "qworker\n").then_some(())
+        });
+    };
+    // Two ways to a new schedule: it is told, or sees it by itself.
+    let pid = machine.show(beat, "MainPID");
+    machine.write("/etc/qworker/schedule.yaml", "entries: {tick: {task: who, schedule: 0.5}}\n");
+    machine.must(&["systemctl", "reload", beat]);
+    sends("tick");
+    machine.write("/etc/qworker/more.crontab", "@every 500ms who name=tock\n");
+    sends("tock");
+    assert_eq!(machine.show(beat, "MainPID"), pid);
+
+    // Killed or stuck, it is there again; the state is in the broker, so nothing is sent anew.
+    machine.write(
+        "/etc/systemd/system/qworker-beat.service.d/test.conf",
+        "[Service]\nWatchdogSec=2\n",
+    );
+    machine.must(&["systemctl", "daemon-reload"]);
+    machine.must(&["systemctl", "restart", beat]);
+    let comes_back = |count: &str| {
+        eventually("another start of the service", || {
+            (machine.show(beat, "NRestarts") == count
+                && machine.show(beat, "ActiveState") == "active")
+                .then_some(())
+        });
+        let before = sendings("tick");
+        eventually("more sendings", || (sendings("tick") > before).then_some(()));
+    };
+    machine.must(&["systemctl", "kill", "--signal=KILL", beat]);
+    comes_back("1");
+    machine.must(&["systemctl", "kill", "--signal=STOP", beat]);
+    comes_back("2");
+    assert!(machine.journal().contains("Watchdog timeout"), "{}", machine.journal());
+
+    // After an upgrade the new program runs.
+    let pid = machine.show(beat, "MainPID");
+    machine.must(&["dpkg", "--install", PACKAGE]);
+    eventually("a new process", || {
+        let now = machine.show(beat, "MainPID");
+        (!["0", &pid].contains(&now.as_str()) && machine.show(beat, "ActiveState") == "active")
+            .then_some(())
+    });
+    machine.must(&["systemctl", "stop", beat]);
+    assert_eq!(machine.show(beat, "Result"), "success");
+    assert_eq!(machine.show(beat, "ActiveState"), "inactive");
+}
+
+/// A broker that is away is no reason to be killed, and started again.
+#[test]
+fn beat_waits_for_its_broker() {
+    let Some(machine) = installed() else { return };
+    let beat = "qworker-beat.service";
+    machine.write("/etc/default/qworker-beat", "QWORKER_BROKER_URL=redis://127.0.0.1:1/0\n");
+    machine.write(
+        "/etc/systemd/system/qworker-beat.service.d/test.conf",
+        "[Service]\nWatchdogSec=2\n",
+    );
+    machine.must(&["systemctl", "daemon-reload"]);
+    machine.must(&["systemctl", "start", beat]);
+    let fed = || machine.show(beat, "WatchdogTimestampMonotonic").parse::<u64>().unwrap();
+    let begin = fed();
+    eventually("five seconds of life", || (fed() > begin + 5_000_000).then_some(()));
+    assert_eq!(machine.show(beat, "NRestarts"), "0");
+    assert!(machine.journal().contains("what is due is held"), "{}", machine.journal());
 }
 
 /// As Celery's service file has it: several nodes, their options in one file.

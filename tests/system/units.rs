@@ -6,6 +6,9 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
+const WORKER: &str = "qworker@worker1.service";
+const BEAT: &str = "qworker-beat.service";
+
 /// An installation with the units of systemd that ours name.
 fn installed() -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
@@ -34,7 +37,7 @@ fn analyze(root: &Path, args: &[&str]) -> Output {
 #[test]
 fn units_are_verified() {
     let root = installed();
-    for unit in ["qworker@worker1.service", "qworker-multi.service", "qworker.target"] {
+    for unit in [WORKER, "qworker-multi.service", BEAT, "qworker.target"] {
         let output = analyze(root.path(), &["verify", unit]);
         let said = format!("{}{}", output.stdout, output.stderr);
         assert_eq!((output.code, said.as_str()), (0, ""), "{unit}");
@@ -52,17 +55,19 @@ fn units_are_verified() {
 #[test]
 fn services_are_hardened() {
     let root = installed();
-    for unit in ["qworker@worker1.service", "qworker-multi.service"] {
-        let output = analyze(root.path(), &["security", "--offline=true", "--threshold=45", unit]);
+    for (unit, most) in [(WORKER, 45), ("qworker-multi.service", 45), (BEAT, 20)] {
+        let threshold = format!("--threshold={most}");
+        let output = analyze(root.path(), &["security", "--offline=true", &threshold, unit]);
         let last = output.stdout.lines().last().unwrap_or_default();
         println!("{last}");
         assert!(output.code == 0 && last.contains(" OK "), "{output:?}");
     }
 }
 
-/// The services of both kinds have the same fences: a reason stands in one place only.
+/// The services of both kinds have the same fences, and beat has more: a reason stands in one
+/// place only.
 #[test]
-fn both_services_are_hardened_alike() {
+fn services_are_hardened_alike() {
     let lines = |name: &str| -> Vec<String> {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("etc/systemd").join(name);
         let text = fs::read_to_string(path).unwrap();
@@ -73,6 +78,13 @@ fn both_services_are_hardened_alike() {
     let (one, several) = (lines("qworker@.service"), lines("qworker-multi.service"));
     assert!(one.len() > 10);
     assert_eq!(one, several);
+    let beat = lines("qworker-beat.service");
+    let missing: Vec<&String> = one
+        .iter()
+        .filter(|line| !line.starts_with("SystemCallFilter=~") && !beat.contains(line))
+        .collect();
+    assert_eq!(missing, [""; 0]);
+    assert!(beat.contains(&"SystemCallFilter=@system-service".to_string()));
 }
 
 #[test]

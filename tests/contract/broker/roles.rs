@@ -23,11 +23,13 @@ pub fn play(role: &str, args: &[&str]) {
                 false => block_on(publish(Sqlite::at(address), prefix, bytes)),
             }
         }
+        ("beat", [address, file]) => block_on(crate::contract::ledger::beat(address, file)),
         _ => say(&format!("no such role: {role}")),
     }
 }
 
-fn is_redis(address: &str) -> bool {
+/// Does this address lead to a server?
+pub fn is_redis(address: &str) -> bool {
     address.starts_with("redis://")
 }
 

@@ -4,7 +4,7 @@
 mod access;
 mod accidents;
 mod leases;
-mod proxy;
+pub mod proxy;
 mod wire;
 
 use super::broker::sites::{Redis, Site};

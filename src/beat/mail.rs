@@ -1,0 +1,83 @@
+//! The messages of an occurrence.
+
+use super::Address;
+use super::state::task_id;
+use crate::broker::{Outlet, Posting};
+use crate::client::send::{Sender, Wish};
+use crate::schedule::entry::{Entry, Expires, Options};
+use crate::wire::draft::Route;
+use chrono::{DateTime, Utc};
+use serde_json::value::RawValue;
+
+/// The header that names the occurrence of a message.
+pub const OCCURRENCE: &str = "qworker_occurrence";
+
+/// Which exchange the messages of an entry go through, if not straight to a queue.
+pub fn route(entry: &Entry) -> Option<Route> {
+    let options = entry.options.as_deref()?;
+    let exchange = options.exchange.clone()?;
+    Some(Route { exchange, routing_key: options.routing_key.clone().unwrap_or_default() })
+}
+
+/// The task that this occurrence asks for, sent at `now`. `due`: the occurrence; `None` for one
+/// that somebody asked for.
+pub fn wish(entry: &Entry, due: Option<DateTime<Utc>>, to: &Address, now: DateTime<Utc>) -> Wish {
+    let none = Options::default();
+    let options = entry.options.as_deref().unwrap_or(&none);
+    let mut headers = vec![("celery_beat_task".into(), raw("true"))];
+    if let Some(due) = due {
+        let name = serde_json::to_string(&entry.occurrence(due)).unwrap_or_default();
+        headers.push((OCCURRENCE.into(), raw(&name)));
+    }
+    headers.extend(options.headers.iter().cloned());
+    Wish {
+        task: entry.task.to_string(),
+        id: due.map(|due| task_id(entry, due).to_string()).unwrap_or_default(),
+        args: serde_json::from_str(entry.args.get()).unwrap_or_default(),
+        kwargs: pairs(&entry.kwargs),
+        queue: options.queue.clone().unwrap_or_else(|| to.queue.clone()),
+        route: route(entry),
+        eta: options.countdown.map(|after| now + after),
+        expires: options.expires.map(|expires| match expires {
+            Expires::After(after) => now + after,
+            Expires::At(at) => at,
+        }),
+        priority: options.priority.or(to.priority),
+        ignore_result: options.ignore_result,
+        shadow: options.shadow.clone(),
+        time_limit: options.time_limit,
+        soft_time_limit: options.soft_time_limit,
+        headers,
+        ..Wish::default()
+    }
+}
+
+/// The messages of these occurrences, oldest first.
+pub fn postings(
+    sender: &Sender,
+    outlet: &Outlet,
+    entry: &Entry,
+    sends: &[DateTime<Utc>],
+    (to, bound): (&Address, &[String]),
+    now: DateTime<Utc>,
+) -> Vec<Posting> {
+    let each = sends.iter().flat_map(|due| {
+        let wish = wish(entry, Some(*due), to, now);
+        sender.postings(outlet, wish, bound, to.task.as_deref(), now)
+    });
+    each.collect()
+}
+
+fn raw(text: &str) -> Box<RawValue> {
+    // Ours alone, and JSON.
+    RawValue::from_string(text.into()).unwrap_or_else(|_| RawValue::NULL.to_owned())
+}
+
+/// The pairs of an object, in their order.
+fn pairs(object: &RawValue) -> Vec<(String, Box<RawValue>)> {
+    if object.get() == "{}" {
+        return Vec::new();
+    }
+    let body = format!("[[], {object}, null]");
+    crate::wire::body::decode(&body).map(|body| body.kwargs).unwrap_or_default()
+}

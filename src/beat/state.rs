@@ -1,0 +1,125 @@
+//! What is known of an entry beyond its definition, as it is kept in the ledger.
+
+use crate::schedule::entry::Entry;
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+/// The value of an entry in the ledger: one line of JSON.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct State {
+    /// Everything up to this instant has been sent, or will never be.
+    pub last: DateTime<Utc>,
+    /// How often it was sent.
+    #[serde(default)]
+    pub total: u64,
+    /// When it was sent last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ran: Option<DateTime<Utc>>,
+    /// The id of the task that was sent then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub id: Option<Uuid>,
+    /// The definition that is in force; see [`Entry::fingerprint`].
+    pub definition: Definition,
+    /// Nothing is sent until somebody resumes it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub paused: bool,
+    /// Since when no file defines it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gone: Option<DateTime<Utc>>,
+}
+
+/// Sums of a definition, so that two of one name can be told apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Definition {
+    /// Of when it is due.
+    #[serde(with = "hexadecimal")]
+    pub when: u64,
+    /// Of the rest.
+    #[serde(with = "hexadecimal")]
+    pub what: u64,
+}
+
+impl Definition {
+    /// Of this entry.
+    pub fn of(entry: &Entry) -> Definition {
+        let [when, what] = entry.fingerprint();
+        Definition { when, what }
+    }
+}
+
+impl State {
+    /// Of an entry that is due for the first time after `last`.
+    pub fn new(definition: Definition, last: DateTime<Utc>) -> State {
+        State { last, total: 0, ran: None, id: None, definition, paused: false, gone: None }
+    }
+
+    /// Is the other one of the same definition, and is nothing but sendings between the two?
+    pub fn is_like(&self, other: &State) -> bool {
+        let of = |state: &State| (state.definition, state.paused, state.gone);
+        of(self) == of(other)
+    }
+
+    /// Reads what the ledger has.
+    ///
+    /// # Errors
+    /// Says what is wrong with it.
+    pub fn read(text: &str) -> Result<State, String> {
+        serde_json::from_str(text).map_err(|error| error.to_string())
+    }
+
+    /// As the ledger has it: the same state is the same text.
+    pub fn text(&self) -> String {
+        // Texts and numbers alone: nothing in it can fail to be written.
+        serde_json::to_string(self).unwrap_or_default()
+    }
+}
+
+/// A number as text, since JSON's readers do not agree on numbers beyond 2^53.
+mod hexadecimal {
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub fn serialize<S: Serializer>(number: &u64, out: S) -> Result<S::Ok, S::Error> {
+        out.collect_str(&format_args!("{number:016x}"))
+    }
+
+    pub fn deserialize<'a, D: Deserializer<'a>>(from: D) -> Result<u64, D::Error> {
+        let text = std::borrow::Cow::<str>::deserialize(from)?;
+        u64::from_str_radix(&text, 16).map_err(serde::de::Error::custom)
+    }
+}
+
+/// The id of the task that an occurrence sends: the same wherever it is sent from. In the form
+/// of ids that are ordered by time.
+pub fn task_id(entry: &Entry, due: DateTime<Utc>) -> Uuid {
+    let random = entry.hash_of(due).to_be_bytes();
+    let mut bytes = [0; 10];
+    bytes[..8].copy_from_slice(&random);
+    bytes[8..].copy_from_slice(&random[3..5]);
+    let millis = u64::try_from(due.timestamp_millis()).unwrap_or_default();
+    uuid::Builder::from_unix_timestamp_millis(millis, &bytes).into_uuid()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_state_is_one_text() {
+        let mut state = State::new(
+            Definition { when: 0xabc, what: u64::MAX },
+            "2026-11-21T15:00:00.000001Z".parse().unwrap(),
+        );
+        assert_eq!(
+            state.text(),
+            "{\"last\":\"2026-11-21T15:00:00.000001Z\",\"total\":0,\"definition\":\
+             {\"when\":\"0000000000000abc\",\"what\":\"ffffffffffffffff\"}}"
+        );
+        state.ran = Some(state.last);
+        state.id = Some(Uuid::nil());
+        state.paused = true;
+        state.gone = Some(state.last);
+        assert_eq!(State::read(&state.text()), Ok(state.clone()));
+        assert!(State::read(&state.text()[1..]).is_err() && State::read("").is_err());
+    }
+}

@@ -1,0 +1,138 @@
+//! What beats know of their entries, kept where their messages go: a map of texts in which a
+//! value is changed only by who knows it, in one step with the sending of messages. So any number
+//! of beats may try, and exactly one sends.
+//!
+//! The contract, which `tests/contract/ledger.rs` checks for every kind:
+//!
+//! * A step is done whole or not at all, and of many that expect the same value one is done.
+//! * What [`Ledger::commit`] answered [`Outcome::Done`] for is sent once, whatever dies.
+//! * After an error each step was done or not; asked again, one that was done is answered by
+//!   [`Outcome::Conflict`] with the state that it was to set.
+//! * Groups do not see each other.
+
+mod apart;
+
+use super::{Error, Outlet, Posting, redis, sqlite};
+use chrono::{DateTime, Utc};
+use std::path::Path;
+
+/// A change of one value, and what is sent with it.
+#[derive(Debug, Clone)]
+pub struct Step {
+    /// Whose value.
+    pub name: String,
+    /// The value that it must have for the step to be done; `None`: it must have none.
+    pub expected: Option<String>,
+    /// The value it gets; `None` removes it.
+    pub state: Option<String>,
+    /// Messages that are accepted if the step is done.
+    pub postings: Vec<Posting>,
+}
+
+/// What became of a [`Step`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// It is done, its messages are accepted, durably.
+    Done,
+    /// The value is another one, this one; nothing was done. If it is the one that the step was
+    /// to set, an earlier try of it was done, whose answer was lost.
+    Conflict(Option<String>),
+}
+
+/// What the store answers to steps.
+#[derive(Debug, Clone)]
+pub struct Answer {
+    /// One for each step, in their order.
+    pub outcomes: Vec<Outcome>,
+    /// The store's clock.
+    pub clock: DateTime<Utc>,
+}
+
+/// The values of one group of beats. Clones are the same ledger.
+#[derive(Clone)]
+pub enum Ledger {
+    /// In the broker's file.
+    Sqlite(sqlite::Ledger),
+    /// On the broker's server.
+    Redis(redis::Ledger),
+    /// In a file of its own.
+    Apart(apart::Apart),
+}
+
+macro_rules! each {
+    ($self:ident, $ledger:ident => $call:expr) => {
+        match $self {
+            Ledger::Sqlite($ledger) => $call,
+            Ledger::Redis($ledger) => $call,
+            Ledger::Apart($ledger) => $call,
+        }
+    };
+}
+
+impl Ledger {
+    /// The ledger of this group in the store of the messages.
+    pub fn of(outlet: &Outlet, group: &str) -> Ledger {
+        match outlet {
+            Outlet::Sqlite(outlet) => Ledger::Sqlite(sqlite::Ledger::new(outlet, group)),
+            Outlet::Redis(outlet) => Ledger::Redis(redis::Ledger::new(outlet, group)),
+        }
+    }
+
+    /// The ledger of this group in the SQLite file at `path`, which is made if need be, while
+    /// messages go to `outlet`. Several beats of one host may share the file. A file that is
+    /// damaged is set aside; where there can be none, the values are in memory for as long. Both
+    /// are logged. Blocks while it looks at the whole file.
+    pub fn apart(path: &Path, group: &str, outlet: &Outlet) -> Ledger {
+        if let Outlet::Sqlite(broker) = outlet
+            && is_same_file(broker.db().path(), path)
+        {
+            // Nobody may set the messages aside.
+            return Ledger::of(outlet, group);
+        }
+        Ledger::Apart(apart::Apart::open(path, group, outlet))
+    }
+
+    /// Does these steps, each for itself: one that cannot be done hinders no other. Several of
+    /// the same name are done in their order.
+    ///
+    /// # Errors
+    /// The store does not answer, or refuses. Some steps may have been done.
+    pub async fn commit(&self, steps: Vec<Step>) -> Result<Answer, Error> {
+        each!(self, ledger => ledger.commit(steps).await)
+    }
+
+    /// The values of these names, in their order.
+    ///
+    /// # Errors
+    /// The store does not answer.
+    pub async fn read(&self, names: Vec<String>) -> Result<Vec<Option<String>>, Error> {
+        each!(self, ledger => ledger.read(names).await)
+    }
+
+    /// All names and values, in no order.
+    ///
+    /// # Errors
+    /// The store does not answer.
+    pub async fn all(&self) -> Result<Vec<(String, String)>, Error> {
+        each!(self, ledger => ledger.all().await)
+    }
+
+    /// What wants to be done about once a second, whether or not anything is committed: messages
+    /// that were accepted are sent now if they could not be before.
+    ///
+    /// # Errors
+    /// The broker does not answer; it is tried again with the next call.
+    pub async fn tend(&self) -> Result<(), Error> {
+        match self {
+            Ledger::Sqlite(_) | Ledger::Redis(_) => Ok(()),
+            Ledger::Apart(ledger) => ledger.tend().await,
+        }
+    }
+}
+
+fn is_same_file(one: &Path, other: &Path) -> bool {
+    match (one.canonicalize(), other.canonicalize()) {
+        (Ok(one), Ok(other)) => one == other,
+        _ => one == other,
+    }
+}

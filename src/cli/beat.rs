@@ -1,0 +1,357 @@
+//! `qworker beat`: send tasks by a schedule, in the foreground or detached; and what can be
+//! asked and changed about one.
+
+mod change;
+mod check;
+mod files;
+mod show;
+
+use super::app::{App, Global};
+use super::daemon::{self, Begun};
+use super::exit::{Error, Exit};
+use super::logging;
+use super::output::ToUser;
+use crate::beat::{self, Definitions, Doors, Order, Plan};
+use crate::broker::ledger::Ledger;
+use crate::client::Client;
+use crate::config::Given;
+use crate::os;
+use crate::os::guard::Role;
+use crate::os::notify::Manager;
+use crate::os::signal::{Meaning, Signals, Term};
+use crate::schedule::entry::Entry;
+use chrono::{DateTime, Local};
+use files::Files;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::mpsc;
+
+#[derive(Debug, clap::Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub(super) struct Args {
+    #[command(subcommand)]
+    what: Option<What>,
+    #[command(flatten)]
+    options: Options,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum What {
+    /// List the entries, with their last and next runs
+    List(show::List),
+    /// Say when an entry is due next
+    Next(show::Next),
+    /// Send the task of an entry now, whatever its schedule says
+    Run(change::Run),
+    /// Send nothing of these entries until they are resumed
+    Pause(change::Change),
+    /// Go on with entries that were paused, with what is due from now on
+    Resume(change::Change),
+    /// Report every mistake in schedule files
+    Check(check::Args),
+    /// Print what would be sent in a stretch of time
+    Simulate(show::Simulate),
+}
+
+#[derive(Debug, clap::Args)]
+struct Options {
+    /// Node name, NAME@HOST, for the log and for names of files [default: celerybeat@%h]
+    #[arg(short = 'n', long, value_name = "NODE", env = "QWORKER_BEAT_HOSTNAME")]
+    hostname: Option<String>,
+    #[command(flatten)]
+    place: Place,
+    /// Sleep no longer than so many seconds between two looks at the schedule [default: 300]
+    #[arg(long, value_name = "SECONDS", allow_negative_numbers = true)]
+    max_interval: Option<String>,
+    #[command(flatten)]
+    log: logging::Args,
+    #[command(flatten)]
+    daemon: daemon::Args,
+}
+
+/// Where the schedule is, and what is known of it.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub(super) struct Place {
+    /// Read entries from this file, YAML or NAME.crontab; may be repeated [default: schedule.yaml
+    /// and *.crontab in the application's folder]
+    #[arg(long, value_name = "FILE", env = "QWORKER_BEAT_ENTRIES", value_delimiter = ',')]
+    entries: Vec<PathBuf>,
+    /// Keep the state, when each entry was sent last, in this file [default: in the broker,
+    /// where any number of beats share it]
+    #[arg(short, long, value_name = "FILE")]
+    schedule: Option<String>,
+    /// Where the state is: broker, or file. Celery's celery.beat:PersistentScheduler is file
+    /// [default: file with -s, else broker]
+    #[arg(short = 'S', long, value_name = "NAME", env = "QWORKER_BEAT_SCHEDULER", value_parser = scheduler)]
+    scheduler: Option<Scheduler>,
+}
+
+/// Where the state is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Scheduler {
+    Broker,
+    File,
+}
+
+fn scheduler(name: &str) -> Result<Scheduler, String> {
+    match name.replace(':', ".").as_str() {
+        "broker" => Ok(Scheduler::Broker),
+        "file" | "celery.beat.PersistentScheduler" => Ok(Scheduler::File),
+        _ => Err("expected broker or file; other schedulers are Python's".into()),
+    }
+}
+
+impl Place {
+    /// Options that are settings.
+    fn given(&self) -> Vec<Given> {
+        let file = self.schedule.clone().map(|value| Given {
+            option: "--schedule".into(),
+            setting: "beat_schedule_filename".into(),
+            value,
+        });
+        file.into_iter().collect()
+    }
+
+    /// The file that has the state, if it is not in the broker.
+    fn file(&self, app: &App) -> Option<PathBuf> {
+        let named = app.settings.beat_schedule_filename.as_ref();
+        let file = match self.scheduler {
+            Some(Scheduler::Broker) => None,
+            Some(Scheduler::File) => {
+                Some(named.cloned().unwrap_or_else(|| PathBuf::from("var/beat.sqlite")))
+            }
+            None => named.cloned(),
+        };
+        // What the user typed is relative to where he typed it; a setting to the application.
+        let base = if self.schedule.is_some() { PathBuf::new() } else { app.folder.clone() };
+        let file = file.map(|file| base.join(file));
+        file.map(|file| std::path::absolute(&file).unwrap_or(file))
+    }
+
+    /// Where entries are claimed. Must be called on an event loop.
+    fn ledger(&self, app: &App, client: &Client) -> Ledger {
+        let group = &app.settings.beat_group;
+        match self.file(app) {
+            Some(file) => Ledger::apart(&file, group, &client.outlet),
+            None => client.outlet.ledger(group),
+        }
+    }
+}
+
+pub(super) fn run(args: Args, global: &Global, role: Role, out: ToUser) -> Result<Exit, Error> {
+    match args.what {
+        None => start(args.options, global, role, out),
+        Some(What::List(args)) => show::list(&args, global, out),
+        Some(What::Next(args)) => show::next(&args, global, out),
+        Some(What::Run(args)) => change::run(&args, global, out),
+        Some(What::Pause(args)) => change::pause(&args, global, true, out),
+        Some(What::Resume(args)) => change::pause(&args, global, false, out),
+        Some(What::Check(args)) => check::run(&args, global, out),
+        Some(What::Simulate(args)) => show::simulate(&args, global, out),
+    }
+}
+
+fn start(options: Options, global: &Global, role: Role, out: ToUser) -> Result<Exit, Error> {
+    if matches!(role, Role::Fresh) {
+        options.daemon.become_user()?;
+    }
+    let mut given = options.place.given();
+    given.extend(options.max_interval.clone().map(|value| Given {
+        option: "--max-interval".into(),
+        setting: "beat_max_loop_interval".into(),
+        value,
+    }));
+    let app = App::open(global, &given)?;
+    let hostname = App::node_name(options.hostname.as_deref(), "celerybeat")?;
+    let log = options.log.options(&hostname, &app.settings, &out)?;
+    logging::check(&log)?;
+    let (mut pidfile, launcher) = match options.daemon.begin(&hostname, None, &out)? {
+        Begun::Here { pidfile, launcher } => (pidfile, launcher),
+        Begun::Elsewhere(exit) => return Ok(exit),
+    };
+    let shown = banner(&app, &options, &log);
+    let files = Files::new(global.clone(), given, options.place.entries.clone());
+    let detached = options.daemon.detach;
+    let place = options.place;
+    let mut launcher = launcher;
+    let ended = super::block_on(tokio::task::LocalSet::new().run_until(async {
+        let signals = Signals::listen(Term::Warm)
+            .map_err(|error| Error::failure(format!("cannot listen to signals: {error}")))?;
+        let _log = crate::log::start(log);
+        let client = app.client()?;
+        let ledger = place.ledger(&app, &client);
+        if !out.quiet && !detached {
+            out.write(&shown);
+        }
+        tracing::info!("beat: Starting...");
+        let manager = std::rc::Rc::new(Manager::of_environment());
+        let (orders, received) = mpsc::unbounded_channel();
+        tokio::task::spawn_local(listen(signals, orders, manager.clone()));
+        let watched = manager.clone();
+        let doors = Doors {
+            alive: Box::new(move || watched.tell("WATCHDOG=1")),
+            ..doors(client, ledger, Box::new(files), received)
+        };
+        let ready = || {
+            manager.tell("READY=1");
+            if let Some(Err(error)) = pidfile.as_mut().map(|pidfile| pidfile.publish()) {
+                tracing::warn!("the pidfile cannot be written: {error}");
+            }
+            launcher.take().into_iter().for_each(os::daemon::Report::ready);
+        };
+        beat::run(plan(&app), doors, ready).await;
+        tracing::info!("beat: Shutting down...");
+        Ok(Exit::Ok)
+    }));
+    if let (Err(error), Some(launcher)) = (&ended, launcher) {
+        let exit = error.report(&out);
+        launcher.failed(exit.code());
+        return Ok(exit);
+    }
+    ended
+}
+
+/// The entries of an application that have no mistakes.
+pub(super) fn entries(app: &App) -> Vec<Arc<Entry>> {
+    files::read_all(app, &[]).entries
+}
+
+/// What is decided before the start.
+pub(super) fn plan(app: &App) -> Plan {
+    let settings = &app.settings;
+    Plan {
+        host: os::host::name(),
+        max_interval: match settings.beat_max_loop_interval {
+            Duration::ZERO => Duration::from_secs(300),
+            longest => longest,
+        },
+        result_expires: settings.result_expires,
+        patience: settings.client_timeout,
+    }
+}
+
+fn doors(
+    client: Client,
+    ledger: Ledger,
+    definitions: Box<dyn Definitions>,
+    orders: mpsc::UnboundedReceiver<Order>,
+) -> Doors {
+    let Client { outlet, store } = client;
+    Doors { ledger, outlet, store, definitions, orders, alive: Box::new(|| {}) }
+}
+
+/// Options of a worker with a beat in it.
+#[derive(Debug, clap::Args)]
+pub(super) struct Embedded {
+    /// Run a beat in this worker too: it sends tasks by the application's schedule, as qworker
+    /// beat does. Any number of workers may
+    #[arg(short = 'B', long, env = "QWORKER_WORKER_BEAT", value_parser = super::truth())]
+    beat: bool,
+    /// With --beat: keep the state, when each entry was sent last, in this file [default: in the
+    /// broker, where any number of beats share it]
+    #[arg(short, long, alias = "schedule-filename", value_name = "FILE", requires = "beat")]
+    schedule: Option<String>,
+    /// With --beat: where the state is, broker or file
+    #[arg(long, value_name = "NAME", value_parser = scheduler, requires = "beat")]
+    scheduler: Option<Scheduler>,
+    /// With --beat: read entries from this file, YAML or NAME.crontab; may be repeated [default:
+    /// schedule.yaml and *.crontab in the application's folder]
+    #[arg(long, value_name = "FILE", value_delimiter = ',', requires = "beat")]
+    entries: Vec<PathBuf>,
+}
+
+/// A beat that is about to run in a worker.
+pub(super) struct Prepared {
+    app: App,
+    place: Place,
+    files: Files,
+}
+
+impl Embedded {
+    fn place(&self) -> Place {
+        let (entries, schedule) = (self.entries.clone(), self.schedule.clone());
+        Place { entries, schedule, scheduler: self.scheduler }
+    }
+
+    /// Options that are settings.
+    pub(super) fn given(&self) -> Vec<Given> {
+        self.place().given()
+    }
+
+    /// The beat that is asked for; `given` are all of the worker's options that are settings.
+    pub(super) fn prepare(
+        &self,
+        app: &App,
+        global: &Global,
+        given: Vec<Given>,
+    ) -> Option<Prepared> {
+        let place = self.place();
+        let files = Files::new(global.clone(), given, place.entries.clone());
+        self.beat.then(|| Prepared { app: app.clone(), place, files })
+    }
+}
+
+impl Prepared {
+    /// Sends what is due for as long as it is polled.
+    pub(super) async fn run(self) {
+        // The worker has opened the same broker just now.
+        let client = match self.app.client() {
+            Ok(client) => client,
+            Err(error) => return tracing::error!("beat: {error}"),
+        };
+        let ledger = self.place.ledger(&self.app, &client);
+        // Nobody orders anything: what concerns the worker concerns its beat.
+        let (_orders, received) = mpsc::unbounded_channel();
+        tracing::info!("beat: Starting...");
+        let doors = doors(client, ledger, Box::new(self.files), received);
+        beat::run(plan(&self.app), doors, || {}).await;
+    }
+}
+
+/// Passes on signals.
+async fn listen(
+    mut signals: Signals,
+    orders: mpsc::UnboundedSender<Order>,
+    manager: std::rc::Rc<Manager>,
+) {
+    loop {
+        let order = match signals.next().await {
+            Meaning::Hup => Order::Reload,
+            Meaning::Explain => Order::Explain,
+            Meaning::Warm | Meaning::Interrupt | Meaning::Cold => {
+                manager.tell("STOPPING=1");
+                Order::Stop
+            }
+        };
+        if orders.send(order).is_err() {
+            return;
+        }
+    }
+}
+
+/// What the user sees first, as Celery has it.
+fn banner(app: &App, options: &Options, log: &crate::log::Options) -> String {
+    let now: DateTime<Local> = crate::clock::now().into();
+    let file = options.place.file(app);
+    let (scheduler, db) = match &file {
+        Some(file) => ("file", file.display().to_string()),
+        None => ("broker", app.broker()),
+    };
+    let to = log.file.as_ref().map_or("[stderr]".into(), |file| file.display().to_string());
+    let interval = plan(app).max_interval.as_secs_f64();
+    let minutes = match interval {
+        ..60.0 => String::new(),
+        _ => format!("{:.2} minutes ", interval / 60.0),
+    };
+    format!(
+        "qworker beat v{} is starting.\n__    -    ... __   -        _\nLocalTime -> {}\n\
+         Configuration ->\n    . broker -> {}\n    . app -> {}\n    . scheduler -> {scheduler}\n    \
+         . db -> {db}\n    . logfile -> {to}@%{}\n    . maxinterval -> {minutes}({interval}s)\n",
+        env!("CARGO_PKG_VERSION"),
+        now.format("%Y-%m-%d %H:%M:%S"),
+        app.broker(),
+        app.folder.display(),
+        log.level,
+    )
+}

@@ -1,0 +1,95 @@
+//! `qworker beat check`: everything that is wrong with a schedule, in one run.
+
+use super::files;
+use crate::beat::{Address, mail};
+use crate::cli::app::{App, Global};
+use crate::cli::exit::{Error, Exit};
+use crate::cli::output::ToUser;
+use crate::config::Diagnostic;
+use crate::link::url::Url;
+use crate::schedule::entry::{Entry, Overlap};
+use crate::task::bind;
+use crate::task::set::Set;
+use chrono::DateTime;
+use serde_json::{Value, json};
+use std::path::PathBuf;
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// The files [default: schedule.yaml and *.crontab in the application's folder]
+    files: Vec<PathBuf>,
+    /// Print JSON
+    #[arg(short, long, env = "QWORKER_BEAT_JSON", value_parser = crate::cli::truth())]
+    json: bool,
+}
+
+pub(super) fn run(args: &Args, global: &Global, out: ToUser) -> Result<Exit, Error> {
+    let app = App::examine(global, &[])?;
+    let read = files::read_all(&app, &args.files);
+    let mut faults = app.faults.clone();
+    faults.extend(read.faults);
+    let tasks = app.examine_tasks().0;
+    let keeps_results = !is_disabled(&app);
+    for entry in &read.entries {
+        faults.extend(misfit(entry, &tasks, keeps_results));
+    }
+    let strangers = read.entries.iter().filter(|entry| tasks.get(&entry.task).is_none());
+    for entry in strangers {
+        let Entry { name, task, origin, .. } = &**entry;
+        out.say(&format!(
+            "Note: {}:{}: {name}: no task {task:?} in tasks.d: other workers have to have it",
+            origin.file, origin.line
+        ));
+    }
+    if args.json {
+        let all = faults.iter().map(|fault| {
+            json!({
+                "file": fault.file, "line": fault.line, "field": fault.key,
+                "message": fault.message, "expected": fault.expected,
+            })
+        });
+        let all: Value = all.collect();
+        out.print(&json!({"entries": read.entries.len(), "errors": all}).to_string());
+    } else {
+        faults.iter().for_each(|fault| out.print(&fault.to_string()));
+        let count = match read.entries.len() {
+            1 => "1 entry".to_string(),
+            count => format!("{count} entries"),
+        };
+        match faults.len() {
+            0 => out.print(&format!("No error in {count}.")),
+            1 => out.say(&format!("1 error found; {count} can be used.")),
+            errors => out.say(&format!("{errors} errors found; {count} can be used.")),
+        }
+    }
+    Ok(if faults.is_empty() { Exit::Ok } else { Exit::Failure })
+}
+
+fn is_disabled(app: &App) -> bool {
+    let backend = app.settings.result_backend.as_deref();
+    backend.is_some_and(|url| matches!(Url::parse(url, &app.folder), Ok(Url::Disabled)))
+}
+
+/// What is right by itself, and does not go with the task.
+fn misfit(entry: &Entry, tasks: &Set, keeps_results: bool) -> Option<Diagnostic> {
+    let fault = |field: &str, message: String| {
+        let line = Some(entry.origin.line as usize).filter(|line| *line > 0);
+        let fault = Diagnostic::new(&entry.origin.file, line, message);
+        Some(fault.of_key(format!("{}.{field}", entry.name)))
+    };
+    let Some(task) = tasks.get(&entry.task) else {
+        // Of other workers' tasks nothing is known but their results.
+        let blind = entry.overlap != Overlap::Allow && !keeps_results;
+        let why =
+            "needs a result store: nothing else tells when the task of another worker is done";
+        return blind.then(|| fault("overlap", why.into())).flatten();
+    };
+    let wish = mail::wish(entry, None, &Address::default(), DateTime::UNIX_EPOCH);
+    match bind::bind(&task.name, task.params.as_deref(), &wish.args, &wish.kwargs) {
+        Ok(_) => None,
+        Err(exception) => {
+            let why = exception.exc_message.first().and_then(Value::as_str).unwrap_or_default();
+            fault("args", format!("{}: {why}", exception.exc_type))
+        }
+    }
+}

@@ -1,0 +1,319 @@
+//! What can be asked of a schedule: its entries, the next runs of one, what a stretch of time
+//! would bring.
+
+use super::Place;
+use super::files::{self, Read};
+use crate::beat::core::{Action, Core, Verdict};
+use crate::beat::state::State;
+use crate::cli::app::{App, Global};
+use crate::cli::exit::{Error, Exit};
+use crate::cli::output::ToUser;
+use crate::clock;
+use crate::config::diagnostic::nearest;
+use crate::schedule::entry::Entry;
+use crate::wire::message::parse_instant;
+use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
+use serde_json::{Value, json};
+use std::collections::HashMap;
+use std::sync::Arc;
+
+#[derive(Debug, clap::Args)]
+pub(super) struct List {
+    /// Only these entries
+    names: Vec<String>,
+    #[command(flatten)]
+    place: Place,
+    /// Print JSON
+    #[arg(short, long, env = "QWORKER_BEAT_JSON", value_parser = crate::cli::truth())]
+    json: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Next {
+    /// The entry
+    name: String,
+    /// So many of its runs
+    #[arg(short = 'n', long = "count", value_name = "N", default_value_t = 1)]
+    count: usize,
+    #[command(flatten)]
+    place: Place,
+    /// Print JSON
+    #[arg(short, long, env = "QWORKER_BEAT_JSON", value_parser = crate::cli::truth())]
+    json: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Simulate {
+    /// Only these entries
+    names: Vec<String>,
+    /// From this time on, ISO 8601 [default: now]
+    #[arg(long, value_name = "TIME", value_parser = instant)]
+    from: Option<DateTime<Utc>>,
+    /// Up to this time [default: a day after the beginning]
+    #[arg(long, value_name = "TIME", value_parser = instant)]
+    to: Option<DateTime<Utc>>,
+    #[command(flatten)]
+    place: Place,
+    /// Print JSON, an object in each line
+    #[arg(short, long, env = "QWORKER_BEAT_JSON", value_parser = crate::cli::truth())]
+    json: bool,
+}
+
+fn instant(text: &str) -> Result<DateTime<Utc>, String> {
+    parse_instant(text).ok_or_else(|| format!("expected {}", crate::cli::order::INSTANT))
+}
+
+/// The entries of an application, or those of these names; what is wrong with others is told.
+///
+/// # Errors
+/// There is no entry of such a name.
+pub(super) fn entries(
+    app: &App,
+    place: &Place,
+    names: &[String],
+    out: &ToUser,
+) -> Result<Vec<Arc<Entry>>, Error> {
+    let Read { mut entries, faults } = files::read_all(app, &place.entries);
+    for fault in faults {
+        out.say(&format!("Warning: {fault}"));
+    }
+    for name in names {
+        if !entries.iter().any(|entry| *entry.name == **name) {
+            let error = Error::usage(format!("no entry {name:?} in the schedule"));
+            let near = nearest(name, entries.iter().map(|entry| &*entry.name), 3);
+            return Err(match near.is_empty() {
+                true => error,
+                false => error.hint(format!("did you mean {}?", near.join(" or "))),
+            });
+        }
+    }
+    entries.retain(|entry| names.is_empty() || names.iter().any(|name| **name == *entry.name));
+    Ok(entries)
+}
+
+/// What the ledger has of entries.
+fn states(app: &App, place: &Place, names: Vec<String>) -> Result<HashMap<String, State>, Error> {
+    crate::cli::block_on(async {
+        let client = app.client()?;
+        let ledger = place.ledger(app, &client);
+        let texts = ledger.read(names.clone()).await?;
+        let known = names.into_iter().zip(texts);
+        Ok(known.filter_map(|(name, text)| Some((name, State::read(&text?).ok()?))).collect())
+    })
+}
+
+/// An entry and what is known of it.
+struct Known {
+    entry: Arc<Entry>,
+    state: Option<State>,
+    next: Option<DateTime<Utc>>,
+}
+
+impl Known {
+    fn new(entry: Arc<Entry>, state: Option<State>, now: DateTime<Utc>) -> Known {
+        let state = state.filter(|state| state.gone.is_none());
+        let last = state.as_ref().map_or(now, |state| state.last);
+        let rests = !entry.enabled || state.as_ref().is_some_and(|state| state.paused);
+        let next = entry.next(last).filter(|_| !rests);
+        Known { entry, state, next }
+    }
+
+    /// One word.
+    fn standing(&self) -> &'static str {
+        match &self.state {
+            _ if !self.entry.enabled => "disabled",
+            None => "new",
+            Some(state) if state.paused => "paused",
+            Some(_) if self.next.is_none() => "over",
+            Some(_) => "on",
+        }
+    }
+
+    fn row(&self) -> Vec<String> {
+        let local = |at: Option<DateTime<Utc>>| {
+            at.map_or("-".into(), |at| {
+                let at = at.with_timezone(&self.entry.calendar.zone);
+                at.format("%Y-%m-%d %H:%M:%S %Z").to_string()
+            })
+        };
+        let ran = self.state.as_ref().and_then(|state| state.ran);
+        vec![
+            self.entry.name.to_string(),
+            self.entry.task.to_string(),
+            self.entry.schedule.to_string(),
+            local(ran),
+            local(self.next),
+            self.next.map_or("-".into(), utc),
+            self.state.as_ref().map_or(0, |state| state.total).to_string(),
+            self.standing().into(),
+        ]
+    }
+
+    fn json(&self) -> Value {
+        let Entry { name, task, schedule, calendar, args, kwargs, misfire, overlap, .. } =
+            &*self.entry;
+        let ran = self.state.as_ref().and_then(|state| state.ran);
+        let local = |at: Option<DateTime<Utc>>| {
+            at.map(|at| {
+                at.with_timezone(&calendar.zone).to_rfc3339_opts(SecondsFormat::Secs, false)
+            })
+        };
+        json!({
+            "name": &**name,
+            "task": &**task,
+            "schedule": schedule.to_string(),
+            "timezone": calendar.zone.name(),
+            "args": serde_json::from_str::<Value>(args.get()).unwrap_or_default(),
+            "kwargs": serde_json::from_str::<Value>(kwargs.get()).unwrap_or_default(),
+            "misfire": misfire.to_string(),
+            "overlap": overlap.to_string(),
+            "jitter": self.entry.jitter.as_secs_f64(),
+            "last_run_at": ran.map(utc),
+            "last_run_local": local(ran),
+            "next_run_at": self.next.map(utc),
+            "next_run_local": local(self.next),
+            "total_run_count": self.state.as_ref().map_or(0, |state| state.total),
+            "last_task_id": self.state.as_ref().and_then(|state| state.id).map(|id| id.to_string()),
+            "state": self.standing(),
+            "file": &*self.entry.origin.file,
+            "line": self.entry.origin.line,
+        })
+    }
+}
+
+fn utc(at: DateTime<Utc>) -> String {
+    at.to_rfc3339_opts(SecondsFormat::Secs, true)
+}
+
+pub(super) fn list(args: &List, global: &Global, out: ToUser) -> Result<Exit, Error> {
+    let app = App::open(global, &args.place.given())?;
+    let entries = entries(&app, &args.place, &args.names, &out)?;
+    let names = entries.iter().map(|entry| entry.name.to_string()).collect();
+    let mut states = states(&app, &args.place, names)?;
+    let now = clock::now();
+    let mut all: Vec<Known> = entries
+        .into_iter()
+        .map(|entry| {
+            let state = states.remove(&*entry.name);
+            Known::new(entry, state, now)
+        })
+        .collect();
+    all.sort_by(|a, b| a.entry.name.cmp(&b.entry.name));
+    if args.json {
+        out.print(&Value::from_iter(all.iter().map(Known::json)).to_string());
+        return Ok(Exit::Ok);
+    }
+    let rows: Vec<Vec<String>> = all.iter().map(Known::row).collect();
+    let header =
+        ["Entry", "Task", "Schedule", "Last run", "Next run", "Next run, UTC", "Runs", "State"];
+    out.table(&header, &rows);
+    Ok(Exit::Ok)
+}
+
+pub(super) fn next(args: &Next, global: &Global, out: ToUser) -> Result<Exit, Error> {
+    let app = App::open(global, &args.place.given())?;
+    let name = std::slice::from_ref(&args.name);
+    let entries = entries(&app, &args.place, name, &out)?;
+    let Some(entry) = entries.into_iter().next() else { return Ok(Exit::Failure) };
+    // An interval counts from its last run, if the broker is there to tell.
+    let mut state = None;
+    match states(&app, &args.place, name.to_vec()) {
+        Ok(states) => state = states.into_values().next(),
+        Err(error) => out.say(&format!("Warning: {error}; counted from now")),
+    }
+    let now = clock::now();
+    let mut at = state.as_ref().map_or(now, |state| state.last);
+    // What is past has been sent, or is about to be.
+    at = entry.latest(at, now).unwrap_or(at);
+    let mut runs = Vec::new();
+    while runs.len() < args.count
+        && let Some(due) = entry.next(at)
+    {
+        runs.push(due);
+        at = due;
+    }
+    if args.json {
+        let all = runs.iter().map(|due| {
+            let local = due.with_timezone(&entry.calendar.zone);
+            json!({
+                "due": utc(*due),
+                "local": local.to_rfc3339_opts(SecondsFormat::Secs, false),
+                "sent_at": entry.sent_at(*due).to_rfc3339_opts(SecondsFormat::AutoSi, true),
+                "occurrence": entry.occurrence(*due),
+            })
+        });
+        out.print(&Value::from_iter(all).to_string());
+    } else {
+        for due in &runs {
+            let local = due.with_timezone(&entry.calendar.zone);
+            out.print(&format!("{}  {}", local.format("%a %Y-%m-%d %H:%M:%S %Z"), utc(*due)));
+        }
+        if runs.len() < args.count {
+            out.say(&format!("{}: no run after that", args.name));
+        }
+    }
+    Ok(Exit::Ok)
+}
+
+pub(super) fn simulate(args: &Simulate, global: &Global, out: ToUser) -> Result<Exit, Error> {
+    let app = App::open(global, &args.place.given())?;
+    let entries = entries(&app, &args.place, &args.names, &out)?;
+    let from = args.from.unwrap_or_else(clock::now);
+    let to = args.to.unwrap_or(from + TimeDelta::days(1));
+    if to < from {
+        return Err(Error::usage("--to is before --from"));
+    }
+    let mut core = Core::default();
+    for (key, _) in core.load(entries, from).unknown {
+        if let Some(claim) = core.register(key, None, from)
+            && let Some(key) = claim.key
+        {
+            core.claimed(key, Verdict::Done, from);
+        }
+    }
+    let mut text = String::new();
+    while let Some(now) = core.next().filter(|next| *next <= to) {
+        for action in core.due(now, now, usize::MAX) {
+            let claim = match action {
+                Action::Claim(claim) => Some(claim),
+                // As if every task were done when it is asked for.
+                Action::Look { key, .. } => core.looked(key, true, now),
+            };
+            let Some(claim) = claim else { continue };
+            if let Some(entry) = &claim.entry {
+                claim
+                    .sends
+                    .iter()
+                    .for_each(|due| text.push_str(&sending(entry, *due, now, args.json)));
+            }
+            if let Some(key) = claim.key {
+                core.claimed(key, Verdict::Done, now);
+            }
+        }
+        core.notes();
+        if text.len() > 1 << 16 {
+            out.write(&std::mem::take(&mut text));
+        }
+    }
+    out.write(&text);
+    Ok(Exit::Ok)
+}
+
+fn sending(entry: &Entry, due: DateTime<Utc>, now: DateTime<Utc>, as_json: bool) -> String {
+    let local = due.with_timezone(&entry.calendar.zone);
+    if as_json {
+        let line = json!({
+            "at": now.to_rfc3339_opts(SecondsFormat::AutoSi, true),
+            "due": utc(due),
+            "local": local.to_rfc3339_opts(SecondsFormat::Secs, false),
+            "name": &*entry.name,
+            "task": &*entry.task,
+            "occurrence": entry.occurrence(due),
+        });
+        return format!("{line}\n");
+    }
+    let (args, kwargs) = (entry.args.get(), entry.kwargs.get());
+    let kwargs = if kwargs == "{}" { String::new() } else { format!(" {kwargs}") };
+    let local = local.format("%Y-%m-%d %H:%M:%S %Z");
+    format!("{}  {local}  {}  {}{args}{kwargs}\n", utc(now), entry.name, entry.task)
+}

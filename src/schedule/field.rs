@@ -1,0 +1,245 @@
+//! One field of a crontab: from its text to the set of its values, by Celery's grammar.
+//!
+//! A field is a list, separated by commas, of `*`, `*/step`, `value`, `from-to`,
+//! `from-to/step`. A range whose end is before its start goes on at the field's first value
+//! (`22-2`, `sat-mon`). Steps of `*` count from the field's first value, so `*/10` of the days
+//! of a month are 1, 11, 21 and 31. Of a second step (`*/15/2`) Celery takes no notice.
+
+use std::fmt;
+
+/// What is wrong with a schedule, and where.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FieldError {
+    /// Celery's name of the field, such as `day_of_week`.
+    pub field: &'static str,
+    /// What stands there.
+    pub found: String,
+    /// What may stand there.
+    pub expected: String,
+}
+
+impl FieldError {
+    /// An error of this field.
+    pub fn new(field: &'static str, found: &str, expected: impl Into<String>) -> FieldError {
+        FieldError { field, found: found.to_string(), expected: expected.into() }
+    }
+}
+
+impl fmt::Display for FieldError {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let found = if self.found.is_empty() { "nothing" } else { &self.found };
+        write!(out, "{}: found {found}, expected {}", self.field, self.expected)
+    }
+}
+
+impl std::error::Error for FieldError {}
+
+/// The kinds of fields.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    Second,
+    Minute,
+    Hour,
+    DayOfMonth,
+    Month,
+    DayOfWeek,
+}
+
+const MONTHS: [&str; 12] =
+    ["jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"];
+
+const WEEKDAYS: [&str; 7] = ["sun", "mon", "tue", "wed", "thu", "fri", "sat"];
+
+impl Kind {
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Kind::Second => "second",
+            Kind::Minute => "minute",
+            Kind::Hour => "hour",
+            Kind::DayOfMonth => "day_of_month",
+            Kind::Month => "month_of_year",
+            Kind::DayOfWeek => "day_of_week",
+        }
+    }
+
+    /// The first value and the last.
+    pub(super) fn range(self) -> (u64, u64) {
+        match self {
+            Kind::Second | Kind::Minute => (0, 59),
+            Kind::Hour => (0, 23),
+            Kind::DayOfMonth => (1, 31),
+            Kind::Month => (1, 12),
+            Kind::DayOfWeek => (0, 6),
+        }
+    }
+
+    /// All values.
+    pub(super) fn all(self) -> u64 {
+        let (min, max) = self.range();
+        (min..=max).fold(0, |mask, value| mask | 1 << value)
+    }
+
+    fn error(self, found: &str, expected: impl Into<String>) -> FieldError {
+        FieldError::new(self.name(), found, expected)
+    }
+
+    fn expected(self) -> String {
+        let (min, max) = self.range();
+        match self {
+            Kind::Month => "1-12 or jan-dec".into(),
+            Kind::DayOfWeek => "0-6 (Sunday is 0) or sun-sat".into(),
+            _ => format!("{min}-{max}"),
+        }
+    }
+
+    /// Reads a field: bit N is set if N is one of its values.
+    pub(super) fn parse(self, text: &str) -> Result<u64, FieldError> {
+        text.split(',').try_fold(0, |mask, part| Ok(mask | self.part(part.trim())?))
+    }
+
+    fn part(self, part: &str) -> Result<u64, FieldError> {
+        let (base, mut steps) = match part.split_once('/') {
+            Some((base, steps)) => (base, Some(steps.split('/'))),
+            None => (part, None),
+        };
+        let step = match steps.as_mut().map(|steps| steps.next().unwrap_or_default()) {
+            None => 1,
+            Some(step) => match digits(step) {
+                Some(step) if step > 0 => step,
+                _ => return Err(self.error(part, "a number from 1 after the /")),
+            },
+        };
+        let (min, max) = self.range();
+        let (from, to) = match base.split_once('-') {
+            _ if base == "*" => (min, max),
+            Some(("", _)) => return Err(self.error(part, self.expected())),
+            Some((from, to)) => (self.value(from)?, self.value(to)?),
+            None if steps.is_some() => {
+                let expected = format!("*/{step} or a range such as {base}-{max}/{step}");
+                return Err(self.error(part, expected));
+            }
+            None => (self.value(base)?, self.value(base)?),
+        };
+        let count = if from <= to { to - from + 1 } else { max - from + 1 + to - min + 1 };
+        let steps = (0..count).step_by(usize::try_from(step).unwrap_or(usize::MAX));
+        let value =
+            |nth: u64| if from + nth <= max { from + nth } else { from + nth - max - 1 + min };
+        Ok(steps.fold(0, |mask, nth| mask | 1 << value(nth)))
+    }
+
+    /// A number, or what begins with the three letters of a name.
+    fn value(self, text: &str) -> Result<u64, FieldError> {
+        let (min, max) = self.range();
+        let number = digits(text).or_else(|| {
+            let names: &[&str] = match self {
+                Kind::Month => &MONTHS,
+                Kind::DayOfWeek => &WEEKDAYS,
+                _ => &[],
+            };
+            let is_word = text.bytes().all(|byte| byte.is_ascii_alphabetic());
+            let start = text.get(..3).filter(|_| is_word)?;
+            let at = names.iter().position(|name| name.eq_ignore_ascii_case(start))?;
+            Some(at as u64 + min)
+        });
+        number
+            .filter(|number| (min..=max).contains(number))
+            .ok_or_else(|| self.error(text, self.expected()))
+    }
+
+    /// Writes a set of values so that [`Kind::parse`] reads the same, always in the same way.
+    pub(super) fn show(self, mask: u64) -> String {
+        if mask == self.all() {
+            return "*".into();
+        }
+        let (min, max) = self.range();
+        let values: Vec<u64> = (min..=max).filter(|value| mask >> value & 1 == 1).collect();
+        let (first, count) = (values[0], values.len());
+        if let [_, second, ..] = values[..] {
+            let step = second - first;
+            let even = values.windows(2).all(|pair| pair[1] - pair[0] == step);
+            let whole = (max + 1 - min).is_multiple_of(step);
+            if even && first == min && values[count - 1] + step > max && (count > 2 || whole) {
+                return format!("*/{step}");
+            }
+            if even && step > 1 && count > 2 {
+                return format!("{first}-{}/{step}", values[count - 1]);
+            }
+        }
+        let runs = values.chunk_by(|one, next| one + 1 == *next);
+        let parts: Vec<String> = runs
+            .flat_map(|run| match run {
+                [first, _, .., last] => vec![format!("{first}-{last}")],
+                few => few.iter().map(u64::to_string).collect(),
+            })
+            .collect();
+        parts.join(",")
+    }
+}
+
+/// A number in decimal digits alone: no sign, no blanks.
+fn digits(text: &str) -> Option<u64> {
+    text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok())?
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn values(kind: Kind, text: &str) -> Vec<u64> {
+        let mask = kind.parse(text).unwrap();
+        (0..64).filter(|value| mask >> value & 1 == 1).collect()
+    }
+
+    fn error(kind: Kind, text: &str) -> String {
+        kind.parse(text).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn values_ranges_steps_and_names() {
+        assert_eq!(values(Kind::Minute, "5"), [5]);
+        assert_eq!(values(Kind::Minute, "05, 7"), [5, 7]);
+        assert_eq!(values(Kind::Minute, "50-5/5"), [0, 5, 50, 55]);
+        assert_eq!(values(Kind::Hour, "22-2"), [0, 1, 2, 22, 23]);
+        assert_eq!(values(Kind::Hour, "*/7"), [0, 7, 14, 21]);
+        assert_eq!(values(Kind::Hour, "*/7/2"), [0, 7, 14, 21]);
+        assert_eq!(values(Kind::DayOfMonth, "*/10"), [1, 11, 21, 31]);
+        assert_eq!(values(Kind::DayOfMonth, "31-2"), [1, 2, 31]);
+        assert_eq!(values(Kind::DayOfWeek, "sat-Monday"), [0, 1, 6]);
+        assert_eq!(values(Kind::Month, "jan,Sept,11-dec"), [1, 9, 11, 12]);
+        assert_eq!(values(Kind::Month, "*/99"), [1]);
+    }
+
+    #[test]
+    fn errors_say_what_was_expected() {
+        assert_eq!(error(Kind::Hour, "25"), "hour: found 25, expected 0-23");
+        assert_eq!(
+            error(Kind::DayOfWeek, "7"),
+            "day_of_week: found 7, expected 0-6 (Sunday is 0) or sun-sat"
+        );
+        assert_eq!(error(Kind::Minute, "1,,2"), "minute: found nothing, expected 0-59");
+        assert_eq!(
+            error(Kind::Minute, "5/10"),
+            "minute: found 5/10, expected */10 or a range such as 5-59/10"
+        );
+        for text in ["*/0", "*/", "*/x", "1-5/", "1-5/-2"] {
+            assert!(error(Kind::Minute, text).ends_with("expected a number from 1 after the /"));
+        }
+        for text in ["-1", "mon", "1-", "1-5-7", "1 2", "*-5", "**", "٣", "1_0", "+1", "é"] {
+            assert!(error(Kind::Minute, text).ends_with("expected 0-59"), "{text}");
+        }
+        assert!(error(Kind::Month, "mon").ends_with("expected 1-12 or jan-dec"));
+        assert!(error(Kind::DayOfMonth, "0").ends_with("expected 1-31"));
+    }
+
+    #[test]
+    fn what_is_shown_reads_the_same() {
+        for text in ["*", "*/15", "*/30", "5", "0,29", "7-19/2", "1-5", "0,30-35,59", "3,4"] {
+            assert_eq!(Kind::Minute.show(Kind::Minute.parse(text).unwrap()), text);
+        }
+        for mask in 1..128 {
+            assert_eq!(Kind::DayOfWeek.parse(&Kind::DayOfWeek.show(mask)), Ok(mask));
+        }
+        assert_eq!(Kind::Hour.show(Kind::Hour.parse("0-23").unwrap()), "*");
+        assert_eq!(Kind::DayOfMonth.show(Kind::DayOfMonth.parse("*/10").unwrap()), "*/10");
+    }
+}

@@ -1,0 +1,259 @@
+//! Entries from YAML: the files `schedule.yaml` and the setting `beat_schedule`. A mistake costs
+//! the entry it is in; the others are read.
+
+use super::cron::Days;
+use super::define::define;
+use super::entry::Entry;
+use super::zone::{Calendar, Dst};
+use crate::config::beat::{DaysRule, DstRule, Plan, Zone};
+use crate::config::kind::Kind;
+use crate::config::node::{Data, Key, Node};
+use crate::config::yaml::{self, Visit};
+use crate::config::{Diagnostic, Faults, Settings};
+use chrono::{DateTime, Utc};
+use chrono_tz::Tz;
+use serde_json::value::RawValue;
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// The keys of a file.
+const KEYS: [&str; 2] = ["timezone", "entries"];
+
+/// What is said of entries elsewhere than in themselves.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Defaults {
+    /// The zone of entries whose file says none.
+    pub zone: Tz,
+    /// What happens when clocks are changed.
+    pub dst: Dst,
+    /// What day of the month and day of the week are to each other in a crontab.
+    pub days: Days,
+    /// The grace of crontab entries that have none of their own.
+    pub starting_deadline: Option<Duration>,
+    /// When the host was started.
+    pub boot: DateTime<Utc>,
+}
+
+impl Defaults {
+    /// Those of the settings, on a host that was started at `boot`.
+    pub fn new(settings: &Settings, boot: DateTime<Utc>) -> Defaults {
+        Defaults {
+            zone: settings.timezone,
+            dst: match settings.beat_dst {
+                DstRule::Once => Dst::Once,
+                DstRule::Celery => Dst::Celery,
+            },
+            days: match settings.beat_days {
+                DaysRule::And => Days::And,
+                DaysRule::Or => Days::Or,
+            },
+            starting_deadline: settings.beat_cron_starting_deadline,
+            boot,
+        }
+    }
+}
+
+/// What the entries of one file have in common, each of it held once.
+#[derive(Debug)]
+pub struct Shared<'a> {
+    /// See there.
+    pub defaults: &'a Defaults,
+    /// The file.
+    pub file: Arc<str>,
+    /// The zone of entries that say none.
+    pub zone: Tz,
+    /// Is it known? Entries that depend on a zone nobody knows are left out.
+    pub zone_is_known: bool,
+    /// `[]`.
+    pub no_args: Arc<RawValue>,
+    /// `{}`.
+    pub no_kwargs: Arc<RawValue>,
+    tasks: HashSet<Arc<str>>,
+    calendars: HashMap<Tz, Arc<Calendar>>,
+    /// Zones that were asked for; looking for the nearest names takes time.
+    zones: HashMap<String, Result<Tz, Diagnostic>>,
+}
+
+impl Shared<'_> {
+    /// Nothing is held yet.
+    pub fn new<'a>(file: &str, defaults: &'a Defaults) -> Shared<'a> {
+        let empty = |text: &str| RawValue::from_string(text.into()).unwrap_or_default().into();
+        Shared {
+            defaults,
+            file: file.into(),
+            zone: defaults.zone,
+            zone_is_known: true,
+            no_args: empty("[]"),
+            no_kwargs: empty("{}"),
+            tasks: HashSet::new(),
+            calendars: HashMap::new(),
+            zones: HashMap::new(),
+        }
+    }
+
+    /// The name of a task.
+    pub fn task(&mut self, name: String) -> Arc<str> {
+        if let Some(known) = self.tasks.get(name.as_str()) {
+            return known.clone();
+        }
+        let name: Arc<str> = name.into();
+        self.tasks.insert(name.clone());
+        name
+    }
+
+    /// The calendar of a zone.
+    pub fn calendar(&mut self, zone: Tz) -> Arc<Calendar> {
+        let Defaults { dst, boot, .. } = *self.defaults;
+        let calendar = self.calendars.entry(zone);
+        calendar.or_insert_with(|| Arc::new(Calendar::new(zone, dst, boot))).clone()
+    }
+
+    /// A zone by its name; null is that of the file.
+    pub fn zone(&mut self, node: &Node, faults: &mut Faults) -> Option<Tz> {
+        if node.is_null() {
+            return Some(self.zone);
+        }
+        let Some(text) = node.as_text() else { return Zone::mismatch(node, faults) };
+        if !self.zones.contains_key(text) {
+            let mut found = Faults::new(&self.file);
+            let zone = Zone::read(node, &mut found);
+            let wrong = || Diagnostic::new("", None, "");
+            let read = zone.ok_or_else(|| found.into_vec().pop().unwrap_or_else(wrong));
+            self.zones.insert(text.into(), read);
+        }
+        match &self.zones[text] {
+            Ok(zone) => Some(*zone),
+            Err(wrong) => {
+                let fault = faults.add(node.line, wrong.message.clone());
+                fault.expected = wrong.expected.clone();
+                fault.hint = wrong.hint.clone();
+                None
+            }
+        }
+    }
+}
+
+/// Reads a file `{timezone: …, entries: {name: entry}}`. Every mistake of it is among the
+/// diagnostics, and an entry with one is left out; behind a syntax error nothing is read.
+pub fn yaml(file: &str, text: &str, defaults: &Defaults) -> (Vec<Entry>, Vec<Diagnostic>) {
+    let (entries, found, zone) = read_file(file, text, None, defaults);
+    match zone {
+        // It stands behind the entries that it is for.
+        Some(zone) => {
+            let (entries, found, _) = read_file(file, text, Some(zone), defaults);
+            (entries, found)
+        }
+        None => (entries, found),
+    }
+}
+
+/// Reads a file whose zone is known to be `zone`. The last value is the zone of the file if it
+/// was found too late.
+fn read_file(
+    file: &str,
+    text: &str,
+    zone: Option<Tz>,
+    defaults: &Defaults,
+) -> (Vec<Entry>, Vec<Diagnostic>, Option<Tz>) {
+    let mut shared = Shared::new(file, defaults);
+    let mut entries = Vec::new();
+    let (mut seen, mut late) = (0, None);
+    shared.zone = zone.unwrap_or(shared.zone);
+    let found = yaml::visit(file, text, "entries", &mut |visit, faults| match visit {
+        Visit::Entry(key, node) => {
+            seen += 1;
+            entries.extend(entry(&key, &node, &mut shared, faults));
+        }
+        Visit::Above(key, node) => match key.text.as_str() {
+            "timezone" => {
+                let read = faults.within("timezone", |f| shared.zone(&node, f));
+                shared.zone_is_known = read.is_some();
+                if let Some(read) = read {
+                    late = Some(read).filter(|read| seen > 0 && *read != shared.zone);
+                    shared.zone = read;
+                }
+            }
+            "entries" => mapping("entries", &node, faults, &mut |key, node, f| {
+                seen += 1;
+                entries.extend(entry(key, node, &mut shared, f));
+            }),
+            // A home for anchors.
+            hidden if hidden.starts_with('.') => {}
+            other => faults.within(other, |f| f.unknown(key.line, "key", other, KEYS)),
+        },
+        Visit::Other(node) if node.is_null() => {}
+        Visit::Other(node) => {
+            faults.mismatch(node.line, &node.found(), "a mapping with entries in it");
+        }
+    });
+    if !shared.zone_is_known {
+        entries.clear();
+    }
+    (entries, found, late)
+}
+
+/// One entry; a name that begins with a dot is hidden, as a file is: a home for anchors.
+fn entry(key: &Key, node: &Node, shared: &mut Shared<'_>, faults: &mut Faults) -> Option<Entry> {
+    if key.text.starts_with('.') {
+        return None;
+    }
+    faults.within(&key.text, |f| define(key, node, shared, f))
+}
+
+fn mapping(
+    name: &str,
+    node: &Node,
+    faults: &mut Faults,
+    each: &mut dyn FnMut(&Key, &Node, &mut Faults),
+) {
+    match &node.data {
+        Data::Map(map) => map.iter().for_each(|(key, node)| each(key, node, faults)),
+        _ if node.is_null() => {}
+        _ => faults.within(name, |f| {
+            f.mismatch(node.line, &node.found(), "a mapping of names to entries");
+        }),
+    }
+}
+
+/// Reads the value of the setting `beat_schedule`.
+pub fn setting(plan: &Plan, defaults: &Defaults) -> (Vec<Entry>, Vec<Diagnostic>) {
+    let mut faults = Faults::new(&plan.file);
+    let mut shared = Shared::new(&plan.file, defaults);
+    let mut entries = Vec::new();
+    if let Some(node) = &plan.entries {
+        faults.within("beat_schedule", |f| {
+            mapping("", node, f, &mut |key, node, f| {
+                entries.extend(entry(key, node, &mut shared, f));
+            });
+        });
+    }
+    (entries, faults.into_vec())
+}
+
+/// The entries of several files as one schedule, in their order. Of two entries with one name the
+/// first stays; the other is reported with both places.
+pub fn merge(files: Vec<Vec<Entry>>) -> (Vec<Entry>, Vec<Diagnostic>) {
+    let mut places: HashMap<Arc<str>, usize> = HashMap::new();
+    let mut entries: Vec<Entry> = Vec::with_capacity(files.iter().map(Vec::len).sum());
+    let mut found = Vec::new();
+    for entry in files.into_iter().flatten() {
+        if let Some(first) = places.get(&entry.name) {
+            found.push(double(&entries[*first], &entry));
+            continue;
+        }
+        places.insert(entry.name.clone(), entries.len());
+        entries.push(entry);
+    }
+    (entries, found)
+}
+
+fn double(first: &Entry, second: &Entry) -> Diagnostic {
+    let place = |entry: &Entry| format!("{}:{}", entry.origin.file, entry.origin.line);
+    let message = format!("is defined already, at {}", place(first));
+    Diagnostic::new(&second.origin.file, Some(second.origin.line as usize), message)
+        .of_key(&*second.name)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,243 @@
+//! The key `options` of an entry: those of Celery's `apply_async` that mean something for a
+//! message which is sent again and again, and for each other one the reason why it does not.
+
+use super::entry::{Expires, Options};
+use super::moment::{self, Moment};
+use crate::config::Faults;
+use crate::config::kind::{Flag, Kind, Limit, Priority, Span, Text, Word};
+use crate::config::node::{Data, Key, Node};
+use crate::config::units;
+use chrono_tz::Tz;
+use serde_json::value::RawValue;
+
+/// The options, in the order of the manual.
+pub const OPTIONS: [&str; 11] = [
+    "queue",
+    "exchange",
+    "routing_key",
+    "priority",
+    "expires",
+    "countdown",
+    "ignore_result",
+    "shadow",
+    "time_limit",
+    "soft_time_limit",
+    "headers",
+];
+
+const BEAT_HOLDS: &str = "beat holds what the broker does not take, and sends it when the broker \
+    is back, as misfire says";
+const JSON_ALWAYS: &str = "messages are JSON, always";
+const SINGLE: &str = "beat sends single tasks; what follows one is sent by that task";
+const OF_WORKFLOWS: &str = "it belongs to messages of a workflow, and beat sends single tasks";
+const PYTHON_OBJECT: &str = "it is an object of a Python program";
+const ON_DISK: &str = "messages are on disk, always";
+const OF_AMQP: &str = "it is a word of AMQP, which no broker here speaks";
+const SET_HERE: &str = "beat sets it for each message";
+
+/// Options of Celery's that mean nothing here, and why.
+const MEANINGLESS: &[(&str, &str)] = &[
+    ("eta", "one instant would be that of every message; countdown counts from each sending"),
+    ("task_id", "every message has an id of its own"),
+    ("message_id", "every message has an id of its own"),
+    ("correlation_id", SET_HERE),
+    ("timestamp", SET_HERE),
+    ("reply_to", SET_HERE),
+    ("origin", SET_HERE),
+    ("argsrepr", SET_HERE),
+    ("kwargsrepr", SET_HERE),
+    ("retries", SET_HERE),
+    ("retry", BEAT_HOLDS),
+    ("retry_policy", BEAT_HOLDS),
+    ("timeout", BEAT_HOLDS),
+    ("confirm_timeout", BEAT_HOLDS),
+    ("compression", "messages are not compressed"),
+    ("content_type", JSON_ALWAYS),
+    ("content_encoding", JSON_ALWAYS),
+    ("link", SINGLE),
+    ("link_error", SINGLE),
+    ("callbacks", SINGLE),
+    ("errbacks", SINGLE),
+    ("chain", SINGLE),
+    ("chord", SINGLE),
+    ("group_id", OF_WORKFLOWS),
+    ("group_index", OF_WORKFLOWS),
+    ("parent_id", OF_WORKFLOWS),
+    ("root_id", OF_WORKFLOWS),
+    ("add_to_parent", OF_WORKFLOWS),
+    ("replaced_task_nesting", OF_WORKFLOWS),
+    ("stamped_headers", OF_WORKFLOWS),
+    ("producer", PYTHON_OBJECT),
+    ("publisher", PYTHON_OBJECT),
+    ("connection", PYTHON_OBJECT),
+    ("router", PYTHON_OBJECT),
+    ("result_cls", PYTHON_OBJECT),
+    ("task_type", PYTHON_OBJECT),
+    ("app", PYTHON_OBJECT),
+    ("event_dispatcher", PYTHON_OBJECT),
+    ("route_name", "see task_routes; the route is that of the task"),
+    ("exchange_type", "an exchange has the type that it was declared with"),
+    ("declare", "a queue exists when it is first named"),
+    ("delivery_mode", ON_DISK),
+    ("mandatory", OF_AMQP),
+    ("immediate", OF_AMQP),
+    ("expiration", "say expires"),
+    ("args", "it is a key of the entry itself"),
+    ("kwargs", "it is a key of the entry itself"),
+];
+
+/// Headers that say what a message is.
+const PROTOCOL: [&str; 21] = [
+    "argsrepr",
+    "celery_beat_task",
+    "eta",
+    "expires",
+    "group",
+    "group_index",
+    "id",
+    "ignore_result",
+    "kwargsrepr",
+    "lang",
+    "origin",
+    "parent_id",
+    "replaced_task_nesting",
+    "retries",
+    "root_id",
+    "shadow",
+    "stamped_headers",
+    "stamps",
+    "task",
+    "timelimit",
+    "reply_to",
+];
+
+/// Reads the mapping `options`; local instants are those of `zone`.
+pub fn read_all(options: &mut Options, node: &Node, zone: Tz, faults: &mut Faults) {
+    match &node.data {
+        Data::Map(map) => {
+            for (key, value) in map {
+                faults.within(&key.text, |f| read(options, key, value, zone, f));
+            }
+        }
+        _ if node.is_null() => {}
+        _ => faults.mismatch(node.line, &node.found(), "a mapping of options"),
+    }
+}
+
+/// Reads one option. Null is as if it were not there.
+pub fn read(options: &mut Options, key: &Key, value: &Node, zone: Tz, faults: &mut Faults) {
+    let known = OPTIONS.contains(&key.text.as_str());
+    if known && value.is_null() {
+        return;
+    }
+    match key.text.as_str() {
+        "queue" => options.queue = Word::read(value, faults),
+        "exchange" => options.exchange = Word::read(value, faults),
+        "routing_key" => options.routing_key = Word::read(value, faults),
+        "priority" => options.priority = Priority::read(value, faults),
+        "expires" => options.expires = expires(value, zone, faults),
+        "countdown" => options.countdown = Span::read(value, faults),
+        "ignore_result" => options.ignore_result = Flag::read(value, faults),
+        "shadow" => options.shadow = Text::read(value, faults),
+        "time_limit" => options.time_limit = limit(value, faults),
+        "soft_time_limit" => options.soft_time_limit = limit(value, faults),
+        "headers" => headers(options, value, faults),
+        "serializer" if value.as_text() == Some("json") || value.is_null() => {}
+        "serializer" => faults.mismatch(value.line, &value.found(), "json"),
+        other => refuse(other, key.line, faults),
+    }
+}
+
+fn limit(node: &Node, faults: &mut Faults) -> Option<f64> {
+    Limit::read(node, faults).map(|span| span.as_secs_f64())
+}
+
+fn expires(node: &Node, zone: Tz, faults: &mut Faults) -> Option<Expires> {
+    let expected = "seconds, a span such as 10m, or a time such as 2027-01-31T12:00:00";
+    let span = match (node.as_number(), node.as_text()) {
+        (Some(seconds), _) => units::duration_of(seconds),
+        (_, Some(text)) => units::duration(text),
+        _ => None,
+    };
+    let at = || match node.as_text().and_then(Moment::parse)? {
+        // A day alone would be its beginning or its end.
+        Moment::Day(_) => None,
+        moment => moment::instant(moment, zone),
+    };
+    let expires = match span {
+        Some(span) => Some(Expires::After(span)).filter(|_| !span.is_zero()),
+        None => at().map(Expires::At),
+    };
+    if expires.is_none() {
+        faults.mismatch(node.line, &node.found(), expected);
+    }
+    expires
+}
+
+fn headers(options: &mut Options, node: &Node, faults: &mut Faults) {
+    let Data::Map(map) = &node.data else {
+        return faults.mismatch(node.line, &node.found(), "a mapping of names to values");
+    };
+    for (key, value) in map {
+        if PROTOCOL.contains(&key.text.as_str()) {
+            faults.within(&key.text, |f| {
+                f.add(key.line, "is a header of every message, which beat sets").line
+            });
+        }
+        options.headers.push((key.text.clone(), raw(value)));
+    }
+}
+
+/// A value as JSON.
+pub fn raw(node: &Node) -> Box<RawValue> {
+    RawValue::from_string(node.to_json_text()).unwrap_or_default()
+}
+
+fn refuse(name: &str, line: usize, faults: &mut Faults) {
+    match MEANINGLESS.iter().find(|(known, _)| *known == name) {
+        Some((_, why)) => {
+            faults.add(line, format!("means nothing here: {why}"));
+        }
+        None => faults.unknown(line, "option", name, OPTIONS),
+    }
+}
+
+/// The rules between options.
+pub fn check(options: &Options, line: usize, faults: &mut Faults) {
+    match (&options.exchange, &options.routing_key, &options.queue) {
+        (Some(_), _, Some(_)) => {
+            faults.add(line, "has queue and exchange, of which it can have one only");
+        }
+        (Some(_), None, _) => {
+            faults.add(line, "has an exchange without a routing_key");
+        }
+        (None, Some(_), _) => {
+            faults.add(line, "has a routing_key without an exchange");
+        }
+        _ => {}
+    }
+    if let (Some(soft), Some(hard)) = (options.soft_time_limit, options.time_limit)
+        && soft >= hard
+    {
+        faults.within("soft_time_limit", |f| f.add(line, "must be shorter than time_limit").line);
+    }
+}
+
+impl Options {
+    /// Does it say nothing?
+    pub fn is_empty(&self) -> bool {
+        let Options { queue, exchange, routing_key, priority, expires, countdown, .. } = self;
+        let Options { ignore_result, shadow, time_limit, soft_time_limit, headers, .. } = self;
+        queue.is_none()
+            && exchange.is_none()
+            && routing_key.is_none()
+            && priority.is_none()
+            && expires.is_none()
+            && countdown.is_none()
+            && ignore_result.is_none()
+            && shadow.is_none()
+            && time_limit.is_none()
+            && soft_time_limit.is_none()
+            && headers.is_empty()
+    }
+}

@@ -1,0 +1,358 @@
+//! Entries from a crontab: `MIN HOUR DOM MON DOW task [arguments] [key=value …]`. The line is
+//! taken apart by [`super::words`]; what it says is checked where YAML is checked.
+//!
+//! Six fields of time begin with the seconds. There are six if the sixth word can be a field of
+//! weekdays and one more word follows, which then is the task; a task that is named so
+//! (`sun`, `5`) stands in quotes.
+
+use super::cron::Cron;
+use super::define::Draft;
+use super::entry::{Entry, sum};
+use super::load::{Defaults, Shared, merge};
+use super::options::{self, OPTIONS};
+use super::when::{self, Means};
+use super::words::{Cursor, Token};
+use super::{Schedule, define};
+use crate::config::kind::{Kind, Word};
+use crate::config::node::{Data, Key, Node, Style};
+use crate::config::{Diagnostic, Faults, units};
+use serde_json::value::RawValue;
+
+/// The options of a line.
+pub const KEYS: [&str; 15] = [
+    "name",
+    "queue",
+    "exchange",
+    "routing_key",
+    "priority",
+    "expires",
+    "countdown",
+    "misfire",
+    "grace",
+    "overlap",
+    "jitter",
+    "enabled",
+    "from",
+    "until",
+    "timezone",
+];
+
+/// Longer than this no name is made of a line; the rest of it becomes a sum.
+const NAME_MAX: usize = 160;
+
+/// What a line is, for "expected …".
+const LINE: &str = "MIN HOUR DAY MONTH WEEKDAY task, with seconds in front of them if you like, \
+    or @hourly task, @every 90s task and the like";
+
+/// Reads a crontab. Every mistake of it is among the diagnostics, and a line with one is left out.
+pub fn crontab(file: &str, text: &str, defaults: &Defaults) -> (Vec<Entry>, Vec<Diagnostic>) {
+    let mut faults = Faults::new(file);
+    let mut shared = Shared::new(file, defaults);
+    let mut entries = Vec::new();
+    for (at, line) in text.trim_start_matches('\u{feff}').lines().enumerate() {
+        let line = Line { number: at + 1, text: line.trim() };
+        match variable(line.text) {
+            _ if line.text.is_empty() || line.text.starts_with('#') => {}
+            Some((name, value)) => line.set(name, value, &mut shared, &mut faults),
+            None => entries.extend(line.entry(&mut shared, &mut faults)),
+        }
+    }
+    let (entries, mut doubles) = merge(vec![entries]);
+    for double in &mut doubles {
+        double.expected = Some("a name of its own: name=…".into());
+    }
+    faults.extend(doubles);
+    (entries, faults.into_vec())
+}
+
+/// The parts of `NAME = value`.
+fn variable(line: &str) -> Option<(&str, &str)> {
+    let (name, value) = line.split_once('=')?;
+    let name = name.trim_end();
+    is_name(name).then_some((name, value.trim_start()))
+}
+
+fn is_name(text: &str) -> bool {
+    text.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
+        && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
+}
+
+/// What stands behind the task.
+#[derive(Default)]
+struct Rest {
+    words: Vec<String>,
+    args: Option<Box<RawValue>>,
+    kwargs: Option<Box<RawValue>>,
+    options: Vec<(String, String)>,
+}
+
+#[derive(Clone, Copy)]
+struct Line<'a> {
+    number: usize,
+    text: &'a str,
+}
+
+impl Line<'_> {
+    /// `CRON_TZ=Zone` for the lines below.
+    fn set(self, name: &str, value: &str, shared: &mut Shared<'_>, faults: &mut Faults) {
+        faults.within(name, |f| {
+            let why = match name {
+                "CRON_TZ" => {
+                    let zone = Cursor::new(value).word().ok().flatten().unwrap_or_default();
+                    let zone = shared.zone(&self.node(zone.text), f);
+                    shared.zone_is_known = zone.is_some();
+                    shared.zone = zone.unwrap_or(shared.zone);
+                    return;
+                }
+                "TZ" => "the zone of the lines below is CRON_TZ",
+                "MAILTO" | "MAILFROM" => "no mail is sent; results are in the result store",
+                "SHELL" => "no commands are run here; tasks are sent",
+                "RANDOM_DELAY" | "START_HOURS_RANGE" => "an entry has jitter=5m, from= and until=",
+                _ => {
+                    "tasks are sent, and have the environment of their worker (task_env, and env \
+                     in tasks.d)"
+                }
+            };
+            f.add(self.number, format!("means nothing here: {why}"));
+        });
+    }
+
+    fn entry(self, shared: &mut Shared<'_>, faults: &mut Faults) -> Option<Entry> {
+        let before = faults.count();
+        let mut cursor = Cursor::new(self.text);
+        let (time, schedule) = match self.text.starts_with('@') {
+            true => self.word(&mut cursor, shared, faults)?,
+            false => self.fields(&mut cursor, shared, faults)?,
+        };
+        let task = self.task(&mut cursor, faults)?;
+        let rest = self.rest(cursor, faults)?;
+        let mut name = format!("{time} {task}{}", rest.shown());
+        let mut draft = Draft::of(schedule);
+        let args = match rest.words.is_empty() {
+            true => rest.args.filter(|json| json.get() != "[]"),
+            false => Some(crate::wire::value::raw(&rest.words.clone().into())),
+        };
+        (draft.args, draft.kwargs) = (args, rest.kwargs.filter(|json| json.get() != "{}"));
+        draft.task = Some(task);
+        self.options(&rest.options, &mut draft, &mut name, shared, faults);
+        let key = Key { line: self.number, text: name };
+        let sound = faults.count() == before;
+        faults.within(&key.text, |f| draft.finish(&key, sound, shared, f))
+    }
+
+    /// `@hourly` and the like; what is wrong with the word leaves the rest to be checked.
+    fn word(
+        self,
+        cursor: &mut Cursor<'_>,
+        shared: &Shared<'_>,
+        faults: &mut Faults,
+    ) -> Option<(String, Option<Schedule>)> {
+        let mut text = self.next(cursor, faults)?.map(|token| token.text).unwrap_or_default();
+        if text == "@every"
+            && let Some(span) = self.next(cursor, faults)?
+        {
+            text = format!("{text} {}", span.text);
+        }
+        let means = Means { days: shared.defaults.days, relative: false };
+        let schedule = when::of_text(&text, self.number, means, faults);
+        Some((text, schedule))
+    }
+
+    fn fields(
+        self,
+        cursor: &mut Cursor<'_>,
+        shared: &Shared<'_>,
+        faults: &mut Faults,
+    ) -> Option<(String, Option<Schedule>)> {
+        let mut words = Vec::new();
+        while words.len() < 5 {
+            match self.next(cursor, faults)? {
+                Some(word) => words.push(word.text),
+                None => {
+                    let count = words.len();
+                    let found = format!("{count} word{}", if count == 1 { "" } else { "s" });
+                    faults.mismatch(self.number, &found, LINE);
+                    return None;
+                }
+            }
+        }
+        let mut ahead = *cursor;
+        let sixth =
+            ahead.word().ok().flatten().filter(|word| !word.quoted && is_weekdays(&word.text));
+        if let Some(sixth) = sixth
+            && !matches!(ahead.word(), Ok(None))
+        {
+            words.push(sixth.text);
+            *cursor = ahead_of(*cursor);
+        }
+        let time = words.join(" ");
+        let cron = Cron::parse(&time, shared.defaults.days);
+        let cron = cron.map_err(|wrong| when::report(&wrong, self.number, faults));
+        Some((time, cron.ok().map(Schedule::Cron)))
+    }
+
+    fn task(self, cursor: &mut Cursor<'_>, faults: &mut Faults) -> Option<String> {
+        let Some(task) = self.next(cursor, faults)? else {
+            faults.mismatch(self.number, "no task", LINE);
+            return None;
+        };
+        let is_command = task.text.starts_with(['/', '.', '~']);
+        // A field or a span too much.
+        let is_time = !task.text.contains(char::is_alphabetic) && !task.quoted
+            || units::duration(&task.text).is_some();
+        if is_command || is_time || task.option().is_some() {
+            let fault = faults.add(self.number, format!("found {:?}", task.text));
+            fault.expected = Some(match is_command {
+                true => "a task: no commands are run here, tasks.d gives them names".into(),
+                false => "a task".into(),
+            });
+            return None;
+        }
+        let node = self.node(task.text);
+        faults.within("task", |f| Word::read(&node, f))
+    }
+
+    /// Arguments and options, in any order.
+    fn rest(self, mut cursor: Cursor<'_>, faults: &mut Faults) -> Option<Rest> {
+        let mut rest = Rest::default();
+        loop {
+            if let Some(json) = cursor.json() {
+                let slot = match cursor.rest().starts_with('[') {
+                    true => &mut rest.args,
+                    false => &mut rest.kwargs,
+                };
+                match json {
+                    Ok(json) if slot.is_none() => *slot = Some(json),
+                    Ok(_) => {
+                        faults.add(self.number, "has two arrays or two objects of arguments");
+                        return None;
+                    }
+                    Err(wrong) => {
+                        faults.within("arguments", |f| f.add(self.number, wrong).line);
+                        return None;
+                    }
+                }
+                cursor.skip_json();
+                continue;
+            }
+            match self.next(&mut cursor, faults)? {
+                None => break,
+                Some(word) => match word.option() {
+                    Some((key, value)) => rest.options.push((key.into(), value.into())),
+                    None => rest.words.push(word.text),
+                },
+            }
+        }
+        if rest.args.is_some() && !rest.words.is_empty() {
+            faults.within("arguments", |f| {
+                let found = format!("{:?} beside an array", rest.words[0]);
+                f.mismatch(self.number, &found, "words, or an array");
+            });
+            return None;
+        }
+        Some(rest)
+    }
+
+    fn options(
+        self,
+        options: &[(String, String)],
+        draft: &mut Draft,
+        name: &mut String,
+        shared: &mut Shared<'_>,
+        faults: &mut Faults,
+    ) {
+        // What others depend on comes first, wherever it stands.
+        for (key, value) in options.iter().filter(|(key, _)| key == "timezone") {
+            let node = self.node(value.clone());
+            draft.zone = faults.within(key, |f| shared.zone(&node, f));
+        }
+        let zone = draft.zone.unwrap_or(shared.zone);
+        for (at, (text, value)) in options.iter().enumerate() {
+            let key = Key { line: self.number, text: text.clone() };
+            let node = self.node(value.clone());
+            faults.within(text, |f| match text.as_str() {
+                _ if options[..at].iter().any(|(other, _)| other == text) => {
+                    f.add(self.number, "is here twice");
+                }
+                "name" => *name = value.clone(),
+                "timezone" => {}
+                key_of if !KEYS.contains(&key_of) => self.refuse(key_of, f),
+                option if OPTIONS.contains(&option) => {
+                    options::read(&mut draft.options, &key, &node, zone, f);
+                }
+                _ => draft.read(&key, &node, zone, f),
+            });
+        }
+    }
+
+    fn refuse(self, key: &str, faults: &mut Faults) {
+        if define::KEYS.contains(&key) || OPTIONS.contains(&key) {
+            let why = "is no option of a crontab; an entry of a schedule.yaml can have it";
+            faults.add(self.number, why);
+            return;
+        }
+        let message = "unknown option; an argument with = in it stands in quotes";
+        let hint = crate::config::nearest(key, KEYS, 2).join(" or ");
+        faults.add(self.number, message).hint = Some(hint).filter(|hint| !hint.is_empty());
+    }
+
+    /// The next word; `None` with the fault that prevents one.
+    fn next(self, cursor: &mut Cursor<'_>, faults: &mut Faults) -> Option<Option<Token>> {
+        cursor.word().map_err(|wrong| faults.add(self.number, wrong).line).ok()
+    }
+
+    fn node(self, text: String) -> Node {
+        Node { line: self.number, data: Data::Scalar(text, Style::Bare), flawed: false }
+    }
+}
+
+/// One word further.
+fn ahead_of(mut cursor: Cursor<'_>) -> Cursor<'_> {
+    // It was read before, so it can be read.
+    cursor.word().ok();
+    cursor
+}
+
+impl Rest {
+    /// The arguments as they appear in the name of the entry.
+    fn shown(&self) -> String {
+        let plain = |word: &str| {
+            !word.is_empty()
+                && !word.contains(|c: char| c.is_whitespace() || c.is_control() || c == '"')
+        };
+        let mut text = String::new();
+        for word in &self.words {
+            match plain(word) {
+                true => text.push_str(&format!(" {word}")),
+                false => text.push_str(&format!(" {word:?}")),
+            }
+        }
+        for json in [&self.args, &self.kwargs].into_iter().flatten() {
+            text.push_str(&format!(" {}", json.get().replace(|c: char| c.is_control(), " ")));
+        }
+        if text.len() <= NAME_MAX {
+            return text;
+        }
+        let end = (0..=NAME_MAX).rev().find(|at| text.is_char_boundary(*at)).unwrap_or_default();
+        format!("{}… {:016x}", &text[..end], sum(&text))
+    }
+}
+
+/// Can the word be a field of weekdays? Numbers, `*` and names, ranges and steps of them.
+fn is_weekdays(word: &str) -> bool {
+    const DAYS: [&str; 7] =
+        ["sunday", "monday", "tuesday", "wednesday", "thursday", "friday", "saturday"];
+    let is_number = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+    let is_day = |text: &str| {
+        let text = text.to_ascii_lowercase();
+        is_number(&text) || DAYS.iter().any(|day| text == *day || text == day[..3])
+    };
+    word.split(',').all(|part| {
+        let (range, step) = part.split_once('/').map_or((part, None), |(r, s)| (r, Some(s)));
+        let (from, to) = range.split_once('-').map_or((range, None), |(f, t)| (f, Some(t)));
+        (range == "*" || is_day(from) && to.is_none_or(is_day)) && step.is_none_or(is_number)
+    })
+}
+
+#[cfg(test)]
+mod tests;

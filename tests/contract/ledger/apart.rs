@@ -1,0 +1,278 @@
+//! Files of ledgers that are damaged, gone, or cannot be had: a beat goes on, and says so once.
+
+use super::*;
+use std::fs;
+use std::io::{Seek, SeekFrom, Write};
+use std::sync::{Arc, Mutex};
+
+/// What is logged on this thread, from warnings on.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Log {
+    fn write(&mut self, text: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(text);
+        Ok(text.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Log {
+    /// The lines since this was last called.
+    fn lines(&self) -> Vec<String> {
+        let text = std::mem::take(&mut *self.0.lock().unwrap());
+        String::from_utf8(text).unwrap().lines().map(str::to_string).collect()
+    }
+
+    /// The only line since this was last called.
+    fn line(&self) -> String {
+        let mut lines = self.lines();
+        assert_eq!(lines.len(), 1, "{lines:?}");
+        lines.remove(0)
+    }
+}
+
+fn listen() -> (Log, tracing::subscriber::DefaultGuard) {
+    let log = Log::default();
+    let to = log.clone();
+    let subscriber = tracing_subscriber::fmt()
+        .with_max_level(tracing::Level::WARN)
+        .with_ansi(false)
+        .with_writer(move || to.clone())
+        .finish();
+    (log, tracing::subscriber::set_default(subscriber))
+}
+
+/// A ledger in a file, its messages in another one.
+struct Desk {
+    folder: tempfile::TempDir,
+    site: Sqlite,
+    log: Log,
+    _guard: tracing::subscriber::DefaultGuard,
+}
+
+impl Desk {
+    fn new() -> Desk {
+        let (log, guard) = listen();
+        Desk { folder: tempfile::tempdir().unwrap(), site: Sqlite::create(), log, _guard: guard }
+    }
+
+    fn file(&self) -> PathBuf {
+        in_folder(&self.folder)
+    }
+
+    fn open(&self) -> Ledger {
+        Ledger::apart(&self.file(), GROUP, &self.site.client())
+    }
+
+    /// Names of what was set aside, without logs.
+    fn aside(&self) -> Vec<String> {
+        let names = fs::read_dir(self.folder.path()).unwrap();
+        let names = names.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        let mut names: Vec<String> = names
+            .filter(|name| name.contains(".damaged-"))
+            .filter(|name| !name.ends_with("-wal") && !name.ends_with("-shm"))
+            .collect();
+        names.sort();
+        names
+    }
+
+    /// A file with some hundred values, closed.
+    async fn filled(&self) -> Vec<(String, String)> {
+        let ledger = self.open();
+        let new = |n: usize| step(&id(n), None, Some(&format!("state of {n}")), &[]);
+        assert_eq!(outcomes(&ledger, (0..400).map(new).collect()).await.len(), 400);
+        let all = sorted(&ledger).await;
+        let c = rusqlite::Connection::open(self.file()).unwrap();
+        c.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())).unwrap();
+        all
+    }
+
+    async fn messages(&self) -> usize {
+        self.site.client().queues().await.unwrap().iter().map(|queue| queue.ready as usize).sum()
+    }
+}
+
+#[test]
+fn what_is_no_database_is_set_aside_with_one_warning() {
+    block_on(async {
+        let desk = Desk::new();
+        let cases: [(&str, &dyn Fn(&Path)); 5] = [
+            ("form", &|file| fs::write(file, "text ".repeat(1000)).unwrap()),
+            ("directory", &|file| fs::create_dir(file).unwrap()),
+            ("", &|file| {
+                fs::write(file, [&b"SQLite format 3\0"[..], &[7; 5000]].concat()).unwrap()
+            }),
+            ("", &|file| fs::write(file, [0; 8192]).unwrap()),
+            ("empty", &|file| {
+                fs::write(file, "").unwrap();
+                fs::write(file.with_extension("sqlite-wal"), "x").unwrap();
+            }),
+        ];
+        for (n, (why, make)) in cases.iter().enumerate() {
+            for end in ["", "-wal", "-shm"] {
+                let _ = fs::remove_file(format!("{}{end}", desk.file().display()));
+            }
+            make(&desk.file());
+            let ledger = desk.open();
+            assert!(ledger.all().await.unwrap().is_empty());
+            let new = vec![step("a", None, Some("1"), &[&id(n)])];
+            assert_eq!(outcomes(&ledger, new).await, [Outcome::Done]);
+            ledger.tend().await.unwrap();
+            let line = desk.log.line();
+            assert!(line.contains("set aside as") && line.contains(why), "{line}");
+            let aside = desk.aside();
+            assert_eq!(aside.len(), n + 1, "{aside:?}");
+            assert!(aside.iter().any(|name| line.contains(name)), "{line}: {aside:?}");
+            let again = desk.open().read(vec!["a".into()]).await.unwrap();
+            assert_eq!(again, [Some("1".to_string())], "the new file keeps it");
+            assert_eq!(desk.messages().await, n + 1);
+        }
+        assert!(desk.log.lines().is_empty());
+    });
+}
+
+#[test]
+fn cut_off_anywhere_it_is_set_aside_or_whole() {
+    block_on(async {
+        let desk = Desk::new();
+        let all = desk.filled().await;
+        let whole = fs::read(desk.file()).unwrap();
+        let mut aside = 0;
+        for length in (1..whole.len()).step_by(whole.len() / 60) {
+            aside += usize::from(survives(&desk, &all, &whole[..length]).await);
+        }
+        assert!(aside > 50, "{aside}");
+    });
+}
+
+#[test]
+fn a_flipped_bit_is_noticed_or_says_nothing() {
+    block_on(async {
+        let desk = Desk::new();
+        let all = desk.filled().await;
+        let whole = fs::read(desk.file()).unwrap();
+        let mut random = fastrand::Rng::with_seed(3);
+        let mut aside = 0;
+        for n in 0..1500 {
+            let mut bytes = whole.clone();
+            // Every bit of the header, then anywhere.
+            let at = if n < 100 { n } else { random.usize(0..bytes.len()) };
+            bytes[at] ^= 1 << random.u8(0..8);
+            aside += usize::from(survives(&desk, &all, &bytes).await);
+        }
+        assert!(aside > 500, "{aside}");
+    });
+}
+
+/// A beat begins with this file: it has all values, or none and one warning; says whether the
+/// file was set aside.
+async fn survives(desk: &Desk, all: &[(String, String)], bytes: &[u8]) -> bool {
+    // The one before may still be open.
+    for end in ["", "-wal", "-shm"] {
+        let _ = fs::remove_file(format!("{}{end}", desk.file().display()));
+    }
+    let before = desk.aside().len();
+    fs::write(desk.file(), bytes).unwrap();
+    let ledger = desk.open();
+    let found = sorted(&ledger).await;
+    let (name, state) = &all[7];
+    let expected = (!found.is_empty()).then_some(state.as_str());
+    let said = outcomes(&ledger, vec![step(name, expected, Some("next"), &[])]).await;
+    assert_eq!(said, [Outcome::Done]);
+    let aside = desk.aside().len() - before;
+    if aside == 0 {
+        assert!(found == all, "{} values: {:?}", found.len(), desk.log.lines());
+        assert_eq!(desk.log.lines(), [""; 0]);
+    } else {
+        assert!(found.is_empty() && aside == 1, "{aside}");
+        desk.log.line();
+    }
+    for name in desk.aside() {
+        for end in ["", "-wal", "-shm"] {
+            let _ = fs::remove_file(desk.folder.path().join(format!("{name}{end}")));
+        }
+    }
+    aside == 1
+}
+
+#[test]
+fn damaged_in_use_it_is_replaced_with_one_warning() {
+    block_on(async {
+        let desk = Desk::new();
+        desk.filled().await;
+        let ledger = desk.open();
+        let other = desk.open();
+        let size = fs::metadata(desk.file()).unwrap().len();
+        let mut file = fs::OpenOptions::new().write(true).open(desk.file()).unwrap();
+        for page in 1..size / 4096 {
+            file.seek(SeekFrom::Start(page * 4096)).unwrap();
+            file.write_all(&[0xa5; 4096]).unwrap();
+        }
+        // A change of others makes it read the file again.
+        assert_eq!(outcomes(&other, vec![step("b", None, Some("1"), &[])]).await, [Outcome::Done]);
+        assert!(ledger.all().await.unwrap().is_empty());
+        let new = vec![step("a", None, Some("1"), &["a"])];
+        assert_eq!(outcomes(&ledger, new.clone()).await, [Outcome::Done]);
+        // The other beat has the old file open, and sees that there is a new one.
+        assert_eq!(outcomes(&other, new).await, [conflict(Some("1"))]);
+        assert_eq!(desk.messages().await, 1);
+        assert!(desk.log.line().contains("set aside as"));
+        assert_eq!(desk.aside().len(), 1);
+    });
+}
+
+#[test]
+fn removed_in_use_it_is_begun_anew() {
+    block_on(async {
+        let desk = Desk::new();
+        desk.filled().await;
+        let ledger = desk.open();
+        assert_eq!(ledger.all().await.unwrap().len(), 400);
+        fs::remove_file(desk.file()).unwrap();
+        assert_eq!(
+            outcomes(&ledger, vec![step("a", None, Some("1"), &["a"])]).await,
+            [Outcome::Done]
+        );
+        assert_eq!(sorted(&desk.open()).await, [("a".to_string(), "1".to_string())]);
+        assert_eq!(desk.messages().await, 1);
+    });
+}
+
+#[test]
+fn where_there_can_be_no_file_it_goes_on_in_memory_with_one_warning() {
+    block_on(async {
+        let desk = Desk::new();
+        let nowhere = Path::new("/proc/nowhere/beat.sqlite");
+        let ledger = Ledger::apart(nowhere, GROUP, &desk.site.client());
+        assert!(ledger.all().await.unwrap().is_empty());
+        let told =
+            vec![step("a", Some("7"), Some("8"), &["a"]), step("b", None, Some("1"), &["b"])];
+        let done = Outcome::Done;
+        assert_eq!(outcomes(&ledger, told.clone()).await, [done.clone(), done.clone()]);
+        assert_eq!(outcomes(&ledger, told).await, [conflict(Some("8")), conflict(Some("1"))]);
+        assert_eq!(outcomes(&ledger, vec![step("b", Some("1"), None, &[])]).await, [done]);
+        assert_eq!(sorted(&ledger).await, [("a".to_string(), "8".to_string())]);
+        ledger.tend().await.unwrap();
+        assert_eq!(desk.messages().await, 2);
+        let line = desk.log.line();
+        assert!(line.contains("/proc/nowhere") && line.contains("memory"), "{line}");
+        // Neither is a device a place for it, nor is it moved.
+        let null = Ledger::apart(Path::new("/dev/null"), GROUP, &desk.site.client());
+        assert!(null.all().await.unwrap().is_empty());
+        assert!(desk.log.line().contains("/dev/null"));
+    });
+}
+
+#[test]
+fn a_file_of_messages_is_nobodys_to_set_aside() {
+    block_on(async {
+        let desk = Desk::new();
+        let outlet = desk.site.client();
+        let ledger = Ledger::apart(Path::new(&desk.site.address()), GROUP, &outlet);
+        assert!(matches!(ledger, Ledger::Sqlite(_)));
+    });
+}
