@@ -123,6 +123,10 @@ pub const BEAT_LOOK_AGAIN: Duration = Duration::from_millis(500);
 /// left: less than the second within which it has to take over.
 pub const BEAT_LAG: TimeDelta = TimeDelta::milliseconds(300);
 
+/// A beat that was not the first leaves it to the others for so long to give back to a ledger what
+/// it has lost: they look once a second.
+pub const BEAT_DEFER: TimeDelta = TimeDelta::milliseconds(1200);
+
 /// Changes of one request to a ledger: what is due meanwhile goes with the next one.
 pub const BEAT_BATCH: usize = 512;
 
@@ -138,6 +142,10 @@ pub const BEAT_PAUSE_MAX: Duration = Duration::from_secs(1);
 
 /// A clock that differs by more than this from the broker's is put right.
 pub const BEAT_SKEW: TimeDelta = TimeDelta::milliseconds(500);
+
+/// An entry whose queue the broker refuses is tried again after so long: somebody has to put that
+/// right, and each try is a line in the log.
+pub const BEAT_REFUSED: TimeDelta = TimeDelta::seconds(30);
 
 /// Missed occurrences of one entry that `misfire: run_all(N)` sends at the most: a queue that is
 /// filled with more of one task helps nobody.

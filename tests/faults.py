@@ -1,4 +1,5 @@
-"""What can happen to a worker, most of it on Redis; nothing that was accepted may be lost.
+"""What can happen to a worker, most of it on Redis; nothing that was accepted may be lost. And
+what can happen to beats; each occurrence is sent once.
 
     tests/faults.py QWORKER [--seed N] [--short] TRIAL...
 
@@ -21,10 +22,17 @@ helpers:   whoever compiles a module is killed while it does.
 descriptors: what a task has open, of a worker with all that it may have open.
 first:     the worker is process 1 of a container, its tasks fork twice.
 beside:    two minutes of Celery's beat and of ours with the same schedule: the same sendings.
+state:     beats are killed while they write what they know, in a file and in the store; the file is
+           damaged in every way, and its disk is full.
 rotation:  the log is rotated 1,000 times under load.
+beats:     of three beats two are stopped or killed at a time; each occurrence is sent once, and
+           there is no gap over 2 s.
+edits:     the files of 200 entries are edited, broken, and written in parts under two beats.
+outage:    the broker does not answer for 30 s; what was missed is sent as each entry's rule says.
+lostredis: the server of three beats is emptied 20 times, or starts again without anything.
 
-Each trial but multi, helpers, first and rotation has a redis-server of its own; cycles, orphans, reload and descriptors are
-done on SQLite too. Needs a Python with celery and redis: target/venv.
+Each trial but multi, helpers, first and rotation has a redis-server of its own; cycles, orphans, reload,
+descriptors, beats, edits and outage are done on SQLite too. Needs a Python with celery and redis: target/venv.
 """
 
 import argparse
@@ -40,6 +48,7 @@ from faults.beside import beside
 from faults.client import client
 from faults.crash import crash, survivors
 from faults.cuts import cuts
+from faults.entries import edits, outage
 from faults.flood import flood
 from faults.keys import keys
 from faults.life import cycles, descriptors, first, helpers, orphans, reload
@@ -49,9 +58,11 @@ from faults.mutants import mutants
 from faults.partition import partition
 from faults.restart import full, restart
 from faults.rotation import rotation
+from faults.state import state
 
 ALL = (crash, survivors, restart, full, cuts, partition, client, mutants, flood, keys, mixed, multi,
-       cycles, orphans, reload, helpers, descriptors, first, rotation, beats, lostredis, beside)
+       cycles, orphans, reload, helpers, descriptors, first, rotation, beats, lostredis, edits, outage, state,
+       beside)
 TRIALS = {trial.__name__: trial for trial in ALL}
 
 

@@ -43,6 +43,8 @@ pub struct Claim {
     pub text: Option<String>,
     /// The occurrences that are sent, oldest first.
     pub sends: Vec<DateTime<Utc>>,
+    /// The first of the occurrences that were missed, if these are what is sent of them.
+    pub missed: Option<DateTime<Utc>>,
 }
 
 /// What has become of a claim.
@@ -59,13 +61,6 @@ pub enum Verdict {
 /// Something that is worth a line in the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Note {
-    /// Occurrences were missed since the first one; so many are sent now.
-    Missed {
-        /// The first one.
-        since: DateTime<Utc>,
-        /// How many of them are sent.
-        sent: usize,
-    },
     /// An occurrence is left out: the task of the one before is not done.
     Overlap(DateTime<Utc>),
     /// Another beat has a newer definition.

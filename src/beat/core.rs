@@ -11,7 +11,7 @@ pub use super::action::{Action, Claim, Key, Loaded, Note, Verdict};
 
 use super::heap::Heap;
 use super::missed::{gone, remedy};
-use super::state::{Definition, State, task_id};
+use super::state::{Definition, State, since, task_id};
 use crate::bounds::{BEAT_BACK, BEAT_GONE, BEAT_LATE, BEAT_LOOK_AGAIN};
 use crate::schedule::Schedule;
 use crate::schedule::entry::{Entry, Overlap};
@@ -22,7 +22,7 @@ use std::time::Duration;
 
 /// Where an entry is in its life.
 #[derive(Debug, Clone, PartialEq)]
-enum Phase {
+pub(super) enum Phase {
     /// Its state is not known yet.
     New,
     /// Nothing will be sent until the files or the ledger say otherwise.
@@ -38,21 +38,21 @@ enum Phase {
 }
 
 /// An entry and what is known of it.
-struct Slot {
-    entry: Arc<Entry>,
+pub(super) struct Slot {
+    pub(super) entry: Arc<Entry>,
     definition: Definition,
     /// What the ledger has.
-    state: Option<State>,
+    pub(super) state: Option<State>,
     /// Its text, where that is not what the state is written as.
-    raw: Option<Box<str>>,
-    phase: Phase,
-    turn: u32,
+    pub(super) raw: Option<Box<str>>,
+    pub(super) phase: Phase,
+    pub(super) turn: u32,
 }
 
 /// Every entry, and which of them is next.
 #[derive(Default)]
 pub struct Core {
-    slots: Vec<Option<Slot>>,
+    pub(super) slots: Vec<Option<Slot>>,
     free: Vec<usize>,
     by_name: HashMap<Arc<str>, usize>,
     heap: Heap,
@@ -97,12 +97,11 @@ impl Core {
     }
 
     /// Replaces all definitions. What is defined as before goes on as before.
-    pub fn load(&mut self, entries: Vec<Arc<Entry>>, now: DateTime<Utc>) -> Loaded {
+    pub fn load(&mut self, entries: Vec<(Arc<Entry>, Definition)>, now: DateTime<Utc>) -> Loaded {
         let mut loaded = Loaded::default();
         let mut before = std::mem::take(&mut self.by_name);
         self.begun = 0;
-        for entry in entries {
-            let definition = Definition::of(&entry);
+        for (entry, definition) in entries {
             let name = entry.name.clone();
             let slot = before.remove(&name);
             let same = |slot: &usize| self.slot(*slot).is_some_and(|s| s.definition == definition);
@@ -162,9 +161,8 @@ impl Core {
                 State { definition, gone: None, ..state }
             }
             None => {
-                let paused = known.as_ref().is_some_and(|state| state.paused);
                 let last = self.begin(&entry, now);
-                State { paused, ..State::new(definition, last) }
+                State::new(definition, last)
             }
         };
         if known.as_ref() == Some(&state) {
@@ -180,6 +178,7 @@ impl Core {
             expected: text.map(Into::into),
             text: Some(state.text()),
             sends: Vec::new(),
+            missed: None,
         })
     }
 
@@ -193,9 +192,7 @@ impl Core {
                 self.begun += 1;
                 now + Duration::from_micros(apart)
             }
-            // The host was started before anybody heard of the entry.
-            Schedule::Reboot => DateTime::UNIX_EPOCH,
-            _ => now,
+            _ => since(entry, now),
         }
     }
 
@@ -287,9 +284,8 @@ impl Core {
             Overlap::Skip => sends.drain(..sends.len().saturating_sub(1)).for_each(drop),
             _ => {}
         }
-        let note = Note::Missed { since: due, sent: sends.len() };
-        self.notes.push((entry.name.clone(), note));
-        self.claim(key, to, sends, now)
+        let claim = self.claim(key, to, sends, now)?;
+        Some(Claim { missed: Some(due), ..claim })
     }
 
     fn claim(
@@ -319,6 +315,7 @@ impl Core {
             expected: Some(expected),
             text: Some(state.text()),
             sends,
+            missed: None,
         })
     }
 
@@ -377,26 +374,6 @@ impl Core {
         false
     }
 
-    /// The ledger has lost everything: what it is to have again.
-    pub fn restore(&mut self) -> Vec<Claim> {
-        let slots = self.slots.iter_mut().enumerate();
-        let known = slots.filter_map(|(slot, place)| {
-            let of = place.as_mut()?;
-            let state = of.state.clone()?;
-            of.raw = None;
-            of.phase = Phase::Claiming(Box::new(state.clone()));
-            Some(Claim {
-                key: Some(Key { slot, turn: of.turn }),
-                name: of.entry.name.clone(),
-                entry: Some(of.entry.clone()),
-                expected: None,
-                text: Some(state.text()),
-                sends: Vec::new(),
-            })
-        });
-        known.collect()
-    }
-
     /// Entries that are due within `ahead`, to be learned from another beat that is quicker.
     pub fn soon(&mut self, now: DateTime<Utc>, most: usize) -> Vec<(Key, Arc<str>)> {
         let mut keys = Vec::new();
@@ -426,21 +403,22 @@ impl Core {
         slots.into_iter().map(|(slot, turn, name)| (Key { slot, turn }, name)).collect()
     }
 
-    /// What the ledger has of an entry now. `true`: another beat has gone ahead.
+    /// What the ledger has of an entry now. `true`: it has lost what it had.
     pub fn learn(&mut self, key: Key, text: Option<&str>, now: DateTime<Utc>) -> bool {
         let Some(slot) = self.of(key) else { return false };
         if matches!(slot.phase, Phase::Claiming(_) | Phase::Looking(_) | Phase::New) {
             return false;
         }
-        let Some(Ok(state)) = text.map(State::read) else { return false };
+        let Some(text) = text else { return slot.phase != Phase::Off };
+        let Ok(state) = State::read(text) else { return false };
         if slot.state.as_ref() == Some(&state) && slot.phase != Phase::Off {
             return false;
         }
         if slot.phase == Phase::Off && !is_on(&state, slot.definition) {
             return false;
         }
-        self.adopt(key, state, text, now);
-        true
+        self.adopt(key, state, Some(text), now);
+        false
     }
 
     /// This is what the ledger has: the entry goes on from there.

@@ -4,14 +4,15 @@
 use super::action::{Action, Claim, Key, Verdict};
 use super::core::Core;
 use super::flight::{Flown, Mark, is_done, step};
-use super::register::{MARK, mark};
+use super::register::MARK;
 use super::skew::Clock;
-use super::state::State;
+use super::state::{Definition, State};
+use super::tell::refused;
 use super::{Address, Book, Definitions};
 use crate::backend::Store;
-use crate::bounds::{BEAT_BATCH, BEAT_FLIGHTS, BEAT_GATHER, BEAT_LAG, BEAT_PAUSE_MAX};
+use crate::bounds::{BEAT_BATCH, BEAT_FLIGHTS, BEAT_GATHER, BEAT_LAG, BEAT_LATE, BEAT_PAUSE_MAX};
+use crate::broker::Outlet;
 use crate::broker::ledger::{Ledger, Outcome};
-use crate::broker::{Error, Outlet};
 use crate::client::send::Sender;
 use crate::clock;
 use crate::os::alarm::Alarm;
@@ -26,8 +27,8 @@ use tokio::time::MissedTickBehavior;
 /// So often definitions and entries that are off are looked at.
 const TICK: Duration = Duration::from_secs(1);
 
-/// The first pause before a ledger that did not answer is asked again.
-const PAUSE: Duration = Duration::from_millis(100);
+/// How often the time doubles that is given to a ledger which gets everything too late.
+const LATE_MAX: u8 = 4;
 
 /// Everything decided before the start.
 #[derive(Debug, Clone)]
@@ -82,39 +83,56 @@ pub(super) struct Beat {
     flight: JoinSet<Flown>,
     /// Another beat was quicker: it goes ahead.
     pub(super) lags: bool,
+    /// So often in a row the ledger has got what was asked for too late.
+    late: u8,
     /// The ledger does not answer; the pause before it is asked again, and until when.
     pub(super) outage: Option<(Duration, DateTime<Utc>)>,
     /// When something was asked for last.
     asked: DateTime<Utc>,
     /// The ledger has none of what it should have: it may have lost everything.
-    doubts: bool,
+    pub(super) doubts: bool,
+    /// Since when its mark is known to be lost.
+    pub(super) lost: Option<DateTime<Utc>>,
     /// The host's clock was set: ask for the broker's before anything is sent.
     unsure: bool,
     /// How many messages were sent.
     pub(super) sent: u64,
 }
 
+/// A [`Book`] that has been worked through.
+pub(super) struct Read {
+    pub(super) entries: Vec<(Arc<Entry>, Definition)>,
+    pub(super) address: Box<dyn Fn(&Entry) -> Address + Send>,
+}
+
+impl Read {
+    fn from(definitions: &mut dyn Definitions) -> Read {
+        let Book { entries, address } = definitions.read();
+        Read { entries: Definition::of_all(entries), address }
+    }
+}
+
 /// The definitions, and whoever reads them.
 struct Shelf {
     /// `None` while they are being read.
     definitions: Option<Box<dyn Definitions>>,
-    reading: Option<JoinHandle<(Box<dyn Definitions>, Book)>>,
+    reading: Option<JoinHandle<(Box<dyn Definitions>, Read)>>,
     /// They are to be read again.
     stale: bool,
     /// What was read and is not in force yet.
-    book: Option<Book>,
+    read: Option<Read>,
 }
 
 impl Shelf {
     /// Begins to read what is stale. A hundred thousand entries take a moment, and what is due
     /// does not wait for them.
-    fn read(&mut self) {
+    fn begin(&mut self) {
         let stale = self.stale;
         if let Some(mut definitions) = self.definitions.take_if(|_| stale) {
             self.stale = false;
             self.reading = Some(tokio::task::spawn_blocking(move || {
-                let book = definitions.read();
-                (definitions, book)
+                let read = Read::from(&mut *definitions);
+                (definitions, read)
             }));
         }
     }
@@ -123,8 +141,8 @@ impl Shelf {
     async fn done(&mut self) {
         match &mut self.reading {
             Some(reading) => {
-                if let Ok((definitions, book)) = reading.await {
-                    (self.definitions, self.book) = (Some(definitions), Some(book));
+                if let Ok((definitions, read)) = reading.await {
+                    (self.definitions, self.read) = (Some(definitions), Some(read));
                 }
                 self.reading = None;
             }
@@ -149,12 +167,12 @@ pub async fn run(plan: Plan, doors: Doors, ready: impl FnOnce()) {
     let mut ready = Some(ready);
     let mut tick = tokio::time::interval(TICK);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let book = Some(definitions.read());
+    let read = Some(Read::from(&mut *definitions));
     let definitions = Some(definitions);
-    let mut shelf = Shelf { definitions, reading: None, stale: false, book };
+    let mut shelf = Shelf { definitions, reading: None, stale: false, read };
     loop {
-        if let Some(book) = shelf.book.take_if(|_| beat.flight.is_empty()) {
-            let loaded = beat.load(book, &mut ready);
+        if let Some(read) = shelf.read.take_if(|_| beat.flight.is_empty()) {
+            let loaded = beat.load(read, &mut ready);
             tokio::pin!(loaded);
             loop {
                 tokio::select! {
@@ -165,9 +183,9 @@ pub async fn run(plan: Plan, doors: Doors, ready: impl FnOnce()) {
                 }
             }
         }
-        shelf.read();
+        shelf.begin();
         let wake = beat.wake();
-        let may_ask = shelf.book.is_none() && beat.flight.len() < BEAT_FLIGHTS;
+        let may_ask = shelf.read.is_none() && beat.flight.len() < BEAT_FLIGHTS;
         tokio::select! {
             biased;
             order = orders.recv() => match order {
@@ -214,9 +232,11 @@ impl Beat {
             address: Box::new(|_| Address::default()),
             flight: JoinSet::new(),
             lags: false,
+            late: 0,
             outage: None,
             asked: DateTime::UNIX_EPOCH,
             doubts: false,
+            lost: None,
             unsure: true,
             sent: 0,
         }
@@ -228,6 +248,9 @@ impl Beat {
         let lag = if self.lags { BEAT_LAG } else { TimeDelta::zero() };
         let longest = now + self.plan.max_interval;
         let mut at = self.core.next().map_or(longest, |next| (next + lag).min(longest));
+        if self.doubts {
+            at = self.asked + self.lost.map_or(TimeDelta::zero(), |_| BEAT_LAG);
+        }
         // What is due a moment later goes along.
         at = at.max(self.asked + BEAT_GATHER);
         if let Some((_, until)) = self.outage {
@@ -279,6 +302,8 @@ impl Beat {
     /// Sends these claims to the ledger.
     fn commit(&mut self, claims: Vec<Claim>) {
         let now = self.clock.now();
+        // What is on its way for longer is decided anew: by then it may have been missed.
+        let until = now + BEAT_LATE * (1 << self.late);
         let addresses: Vec<Address> = claims.iter().map(|claim| self.to(claim)).collect();
         let (ledger, outlet) = (self.ledger.clone(), self.outlet.clone());
         let (sender, patience) = (self.sender.clone(), self.plan.patience);
@@ -292,7 +317,7 @@ impl Beat {
                 }
             }
             let asked = clock::now();
-            let answer = ledger.commit(steps).await;
+            let answer = ledger.commit_by(steps, Some(until)).await;
             Flown::Claims(claims, answer, asked)
         });
     }
@@ -315,7 +340,7 @@ impl Beat {
         });
     }
 
-    fn learn(&mut self, names: Vec<(Key, Arc<str>)>) {
+    pub(super) fn learn(&mut self, names: Vec<(Key, Arc<str>)>) {
         let ledger = self.ledger.clone();
         self.flight.spawn_local(async move {
             let read = ledger.read(names.iter().map(|(_, name)| name.to_string()).collect()).await;
@@ -366,10 +391,10 @@ impl Beat {
             Ok(Flown::Learned(names, Ok(texts))) => {
                 self.answered();
                 for ((key, _), text) in names.iter().zip(texts) {
-                    self.core.learn(*key, text.as_deref(), now);
+                    self.doubts |= self.core.learn(*key, text.as_deref(), now);
                 }
                 self.tell();
-                if self.lags {
+                if self.lags && !self.doubts {
                     // What the others have left.
                     self.send(now - BEAT_LAG, now, BEAT_BATCH);
                 }
@@ -381,13 +406,7 @@ impl Beat {
                 self.answered();
                 self.compare(clock, asked, answered);
                 self.unsure = false;
-                if std::mem::take(&mut self.doubts) && text.is_none() {
-                    tracing::warn!(
-                        "the broker has lost what it knew of the schedule: it gets it again"
-                    );
-                    let claims = self.core.restore();
-                    self.commit_all(claims);
-                }
+                self.regain(text.is_some(), now);
             }
             Ok(Flown::Mark(Err(error)) | Flown::Tended(Err(error))) => {
                 self.failed(&error, now);
@@ -397,8 +416,7 @@ impl Beat {
         }
     }
 
-    fn commit_all(&mut self, mut claims: Vec<Claim>) {
-        claims.push(mark(self.clock.now()));
+    pub(super) fn commit_all(&mut self, mut claims: Vec<Claim>) {
         while !claims.is_empty() {
             let rest = claims.split_off(claims.len().min(BEAT_BATCH));
             self.commit(std::mem::replace(&mut claims, rest));
@@ -412,21 +430,31 @@ impl Beat {
         outcomes: Vec<Outcome>,
         now: DateTime<Utc>,
     ) {
-        let (mut done, mut late) = (0, 0);
+        let (mut done, mut late, mut behind_time) = (0, 0, false);
         for (claim, outcome) in claims.into_iter().zip(outcomes) {
             let Some(key) = claim.key else { continue };
             let verdict = match outcome {
                 Outcome::Done => {
                     done += 1;
+                    self.late = 0;
                     self.log(&claim);
                     Verdict::Done
+                }
+                Outcome::Late => {
+                    behind_time = true;
+                    Verdict::Failed(now)
                 }
                 Outcome::Conflict(text) => {
                     self.doubts |= text.is_none();
                     Verdict::Conflict(text)
                 }
+                Outcome::Refused(why) => refused(&claim, &why, now),
             };
             late += usize::from(self.core.claimed(key, verdict, now));
+        }
+        if behind_time {
+            // A store that is slow for its reasons is given longer.
+            self.late = (self.late + 1).min(LATE_MAX);
         }
         if late > 0 && late >= done {
             self.lags = true;
@@ -434,27 +462,6 @@ impl Beat {
             self.lags = false;
         }
         self.tell();
-    }
-
-    /// The ledger has answered.
-    pub(super) fn answered(&mut self) {
-        if self.outage.take().is_some() {
-            tracing::warn!("the broker answers again");
-        }
-    }
-
-    /// The ledger has not answered; says when to ask again.
-    pub(super) fn failed(&mut self, error: &Error, now: DateTime<Utc>) -> DateTime<Utc> {
-        let pause = match self.outage {
-            None => {
-                tracing::error!("{error}; what is due is held");
-                PAUSE
-            }
-            Some((pause, _)) => (pause * 2).min(BEAT_PAUSE_MAX),
-        };
-        let again = now + pause;
-        self.outage = Some((pause, again));
-        again
     }
 
     pub(super) fn compare(
@@ -471,8 +478,13 @@ impl Beat {
         }
     }
 
-    /// What is done once a second: looks at what is off, since somebody may have resumed it.
+    /// What is done once a second: looks whether the ledger has lost anything, and at what is off,
+    /// since somebody may have resumed it.
     fn tick(&mut self) {
+        if self.flight.is_empty() {
+            // What is lost is noticed before anything is due.
+            self.ask_for_mark();
+        }
         let ledger = self.ledger.clone();
         self.flight.spawn_local(async move { Flown::Tended(ledger.tend().await) });
         if self.outage.is_none() {

@@ -22,7 +22,15 @@ pub(super) fn gone(
     };
     let name = Arc::from(name);
     let text = state.map(|state| state.text());
-    Some(Claim { key: None, name, entry: None, expected: Some(expected), text, sends: vec![] })
+    Some(Claim {
+        key: None,
+        name,
+        entry: None,
+        expected: Some(expected),
+        text,
+        sends: vec![],
+        missed: None,
+    })
 }
 
 /// What is sent of the occurrences after `last`, up to `latest`, all of which were missed.

@@ -10,6 +10,7 @@ pub mod state;
 mod flight;
 mod heap;
 mod missed;
+mod regain;
 mod register;
 mod skew;
 mod tell;

@@ -1,9 +1,8 @@
 //! How definitions come into force: every entry is made known to the ledger, however long that
 //! takes.
 
-use super::Book;
 use super::action::Claim;
-use super::drive::Beat;
+use super::drive::{Beat, Read};
 use super::flight::bare_step;
 use super::tell::second;
 use crate::bounds::{BEAT_BATCH, BEAT_FLIGHTS};
@@ -20,10 +19,10 @@ pub(super) const MARK: &str = "";
 impl Beat {
     /// Makes this the schedule; returns when every entry is known to the ledger, however long
     /// it does not answer.
-    pub(super) async fn load(&mut self, book: Book, ready: &mut Option<impl FnOnce()>) {
+    pub(super) async fn load(&mut self, read: Read, ready: &mut Option<impl FnOnce()>) {
         let first = self.core.is_empty();
-        self.address = book.address;
-        let loaded = self.core.load(book.entries, self.clock.now());
+        self.address = read.address;
+        let loaded = self.core.load(read.entries, self.clock.now());
         let mut states: HashMap<String, String> = HashMap::new();
         let ledger = self.ledger.clone();
         if first {
@@ -63,7 +62,10 @@ impl Beat {
         drop((loaded.unknown, states));
         memory::give_back();
         self.lags = false;
-        tracing::info!("beat: loaded {} entries", self.core.len());
+        match self.core.len() {
+            1 => tracing::info!("beat: loaded 1 entry"),
+            count => tracing::info!("beat: loaded {count} entries"),
+        }
         ready.take().into_iter().for_each(|ready| ready());
     }
 
@@ -113,5 +115,6 @@ pub(super) fn mark(now: DateTime<Utc>) -> Claim {
         expected: None,
         text: Some(format!("{{\"since\":\"{}\"}}", second(now))),
         sends: Vec::new(),
+        missed: None,
     }
 }

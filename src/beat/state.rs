@@ -1,8 +1,10 @@
 //! What is known of an entry beyond its definition, as it is kept in the ledger.
 
+use crate::schedule::Schedule;
 use crate::schedule::entry::Entry;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
+use std::sync::Arc;
 use uuid::Uuid;
 
 /// The value of an entry in the ledger: one line of JSON.
@@ -46,6 +48,16 @@ impl Definition {
         let [when, what] = entry.fingerprint();
         Definition { when, what }
     }
+
+    /// Each of these entries with its own, for [`super::core::Core::load`]: what of loading takes
+    /// long, and needs nothing but the entries.
+    pub fn of_all(entries: Vec<Arc<Entry>>) -> Vec<(Arc<Entry>, Definition)> {
+        let each = entries.into_iter().map(|entry| {
+            let definition = Definition::of(&entry);
+            (entry, definition)
+        });
+        each.collect()
+    }
 }
 
 impl State {
@@ -86,6 +98,15 @@ mod hexadecimal {
     pub fn deserialize<'a, D: Deserializer<'a>>(from: D) -> Result<u64, D::Error> {
         let text = std::borrow::Cow::<str>::deserialize(from)?;
         u64::from_str_radix(&text, 16).map_err(serde::de::Error::custom)
+    }
+}
+
+/// Since when an entry that nobody knew is in force.
+pub fn since(entry: &Entry, now: DateTime<Utc>) -> DateTime<Utc> {
+    match entry.schedule {
+        // The host was started before anybody heard of the entry.
+        Schedule::Reboot => DateTime::UNIX_EPOCH,
+        _ => now,
     }
 }
 

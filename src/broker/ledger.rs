@@ -8,6 +8,7 @@
 //! * What [`Ledger::commit`] answered [`Outcome::Done`] for is sent once, whatever dies.
 //! * After an error each step was done or not; asked again, one that was done is answered by
 //!   [`Outcome::Conflict`] with the state that it was to set.
+//! * A step of [`Ledger::commit_by`] is not done after its time, however long it was on its way.
 //! * Groups do not see each other.
 
 mod apart;
@@ -37,6 +38,11 @@ pub enum Outcome {
     /// The value is another one, this one; nothing was done. If it is the one that the step was
     /// to set, an earlier try of it was done, whose answer was lost.
     Conflict(Option<String>),
+    /// The broker does not take its messages, and why; nothing was done. Others of the same batch
+    /// are not concerned: what is wrong is one queue. It may be tried again, not at once.
+    Refused(String),
+    /// It came too late; nothing was done.
+    Late,
 }
 
 /// What the store answers to steps.
@@ -80,8 +86,9 @@ impl Ledger {
 
     /// The ledger of this group in the SQLite file at `path`, which is made if need be, while
     /// messages go to `outlet`. Several beats of one host may share the file. A file that is
-    /// damaged is set aside; where there can be none, the values are in memory for as long. Both
-    /// are logged. Blocks while it looks at the whole file.
+    /// damaged is set aside; where there can be none, the values are in memory for as long, of one
+    /// of these beats, and the others get an error. Both are logged. Blocks while it looks at the whole
+    /// file, but never for somebody who has it locked: then calls give an error until it is free.
     pub fn apart(path: &Path, group: &str, outlet: &Outlet) -> Ledger {
         if let Outlet::Sqlite(broker) = outlet
             && is_same_file(broker.db().path(), path)
@@ -98,7 +105,21 @@ impl Ledger {
     /// # Errors
     /// The store does not answer, or refuses. Some steps may have been done.
     pub async fn commit(&self, steps: Vec<Step>) -> Result<Answer, Error> {
-        each!(self, ledger => ledger.commit(steps).await)
+        self.commit_by(steps, None).await
+    }
+
+    /// As [`Ledger::commit`]; but steps that reach the store after `until`, by the store's clock,
+    /// are not done. They may have waited for a lock, or for a network: whoever asked for them
+    /// has to think again.
+    ///
+    /// # Errors
+    /// As [`Ledger::commit`].
+    pub async fn commit_by(
+        &self,
+        steps: Vec<Step>,
+        until: Option<DateTime<Utc>>,
+    ) -> Result<Answer, Error> {
+        each!(self, ledger => ledger.commit(steps, until).await)
     }
 
     /// The values of these names, in their order.

@@ -29,7 +29,7 @@ pub use ledger::Ledger;
 
 use super::{Death, Posting, Settle, Tag};
 use crate::clock;
-use crate::link::error::Error;
+use crate::link::error::{Error, Kind};
 use crate::link::redis::Link;
 use crate::link::url::Server;
 use chrono::{DateTime, Utc};
@@ -246,7 +246,15 @@ impl Outlet {
             self.link.run(async |c| pipe.exec_async(c).await).await?;
             self.declared.lock().unwrap_or_else(PoisonError::into_inner).extend(new);
         }
-        self.commit(Commit { postings: &postings, token: &token, ..Commit::default() }).await
+        let commit = Commit { postings: &postings, token: &token, ..Commit::default() };
+        let done = self.commit(commit).await;
+        if done.as_ref().is_err_and(|error| error.kind() == Kind::Refused) {
+            // The token was noted first, and must not say that the messages were sent.
+            let mut forget = redis::cmd("DEL");
+            forget.arg(self.layout.token(&token));
+            self.link.run(async |c| forget.exec_async(c).await).await?;
+        }
+        done
     }
 
     /// See [`super::Outlet::settle`].

@@ -23,6 +23,8 @@ pub enum Kind {
     Unopened,
     /// What is stored is damaged, or is something else.
     Damaged,
+    /// It takes this as little another time; others it may take.
+    Refused,
     /// Anything else.
     Other,
 }

@@ -267,6 +267,7 @@ impl Link {
             ) => Kind::Busy,
             (_, "FENCED") => Kind::Fenced,
             (_, "OOM" | "MISCONF") => Kind::Full,
+            (_, "WRONGTYPE" | "NOPERM") => Kind::Refused,
             _ => Kind::Other,
         };
         let said = match answer.code() {

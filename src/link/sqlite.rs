@@ -160,28 +160,32 @@ impl Db {
         setup: impl Fn(&Connection) -> Result<(), Error>,
     ) -> Result<Db, Error> {
         make_folder(&run_folder(path))?;
-        Db::open_alone(path, setup)
+        Db::open_alone(path, BUSY_MAX, setup)
     }
 
     /// As [`Db::open`], for a file that nobody is waked by: without the folder of bells and
-    /// leases. Its folder must be there.
+    /// leases. Its folder must be there. Waits for others who have it locked for `patience`.
     ///
     /// # Errors
-    /// The file is no database, or `setup` fails.
+    /// The file is no database, or is locked, or `setup` fails.
     pub fn open_alone(
         path: &Path,
+        patience: Duration,
         setup: impl Fn(&Connection) -> Result<(), Error>,
     ) -> Result<Db, Error> {
         let mut connection = Connection::open(path)?;
         // Many programs may make the file at once, and not every step of it waits for its turn.
-        until_free(|| prepare(&mut connection))?;
-        until_free(|| {
+        connection.busy_timeout(Duration::ZERO)?;
+        let until = Instant::now() + patience;
+        until_free(until, || prepare(&mut connection))?;
+        until_free(until, || {
             let done = setup(&connection);
             if done.is_err() && !connection.is_autocommit() {
                 connection.execute_batch("ROLLBACK")?;
             }
             done
         })?;
+        connection.busy_handler(Some(wait_for_lock))?;
         let log = Log::of(path);
         let (jobs, queue) = crossbeam_channel::unbounded::<Box<dyn Job>>();
         let thread = std::thread::Builder::new().name("store".into());
@@ -217,11 +221,10 @@ fn make_folder(folder: &Path) -> Result<(), Error> {
         .map_err(|error| Error::misuse(format!("create folder {}: {error}", folder.display())))
 }
 
-fn until_free(mut step: impl FnMut() -> Result<(), Error>) -> Result<(), Error> {
-    let began = Instant::now();
+fn until_free(until: Instant, mut step: impl FnMut() -> Result<(), Error>) -> Result<(), Error> {
     loop {
         match step() {
-            Err(error) if error.kind() == Kind::Busy && began.elapsed() < BUSY_MAX => {
+            Err(error) if error.kind() == Kind::Busy && Instant::now() < until => {
                 std::thread::sleep(Duration::from_millis(2));
             }
             done => return done,
@@ -230,7 +233,6 @@ fn until_free(mut step: impl FnMut() -> Result<(), Error>) -> Result<(), Error> 
 }
 
 fn prepare(connection: &mut Connection) -> Result<(), Error> {
-    connection.busy_handler(Some(wait_for_lock))?;
     connection.set_prepared_statement_cache_capacity(64);
     // Else each new value of a parameter that the planner looked at prepares its statement anew.
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;

@@ -11,6 +11,7 @@
 pub mod alarm;
 pub mod bell;
 pub mod cgroup;
+pub mod claim;
 pub mod daemon;
 pub mod file;
 pub mod guard;

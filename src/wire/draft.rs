@@ -7,6 +7,7 @@ use super::{body, saferepr};
 use crate::clock;
 use chrono::{DateTime, Utc};
 use serde::{Serialize, Serializer};
+use serde_json::Number;
 use serde_json::value::RawValue;
 
 /// A named exchange, and what it is to choose its queues by.
@@ -79,7 +80,7 @@ struct Headers<'a> {
     group: (),
     group_index: (),
     retries: u32,
-    timelimit: (Option<f64>, Option<f64>),
+    timelimit: (Option<Number>, Option<Number>),
     root_id: &'a str,
     parent_id: Option<&'a str>,
     argsrepr: String,
@@ -125,6 +126,12 @@ struct DeliveryInfo<'a> {
     routing_key: &'a str,
 }
 
+/// Whole seconds as a whole number, as who writes 20 sends it.
+fn number(seconds: f64) -> Option<Number> {
+    let whole = seconds as u64;
+    if whole as f64 == seconds { Some(whole.into()) } else { Number::from_f64(seconds) }
+}
+
 /// Writes `draft` as the envelope that kombu's virtual transports carry.
 pub fn encode(draft: &Draft, now: DateTime<Utc>) -> String {
     let (exchange, routing_key) = match &draft.route {
@@ -146,7 +153,7 @@ pub fn encode(draft: &Draft, now: DateTime<Utc>) -> String {
             group: (),
             group_index: (),
             retries: 0,
-            timelimit: draft.time_limits,
+            timelimit: (draft.time_limits.0.and_then(number), draft.time_limits.1.and_then(number)),
             root_id: draft.root_id.as_deref().unwrap_or(&draft.id),
             parent_id: draft.parent_id.as_deref(),
             argsrepr: saferepr::args(&draft.args),

@@ -9,6 +9,7 @@
 //! drain   DATABASE (kept | dropped)     the bare loop over SQLite's rows; prints rows per second
 //! bare    MODULE EXPORT CALLS           instance, call, drop on bare Wasmtime; prints µs
 //! ours    MODULE EXPORT CALLS           the same as a worker's thread does it; prints µs
+//! ledger  URL [FILE]                    what a beat's ledger costs, there or in a file; prints lines
 //!
 //! redis-push    URL QUEUE COUNT BYTES BATCH           bare LPUSH; prints messages per second
 //! redis-drain   URL QUEUE (kept | dropped) BATCH      the bare loop; prints messages and a rate
@@ -19,6 +20,7 @@
 #![expect(clippy::print_stdout, clippy::unwrap_used, reason = "a measuring tool")]
 
 mod bare_redis;
+mod ledger;
 mod store;
 mod wasm;
 
@@ -46,6 +48,8 @@ fn main() {
         ["ours", module, export, calls] => {
             wasm::print(&wasm::ours(Path::new(module), export, number(calls)));
         }
+        ["ledger", url] => ledger::print(url, None),
+        ["ledger", url, file] => ledger::print(url, Some(file)),
         [what, url, ref more @ ..] if what.starts_with("redis-") => on_redis(what, url, more),
         // `cargo bench` without arguments; the measuring is done by scripts/bench.
         _ => println!("Run scripts/bench."),

@@ -81,6 +81,7 @@ class Rounds:
             return tuple(statistics.median(column) for column in zip(*figures))
         return statistics.median(figures)
 
-    def ratio(self, name, to):
-        """The median of the ratios within the rounds."""
-        return statistics.median(row[name] / row[to] for row in self.rows)
+    def ratio(self, name, to, at=None):
+        """The median of the ratios within the rounds; of figures that are tuples, of those at this place."""
+        figure = lambda row, name: row[name] if at is None else row[name][at]
+        return statistics.median(figure(row, name) / figure(row, to) for row in self.rows)

@@ -4,6 +4,7 @@ import contextlib
 import json
 import time
 
+from beats import EACH_SECOND, FEW, MANY, Beats
 from measures import Rounds, Void, cpu, percentiles, pss, run, same, tree
 from nodes import NODES, Fleet
 from parties import SLOTS, TARGET, Bull, Celery, Ours, Server
@@ -20,7 +21,8 @@ IDLE = 10  # seconds
 class OnRedis:
     """One server, and everybody who works on it."""
 
-    rows = ["redis-drain", "redis-spawn", "redis-latency", "redis-enqueue", "redis-idle", "redis-multi"]
+    rows = ["redis-drain", "redis-spawn", "redis-latency", "redis-enqueue", "redis-idle", "redis-multi",
+            "redis-beat"]
 
     def __init__(self, options, tools, app, folder):
         self.options, self.tools, self.server = options, tools, Server(folder / "redis")
@@ -227,6 +229,32 @@ class OnRedis:
             (f"one detached, `-c {SLOTS}`, idle", alone, idle, "≤ 12 MB, ≤ 0.5 %"),
         ):
             yield what, ours(rounds, said), f"Celery, prefork: {said(rounds.median('prefork'))}", "", goal
+
+    def beat(self):
+        """Who sends by a schedule: many entries, and many that are due."""
+        beats = Beats(self.server, self.prefork.python, self.prefork.environ, self.ours and self.ours.qworker)
+        if self.ours:
+            loads = self.rounds(qworker=beats.load)
+            for what, said, goal in (
+                (f"`beat` with {MANY:,} entries: loaded, the first time and again",
+                 lambda f: f"{f[0]:.2f} s, {f[1]:.2f} s", "≤ 2 s"),
+                ("memory, and the most of it", lambda f: f"{f[2] / 1e6:.0f} MB PSS, {f[3] / 1e6:.0f} MB RSS", "≤ 100 MB"),
+                ("idle", lambda f: f"{f[4] * 100:.2f} % of a core", "≤ 1 %"),
+            ):
+                yield what, ours(loads, said), "", "", goal
+        rates = self.rounds(
+            qworker=self.by_us(beats.ours),
+            few=lambda: beats.celery(FEW),
+            many=lambda: beats.celery(EACH_SECOND),
+        )
+        rate = lambda f, due: f"{f[0]:,.0f}/s ({100 * f[0] / due:.0f} % of what is due), {f[1] * 100:.0f} % of a core"
+        ratios = dict.fromkeys(("few", "many"), "")
+        if "qworker" in rates:
+            ratios = {name: f"{rates.ratio('qworker', name, 0):,.0f}" for name in ratios}
+        yield (f"`beat` with {EACH_SECOND:,} entries of 1 s", ours(rates, lambda f: rate(f, EACH_SECOND)),
+               f"{rate(rates.median('many'), EACH_SECOND)}: Celery, the same", ratios["many"], "all")
+        yield ("", ours(rates, lambda f: f"late p50 {f[2]:.1f} ms, p99 {f[3]:.1f} ms"),
+               f"{rate(rates.median('few'), FEW)}: Celery, {FEW:,} entries of 1 s", ratios["few"], "p99 ≤ 50 ms")
 
     def look(self, party):
         """Memory in bytes, commands per second, connections, and share of a core of a worker without work."""

@@ -3,13 +3,14 @@
 
 mod apart;
 mod cuts;
-mod figures;
+mod refused;
 
 use super::broker::roles::is_redis;
 use super::broker::sites::{Redis, Site, Sqlite};
 use super::broker::{MANY, due, ids, posting, take_until};
 use crate::harness::block_on;
 use crate::harness::child::{Child, say};
+use chrono::TimeDelta;
 use qworker::broker::ledger::{Ledger, Outcome, Step};
 use qworker::broker::{Outlet, Posting};
 use qworker::clock;
@@ -117,10 +118,25 @@ suite! {
     of_racers_one_sends
     messages_are_those_that_publish_sends
     steps_of_one_name_are_done_in_turn
+    what_comes_too_late_is_not_done
     groups_do_not_see_each_other
     names_and_values_may_be_any_text
     ten_thousand_steps_at_once
     a_killed_beat_loses_nothing_and_sends_nothing_twice
+}
+
+async fn what_comes_too_late_is_not_done(home: Home<impl Site>) {
+    let ledger = home.ledger();
+    let steps = || vec![step("a", None, Some("1"), &["a1"]), step("b", None, Some("1"), &[])];
+    let past = clock::now() - TimeDelta::seconds(1);
+    let said = ledger.commit_by(steps(), Some(past)).await.unwrap();
+    assert_eq!(said.outcomes, [Outcome::Late, Outcome::Late]);
+    assert!((said.clock - clock::now()).abs() < TimeDelta::seconds(5));
+    assert_eq!(sorted(&ledger).await, []);
+    let future = clock::now() + TimeDelta::seconds(60);
+    let said = ledger.commit_by(steps(), Some(future)).await.unwrap();
+    assert_eq!(said.outcomes, [Outcome::Done, Outcome::Done]);
+    assert_eq!(home.sent(1).await, ["a1"]);
 }
 
 async fn a_value_is_changed_by_who_knows_it(home: Home<impl Site>) {
@@ -223,7 +239,8 @@ async fn messages_are_those_that_publish_sends<S: Site>(home: Home<S>) {
     assert_eq!(stored(&home.site.address()), stored(&other.address()));
 }
 
-/// What a broker has of messages and queues, but for what tells equal messages apart.
+/// What a broker has of messages and queues, but for what tells equal messages apart; in the order
+/// in which they are taken from a queue.
 fn stored(address: &str) -> Vec<String> {
     if is_redis(address) {
         return stored_on_redis(address);
@@ -232,7 +249,7 @@ fn stored(address: &str) -> Vec<String> {
     let sql =
         "SELECT printf('%s %s %s %s %s %s', q.name, m.visible, coalesce(m.eta, '-'), m.priority,
                m.task_id, m.payload) FROM kombu_message m JOIN kombu_queue q ON q.id = m.queue_id
-               ORDER BY m.id";
+               ORDER BY q.name, m.priority, m.eta IS NULL, m.id";
     let mut all = c.prepare(sql).unwrap();
     all.query_map([], |row| row.get(0)).unwrap().map(Result::unwrap).collect()
 }
@@ -373,7 +390,7 @@ pub async fn beat(address: &str, file: &str) {
         let steps = vec![step("count", known.as_deref(), Some(&next), &[&sent])];
         match outcomes(&ledger, steps).await.remove(0) {
             Outcome::Done => say(&sent),
-            Outcome::Conflict(actual) => panic!("{actual:?} is not {known:?}"),
+            other => panic!("{other:?}, {known:?} was known"),
         }
         known = Some(next);
     }

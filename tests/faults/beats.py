@@ -6,7 +6,6 @@ import collections
 import contextlib
 import datetime
 import json
-import os
 import pathlib
 import random
 import re
@@ -27,7 +26,7 @@ GAP = 2.0  # seconds within which another beat sends on
 SECOND = 1_000_000  # in microseconds, as all instants here
 EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
 
-Sending = collections.namedtuple("Sending", "name due at")
+Sending = collections.namedtuple("Sending", "name due at args")
 
 
 class Beat:
@@ -134,9 +133,10 @@ class Watch:
     def note(self, payloads):
         at = time.time_ns() // 1000
         for payload in payloads:
-            name, due = json.loads(payload)["headers"]["qworker_occurrence"].rsplit("@", 1)
+            headers = json.loads(payload)["headers"]
+            name, due = headers["qworker_occurrence"].rsplit("@", 1)
             due = (datetime.datetime.fromisoformat(due) - EPOCH) // datetime.timedelta(microseconds=1)
-            self.sendings.append(Sending(name, due, at))
+            self.sendings.append(Sending(name, due, at, headers["argsrepr"]))
 
     def of(self):
         """What was sent of each entry, in its order."""
@@ -198,6 +198,10 @@ entries:
 PERIODS = {"second": SECOND, "clock": SECOND, "two": 2 * SECOND}
 
 
+# Who is stopped while it waits for an answer finds, when it goes on, that the time for it is over.
+SLEPT = re.compile("no answer within|the broker answers again")
+
+
 @on_both
 def beats(options, report, App):
     """Three beats, of which two at the most are stopped, or dead, at a time."""
@@ -231,7 +235,7 @@ def beats(options, report, App):
                 beat.start()
         codes = [beat.end() for beat in three]
         noted = [line for beat in three for line in beat.path.read_text().splitlines()
-                 if "WARNING" in line or "ERROR" in line]
+                 if ("WARNING" in line or "ERROR" in line) and not SLEPT.search(line)]
     chains = {name: Chain(chains[name], period) for name, period in PERIODS.items()}
     sent = sum(len(chain.sendings) for chain in chains.values())
     print(f"beats: {where}: {span} s, seed {options.seed}: {done['stops']} stops, {done['kills']} kills, {sent} messages; "

@@ -1,5 +1,5 @@
 //! The short forms of what tests/faults.py does to a worker on Redis: kills, restarts of the
-//! server, a network that breaks, nonsense, a Python worker beside it.
+//! server, a network that breaks, nonsense, a Python worker beside it; and to beats.
 
 use crate::harness::Output;
 use crate::harness::python::python;
@@ -83,4 +83,29 @@ fn a_log_that_is_rotated_has_every_line() {
 #[test]
 fn process_1_buries_everybody() {
     trial("first");
+}
+
+#[test]
+fn a_beat_goes_on_whatever_becomes_of_its_state() {
+    trial("state");
+}
+
+#[test]
+fn of_beats_that_are_stopped_and_killed_one_sends() {
+    trial("beats");
+}
+
+#[test]
+fn files_are_edited_under_beats() {
+    trial("edits");
+}
+
+#[test]
+fn what_an_outage_made_beats_miss_is_sent_by_its_rule() {
+    trial("outage");
+}
+
+#[test]
+fn a_server_that_forgets_learns_from_beats() {
+    trial("lostredis");
 }

@@ -4,8 +4,8 @@
 
 use chrono::{DateTime, TimeDelta, Utc};
 use fastrand::Rng;
-use qworker::beat::core::{Action, Claim, Core, Verdict};
-use qworker::beat::state::State;
+use qworker::beat::core::{Action, Claim, Core, Note, Verdict};
+use qworker::beat::state::{Definition, State};
 use qworker::config::Settings;
 use qworker::schedule::entry::Entry;
 use qworker::schedule::load::{self, Defaults};
@@ -79,7 +79,7 @@ impl World {
     /// A beat starts: reads what is known, and registers the rest.
     fn begin(&mut self, n: usize) {
         let mut core = Core::default();
-        let loaded = core.load(self.entries.clone(), self.now);
+        let loaded = core.load(Definition::of_all(self.entries.clone()), self.now);
         let mut claims = loaded.claims;
         for (key, name) in loaded.unknown {
             let text = self.ledger.get(&*name).cloned();
@@ -327,7 +327,7 @@ fn what_is_changed_goes_on_from_where_it_was() {
     let changed = world.now;
     world.entries = entries(after);
     let mut core = world.beats[0].core.take().unwrap();
-    let loaded = core.load(world.entries.clone(), changed);
+    let loaded = core.load(Definition::of_all(world.entries.clone()), changed);
     let unknown: Vec<String> = loaded.unknown.iter().map(|(_, name)| name.to_string()).collect();
     assert_eq!(unknown, ["slower", "faster", "other", "comes"]);
     let mut claims = loaded.claims;
@@ -355,4 +355,49 @@ fn what_is_changed_goes_on_from_where_it_was() {
     assert_eq!(times("leaves"), [10, 20, 30]);
     assert_eq!(times("comes"), [44, 54, 64]);
     assert!(State::read(&world.ledger["leaves"]).unwrap().gone.is_some());
+}
+
+#[test]
+fn a_clock_that_was_set_back_holds_nothing_up() {
+    let mut world = World::new(1, 1, "entries: {one: {task: t, schedule: 10.0}}\n");
+    world.run(start() + ms(25_000), |_| ());
+    world.beats[0].core = None;
+    // A minute at the most is the clocks' own matter; an hour was a mistake.
+    for back in [TimeDelta::seconds(30), TimeDelta::hours(1)] {
+        let was = world.now;
+        world.now -= back;
+        world.begin(0);
+        let notes = world.beats[0].core.as_mut().unwrap().notes();
+        assert_eq!(!notes.is_empty(), back > TimeDelta::minutes(1), "{notes:?}");
+        assert!(notes.iter().all(|(_, note)| matches!(note, Note::ClockSetBack(_))), "{notes:?}");
+        let next = world.beats[0].core.as_ref().unwrap().next().unwrap();
+        let expected = if notes.is_empty() { was + ms(5000) } else { world.now + ms(10_000) };
+        assert_eq!(next, expected);
+        world.now = was;
+    }
+}
+
+#[test]
+fn a_ledger_that_went_back_is_brought_up_again_where_nothing_sent_is_lost() {
+    for leads in [false, true] {
+        let mut core = Core::new(leads);
+        let entries = entries("entries: {one: {task: t, schedule: 10.0}}\n");
+        let loaded = core.load(Definition::of_all(entries), start());
+        let (key, _) = loaded.unknown[0].clone();
+        let first = core.register(key, None, start()).unwrap();
+        core.claimed(key, Verdict::Done, start());
+        let mut now = start() + ms(10_000);
+        let Action::Claim(sent) = core.due(now, now, 1).remove(0) else { panic!("a look") };
+        core.claimed(key, Verdict::Done, now);
+        now += ms(10_000);
+        let Action::Claim(next) = core.due(now, now, 1).remove(0) else { panic!("a look") };
+        assert_eq!((next.expected, sent.sends.len()), (sent.text, 1));
+        // Now the ledger has what it had in the beginning.
+        core.claimed(key, Verdict::Conflict(first.text.clone()), now);
+        let Action::Claim(again) = core.due(now, now, 1).remove(0) else { panic!("a look") };
+        assert_eq!(again.expected, first.text);
+        assert_eq!(again.sends, next.sends);
+        // What the ledger says was never sent was missed; what is known to be sent was not.
+        assert_eq!(again.missed.is_some(), !leads);
+    }
 }

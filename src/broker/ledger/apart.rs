@@ -6,17 +6,25 @@
 //! one that uses the file.
 //!
 //! The file is worth less than the beat: damaged, it is set aside; where there can be none, the
-//! values are in memory for a while, and whoever knows a value is believed.
+//! values are in memory for a while, and whoever knows a value is believed. One beat of the host
+//! does that, by a claim that needs no disk; for as long nobody else changes anything, neither in
+//! memory nor in the file, until the one has put there what it knows. If it dies before, what it sent last
+//! may be sent again. A file that is locked by somebody is waited for, and nothing else.
 
 mod file;
 mod memory;
+mod parcel;
 
 use super::{Answer, Outcome, Step};
-use crate::broker::{Error, Outlet, Posting};
+use crate::broker::{Error, Outlet};
 use crate::clock;
 use crate::link::error::Kind;
-use file::{File, Whose};
+use crate::os::claim::Claim;
+use chrono::{DateTime, Utc};
+use file::{File, Number, Whose, sum};
 use memory::Memory;
+use parcel::Parcel;
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -25,27 +33,17 @@ use tokio::sync::Mutex;
 /// Steps of one transaction at the most.
 const STEPS_MAX: usize = 4096;
 
-/// Messages of one parcel at the most: the broker takes it in one step.
-const MESSAGES_MAX: usize = 256;
-
-/// Bytes of one parcel at the most, but for a single larger message; likewise.
-const BYTES_MAX: usize = 256 * 1024;
-
 /// A parcel of somebody else that is older was left by one who died.
 const LEFT_AFTER: Duration = Duration::from_secs(1);
 
 /// How often a file that cannot be used is tried again.
-const RETRY_EVERY: Duration = Duration::from_secs(10);
+const RETRY_EVERY: Duration = Duration::from_secs(5);
 
 /// A file that fails so often in a row is not usable, whatever it says when it is opened.
 const TRIES_MAX: usize = 3;
 
-/// Messages that are to be published together, once.
-#[derive(Debug, Clone)]
-pub struct Parcel {
-    token: String,
-    postings: Vec<Posting>,
-}
+/// How often a queue whose messages are refused is tried again.
+const REFUSED_FOR: Duration = Duration::from_secs(25);
 
 /// See [`super::Ledger::apart`].
 #[derive(Clone)]
@@ -61,39 +59,55 @@ struct Desk {
     waiting: Option<Whose>,
     /// Parcels that are published and still there.
     published: Vec<String>,
+    /// Queues whose messages the broker refuses, why, and since when. Parcels for them wait.
+    refused: HashMap<String, (String, Instant)>,
+    /// The name that whoever works in memory has.
+    name: String,
 }
 
 enum Store {
+    /// The file is not open yet: somebody has it locked.
+    Closed,
     File(File),
-    Memory(Memory),
+    /// Nobody else works while the claim is there.
+    Memory(Memory, #[expect(dead_code, reason = "it is held, not used")] Option<Claim>),
 }
 
 impl Apart {
     /// See [`super::Ledger::apart`].
     pub fn open(path: &Path, group: &str, outlet: &Outlet) -> Apart {
-        let store = match file::open_or_replace(path, group) {
-            Ok(file) => Store::File(file),
-            Err(error) => Store::Memory(in_memory(path, &error)),
-        };
-        Apart(Arc::new(Mutex::new(Desk {
+        let place = std::path::absolute(path).unwrap_or_else(|_| path.into());
+        let place = place.canonicalize().unwrap_or(place);
+        let mut desk = Desk {
             path: path.into(),
             group: group.into(),
             outlet: outlet.clone(),
-            store,
+            store: Store::Closed,
             waiting: Some(Whose::Anybodys),
             published: Vec::new(),
-        })))
+            refused: HashMap::new(),
+            name: format!("qworker.beat.{:016x}", sum(&[&place.to_string_lossy(), group])),
+        };
+        if let Err(error) = desk.open() {
+            tracing::debug!("{}: {error}", path.display());
+        }
+        Apart(Arc::new(Mutex::new(desk)))
     }
 
-    /// See [`super::Ledger::commit`].
-    pub async fn commit(&self, mut steps: Vec<Step>) -> Result<Answer, Error> {
+    /// See [`super::Ledger::commit_by`].
+    pub async fn commit(
+        &self,
+        mut steps: Vec<Step>,
+        until: Option<DateTime<Utc>>,
+    ) -> Result<Answer, Error> {
         let mut desk = self.0.lock().await;
-        desk.look().await;
+        desk.look().await?;
+        desk.stand_back()?;
         let mut outcomes = Vec::with_capacity(steps.len());
         while !steps.is_empty() {
             let rest = steps.split_off(steps.len().min(STEPS_MAX));
             let batch = std::mem::replace(&mut steps, rest);
-            outcomes.extend(desk.commit(batch).await?);
+            outcomes.extend(desk.commit(batch, until).await?);
         }
         Ok(Answer { outcomes, clock: clock::now() })
     }
@@ -101,11 +115,12 @@ impl Apart {
     /// See [`super::Ledger::read`].
     pub async fn read(&self, names: Vec<String>) -> Result<Vec<Option<String>>, Error> {
         let mut desk = self.0.lock().await;
-        desk.look().await;
+        desk.look().await?;
         let names = Arc::new(names);
         loop {
             let error = match &desk.store {
-                Store::Memory(memory) => return Ok(memory.read(&names)),
+                Store::Closed => return Err(desk.busy()),
+                Store::Memory(memory, _) => return Ok(memory.read(&names)),
                 Store::File(file) => match file.read(names.clone()).await {
                     Ok(values) => return Ok(values),
                     Err(error) => error,
@@ -118,10 +133,11 @@ impl Apart {
     /// See [`super::Ledger::all`].
     pub async fn all(&self) -> Result<Vec<(String, String)>, Error> {
         let mut desk = self.0.lock().await;
-        desk.look().await;
+        desk.look().await?;
         loop {
             let error = match &desk.store {
-                Store::Memory(memory) => return Ok(memory.all()),
+                Store::Closed => return Err(desk.busy()),
+                Store::Memory(memory, _) => return Ok(memory.all()),
                 Store::File(file) => match file.all().await {
                     Ok(values) => return Ok(values),
                     Err(error) => error,
@@ -134,14 +150,18 @@ impl Apart {
     /// See [`super::Ledger::tend`].
     pub async fn tend(&self) -> Result<(), Error> {
         let mut desk = self.0.lock().await;
-        desk.look().await;
+        desk.look().await?;
         let whose = desk.waiting.unwrap_or(Whose::Left);
         desk.publish_waiting(whose).await
     }
 }
 
 impl Desk {
-    async fn commit(&mut self, steps: Vec<Step>) -> Result<Vec<Outcome>, Error> {
+    async fn commit(
+        &mut self,
+        steps: Vec<Step>,
+        until: Option<DateTime<Utc>>,
+    ) -> Result<Vec<Outcome>, Error> {
         if let Some(whose) = self.waiting
             && let Err(error) = self.publish_waiting(whose).await
             && steps.iter().any(|step| !step.postings.is_empty())
@@ -150,7 +170,15 @@ impl Desk {
             return Err(error);
         }
         let began = Instant::now();
-        let (outcomes, parcels) = self.apply(steps).await?;
+        let refusals: Vec<Option<String>> = steps.iter().map(|step| self.refusal(step)).collect();
+        let taken = steps.into_iter().zip(&refusals);
+        let taken = taken.filter_map(|(step, refusal)| refusal.is_none().then_some(step));
+        let (outcomes, parcels) = self.apply(taken.collect(), until).await?;
+        let mut outcomes = outcomes.into_iter();
+        let outcomes = refusals
+            .into_iter()
+            .filter_map(|why| why.map(Outcome::Refused).or_else(|| outcomes.next()))
+            .collect();
         let mut late = false;
         for parcel in parcels {
             if began.elapsed() > LEFT_AFTER {
@@ -173,12 +201,20 @@ impl Desk {
         Ok(outcomes)
     }
 
-    async fn apply(&mut self, steps: Vec<Step>) -> Result<(Vec<Outcome>, Vec<Parcel>), Error> {
+    async fn apply(
+        &mut self,
+        steps: Vec<Step>,
+        until: Option<DateTime<Utc>>,
+    ) -> Result<(Vec<Outcome>, Vec<Parcel>), Error> {
         let steps = Arc::new(steps);
         loop {
             let error = match &mut self.store {
-                Store::Memory(memory) => return Ok(memory.apply(&steps)),
-                Store::File(file) => match file.apply(steps.clone()).await {
+                Store::Closed => return Err(self.busy()),
+                Store::Memory(..) if until.is_some_and(|until| clock::now() > until) => {
+                    return Ok((vec![Outcome::Late; steps.len()], Vec::new()));
+                }
+                Store::Memory(memory, _) => return Ok(memory.apply(&steps)),
+                Store::File(file) => match file.apply(steps.clone(), until).await {
                     Ok(applied) => return Ok(applied),
                     Err(error) => error,
                 },
@@ -189,20 +225,20 @@ impl Desk {
 
     /// Publishes what waits, the oldest first, and stops where it fails.
     async fn publish_waiting(&mut self, whose: Whose) -> Result<(), Error> {
+        let mut after = 0;
         loop {
             self.remove_published().await;
             let error = match &self.store {
-                Store::Memory(memory) => {
-                    let some = memory.parcels();
-                    if some.is_empty() {
-                        break;
-                    }
-                    self.publish(some).await?;
-                    continue;
+                Store::Closed => return Err(self.busy()),
+                Store::Memory(memory, _) => {
+                    self.publish(memory.parcels()).await?;
+                    self.remove_published().await;
+                    break;
                 }
-                Store::File(file) => match file.parcels(whose).await {
-                    Ok(some) if some.is_empty() => break,
-                    Ok(some) => {
+                Store::File(file) => match file.parcels(whose, after).await {
+                    Ok((_, None)) => break,
+                    Ok((some, Some(last))) => {
+                        after = last;
                         self.publish(some).await?;
                         if self.remove_published().await {
                             continue;
@@ -219,13 +255,35 @@ impl Desk {
     }
 
     async fn publish(&mut self, parcels: Vec<Parcel>) -> Result<(), Error> {
-        for parcel in parcels {
-            if !self.published.contains(&parcel.token) {
-                self.outlet.publish_once(parcel.token.clone(), parcel.postings).await?;
-                self.published.push(parcel.token);
+        for Parcel { token, postings } in parcels {
+            let Some(queue) = postings.first().map(|first| first.queue.clone()) else { continue };
+            if self.published.contains(&token) || self.why_refused(&queue).is_some() {
+                continue;
+            }
+            match self.outlet.publish_once(token.clone(), postings).await {
+                Err(error) if error.kind() == Kind::Refused => {
+                    tracing::error!("messages for the queue {queue} wait: {error}");
+                    self.refused.insert(queue, (error.to_string(), Instant::now()));
+                }
+                done => {
+                    done?;
+                    self.refused.remove(&queue);
+                    self.published.push(token);
+                }
             }
         }
         Ok(())
+    }
+
+    fn why_refused(&self, queue: &str) -> Option<&str> {
+        let (why, since) = self.refused.get(queue)?;
+        (since.elapsed() < REFUSED_FOR).then_some(why)
+    }
+
+    /// Why the messages of this step are not taken, if they are not.
+    fn refusal(&self, step: &Step) -> Option<String> {
+        let mut whys = step.postings.iter().map(|posting| self.why_refused(&posting.queue));
+        whys.find_map(|why| why.map(str::to_string))
     }
 
     /// Removes what is published; what cannot be removed now is with the next call. Says whether
@@ -236,7 +294,8 @@ impl Desk {
         }
         let tokens = Arc::new(std::mem::take(&mut self.published));
         let error = match &mut self.store {
-            Store::Memory(memory) => {
+            Store::Closed => return false,
+            Store::Memory(memory, _) => {
                 self.published = memory.remove(&tokens);
                 return true;
             }
@@ -250,21 +309,87 @@ impl Desk {
         false
     }
 
+    /// The file has another number than before. One warning is enough: of what was found there
+    /// instead another one may have said that it is of no use.
+    fn tell_of_another(&self, old: Number, found: Option<Number>) {
+        let path = self.path.display();
+        let Store::File(file) = &self.store else { return };
+        if file::aside(&self.path, old) {
+            // By another beat, which says so.
+            tracing::info!("{path} is another file now");
+        } else if found.is_none_or(|found| found == file.number()) {
+            tracing::warn!("{path} was removed or replaced while it was in use: it is opened anew");
+        }
+    }
+
+    /// Opens the file, or goes on in memory if it cannot be used.
+    fn open(&mut self) -> Result<(), Error> {
+        self.stand_back()?;
+        self.waiting = Some(Whose::Anybodys);
+        match file::open_or_replace(&self.path, &self.group) {
+            Ok(file) => self.store = Store::File(file),
+            Err(error) if error.kind() == Kind::Busy => {
+                self.store = Store::Closed;
+                return Err(error);
+            }
+            Err(error) => {
+                self.store = Store::Closed;
+                self.store = self.in_memory(&error)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn busy(&self) -> Error {
+        Error::of(Kind::Busy, format!("{} is locked by another process", self.path.display()))
+    }
+
+    /// Does another beat do in memory what the file is for? Where there are no such names,
+    /// nobody knows.
+    fn stand_back(&self) -> Result<(), Error> {
+        let is_ours = matches!(self.store, Store::Memory(..));
+        if !is_ours && Claim::is_taken(&self.name).unwrap_or(false) {
+            return Err(self.other());
+        }
+        Ok(())
+    }
+
+    fn other(&self) -> Error {
+        let path = self.path.display();
+        let text = format!("another beat of this host has in memory what {path} is to hold");
+        Error::of(Kind::Busy, text)
+    }
+
+    /// The place of values while there is no file, and a warning.
+    fn in_memory(&self, why: &Error) -> Result<Store, Error> {
+        let claim = match Claim::take(&self.name) {
+            Ok(Some(claim)) => Some(claim),
+            Ok(None) => return Err(self.other()),
+            Err(error) => {
+                tracing::debug!("{}: {error}", self.name);
+                None
+            }
+        };
+        tracing::warn!(
+            "{} cannot be used ({why}): what it would hold is in memory until it can be",
+            self.path.display()
+        );
+        Ok(Store::Memory(Memory::new(), claim))
+    }
+
     /// Looks whether the file is still the one that we have open, and whether one can be had
     /// again.
-    async fn look(&mut self) {
+    async fn look(&mut self) -> Result<(), Error> {
         match &mut self.store {
+            Store::Closed => return self.open(),
             Store::File(file) if file.is_in_place(&self.path) => {}
-            Store::File(_) => {
-                // Another beat has set it aside, or somebody has removed it.
-                tracing::info!("{} is another file now", self.path.display());
-                match file::open_or_replace(&self.path, &self.group) {
-                    Ok(file) => self.store = Store::File(file),
-                    Err(error) => self.fall_back(error).await,
-                }
-                self.waiting = Some(Whose::Anybodys);
+            Store::File(file) => {
+                let (old, found) = (file.number(), file::number_of(&self.path));
+                self.store = Store::Closed;
+                self.open()?;
+                self.tell_of_another(old, found);
             }
-            Store::Memory(memory) if memory.is_due() => {
+            Store::Memory(memory, _) if memory.is_due() => {
                 let found = file::open_or_replace(&self.path, &self.group);
                 let done = match found {
                     Ok(file) => {
@@ -286,8 +411,9 @@ impl Desk {
                     }
                 }
             }
-            Store::Memory(_) => {}
+            Store::Memory(..) => {}
         }
+        Ok(())
     }
 
     /// After this the same may be tried again.
@@ -298,64 +424,45 @@ impl Desk {
         let Store::File(file) = &mut self.store else { return Ok(()) };
         let why = match error.kind() {
             Kind::Busy => return Err(error),
+            // Perhaps there is room now that its log was cut.
+            Kind::Full if file.has_failed() == 1 => return Ok(()),
             Kind::Full => error,
             _ if file.has_failed() > TRIES_MAX => error,
             Kind::Damaged => match file::replace(&self.path, &self.group, &error, file.number()) {
                 Ok(mut opened) => {
                     opened.failed_before(file);
-                    return Ok(self.store = Store::File(opened));
+                    self.store = Store::File(opened);
+                    return Ok(());
                 }
                 Err(error) => error,
             },
             _ => match file::open_or_replace(&self.path, &self.group) {
                 Ok(mut opened) => {
                     opened.failed_before(file);
-                    return Ok(self.store = Store::File(opened));
+                    self.store = Store::File(opened);
+                    return Ok(());
                 }
                 Err(error) => error,
             },
         };
-        self.fall_back(why).await;
-        Ok(())
+        if why.kind() == Kind::Busy {
+            self.store = Store::Closed;
+            return Err(why);
+        }
+        self.fall_back(why).await
     }
 
-    async fn fall_back(&mut self, why: Error) {
-        let mut memory = in_memory(&self.path, &why);
+    async fn fall_back(&mut self, why: Error) -> Result<(), Error> {
+        let mut store = self.in_memory(&why)?;
         // A file that cannot be written can be read, most often.
         if let Store::File(file) = &self.store
-            && let (Ok(values), Ok(parcels)) = (file.all().await, file.parcels(Whose::Ours).await)
+            && let Store::Memory(memory, _) = &mut store
+            && let (Ok(values), Ok(parcels)) = (file.all().await, file.all_parcels().await)
         {
             memory.know(values, parcels);
         }
-        self.store = Store::Memory(memory);
+        self.store = store;
         self.waiting = Some(Whose::Ours);
+        Ok(())
     }
-}
-
-fn in_memory(path: &Path, why: &Error) -> Memory {
-    let path = path.display();
-    tracing::warn!(
-        "{path} cannot be used ({why}): what it would hold is in memory until it can be"
-    );
-    Memory::new()
-}
-
-/// Cuts messages into parcels.
-fn parcels(postings: impl Iterator<Item = Posting>) -> Vec<Parcel> {
-    let mut found: Vec<Parcel> = Vec::new();
-    let mut bytes = 0;
-    for posting in postings {
-        bytes += posting.payload.len();
-        match found.last_mut() {
-            Some(last) if last.postings.len() < MESSAGES_MAX && bytes <= BYTES_MAX => {
-                last.postings.push(posting);
-            }
-            _ => {
-                bytes = posting.payload.len();
-                let token = format!("beat.{}", uuid::Uuid::new_v4().simple());
-                found.push(Parcel { token, postings: vec![posting] });
-            }
-        }
-    }
-    found
 }

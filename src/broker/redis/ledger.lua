@@ -3,23 +3,43 @@
 -- hinders no other. The same name may come more than once; then they are done in turn.
 --
 -- KEYS: the values, a hash
--- ARGV: N steps, L lists, Z sets of scheduled messages, the lists, the sets, then for each step
+-- ARGV: N steps, L lists, Z sets of scheduled messages, UNTIL in microseconds, or 0, the lists, the sets, then for each step
 --   NAME SHAPE [EXPECTED] [STATE], then for each message of it ELEMENT, or SCORE ELEMENT if it
 --   is for a set. SHAPE is a byte, 1 if something is expected plus 2 if there is a new state, and
 --   three bytes for each message, its place among lists and sets, from 1 on.
 -- Gives: seconds and microseconds of the server's clock, then place and value (or nothing) of
---   each that is another one than was expected.
+--   each that is another one than was expected; and minus its place and why of each whose
+--   messages cannot be sent. If it is later than UNTIL, nothing is done, and the place is 0.
 
 local values = KEYS[1]
 local steps, lists, sets = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
-local at = 3 + lists + sets
+local at = 4 + lists + sets
 
--- What cannot be done at all is refused before anything is done.
+local time, by = redis.call('TIME'), tonumber(ARGV[4])
+if by > 0 and time[1] * 1000000 + time[2] > by then return { time[1], time[2], 0, false } end
+
+-- Nothing can be undone, so what cannot be sent is found out before anything is done.
+local refused = {}
 for n = 1, lists + sets do
-  local key, wanted = ARGV[3 + n], n <= lists and 'list' or 'zset'
-  local kind = redis.call('TYPE', key).ok
-  if kind ~= 'none' and kind ~= wanted then
-    return redis.error_reply('WRONGTYPE the key ' .. key .. ' is a ' .. kind)
+  local key, wanted, command = ARGV[4 + n], 'list', 'LPUSH'
+  if n > lists then wanted, command = 'zset', 'ZADD' end
+  local kind = redis.pcall('TYPE', key)
+  if kind.err then
+    refused[n] = key .. ': ' .. kind.err
+  elseif kind.ok ~= 'none' and kind.ok ~= wanted then
+    refused[n] = 'WRONGTYPE the key ' .. key .. ' is a ' .. kind.ok
+  elseif redis.acl_check_cmd and not redis.acl_check_cmd(command, key, '0', '') then
+    refused[n] = 'NOPERM this user may not ' .. command .. ' to ' .. key
+  end
+end
+local is_any_refused = next(refused) ~= nil
+
+-- Why the messages of a step of this shape cannot be sent; nothing if they can.
+local function why_not(shape)
+  for from = 2, is_any_refused and #shape or 0, 3 do
+    local a, b, c = string.byte(shape, from, from + 2)
+    local why = refused[a * 65536 + b * 256 + c]
+    if why then return why end
   end
 end
 
@@ -42,7 +62,6 @@ for from = 1, steps, 400 do
   for n = from, to do actual[names[n]] = some[n - from + 1] end
 end
 
-local time = redis.call('TIME')
 local out, changed, messages = { time[1], time[2] }, {}, {}
 for n = 1, steps do
   local name, shape, place = names[n], shapes[n], places[n]
@@ -58,6 +77,9 @@ for n = 1, steps do
   if actual[name] ~= expected then
     out[#out + 1] = n
     out[#out + 1] = actual[name]
+  elseif why_not(shape) then
+    out[#out + 1] = -n
+    out[#out + 1] = why_not(shape)
   else
     actual[name], changed[name] = state, true
     for from = 2, #shape, 3 do
@@ -91,6 +113,6 @@ end
 many('HSET', values, set)
 many('HDEL', values, gone)
 for key = 1, lists + sets do
-  if messages[key] then many(key > lists and 'ZADD' or 'LPUSH', ARGV[3 + key], messages[key]) end
+  if messages[key] then many(key > lists and 'ZADD' or 'LPUSH', ARGV[4 + key], messages[key]) end
 end
 return out

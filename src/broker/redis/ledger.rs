@@ -31,6 +31,9 @@ pub struct Ledger {
     key: Arc<str>,
 }
 
+/// Name and value, as the server has them.
+type Field = (Vec<u8>, Vec<u8>);
+
 impl Ledger {
     /// Of the beats of this group.
     pub fn new(outlet: &Outlet, group: &str) -> Ledger {
@@ -38,13 +41,17 @@ impl Ledger {
         Ledger { outlet: outlet.clone(), key: key.into() }
     }
 
-    /// See [`crate::broker::ledger::Ledger::commit`].
-    pub async fn commit(&self, steps: Vec<Step>) -> Result<Answer, Error> {
+    /// See [`crate::broker::ledger::Ledger::commit_by`].
+    pub async fn commit(
+        &self,
+        steps: Vec<Step>,
+        until: Option<DateTime<Utc>>,
+    ) -> Result<Answer, Error> {
         let mut outcomes = vec![Outcome::Done; steps.len()];
         let mut time = None;
         let batches: Vec<Range<usize>> = batches(&steps);
         for window in batches.chunks(CALLS_MAX) {
-            for (range, said) in window.iter().zip(self.call(&steps, window).await?) {
+            for (range, said) in window.iter().zip(self.call(&steps, window, until).await?) {
                 time = Some(note(said, &mut outcomes[range.clone()])?);
             }
         }
@@ -60,12 +67,13 @@ impl Ledger {
         &self,
         steps: &[Step],
         batches: &[Range<usize>],
+        until: Option<DateTime<Utc>>,
     ) -> Result<Vec<Vec<Value>>, Error> {
         let mut pipe = redis::pipe();
         let all = batches.iter().flat_map(|range| &steps[range.clone()]);
         let new = self.outlet.declare(all.flat_map(|step| &step.postings), &mut pipe);
         for range in batches {
-            self.call_of(&steps[range.clone()], &mut pipe);
+            self.call_of(&steps[range.clone()], until, &mut pipe);
         }
         let said = self
             .outlet
@@ -83,7 +91,7 @@ impl Ledger {
     }
 
     /// Adds one call of the script.
-    fn call_of(&self, steps: &[Step], pipe: &mut Pipeline) {
+    fn call_of(&self, steps: &[Step], until: Option<DateTime<Utc>>, pipe: &mut Pipeline) {
         let postings = || steps.iter().flat_map(|step| &step.postings);
         let (places, lists) = places(&self.outlet.layout, postings());
         let mut keys = vec![""; places.len()];
@@ -92,7 +100,8 @@ impl Ledger {
         }
         let call = pipe.cmd("EVALSHA");
         call.arg(LEDGER.get_hash()).arg(1).arg(&*self.key);
-        call.arg(steps.len()).arg(lists).arg(keys.len() - lists).arg(keys);
+        call.arg(steps.len()).arg(lists).arg(keys.len() - lists);
+        call.arg(until.map_or(0, |until| until.timestamp_micros())).arg(keys);
         for step in steps {
             let has = u8::from(step.expected.is_some()) + 2 * u8::from(step.state.is_some());
             let mut shape = vec![has];
@@ -141,7 +150,7 @@ impl Ledger {
         loop {
             let mut ask = redis::cmd("HSCAN");
             ask.arg(&*self.key).arg(&cursor).arg("COUNT").arg(VALUES_MAX);
-            let (next, found): (String, Vec<(Vec<u8>, Vec<u8>)>) =
+            let (next, found): (String, Vec<Field>) =
                 self.outlet.link.run(async |c| ask.query_async(c).await).await?;
             all.extend(found.into_iter().map(|(name, value)| (text(name), text(value))));
             if next == "0" {
@@ -206,9 +215,18 @@ fn note(said: Vec<Value>, outcomes: &mut [Outcome]) -> Result<DateTime<Utc>, Err
     let [seconds, micros, late @ ..] = &said[..] else { return Err(strange()) };
     for pair in late.chunks(2) {
         let [place, actual] = pair else { return Err(strange()) };
-        let place = usize::try_from(number(place)? - 1).map_err(|_| strange())?;
-        let actual = Option::<Vec<u8>>::from_redis_value_ref(actual).map_err(|_| strange())?;
-        *outcomes.get_mut(place).ok_or_else(strange)? = Outcome::Conflict(actual.map(text));
+        let place = number(place)?;
+        if place == 0 {
+            outcomes.fill(Outcome::Late);
+            continue;
+        }
+        let said = Option::<Vec<u8>>::from_redis_value_ref(actual).map_err(|_| strange())?;
+        let said = said.map(text);
+        let at = usize::try_from(place.abs() - 1).map_err(|_| strange())?;
+        *outcomes.get_mut(at).ok_or_else(strange)? = match place {
+            1.. => Outcome::Conflict(said),
+            _ => Outcome::Refused(said.unwrap_or_default()),
+        };
     }
     instant(number(seconds)?, number(micros)?)
 }

@@ -6,6 +6,7 @@ use crate::broker::ledger::{Answer, Outcome, Step};
 use crate::clock;
 use crate::link::error::Error;
 use crate::link::sqlite::Durability;
+use chrono::{DateTime, Utc};
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use std::sync::Arc;
 
@@ -66,17 +67,25 @@ impl Ledger {
         Ledger { outlet: outlet.clone(), group: group.into() }
     }
 
-    /// See [`crate::broker::ledger::Ledger::commit`].
-    pub async fn commit(&self, mut steps: Vec<Step>) -> Result<Answer, Error> {
+    /// See [`crate::broker::ledger::Ledger::commit_by`].
+    pub async fn commit(
+        &self,
+        mut steps: Vec<Step>,
+        until: Option<DateTime<Utc>>,
+    ) -> Result<Answer, Error> {
         let mut outcomes = Vec::with_capacity(steps.len());
         while !steps.is_empty() {
             let rest = steps.split_off(steps.len().min(STEPS_MAX));
-            outcomes.extend(self.commit_batch(std::mem::replace(&mut steps, rest)).await?);
+            outcomes.extend(self.commit_batch(std::mem::replace(&mut steps, rest), until).await?);
         }
         Ok(Answer { outcomes, clock: clock::now() })
     }
 
-    async fn commit_batch(&self, steps: Vec<Step>) -> Result<Vec<Outcome>, Error> {
+    async fn commit_batch(
+        &self,
+        steps: Vec<Step>,
+        until: Option<DateTime<Utc>>,
+    ) -> Result<Vec<Outcome>, Error> {
         // Of several beats most come too late: they need not wait for the lock to hear it.
         let (steps, group) = (Arc::new(steps), self.group.clone());
         let (asked, of) = (steps.clone(), group.clone());
@@ -89,6 +98,10 @@ impl Ledger {
         let durability = if sends { Durability::Disk } else { Durability::Process };
         let outcomes = db
             .run(durability, move |c| {
+                // It has waited for the lock.
+                if until.is_some_and(|until| clock::now() > until) {
+                    return Ok(vec![Outcome::Late; steps.len()]);
+                }
                 steps.iter().map(|step| take_step(c, &group, step)).collect::<Result<Vec<_>, _>>()
             })
             .await?;

@@ -3,7 +3,7 @@
 use super::Place;
 use super::{files, show};
 use crate::beat::mail;
-use crate::beat::state::{Definition, State};
+use crate::beat::state::{Definition, State, since};
 use crate::broker::ledger::{Ledger, Outcome, Step};
 use crate::cli::app::{App, Global};
 use crate::cli::exit::{Error, Exit};
@@ -114,7 +114,8 @@ async fn change(ledger: &Ledger, entry: &Entry, change: impl Fn(&mut State)) -> 
     let mut known = ledger.read(vec![name.clone()]).await?.pop().flatten();
     for _ in 0..TRIES {
         let state = known.as_deref().and_then(|text| State::read(text).ok());
-        let mut state = state.unwrap_or_else(|| State::new(Definition::of(entry), clock::now()));
+        let mut state =
+            state.unwrap_or_else(|| State::new(Definition::of(entry), since(entry, clock::now())));
         change(&mut state);
         let text = state.text();
         if known.as_ref() == Some(&text) {
@@ -128,6 +129,7 @@ async fn change(ledger: &Ledger, entry: &Entry, change: impl Fn(&mut State)) -> 
         };
         match ledger.commit(vec![step]).await?.outcomes.pop() {
             Some(Outcome::Conflict(actual)) if actual.as_ref() != Some(&text) => known = actual,
+            Some(Outcome::Refused(why)) => return Err(Error::failure(format!("{name}: {why}"))),
             _ => return Ok(()),
         }
     }

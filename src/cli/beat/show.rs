@@ -4,7 +4,7 @@
 use super::Place;
 use super::files::{self, Read};
 use crate::beat::core::{Action, Core, Verdict};
-use crate::beat::state::State;
+use crate::beat::state::{Definition, State};
 use crate::cli::app::{App, Global};
 use crate::cli::exit::{Error, Exit};
 use crate::cli::output::ToUser;
@@ -264,7 +264,7 @@ pub(super) fn simulate(args: &Simulate, global: &Global, out: ToUser) -> Result<
         return Err(Error::usage("--to is before --from"));
     }
     let mut core = Core::default();
-    for (key, _) in core.load(entries, from).unknown {
+    for (key, _) in core.load(Definition::of_all(entries), from).unknown {
         if let Some(claim) = core.register(key, None, from)
             && let Some(key) = claim.key
         {

@@ -1,6 +1,7 @@
 """Celery's side of the benchmark: the tasks, and a sender.
 
     celery -A celery_app worker ...           a worker
+    celery -A celery_app beat ...             BENCH_ENTRIES entries, each due every second
     celery_app.py send COUNT TASK             enqueues; prints the ids
     celery_app.py enqueue COUNT TASK          the same; prints messages per second
     celery_app.py pace COUNT RATE TASK        one by one; prints ids and the times before each
@@ -19,6 +20,9 @@ from celery import Celery, signals
 
 app = Celery("celery_app", broker=os.environ["BENCH_URL"], backend=os.environ["BENCH_URL"])
 app.conf.update(broker_connection_retry_on_startup=True)
+entries = range(int(os.environ.get("BENCH_ENTRIES", 0)))
+# Without results, or it would subscribe to each one, which is slower.
+app.conf.beat_schedule = {f"entry-{number}": {"task": "quiet", "schedule": 1.0} for number in entries}
 ran = []
 
 

