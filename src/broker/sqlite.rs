@@ -12,14 +12,16 @@
 
 mod beat;
 mod dead;
+mod schema;
 
 pub use beat::Ledger;
+pub use schema::SCHEMA;
 
 use super::{Delivery, Node, Posting, QueueInfo, Settle, Tag, Want, Whereabouts};
 use crate::bounds;
 use crate::clock;
 use crate::link::error::Error;
-use crate::link::sqlite::{Db, Durability, Schema, log_of, run_folder};
+use crate::link::sqlite::{Db, Durability, log_of, run_folder};
 use crate::os::bell::{Bell, Ringer};
 use crate::os::lease::Lease;
 use chrono::{DateTime, Utc};
@@ -41,77 +43,6 @@ const ECHOES_MS: [u64; 5] = [1, 2, 5, 15, 50];
 
 /// Who has not heard that its messages were accepted asks again much sooner than after this.
 const TOKEN_LIFE: Duration = Duration::from_secs(3600);
-
-const TABLES: &str = "
-CREATE TABLE IF NOT EXISTS kombu_queue (
-    id INTEGER NOT NULL PRIMARY KEY,
-    name VARCHAR(200) UNIQUE
-);
-CREATE TABLE IF NOT EXISTS kombu_message (
-    id INTEGER NOT NULL PRIMARY KEY,
-    visible BOOLEAN DEFAULT 1,
-    timestamp DATETIME,
-    payload TEXT NOT NULL,
-    version SMALLINT NOT NULL DEFAULT 1,
-    queue_id INTEGER REFERENCES kombu_queue (id)
-);
-CREATE TABLE IF NOT EXISTS qworker_worker (
-    id INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT,
-    lease TEXT NOT NULL,
-    hostname TEXT NOT NULL,
-    pid INTEGER NOT NULL
-);
-CREATE TABLE IF NOT EXISTS qworker_dead (
-    id INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT,
-    died_at TEXT NOT NULL,
-    reason TEXT NOT NULL,
-    detail TEXT NOT NULL,
-    task_id TEXT,
-    task TEXT,
-    queue TEXT NOT NULL,
-    priority INTEGER NOT NULL,
-    deliveries INTEGER NOT NULL,
-    payload TEXT NOT NULL
-);
-CREATE TABLE IF NOT EXISTS qworker_beat (
-    grp TEXT NOT NULL,
-    name TEXT NOT NULL,
-    state TEXT NOT NULL,
-    PRIMARY KEY (grp, name)
-) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS qworker_once (
-    token TEXT NOT NULL PRIMARY KEY,
-    at REAL NOT NULL
-) WITHOUT ROWID;
-";
-
-/// What we add to kombu's table, whoever made it.
-const COLUMNS: &[(&str, &str)] = &[
-    ("eta", "REAL"),
-    ("priority", "INTEGER NOT NULL DEFAULT 0"),
-    ("owner", "INTEGER"),
-    ("deliveries", "INTEGER NOT NULL DEFAULT 0"),
-    ("task_id", "TEXT"),
-    // Held: if its worker dies, that counts.
-    ("started", "INTEGER NOT NULL DEFAULT 0"),
-    // Was lost before: taken only into a free slot, and counted only from its start on.
-    ("suspect", "INTEGER NOT NULL DEFAULT 0"),
-];
-
-const INDEXES: &str = "
-CREATE INDEX IF NOT EXISTS qworker_ready ON kombu_message (queue_id, priority DESC, id)
-    WHERE visible = 1 AND eta IS NULL;
-CREATE INDEX IF NOT EXISTS qworker_scheduled ON kombu_message (eta)
-    WHERE visible = 1 AND eta IS NOT NULL;
-CREATE INDEX IF NOT EXISTS qworker_held ON kombu_message (owner) WHERE owner IS NOT NULL;
-CREATE INDEX IF NOT EXISTS qworker_task ON kombu_message (task_id);
-CREATE INDEX IF NOT EXISTS qworker_dead_task ON qworker_dead (task_id);
-CREATE INDEX IF NOT EXISTS qworker_once_at ON qworker_once (at);
-";
-
-/// The tables of messages, workers, dead letters and beats.
-pub const SCHEMA: Schema =
-    Schema { tables: TABLES, shared: "kombu_message", columns: COLUMNS, indexes: INDEXES };
 
 fn bell_of_tasks(database: &Path) -> PathBuf {
     run_folder(database).join("tasks")
