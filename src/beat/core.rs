@@ -4,8 +4,8 @@
 //! An entry of whom the ledger knows the state `last` is due at the first occurrence after
 //! `last`. Whoever wants to send it asks the ledger to replace the state by one whose `last` is
 //! that occurrence. One of any number of beats succeeds; the others learn the state, and go on
-//! from there. So every state follows from the one before by the rules of this file, whoever
-//! computes it.
+//! from there. So every state follows from the one before by the rules of this file and of
+//! `missed`, whoever computes it.
 
 pub use super::action::{Action, Claim, Key, Loaded, Note, Verdict};
 
@@ -374,7 +374,8 @@ impl Core {
         false
     }
 
-    /// Entries that are due within `ahead`, to be learned from another beat that is quicker.
+    /// Entries that are due by `now`, `most` at once, to be learned from another beat that is
+    /// quicker. They stay due.
     pub fn soon(&mut self, now: DateTime<Utc>, most: usize) -> Vec<(Key, Arc<str>)> {
         let mut keys = Vec::new();
         while keys.len() < most
