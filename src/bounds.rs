@@ -16,6 +16,10 @@ pub const TRACEBACK_MAX: usize = 8 * 1024;
 /// dead-letter list (`task_max_deliveries`).
 pub const DELIVERIES_MAX: u32 = 5;
 
+/// A count that a message brings is taken for no more than this: it comes from outside, and whoever
+/// adds to it must not overflow.
+pub const COUNT_MAX: u32 = 1_000_000;
+
 /// First delay before a message whose process died is handed out again; it doubles.
 pub const REDELIVERY_DELAY: Duration = Duration::from_secs(1);
 

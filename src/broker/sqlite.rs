@@ -162,8 +162,9 @@ impl Inlet {
     pub async fn wait(&mut self) {
         let mut pause = SWEEP_EVERY;
         if let Some(due) = self.next_due {
-            let left = (due - clock::epoch(clock::now())).max(0.0);
-            pause = pause.min(Duration::from_secs_f64(left));
+            // A row's eta may be any number; one that is past is none to wait for.
+            let left = Duration::try_from_secs_f64(due - clock::epoch(clock::now()));
+            pause = pause.min(left.unwrap_or(if due > 0.0 { SWEEP_EVERY } else { Duration::ZERO }));
         }
         if let Some(echo) = ECHOES_MS.get(self.echo) {
             pause = pause.min(Duration::from_millis(*echo));

@@ -1,6 +1,7 @@
 //! The only code that prints: data to standard output, talk to standard error. A
 //! closed pipe ends nothing: whoever reads has what it wanted.
 
+use crate::log::escape;
 use std::io::{self, IsTerminal, Write};
 
 /// The user's end of a command.
@@ -24,6 +25,14 @@ impl ToUser {
         self.write(&format!("{line}\n"));
     }
 
+    /// A text from outside, as it is; on a terminal without what would move its cursor.
+    pub fn data(&self, text: &str) {
+        match io::stdout().is_terminal() {
+            true => self.print(&escape::lines(text)),
+            false => self.print(text),
+        }
+    }
+
     /// Data as it is.
     pub fn write(&self, text: &str) {
         let mut out = io::stdout().lock();
@@ -33,7 +42,7 @@ impl ToUser {
 
     /// One line of talk.
     pub fn say(&self, line: &str) {
-        let _ = writeln!(io::stderr().lock(), "{line}");
+        let _ = writeln!(io::stderr().lock(), "{}", escape::lines(line));
     }
 
     /// `text` in this SGR colour, on a terminal.
@@ -47,6 +56,10 @@ impl ToUser {
 
     /// Rows of columns, each as wide as its widest cell.
     pub fn table(&self, header: &[&str], rows: &[Vec<String>]) {
+        let rows: Vec<Vec<String>> = rows
+            .iter()
+            .map(|row| row.iter().map(|cell| escape::line(cell).into_owned()).collect())
+            .collect();
         let widths: Vec<usize> = (0..header.len())
             .map(|n| {
                 let cells =
@@ -60,7 +73,7 @@ impl ToUser {
             padded.join("  ").trim_end().to_string()
         };
         self.print(&line(&mut header.iter().copied()));
-        for row in rows {
+        for row in &rows {
             self.print(&line(&mut row.iter().map(String::as_str)));
         }
     }

@@ -128,8 +128,8 @@ fn show_result(meta: &Meta, form: Form, out: ToUser) -> Exit {
     };
     match form {
         Form::Json => out.print(&meta.to_json().to_string()),
-        Form::Traceback => out.print(meta.traceback.as_deref().unwrap_or_default()),
-        Form::Value if exit == Exit::Ok => out.print(&plain(&meta.result)),
+        Form::Traceback => out.data(meta.traceback.as_deref().unwrap_or_default()),
+        Form::Value if exit == Exit::Ok => out.data(&plain(&meta.result)),
         Form::Value if exit == Exit::NotYet => out.say(&format!("{}: not ready yet", meta.status)),
         Form::Value => {
             out.say(&format!("{}: {}", meta.status, error_text(&meta.result)));

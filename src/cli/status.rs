@@ -3,6 +3,7 @@
 use super::app::{App, Global};
 use super::exit::{Error, Exit};
 use super::output::ToUser;
+use crate::log::escape;
 use serde_json::{Map, json};
 
 #[derive(Debug, clap::Args)]
@@ -32,7 +33,7 @@ pub(super) fn run(args: &Args, global: &Global, out: ToUser) -> Result<Exit, Err
         return Ok(Exit::Ok);
     }
     for node in &nodes {
-        out.print(&format!("->  {}: {}", node.hostname, out.paint(32, "OK")));
+        out.print(&format!("->  {}: {}", escape::name(&node.hostname), out.paint(32, "OK")));
     }
     let count = nodes.len();
     out.print(&format!("\n{count} {} online.", if count == 1 { "node" } else { "nodes" }));

@@ -1,6 +1,7 @@
 //! The two forms of a line: Celery's own, `[2026-11-20 17:30:39,120: INFO/MainProcess] …`, and
 //! one JSON object for machines.
 
+use super::escape;
 use super::sink::Backlog;
 use chrono::{Local, SecondsFormat};
 use serde_json::{Map, Value};
@@ -75,10 +76,12 @@ impl Origin {
             _ => ("", ""),
         };
         let now = Local::now().format("%Y-%m-%d %H:%M:%S,%3f");
-        write!(out, "{color}[{now}: {}/{}] {}", name(level), self.process[0], parts.text)?;
+        // The lines of a traceback are set in: what begins with a bracket is an event of ours.
+        let text = escape::lines(&parts.text).replace('\n', "\n  ");
+        write!(out, "{color}[{now}: {}/{}] {text}", name(level), self.process[0])?;
         for (name, value) in parts.fields.iter().filter(|(name, _)| !ABOUT.contains(&&***name)) {
             match value {
-                Value::String(text) => write!(out, " {name}={text}")?,
+                Value::String(text) => write!(out, " {name}={}", escape::line(text))?,
                 other => write!(out, " {name}={other}")?,
             }
         }
@@ -181,8 +184,10 @@ mod tests {
     #[test]
     fn a_note_has_the_form_that_was_chosen() {
         let line = Origin::of_guard(Format::Celery, "w@h".into()).note(Level::WARN, "a\nb");
+        let odd = Origin::of_guard(Format::Celery, "w@h".into()).note(Level::WARN, "a\x1b[2J\r");
+        assert!(odd.ends_with("a\\x1b[2J\\r\n"), "{odd}");
         let (time, text) = line.split_once(": ").unwrap();
-        assert_eq!(text, "WARNING/Guard] a\nb\n");
+        assert_eq!(text, "WARNING/Guard] a\n  b\n");
         assert!(chrono::NaiveDateTime::parse_from_str(time, "[%Y-%m-%d %H:%M:%S,%3f").is_ok());
 
         let line = Origin::of_worker(Format::Json, "w@h".into()).note(Level::ERROR, "a\n\"b\"");

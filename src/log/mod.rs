@@ -2,6 +2,7 @@
 //! slow terminal or a full disk never stops the worker. Lines that find no place are dropped,
 //! counted, and the count is logged. Never says what a line means; that is its writer's matter.
 
+pub mod escape;
 mod file;
 mod form;
 mod sink;
@@ -137,6 +138,7 @@ pub fn line(level: Level, text: &str) {
 /// One line about a task; its level is known at run time.
 pub fn line_about(level: Level, about: &About, text: &str) {
     let About { task, id } = about;
+    let (task, id) = (&*escape::name(task), &*escape::name(id));
     match level {
         Level::ERROR => tracing::error!(task, id, "{text}"),
         Level::WARN => tracing::warn!(task, id, "{text}"),

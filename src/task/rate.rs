@@ -5,6 +5,7 @@
 pub use crate::config::units::Rate;
 
 use std::collections::HashMap;
+use std::hash::{BuildHasher, RandomState};
 use std::time::{Duration, Instant};
 
 /// So many wait in line with a start of their own, about a megabyte; those beyond come
@@ -35,8 +36,10 @@ pub struct Bucket {
     next: Option<Instant>,
     /// The last start.
     last: Option<Instant>,
-    /// Who was sent away, with the start that was given out.
-    line: HashMap<String, Instant>,
+    /// Who was sent away, with the start that was given out; by the hash of its id, for an id
+    /// may be of any length.
+    line: HashMap<u64, Instant>,
+    hasher: RandomState,
 }
 
 impl Bucket {
@@ -48,7 +51,13 @@ impl Bucket {
             }
             false => Duration::ZERO,
         };
-        Bucket { interval, next: None, last: None, line: HashMap::new() }
+        Bucket {
+            interval,
+            next: None,
+            last: None,
+            line: HashMap::new(),
+            hasher: RandomState::new(),
+        }
     }
 
     /// Starts the task `id` now, or says after how long it is to come back. Who comes back
@@ -59,7 +68,7 @@ impl Bucket {
         {
             return Err(early);
         }
-        let on_time = match self.line.remove(id) {
+        let on_time = match self.line.remove(&self.hasher.hash_one(id)) {
             // A crowd that comes late together, for no slot was free, goes by the rate.
             Some(due) => {
                 now.saturating_duration_since(due) <= LATE_MAX
@@ -80,14 +89,14 @@ impl Bucket {
         }
         let wait = self.reserve(now);
         if let Some(due) = now.checked_add(wait) {
-            self.line.insert(id.into(), due);
+            self.line.insert(self.hasher.hash_one(id), due);
         }
         Err(wait)
     }
 
     /// The start that `id` was given, if it was sent away.
     pub fn due(&self, id: &str) -> Option<Instant> {
-        self.line.get(id).copied()
+        self.line.get(&self.hasher.hash_one(id)).copied()
     }
 
     /// Starts one now, or says how long to wait until the next start is due. Of many who

@@ -1,13 +1,16 @@
 //! The body `[args, kwargs, embed]`, JSON. Values stay as they came: an integer of
 //! thirty digits reaches a program with thirty digits.
 
+use super::lenient::{self, Fields};
 use super::message::Malformed;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
 use serde::de::{Deserializer, MapAccess, Visitor};
+use serde_json::Value;
 use serde_json::value::RawValue;
 use std::borrow::Cow;
+use std::collections::HashMap;
 use std::fmt;
 
 /// What a task is called with, and what is to follow it.
@@ -21,27 +24,31 @@ pub struct Arguments {
     pub follow_ups: Vec<&'static str>,
 }
 
-#[derive(Deserialize, Default)]
-#[serde(default)]
-struct Embed {
-    callbacks: Option<Box<RawValue>>,
-    errbacks: Option<Box<RawValue>>,
-    chain: Option<Box<RawValue>>,
-    chord: Option<Box<RawValue>>,
-}
-
-#[derive(Deserialize, Default)]
-#[serde(default)]
-struct V1 {
-    args: Option<Vec<Box<RawValue>>>,
-    kwargs: Option<Pairs>,
-    callbacks: Option<Box<RawValue>>,
-    errbacks: Option<Box<RawValue>>,
-    chord: Option<Box<RawValue>>,
-}
-
 /// A JSON object in its order, values unread.
 pub struct Pairs(pub Vec<(String, Box<RawValue>)>);
+
+impl Pairs {
+    /// Gives these fields these values; new ones come last.
+    pub fn set(&mut self, changes: &[(&str, Value)]) {
+        for (name, value) in changes {
+            let value = super::value::raw(value);
+            match self.0.iter_mut().find(|(field, _)| field == name) {
+                Some((_, old)) => *old = value,
+                None => self.0.push(((*name).into(), value)),
+            }
+        }
+    }
+
+    /// The same within the object in the field `name`, if there is one.
+    pub fn set_within(&mut self, name: &str, changes: &[(&str, Value)]) {
+        let Some((_, field)) = self.0.iter_mut().find(|(field, _)| field == name) else { return };
+        let Ok(mut inner) = serde_json::from_str::<Pairs>(field.get()) else { return };
+        inner.set(changes);
+        if let Ok(raw) = RawValue::from_string(object(&inner.0)) {
+            *field = raw;
+        }
+    }
+}
 
 impl<'de> Deserialize<'de> for Pairs {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Pairs, D::Error> {
@@ -54,9 +61,16 @@ impl<'de> Deserialize<'de> for Pairs {
             }
 
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Pairs, A::Error> {
-                let mut pairs = Vec::new();
-                while let Some(pair) = map.next_entry()? {
-                    pairs.push(pair);
+                let (mut pairs, mut places) = (Vec::new(), HashMap::new());
+                while let Some((name, value)) = map.next_entry::<String, Box<RawValue>>()? {
+                    // A name that comes twice keeps its place and gets the last value, as in Python.
+                    match places.get(&name) {
+                        Some(place) => pairs[*place] = (name, value),
+                        None => {
+                            places.insert(name.clone(), pairs.len());
+                            pairs.push((name, value));
+                        }
+                    }
                 }
                 Ok(Pairs(pairs))
             }
@@ -80,11 +94,9 @@ pub fn decode(text: &str) -> Result<Arguments, Malformed> {
     };
     let args: Vec<Box<RawValue>> = parse(args.get(), "args: expected an array")?;
     let Pairs(kwargs) = parse(kwargs.get(), "kwargs: expected an object")?;
-    let embed: Option<Embed> = parse(embed.get(), "embed: expected an object")?;
-    let Embed { callbacks, errbacks, chain, chord } = embed.unwrap_or_default();
-    let parts =
-        [("callbacks", callbacks), ("errbacks", errbacks), ("chain", chain), ("chord", chord)];
-    Ok(Arguments { args, kwargs, follow_ups: asked(&parts) })
+    let embed: Option<Fields> = parse(embed.get(), "embed: expected an object")?;
+    let parts = ["callbacks", "errbacks", "chain", "chord"];
+    Ok(Arguments { args, kwargs, follow_ups: asked(&embed.unwrap_or_default(), &parts) })
 }
 
 /// Reads a body of protocol 1, one object with everything in it.
@@ -93,15 +105,20 @@ pub fn decode(text: &str) -> Result<Arguments, Malformed> {
 /// Says which field is wrong.
 pub fn decode_v1(text: &str) -> Result<Arguments, Malformed> {
     let text = &*finite(text);
-    let V1 { args, kwargs, callbacks, errbacks, chord } = parse(text, "body")?;
-    let parts = [("callbacks", callbacks), ("errbacks", errbacks), ("chord", chord)];
+    let fields: Fields = parse(text, "body")?;
+    let given = |name: &str| fields.get(name).filter(|raw| lenient::is_true(raw));
+    let args: Option<Vec<Box<RawValue>>> =
+        given("args").map(|raw| parse(raw.get(), "args: expected an array")).transpose()?;
+    let kwargs: Option<Pairs> =
+        given("kwargs").map(|raw| parse(raw.get(), "kwargs: expected an object")).transpose()?;
     let kwargs = kwargs.map(|Pairs(pairs)| pairs).unwrap_or_default();
-    Ok(Arguments { args: args.unwrap_or_default(), kwargs, follow_ups: asked(&parts) })
+    let follow_ups = asked(&fields, &["callbacks", "errbacks", "chord"]);
+    Ok(Arguments { args: args.unwrap_or_default(), kwargs, follow_ups })
 }
 
-fn asked(parts: &[(&'static str, Option<Box<RawValue>>)]) -> Vec<&'static str> {
-    let empty = |raw: &RawValue| matches!(raw.get().trim(), "null" | "[]" | "{}");
-    parts.iter().filter(|(_, v)| v.as_ref().is_some_and(|v| !empty(v))).map(|(n, _)| *n).collect()
+fn asked(fields: &Fields, parts: &[&'static str]) -> Vec<&'static str> {
+    let wanted = |name: &&&'static str| fields.get(name).is_some_and(lenient::is_true);
+    parts.iter().filter(wanted).copied().collect()
 }
 
 fn parse<'a, T: Deserialize<'a>>(text: &'a str, what: &str) -> Result<T, Malformed> {
@@ -193,6 +210,13 @@ mod tests {
         assert!(decode("[[], {}, null]").unwrap().follow_ups.is_empty());
         let body = r#"[[], {}, {"callbacks": [], "chain": [{"task": "x"}], "chord": null}]"#;
         assert_eq!(decode(body).unwrap().follow_ups, ["chain"]);
+    }
+
+    #[test]
+    fn a_keyword_that_comes_twice_has_its_last_value() {
+        let arguments = decode(r#"[[], {"a": 1, "b": 2, "a": 3}, {}]"#).unwrap();
+        let pairs: Vec<_> = arguments.kwargs.iter().map(|(n, v)| (&n[..], v.get())).collect();
+        assert_eq!(pairs, [("a", "3"), ("b", "2")]);
     }
 
     #[test]

@@ -4,15 +4,20 @@
 //! The body stays as it came until [`Message::arguments`] asks for it.
 
 use super::body::{self, Arguments, Pairs};
-use super::value;
+use super::lenient::{self, Fields};
 use crate::clock;
 use chrono::{DateTime, NaiveDateTime, Utc};
-use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use std::borrow::Cow;
 use std::fmt;
 use std::time::Duration;
+
+/// A count of retries is no larger, whatever a message says.
+const RETRIES_MAX: u32 = 1_000_000_000;
+
+/// A time limit of more than a hundred years is none: instants can be computed with the others.
+const LIMIT_MAX: Duration = Duration::from_secs(100 * 365 * 86_400);
 
 /// A message that cannot be understood, with the reason; it is kept, never dropped.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -67,51 +72,59 @@ struct Content {
     protocol: u8,
 }
 
-#[derive(Deserialize)]
-struct Envelope<'a> {
-    #[serde(borrow)]
-    body: Cow<'a, str>,
-    #[serde(rename = "content-type", default)]
-    content_type: Option<Cow<'a, str>>,
-    #[serde(borrow, default)]
-    headers: Option<&'a RawValue>,
-    #[serde(default, deserialize_with = "null_is_default")]
-    properties: Properties,
+/// The fields of a message that a worker reads, unread; see [`super::lenient`].
+#[derive(Default)]
+struct Headers<'a>(Fields<'a>);
+
+impl<'a> Headers<'a> {
+    fn text(&self, name: &str) -> Result<Option<String>, Malformed> {
+        lenient::text(name, self.0.get(name))
+    }
+
+    fn instant(&self, name: &str) -> Result<Option<DateTime<Utc>>, Malformed> {
+        let Some(raw) = self.0.get(name).filter(|raw| lenient::is_true(raw)) else {
+            return Ok(None);
+        };
+        if let Some(seconds) = lenient::number(raw).filter(|_| !raw.get().starts_with('"')) {
+            return from_epoch(seconds).map(Some).ok_or_else(|| {
+                Malformed(format!("{name}: {} is no instant", lenient::shown(raw)))
+            });
+        }
+        let text = lenient::text(name, Some(raw))?.unwrap_or_default();
+        parse_instant(&text).map(Some).ok_or_else(|| {
+            let found = lenient::shown(raw);
+            Malformed(format!(
+                "{name}: {found} is no ISO 8601 instant, such as 2026-01-31T08:00:00+00:00"
+            ))
+        })
+    }
+
+    /// Hard and soft limit.
+    fn limits(&self) -> Result<(Option<Duration>, Option<Duration>), Malformed> {
+        let Some(raw) = self.0.get("timelimit").filter(|raw| lenient::is_true(raw)) else {
+            return Ok((None, None));
+        };
+        let wrong = || {
+            let found = lenient::shown(raw);
+            Malformed(format!("timelimit: expected [HARD, SOFT] in seconds or null, found {found}"))
+        };
+        let [hard, soft]: [&RawValue; 2] = serde_json::from_str(raw.get()).map_err(|_| wrong())?;
+        let read = |raw: &RawValue| match raw.get() {
+            "null" => Ok(None),
+            _ => lenient::number(raw).map(seconds).ok_or_else(wrong),
+        };
+        Ok((read(hard)?, read(soft)?))
+    }
 }
 
-#[derive(Deserialize, Default)]
-struct Properties {
-    #[serde(default)]
-    body_encoding: Option<String>,
-    #[serde(default)]
-    priority: Option<i64>,
-    #[serde(default)]
-    correlation_id: Option<String>,
-}
-
-#[derive(Deserialize, Default)]
-#[serde(default)]
-struct Headers {
-    task: Option<String>,
-    id: Option<String>,
-    root_id: Option<String>,
-    parent_id: Option<String>,
-    group: Option<String>,
-    shadow: Option<String>,
-    eta: Option<String>,
-    expires: Option<Value>,
-    retries: Option<u32>,
-    timelimit: Option<(Option<f64>, Option<f64>)>,
-    ignore_result: Option<bool>,
-    compression: Option<String>,
-    // Protocol 1 keeps these beside the others, in the body.
-    utc: Option<bool>,
-}
-
-fn null_is_default<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(
-    from: D,
-) -> Result<T, D::Error> {
-    Ok(Option::<T>::deserialize(from)?.unwrap_or_default())
+/// An object, empty where Python takes the value for false.
+fn object<'a>(what: &str, raw: Option<&'a RawValue>) -> Result<Fields<'a>, Malformed> {
+    match raw {
+        Some(raw) if lenient::is_true(raw) => {
+            Fields::read(raw.get()).map_err(|error| Malformed(format!("{what}: {error}")))
+        }
+        _ => Ok(Fields::default()),
+    }
 }
 
 impl Message {
@@ -120,39 +133,50 @@ impl Message {
     /// # Errors
     /// Says which part is not as the protocol has it.
     pub fn decode(payload: &str) -> Result<Message, Malformed> {
-        let envelope: Envelope = serde_json::from_str(payload)
-            .map_err(|error| Malformed(format!("envelope: {error}")))?;
-        let headers: Headers = match envelope.headers {
-            None => Headers::default(),
-            // Derived readers take a list for the fields in their order.
-            Some(raw) if !raw.get().starts_with(['{', 'n']) => {
-                return Err(Malformed("headers: expected an object".into()));
-            }
-            Some(raw) if raw.get() == "null" => Headers::default(),
-            Some(raw) => serde_json::from_str(raw.get())
-                .map_err(|error| Malformed(format!("headers: {error}")))?,
+        match Message::decode_json(payload) {
+            // Numbers that Python writes and JSON has not.
+            Err(malformed) => match body::finite(payload) {
+                Cow::Owned(text) => Message::decode_json(&text),
+                Cow::Borrowed(_) => Err(malformed),
+            },
+            read => read,
+        }
+    }
+
+    fn decode_json(payload: &str) -> Result<Message, Malformed> {
+        let envelope =
+            Fields::read(payload).map_err(|error| Malformed(format!("envelope: {error}")))?;
+        let headers = Headers(object("headers", envelope.get("headers"))?);
+        let properties = Headers(object("properties", envelope.get("properties"))?);
+        let body: Cow<str> = match envelope.get("body") {
+            Some(raw) => lenient::string(raw)
+                .ok_or_else(|| Malformed("envelope: body: expected a string".into()))?,
+            None => return Err(Malformed("envelope: no body".into())),
         };
-        let properties = envelope.properties;
         let content = Content {
-            body: envelope.body.into_owned(),
-            base64: properties.body_encoding.as_deref() == Some("base64"),
-            kind: envelope.content_type.map_or_else(|| "application/json".into(), Cow::into_owned),
-            compression: headers.compression.clone(),
+            body: body.into_owned(),
+            base64: properties.text("body_encoding")?.as_deref() == Some("base64"),
+            kind: lenient::text("content-type", envelope.get("content-type"))?
+                .unwrap_or_else(|| "application/json".into()),
+            compression: headers.text("compression")?.filter(|name| !name.is_empty()),
             protocol: 2,
         };
-        if headers.task.is_some() {
-            return build(headers, &properties, content);
+        if headers.0.get("task").is_some() {
+            return build(&headers, &properties, content);
         }
         // Protocol 1: no `task` header; everything is in the body.
         let content = Content { protocol: 1, ..content };
         let text = content.text()?;
-        let fields: Headers = serde_json::from_str(&body::finite(&text)).map_err(|_| {
+        let text = body::finite(&text).into_owned();
+        let fields = Fields::read(&text).ok().filter(|fields| fields.get("task").is_some());
+        let fields = Headers(fields.ok_or_else(|| {
             Malformed("neither a `task` header nor a body of protocol 1 that names a task".into())
-        })?;
-        if fields.utc == Some(false) && (fields.eta.is_some() || fields.expires.is_some()) {
+        })?);
+        let local = fields.0.get("utc").is_some_and(|raw| raw.get() == "false");
+        if local && (fields.instant("eta")?.is_some() || fields.instant("expires")?.is_some()) {
             return Err(Malformed("utc: false is not supported; send times in UTC".into()));
         }
-        build(fields, &properties, content)
+        build(&fields, &properties, content)
     }
 
     /// Reads the body: arguments, and what is to follow the task.
@@ -163,6 +187,8 @@ impl Message {
         let text = self.content.text()?;
         match self.content.protocol {
             1 => body::decode_v1(&text),
+            // Celery's worker takes this form under both protocols.
+            _ if text.trim_start().starts_with('{') => body::decode_v1(&text),
             _ => body::decode(&text),
         }
     }
@@ -195,98 +221,106 @@ impl Content {
     }
 }
 
-fn build(
-    headers: Headers,
-    properties: &Properties,
-    content: Content,
-) -> Result<Message, Malformed> {
-    let task = headers.task.filter(|name| !name.is_empty());
+fn build(headers: &Headers, properties: &Headers, content: Content) -> Result<Message, Malformed> {
+    let task = headers.text("task")?.filter(|name| !name.is_empty());
     let task = task.ok_or_else(|| Malformed("no task name".into()))?;
-    let id = headers.id.or_else(|| properties.correlation_id.clone());
-    let id = id.filter(|id| !id.is_empty());
-    let id = id.ok_or_else(|| Malformed(format!("task {task}: no id")))?;
-    let (hard, soft) = headers.timelimit.unwrap_or_default();
-    let eta = headers.eta.as_deref().map(|text| instant("eta", text)).transpose()?;
-    let expires = match headers.expires {
-        None | Some(Value::Null) => None,
-        Some(Value::String(text)) => Some(instant("expires", &text)?),
-        Some(Value::Number(n)) => n.as_f64().and_then(from_epoch),
-        Some(other) => return Err(Malformed(format!("expires: {other} is no instant"))),
+    let given = |id: Option<String>| id.filter(|id| !id.is_empty());
+    let id = match given(headers.text("id")?) {
+        Some(id) => id,
+        None => given(properties.text("correlation_id")?)
+            .ok_or_else(|| Malformed(format!("task {task}: no id")))?,
     };
+    let (time_limit, soft_time_limit) = headers.limits()?;
+    let ignore_result = headers.0.get("ignore_result").filter(|raw| raw.get() != "null");
+    let retries = headers.0.get("retries").and_then(lenient::number).unwrap_or(0.0);
     Ok(Message {
-        root_id: headers.root_id.unwrap_or_else(|| id.clone()),
-        parent_id: headers.parent_id.unwrap_or_default(),
-        group: headers.group,
-        shadow: headers.shadow,
-        eta,
-        expires,
-        retries: headers.retries.unwrap_or(0),
-        time_limit: seconds(hard),
-        soft_time_limit: seconds(soft),
-        ignore_result: headers.ignore_result,
-        priority: properties.priority,
+        root_id: headers.text("root_id")?.unwrap_or_else(|| id.clone()),
+        parent_id: headers.text("parent_id")?.unwrap_or_default(),
+        group: headers.text("group")?,
+        shadow: headers.text("shadow")?,
+        eta: headers.instant("eta")?,
+        expires: headers.instant("expires")?,
+        // From outside: no count that a worker adds to may overflow.
+        retries: retries.clamp(0.0, f64::from(RETRIES_MAX)) as u32,
+        time_limit,
+        soft_time_limit,
+        ignore_result: ignore_result.map(lenient::is_true),
+        priority: properties.0.get("priority").and_then(lenient::number).map(|n| n as i64),
         content,
         task,
         id,
     })
 }
 
-/// Zero and negative limits are none, as in Celery.
-fn seconds(limit: Option<f64>) -> Option<Duration> {
-    limit.filter(|s| *s > 0.0).and_then(|s| Duration::try_from_secs_f64(s).ok())
+/// Zero and negative limits are none, as in Celery; so are those of centuries.
+fn seconds(limit: f64) -> Option<Duration> {
+    let limit = Duration::try_from_secs_f64(limit).ok()?;
+    (!limit.is_zero() && limit <= LIMIT_MAX).then_some(limit)
 }
 
 fn from_epoch(seconds: f64) -> Option<DateTime<Utc>> {
     DateTime::from_timestamp_micros((seconds * 1e6) as i64)
 }
 
-/// ISO 8601 as Python prints it; without an offset it is UTC.
-fn instant(field: &str, text: &str) -> Result<DateTime<Utc>, Malformed> {
-    parse_instant(text)
-        .ok_or_else(|| Malformed(format!("{field}: {text:?} is no ISO 8601 instant")))
-}
-
 /// Reads an ISO 8601 instant; without an offset it is UTC. `None` if it is none.
 pub fn parse_instant(text: &str) -> Option<DateTime<Utc>> {
     let text = text.trim();
-    if let Ok(at) = DateTime::parse_from_rfc3339(&text.replacen(' ', "T", 1)) {
+    // A year of four digits: chrono takes signs and more.
+    if !text.is_char_boundary(4) || !text.get(..4)?.bytes().all(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
+    let text = text.replacen([' ', 't'], "T", 1).replacen(',', ".", 1);
+    if let Ok(at) = DateTime::parse_from_rfc3339(&text) {
         return Some(at.with_timezone(&Utc));
     }
-    ["%Y-%m-%dT%H:%M:%S%.f", "%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%dT%H:%M", "%Y-%m-%d %H:%M"]
+    let forms = [
+        "%Y-%m-%dT%H:%M:%S%.f",
+        "%Y-%m-%dT%H:%M",
+        "%Y-%m-%dT%H",
+        "%Y%m%dT%H%M%S%.f",
+        "%Y%m%dT%H%M",
+        "%Y%m%dT%H",
+    ];
+    for form in forms {
+        if let Ok(at) = NaiveDateTime::parse_from_str(&text, form) {
+            return Some(at.and_utc());
+        }
+        if let Ok(at) = DateTime::parse_from_str(&text, &format!("{form}%#z")) {
+            return Some(at.with_timezone(&Utc));
+        }
+    }
+    let day = ["%Y-%m-%d", "%Y%m%d"]
         .iter()
-        .find_map(|form| NaiveDateTime::parse_from_str(text, form).ok())
-        .or_else(|| {
-            let day = chrono::NaiveDate::parse_from_str(text, "%Y-%m-%d").ok()?;
-            day.and_hms_opt(0, 0, 0)
-        })
-        .map(|at| at.and_utc())
+        .find_map(|form| chrono::NaiveDate::parse_from_str(&text, form).ok())?;
+    Some(day.and_hms_opt(0, 0, 0)?.and_utc())
 }
 
 /// The message that retries the one in `payload`: the same id, one retry more, due at
 /// `eta`; everything else stays as it came (celery `app/task.py`, `signature_from_request`).
 pub fn retry_of(payload: &str, message: &Message, eta: DateTime<Utc>) -> Result<String, Malformed> {
-    let mut envelope: Map<String, Value> =
-        serde_json::from_str(payload).map_err(|error| Malformed(format!("envelope: {error}")))?;
+    let read = |what: &str, text: &str| {
+        serde_json::from_str::<Pairs>(&body::finite(text))
+            .map_err(|error| Malformed(format!("{what}: {error}")))
+    };
+    let mut changes = vec![
+        ("retries", json!(message.retries.saturating_add(1))),
+        ("eta", json!(clock::iso(eta))),
+    ];
+    // Values unread: an integer of thirty digits keeps them.
+    let mut envelope = read("envelope", payload)?;
     if message.content.protocol == 1 {
-        let text = message.content.text()?;
-        // Values unread: an integer of thirty digits keeps them.
-        let Pairs(mut fields) = serde_json::from_str(&body::finite(&text))
-            .map_err(|error| Malformed(format!("body: {error}")))?;
-        fields.retain(|(name, _)| name != "retries" && name != "eta");
-        fields.push(("retries".into(), value::raw(&json!(message.retries + 1))));
-        fields.push(("eta".into(), value::raw(&json!(clock::iso(eta)))));
-        let text = body::object(&fields);
+        let mut fields = read("body", &message.content.text()?)?;
+        fields.set(&changes);
+        let text = body::object(&fields.0);
         let text = if message.content.base64 { body::to_base64(text.as_bytes()) } else { text };
-        envelope.insert("body".into(), Value::String(text));
-    } else if let Some(Value::Object(headers)) = envelope.get_mut("headers") {
-        headers.insert("retries".into(), json!(message.retries + 1));
-        headers.insert("eta".into(), json!(clock::iso(eta)));
-        headers.insert("parent_id".into(), json!(message.id));
+        envelope.set(&[("body", Value::String(text))]);
+    } else {
+        changes.push(("parent_id", json!(message.id)));
+        envelope.set_within("headers", &changes);
     }
-    if let Some(Value::Object(properties)) = envelope.get_mut("properties") {
-        properties.insert("delivery_tag".into(), json!(uuid::Uuid::new_v4().to_string()));
-    }
-    Ok(Value::Object(envelope).to_string())
+    let tag = json!(uuid::Uuid::new_v4().to_string());
+    envelope.set_within("properties", &[("delivery_tag", tag)]);
+    Ok(body::object(&envelope.0))
 }
 
 #[cfg(test)]
@@ -342,6 +376,62 @@ mod tests {
     }
 
     #[test]
+    fn headers_are_read_as_celery_reads_them() {
+        let read = |fields: &str| {
+            let headers = format!(r#""task": "t", "id": "i", {fields}"#);
+            let payload = format!(r#"{{"body": "[[], {{}}, {{}}]", "headers": {{{headers}}}}}"#);
+            Message::decode(&payload).unwrap_or_else(|error| panic!("{fields}: {error}"))
+        };
+        let uuid =
+            r#"{"__type__": "uuid", "__value__": {"hex": "0123456789abcdef0123456789abcdef"}}"#;
+        let name = "01234567-89ab-cdef-0123-456789abcdef";
+        let all = read(&format!(
+            r#""id": {uuid}, "root_id": {uuid}, "parent_id": {uuid}, "group": {uuid}"#
+        ));
+        assert_eq!((&all.id[..], &all.root_id[..], &all.parent_id[..]), (name, name, name));
+        assert_eq!(all.group.as_deref(), Some(name));
+        for (value, expected) in
+            [("1", Some(true)), ("0", Some(false)), ("[]", Some(false)), ("null", None)]
+        {
+            assert_eq!(read(&format!(r#""ignore_result": {value}"#)).ignore_result, expected);
+        }
+        for (value, expected) in
+            [("null", 0), ("-3", 0), ("2.0", 2), (r#""7""#, 7), ("1e400", RETRIES_MAX), ("[]", 0)]
+        {
+            assert_eq!(read(&format!(r#""retries": {value}"#)).retries, expected, "{value}");
+        }
+        let minute = Some(Duration::from_secs(60));
+        for (value, hard, soft) in [
+            ("null", None, None),
+            ("[]", None, None),
+            ("[60, null]", minute, None),
+            (r#"["60", 60.0]"#, minute, minute),
+            ("[1e19, -1]", None, None),
+            ("[0, NaN]", None, None),
+        ] {
+            let found = read(&format!(r#""timelimit": {value}"#));
+            assert_eq!((found.time_limit, found.soft_time_limit), (hard, soft), "{value}");
+        }
+        let typed = r#"{"__type__": "datetime", "__value__": "2026-01-02T03:04:05+00:00"}"#;
+        assert_eq!(read(&format!(r#""eta": {typed}"#)).eta, parse_instant("2026-01-02T03:04:05"));
+        for nothing in [r#""""#, "0", "false", "[]"] {
+            assert_eq!(read(&format!(r#""eta": {nothing}, "expires": {nothing}"#)).eta, None);
+        }
+        assert_eq!(read(r#""ctx": {"eta": "2099-01-01"}, "nan": NaN"#).eta, None);
+        let both = read(r#""shadow": "a", "shadow": "b", "compression": """#);
+        assert_eq!((both.display_name(), both.arguments().is_ok()), ("b", true));
+    }
+
+    #[test]
+    fn a_retry_keeps_numbers_that_no_machine_has() {
+        let payload = r#"{"body": "[[], {}, {}]", "headers": {"task": "t", "id": "i", "big": 123456789012345678901234567890, "huge": 1e400}}"#;
+        let message = Message::decode(payload).unwrap();
+        let retry = retry_of(payload, &message, clock::now()).unwrap();
+        assert!(retry.contains("123456789012345678901234567890") && retry.contains("1e400"));
+        assert_eq!(Message::decode(&retry).unwrap().retries, 1);
+    }
+
+    #[test]
     fn protocol_one_is_read_from_the_body() {
         let body =
             r#"{\"task\": \"t\", \"id\": \"i\", \"args\": [1], \"kwargs\": {}, \"retries\": 2}"#;
@@ -357,7 +447,16 @@ mod tests {
         for (payload, part) in [
             ("", "envelope"),
             ("[]", "envelope"),
-            (r#"{"body": "x", "headers": []}"#, "headers"),
+            (r#"{"body": "x", "headers": [1]}"#, "headers"),
+            (r#"{"body": "x", "headers": {"task": ["t"], "id": "i"}}"#, "task: expected a text"),
+            (
+                r#"{"body": "x", "headers": {"task": "t", "id": "i", "eta": "2026-13-01T00:00:00"}}"#,
+                "eta",
+            ),
+            (
+                r#"{"body": "x", "headers": {"task": "t", "id": "i", "timelimit": [1]}}"#,
+                "timelimit",
+            ),
             (r#"{"body": "x", "headers": {}}"#, "neither"),
             (r#"{"body": "x", "headers": {"task": "t"}}"#, "no id"),
             (r#"{"body": "x", "headers": {"task": "t", "id": "i", "eta": "soon"}}"#, "eta"),
@@ -382,12 +481,23 @@ mod tests {
 
     #[test]
     fn instants_of_python_are_read_naive_ones_as_utc() {
-        for text in ["2026-01-02T03:04:05", "2026-01-02 03:04:05", "2026-01-02T05:04:05+02:00"] {
+        for text in [
+            "2026-01-02T03:04:05",
+            "2026-01-02 03:04:05",
+            "2026-01-02T05:04:05+02:00",
+            "2026-01-02T05:04:05+0200",
+            "20260102T030405Z",
+            "2026-01-02T03:04:05,0Z",
+        ] {
             assert_eq!(
                 parse_instant(text).map(clock::iso).unwrap(),
                 "2026-01-02T03:04:05.000000+00:00"
             );
         }
-        assert_eq!(parse_instant("soon"), None);
+        for text in
+            ["soon", "", "2026-13-01T00:00:00", "2026-01-02T25:00", "+12026-01-01", "\u{e9}"]
+        {
+            assert_eq!(parse_instant(text), None, "{text}");
+        }
     }
 }

@@ -26,14 +26,17 @@ pub fn text(value: &RawValue) -> Cow<'_, [u8]> {
             Err(_) => Cow::Borrowed(json.as_bytes()),
         };
     }
-    if json.starts_with('{')
-        && json.contains("__type__")
-        && let Ok(typed) = serde_json::from_str::<Typed>(json)
-        && let Some(bytes) = untyped(&typed)
-    {
-        return Cow::Owned(bytes);
+    typed(value).map_or(Cow::Borrowed(json.as_bytes()), Cow::Owned)
+}
+
+/// The text of a value that kombu's JSON revives, as Python's `str` gives it; `None` if it is
+/// none of those.
+pub fn typed(value: &RawValue) -> Option<Vec<u8>> {
+    let json = value.get();
+    if !json.starts_with('{') || !json.contains("__type__") {
+        return None;
     }
-    Cow::Borrowed(json.as_bytes())
+    untyped(&serde_json::from_str::<Typed>(json).ok()?)
 }
 
 fn untyped(typed: &Typed) -> Option<Vec<u8>> {

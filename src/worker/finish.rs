@@ -19,7 +19,7 @@ use super::plan::Plan;
 use super::request::{Request, about};
 use crate::bounds;
 use crate::broker::{Death, Posting, Settle};
-use crate::log::About;
+use crate::log::{About, escape};
 use crate::runner::{Captured, Ending, Exhausted, Limit, Outcome, Usage};
 use crate::task::template::Word;
 use crate::task::{Program, ResultMode, retry};
@@ -116,6 +116,7 @@ impl Judge<'_> {
         };
         let log = self.plan.chatty.then(|| {
             let shown = short(result.get(), 200);
+            let shown = escape::line(&shown);
             let line = format!(
                 "Task {} succeeded in {:.6}s: {shown}{}",
                 self.request.label(),
@@ -202,7 +203,7 @@ impl Judge<'_> {
         if let Some(text) = &text {
             what = format!("{what}; standard error ended: {}", last_lines(text, 3));
         }
-        let losses = request.deliveries + 1;
+        let losses = request.deliveries.saturating_add(1);
         if request.acked || losses >= self.plan.policy.max_deliveries {
             return lost(request, self.plan, &what, text, self.now);
         }

@@ -2,7 +2,7 @@
 
 use super::plan::{Plan, Policy};
 use crate::broker::{Posting, Tag};
-use crate::log::About;
+use crate::log::{About, escape};
 use crate::runner::Attempt;
 use crate::task::Task;
 use crate::wire::result::Extended;
@@ -117,7 +117,7 @@ impl Request {
 
 /// `name[id]`, as log lines name a task.
 pub fn label(message: &Message) -> String {
-    format!("{}[{}]", message.display_name(), message.id)
+    format!("{}[{}]", escape::name(message.display_name()), escape::name(&message.id))
 }
 
 /// Names a message's task in the log.

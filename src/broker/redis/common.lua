@@ -9,14 +9,17 @@ local function is_marked(element)
   return string.sub(element, 1, #MARK) == MARK
 end
 
+-- A count comes from outside: one that no number holds is this.
+local COUNT_MAX = 1000000
+
 -- Deliveries, 1 for a suspect, and the message as it was sent.
 local function read(element)
   if is_marked(element) then
     local n, suspect, after, at = string.match(element, '^{"qworker": %[(%d+), ([01])%]([,}])()')
     if after == ',' then
-      return tonumber(n), tonumber(suspect), '{' .. string.sub(element, at + 1)
+      return math.min(tonumber(n), COUNT_MAX), tonumber(suspect), '{' .. string.sub(element, at + 1)
     elseif after then
-      return tonumber(n), tonumber(suspect), string.sub(element, at)
+      return math.min(tonumber(n), COUNT_MAX), tonumber(suspect), string.sub(element, at)
     end
   end
   return 0, 0, element

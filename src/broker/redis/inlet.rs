@@ -3,6 +3,7 @@
 use super::hold::Hold;
 use super::keeper::{self, Member};
 use super::{Layout, Outlet, STEPS};
+use crate::bounds;
 use crate::broker::{Delivery, Tag, Want};
 use crate::link::error::{Error, Kind};
 use crate::link::redis::{Link, WORKER_PATIENCE};
@@ -171,8 +172,9 @@ impl Inlet {
     pub async fn wait(&mut self) {
         let mut left = LOOK_EVERY;
         if let Some(due) = self.next_due {
-            let until = (due - self.member.server_clock()).clamp(0.0, LOOK_EVERY.as_secs_f64());
-            left = left.min(Duration::from_secs_f64(until));
+            // A score may be any number, and none.
+            let until = Duration::try_from_secs_f64(due - self.member.server_clock());
+            left = left.min(until.unwrap_or(if due > 0.0 { LOOK_EVERY } else { Duration::ZERO }));
         }
         // Late is as good as told: the caller looks either way.
         while left > ASK_EVERY {
@@ -242,7 +244,13 @@ pub(super) fn marks(element: String) -> (u32, bool, String) {
             Some(rest) => format!("{{{rest}"),
             None => rest.strip_prefix('}')?.to_string(),
         };
-        Some((deliveries.parse().ok()?, suspect == "1", message))
+        let digits = !deliveries.is_empty() && deliveries.bytes().all(|b| b.is_ascii_digit());
+        if !digits || !matches!(suspect, "0" | "1") {
+            return None;
+        }
+        // From outside: a count that no number holds is the bound, and never none.
+        let deliveries = deliveries.parse().unwrap_or(bounds::COUNT_MAX).min(bounds::COUNT_MAX);
+        Some((deliveries, suspect == "1", message))
     };
     read(&element).unwrap_or((0, false, element))
 }
@@ -257,6 +265,10 @@ mod tests {
             (r#"{"body": ""}"#, (0, false, r#"{"body": ""}"#)),
             (r#"{"qworker": [2, 1], "body": ""}"#, (2, true, r#"{"body": ""}"#)),
             (r#"{"qworker": [1, 0]}no envelope"#, (1, false, "no envelope")),
+            (r#"{"qworker": [4294967296, 0], "a": 1}"#, (1_000_000, false, r#"{"a": 1}"#)),
+            (r#"{"qworker": [-1, 0]}x"#, (0, false, r#"{"qworker": [-1, 0]}x"#)),
+            (r#"{"qworker": [+1, 0]}x"#, (0, false, r#"{"qworker": [+1, 0]}x"#)),
+            (r#"{"qworker": [1, 2]}x"#, (0, false, r#"{"qworker": [1, 2]}x"#)),
             (r#"{"qworker": [1]}x"#, (0, false, r#"{"qworker": [1]}x"#)),
             ("", (0, false, "")),
         ] {

@@ -34,25 +34,48 @@ local function queue(q) return ARGV[11 + steps + q] end
 local step_at = {}
 for s = 1, steps do step_at[step(s)] = s end
 
--- The eta of an envelope that is not due, as Python writes one: with an offset. Other forms,
--- and what only looks like one, are the worker's to judge. A quote within a text of JSON has
--- a backslash before it, so what is found is a name.
-local function early(element)
-  local _, to = string.find(element, '"eta": "', 1, true)
-  if not to then _, to = string.find(element, '"eta":"', 1, true) end
-  if not to then return nil end
-  local y, mo, d, h, mi, s, sign, oh, om = string.match(element,
-    '^(%d%d%d%d)-(%d%d)-(%d%d)[T ](%d%d):(%d%d):(%d%d%.?%d*)([+-])(%d%d):?(%d%d)"', to + 1)
+-- Days of a month.
+local DAYS = { 31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31 }
+local function days_of(y, mo)
+  local leap = mo == 2 and y % 4 == 0 and (y % 100 ~= 0 or y % 400 == 0)
+  return DAYS[mo] + (leap and 1 or 0)
+end
+
+-- An instant as Python writes one, with an offset; nothing for any other text.
+local function instant(eta)
+  local y, mo, d, h, mi, s, sign, oh, om = string.match(eta,
+    '^(%d%d%d%d)-(%d%d)-(%d%d)[T ](%d%d):(%d%d):(%d%d%.?%d*)([+-])(%d%d):?(%d%d)$')
   if not y then return nil end
+  y, mo, d, h, mi, s, oh, om = tonumber(y), tonumber(mo), tonumber(d), tonumber(h), tonumber(mi),
+    tonumber(s), tonumber(oh), tonumber(om)
+  if mo < 1 or mo > 12 or d < 1 or d > days_of(y, mo) then return nil end
+  if h > 23 or mi > 59 or s >= 60 or oh > 23 or om > 59 then return nil end
   -- Days since the epoch; a year begins in March, so that the odd day is its last one.
-  local year = tonumber(y) - (tonumber(mo) <= 2 and 1 or 0)
+  local year = y - (mo <= 2 and 1 or 0)
   local era = math.floor(year / 400)
   local of_era = year - era * 400
-  local day = math.floor((153 * ((tonumber(mo) + 9) % 12) + 2) / 5) + tonumber(d) - 1
+  local day = math.floor((153 * ((mo + 9) % 12) + 2) / 5) + d - 1
   local days = era * 146097 + of_era * 365 + math.floor(of_era / 4) - math.floor(of_era / 100) + day - 719468
-  local offset = (tonumber(oh) * 60 + tonumber(om)) * (sign == '+' and 60 or -60)
-  local at = days * 86400 + tonumber(h) * 3600 + tonumber(mi) * 60 + tonumber(s) - offset
-  return at > now and at or nil
+  local offset = (oh * 60 + om) * (sign == '+' and 60 or -60)
+  return days * 86400 + h * 3600 + mi * 60 + s - offset
+end
+
+-- The eta of a message that is not due. Only where the text has one that is for later is the
+-- envelope read: that header alone counts, and whatever is of another form is the worker's to judge.
+local function early(element)
+  local found, from = false, 1
+  repeat
+    local _, to = string.find(element, '"eta": ?"', from)
+    if not to then break end
+    local at = instant(string.match(element, '^([^"]*)"', to + 1) or '')
+    found, from = at and at > now, to
+  until found
+  if not found then return nil end
+  local read, envelope = pcall(cjson.decode, element)
+  local headers = read and type(envelope) == 'table' and envelope.headers
+  local eta = type(headers) == 'table' and type(headers.task) == 'string' and headers.eta
+  local at = type(eta) == 'string' and instant(eta)
+  return at and at > now and at or nil
 end
 
 for q = 1, queues do
