@@ -1,7 +1,7 @@
 //! Where results are kept. A closed enum, as brokers are.
 //!
 //! The contract, which `tests/contract/backend.rs` checks for every variant: a stored
-//! SUCCESS is never overwritten; whoever waits is woken, and need not poll.
+//! SUCCESS or REVOKED is never overwritten; whoever waits is woken, and need not poll.
 
 pub mod redis;
 pub mod sqlite;
@@ -10,6 +10,7 @@ pub use crate::link::error::Error;
 use crate::wire::Record;
 use crate::wire::result::Meta;
 use chrono::{DateTime, Utc};
+use std::collections::HashSet;
 
 /// A result store.
 #[derive(Clone)]
@@ -38,6 +39,15 @@ impl Store {
             Store::Sqlite(store) => store.get(task_id.to_string()).await,
             Store::Redis(store) => store.get(task_id).await,
             Store::Disabled => Ok(None),
+        }
+    }
+
+    /// Those of these tasks that were revoked.
+    pub async fn revoked(&self, task_ids: &[String]) -> Result<HashSet<String>, Error> {
+        match self {
+            Store::Sqlite(store) => store.revoked(task_ids.to_vec()).await,
+            Store::Redis(store) => store.revoked(task_ids).await,
+            Store::Disabled => Ok(HashSet::new()),
         }
     }
 

@@ -7,10 +7,13 @@ use crate::clock;
 use crate::link::error::Error;
 use crate::link::redis::{Link, WORKER_PATIENCE};
 use crate::link::url::Server;
-use crate::wire::Record;
+use crate::wire::body::{self, Pairs};
 use crate::wire::result::Meta;
+use crate::wire::{Record, value};
 use redis::Script;
+use serde_json::value::RawValue;
 use serde_json::{Value, json};
+use std::collections::HashSet;
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
@@ -21,12 +24,28 @@ const BYTES_MAX: usize = 4 * 1024 * 1024;
 /// long anyway.
 const LOOK_AGAIN: Duration = Duration::from_secs(5);
 
-/// Stores results; a SUCCESS stays what it is.
+/// The first bytes of each document, enough for its state.
+static STATES: LazyLock<Script> = LazyLock::new(|| {
+    Script::new(
+        r#"-- KEYS: results; Gives: the places of those that are REVOKED
+        local revoked = {}
+        for n = 1, #KEYS do
+          if redis.call('TYPE', KEYS[n]).ok == 'string'
+            and string.find(redis.call('GETRANGE', KEYS[n], 0, 20), '^{"status": ?"REVOKED"') then
+            revoked[#revoked + 1] = n
+          end
+        end
+        return revoked"#,
+    )
+});
+
+/// Stores results; a SUCCESS stays what it is, and so does a REVOKED.
 static PUT: LazyLock<Script> = LazyLock::new(|| {
     Script::new(
         r#"-- KEYS: results; ARGV: seconds to live or nothing, then the documents
         for n = 1, #KEYS do
-          if redis.call('GETRANGE', KEYS[n], 0, 20) ~= '{"status": "SUCCESS",' then
+          local state = redis.call('GETRANGE', KEYS[n], 0, 20)
+          if state ~= '{"status": "SUCCESS",' and state ~= '{"status": "REVOKED",' then
             if ARGV[1] == '' then redis.call('SET', KEYS[n], ARGV[n + 1])
             else redis.call('SET', KEYS[n], ARGV[n + 1], 'EX', ARGV[1]) end
             redis.call('PUBLISH', KEYS[n], ARGV[n + 1])
@@ -130,6 +149,16 @@ impl Store {
         Ok(found.map(|bytes| read(&bytes, task_id)))
     }
 
+    /// See [`super::Store::revoked`].
+    pub async fn revoked(&self, task_ids: &[String]) -> Result<HashSet<String>, Error> {
+        let mut call = STATES.prepare_invoke();
+        for id in task_ids {
+            call.key(self.key(id));
+        }
+        let found: Vec<usize> = self.link.run(async |c| call.invoke_async(c).await).await?;
+        Ok(found.iter().filter_map(|place| task_ids.get(place - 1)).cloned().collect())
+    }
+
     /// See [`super::Store::forget`].
     pub async fn forget(&self, task_ids: Vec<String>) -> Result<(), Error> {
         if task_ids.is_empty() {
@@ -206,22 +235,35 @@ fn document(record: &Record) -> String {
 
 fn read(bytes: &[u8], task_id: &str) -> Meta {
     let unread = || {
-        json!({"status": "FAILURE", "result": {"exc_type": "DecodeError", "exc_module": "kombu.exceptions",
-               "exc_message": ["the stored result is no JSON; is it compressed, or of another serializer?"]}})
+        let result = json!({"exc_type": "DecodeError", "exc_module": "kombu.exceptions",
+               "exc_message": ["the stored result is no JSON; is it compressed, or of another serializer?"]});
+        Pairs(vec![
+            ("status".into(), value::raw(&json!("FAILURE"))),
+            ("result".into(), value::raw(&result)),
+        ])
     };
-    let found: Option<Value> = serde_json::from_slice(bytes).ok().filter(Value::is_object);
-    let mut found = found.unwrap_or_else(unread);
-    let mut take = |name: &str| found.as_object_mut().and_then(|fields| fields.shift_remove(name));
-    let date_done = take("date_done");
-    let date_done = date_done.as_ref().and_then(Value::as_str);
+    let text = String::from_utf8_lossy(bytes);
+    // Python writes numbers that JSON has not.
+    let found = serde_json::from_str(&text).or_else(|_| serde_json::from_str(&body::finite(&text)));
+    let Pairs(mut fields) = found.unwrap_or_else(|_| unread());
+    let mut take = |name: &str| {
+        let at = fields.iter().position(|(field, _)| field == name)?;
+        Some(fields.remove(at).1).filter(|raw| raw.get() != "null")
+    };
+    let text = |raw: Box<RawValue>| String::from_utf8_lossy(&value::text(&raw)).into_owned();
+    let null = || value::raw(&Value::Null);
+    let date_done = take("date_done").map(text);
+    let (status, result) = (take("status"), take("result"));
+    let (traceback, children) = (take("traceback"), take("children"));
+    take("task_id");
     Meta {
-        status: take("status").and_then(|s| s.as_str().map(str::to_string)).unwrap_or_default(),
-        result: take("result").unwrap_or_default(),
-        traceback: take("traceback").and_then(|t| t.as_str().map(str::to_string)),
-        children: take("children").filter(|c| !c.is_null()).unwrap_or_else(|| json!([])),
-        date_done: date_done.and_then(crate::wire::message::parse_instant),
-        task_id: take("task_id").map_or_else(|| task_id.into(), |_| task_id.into()),
-        extended: found.as_object().cloned().unwrap_or_default(),
+        status: status.map(text).unwrap_or_default(),
+        result: result.unwrap_or_else(null),
+        traceback: traceback.map(text),
+        children: children.unwrap_or_else(|| value::raw(&json!([]))),
+        date_done: date_done.as_deref().and_then(crate::wire::message::parse_instant),
+        task_id: task_id.into(),
+        extended: fields,
     }
 }
 
@@ -260,8 +302,9 @@ mod tests {
             written,
             r#"{"status": "RETRY", "result": {"exc_type":"ValueError","exc_message":["bad"],"exc_module":"builtins"}, "traceback": "line\n\"2\"", "children": [], "date_done": null, "group_id": "G", "parent_id": "P", "name": "add", "args": [2, 3], "kwargs": {}, "worker": "w@h", "retries": 1, "queue": "celery", "usage": {"runtime":1.5,"user":0.0,"system":0.0,"memory_peak":null}, "task_id": "T"}"#
         );
-        let back = read(written.as_bytes(), "T").to_json();
-        assert_eq!(back, serde_json::from_str::<Value>(&written).unwrap());
+        let back = read(written.as_bytes(), "T").document();
+        let parsed = |text: &str| serde_json::from_str::<Value>(text).unwrap();
+        assert_eq!(parsed(&back), parsed(&written));
         let keys = |text: &str| -> Vec<String> {
             serde_json::from_str::<Value>(text)
                 .unwrap()
@@ -271,6 +314,18 @@ mod tests {
                 .cloned()
                 .collect()
         };
-        assert_eq!(keys(&back.to_string()), keys(&written));
+        assert_eq!(keys(&back), keys(&written));
+    }
+
+    #[test]
+    fn values_are_passed_on_as_they_came() {
+        let deep = format!("{}1{}", "[".repeat(400), "]".repeat(400));
+        for value in ["1e400", "123456789012345678901234567890", "\"\\ud800\"", &deep] {
+            let document = format!(r#"{{"status": "SUCCESS", "result": {value}, "task_id": "T"}}"#);
+            let meta = read(document.as_bytes(), "T");
+            assert_eq!((&meta.status[..], meta.result.get()), ("SUCCESS", value));
+        }
+        let odd = read(br#"{"status": "SUCCESS", "result": NaN, "status": "FAILURE"}"#, "T");
+        assert_eq!((&odd.status[..], odd.result.get()), ("FAILURE", "\"NaN\""));
     }
 }

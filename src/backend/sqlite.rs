@@ -6,12 +6,14 @@
 use crate::link::error::Error;
 use crate::link::sqlite::{Db, Durability, Schema, run_folder};
 use crate::os::bell::{Bell, Ringer};
-use crate::wire::Record;
 use crate::wire::result::Meta;
+use crate::wire::{Record, body, value};
 use chrono::{DateTime, NaiveDateTime, Utc};
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OptionalExtension, Row, params};
-use serde_json::{Map, Value, json};
+use serde_json::value::RawValue;
+use serde_json::{Value, json};
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -130,6 +132,24 @@ impl Store {
             .await
     }
 
+    /// See [`super::Store::revoked`].
+    pub async fn revoked(&self, task_ids: Vec<String>) -> Result<HashSet<String>, Error> {
+        self.db
+            .run(Durability::Read, move |c| {
+                let mut ask = c.prepare_cached(
+                    "SELECT 1 FROM celery_taskmeta WHERE task_id = ? AND status = 'REVOKED'",
+                )?;
+                let mut revoked = HashSet::new();
+                for id in task_ids {
+                    if ask.exists([&id])? {
+                        revoked.insert(id);
+                    }
+                }
+                Ok(revoked)
+            })
+            .await
+    }
+
     /// See [`super::Store::forget`].
     pub async fn forget(&self, task_ids: Vec<String>) -> Result<(), Error> {
         self.db
@@ -188,7 +208,7 @@ fn put(c: &Connection, records: &[Record]) -> Result<(), Error> {
                  VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)
                  ON CONFLICT (task_id) DO UPDATE SET status = ?2, result = ?3, traceback = ?4,
                      date_done = ?5, name = ?6, args = ?7, kwargs = ?8, worker = ?9,
-                     retries = ?10, queue = ?11, usage = ?12 WHERE status <> 'SUCCESS'",
+                     retries = ?10, queue = ?11, usage = ?12 WHERE status NOT IN ('SUCCESS', 'REVOKED')",
             )?
             .execute(params![
                 record.task_id,
@@ -209,7 +229,7 @@ fn put(c: &Connection, records: &[Record]) -> Result<(), Error> {
                 "INSERT INTO celery_taskmeta (task_id, status, result, traceback, date_done)
                  VALUES (?1, ?2, ?3, ?4, ?5)
                  ON CONFLICT (task_id) DO UPDATE SET status = ?2, result = ?3, traceback = ?4,
-                     date_done = ?5 WHERE status <> 'SUCCESS'",
+                     date_done = ?5 WHERE status NOT IN ('SUCCESS', 'REVOKED')",
             )?
             .execute(params![
                 record.task_id,
@@ -224,33 +244,41 @@ fn put(c: &Connection, records: &[Record]) -> Result<(), Error> {
 }
 
 fn read(row: &Row, task_id: &str) -> rusqlite::Result<Meta> {
-    let json_of = |column: usize| -> rusqlite::Result<Option<Value>> {
+    let json_of = |column: usize| -> rusqlite::Result<Option<Box<RawValue>>> {
         Ok(match row.get_ref(column)? {
             ValueRef::Text(bytes) | ValueRef::Blob(bytes) => Some(decode(bytes)),
             _ => None,
         })
     };
+    let null = || value::raw(&Value::Null);
     let status: String = row.get(0)?;
     let date_done: Option<String> = row.get(4)?;
     let date_done = date_done.and_then(|text| {
         let naive = NaiveDateTime::parse_from_str(&text, "%Y-%m-%d %H:%M:%S%.f").ok()?;
         Some(naive.and_utc())
     });
-    let mut extended = Map::new();
+    let mut extended = Vec::new();
     if let Some(name) = row.get::<_, Option<String>>(5)? {
-        extended.insert("name".into(), json!(name));
-        extended.insert("args".into(), json_of(6)?.unwrap_or_default());
-        extended.insert("kwargs".into(), json_of(7)?.unwrap_or_default());
-        extended.insert("worker".into(), json!(row.get::<_, Option<String>>(8)?));
-        extended.insert("retries".into(), json!(row.get::<_, Option<i64>>(9)?));
-        extended.insert("queue".into(), json!(row.get::<_, Option<String>>(10)?));
-        extended.extend(json_of(11)?.map(|usage| ("usage".into(), usage)));
+        let worker = json!(row.get::<_, Option<String>>(8)?);
+        let retries = json!(row.get::<_, Option<i64>>(9)?);
+        let queue = json!(row.get::<_, Option<String>>(10)?);
+        for (name, value) in [
+            ("name", Some(value::raw(&json!(name)))),
+            ("args", Some(json_of(6)?.unwrap_or_else(null))),
+            ("kwargs", Some(json_of(7)?.unwrap_or_else(null))),
+            ("worker", Some(value::raw(&worker))),
+            ("retries", Some(value::raw(&retries))),
+            ("queue", Some(value::raw(&queue))),
+            ("usage", json_of(11)?),
+        ] {
+            extended.extend(value.map(|value| (name.to_string(), value)));
+        }
     }
     let ready = crate::wire::State::named(&status).is_some_and(crate::wire::State::is_ready);
     Ok(Meta {
-        result: json_of(1)?.unwrap_or_default(),
+        result: json_of(1)?.unwrap_or_else(null),
         traceback: row.get(2)?,
-        children: json_of(3)?.unwrap_or_else(|| json!([])),
+        children: json_of(3)?.unwrap_or_else(|| value::raw(&json!([]))),
         date_done: date_done.filter(|_| ready),
         extended,
         task_id: task_id.into(),
@@ -259,13 +287,15 @@ fn read(row: &Row, task_id: &str) -> rusqlite::Result<Meta> {
 }
 
 /// A stored value; rows of Celery before 5.7 hold pickles, which no one here reads.
-fn decode(bytes: &[u8]) -> Value {
-    match serde_json::from_slice(bytes) {
-        Ok(value) => value,
-        Err(_) if bytes.first() == Some(&0x80) => {
-            json!({"exc_type": "DecodeError", "exc_module": "kombu.exceptions",
-                   "exc_message": ["the stored result is a pickle of an older Celery"]})
-        }
-        Err(_) => Value::String(String::from_utf8_lossy(bytes).into_owned()),
-    }
+fn decode(bytes: &[u8]) -> Box<RawValue> {
+    let text = String::from_utf8_lossy(bytes);
+    // Python writes numbers that JSON has not.
+    let found = serde_json::from_str(&text).or_else(|_| serde_json::from_str(&body::finite(&text)));
+    found.unwrap_or_else(|_| {
+        value::raw(&match bytes.first() == Some(&0x80) {
+            true => json!({"exc_type": "DecodeError", "exc_module": "kombu.exceptions",
+                   "exc_message": ["the stored result is a pickle of an older Celery"]}),
+            false => Value::String(text.into_owned()),
+        })
+    })
 }

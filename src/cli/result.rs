@@ -5,7 +5,9 @@ use super::exit::{Error, Exit};
 use super::output::ToUser;
 use crate::broker::Whereabouts;
 use crate::client::wait::{self, Answer};
+use crate::log::escape;
 use crate::wire::result::Meta;
+use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use std::time::Duration;
 
@@ -33,7 +35,14 @@ pub(super) fn run(args: &Args, global: &Global, out: ToUser) -> Result<Exit, Err
     super::block_on(async {
         let client = app.client()?;
         let answer = if args.wait {
-            within(args.timeout, wait::until_ready(&client, &args.id)).await?
+            let unknown = || {
+                out.say(&format!(
+                    "Task {} is not known here: waiting for a result of it. It may run on a Python \
+                     worker; or it was never sent, or its result was ignored, or has expired.",
+                    escape::name(&args.id)
+                ));
+            };
+            within(args.timeout, wait::until_known(&client, &args.id, unknown)).await?
         } else {
             Some(wait::look(&client, &args.id).await?)
         };
@@ -92,7 +101,7 @@ pub(super) fn show(id: &str, answer: Answer, form: Form, out: ToUser) -> Result<
             if form == Form::Json {
                 out.print(&json!({"status": "UNKNOWN", "result": null, "task_id": id}).to_string());
             }
-            Err(Error::unavailable(format!("unknown task id {id}")).hint(
+            Err(Error::unavailable(format!("unknown task id {}", escape::name(id))).hint(
                 "it was never sent to this broker, or its result was ignored, or has expired",
             ))
         }
@@ -127,12 +136,12 @@ fn show_result(meta: &Meta, form: Form, out: ToUser) -> Exit {
         _ => Exit::NotYet,
     };
     match form {
-        Form::Json => out.print(&meta.to_json().to_string()),
+        Form::Json => out.print(&meta.document()),
         Form::Traceback => out.data(meta.traceback.as_deref().unwrap_or_default()),
         Form::Value if exit == Exit::Ok => out.data(&plain(&meta.result)),
         Form::Value if exit == Exit::NotYet => out.say(&format!("{}: not ready yet", meta.status)),
         Form::Value => {
-            out.say(&format!("{}: {}", meta.status, error_text(&meta.result)));
+            out.say(&format!("{}: {}", meta.status, error_text(&meta.value())));
             if let Some(traceback) = &meta.traceback {
                 out.say(traceback);
             }
@@ -141,11 +150,9 @@ fn show_result(meta: &Meta, form: Form, out: ToUser) -> Exit {
     exit
 }
 
-fn plain(value: &Value) -> String {
-    match value {
-        Value::String(text) => text.clone(),
-        other => other.to_string(),
-    }
+/// A text as it is, anything else as JSON as it came.
+fn plain(value: &RawValue) -> String {
+    serde_json::from_str(value.get()).unwrap_or_else(|_| value.get().into())
 }
 
 /// An exception's document as Python prints the exception.

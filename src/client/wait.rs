@@ -1,8 +1,13 @@
 //! Waiting for a result without polling.
 
 use super::Client;
+use crate::backend::Store;
 use crate::broker::{Error, Whereabouts};
 use crate::wire::result::Meta;
+use std::time::Duration;
+
+/// Whoever waits for an unknown task is told so after this time.
+const LONG: Duration = Duration::from_secs(1);
 
 /// What can be said of a task id.
 #[derive(Debug, Clone)]
@@ -44,6 +49,37 @@ pub async fn until_ready(client: &Client, task_id: &str) -> Result<Answer, Error
                 return Ok(Answer::Pending(Whereabouts::Dead(number)));
             }
             Answer::Result(_) | Answer::Pending(_) => listener.stored().await,
+        }
+    }
+}
+
+/// The same of an id that may not be known yet, or is known to a Python worker alone, which has
+/// acknowledged its message: a store that keeps results may still get one. `tell` is called once
+/// when that takes long.
+pub async fn until_known(
+    client: &Client,
+    task_id: &str,
+    tell: impl FnOnce(),
+) -> Result<Answer, Error> {
+    let answer = until_ready(client, task_id).await?;
+    if !matches!(answer, Answer::Unknown) || matches!(client.store, Store::Disabled) {
+        return Ok(answer);
+    }
+    let known = async {
+        let mut listener = client.store.listen(task_id).await?;
+        loop {
+            match client.store.get(task_id).await? {
+                Some(meta) if meta.is_ready() => return Ok(Answer::Result(Box::new(meta))),
+                _ => listener.stored().await,
+            }
+        }
+    };
+    let mut known = std::pin::pin!(known);
+    match tokio::time::timeout(LONG, &mut known).await {
+        Ok(answer) => answer,
+        Err(_) => {
+            tell();
+            known.await
         }
     }
 }

@@ -7,7 +7,7 @@ use super::exception::Exception;
 use crate::clock;
 use chrono::{DateTime, Utc};
 use serde_json::value::RawValue;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use std::fmt;
 use std::time::Duration;
 
@@ -149,21 +149,22 @@ impl Record {
     }
 }
 
-/// One result, as a client reads it.
+/// One result, as a client reads it. Values stay as they came: no digit is lost, and no depth is
+/// too much.
 #[derive(Debug, Clone)]
 pub struct Meta {
     /// State by name; may be one that a Python program made up.
     pub status: String,
-    /// The value, or the exception's three fields.
-    pub result: Value,
+    /// JSON: the value, or the exception's three fields.
+    pub result: Box<RawValue>,
     /// Text under the exception.
     pub traceback: Option<String>,
     /// JSON array of what it sent.
-    pub children: Value,
+    pub children: Box<RawValue>,
     /// When it was done.
     pub date_done: Option<DateTime<Utc>>,
     /// What else there is, by name: the group, the parent, what `result_extended` added.
-    pub extended: Map<String, Value>,
+    pub extended: Vec<(String, Box<RawValue>)>,
     /// Task id.
     pub task_id: String,
 }
@@ -174,19 +175,30 @@ impl Meta {
         State::named(&self.status).is_some_and(State::is_ready)
     }
 
-    /// Celery's document, key order and all.
-    pub fn to_json(&self) -> Value {
-        let mut document = json!({
-            "status": self.status,
-            "result": self.result,
-            "traceback": self.traceback,
-            "children": self.children,
-            "date_done": self.date_done.map(clock::iso),
-        });
-        if let Value::Object(fields) = &mut document {
-            fields.extend(self.extended.clone());
-            fields.insert("task_id".into(), json!(self.task_id));
-        }
-        document
+    /// The result as far as numbers and depths go here; null beyond.
+    pub fn value(&self) -> Value {
+        serde_json::from_str(self.result.get()).unwrap_or_default()
+    }
+
+    /// Celery's document, key order and all, on one line.
+    pub fn document(&self) -> String {
+        let own = |value: Value| super::value::raw(&value);
+        let mut fields = vec![
+            ("status", own(json!(self.status))),
+            ("result", self.result.clone()),
+            ("traceback", own(json!(self.traceback))),
+            ("children", self.children.clone()),
+            ("date_done", own(json!(self.date_done.map(clock::iso)))),
+        ];
+        fields.extend(self.extended.iter().map(|(name, value)| (name.as_str(), value.clone())));
+        fields.push(("task_id", own(json!(self.task_id))));
+        // A text of JSON has no line ends.
+        let texts: Vec<String> = fields
+            .iter()
+            .map(|(name, value)| {
+                format!("{}:{}", json!(name), value.get().replace(['\n', '\r'], " "))
+            })
+            .collect();
+        format!("{{{}}}", texts.join(","))
     }
 }

@@ -8,6 +8,13 @@ use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use std::borrow::Cow;
 
+/// Digits of an integer that Python reads at the most (`sys.int_info.default_max_str_digits`).
+const DIGITS_MAX: usize = 4300;
+
+/// Brackets in brackets that Python reads at the most, deep within a program of its own: half of
+/// its default bound for calls.
+const DEPTH_MAX: usize = 500;
+
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Typed {
@@ -53,6 +60,50 @@ fn untyped(typed: &Typed) -> Option<Vec<u8>> {
     }
 }
 
+/// Does Python's JSON read this value? It has bounds for the digits of an integer and for depth,
+/// and kombu's refuses types that it does not know.
+pub fn is_read_by_python(raw: &RawValue) -> bool {
+    let (mut depth, mut digits, mut inside, mut escaped) = (0, 0, false, false);
+    for byte in raw.get().bytes() {
+        if inside {
+            (inside, escaped) = (escaped || byte != b'"', !escaped && byte == b'\\');
+            continue;
+        }
+        digits = if byte.is_ascii_digit() { digits + 1 } else { 0 };
+        match byte {
+            b'"' => inside = true,
+            b'[' | b'{' => depth += 1,
+            b']' | b'}' => depth -= 1,
+            _ => {}
+        }
+        if depth > DEPTH_MAX || digits > DIGITS_MAX {
+            return false;
+        }
+    }
+    let is_plain = !raw.get().contains("__type__");
+    is_plain || serde_json::from_str(raw.get()).is_ok_and(|value| are_types_known(&value))
+}
+
+fn are_types_known(value: &Value) -> bool {
+    match value {
+        Value::Array(items) => items.iter().all(are_types_known),
+        Value::Object(fields) => {
+            let typed = fields.len() == 2
+                && fields.contains_key("__type__")
+                && fields.contains_key("__value__");
+            match typed {
+                true => typed_bytes(value),
+                false => fields.values().all(are_types_known),
+            }
+        }
+        _ => true,
+    }
+}
+
+fn typed_bytes(value: &Value) -> bool {
+    serde_json::from_value::<Typed>(value.clone()).is_ok_and(|typed| untyped(&typed).is_some())
+}
+
 /// Bytes as kombu encodes them in JSON.
 pub fn bytes(bytes: &[u8]) -> Value {
     match std::str::from_utf8(bytes) {
@@ -89,6 +140,22 @@ mod tests {
         for (json, expected) in cases {
             let value = RawValue::from_string(json.to_string()).unwrap();
             assert_eq!(&*text(&value), *expected, "{json}");
+        }
+    }
+
+    #[test]
+    fn what_python_cannot_read_is_told() {
+        let deep = |depth: usize| format!("{}1{}", "[".repeat(depth), "]".repeat(depth));
+        let uuid =
+            r#"{"__type__": "uuid", "__value__": {"hex": "00000000000000000000000000000001"}}"#;
+        let brackets = format!(r#""{}\\\"{}""#, "[".repeat(600), "1".repeat(5000));
+        for json in ["1e400", &"1".repeat(4300), &deep(500), uuid, &brackets, r#"{"__type__": 1}"#]
+        {
+            assert!(is_read_by_python(&RawValue::from_string(json.into()).unwrap()), "{json}");
+        }
+        let odd = r#"[{"__type__": "set", "__value__": 1}]"#;
+        for json in [&"1".repeat(4301), &deep(501), odd] {
+            assert!(!is_read_by_python(&RawValue::from_string(json.into()).unwrap()), "{json}");
         }
     }
 

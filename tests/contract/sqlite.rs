@@ -162,7 +162,7 @@ fn a_pickle_of_an_older_celery_is_said_to_be_one() {
         .unwrap();
         let store = backend::Store::Sqlite(backend::sqlite::Store::open(&db).unwrap());
         let meta = store.get("a").await.unwrap().unwrap();
-        assert_eq!(meta.result["exc_type"], json!("DecodeError"));
+        assert_eq!(meta.value()["exc_type"], json!("DecodeError"));
         assert!(meta.date_done.is_none());
     });
 }

@@ -41,11 +41,13 @@ in_every_place! {
     values_are_the_values
     the_whole_document_is_as_python_has_it
     results_of_python_are_read_by_us_in_every_state
+    what_python_has_revoked_is_not_started
+    what_a_task_prints_is_what_all_read
 }
 
 fn exceptions_are_the_true_kinds(place: Place) {
     let app = place.app(TASKS);
-    app.settings("task_max_deliveries: 1\n");
+    app.settings("task_max_deliveries: 1\ntask_unregistered: dead\n");
     let _worker = app.worker(&["-c", "4"]);
 
     let error = raised(&app, "fails", "()");
@@ -166,4 +168,48 @@ say([AsyncResult("later", app=app).get(timeout=5), AsyncResult("ok", app=app).st
     );
     assert_eq!(got, json!([[1], "SUCCESS"]));
     assert_eq!(result("later").1["result"], json!([1]));
+}
+
+fn what_python_has_revoked_is_not_started(place: Place) {
+    let app = place.app("say: {shell: 'echo \"$1\" >>ran'}\n");
+    app.must(&["call", "say", "-a", "[\"gone\"]", "--task-id", "gone"]);
+    celery(&app, "app.backend.mark_as_revoked('gone', 'revoked')\nsay(None)");
+    let _worker = app.worker(&["-c", "1"]);
+    app.must(&["call", "say", "-a", "[\"stays\"]", "--wait"]);
+    assert_eq!(app.read("ran"), "stays\n");
+    let output = app.qworker(&["result", "gone", "--json"]);
+    let document: Value = serde_json::from_str(&output.stdout).unwrap();
+    assert_eq!(document["status"], "REVOKED");
+    let queues = app.must(&["list", "queues", "--json"]);
+    let queues: Value = serde_json::from_str(&queues).unwrap();
+    assert_eq!((&queues[0]["ready"], &queues[0]["held"]), (&json!(0), &json!(0)), "{queues}");
+}
+
+fn what_a_task_prints_is_what_all_read(place: Place) {
+    let app = place.app("show: {shell: 'printf %s \"$1\"'}\n");
+    let _worker = app.worker(&["-c", "2"]);
+    let deep = format!("{}1{}", "[".repeat(200), "]".repeat(200));
+    let (deeper, long) = ("[".repeat(600) + &"]".repeat(600), "1".repeat(4301));
+    let odd = r#"{"__type__": "set", "__value__": 1}"#;
+    let all = ["1e400", "123456789012345678901234567890", &deep, &deeper, &long, odd];
+    let script = r#"
+import json
+say([repr(app.AsyncResult(id).get(timeout=20)) for id in IDS])
+"#;
+    let ids: Vec<String> = all
+        .iter()
+        .map(|text| {
+            let args = json!([text]).to_string();
+            let id = app.must(&["call", "show", "-a", &args]);
+            let output = app.qworker(&["result", &id, "--wait"]);
+            assert_eq!((output.code, output.stdout.trim_end()), (0, *text), "{}", output.stderr);
+            id
+        })
+        .collect();
+    let read = celery(&app, &script.replace("IDS", &json!(ids).to_string()));
+    assert_eq!((&read[0], &read[1]), (&json!("inf"), &json!(all[1])));
+    assert_eq!(read[2], json!(deep));
+    for n in 3..6 {
+        assert_eq!(read[n], json!(format!("'{}'", all[n])), "a text");
+    }
 }
