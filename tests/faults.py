@@ -14,6 +14,8 @@ mutants:   thousands of broken messages; all are accounted for, and the worker s
 flood:     200,000 tasks for later, and 1,000 for now behind them.
 keys:      what stays in the server after work, a crash and a stop; what an idle worker asks.
 mixed:     a Python worker with a visibility timeout of 2 s on the same queue.
+fleet:     Python workers and ours on one queue, with 2,000 tasks that only Python knows, while ours
+           are killed: each runs, and none is failed or kept.
 multi:     eight `qworker multi` commands at once on the same five nodes, and a KILL of one of them.
 cycles:    300 times a worker is started and, at any moment, ended by TERM with 2 s of grace.
 orphans:   worker, guard or both are killed with 20 tasks that ignore TERM and have grandchildren.
@@ -49,6 +51,7 @@ from faults.client import client
 from faults.crash import crash, survivors
 from faults.cuts import cuts
 from faults.entries import edits, outage
+from faults.fleet import fleet
 from faults.flood import flood
 from faults.keys import keys
 from faults.life import cycles, descriptors, first, helpers, orphans, reload
@@ -60,7 +63,7 @@ from faults.restart import full, restart
 from faults.rotation import rotation
 from faults.state import state
 
-ALL = (crash, survivors, restart, full, cuts, partition, client, mutants, flood, keys, mixed, multi,
+ALL = (crash, survivors, restart, full, cuts, partition, client, mutants, flood, keys, mixed, fleet, multi,
        cycles, orphans, reload, helpers, descriptors, first, rotation, beats, lostredis, edits, outage, state,
        beside)
 TRIALS = {trial.__name__: trial for trial in ALL}

@@ -56,6 +56,8 @@ pub enum Settle {
     Mark,
     /// Never started: back to its place, uncounted.
     Release,
+    /// Nobody here knows a task of this name: others may have it at once, uncounted.
+    Pass(String),
     /// Not now: hand it out from then on, uncounted.
     Park(DateTime<Utc>),
     /// It cost a process or found no task: hand it out again from then on, counted.
@@ -222,6 +224,11 @@ impl Inlet {
     /// Takes what is there and `want` allows, at once; often nothing.
     pub async fn take(&mut self, want: Want) -> Result<Vec<Delivery>, Error> {
         each!(self, Inlet, inlet => inlet.take(want).await)
+    }
+
+    /// Leaves messages of tasks of these names to others from now on, and of no other names.
+    pub fn leave(&mut self, names: Arc<[Arc<str>]>) {
+        each!(self, Inlet, inlet => inlet.leave(names))
     }
 
     /// Is another [`Inlet::take`] sure to find nothing, as far as is known here? Then there is

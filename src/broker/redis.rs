@@ -360,6 +360,7 @@ fn settlements(
             Settle::Ack => {}
             Settle::Mark => drop(call.arg("mark").arg(tag).arg(&worker)),
             Settle::Release => drop(call.arg("release").arg(tag)),
+            Settle::Pass(_) => drop(call.arg("pass").arg(tag)),
             Settle::Park(until) => drop(call.arg("park").arg(tag).arg(clock::epoch(*until))),
             Settle::Redeliver(until) => {
                 call.arg("again").arg(tag).arg(clock::epoch(*until)).arg(1);

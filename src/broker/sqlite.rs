@@ -13,9 +13,11 @@
 mod beat;
 mod dead;
 mod schema;
+mod take;
 
 pub use beat::Ledger;
 pub use schema::SCHEMA;
+use take::Taking;
 
 use super::{Delivery, Node, Posting, QueueInfo, Settle, Tag, Want, Whereabouts};
 use crate::bounds;
@@ -55,6 +57,7 @@ pub struct Inlet {
     queues: Arc<[(i64, Arc<str>)]>,
     /// Which queue is asked first; moves on with each take.
     turn: usize,
+    left: Arc<[Arc<str>]>,
     bell: Bell,
     ringer: Arc<Ringer>,
     lease: PathBuf,
@@ -107,6 +110,7 @@ impl Inlet {
             owner,
             queues: queues.into(),
             turn: 0,
+            left: Arc::default(),
             bell,
             ringer,
             lease,
@@ -122,6 +126,11 @@ impl Inlet {
         Outlet { db: self.db.clone(), ringer: self.ringer.clone(), owner: Some(self.owner) }
     }
 
+    /// See [`super::Inlet::leave`].
+    pub fn leave(&mut self, names: Arc<[Arc<str>]>) {
+        self.left = names;
+    }
+
     /// See [`super::Inlet::take`].
     pub async fn take(&mut self, want: Want) -> Result<Vec<Delivery>, Error> {
         if self.swept.is_none_or(|at| at.elapsed() >= SWEEP_EVERY) {
@@ -129,21 +138,26 @@ impl Inlet {
             self.swept = Some(Instant::now());
         }
         let (owner, queues, turn) = (self.owner, self.queues.clone(), self.turn);
+        let left = self.left.clone();
         self.turn = (self.turn + 1) % self.queues.len().max(1);
         // Before the look: what is committed from now on rings, or is seen.
         self.cover_bell(false);
         let now = clock::epoch(clock::now());
-        let (taken, next_due) = self
+        let ((taken, marked), next_due) = self
             .db
             .run(Durability::Process, move |c| {
                 if next_due(c)?.is_some_and(|due| due <= now) {
                     promote(c, now)?;
                 }
-                let taken = take(c, owner, &queues, turn, want)?;
+                let taken = Taking { c, owner, left: &left }.take(&queues, turn, want)?;
                 Ok((taken, next_due(c)?))
             })
             .await?;
         self.next_due = next_due;
+        if marked {
+            // There may be more behind them.
+            self.echo = 0;
+        }
         if !taken.is_empty() {
             self.echo = 0;
             self.cover_bell(true);
@@ -163,8 +177,9 @@ impl Inlet {
         let mut pause = SWEEP_EVERY;
         if let Some(due) = self.next_due {
             // A row's eta may be any number; one that is past is none to wait for.
-            let left = Duration::try_from_secs_f64(due - clock::epoch(clock::now()));
-            pause = pause.min(left.unwrap_or(if due > 0.0 { SWEEP_EVERY } else { Duration::ZERO }));
+            let left = due - clock::epoch(clock::now());
+            let whole = if left > 0.0 { SWEEP_EVERY } else { Duration::ZERO };
+            pause = pause.min(Duration::try_from_secs_f64(left).unwrap_or(whole));
         }
         if let Some(echo) = ECHOES_MS.get(self.echo) {
             pause = pause.min(Duration::from_millis(*echo));
@@ -252,64 +267,6 @@ fn promote(c: &Connection, now: f64) -> Result<(), Error> {
 fn next_due(c: &Connection) -> Result<Option<f64>, Error> {
     let sql = "SELECT min(eta) FROM kombu_message WHERE visible = 1 AND eta IS NOT NULL";
     Ok(c.prepare_cached(sql)?.query_row([], |row| row.get(0))?)
-}
-
-fn take(
-    c: &Connection,
-    owner: i64,
-    queues: &[(i64, Arc<str>)],
-    turn: usize,
-    want: Want,
-) -> Result<Vec<Delivery>, Error> {
-    let mut taken = Vec::new();
-    for (limit, only_fresh) in [(want.slots, false), (want.slots + want.ahead, true)] {
-        for n in 0..queues.len() {
-            let (queue_id, name) = &queues[(turn + n) % queues.len()];
-            let left = limit.saturating_sub(taken.len());
-            if left > 0 {
-                take_from(c, owner, *queue_id, name, left, only_fresh, &mut taken)?;
-            }
-        }
-    }
-    Ok(taken)
-}
-
-fn take_from(
-    c: &Connection,
-    owner: i64,
-    queue_id: i64,
-    name: &Arc<str>,
-    limit: usize,
-    only_fresh: bool,
-    taken: &mut Vec<Delivery>,
-) -> Result<(), Error> {
-    let mut statement = c.prepare_cached(
-        "UPDATE kombu_message SET visible = 0, owner = ?1, started = 1 - suspect,
-             version = version + 1
-         WHERE id IN (SELECT id FROM kombu_message
-             WHERE queue_id = ?2 AND visible = 1 AND eta IS NULL AND (?4 = 0 OR suspect = 0)
-             ORDER BY priority DESC, id LIMIT ?3)
-         RETURNING id, priority, deliveries, payload, suspect",
-    )?;
-    let rows = statement.query_map(params![owner, queue_id, limit as i64, only_fresh], |row| {
-        let payload = payload_of(row, 3)?;
-        let tag = Tag::Row(row.get(0)?);
-        Ok((
-            row.get::<_, i64>(1)?,
-            Delivery {
-                tag,
-                queue: name.clone(),
-                payload,
-                deliveries: row.get(2)?,
-                suspect: row.get(4)?,
-            },
-        ))
-    })?;
-    // RETURNING gives rows in no promised order.
-    let mut rows: Vec<(i64, Delivery)> = rows.collect::<Result<_, _>>()?;
-    rows.sort_by_key(|(priority, delivery)| (-priority, row_of(delivery.tag)));
-    taken.extend(rows.into_iter().map(|(_, delivery)| delivery));
-    Ok(())
 }
 
 /// A payload that is no text (a stray blob) is still a message: a malformed one.
@@ -520,6 +477,7 @@ fn settle(c: &Connection, owner: Option<i64>, settlements: &[(Tag, Settle)]) -> 
                 .execute(params![id, owner])?;
             }
             Settle::Release => give_back(c, owner, *id, None, 0)?,
+            Settle::Pass(name) => pass(c, owner, *id, name)?,
             Settle::Park(until) => give_back(c, owner, *id, Some(*until), 0)?,
             Settle::Redeliver(until) => give_back(c, owner, *id, Some(*until), 1)?,
             Settle::Replace(payload, eta) => {
@@ -562,6 +520,16 @@ fn give_back(
          WHERE id = ?3 AND owner IS ?4",
     )?
     .execute(params![until.map(clock::epoch), counted, id, owner])?;
+    Ok(())
+}
+
+/// Back to its place, for whoever knows a task of this name.
+fn pass(c: &Connection, owner: Option<i64>, id: i64, name: &str) -> Result<(), Error> {
+    c.prepare_cached(
+        "UPDATE kombu_message SET visible = 1, owner = NULL, task = ?1, version = version + 1
+         WHERE id = ?2 AND owner IS ?3",
+    )?
+    .execute(params![name, id, owner])?;
     Ok(())
 }
 

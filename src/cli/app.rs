@@ -106,6 +106,11 @@ impl App {
         (Set::new(tasks), faults)
     }
 
+    /// What the files of tasks look like from outside.
+    pub(super) fn task_files(&self) -> Vec<files::Looks> {
+        files::looks(&self.folder.join("tasks.d"))
+    }
+
     /// The broker's address.
     pub(super) fn broker(&self) -> String {
         crate::link::url::redact(&self.settings.broker_url)

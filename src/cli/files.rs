@@ -4,8 +4,8 @@ use super::exit::Error;
 use crate::config::{Diagnostic, Given, Layers, Settings};
 use crate::task::Task;
 use crate::task::load::{self, Content, File, Sort};
-use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
 
 /// Folders in folders of `tasks.d` at the most: a link that leads back to its own folder
 /// must come to an end.
@@ -45,6 +45,26 @@ pub(super) fn tasks(folder: &Path) -> (Vec<Task>, Vec<Diagnostic>) {
     let (tasks, more) = load::load(&files, &root, &|path| path.is_file());
     faults.extend(more);
     (tasks, faults)
+}
+
+/// A file from outside: path, inode, size and the time of its last change.
+pub(super) type Looks = (PathBuf, u64, u64, (i64, i64));
+
+/// All files below `root`, in order: whoever changes one changes what is seen here.
+pub(super) fn looks(root: &Path) -> Vec<Looks> {
+    let (mut found, mut folders) = (Vec::new(), vec![(root.to_path_buf(), 0)]);
+    while let Some((folder, depth)) = folders.pop() {
+        for entry in std::fs::read_dir(&folder).into_iter().flatten().flatten() {
+            let path = entry.path();
+            let Ok(seen) = std::fs::metadata(&path) else { continue };
+            if seen.is_dir() && depth < DEPTH_MAX {
+                folders.push((path.clone(), depth + 1));
+            }
+            found.push((path, seen.ino(), seen.size(), (seen.ctime(), seen.ctime_nsec())));
+        }
+    }
+    found.sort();
+    found
 }
 
 fn walk(

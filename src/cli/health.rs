@@ -4,6 +4,7 @@ use super::app::App;
 use super::exit::{Error, Exit};
 use super::output::ToUser;
 use crate::client::local::{self, Status};
+use crate::log::escape;
 use crate::os::runtime;
 use std::time::Duration;
 
@@ -53,7 +54,16 @@ pub(super) fn run(args: &Args, out: ToUser) -> Result<Exit, Error> {
 fn sentence(status: &Status) -> String {
     let Status { node, running, slots, .. } = status;
     match &status.why {
-        None => format!("{node} is ready: {running} of {slots} slots run a task"),
+        None => {
+            let names: Vec<_> = status.unknown.iter().map(|name| escape::name(name)).collect();
+            let unknown = match names.is_empty() {
+                true => String::new(),
+                false => {
+                    format!("; it leaves to others what it does not know: {}", names.join(", "))
+                }
+            };
+            format!("{node} is ready: {running} of {slots} slots run a task{unknown}")
+        }
         Some(why) => format!("{node} is alive, and not ready: {why}"),
     }
 }

@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use tracing_subscriber::filter::LevelFilter;
 
 #[derive(Debug, clap::Args)]
+#[group(skip)]
 pub(super) struct Args {
     /// Log from this level on: DEBUG, INFO, WARNING, ERROR or CRITICAL
     #[arg(short, short_alias = 'L', long, value_name = "LEVEL", default_value = "WARNING", env = "QWORKER_WORKER_LOGLEVEL", value_parser = level)]
@@ -94,6 +95,16 @@ pub(super) fn check(options: &Options) -> Result<(), Error> {
     })
 }
 
+/// From now on a panic, on whatever thread, ends the process: what is left of a worker whose parts
+/// do not all work hears nothing, and holds what others could run. Its guard starts a new one.
+pub(super) fn end_on_panic(options: Options, out: ToUser) {
+    std::panic::set_hook(Box::new(move |panic| {
+        // Not through the queue of the log: its thread may be the one that panics.
+        note(&options, &out, &format!("worker: {panic}; this is a bug: the process ends"));
+        std::process::abort();
+    }));
+}
+
 /// A sentence of the process above the program: into its log file, or to the user.
 pub(super) fn note(options: &Options, out: &ToUser, text: &str) {
     let level = tracing::Level::WARN;
@@ -103,5 +114,44 @@ pub(super) fn note(options: &Options, out: &ToUser, text: &str) {
         .is_some_and(|path| log::append(path, options.format, &options.node, level, text).is_ok());
     if !written {
         out.say(&format!("qworker: {text}"));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::process::ExitStatusExt;
+
+    const FILE: &str = "QW_TEST_PANIC_LOG";
+
+    #[test]
+    #[ignore = "its process ends: the next test starts it"]
+    fn a_thread_panics() {
+        let options = Options {
+            level: LevelFilter::WARN,
+            color: false,
+            format: Format::Celery,
+            file: std::env::var_os(FILE).map(PathBuf::from),
+            rotation: Rotation::default(),
+            node: "w@h".into(),
+        };
+        end_on_panic(options, ToUser::new(true, false));
+        let _ = std::thread::spawn(|| panic!("on purpose\nor not")).join();
+        unreachable!("the process lives");
+    }
+
+    #[test]
+    fn a_panic_of_any_thread_ends_the_process_and_is_logged() {
+        let folder = tempfile::tempdir().unwrap();
+        let log = folder.path().join("log");
+        let ended = std::process::Command::new(std::env::current_exe().unwrap())
+            .args(["--ignored", "--exact", "cli::logging::tests::a_thread_panics"])
+            .env(FILE, &log)
+            .output()
+            .unwrap();
+        assert_eq!(ended.status.signal(), Some(6), "{ended:?}");
+        let text = std::fs::read_to_string(&log).unwrap();
+        assert!(text.contains("WARNING/Guard] worker: panicked at src/cli/logging.rs"), "{text}");
+        assert!(text.contains("\n  on purpose\n  or not"), "{text}");
     }
 }

@@ -20,10 +20,9 @@ use crate::task::rate::Rate;
 use crate::task::set::Set;
 use crate::worker::admission::Rule;
 use crate::worker::core::Event;
-use crate::worker::drive::Doors;
+use crate::worker::drive::{Doors, Reader};
 use crate::worker::plan::{Autoscale, Plan, Policy};
 use crate::{broker, os, worker};
-use std::cell::RefCell;
 use std::collections::HashSet;
 use std::io::IsTerminal;
 use std::path::Path;
@@ -203,6 +202,7 @@ fn plan(app: &App, args: &Args, hostname: String, queues: Vec<String>, tasks: Se
         soft_time_limit: settings.task_soft_time_limit,
         rate_limit: settings.task_default_rate_limit.map(|rate| Rate(rate.0)),
         max_deliveries: settings.task_max_deliveries,
+        unregistered: settings.task_unregistered,
         disable_prefetch: settings.worker_disable_prefetch,
         env: Arc::new(settings.task_env.clone()),
     };
@@ -249,6 +249,7 @@ async fn serve(
     let term = if remapped { Term::Cold } else { Term::Warm };
     let signals = Signals::listen(term).map_err(|error| cannot("listen to signals", error))?;
     let reaper = Reaper::start().map_err(|error| cannot("watch processes", error))?;
+    logging::end_on_panic(log.clone(), out);
     let _log = crate::log::start(log);
     let client = app.client()?;
     if args.purge {
@@ -259,6 +260,7 @@ async fn serve(
         ));
     }
     let (inlet, outlet, store) = take_from(&app, &client, &plan, &guard).await?;
+    warn_of_python(&outlet).await;
     let shell = Shell::new(reaper.clone(), plan.app.clone())
         .map_err(|error| cannot("prepare to run processes", error))?;
     let shell = shell.with_max_output(app.settings.task_max_output);
@@ -307,17 +309,36 @@ async fn serve(
 }
 
 /// Reads the definitions of tasks; a mistake in them is told once.
-fn read_again(app: App) -> Box<dyn Fn() -> Set> {
-    let told = RefCell::new(HashSet::new());
+fn read_again(app: App) -> Reader {
+    let (mut told, mut last) = (HashSet::new(), None);
     Box::new(move || {
+        let found = app.task_files();
+        if last.as_ref() == Some(&found) {
+            return None;
+        }
+        last = Some(found);
         let (tasks, faults) = app.examine_tasks();
         for fault in faults.iter().map(ToString::to_string) {
-            if told.borrow_mut().insert(fault.clone()) {
+            if told.insert(fault.clone()) {
                 tracing::warn!("{fault}");
             }
         }
-        tasks
+        Some(tasks)
     })
+}
+
+/// Python workers drop what they do not know, so they must not serve our queues.
+async fn warn_of_python(outlet: &Outlet) {
+    let Outlet::Redis(outlet) = outlet else { return };
+    let nodes = outlet.python_nodes().await.unwrap_or_default();
+    if let Some(first) = nodes.first() {
+        let (first, others) = (crate::log::escape::name(first), nodes.len() - 1);
+        tracing::warn!(
+            "Python workers are on this server ({first} and {others} others): they acknowledge and drop tasks that \
+             they do not know. Give the tasks of this application a queue that they do not serve: \
+             task_default_queue here, or task_routes in the Python application"
+        );
+    }
 }
 
 /// Registers the worker with the broker; its lease is held by its guard too, until no

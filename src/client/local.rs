@@ -34,6 +34,9 @@ pub struct Status {
     pub running: usize,
     /// Tasks that are here and do not run yet.
     pub reserved: usize,
+    /// Names of tasks that it does not know and leaves to others; some of them.
+    #[serde(default)]
+    pub unknown: Vec<String>,
     /// Seconds since its start.
     pub uptime: f64,
 }

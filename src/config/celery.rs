@@ -242,9 +242,10 @@ mod tests {
     use std::collections::HashSet;
 
     /// Settings that Celery has not.
-    const OURS: [&str; 17] = [
+    const OURS: [&str; 18] = [
         "client_timeout",
         "task_max_deliveries",
+        "task_unregistered",
         "task_max_output",
         "task_cgroups",
         "task_env",

@@ -125,6 +125,19 @@ kind!(
     |node| node.as_number().filter(|load| *load > 0.0 && load.is_finite()), f64::to_string
 );
 kind!(
+    /// What becomes of a task that a worker does not know.
+    Unregistered: units::Unregistered, "wait or dead",
+    |node| match node.as_text()? {
+        "wait" => Some(units::Unregistered::Wait),
+        "dead" => Some(units::Unregistered::Dead),
+        _ => None,
+    },
+    |what| match what {
+        units::Unregistered::Wait => "wait".into(),
+        units::Unregistered::Dead => "dead".into(),
+    }
+);
+kind!(
     /// Starts per time.
     Pace: Rate, units::RATE,
     |node| match node.as_number() {

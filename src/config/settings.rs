@@ -6,7 +6,7 @@ use super::beat::{Days, DaysRule, Dst, DstRule, Plan, Zone};
 use super::diagnostic::Faults;
 use super::kind::{
     Address, Count, Deliveries, Environment, FilePath, Flag, Keep, Kind, Limit, Load, Maybe, Pace,
-    Priority, Reserve, Size, Slots, Span, Word,
+    Priority, Reserve, Size, Slots, Span, Unregistered, Word,
 };
 use super::node::Node;
 use super::routes::Routes;
@@ -165,6 +165,10 @@ settings! {
     /// So often a message is handed out whose worker or process died before the end; then
     /// it is kept in the dead-letter list (qworker dead list).
     task_max_deliveries: u32, Deliveries = bounds::DELIVERIES_MAX;
+    /// What becomes of a task whose name is not in tasks.d: wait leaves it in its queue, for other
+    /// workers, Python's too, and counts nothing; dead is for queues of one application alone: such a
+    /// task is tried task_max_deliveries times and then kept in the dead-letter list.
+    task_unregistered: super::units::Unregistered, Unregistered = super::units::Unregistered::Wait;
     /// How many bytes are kept of the end of each output stream of a task, unless the task
     /// says else. What comes before is read and dropped.
     task_max_output: u64, Size = bounds::OUTPUT_MAX;

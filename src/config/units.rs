@@ -6,6 +6,15 @@ use std::time::Duration;
 /// without care for overflow.
 pub const DURATION_MAX: Duration = Duration::from_secs(100 * 365 * 86_400);
 
+/// What becomes of a task that a worker does not know.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unregistered {
+    /// It waits in its queue for a worker that does.
+    Wait,
+    /// It is tried some times, and then kept in the dead-letter list.
+    Dead,
+}
+
 /// Starts per second, as Celery's `rate_limit` means it; 0 is no limit.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Rate(pub f64);

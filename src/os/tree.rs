@@ -10,8 +10,10 @@ use super::reap::{Waited, wait_any};
 use nix::sys::signal::Signal::{self, SIGKILL, SIGSTOP, SIGTERM};
 use nix::sys::signal::{kill, killpg};
 use nix::unistd::getpgid;
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
 /// Pause between two looks at whether the killed are gone; they die in less, unless
@@ -63,14 +65,58 @@ pub fn kill_orphans(belongs: &dyn Fn(Pid) -> bool) {
     }
 }
 
-/// Kills every process on this machine that has this entry, `NAME=value`, in the
-/// environment it was started with, except this one; returns how many. For what outlived
-/// a worker *and* its guard. Reads all of `/proc`: some milliseconds.
-pub fn kill_marked(mark: &[u8]) -> usize {
-    let marked = || {
-        processes().filter(|&pid| pid != Pid::this().as_raw() && has_mark(Pid::from_raw(pid), mark))
+/// The entry of a task's environment that names its task.
+pub const TASK: &str = "QWORKER_TASK_ID";
+
+/// The entry that names the worker it was started by; see [`this_worker`].
+pub const WORKER: &str = "QWORKER_TASK_WORKER";
+
+/// Names this process among all that this kernel has run, for [`WORKER`].
+pub fn this_worker() -> &'static str {
+    static NAME: LazyLock<String> = LazyLock::new(|| {
+        let this = Pid::this().as_raw();
+        format!("{}:{this}:{}", namespace().unwrap_or(0), began(this).unwrap_or(0))
+    });
+    &NAME
+}
+
+/// The namespace of process numbers that we live in.
+fn namespace() -> Option<u64> {
+    fs::metadata("/proc/self/ns/pid").ok().map(|found| found.ino())
+}
+
+/// Has the process of this name ended? One that cannot be seen from here has not.
+fn is_gone(worker: &str) -> bool {
+    let parts: Option<Vec<u64>> = worker.split(':').map(|part| part.parse().ok()).collect();
+    let Some([space, pid, start]) = parts.as_deref() else { return false };
+    let Ok(pid) = i32::try_from(*pid) else { return false };
+    if namespace() != Some(*space) || *start == 0 {
+        return false;
+    }
+    match fs::metadata(format!("/proc/{pid}")) {
+        Ok(_) => began(pid).is_some_and(|begun| begun != *start),
+        Err(error) => error.kind() == std::io::ErrorKind::NotFound,
+    }
+}
+
+/// Kills every process on this machine that belongs to one of these tasks and was started by a
+/// worker that has ended, with all descendants; returns how many. For what outlived a worker
+/// *and* its guard. Reads all of `/proc` once: some 10 us for each process.
+pub fn kill_left(tasks: &HashSet<String>) -> usize {
+    let left = |pid: &i32| {
+        let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+        let find = |name: &str| {
+            let entries = environment.split(|&byte| byte == 0);
+            let mut values = entries.filter_map(|entry| {
+                entry.strip_prefix(name.as_bytes()).and_then(|rest| rest.strip_prefix(b"="))
+            });
+            values.next().and_then(|value| std::str::from_utf8(value).ok())
+        };
+        // The kernel's other processes have no such entries; most are told by the first.
+        find(TASK).is_some_and(|id| tasks.contains(id)) && find(WORKER).is_some_and(is_gone)
     };
-    let family = freeze(marked().collect());
+    let this = Pid::this().as_raw();
+    let family = freeze(processes().filter(|&pid| pid != this).filter(left).collect());
     for &pid in &family {
         send(pid, SIGKILL);
     }
@@ -230,10 +276,19 @@ fn processes() -> impl Iterator<Item = i32> {
 /// The fourth field of `stat`. The second, the program's name, may contain anything,
 /// spaces and parentheses too; only its last parenthesis is certain.
 fn parent(pid: i32) -> Option<i32> {
+    field(pid, 1)
+}
+
+/// When a process began, in the kernel's ticks.
+fn began(pid: i32) -> Option<u64> {
+    field(pid, 19)
+}
+
+fn field<T: std::str::FromStr>(pid: i32, behind_name: usize) -> Option<T> {
     let stat = fs::read(format!("/proc/{pid}/stat")).ok()?;
     let name_end = stat.iter().rposition(|&byte| byte == b')')?;
     let rest = std::str::from_utf8(&stat[name_end + 1..]).ok()?;
-    rest.split_ascii_whitespace().nth(1)?.parse().ok()
+    rest.split_ascii_whitespace().nth(behind_name)?.parse().ok()
 }
 
 /// Was it started with this entry, `NAME=value`, in its environment?
@@ -308,8 +363,44 @@ mod tests {
             std::thread::sleep(PAUSE);
         }
         assert!(!has_mark(pid, b"QW_MARK=1"));
-        assert_eq!(kill_marked(b"QW_MARK=1"), 0);
-        assert_eq!(kill_marked(b"QW_MARK=12"), 1);
+        child.kill().unwrap();
         child.wait().unwrap();
+    }
+
+    #[test]
+    fn only_what_a_dead_worker_left_is_killed() {
+        let (space, this) = (namespace().unwrap(), Pid::this().as_raw());
+        let mut gone = Command::new("true").spawn().unwrap();
+        let dead = format!("{space}:{}:1", gone.id());
+        gone.wait().unwrap();
+        let elsewhere = format!("{}:{}:1", space + 1, gone.id());
+        let reused = format!("{space}:{this}:{}", began(this).unwrap() + 1);
+        let task = uuid::Uuid::new_v4().to_string();
+        let tasks = HashSet::from([task.clone(), "another".into()]);
+        for (worker, killed) in [
+            (this_worker(), 0),
+            (&elsewhere, 0),
+            ("nonsense", 0),
+            (&format!("{space}:{this}:0"), 0),
+            (&dead, 1),
+            (&reused, 1),
+        ] {
+            let mut child = Command::new("sleep")
+                .arg("100")
+                .env(TASK, &task)
+                .env(WORKER, worker)
+                .spawn()
+                .unwrap();
+            let (pid, end) =
+                (Pid::from_raw(child.id() as i32), Instant::now() + Duration::from_secs(9));
+            while !has_mark(pid, format!("{TASK}={task}").as_bytes()) {
+                assert!(Instant::now() < end, "no mark");
+                std::thread::sleep(PAUSE);
+            }
+            assert_eq!(kill_left(&HashSet::from([task[1..].to_string()])), 0);
+            assert_eq!(kill_left(&tasks), killed, "{worker}");
+            let _ = child.kill();
+            child.wait().unwrap();
+        }
     }
 }

@@ -103,14 +103,13 @@ pub(super) fn text(name: &str, raw: Option<&RawValue>) -> Result<Option<String>,
 
 /// A number, or a text that is one; Python counts with truth values too.
 pub(super) fn number(raw: &RawValue) -> Option<f64> {
-    let number = match raw.get() {
-        "true" => 1.0,
-        "false" => 0.0,
-        json if json.starts_with('"') => string(raw)?.trim().parse().ok()?,
+    match raw.get() {
+        "true" => Some(1.0),
+        "false" => Some(0.0),
+        json if json.starts_with('"') => string(raw)?.trim().parse().ok(),
         // As Rust reads it: 1e400 is infinite, as in Python.
-        json => json.parse().ok()?,
-    };
-    Some(number).filter(|number: &f64| !number.is_nan())
+        json => json.parse().ok(),
+    }
 }
 
 /// Is it true in Python?

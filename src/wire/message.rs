@@ -4,9 +4,10 @@
 //! The body stays as it came until [`Message::arguments`] asks for it.
 
 use super::body::{self, Arguments, Pairs};
+pub use super::instant::parse_instant;
 use super::lenient::{self, Fields};
 use crate::clock;
-use chrono::{DateTime, NaiveDateTime, Utc};
+use chrono::{DateTime, Utc};
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use std::borrow::Cow;
@@ -18,6 +19,24 @@ const RETRIES_MAX: u32 = 1_000_000_000;
 
 /// A time limit of more than a hundred years is none: instants can be computed with the others.
 const LIMIT_MAX: Duration = Duration::from_secs(100 * 365 * 86_400);
+
+/// The name of the task in the headers of `payload`, where there is one.
+pub fn task_of(payload: &str) -> Option<String> {
+    let envelope = Fields::read(payload).ok()?;
+    let headers = Fields::read(envelope.get("headers")?.get()).ok()?;
+    lenient::text("task", headers.get("task")).ok()?
+}
+
+/// The id of the task that `payload` is about, where it can be read.
+pub fn id_of(payload: &str) -> Option<String> {
+    let envelope = Fields::read(payload).ok()?;
+    let headers = envelope.get("headers").and_then(|raw| Fields::read(raw.get()).ok());
+    let id = headers.and_then(|headers| lenient::text("id", headers.get("id")).ok()?);
+    match id {
+        Some(id) => Some(id),
+        None => Message::decode(payload).ok().map(|message| message.id),
+    }
+}
 
 /// A message that cannot be understood, with the reason; it is kept, never dropped.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -193,6 +212,11 @@ impl Message {
         }
     }
 
+    /// Does the envelope name the task, so that it can be told without reading the body?
+    pub fn is_named_outside(&self) -> bool {
+        self.content.protocol == 2
+    }
+
     /// The name that people see: `shadow` if the sender gave one.
     pub fn display_name(&self) -> &str {
         self.shadow.as_deref().filter(|shadow| !shadow.is_empty()).unwrap_or(&self.task)
@@ -260,39 +284,6 @@ fn seconds(limit: f64) -> Option<Duration> {
 
 fn from_epoch(seconds: f64) -> Option<DateTime<Utc>> {
     DateTime::from_timestamp_micros((seconds * 1e6) as i64)
-}
-
-/// Reads an ISO 8601 instant; without an offset it is UTC. `None` if it is none.
-pub fn parse_instant(text: &str) -> Option<DateTime<Utc>> {
-    let text = text.trim();
-    // A year of four digits: chrono takes signs and more.
-    if !text.is_char_boundary(4) || !text.get(..4)?.bytes().all(|byte| byte.is_ascii_digit()) {
-        return None;
-    }
-    let text = text.replacen([' ', 't'], "T", 1).replacen(',', ".", 1);
-    if let Ok(at) = DateTime::parse_from_rfc3339(&text) {
-        return Some(at.with_timezone(&Utc));
-    }
-    let forms = [
-        "%Y-%m-%dT%H:%M:%S%.f",
-        "%Y-%m-%dT%H:%M",
-        "%Y-%m-%dT%H",
-        "%Y%m%dT%H%M%S%.f",
-        "%Y%m%dT%H%M",
-        "%Y%m%dT%H",
-    ];
-    for form in forms {
-        if let Ok(at) = NaiveDateTime::parse_from_str(&text, form) {
-            return Some(at.and_utc());
-        }
-        if let Ok(at) = DateTime::parse_from_str(&text, &format!("{form}%#z")) {
-            return Some(at.with_timezone(&Utc));
-        }
-    }
-    let day = ["%Y-%m-%d", "%Y%m%d"]
-        .iter()
-        .find_map(|form| chrono::NaiveDate::parse_from_str(&text, form).ok())?;
-    Some(day.and_hms_opt(0, 0, 0)?.and_utc())
 }
 
 /// The message that retries the one in `payload`: the same id, one retry more, due at
@@ -476,28 +467,6 @@ mod tests {
             );
             let error = Message::decode(&payload).unwrap().arguments().unwrap_err();
             assert!(error.0.contains(part), "{payload}: {error}");
-        }
-    }
-
-    #[test]
-    fn instants_of_python_are_read_naive_ones_as_utc() {
-        for text in [
-            "2026-01-02T03:04:05",
-            "2026-01-02 03:04:05",
-            "2026-01-02T05:04:05+02:00",
-            "2026-01-02T05:04:05+0200",
-            "20260102T030405Z",
-            "2026-01-02T03:04:05,0Z",
-        ] {
-            assert_eq!(
-                parse_instant(text).map(clock::iso).unwrap(),
-                "2026-01-02T03:04:05.000000+00:00"
-            );
-        }
-        for text in
-            ["soon", "", "2026-13-01T00:00:00", "2026-01-02T25:00", "+12026-01-01", "\u{e9}"]
-        {
-            assert_eq!(parse_instant(text), None, "{text}");
         }
     }
 }

@@ -3,6 +3,7 @@
 pub mod body;
 pub mod draft;
 pub mod exception;
+mod instant;
 mod lenient;
 pub mod message;
 pub mod repr;

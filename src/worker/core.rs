@@ -5,12 +5,14 @@ pub use super::event::{Effect, Event, Now, Snapshot};
 
 use super::autoscale::{Change, Scale};
 use super::finish::{self, Verdict};
-use super::plan::Plan;
-use super::refusal::{self, kept, kept_of, settle_only, unknown};
+use super::plan::{Plan, Unregistered};
+use super::refusal::{self, kept, kept_of, settle_only};
 use super::request::{Key, Request, about, label};
 use super::signals::{self, Action, State};
+use super::unknown::{Learned, Unknown};
 use crate::bounds;
 use crate::broker::{Delivery, Settle, Tag, Want};
+use crate::log::escape;
 use crate::os::signal::Meaning;
 use crate::runner::Outcome;
 use crate::task::set::Set;
@@ -55,10 +57,13 @@ pub struct Core {
     ready: VecDeque<Request>,
     /// Acknowledged or marked first: run when that is done.
     acking: HashMap<Key, Request>,
+    /// What earlier attempts have left is looked for first: run when that is done.
+    clearing: HashMap<Key, Request>,
     settling: HashSet<Key>,
     /// Those of `settling` that still have their slot; see [`keeps_slot`].
     slotted: HashSet<Key>,
     buckets: HashMap<String, rate::Bucket>,
+    unknown: Unknown,
     next_key: Key,
     turn: u64,
     /// Time of the last event.
@@ -93,9 +98,11 @@ impl Core {
             running: HashMap::new(),
             ready: VecDeque::new(),
             acking: HashMap::new(),
+            clearing: HashMap::new(),
             settling: HashSet::new(),
             slotted: HashSet::new(),
             buckets: HashMap::new(),
+            unknown: Unknown::default(),
             next_key: 0,
             turn: 0,
             wall: DateTime::UNIX_EPOCH,
@@ -115,7 +122,18 @@ impl Core {
                     self.delivered(delivery, now, out);
                 }
             }
+            Event::Revoked(deliveries) => {
+                for delivery in deliveries {
+                    let verdict = refusal::revoked(&delivery.payload);
+                    self.settle(delivery.tag, verdict, out);
+                }
+            }
             Event::Ended(key, outcome) => self.ended(key, &outcome, now, out),
+            Event::Cleared(keys) => {
+                for key in keys {
+                    self.cleared(key, out);
+                }
+            }
             Event::Settled(keys) => {
                 for key in keys {
                     self.settled(key, out);
@@ -126,7 +144,7 @@ impl Core {
                 self.give_back_the_stuck(now, out);
                 self.go_on(now, out);
             }
-            Event::Tasks(tasks) => self.tasks = tasks,
+            Event::Tasks(tasks) => self.redefine(tasks, out),
             Event::Host(shortage) => self.host(shortage, out),
             Event::Closed => out.push(Effect::Exit(self.exit)),
         }
@@ -148,7 +166,8 @@ impl Core {
             self.want = Some(want);
             out.push(Effect::Want { turn: want.0, want: want.1 });
         }
-        let idle = self.running.is_empty() && self.acking.is_empty() && self.settling.is_empty();
+        let begun = self.running.len() + self.acking.len() + self.clearing.len();
+        let idle = begun == 0 && self.settling.is_empty();
         if self.state != State::Running && idle {
             self.state = State::Closing;
             self.deadline = None;
@@ -175,7 +194,7 @@ impl Core {
     }
 
     fn busy(&self) -> usize {
-        self.running.len() + self.acking.len() + self.slotted.len()
+        self.running.len() + self.acking.len() + self.clearing.len() + self.slotted.len()
     }
 
     fn free(&self) -> usize {
@@ -261,6 +280,9 @@ impl Core {
         if !self.takes() {
             return Err(Box::new(settle_only(Settle::Release)));
         }
+        let Some(task) = self.tasks.get(&message.task).cloned() else {
+            return Err(Box::new(self.refuse_unknown(&delivery, &message, now, out)));
+        };
         if let Some(eta) = message.eta.filter(|eta| *eta > now.wall) {
             return Err(Box::new(settle_only(Settle::Park(eta))));
         }
@@ -271,11 +293,6 @@ impl Core {
             let line = format!("Task {} received", label(&message));
             out.push(Effect::LogAbout(Level::INFO, about(&message), line));
         }
-        let Some(task) = self.tasks.get(&message.task).cloned() else {
-            self.ask_for_tasks(now, out);
-            let policy = &self.plan.policy;
-            return Err(Box::new(unknown(delivery.deliveries, &message, policy, now)));
-        };
         let arguments = match message.arguments() {
             Ok(arguments) => arguments,
             Err(malformed) => {
@@ -350,6 +367,47 @@ impl Core {
         bucket.admit(&request.message.id, now.mono).err()
     }
 
+    /// Unknown here is not unknown to others: they may have it at once, and it counts as nothing.
+    /// Where a worker is told that there are no others, it is tried some times and then kept.
+    fn refuse_unknown(
+        &mut self,
+        delivery: &Delivery,
+        message: &Message,
+        now: Now,
+        out: &mut Vec<Effect>,
+    ) -> Verdict {
+        self.ask_for_tasks(now, out);
+        let policy = &self.plan.policy;
+        if policy.unregistered == Unregistered::Dead {
+            return refusal::unknown(delivery.deliveries, message, policy, now);
+        }
+        let learned = self.unknown.learn(&message.task);
+        if learned == Learned::New {
+            out.push(Effect::Leave(self.unknown.list()));
+            out.push(Effect::Log(Level::WARN, refusal::left(message, &delivery.queue)));
+        }
+        // What a broker cannot know by its name is left alone for a while.
+        let listed = learned != Learned::TooMuch && message.is_named_outside();
+        settle_only(match listed {
+            true => Settle::Pass(message.task.clone()),
+            false => Settle::Park(now.wall + bounds::UNKNOWN_PAUSE),
+        })
+    }
+
+    /// The definitions were read again.
+    fn redefine(&mut self, tasks: Arc<Set>, out: &mut Vec<Effect>) {
+        self.tasks = tasks;
+        let known = self.unknown.forget(|name| self.tasks.get(name).is_some());
+        if known.is_empty() || self.state == State::Closing {
+            return;
+        }
+        out.push(Effect::Leave(self.unknown.list()));
+        for name in known {
+            let line = format!("worker: task {:?} is known now, and taken", escape::name(&name));
+            out.push(Effect::Log(Level::INFO, line));
+        }
+    }
+
     /// The file of a task that nobody knows may have come meanwhile.
     fn ask_for_tasks(&mut self, now: Now, out: &mut Vec<Effect>) {
         if self.asked.is_none_or(|at| now.mono.duration_since(at) >= READ_TASKS_EVERY) {
@@ -363,7 +421,7 @@ impl Core {
         let key = self.next_key;
         let late = request.acks_late(&self.plan.policy);
         if late && !request.suspect {
-            return self.run(key, request, out);
+            return self.clear(key, request, out);
         }
         let first = if late { Settle::Mark } else { Settle::Ack };
         // With its message gone the result store alone can tell that it is known.
@@ -373,12 +431,26 @@ impl Core {
         self.acking.insert(key, Request { acked: !late, ..request });
     }
 
+    /// A process of an earlier attempt may live, if worker and guard were killed at once.
+    fn clear(&mut self, key: Key, request: Request, out: &mut Vec<Effect>) {
+        if request.deliveries == 0 || !keeps_slot(&request) {
+            return self.run(key, request, out);
+        }
+        out.push(Effect::Clear(key, request.message.id.clone()));
+        self.clearing.insert(key, request);
+    }
+
+    fn cleared(&mut self, key: Key, out: &mut Vec<Effect>) {
+        let Some(request) = self.clearing.remove(&key) else { return };
+        match self.state < State::Stopping {
+            true => self.run(key, request, out),
+            false => self.give_back(key, request, out),
+        }
+    }
+
     fn run(&mut self, key: Key, request: Request, out: &mut Vec<Effect>) {
         if self.plan.policy.track_started && !request.acked {
             out.extend(self.started(&request).map(|record| Effect::Store(Box::new(record))));
-        }
-        if request.deliveries > 0 {
-            out.push(Effect::Clear(request.message.id.clone()));
         }
         out.push(Effect::Start(key, Box::new(request.attempt(&self.plan))));
         self.running.insert(key, request);
@@ -435,9 +507,13 @@ impl Core {
             return;
         }
         let Some(request) = self.acking.remove(&key) else { return };
-        if self.state < State::Stopping {
-            return self.run(key, request, out);
+        match self.state < State::Stopping {
+            true => self.clear(key, request, out),
+            false => self.give_back(key, request, out),
         }
+    }
+
+    fn give_back(&mut self, key: Key, request: Request, out: &mut Vec<Effect>) {
         // Stopped before it began: if it is acknowledged, it goes back as a new message.
         let verdict = if request.acked {
             Verdict { publish: Some(request.posting(None)), ..Verdict::default() }
@@ -508,7 +584,7 @@ impl Core {
             self.running.len(),
             self.scale.slots(),
             self.ready.len(),
-            self.acking.len() + self.settling.len(),
+            self.acking.len() + self.clearing.len() + self.settling.len(),
         ));
         let mut running: Vec<_> = self.running.values().collect();
         running.sort_by_key(|request| request.received);
@@ -519,7 +595,8 @@ impl Core {
         for request in &self.ready {
             say(format!("waiting for a slot {} from {}", request.label(), request.queue));
         }
-        let being = self.acking.values().map(|request| ("to be started", request.label()));
+        let being = self.acking.values().chain(self.clearing.values());
+        let being = being.map(|request| ("to be started", request.label()));
         being.for_each(|(what, label)| say(format!("{what} {label}")));
     }
 
@@ -529,7 +606,8 @@ impl Core {
             state: self.state,
             slots: self.scale.slots(),
             running: self.running.len(),
-            reserved: self.ready.len() + self.acking.len(),
+            reserved: self.ready.len() + self.acking.len() + self.clearing.len(),
+            unknown: self.unknown.list(),
         }
     }
 

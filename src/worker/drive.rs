@@ -1,8 +1,9 @@
 //! DO: the loop. Its inputs only build events, its `perform` only carries out effects.
 
 use super::admission::Watch;
+use super::chores::Chores;
 use super::core::{Core, Effect, Event, Now};
-use super::outage::Outage;
+use super::feed::Feed;
 use super::plan::Plan;
 use super::pulse::{self, Door, Portrait, Pulse};
 use super::settle::{self, Order};
@@ -46,6 +47,9 @@ const LAST_RITES: Duration = Duration::from_secs(5);
 /// How long the broker may take to hear that this worker is lost.
 const LAST_WORDS: Duration = Duration::from_secs(2);
 
+/// Reads the definitions of tasks, if their files have changed since the last time.
+pub type Reader = Box<dyn FnMut() -> Option<Set> + Send>;
+
 /// The outside of one worker.
 pub struct Doors {
     /// Where messages come from.
@@ -59,7 +63,7 @@ pub struct Doors {
     /// Knows which processes are tasks.
     pub reaper: Rc<Reaper>,
     /// Reads the definitions of tasks.
-    pub tasks: Box<dyn Fn() -> Set>,
+    pub tasks: Reader,
     /// The events of everything here.
     pub events: (mpsc::UnboundedSender<Event>, mpsc::UnboundedReceiver<Event>),
     /// Signals of the process.
@@ -86,21 +90,20 @@ pub async fn run(plan: Arc<Plan>, doors: Doors, ready: impl FnOnce()) -> u8 {
         pulse.clone(),
     ));
     let told = sender.clone();
-    let feeding = tokio::task::spawn_local(feed(inlet, watched, sender, pulse.clone()));
+    let (leave, left) = watch::channel(Arc::default());
+    let chores = Chores::new(tasks, told.clone(), left.clone());
+    let feeding = Feed { inlet, wants: watched, left, store: store.clone() };
+    let feeding = tokio::task::spawn_local(feeding.run(sender, pulse.clone()));
     tokio::task::spawn_local(expire(store, plan.result_expires));
     let processes = Processes::default();
     tokio::task::spawn_local(sweep(reaper, processes.clone()));
     let portrait = Portrait::new(plan.clone(), contact, pulse);
-    let (orders, read, exit) = (Some(orders), None, None);
-    let mut drive = Drive { pool, processes, tasks, read, orders, wants, exit, portrait };
+    let (orders, exit) = (Some(orders), None);
+    let mut drive = Drive { pool, processes, chores, leave, orders, wants, exit, portrait };
     let (_door, mut questions) = open_door(&plan.hostname);
     let (mut core, mut effects) = (Core::new(plan.clone()), Vec::new());
-    if plan.admission.is_set() {
-        let mut host = Watch::new(plan.admission);
-        if let Some(change) = host.look() {
-            core.on(Event::Host(change), now(), &mut effects);
-        }
-        tokio::task::spawn_local(attend_host(host, told));
+    if let Some(change) = begin_with_host(&plan, told) {
+        core.on(Event::Host(change), now(), &mut effects);
     }
     core.plan_ahead(&mut effects);
     drive.perform(&mut effects);
@@ -137,7 +140,7 @@ pub async fn run(plan: Arc<Plan>, doors: Doors, ready: impl FnOnce()) -> u8 {
         core.plan_ahead(&mut effects);
         let hurries = core.hurries();
         hurry.send_if_modified(|hurry| std::mem::replace(hurry, hurries) != hurries);
-        drive.carry_out(&mut core, now, &mut effects);
+        drive.perform(&mut effects);
     }
     drive.exit.unwrap_or_default()
 }
@@ -176,9 +179,9 @@ type Processes = Rc<RefCell<HashMap<Key, String>>>;
 struct Drive {
     pool: Pool,
     processes: Processes,
-    tasks: Box<dyn Fn() -> Set>,
-    /// What was read last, and the core has not heard of.
-    read: Option<Set>,
+    chores: Chores,
+    /// Names of tasks that are left to others.
+    leave: watch::Sender<Arc<[Arc<str>]>>,
     orders: Option<mpsc::UnboundedSender<Order>>,
     /// `None` closes the inlet.
     wants: watch::Sender<Option<(u64, Want)>>,
@@ -210,28 +213,14 @@ impl Drive {
         }
     }
 
-    /// Does what is wanted; if that was reading files, the core hears what is in them.
-    fn carry_out(&mut self, core: &mut Core, now: Now, effects: &mut Vec<Effect>) {
-        self.perform(effects);
-        if let Some(tasks) = self.read.take() {
-            core.on(Event::Tasks(Arc::new(tasks)), now, effects);
-        }
-    }
-
     fn perform(&mut self, effects: &mut Vec<Effect>) {
         for effect in effects.drain(..) {
             match effect {
                 Effect::Want { turn, want } => {
                     self.wants.send_replace(Some((turn, want)));
                 }
-                Effect::Clear(id) => {
-                    // Only if worker and guard were killed in the same instant is there any.
-                    // An id that somebody chose may name tasks of other applications too.
-                    if uuid::Uuid::try_parse(&id).is_ok() {
-                        let mark = format!("QWORKER_TASK_ID={id}");
-                        tree::kill_marked(mark.as_bytes());
-                    }
-                }
+                Effect::Clear(key, id) => self.chores.clear(key, id),
+                Effect::Leave(names) => drop(self.leave.send_replace(names)),
                 Effect::Start(key, attempt) => {
                     if !matches!(attempt.task.program, Program::Wasm { .. }) {
                         self.processes.borrow_mut().insert(key, attempt.id.clone());
@@ -242,7 +231,7 @@ impl Drive {
                 Effect::Stop(key) => self.pool.stop(key),
                 Effect::Settle(key, tag, verdict) => self.order(Order::Verdict(key, tag, verdict)),
                 Effect::Store(record) => self.order(Order::Record(record)),
-                Effect::ReadTasks => self.read = Some((self.tasks)()),
+                Effect::ReadTasks => self.chores.read_tasks(),
                 Effect::Log(level, line) => crate::log::line(level, &line),
                 Effect::LogAbout(level, about, line) => {
                     crate::log::line_about(level, &about, &line);
@@ -264,53 +253,6 @@ impl Drive {
     }
 }
 
-/// Takes messages as they are wanted, and waits when there are none.
-async fn feed(
-    mut inlet: Inlet,
-    mut wants: watch::Receiver<Option<(u64, Want)>>,
-    events: mpsc::UnboundedSender<Event>,
-    pulse: Pulse,
-) {
-    let mut done = None;
-    let mut outage = Outage::new("cannot take messages", pulse);
-    loop {
-        let wanted = *wants.borrow_and_update();
-        let Some((turn, want)) = wanted else { break };
-        if want == Want::default() || done == Some(turn) {
-            if wants.changed().await.is_err() {
-                break;
-            }
-            continue;
-        }
-        if inlet.is_dry() {
-            tokio::select! {
-                () = inlet.wait() => {}
-                _ = wants.changed() => {}
-            }
-            continue;
-        }
-        match inlet.take(want).await {
-            Ok(deliveries) => {
-                outage.end("the broker");
-                if deliveries.is_empty() {
-                    tokio::select! {
-                        () = inlet.wait() => {}
-                        _ = wants.changed() => {}
-                    }
-                } else {
-                    done = Some(turn);
-                    let _ = events.send(Event::Delivered(deliveries));
-                }
-            }
-            Err(error) => outage.endure(&error).await,
-        }
-    }
-    if let Err(error) = inlet.close().await {
-        tracing::error!("cannot close the broker: {error}; other workers take over what was held");
-    }
-    let _ = events.send(Event::Closed);
-}
-
 /// Ends what tasks left behind in process groups of its own: nothing outlives its task for
 /// long. What a running task has put into the background is that task's.
 async fn sweep(reaper: Rc<Reaper>, processes: Processes) {
@@ -318,11 +260,22 @@ async fn sweep(reaper: Rc<Reaper>, processes: Processes) {
     loop {
         every.tick().await;
         let marks: Vec<String> =
-            processes.borrow().values().map(|id| format!("QWORKER_TASK_ID={id}")).collect();
+            processes.borrow().values().map(|id| format!("{}={id}", tree::TASK)).collect();
         tree::kill_strays(&|pid| {
             reaper.watches(pid) || marks.iter().any(|mark| tree::has_mark(pid, mark.as_bytes()))
         });
     }
+}
+
+/// The state of the host, and whatever it becomes, if there is a rule about it.
+fn begin_with_host(plan: &Plan, events: mpsc::UnboundedSender<Event>) -> Option<Option<String>> {
+    if !plan.admission.is_set() {
+        return None;
+    }
+    let mut host = Watch::new(plan.admission);
+    let change = host.look();
+    tokio::task::spawn_local(attend_host(host, events));
+    change
 }
 
 /// Tells when the host becomes short of something, and when that is over.

@@ -20,8 +20,12 @@ use tracing::Level;
 pub enum Event {
     /// Messages are ours now.
     Delivered(Vec<Delivery>),
+    /// Messages are ours whose tasks were revoked before.
+    Revoked(Vec<Delivery>),
     /// An attempt is over.
     Ended(Key, Box<Outcome>),
+    /// What earlier attempts at these may have left is gone.
+    Cleared(Vec<Key>),
     /// These were settled; a request that asked to be acknowledged first may start.
     Settled(Vec<Key>),
     /// Somebody sent a signal.
@@ -46,8 +50,11 @@ pub enum Effect {
         /// How much.
         want: Want,
     },
-    /// End what an earlier attempt at the task of this id may have left on this machine.
-    Clear(String),
+    /// End what an earlier attempt at the task of this id may have left on this machine; then
+    /// say [`Event::Cleared`].
+    Clear(Key, String),
+    /// Leave messages of tasks of these names, and of no others, where they are.
+    Leave(Arc<[Arc<str>]>),
     /// Run this.
     Start(Key, Box<Attempt>),
     /// Ask this to end.
@@ -82,7 +89,7 @@ pub struct Now {
 }
 
 /// What others may know of a worker.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Snapshot {
     /// Where it is in its life.
     pub state: State,
@@ -92,4 +99,6 @@ pub struct Snapshot {
     pub running: usize,
     /// Tasks that are here and do not run yet.
     pub reserved: usize,
+    /// Names of tasks that it leaves to others.
+    pub unknown: Arc<[Arc<str>]>,
 }

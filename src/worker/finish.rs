@@ -389,7 +389,8 @@ fn auto(output: &Captured, whole: bool) -> Box<RawValue> {
 }
 
 fn json_text(bytes: &[u8]) -> Option<Box<RawValue>> {
-    serde_json::from_slice::<Box<RawValue>>(bytes.trim_ascii()).ok()
+    let json = serde_json::from_slice::<Box<RawValue>>(bytes.trim_ascii()).ok()?;
+    value::is_read_by_python(&json).then_some(json)
 }
 
 fn without_newline(text: &str) -> &str {

@@ -2,9 +2,11 @@
 
 pub mod admission;
 pub mod autoscale;
+mod chores;
 pub mod core;
 pub mod drive;
 pub mod event;
+mod feed;
 pub mod finish;
 pub mod outage;
 pub mod plan;
@@ -13,6 +15,7 @@ pub mod pulse;
 pub mod request;
 pub mod settle;
 pub mod signals;
+mod unknown;
 
 mod refusal;
 

@@ -1,6 +1,7 @@
 //! What is decided before a worker starts, and never changes after.
 
 use super::admission::Rule;
+pub use crate::config::units::Unregistered;
 use crate::task::rate::Rate;
 use crate::task::set::Set;
 use std::path::PathBuf;
@@ -70,6 +71,8 @@ pub struct Policy {
     pub rate_limit: Option<Rate>,
     /// `task_max_deliveries`
     pub max_deliveries: u32,
+    /// `task_unregistered`
+    pub unregistered: Unregistered,
     /// `worker_disable_prefetch`
     pub disable_prefetch: bool,
     /// `task_env`
@@ -88,6 +91,7 @@ impl Default for Policy {
             soft_time_limit: None,
             rate_limit: None,
             max_deliveries: crate::bounds::DELIVERIES_MAX,
+            unregistered: Unregistered::Wait,
             disable_prefetch: false,
             env: Arc::default(),
         }

@@ -24,6 +24,9 @@ const SILENCE_MAX: Duration = Duration::from_secs(10);
 /// Whoever asks reads the answer, or goes.
 const ANSWER_MAX: Duration = Duration::from_secs(1);
 
+/// Names of unknown tasks that are told at the most.
+const UNKNOWN_MAX: usize = 20;
+
 /// Questions that wait at the most.
 const WAITING_MAX: usize = 64;
 
@@ -82,6 +85,7 @@ impl Portrait {
             slots: now.slots,
             running: now.running,
             reserved: now.reserved,
+            unknown: now.unknown.iter().take(UNKNOWN_MAX).map(ToString::to_string).collect(),
             uptime: self.start.elapsed().as_secs_f64(),
         }
     }
@@ -89,7 +93,10 @@ impl Portrait {
     /// The same in a line.
     pub fn line(&self, now: &Snapshot) -> String {
         let status = self.status(now);
-        let line = format!("{}: {} of {} slots", status.state, status.running, status.slots);
+        let mut line = format!("{}: {} of {} slots", status.state, status.running, status.slots);
+        if !now.unknown.is_empty() {
+            line.push_str(&format!(", {} names of tasks unknown", now.unknown.len()));
+        }
         status.why.map_or(line.clone(), |why| format!("{line}; {why}"))
     }
 }

@@ -6,9 +6,22 @@ use super::plan::{Plan, Policy};
 use super::request::{Request, about, label};
 use crate::bounds;
 use crate::broker::{Death, Settle};
+use crate::log::escape;
 use crate::task::Task;
 use crate::wire::{self, Exception, Malformed, Message, Record};
 use tracing::Level;
+
+/// Somebody has revoked it: the result store says so, and goes on saying so.
+pub(super) fn revoked(payload: &str) -> Verdict {
+    let message = Message::decode(payload).ok();
+    let name = message.as_ref().map_or_else(|| "a message".to_string(), label);
+    Verdict {
+        settle: Some(Settle::Ack),
+        log: Some((Level::INFO, format!("Discarding revoked task: {name}"))),
+        about: message.as_ref().map(about),
+        ..Verdict::default()
+    }
+}
 
 /// It came too late.
 pub(super) fn expired(request: &Request, plan: &Plan, now: Now) -> Verdict {
@@ -40,13 +53,24 @@ fn ended(
     }
 }
 
-/// A name that no file of ours defines: another worker, or the next deployment, may
-/// know it; after some tries it is kept.
+/// What is told of a name that no file of ours defines, once.
+pub(super) fn left(message: &Message, queue: &str) -> String {
+    let (name, queue) = (escape::name(&message.task), escape::name(queue));
+    format!(
+        "queue {queue} holds tasks of the name {name:?}, which is not in tasks.d: they are left \
+         there for other workers; define it, or send it to a queue of workers that have it"
+    )
+}
+
+/// A name that no file of ours defines, and no worker beside this one is to have: the next
+/// deployment may; after some tries it is kept.
 pub(super) fn unknown(deliveries: u32, message: &Message, policy: &Policy, now: Now) -> Verdict {
     let name = &message.task;
-    let tries = deliveries + 1;
+    let tries = deliveries.saturating_add(1);
     let max = policy.max_deliveries;
-    let log = format!("Received unregistered task {name:?}, id {} ({tries} of {max})", message.id);
+    let id = escape::name(&message.id);
+    let log =
+        format!("Received unregistered task {:?}, id {id} ({tries} of {max})", escape::name(name));
     if tries < max {
         // From the first time on: whoever knows it may be a deployment away.
         let delay = bounds::redelivery_delay(tries);

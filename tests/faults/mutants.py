@@ -94,7 +94,9 @@ def strangers(app, report, grace):
 
 def mutants(options, report):
     size, rounds = (300, 2) if options.short else (1000, 5)
-    settings, grace, still = ("task_max_deliveries: 3\n", (2, 8), 3) if options.short else ("", (12, 25), 10)
+    unknown = "task_unregistered: dead\n"
+    settings, grace, still = ((unknown + "task_max_deliveries: 3\n", (2, 8), 3) if options.short
+                              else (unknown, (12, 25), 10))
     made, memory = {}, []
     with application(options, settings=settings) as app:
         mint = Mint(app.server, "note")

@@ -51,6 +51,11 @@ fn a_python_worker_beside_ours_repeats_nothing() {
 }
 
 #[test]
+fn python_tasks_on_a_shared_queue_all_run() {
+    trial("fleet");
+}
+
+#[test]
 fn a_worker_is_ended_at_any_moment() {
     trial("cycles");
 }

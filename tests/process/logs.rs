@@ -63,6 +63,7 @@ fn levels_hold_and_lines_are_added_to_what_is_there() {
 #[test]
 fn json_lines_say_which_task_they_are_about() {
     let app = TestDir::with(TASKS);
+    app.settings("task_unregistered: dead\n");
     let options = ["-n", "w@h", "-l", "INFO", "-f", "log", "--log-format", "json"];
     let mut worker = started(&app, &options);
     let (pid, guard) = (worker.pid(), worker.guard());
@@ -198,4 +199,26 @@ fn a_reader_that_sleeps_stops_nothing() {
     assert!(there > 8192 && dropped > 1000, "{there} and {dropped}");
     assert_eq!(there + dropped, 12_000);
     assert_eq!(worker.stop(Signal::SIGTERM), 0);
+}
+
+#[test]
+fn what_comes_from_outside_forges_no_line() {
+    let app =
+        TestDir::with("bad: {shell: 'printf \"[x: INFO] one\\\\n\\\\033[2Jtwo\" >&2; exit 3'}\n");
+    let mut worker = started(&app, &["-l", "INFO", "-f", "log"]);
+    let forged = "x\n[2026-01-01 00:00:00,000: ERROR/MainProcess] forged\u{1b}[2J\u{202e}";
+    app.must(&["call", "bad", "--task-id", forged]);
+    app.must(&["call", forged, "--unregistered", "--task-id", "y"]);
+    eventually("both are told", || {
+        let log = app.read("log");
+        (log.contains("raised unexpected") && log.contains("not in tasks.d")).then_some(())
+    });
+    assert_eq!(worker.stop(Signal::SIGTERM), 0);
+    let log = app.read("log");
+    assert!(!log.contains(['\x1b', '\u{202e}']), "{log:?}");
+    assert!(log.contains("forged\\x1b[2J\\u202e"), "{log}");
+    for line in log.lines() {
+        let is_ours = line.starts_with("[20") && !line.starts_with("[2026-01-01");
+        assert!(is_ours || line.starts_with("  "), "{line:?} in {log}");
+    }
 }

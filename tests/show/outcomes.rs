@@ -300,7 +300,7 @@ fn arguments_that_do_not_fit() {
 #[test]
 fn a_name_that_nobody_knows() {
     let app = TestDir::new();
-    app.settings("task_max_deliveries: 2\n");
+    app.settings("task_max_deliveries: 2\ntask_unregistered: dead\n");
     let _worker = app.worker(&[]);
     let id = app.must(&["call", "nobody.knows", "--unregistered"]);
     let ended = wait(&app, &id);

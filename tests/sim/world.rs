@@ -93,6 +93,10 @@ pub struct World {
     pub slowness: [f64; 3],
     /// The host is short: nothing may be taken.
     short: bool,
+    /// What is left to others.
+    left: Arc<[Arc<str>]>,
+    /// Tasks whose earlier attempts are looked for, until then.
+    clearing: Vec<(f64, u64)>,
     /// What the worker said, and when.
     pub said: Vec<(f64, String)>,
     /// What happened, for a failure's message.
@@ -142,6 +146,8 @@ impl World {
             fate: |_| (Ending::Exited(0), None),
             slowness: [0.05, 0.02, 0.01],
             short: false,
+            left: Arc::default(),
+            clearing: Vec::new(),
             said: Vec::new(),
             story: vec![format!("seed {seed}, {slots} slots")],
         }
@@ -255,6 +261,8 @@ impl World {
         self.running.clear();
         self.orders.clear();
         (self.settled_at, self.want, self.done, self.taking) = (None, None, None, None);
+        self.left = Arc::default();
+        self.clearing.clear();
         for letter in self.letters.iter_mut().filter(|letter| letter.place == Place::Held) {
             letter.place = Place::Queue(self.now);
             letter.deliveries += u32::from(letter.counts);
@@ -273,12 +281,15 @@ impl World {
             want != Want::default() && self.done != Some(turn) && self.taking.is_none()
         });
         let dues = self.letters.iter().filter_map(|letter| match letter.place {
-            Place::Queue(due) if waits && due > self.now => Some(due),
+            Place::Queue(due) if waits && due > self.now && fits(letter, due, true, &self.left) => {
+                Some(due)
+            }
             _ => None,
         });
         let due = dues.min_by(f64::total_cmp);
         let taken = self.taking.map(|(at, ..)| at);
-        let times = [ended, self.settled_at, taken, tick, due];
+        let cleared = self.clearing.iter().map(|(at, _)| *at).min_by(f64::total_cmp);
+        let times = [ended, self.settled_at, taken, tick, due, cleared];
         let Some(next) = times.into_iter().flatten().min_by(f64::total_cmp) else { return false };
         self.now = next.max(self.now);
         if ended == Some(next) {
@@ -287,6 +298,11 @@ impl World {
             self.settle();
         } else if taken == Some(next) {
             self.deliver();
+        } else if cleared == Some(next) {
+            let (done, left) = self.clearing.drain(..).partition(|(at, _)| *at <= next);
+            self.clearing = left;
+            let done: Vec<(f64, u64)> = done;
+            self.happen(vec![Event::Cleared(done.into_iter().map(|(_, key)| key).collect())]);
         } else if tick == Some(next) {
             self.ticks_at = self.now + 0.1;
             self.happen(vec![Event::Tick]);
@@ -306,7 +322,7 @@ impl World {
             return;
         }
         let now = self.now;
-        if self.letters.iter().any(|letter| fits(letter, now, want.slots > 0)) {
+        if self.letters.iter().any(|letter| fits(letter, now, want.slots > 0, &self.left)) {
             let at = now + self.rng.f64() * self.slowness[2];
             self.taking = Some((at, turn, want));
         }
@@ -317,7 +333,7 @@ impl World {
         let mut taken = Vec::new();
         for (limit, suspects) in [(want.slots, true), (want.slots + want.ahead, false)] {
             for (row, letter) in self.letters.iter_mut().enumerate() {
-                if taken.len() < limit && fits(letter, self.now, suspects) {
+                if taken.len() < limit && fits(letter, self.now, suspects, &self.left) {
                     letter.place = Place::Held;
                     letter.ordered = false;
                     letter.counts = !letter.suspect;
@@ -373,6 +389,10 @@ impl World {
                     (Place::Held, 0)
                 }
                 Some(Settle::Release) => (Place::Queue(0.0), 0),
+                Some(Settle::Pass(name)) => {
+                    assert!(self.left.iter().any(|left| **left == *name), "{name} comes again");
+                    (Place::Queue(0.0), 0)
+                }
                 Some(Settle::Park(until)) => (Place::Queue(at(until)), 0),
                 Some(Settle::Redeliver(until)) => (Place::Queue(at(until)), 1),
                 Some(Settle::Dead(death)) => (Place::Dead(death.reason), 0),
@@ -422,7 +442,11 @@ impl World {
                     one.ends = self.now + self.rng.f64() * 0.01;
                 }
                 Effect::Settle(key, tag, verdict) => self.order(key, tag, *verdict),
-                Effect::Store(_) | Effect::Clear(_) => {}
+                Effect::Leave(names) => self.left = names,
+                Effect::Clear(key, _) => {
+                    self.clearing.push((self.now + self.rng.f64() * 0.1, key));
+                }
+                Effect::Store(_) => {}
                 Effect::Log(_, line) | Effect::LogAbout(_, _, line) => {
                     self.said.push((self.now, line))
                 }
@@ -474,7 +498,10 @@ impl World {
     }
 }
 
-fn fits(letter: &Letter, now: f64, suspects: bool) -> bool {
+fn fits(letter: &Letter, now: f64, suspects: bool, left: &[Arc<str>]) -> bool {
+    if left.iter().any(|name| letter.id.rsplit_once('-').is_some_and(|(task, _)| *task == **name)) {
+        return false;
+    }
     let due = matches!(letter.place, Place::Queue(due) if due <= now);
     due && (suspects || !letter.suspect)
 }

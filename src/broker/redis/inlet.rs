@@ -25,6 +25,15 @@ const ASK_EVERY: Duration = Duration::from_secs(5);
 /// How often it looks in any case.
 const LOOK_EVERY: Duration = Duration::from_secs(60);
 
+/// Pause before a queue is looked at again that held only messages for others; it doubles.
+const VAIN_PAUSE: Duration = Duration::from_millis(10);
+
+/// Doublings of [`VAIN_PAUSE`] where more messages are behind those for others.
+const VAIN_BEHIND: u32 = 3;
+
+/// See [`VAIN_PAUSE`].
+const VAIN_PAUSE_MAX: Duration = Duration::from_secs(1);
+
 static TAKE: LazyLock<Script> = LazyLock::new(|| super::script(include_str!("take.lua")));
 
 /// See [`crate::broker::Inlet`].
@@ -34,6 +43,9 @@ pub struct Inlet {
     queues: Arc<[Arc<str>]>,
     /// Which queue is asked first; moves on with each take.
     turn: usize,
+    left: Arc<[Arc<str>]>,
+    /// Looks in a row that found nothing but what is left to others.
+    in_vain: u32,
     next_due: Option<f64>,
     /// Nothing was left after the last look, at this time, and the server tells of anything new.
     dry: Option<Instant>,
@@ -85,6 +97,8 @@ impl Inlet {
             outlet: settling,
             queues,
             turn: 0,
+            left: Arc::default(),
+            in_vain: 0,
             next_due: None,
             dry: None,
             lease,
@@ -101,6 +115,11 @@ impl Inlet {
     /// The file that tells whether the worker lives; whoever else holds it keeps it alive.
     pub fn lease(&self) -> &std::path::Path {
         &self.lease
+    }
+
+    /// See [`crate::broker::Inlet::leave`].
+    pub fn leave(&mut self, names: Arc<[Arc<str>]>) {
+        (self.left, self.in_vain) = (names, 0);
     }
 
     /// See [`crate::broker::Inlet::is_dry`].
@@ -129,7 +148,13 @@ impl Inlet {
         let Value::Array(found) = answer? else { return Ok(Vec::new()) };
         let mut found = found.into_iter();
         self.next_due = text(found.next()).parse().ok();
-        self.dry = matches!(found.next(), Some(Value::Int(1))).then(Instant::now);
+        let told = found.next();
+        self.dry = matches!(told, Some(Value::Int(1))).then(Instant::now);
+        let in_vain = match told {
+            Some(Value::Int(2)) => self.in_vain.saturating_add(1),
+            Some(Value::Int(3)) => VAIN_BEHIND,
+            _ => 0,
+        };
         let mut taken = Vec::new();
         while let (Some(Value::Int(queue)), Some(Value::Int(step)), Some(element)) =
             (found.next(), found.next(), found.next())
@@ -140,6 +165,7 @@ impl Inlet {
             self.member.hold.add(number, STEPS[step as usize - 1], queue.clone(), suspect);
             taken.push(Delivery { tag: Tag::Number(number), queue, payload, deliveries, suspect });
         }
+        self.in_vain = if taken.is_empty() { in_vain } else { 0 };
         drop(entered);
         Ok(taken)
     }
@@ -163,6 +189,11 @@ impl Inlet {
         for queue in queues {
             call.arg(&***queue);
         }
+        call.arg(match self.left.is_empty() {
+            true => String::new(),
+            false => serde_json::json!(self.left.iter().map(|name| &**name).collect::<Vec<_>>())
+                .to_string(),
+        });
         // What is told from here on is news.
         self.member.link.forget_told();
         self.member.link.run(async |c| call.invoke_async(c).await).await
@@ -170,11 +201,17 @@ impl Inlet {
 
     /// See [`crate::broker::Inlet::wait`].
     pub async fn wait(&mut self) {
+        if self.in_vain > 0 {
+            // Others come and go in these lists; each time it would be the same messages.
+            let pause = VAIN_PAUSE * (1 << self.in_vain.min(7));
+            tokio::time::sleep(pause.min(VAIN_PAUSE_MAX)).await;
+        }
         let mut left = LOOK_EVERY;
         if let Some(due) = self.next_due {
-            // A score may be any number, and none.
-            let until = Duration::try_from_secs_f64(due - self.member.server_clock());
-            left = left.min(until.unwrap_or(if due > 0.0 { LOOK_EVERY } else { Duration::ZERO }));
+            // A score may be any number.
+            let until = due - self.member.server_clock();
+            let whole = if until > 0.0 { LOOK_EVERY } else { Duration::ZERO };
+            left = left.min(Duration::try_from_secs_f64(until).unwrap_or(whole));
         }
         // Late is as good as told: the caller looks either way.
         while left > ASK_EVERY {

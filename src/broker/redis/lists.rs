@@ -156,6 +156,22 @@ impl Outlet {
         Ok(nodes)
     }
 
+    /// Python workers that have announced themselves on this server, for whatever queues.
+    ///
+    /// # Errors
+    /// What the server said.
+    pub async fn python_nodes(&self) -> Result<Vec<String>, Error> {
+        let mut ask = redis::cmd("SUNION");
+        ask.arg(self.layout.bindings("celery.pidbox"));
+        ask.arg(self.layout.lasting_bindings("celery.pidbox"));
+        let bindings: Vec<String> = self.ask(&ask).await?;
+        let node = |binding: &String| {
+            let queue = binding.rsplit(super::SEPARATOR).next()?;
+            queue.strip_suffix(".celery.pidbox").map(str::to_string)
+        };
+        Ok(bindings.iter().filter_map(node).collect())
+    }
+
     /// See [`crate::broker::Outlet::find`].
     pub async fn find(&self, task_id: String) -> Result<Whereabouts, Error> {
         // As Python and as we write it in the headers.

@@ -5,13 +5,14 @@
 --
 -- KEYS: unacked, unacked_index, dead
 -- ARGV: prefix of keys, separator of steps, key of a token or nothing, then what to do:
---   put KEY TTL DOCUMENT         a result; a SUCCESS stays
+--   put KEY TTL DOCUMENT         a result; a SUCCESS stays, and a REVOKED
 --   send LIST ELEMENT            a message, unless the token is known
 --   plan SET SCORE ELEMENT STEP NAME   a message for later, likewise
 --   ack N TAG...                 done with
 --   mark TAG WORKER              about to start
 --   unmark TAG WORKER            its mark is of no more use
 --   release TAG                  back to its place, uncounted
+--   pass TAG                     to the far end of its list, for others, uncounted
 --   park TAG SCORE               for later, uncounted
 --   again TAG SCORE COUNTED      for later or for now, as a suspect, counted if COUNTED is 1
 --   replace TAG SCORE MESSAGE    this message in its place, for later
@@ -68,7 +69,8 @@ local fresh = token == '' or redis.call('SET', token, '1', 'NX', 'EX', 3600)
 local act = {
   put = function()
     local key, ttl, document = word(), word(), word()
-    if redis.call('GETRANGE', key, 0, 20) == '{"status": "SUCCESS",' then return end
+    local state = redis.call('GETRANGE', key, 0, 20)
+    if state == '{"status": "SUCCESS",' or state == '{"status": "REVOKED",' then return end
     if ttl == '' then redis.call('SET', key, document) else redis.call('SET', key, document, 'EX', ttl) end
     redis.call('PUBLISH', key, document)
   end,
@@ -97,6 +99,10 @@ local act = {
   release = function()
     local step, queue, element = let_go(word())
     if step then redis.call('RPUSH', list(queue, step), element) end
+  end,
+  pass = function()
+    local step, queue, element = let_go(word())
+    if step then redis.call('LPUSH', list(queue, step), element) end
   end,
   park = function()
     local tag, score = word(), word()

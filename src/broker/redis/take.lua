@@ -5,15 +5,19 @@
 --   then the scheduled messages of each queue. No others: Redis 7.0 watches all keys of a
 --   script that reads for a connection that tracks, and others change with every task.
 -- ARGV: epoch, stem of the tags, first number, slots, ahead, lease in seconds, steps, queues,
---   unacked, unacked_index, this worker, then the text of each step, then the name of each queue
--- Gives: when the next is due (or nothing), 1 if nothing is left and the server will tell of
---   anything new, then queue, step and element of each message, the first two as places in
+--   unacked, unacked_index, this worker, then the text of each step, then the name of each queue,
+--   then the names of tasks that are left to others, as JSON, or nothing
+-- Gives: when the next is due (or nothing); 1 if nothing is left and the server will tell of
+--   anything new, 2 if something is left to others,
+--   3 if there are more messages behind those; then queue, step and element of each message, the first two as places in
 --   the arguments.
 
 -- Scheduled messages brought back in one call at the most: the server does nothing else meanwhile.
 local DUE_MAX = 512
 -- Messages parked in one call at the most, likewise.
 local PARKED_MAX = 2000
+-- Messages for others that are passed over in one list at the most, likewise.
+local LEFT_MAX = 500
 -- Bytes of the answer, more or less.
 local BYTES_MAX = 16 * 1024 * 1024
 
@@ -30,6 +34,23 @@ local function list(s, q) return KEYS[(s - 1) * queues + q] end
 local function scheduled(q) return KEYS[steps * queues + q] end
 local function step(s) return ARGV[11 + s] end
 local function queue(q) return ARGV[11 + steps + q] end
+
+-- Reading an envelope takes a while, so it is done only where a name is left to others.
+local left, leaves = {}, ARGV[#ARGV] ~= ''
+if leaves then
+  for _, name in ipairs(cjson.decode(ARGV[#ARGV])) do left[name] = true end
+end
+local function is_left(element)
+  if not leaves then return false end
+  local read, envelope = pcall(cjson.decode, element)
+  local headers = read and type(envelope) == 'table' and envelope.headers
+  local name = type(headers) == 'table' and headers.task
+  return type(name) == 'string' and left[name] or false
+end
+-- How many were passed over.
+local passed = 0
+-- Are there more behind those?
+local turned = false
 
 local step_at = {}
 for s = 1, steps do step_at[step(s)] = s end
@@ -49,7 +70,7 @@ local function instant(eta)
   y, mo, d, h, mi, s, oh, om = tonumber(y), tonumber(mo), tonumber(d), tonumber(h), tonumber(mi),
     tonumber(s), tonumber(oh), tonumber(om)
   if mo < 1 or mo > 12 or d < 1 or d > days_of(y, mo) then return nil end
-  if h > 23 or mi > 59 or s >= 60 or oh > 23 or om > 59 then return nil end
+  if h > 23 or mi > 59 or s >= 61 or oh > 23 or om > 59 then return nil end
   -- Days since the epoch; a year begins in March, so that the odd day is its last one.
   local year = y - (mo <= 2 and 1 or 0)
   local era = math.floor(year / 400)
@@ -93,6 +114,11 @@ local taken, bytes, parked, kept_back = {}, 0, 0, {}
 local name = string.gsub(stem, ':', '.') .. string.format('%.0f', first) .. '.'
 
 local function sort_out(element, s, q, only_fresh, limit, early_ones)
+  if is_left(element) then
+    passed = passed + 1
+    kept_back[#kept_back + 1] = { list(s, q), element }
+    return
+  end
   if only_fresh and is_marked(element) then
     local _, suspect = read(element)
     if suspect == 1 then
@@ -131,11 +157,37 @@ local function has_fresh(key)
   return false
 end
 
+-- Is there any that is not for others? Where there is none, they are not touched: whoever is told
+-- of a change would look too. If there are very many, the next look sees those behind them.
+local function has_any(key)
+  if not leaves then return true end
+  local seen = 0
+  while seen < LEFT_MAX do
+    local slice = redis.call('LRANGE', key, -(seen + 100), -(seen + 1))
+    for n = #slice, 1, -1 do
+      if not is_left(slice[n]) then return true end
+    end
+    seen = seen + #slice
+    if #slice < 100 then
+      passed = passed + seen
+      return false
+    end
+  end
+  passed = passed + seen
+  if redis.call('LLEN', key) > seen then
+    many('LPUSH', key, redis.call('RPOP', key, seen))
+    turned = true
+  end
+  return false
+end
+
 local function grab(limit, only_fresh)
   for s = 1, steps do
     for q = 1, queues do
-      local more = not only_fresh or has_fresh(list(s, q))
-      while more and #taken < limit and bytes < BYTES_MAX and parked < PARKED_MAX do
+      local more = #taken < limit and has_any(list(s, q))
+      more = more and (not only_fresh or has_fresh(list(s, q)))
+      local before = passed
+      while more and passed - before < LEFT_MAX and #taken < limit and bytes < BYTES_MAX and parked < PARKED_MAX do
         -- A few first: how large they are tells how many more fit.
         local fits = 16
         if bytes > 0 then fits = math.max(1, math.floor((BYTES_MAX - bytes) * #taken / bytes)) end
@@ -177,9 +229,9 @@ for q = 1, queues do
   if at and (not next_due or at < next_due) then next_due = at end
 end
 if #taken < slots + ahead then
-  local left = 0
-  for n = 1, steps * queues do left = left + redis.call('LLEN', KEYS[n]) end
-  if left == 0 then out[2] = 1 end
+  local rest = 0
+  for n = 1, steps * queues do rest = rest + redis.call('LLEN', KEYS[n]) end
+  if rest == 0 then out[2] = 1 elseif passed > 0 then out[2] = turned and 3 or 2 end
   if parked >= PARKED_MAX then next_due = 0 end
 end
 if next_due then out[1] = text(next_due) end

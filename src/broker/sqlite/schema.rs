@@ -52,6 +52,8 @@ const COLUMNS: &[(&str, &str)] = &[
     ("owner", "INTEGER"),
     ("deliveries", "INTEGER NOT NULL DEFAULT 0"),
     ("task_id", "TEXT"),
+    // Its name, once a worker was there that did not know it.
+    ("task", "TEXT"),
     // Held: if its worker dies, that counts.
     ("started", "INTEGER NOT NULL DEFAULT 0"),
     // Was lost before: taken only into a free slot, and counted only from its start on.
@@ -59,8 +61,11 @@ const COLUMNS: &[(&str, &str)] = &[
 ];
 
 const INDEXES: &str = "
-CREATE INDEX IF NOT EXISTS qworker_ready ON kombu_message (queue_id, priority DESC, id)
-    WHERE visible = 1 AND eta IS NULL;
+CREATE INDEX IF NOT EXISTS qworker_fresh ON kombu_message (queue_id, priority DESC, id)
+    WHERE visible = 1 AND eta IS NULL AND task IS NULL;
+CREATE INDEX IF NOT EXISTS qworker_passed ON kombu_message (queue_id, task, priority DESC, id)
+    WHERE visible = 1 AND eta IS NULL AND task IS NOT NULL;
+DROP INDEX IF EXISTS qworker_ready;
 CREATE INDEX IF NOT EXISTS qworker_scheduled ON kombu_message (eta)
     WHERE visible = 1 AND eta IS NOT NULL;
 CREATE INDEX IF NOT EXISTS qworker_held ON kombu_message (owner) WHERE owner IS NOT NULL;

@@ -3,6 +3,7 @@
 
 use super::arguments::{Argument, Arguments, too_long, value_error};
 use crate::bounds::ARG_BYTES_MAX;
+use crate::os::tree;
 use crate::os::user::Ids;
 use crate::runner::Attempt;
 use crate::task::template::{Piece, Word};
@@ -165,9 +166,12 @@ fn environment(
         .chain(&attempt.task.env)
         .map(|(name, value)| (name.clone(), value.clone().into_bytes()));
     // A name with `=` would be read as another name.
-    let passed = arguments
-        .all()
-        .iter()
+    // A keyword that is called as a place is does not stand in for the argument of that place.
+    let (named, unnamed): (Vec<_>, Vec<_>) =
+        arguments.all().iter().partition(|argument| argument.name.is_some());
+    let passed = named
+        .into_iter()
+        .chain(unnamed)
         .filter(|argument| !argument.left_out && !argument.variable().contains('='));
     let passed = passed.map(|argument| (argument.variable(), argument.text.clone()));
     let facts = [
@@ -178,6 +182,7 @@ fn environment(
         ("RETRIES", &attempt.retries.to_string()),
         ("HOSTNAME", &attempt.hostname),
         ("QUEUE", &attempt.queue),
+        ("WORKER", tree::this_worker()),
     ]
     .map(|(name, value)| (format!("{OURS}{name}"), value.as_bytes().to_vec()));
     let deadline = deadline.map(|at| (format!("{OURS}DEADLINE"), at.to_string().into_bytes()));

@@ -2,6 +2,7 @@
 
 use super::sites::Site;
 use super::*;
+use std::sync::Arc;
 
 pub async fn published_then_taken_then_acknowledged(site: impl Site) {
     site.client().publish(vec![posting("a"), posting("b")]).await.unwrap();
@@ -142,4 +143,37 @@ fn waiting(eta: Option<DateTime<Utc>>) -> qworker::broker::Whereabouts {
         queue: QUEUE.into(),
         eta: eta.map(|eta| clock::epoch(eta).to_string()),
     }
+}
+
+/// A message to [`QUEUE`] for a task of this name.
+fn call(task: &str, id: &str) -> Posting {
+    let payload = format!(
+        r#"{{"body": "", "headers": {{"task": "{task}", "id": "{id}"}}, "properties": {{}}}}"#
+    );
+    Posting { payload, ..posting(id) }
+}
+
+pub async fn what_is_left_to_others_stays_for_them(site: impl Site) {
+    let (mut inlet, outlet) = site.worker("one@test", &[QUEUE]).await;
+    let (mut other, theirs) = site.worker("two@test", &[QUEUE]).await;
+    outlet.publish(vec![call("py.x", "first")]).await.unwrap();
+    let taken = inlet.take(MANY).await.unwrap();
+    settle(&outlet, &taken[0], Settle::Pass("py.x".into())).await;
+    inlet.leave(Arc::from([Arc::from("py.x"), Arc::from("py.\"y\u{e9}")]));
+    assert!(inlet.take(MANY).await.unwrap().is_empty(), "it is left alone");
+    let taken = other.take(MANY).await.unwrap();
+    assert_eq!(taken.iter().map(|one| one.deliveries).collect::<Vec<_>>(), [0], "uncounted");
+    ack(&theirs, &taken).await;
+    // More than one look passes over, in three names, and what is ours behind them.
+    let name = |n: usize| ["py.x", r#"py.\"y\u00e9"#, "py.x"][n % 3];
+    let strange = (0..1500).map(|n| call(name(n), &format!("strange{n}"))).collect();
+    outlet.publish(strange).await.unwrap();
+    outlet.publish(vec![call("ours", "ours")]).await.unwrap();
+    let found = take_until(&mut inlet, Want { slots: 2, ahead: 3 }, 1).await;
+    assert_eq!(found.len(), 1);
+    assert!(found[0].payload.contains("ours"), "{found:?}");
+    ack(&outlet, &found).await;
+    inlet.leave(Arc::default());
+    let all = take_until(&mut inlet, MANY, 1500).await;
+    assert_eq!((all.len(), all.iter().all(|one| one.deliveries == 0)), (1500, true));
 }

@@ -42,6 +42,7 @@ macro_rules! for_every_broker {
                 no_more_is_taken_than_is_wanted
                 a_suspect_is_taken_into_a_free_slot_only
                 released_it_is_back_in_its_place_uncounted
+                what_is_left_to_others_stays_for_them
                 redelivered_it_is_counted
                 replaced_by_its_retry_in_one_step
                 settled_by_its_owner_only

@@ -8,6 +8,11 @@ fn push(server: &Server, element: &str) {
     server.run::<u32>(&["LPUSH", "test:celery", element]);
 }
 
+/// An envelope with these headers.
+fn headed(headers: &str) -> String {
+    format!(r#"{{"body": "", "headers": {{"task": "t", {headers}}}, "properties": {{}}}}"#)
+}
+
 fn scheduled(server: &Server) -> usize {
     server.run(&["ZCARD", "test:qworker.scheduled.celery"])
 }
@@ -21,10 +26,10 @@ fn what_python_pushes_early_is_not_delivered_before_its_time() {
         let at = |hours: i32| due.with_timezone(&FixedOffset::east_opt(hours * 1800).unwrap());
         let iso = |hours: i32| at(hours).to_rfc3339_opts(SecondsFormat::Micros, false);
         let forms = [
-            format!("{{\"id\": \"utc\", \"eta\": \"{}\"}}", iso(0)),
-            format!("{{\"id\":\"india\",\"eta\":\"{}\"}}", iso(11)),
-            format!("{{\"id\": \"west\", \"eta\": \"{}\"}}", iso(-7)),
-            format!("{{\"id\": \"blank\", \"eta\": \"{}\"}}", iso(0).replace('T', " ")),
+            headed(&format!("\"id\": \"utc\", \"eta\": \"{}\"", iso(0))),
+            headed(&format!("\"id\":\"india\",\"eta\":\"{}\"", iso(11))),
+            headed(&format!("\"id\": \"west\", \"eta\": \"{}\"", iso(-7))),
+            headed(&format!("\"id\": \"blank\", \"eta\": \"{}\"", iso(0).replace('T', " "))),
         ];
         for form in &forms {
             push(&server, form);
@@ -54,7 +59,7 @@ fn days_are_counted_as_everybody_counts_them() {
             "2096-12-31T23:59:60.5+00:00",
             "2400-02-29T00:00:00+00:00",
         ] {
-            push(&server, &format!("{{\"eta\": \"{text}\"}}"));
+            push(&server, &headed(&format!("\"eta\": \"{text}\"")));
             assert!(inlet.take(MANY).await.unwrap().is_empty(), "{text}");
             let key = "test:qworker.scheduled.celery";
             let found: Vec<(String, f64)> = server.run(&["ZRANGE", key, "0", "-1", "WITHSCORES"]);
@@ -73,16 +78,27 @@ fn what_only_looks_like_a_time_does_not_hold_a_message_back() {
     block_on(async {
         let server = Server::start();
         let (mut inlet, _outlet) = Redis::at(&server.url()).worker("one@test", &[QUEUE]).await;
-        let forms = [
-            r#"{"eta": null}"#,
-            r#"{"eta": ""}"#,
-            r#"{"eta": "2099-01-01"}"#,
-            r#"{"eta": 4070908800}"#,
-            r#"{"argsrepr": "{\"eta\": \"2099-01-01T00:00:00+00:00\"}"}"#,
-            r#"{"eta": "2001-01-01T00:00:00+00:00"}"#,
-            "2099-01-01T00:00:00+00:00",
-        ];
-        for form in forms {
+        let late = r#""eta": "2099-01-01T00:00:00+00:00""#;
+        let mut forms = [
+            r#""eta": null"#,
+            r#""eta": """#,
+            r#""eta": "2099-01-01""#,
+            r#""eta": "2099-13-01T00:00:00+00:00""#,
+            r#""eta": "2099-02-29T00:00:00+00:00""#,
+            r#""eta": "2099-01-01T24:00:00+00:00""#,
+            r#""eta": 4070908800"#,
+            r#""argsrepr": "{\"eta\": \"2099-01-01T00:00:00+00:00\"}""#,
+            r#""eta": "2001-01-01T00:00:00+00:00""#,
+            &format!(r#""ctx": {{{late}}}"#),
+            // The last of two counts.
+            &format!(r#"{late}, "eta": null"#),
+        ]
+        .map(headed)
+        .to_vec();
+        forms.push(format!("{{{late}}}"));
+        forms.push(format!("{{{late}, "));
+        forms.push("2099-01-01T00:00:00+00:00".into());
+        for form in &forms {
             push(&server, form);
         }
         let taken = inlet.take(MANY).await.unwrap();

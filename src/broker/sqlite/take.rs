@@ -1,0 +1,142 @@
+//! Which messages a worker takes. Those of names that it does not know keep their place: their rows
+//! are marked with the name, and are looked up by it from then on.
+
+use super::{pass, payload_of, row_of};
+use crate::broker::{Delivery, Tag, Want};
+use crate::link::error::Error;
+use crate::wire::message::task_of;
+use rusqlite::{Connection, params};
+use std::sync::Arc;
+
+/// Rows of names that are left to others which one look marks at the most.
+const LEFT_MAX: usize = 512;
+
+/// The names in a queue whose rows are marked, each found in the index behind the one before.
+const NAMES: &str = "
+WITH RECURSIVE found (name) AS (
+    SELECT (SELECT min(task) FROM kombu_message
+            WHERE queue_id = ?1 AND visible = 1 AND eta IS NULL AND task IS NOT NULL)
+    UNION ALL
+    SELECT (SELECT min(task) FROM kombu_message
+            WHERE queue_id = ?1 AND visible = 1 AND eta IS NULL AND task IS NOT NULL
+                  AND task > name)
+    FROM found WHERE name IS NOT NULL
+)
+SELECT name FROM found WHERE name IS NOT NULL";
+
+/// One look for messages.
+pub(super) struct Taking<'a> {
+    pub c: &'a Connection,
+    pub owner: i64,
+    /// Names that are left to others.
+    pub left: &'a [Arc<str>],
+}
+
+impl Taking<'_> {
+    /// Takes what `want` allows, the queues in turn; says whether any were marked instead.
+    pub fn take(
+        &self,
+        queues: &[(i64, Arc<str>)],
+        turn: usize,
+        want: Want,
+    ) -> Result<(Vec<Delivery>, bool), Error> {
+        let (mut taken, mut marked) = (Vec::new(), false);
+        for (limit, only_fresh) in [(want.slots, false), (want.slots + want.ahead, true)] {
+            for n in 0..queues.len() {
+                let queue = &queues[(turn + n) % queues.len()];
+                marked |= self.take_unmarked(queue, limit, only_fresh, &mut taken)?;
+                self.take_marked(queue, limit, only_fresh, &mut taken)?;
+            }
+        }
+        Ok((taken, marked))
+    }
+
+    fn take_unmarked(
+        &self,
+        queue: &(i64, Arc<str>),
+        limit: usize,
+        only_fresh: bool,
+        taken: &mut Vec<Delivery>,
+    ) -> Result<bool, Error> {
+        let mut marked = 0;
+        while taken.len() < limit && marked < LEFT_MAX {
+            let wanted = limit - taken.len();
+            let rows = self.rows(queue, None, wanted, only_fresh)?;
+            let all = rows.len() < wanted;
+            for delivery in rows {
+                let name = (!self.left.is_empty()).then(|| task_of(&delivery.payload)).flatten();
+                match name.filter(|name| self.leaves(name)) {
+                    Some(name) => {
+                        marked += 1;
+                        pass(self.c, Some(self.owner), row_of(delivery.tag), &name)?;
+                    }
+                    None => taken.push(delivery),
+                }
+            }
+            if all {
+                break;
+            }
+        }
+        Ok(marked > 0)
+    }
+
+    fn take_marked(
+        &self,
+        queue: &(i64, Arc<str>),
+        limit: usize,
+        only_fresh: bool,
+        taken: &mut Vec<Delivery>,
+    ) -> Result<(), Error> {
+        if taken.len() >= limit {
+            return Ok(());
+        }
+        let names: Vec<String> = self
+            .c
+            .prepare_cached(NAMES)?
+            .query_map([queue.0], |row| row.get(0))?
+            .collect::<Result<_, _>>()?;
+        for name in names.iter().filter(|name| !self.leaves(name)) {
+            let wanted = limit.saturating_sub(taken.len());
+            if wanted > 0 {
+                taken.extend(self.rows(queue, Some(name), wanted, only_fresh)?);
+            }
+        }
+        Ok(())
+    }
+
+    fn leaves(&self, name: &str) -> bool {
+        self.left.iter().any(|left| **left == *name)
+    }
+
+    /// Takes rows that are marked with this name, or with none.
+    fn rows(
+        &self,
+        (queue_id, queue): &(i64, Arc<str>),
+        name: Option<&str>,
+        limit: usize,
+        only_fresh: bool,
+    ) -> Result<Vec<Delivery>, Error> {
+        let which = if name.is_some() { "task = ?5" } else { "task IS NULL AND ?5 IS NULL" };
+        let mut statement = self.c.prepare_cached(&format!(
+            "UPDATE kombu_message SET visible = 0, owner = ?1, started = 1 - suspect,
+                 version = version + 1
+             WHERE id IN (SELECT id FROM kombu_message
+                 WHERE queue_id = ?2 AND visible = 1 AND eta IS NULL AND {which}
+                     AND (?4 = 0 OR suspect = 0)
+                 ORDER BY priority DESC, id LIMIT ?3)
+             RETURNING id, priority, deliveries, payload, suspect"
+        ))?;
+        let values = params![self.owner, queue_id, limit as i64, only_fresh, name];
+        let rows = statement.query_map(values, |row| {
+            let payload = payload_of(row, 3)?;
+            let tag = Tag::Row(row.get(0)?);
+            let (deliveries, suspect) = (row.get(2)?, row.get(4)?);
+            let queue = queue.clone();
+            Ok((row.get::<_, i64>(1)?, Delivery { tag, queue, payload, deliveries, suspect }))
+        })?;
+        // RETURNING gives rows in no promised order.
+        let mut rows: Vec<(i64, Delivery)> = rows.collect::<Result<_, _>>()?;
+        rows.sort_by_key(|(priority, delivery)| (-priority, row_of(delivery.tag)));
+        Ok(rows.into_iter().map(|(_, delivery)| delivery).collect())
+    }
+}

@@ -1,0 +1,64 @@
+//! Instants as text.
+
+use chrono::{DateTime, NaiveDateTime, Utc};
+
+/// Reads an ISO 8601 instant; without an offset it is UTC. `None` if it is none.
+pub fn parse_instant(text: &str) -> Option<DateTime<Utc>> {
+    let text = text.trim();
+    // A year of four digits: chrono takes signs and more.
+    if !text.is_char_boundary(4) || !text.get(..4)?.bytes().all(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
+    let text = text.replacen([' ', 't'], "T", 1).replacen(',', ".", 1);
+    if let Ok(at) = DateTime::parse_from_rfc3339(&text) {
+        return Some(at.with_timezone(&Utc));
+    }
+    let forms = [
+        "%Y-%m-%dT%H:%M:%S%.f",
+        "%Y-%m-%dT%H:%M",
+        "%Y-%m-%dT%H",
+        "%Y%m%dT%H%M%S%.f",
+        "%Y%m%dT%H%M",
+        "%Y%m%dT%H",
+    ];
+    for form in forms {
+        if let Ok(at) = NaiveDateTime::parse_from_str(&text, form) {
+            return Some(at.and_utc());
+        }
+        if let Ok(at) = DateTime::parse_from_str(&text, &format!("{form}%#z")) {
+            return Some(at.with_timezone(&Utc));
+        }
+    }
+    let day = ["%Y-%m-%d", "%Y%m%d"]
+        .iter()
+        .find_map(|form| chrono::NaiveDate::parse_from_str(&text, form).ok())?;
+    Some(day.and_hms_opt(0, 0, 0)?.and_utc())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock;
+
+    #[test]
+    fn instants_of_python_are_read_naive_ones_as_utc() {
+        for text in [
+            "2026-01-02T03:04:05",
+            "2026-01-02 03:04:05",
+            "2026-01-02T05:04:05+02:00",
+            "2026-01-02T05:04:05+0200",
+            "20260102T030405Z",
+            "2026-01-02T03:04:05,0Z",
+        ] {
+            assert_eq!(
+                parse_instant(text).map(clock::iso).unwrap(),
+                "2026-01-02T03:04:05.000000+00:00"
+            );
+        }
+        for text in
+            ["soon", "", "2026-13-01T00:00:00", "2026-01-02T25:00", "+12026-01-01", "\u{e9}"]
+        {
+            assert_eq!(parse_instant(text), None, "{text}");
+        }
+    }
+}

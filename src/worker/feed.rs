@@ -1,0 +1,110 @@
+//! Takes messages as they are wanted, and waits when there are none.
+
+use super::core::Event;
+use super::outage::Outage;
+use super::pulse::Pulse;
+use crate::backend::Store;
+use crate::broker::{Delivery, Inlet, Want};
+use crate::wire::message::id_of;
+use std::collections::HashSet;
+use std::sync::Arc;
+use tokio::sync::{mpsc, watch};
+
+/// Names of tasks.
+type Names = Arc<[Arc<str>]>;
+
+/// The worker's end of the broker.
+pub(super) struct Feed {
+    pub inlet: Inlet,
+    /// `None` closes the inlet.
+    pub wants: watch::Receiver<Option<(u64, Want)>>,
+    /// What is left to others.
+    pub left: watch::Receiver<Names>,
+    /// Tells which tasks were revoked.
+    pub store: Store,
+}
+
+impl Feed {
+    /// Works until nothing is ever wanted again.
+    pub(super) async fn run(mut self, events: mpsc::UnboundedSender<Event>, pulse: Pulse) {
+        let mut done = None;
+        let mut outage = Outage::new("cannot take messages", pulse.clone());
+        let mut deaf = Outage::new("cannot read results", pulse);
+        loop {
+            if self.left.has_changed().unwrap_or(false) {
+                let names = self.left.borrow_and_update().clone();
+                self.inlet.leave(names);
+            }
+            let wanted = *self.wants.borrow_and_update();
+            let Some((turn, want)) = wanted else { break };
+            if want == Want::default() || done == Some(turn) {
+                if self.wants.changed().await.is_err() {
+                    break;
+                }
+                continue;
+            }
+            if self.inlet.is_dry() {
+                self.wait().await;
+                continue;
+            }
+            match self.inlet.take(want).await {
+                Ok(deliveries) => {
+                    outage.end("the broker");
+                    if deliveries.is_empty() {
+                        self.wait().await;
+                        continue;
+                    }
+                    let revoked = self.revoked(&deliveries, &mut deaf).await;
+                    let (gone, left) = split(deliveries, &revoked);
+                    done = Some(turn);
+                    let _ = events.send(Event::Delivered(left));
+                    if !gone.is_empty() {
+                        let _ = events.send(Event::Revoked(gone));
+                    }
+                }
+                Err(error) => outage.endure(&error).await,
+            }
+        }
+        if let Err(error) = self.inlet.close().await {
+            let who = "other workers take over what was held";
+            tracing::error!("cannot close the broker: {error}; {who}");
+        }
+        let _ = events.send(Event::Closed);
+    }
+
+    async fn wait(&mut self) {
+        tokio::select! {
+            () = self.inlet.wait() => {}
+            _ = self.wants.changed() => {}
+            _ = self.left.changed() => self.left.mark_changed(),
+        }
+    }
+
+    /// Which of these tasks somebody has revoked, as the result store says. A store that does not
+    /// answer is waited for: what it cannot say is not a no. A worker that is to end waits for
+    /// nothing.
+    async fn revoked(&mut self, deliveries: &[Delivery], deaf: &mut Outage) -> HashSet<String> {
+        if matches!(self.store, Store::Disabled) {
+            return HashSet::new();
+        }
+        let ids: Vec<String> = deliveries.iter().filter_map(|one| id_of(&one.payload)).collect();
+        while !ids.is_empty() && self.wants.borrow().is_some() {
+            match self.store.revoked(&ids).await {
+                Ok(revoked) => {
+                    deaf.end("the result store");
+                    return revoked;
+                }
+                Err(error) => deaf.endure(&error).await,
+            }
+        }
+        HashSet::new()
+    }
+}
+
+/// Those of the tasks with these ids, and the others.
+fn split(deliveries: Vec<Delivery>, ids: &HashSet<String>) -> (Vec<Delivery>, Vec<Delivery>) {
+    if ids.is_empty() {
+        return (Vec::new(), deliveries);
+    }
+    deliveries.into_iter().partition(|one| id_of(&one.payload).is_some_and(|id| ids.contains(&id)))
+}
