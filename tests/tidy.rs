@@ -20,7 +20,7 @@ const ADDRESSES: &[(&str, &[&str])] = &[
     ("indicatif", &["cli/"]),
     (
         "rusqlite",
-        &["link/sqlite.rs", "broker/sqlite/", "broker/ledger/apart/file.rs", "backend/sqlite.rs"],
+        &["link/sqlite/", "broker/sqlite/", "broker/ledger/apart/file.rs", "backend/sqlite.rs"],
     ),
     (
         "redis",

@@ -73,7 +73,7 @@ impl Store {
     /// Begins to listen for the result of this task; listen first, then look.
     pub async fn listen(&self, task_id: &str) -> Result<Listener, Error> {
         match self {
-            Store::Sqlite(store) => Ok(Listener::Sqlite(store.listen()?)),
+            Store::Sqlite(store) => Ok(Listener::Sqlite(store.listen())),
             Store::Redis(store) => Ok(Listener::Redis(store.listen(task_id).await?)),
             Store::Disabled => Ok(Listener::Disabled),
         }

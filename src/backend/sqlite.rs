@@ -4,7 +4,7 @@
 //! extended columns are always there; Celery's plain model does not mind them.
 
 use crate::link::error::Error;
-use crate::link::sqlite::{Db, Durability, Schema, run_folder};
+use crate::link::sqlite::{Db, Durability, Schema, cell, make_run_folder, run_folder};
 use crate::os::bell::{Bell, Ringer};
 use crate::wire::result::Meta;
 use crate::wire::{Record, body, value};
@@ -56,16 +56,16 @@ CREATE TABLE IF NOT EXISTS celery_tasksetmeta (
 /// Columns that a table made by Celery lacks: without `result_extended` all of them, else
 /// `usage`, which is ours. Celery names the columns that it reads and writes, and so does not
 /// mind one more.
-const COLUMNS: &[(&str, &str)] = &[
-    ("children", "BLOB"),
-    ("name", "VARCHAR(155)"),
-    ("args", "BLOB"),
-    ("kwargs", "BLOB"),
-    ("worker", "VARCHAR(155)"),
-    ("retries", "INTEGER"),
-    ("queue", "VARCHAR(155)"),
-    ("stamps", "BLOB"),
-    ("usage", "TEXT"),
+const COLUMNS: &[(&str, &str, &str)] = &[
+    ("celery_taskmeta", "children", "BLOB"),
+    ("celery_taskmeta", "name", "VARCHAR(155)"),
+    ("celery_taskmeta", "args", "BLOB"),
+    ("celery_taskmeta", "kwargs", "BLOB"),
+    ("celery_taskmeta", "worker", "VARCHAR(155)"),
+    ("celery_taskmeta", "retries", "INTEGER"),
+    ("celery_taskmeta", "queue", "VARCHAR(155)"),
+    ("celery_taskmeta", "stamps", "BLOB"),
+    ("celery_taskmeta", "usage", "TEXT"),
 ];
 
 const INDEXES: &str = "
@@ -74,8 +74,7 @@ CREATE INDEX IF NOT EXISTS ix_celery_tasksetmeta_date_done ON celery_tasksetmeta
 ";
 
 /// Celery's tables of results.
-pub const SCHEMA: Schema =
-    Schema { tables: TABLES, shared: "celery_taskmeta", columns: COLUMNS, indexes: INDEXES };
+pub const SCHEMA: Schema = Schema { tables: TABLES, columns: COLUMNS, indexes: INDEXES };
 
 fn bell_of_results(database: &Path) -> PathBuf {
     run_folder(database).join("results")
@@ -90,8 +89,8 @@ pub struct Store {
 
 impl Store {
     /// Results in the file of `db`, whose tables exist.
-    pub fn open(db: &Db) -> Result<Store, Error> {
-        Ok(Store { db: db.clone(), ringer: Arc::new(Ringer::open(&bell_of_results(db.path()))?) })
+    pub fn open(db: &Db) -> Store {
+        Store { db: db.clone(), ringer: Arc::new(Ringer::new(&bell_of_results(db.path()))) }
     }
 
     /// The connection.
@@ -113,8 +112,16 @@ impl Store {
 
     /// Wakes those who wait for results.
     pub fn ring(&self) {
+        let done = self.ringer.ring().or_else(|error| match error.kind() {
+            std::io::ErrorKind::NotFound => {
+                // A file that has results alone: no worker has made the folder.
+                let made = make_run_folder(self.db.path()).map_err(std::io::Error::other);
+                made.and_then(|_| self.ringer.ring())
+            }
+            _ => Err(error),
+        });
         // What is committed stays so; listeners look again on their own.
-        if let Err(error) = self.ringer.ring() {
+        if let Err(error) = done {
             tracing::debug!("cannot wake listeners: {error}");
         }
     }
@@ -180,19 +187,30 @@ impl Store {
     }
 
     /// See [`super::Store::listen`].
-    pub fn listen(&self) -> Result<Listener, Error> {
-        Ok(Listener { bell: Bell::watch(&[bell_of_results(self.db.path())])? })
+    pub fn listen(&self) -> Listener {
+        let path = bell_of_results(self.db.path());
+        let (bell, why) = Bell::watch_or_poll(&[&path], LOOK_AGAIN);
+        Listener { bell, later: why.map(|_| path) }
     }
 }
 
 /// See [`super::Listener`].
 pub struct Listener {
     bell: Bell,
+    /// What it is to watch as soon as it can.
+    later: Option<PathBuf>,
 }
 
 impl Listener {
     /// See [`super::Listener::stored`].
     pub async fn stored(&mut self) {
+        if let Some(path) = &self.later
+            && let Ok(bell) = Bell::watch(&[path])
+        {
+            // Before a look, for something may be there already.
+            (self.bell, self.later) = (bell, None);
+            return;
+        }
         // Late is as good as rung: the caller looks either way.
         let _ = tokio::time::timeout(LOOK_AGAIN, self.bell.rung()).await;
     }
@@ -208,7 +226,8 @@ fn put(c: &Connection, records: &[Record]) -> Result<(), Error> {
                  VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)
                  ON CONFLICT (task_id) DO UPDATE SET status = ?2, result = ?3, traceback = ?4,
                      date_done = ?5, name = ?6, args = ?7, kwargs = ?8, worker = ?9,
-                     retries = ?10, queue = ?11, usage = ?12 WHERE status NOT IN ('SUCCESS', 'REVOKED')",
+                     retries = ?10, queue = ?11, usage = ?12
+                     WHERE ifnull(status, '') NOT IN ('SUCCESS', 'REVOKED')",
             )?
             .execute(params![
                 record.task_id,
@@ -229,7 +248,7 @@ fn put(c: &Connection, records: &[Record]) -> Result<(), Error> {
                 "INSERT INTO celery_taskmeta (task_id, status, result, traceback, date_done)
                  VALUES (?1, ?2, ?3, ?4, ?5)
                  ON CONFLICT (task_id) DO UPDATE SET status = ?2, result = ?3, traceback = ?4,
-                     date_done = ?5 WHERE status NOT IN ('SUCCESS', 'REVOKED')",
+                     date_done = ?5 WHERE ifnull(status, '') NOT IN ('SUCCESS', 'REVOKED')",
             )?
             .execute(params![
                 record.task_id,
@@ -251,17 +270,17 @@ fn read(row: &Row, task_id: &str) -> rusqlite::Result<Meta> {
         })
     };
     let null = || value::raw(&Value::Null);
-    let status: String = row.get(0)?;
-    let date_done: Option<String> = row.get(4)?;
-    let date_done = date_done.and_then(|text| {
+    // What is not set is what Celery sets by default.
+    let status = cell::text_or_none(row, 0).unwrap_or_else(|| "PENDING".into());
+    let date_done = cell::text_or_none(row, 4).and_then(|text| {
         let naive = NaiveDateTime::parse_from_str(&text, "%Y-%m-%d %H:%M:%S%.f").ok()?;
         Some(naive.and_utc())
     });
     let mut extended = Vec::new();
-    if let Some(name) = row.get::<_, Option<String>>(5)? {
-        let worker = json!(row.get::<_, Option<String>>(8)?);
-        let retries = json!(row.get::<_, Option<i64>>(9)?);
-        let queue = json!(row.get::<_, Option<String>>(10)?);
+    if let Some(name) = cell::text_or_none(row, 5) {
+        let worker = json!(cell::text_or_none(row, 8));
+        let retries = json!(cell::number_or_none(row, 9));
+        let queue = json!(cell::text_or_none(row, 10));
         for (name, value) in [
             ("name", Some(value::raw(&json!(name)))),
             ("args", Some(json_of(6)?.unwrap_or_else(null))),
@@ -277,7 +296,7 @@ fn read(row: &Row, task_id: &str) -> rusqlite::Result<Meta> {
     let ready = crate::wire::State::named(&status).is_some_and(crate::wire::State::is_ready);
     Ok(Meta {
         result: json_of(1)?.unwrap_or_else(null),
-        traceback: row.get(2)?,
+        traceback: cell::text_or_none(row, 2),
         children: json_of(3)?.unwrap_or_else(|| value::raw(&json!([]))),
         date_done: date_done.filter(|_| ready),
         extended,

@@ -12,10 +12,13 @@
 
 mod beat;
 mod dead;
+mod member;
+mod odd;
 mod schema;
 mod take;
 
 pub use beat::Ledger;
+pub use member::Hold;
 pub use schema::SCHEMA;
 use take::Taking;
 
@@ -23,10 +26,10 @@ use super::{Delivery, Node, Posting, QueueInfo, Settle, Tag, Want, Whereabouts};
 use crate::bounds;
 use crate::clock;
 use crate::link::error::Error;
-use crate::link::sqlite::{Db, Durability, log_of, run_folder};
+use crate::link::sqlite::{Db, Durability, cell, log_of, run_folder};
 use crate::os::bell::{Bell, Ringer};
-use crate::os::lease::Lease;
 use chrono::{DateTime, Utc};
+use member::{Card, Member, Verdict};
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -43,6 +46,9 @@ const DUE_MAX: usize = 512;
 /// worker looks again after these pauses.
 const ECHOES_MS: [u64; 5] = [1, 2, 5, 15, 50];
 
+/// Where the kernel tells of no changes, a worker that waits looks so often.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+
 /// Who has not heard that its messages were accepted asks again much sooner than after this.
 const TOKEN_LIFE: Duration = Duration::from_secs(3600);
 
@@ -53,18 +59,31 @@ fn bell_of_tasks(database: &Path) -> PathBuf {
 /// See [`super::Inlet`].
 pub struct Inlet {
     db: Db,
-    owner: i64,
-    queues: Arc<[(i64, Arc<str>)]>,
+    member: Member,
+    names: Arc<[String]>,
+    queues: Queues,
     /// Which queue is asked first; moves on with each take.
     turn: usize,
     left: Arc<[Arc<str>]>,
     bell: Bell,
     ringer: Arc<Ringer>,
-    lease: PathBuf,
-    _held: Lease,
     swept: Option<Instant>,
     next_due: Option<f64>,
     echo: usize,
+}
+
+/// Numbers and names, as they are in the file that is open.
+type Queues = Arc<[(i64, Arc<str>)]>;
+
+/// What a look into the file gives.
+struct Look {
+    taken: Vec<Delivery>,
+    /// Some were left to others, and marked.
+    marked: bool,
+    next_due: Option<f64>,
+    /// This worker was not known there.
+    queues: Option<Queues>,
+    odd: Vec<String>,
 }
 
 /// See [`super::Outlet`].
@@ -77,44 +96,36 @@ pub struct Outlet {
 }
 
 impl Inlet {
-    /// Registers a worker named `hostname` that takes from `queues`, and holds a lease at
-    /// `lease` (see [`lease_path`]), which others may hold too.
+    /// Registers a worker named `hostname` that takes from `queues`, and holds a lease, which
+    /// `hold` has its guard hold too.
+    ///
+    /// # Errors
+    /// The file cannot be written.
     pub async fn open(
         db: &Db,
-        lease: PathBuf,
         hostname: &str,
         queues: &[String],
+        hold: Hold,
     ) -> Result<Inlet, Error> {
-        // Held first: a registered worker without a lease is a dead one.
-        let held = Lease::hold(&lease)?;
-        let path = lease.display().to_string();
-        let (name, names) = (hostname.to_string(), queues.to_vec());
-        let (owner, queues) = db
+        // Held first: a registered worker without a lease may be taken for a dead one.
+        let member = Member::new(db.path(), hostname, hold);
+        let (card, names): (_, Arc<[String]>) = (member.card.clone(), queues.into());
+        let wanted = names.clone();
+        let queues = db
             .run(Durability::Process, move |c| {
-                c.prepare_cached(
-                    "INSERT INTO qworker_worker (lease, hostname, pid) VALUES (?, ?, ?)",
-                )?
-                .execute(params![path, name, std::process::id()])?;
-                let owner = c.last_insert_rowid();
-                let ids: Result<Vec<_>, Error> = names
-                    .into_iter()
-                    .map(|name| Ok((queue_id(c, &name)?, Arc::from(name))))
-                    .collect();
-                Ok((owner, ids?))
+                card.register(c)?;
+                queues_of(c, &wanted)
             })
             .await?;
-        let bell = Bell::watch(&[bell_of_tasks(db.path()), log_of(db.path())])?;
-        let ringer = Arc::new(Ringer::open(&bell_of_tasks(db.path()))?);
         Ok(Inlet {
             db: db.clone(),
-            owner,
-            queues: queues.into(),
+            member,
+            names,
+            queues,
             turn: 0,
             left: Arc::default(),
-            bell,
-            ringer,
-            lease,
-            _held: held,
+            bell: listen(db.path()),
+            ringer: Arc::new(Ringer::new(&bell_of_tasks(db.path()))),
             swept: None,
             next_due: None,
             echo: ECHOES_MS.len(),
@@ -123,7 +134,11 @@ impl Inlet {
 
     /// The end that settles what this one takes.
     pub fn outlet(&self) -> Outlet {
-        Outlet { db: self.db.clone(), ringer: self.ringer.clone(), owner: Some(self.owner) }
+        Outlet {
+            db: self.db.clone(),
+            ringer: self.ringer.clone(),
+            owner: Some(self.member.card.id),
+        }
     }
 
     /// See [`super::Inlet::leave`].
@@ -137,32 +152,42 @@ impl Inlet {
             self.sweep().await?;
             self.swept = Some(Instant::now());
         }
-        let (owner, queues, turn) = (self.owner, self.queues.clone(), self.turn);
+        let (card, queues, turn) = (self.member.card.clone(), self.queues.clone(), self.turn);
+        let names = self.names.clone();
         let left = self.left.clone();
         self.turn = (self.turn + 1) % self.queues.len().max(1);
         // Before the look: what is committed from now on rings, or is seen.
         self.cover_bell(false);
         let now = clock::epoch(clock::now());
-        let ((taken, marked), next_due) = self
-            .db
-            .run(Durability::Process, move |c| {
-                if next_due(c)?.is_some_and(|due| due <= now) {
-                    promote(c, now)?;
-                }
-                let taken = Taking { c, owner, left: &left }.take(&queues, turn, want)?;
-                Ok((taken, next_due(c)?))
-            })
-            .await?;
-        self.next_due = next_due;
-        if marked {
+        let look = move |c: &Connection| {
+            let fresh = card.register(c)?.then(|| queues_of(c, &names)).transpose()?;
+            let odd = odd::set_aside(c)?;
+            if next_due(c)?.is_some_and(|due| due <= now) {
+                promote(c, now)?;
+            }
+            let queues = fresh.as_ref().unwrap_or(&queues);
+            let (taken, marked) =
+                Taking { c, owner: card.id, left: &left }.take(queues, turn, want)?;
+            Ok(Look { taken, marked, next_due: next_due(c)?, queues: fresh, odd })
+        };
+        let found = self.db.run(Durability::Process, look).await?;
+        for what in &found.odd {
+            tracing::error!("{what}: set aside in the dead-letter list");
+        }
+        if let Some(queues) = found.queues {
+            tracing::warn!("this worker was not known in {} any more", self.db.path().display());
+            (self.queues, self.bell) = (queues, listen(self.db.path()));
+        }
+        self.next_due = found.next_due;
+        if found.marked {
             // There may be more behind them.
             self.echo = 0;
         }
-        if !taken.is_empty() {
+        if !found.taken.is_empty() {
             self.echo = 0;
             self.cover_bell(true);
         }
-        Ok(taken)
+        Ok(found.taken)
     }
 
     /// A bell whose folder was removed is no reason to take nothing: we look once a second anyway.
@@ -176,10 +201,8 @@ impl Inlet {
     pub async fn wait(&mut self) {
         let mut pause = SWEEP_EVERY;
         if let Some(due) = self.next_due {
-            // A row's eta may be any number; one that is past is none to wait for.
-            let left = due - clock::epoch(clock::now());
-            let whole = if left > 0.0 { SWEEP_EVERY } else { Duration::ZERO };
-            pause = pause.min(Duration::try_from_secs_f64(left).unwrap_or(whole));
+            let left = (due - clock::epoch(clock::now())).clamp(0.0, pause.as_secs_f64());
+            pause = Duration::from_secs_f64(left);
         }
         if let Some(echo) = ECHOES_MS.get(self.echo) {
             pause = pause.min(Duration::from_millis(*echo));
@@ -190,27 +213,24 @@ impl Inlet {
         }
     }
 
-    /// Hands out again what dead workers held. Their lease tells: it is free only when
-    /// the worker, its guard and so every process of theirs are gone.
+    /// Hands out again what dead workers held.
     async fn sweep(&mut self) -> Result<(), Error> {
-        let me = self.owner;
-        let others: Vec<(i64, String)> = self
-            .db
-            .run(Durability::Read, move |c| {
-                let mut all =
-                    c.prepare_cached("SELECT id, lease FROM qworker_worker WHERE id <> ?")?;
-                Ok(all
-                    .query_map([me], |row| Ok((row.get(0)?, row.get(1)?)))?
-                    .collect::<Result<_, _>>()?)
-            })
-            .await?;
-        for (id, path) in others {
-            if Lease::is_abandoned(Path::new(&path))? {
-                let now = clock::now();
-                self.db.run(Durability::Process, move |c| orphan(c, id, now)).await?;
-                // Gone already if another worker was quicker.
-                let _ = std::fs::remove_file(path);
-                ring(&self.ringer);
+        let path = self.db.path().to_path_buf();
+        // Its own first: others judge by it.
+        self.member.keep(&path);
+        let me = self.member.card.id;
+        let others = self.db.run(Durability::Read, move |c| Card::others(c, me)).await?;
+        for other in others {
+            match other.judge(&path) {
+                Verdict::Alive => {}
+                Verdict::Unseen(why) => self.member.tell_unseen(&other, &path, &why),
+                Verdict::Dead => {
+                    let (id, now) = (other.id, clock::now());
+                    self.db.run(Durability::Process, move |c| orphan(c, id, now)).await?;
+                    // Gone already if another worker was quicker.
+                    let _ = std::fs::remove_file(other.lease(&path));
+                    ring(&self.ringer);
+                }
             }
         }
         Ok(())
@@ -218,7 +238,7 @@ impl Inlet {
 
     /// See [`super::Inlet::close`].
     pub async fn close(self) -> Result<(), Error> {
-        let me = self.owner;
+        let me = self.member.card.id;
         self.db
             .run(Durability::Process, move |c| {
                 c.execute(
@@ -229,7 +249,7 @@ impl Inlet {
             })
             .await?;
         ring(&self.ringer);
-        let _ = std::fs::remove_file(&self.lease);
+        self.member.end();
         Ok(())
     }
 }
@@ -241,9 +261,27 @@ fn ring(ringer: &Ringer) {
     }
 }
 
-/// A fresh name for the lease of one start of a worker.
-pub fn lease_path(database: &Path) -> PathBuf {
-    run_folder(database).join(format!("{}.lease", uuid::Uuid::new_v4()))
+/// A bell for new messages; where there is none, it rings by the clock.
+fn listen(database: &Path) -> Bell {
+    let tasks = bell_of_tasks(database);
+    // The log is what counts: its folder is there, and every commit is a change of it.
+    let files = [log_of(database), tasks];
+    let (bell, why) = match Bell::watch(&files) {
+        Ok(bell) => (bell, None),
+        Err(_) => Bell::watch_or_poll(&files[..1], LOOK_EVERY),
+    };
+    if let Some(why) = why {
+        tracing::warn!(
+            "no changes of files are told of ({why}; see fs.inotify.max_user_instances): new \
+             messages are looked for every {} ms",
+            LOOK_EVERY.as_millis()
+        );
+    }
+    bell
+}
+
+fn queues_of(c: &Connection, names: &[String]) -> Result<Queues, Error> {
+    names.iter().map(|name| Ok((queue_id(c, name)?, Arc::from(name.as_str())))).collect()
 }
 
 fn queue_id(c: &Connection, name: &str) -> Result<i64, Error> {
@@ -266,7 +304,7 @@ fn promote(c: &Connection, now: f64) -> Result<(), Error> {
 
 fn next_due(c: &Connection) -> Result<Option<f64>, Error> {
     let sql = "SELECT min(eta) FROM kombu_message WHERE visible = 1 AND eta IS NOT NULL";
-    Ok(c.prepare_cached(sql)?.query_row([], |row| row.get(0))?)
+    Ok(c.prepare_cached(sql)?.query_row([], |row| Ok(cell::instant(row, 0)))?)
 }
 
 /// A payload that is no text (a stray blob) is still a message: a malformed one.
@@ -283,7 +321,9 @@ fn orphan(c: &Connection, owner: i64, now: DateTime<Utc>) -> Result<(), Error> {
     let mut held =
         c.prepare_cached("SELECT id, deliveries, started FROM kombu_message WHERE owner = ?")?;
     let held: Vec<(i64, u32, bool)> = held
-        .query_map([owner], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?
+        .query_map([owner], |row| {
+            Ok((row.get(0)?, cell::count(row, 1), cell::number(row, 2) != 0))
+        })?
         .collect::<Result<_, _>>()?;
     for (id, deliveries, started) in held {
         let delay = bounds::redelivery_delay(if started { deliveries } else { 0 });
@@ -300,12 +340,9 @@ fn orphan(c: &Connection, owner: i64, now: DateTime<Utc>) -> Result<(), Error> {
 
 impl Outlet {
     /// The end for programs that are no worker: they settle nothing.
-    pub fn open(db: &Db) -> Result<Outlet, Error> {
-        Ok(Outlet {
-            db: db.clone(),
-            ringer: Arc::new(Ringer::open(&bell_of_tasks(db.path()))?),
-            owner: None,
-        })
+    pub fn open(db: &Db) -> Outlet {
+        let ringer = Arc::new(Ringer::new(&bell_of_tasks(db.path())));
+        Outlet { db: db.clone(), ringer, owner: None }
     }
 
     /// The connection.
@@ -414,10 +451,10 @@ impl Outlet {
                 )?;
                 let rows = statement.query_map([], |row| {
                     Ok(QueueInfo {
-                        name: row.get(0)?,
-                        ready: row.get(1)?,
-                        scheduled: row.get(2)?,
-                        held: row.get(3)?,
+                        name: cell::text(row, 0),
+                        ready: cell::count(row, 1),
+                        scheduled: cell::count(row, 2),
+                        held: cell::count(row, 3),
                     })
                 })?;
                 Ok(rows.collect::<Result<_, _>>()?)
@@ -427,20 +464,12 @@ impl Outlet {
 
     /// See [`super::Outlet::nodes`].
     pub async fn nodes(&self) -> Result<Vec<Node>, Error> {
-        let all: Vec<(String, Node)> = self
-            .db
-            .run(Durability::Read, |c| {
-                let sql = "SELECT lease, hostname, pid FROM qworker_worker ORDER BY hostname, id";
-                let mut statement = c.prepare(sql)?;
-                let rows = statement.query_map([], |row| {
-                    Ok((row.get(0)?, Node { hostname: row.get(1)?, pid: row.get(2)? }))
-                })?;
-                Ok(rows.collect::<Result<_, _>>()?)
-            })
-            .await?;
-        // A lease that cannot be asked is no proof of death.
-        let dead = |path: &str| Lease::is_abandoned(Path::new(path)).unwrap_or(false);
-        Ok(all.into_iter().filter(|(path, _)| !dead(path)).map(|(_, node)| node).collect())
+        let all = self.db.run(Durability::Read, |c| Card::others(c, 0)).await?;
+        let path = self.db.path();
+        let alive = all.into_iter().filter(|card| !matches!(card.judge(path), Verdict::Dead));
+        Ok(alive
+            .map(|card| Node { pid: u32::try_from(card.pid).unwrap_or(0), hostname: card.hostname })
+            .collect())
     }
 
     /// See [`super::Outlet::find`].
@@ -452,8 +481,8 @@ impl Outlet {
 fn insert(c: &Connection, posting: &Posting) -> Result<(), Error> {
     let queue = queue_id(c, &posting.queue)?;
     c.prepare_cached(
-        "INSERT INTO kombu_message (payload, queue_id, eta, priority, task_id)
-         VALUES (?, ?, ?, ?, ?)",
+        "INSERT INTO kombu_message (visible, version, payload, queue_id, eta, priority, task_id)
+         VALUES (1, 1, ?, ?, ?, ?, ?)",
     )?
     .execute(params![
         posting.payload,
@@ -544,7 +573,7 @@ fn find(c: &Connection, task_id: &str) -> Result<Whereabouts, Error> {
                    AND (m.visible = 1 OR m.owner IS NOT NULL)) LIMIT 1",
         )?
         .query_row([task_id], |row| {
-            Ok((row.get::<_, String>(0)?, row.get::<_, bool>(1)?, row.get::<_, Option<f64>>(2)?))
+            Ok((cell::text(row, 0), cell::number(row, 1) != 0, cell::instant(row, 2)))
         })
         .optional()?;
     if let Some((queue, visible, eta)) = found {

@@ -6,6 +6,7 @@ use super::files;
 use super::output::ToUser;
 use crate::client::{self, Client};
 use crate::config::{Diagnostic, Given, Settings, names};
+use crate::link::sqlite::Access;
 use crate::link::url::Url;
 use crate::os;
 use crate::task::Task;
@@ -116,8 +117,14 @@ impl App {
         crate::link::url::redact(&self.settings.broker_url)
     }
 
-    /// Opens the broker and the result store. Must be called on an event loop.
+    /// Opens the broker and the result store; makes files if there are none. Must be called on an
+    /// event loop.
     pub(super) fn client(&self) -> Result<Client, Error> {
+        self.client_to(Access::Create)
+    }
+
+    /// As [`App::client`], for one who may leave files as they are.
+    pub(super) fn client_to(&self, access: Access) -> Result<Client, Error> {
         let broker = Url::parse(&self.settings.broker_url, &self.folder)?;
         let backend = self.settings.result_backend.as_deref();
         let backend = backend.map(|url| Url::parse(url, &self.folder)).transpose()?;
@@ -126,6 +133,7 @@ impl App {
             result_prefix: self.settings.result_backend_transport_options.result_prefix(),
             result_expires: self.settings.result_expires,
             timeout: self.settings.client_timeout,
+            access,
         };
         Ok(Client::connect(&broker, backend.as_ref(), &options)?)
     }

@@ -6,6 +6,7 @@ use super::app::{App, Global};
 use super::exit::{Error, Exit};
 use super::output::ToUser;
 use super::{Cli, beat};
+use crate::link::sqlite::Access;
 use crate::link::url::Url;
 use crate::task::set::Set;
 use clap::{CommandFactory, FromArgMatches};
@@ -191,7 +192,7 @@ fn asked<T>(
         Err(_) => return Vec::new(),
     }
     let answer = super::block_on(async {
-        let answer = async { ask(app.client()?).await };
+        let answer = async { ask(app.client_to(Access::Look)?).await };
         Ok(tokio::time::timeout(PATIENCE, answer).await)
     });
     answer.ok().and_then(Result::ok).and_then(Result::ok).unwrap_or_default()

@@ -4,6 +4,7 @@ use super::app::{App, Global};
 use super::exit::{Error, Exit};
 use super::output::ToUser;
 use crate::broker::DeadLetter;
+use crate::link::sqlite::Access;
 use serde_json::{Value, json};
 
 #[derive(Debug, clap::Subcommand)]
@@ -44,7 +45,11 @@ impl Which {
 pub(super) fn run(what: What, global: &Global, out: ToUser) -> Result<Exit, Error> {
     let app = App::open(global, &[])?;
     super::block_on(async {
-        let client = app.client()?;
+        let access = match &what {
+            What::List { .. } | What::Show { .. } => Access::Look,
+            What::Requeue(_) | What::Purge(_) => Access::Change,
+        };
+        let client = app.client_to(access)?;
         match what {
             What::List { json } => list(&client.outlet.dead().await?, json, out),
             What::Show { number } => {

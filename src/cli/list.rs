@@ -3,6 +3,7 @@
 use super::app::{App, Global};
 use super::exit::{Error, Exit};
 use super::output::ToUser;
+use crate::link::sqlite::Access;
 use crate::task::{Program, Task};
 use serde_json::json;
 
@@ -85,7 +86,8 @@ fn params(task: &Task) -> Option<String> {
 }
 
 fn queues(app: &App, as_json: bool, out: ToUser) -> Result<Exit, Error> {
-    let queues = super::block_on(async { Ok(app.client()?.outlet.queues().await?) })?;
+    let queues =
+        super::block_on(async { Ok(app.client_to(Access::Look)?.outlet.queues().await?) })?;
     if as_json {
         let all: Vec<_> = queues
             .iter()

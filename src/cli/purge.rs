@@ -3,6 +3,7 @@
 use super::app::{App, Global};
 use super::exit::{Error, Exit};
 use super::output::ToUser;
+use crate::link::sqlite::Access;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -35,7 +36,8 @@ pub(super) fn run(args: Args, global: &Global, out: ToUser) -> Result<Exit, Erro
         }
     }
     let known = queues.len();
-    let purged = super::block_on(async { Ok(app.client()?.outlet.purge(queues).await?) })?;
+    let purged =
+        super::block_on(async { Ok(app.client_to(Access::Change)?.outlet.purge(queues).await?) })?;
     let queues = if known == 1 { "queue" } else { "queues" };
     out.print(&match purged {
         0 => format!("No messages purged from {known} {queues}."),

@@ -5,6 +5,7 @@ use super::exit::{Error, Exit};
 use super::output::ToUser;
 use crate::broker::Whereabouts;
 use crate::client::wait::{self, Answer};
+use crate::link::sqlite::Access;
 use crate::log::escape;
 use crate::wire::result::Meta;
 use serde_json::value::RawValue;
@@ -33,7 +34,7 @@ pub(super) struct Args {
 pub(super) fn run(args: &Args, global: &Global, out: ToUser) -> Result<Exit, Error> {
     let app = App::open(global, &[])?;
     super::block_on(async {
-        let client = app.client()?;
+        let client = app.client_to(Access::Look)?;
         let answer = if args.wait {
             let unknown = || {
                 out.say(&format!(

@@ -3,6 +3,7 @@
 use super::app::{App, Global};
 use super::exit::{Error, Exit};
 use super::output::ToUser;
+use crate::link::sqlite::Access;
 use crate::log::escape;
 use serde_json::{Map, json};
 
@@ -18,7 +19,8 @@ pub(super) struct Args {
 
 pub(super) fn run(args: &Args, global: &Global, out: ToUser) -> Result<Exit, Error> {
     let app = App::open(global, &[])?;
-    let mut nodes = super::block_on(async { Ok(app.client()?.outlet.nodes().await?) })?;
+    let mut nodes =
+        super::block_on(async { Ok(app.client_to(Access::Look)?.outlet.nodes().await?) })?;
     nodes.retain(|node| args.destination.is_empty() || args.destination.contains(&node.hostname));
     if nodes.is_empty() {
         let where_to = app.broker();

@@ -259,6 +259,7 @@ async fn serve(
             if purged == 1 { "message" } else { "messages" }
         ));
     }
+    let guard = Rc::new(guard);
     let (inlet, outlet, store) = take_from(&app, &client, &plan, &guard).await?;
     warn_of_python(&outlet).await;
     let shell = Shell::new(reaper.clone(), plan.app.clone())
@@ -290,7 +291,6 @@ async fn serve(
     drop(client);
     let events = (sender, receiver);
     let tasks = read_again(app);
-    let guard = Rc::new(guard);
     let detached = args.daemon.detach;
     let doors = Doors { inlet, outlet, store, pool, reaper, tasks, events, signals, guard };
     let ready = || {
@@ -347,21 +347,14 @@ async fn take_from(
     app: &App,
     client: &Client,
     plan: &Plan,
-    guard: &GuardLink,
+    guard: &Rc<GuardLink>,
 ) -> Result<(Inlet, Outlet, Store), Error> {
-    let hold = |lease: &Path| {
-        guard.hold(lease).map_err(|error| {
-            Error::failure(format!("the guard cannot hold {}: {error}", lease.display()))
-        })
-    };
     let (inlet, outlet) = match &client.outlet {
         Outlet::Sqlite(outlet) => {
             let db = outlet.db();
-            let lease = broker::sqlite::lease_path(db.path());
-            let inlet =
-                broker::sqlite::Inlet::open(db, lease.clone(), &plan.hostname, &plan.queues)
-                    .await?;
-            hold(&lease)?;
+            let guard = guard.clone();
+            let hold = Box::new(move |lease: &Path| guard.hold(lease));
+            let inlet = broker::sqlite::Inlet::open(db, &plan.hostname, &plan.queues, hold).await?;
             let outlet = Outlet::Sqlite(inlet.outlet());
             (Inlet::Sqlite(inlet), outlet)
         }
@@ -372,7 +365,9 @@ async fn take_from(
                 visibility_timeout: app.settings.broker_transport_options.visibility_timeout,
             };
             let inlet = broker::redis::Inlet::open(outlet, who).await?;
-            hold(inlet.lease())?;
+            if let Some(Err(error)) = inlet.lease().map(|lease| guard.hold(lease)) {
+                return Err(Error::failure(format!("the guard cannot hold the lease: {error}")));
+            }
             let outlet = Outlet::Redis(inlet.outlet());
             (Inlet::Redis(inlet), outlet)
         }

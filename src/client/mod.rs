@@ -8,8 +8,9 @@ use crate::backend::{self, Store};
 use crate::bounds;
 use crate::broker::{self, Outlet};
 use crate::link::error::Error;
-use crate::link::sqlite::Db;
+use crate::link::sqlite::{Access, Db, Schema};
 use crate::link::url::Url;
+use std::path::Path;
 use std::time::Duration;
 
 /// A broker and the result store that belongs to it.
@@ -32,6 +33,8 @@ pub struct Options {
     pub result_expires: Option<Duration>,
     /// How long an answer of a server is waited for.
     pub timeout: Duration,
+    /// What a file is opened for.
+    pub access: Access,
 }
 
 impl Default for Options {
@@ -41,6 +44,7 @@ impl Default for Options {
             result_prefix: String::new(),
             result_expires: None,
             timeout: bounds::CLIENT_TIMEOUT,
+            access: Access::Create,
         }
     }
 }
@@ -63,6 +67,7 @@ impl Client {
         backend: Option<&Url>,
         options: &Options,
     ) -> Result<Client, ConnectError> {
+        let access = options.access;
         let backend = backend.unwrap_or(broker);
         let at = |url: &Url| {
             let url = url.clone();
@@ -70,11 +75,11 @@ impl Client {
         };
         let outlet = match broker {
             Url::Sqlite(path) => {
-                let db = Db::open(path, |c| {
-                    broker::sqlite::SCHEMA.create(c)?;
-                    if backend == broker { backend::sqlite::SCHEMA.create(c) } else { Ok(()) }
-                });
-                db.and_then(|db| broker::sqlite::Outlet::open(&db)).map(Outlet::Sqlite)
+                let all: &[&Schema] = match backend == broker {
+                    true => &[&broker::sqlite::SCHEMA, &backend::sqlite::SCHEMA],
+                    false => &[&broker::sqlite::SCHEMA],
+                };
+                open(path, access, all).map(|db| Outlet::Sqlite(broker::sqlite::Outlet::open(&db)))
             }
             Url::Redis(server) => {
                 let opened =
@@ -84,9 +89,20 @@ impl Client {
             Url::Disabled => Err(Error::misuse("a broker is needed here, and this is none")),
         };
         let outlet = outlet.map_err(at(broker))?;
-        let store = store(backend, &outlet, backend == broker, options).map_err(at(backend))?;
+        let shared = backend == broker;
+        let store = store(backend, &outlet, shared, options).map_err(at(backend))?;
         Ok(Client { outlet, store })
     }
+}
+
+/// Opens a file with these tables; who only looks makes none of them.
+fn open(path: &Path, access: Access, all: &'static [&'static Schema]) -> Result<Db, Error> {
+    Db::open_as(path, access, move |c| {
+        all.iter().try_for_each(|schema| match access {
+            Access::Look => schema.imagine(c),
+            Access::Create | Access::Change => schema.create(c),
+        })
+    })
 }
 
 /// Opens the result store; if it is the broker's own, on the same connection.
@@ -95,11 +111,11 @@ fn store(url: &Url, outlet: &Outlet, shared: bool, options: &Options) -> Result<
     Ok(match (url, outlet) {
         (Url::Disabled, _) => Store::Disabled,
         (Url::Sqlite(_), Outlet::Sqlite(outlet)) if shared => {
-            Store::Sqlite(backend::sqlite::Store::open(outlet.db())?)
+            Store::Sqlite(backend::sqlite::Store::open(outlet.db()))
         }
         (Url::Sqlite(path), _) => {
-            let db = Db::open(path, |c| backend::sqlite::SCHEMA.create(c))?;
-            Store::Sqlite(backend::sqlite::Store::open(&db)?)
+            let db = open(path, options.access, &[&backend::sqlite::SCHEMA])?;
+            Store::Sqlite(backend::sqlite::Store::open(&db))
         }
         (Url::Redis(_), Outlet::Redis(outlet)) if shared => {
             Store::Redis(backend::redis::Store::on(outlet.link().clone(), prefix, expires))

@@ -45,6 +45,29 @@ impl Error {
         Error::of(Kind::Busy, format!("no answer within {:.1}s", deadline.as_secs_f64()))
     }
 
+    /// What a call of the system could not do with `what`: a path, or a thing by its name.
+    pub fn io(what: impl fmt::Display, error: &std::io::Error) -> Error {
+        use std::io::ErrorKind;
+        let kind = match error.kind() {
+            ErrorKind::StorageFull | ErrorKind::QuotaExceeded => Kind::Full,
+            ErrorKind::PermissionDenied | ErrorKind::NotFound | ErrorKind::ReadOnlyFilesystem => {
+                Kind::Unopened
+            }
+            _ => Kind::Other,
+        };
+        Error::of(kind, format!("{what}: {error}"))
+    }
+
+    /// The same trouble, said of `what`, unless it is said already.
+    #[must_use]
+    pub fn with(self, what: impl fmt::Display) -> Error {
+        let what = what.to_string();
+        match self.text.contains(&what) {
+            true => self,
+            false => Error::of(self.kind, format!("{what}: {}", self.text)),
+        }
+    }
+
     /// What kind of trouble it is.
     pub fn kind(&self) -> Kind {
         self.kind
@@ -58,9 +81,3 @@ impl fmt::Display for Error {
 }
 
 impl std::error::Error for Error {}
-
-impl From<std::io::Error> for Error {
-    fn from(error: std::io::Error) -> Error {
-        Error::misuse(error.to_string())
-    }
-}

@@ -6,21 +6,46 @@
 //! disk is synced after the commit and before the answer: others see and use it meanwhile,
 //! and nobody waits for the lock because somebody waits for the disk.
 
+mod base;
+pub mod cell;
+mod schema;
+
+pub use schema::Schema;
+
 use super::error::{Error, Kind};
+use crate::os::file;
 use crate::os::signal::deaf;
-use rusqlite::config::DbConfig;
+use base::{BUSY_MAX, Base, Place, QUIET};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use rusqlite::{Connection, ErrorCode};
-use std::fs::File;
+use std::fs::Permissions;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::thread::{JoinHandle, ThreadId};
+use std::time::Duration;
 use tokio::sync::oneshot;
 
 /// Jobs of one transaction at the most: bounds how long another process waits for the lock.
 const GROUP_MAX: usize = 64;
 
-/// How long a job waits for another process that holds the write lock, before it fails.
-const BUSY_MAX: Duration = Duration::from_secs(10);
+/// The end of the program waits so long for the file to be closed.
+const LAST_WAIT: Duration = Duration::from_secs(2);
+
+/// Seconds from the epoch to the end of year 9999: what is farther away is no instant.
+pub const INSTANT_MAX: f64 = 253_402_300_799.0;
+
+/// Who opens a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    /// One who makes it, its folder and its tables, if they are not there; and opens another one
+    /// that stands in its place later.
+    Create,
+    /// One who changes what is in it, if it is there.
+    Change,
+    /// One who reads what is in it, if it is there, and leaves all as it is.
+    Look,
+}
 
 /// Must a commit survive a power cut before it is answered?
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -36,11 +61,17 @@ pub enum Durability {
 
 impl From<rusqlite::Error> for Error {
     fn from(error: rusqlite::Error) -> Error {
-        let kind = match error.sqlite_error_code() {
-            Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => Kind::Busy,
-            Some(ErrorCode::DiskFull | ErrorCode::SystemIoFailure) => Kind::Full,
-            Some(ErrorCode::CannotOpen | ErrorCode::OutOfMemory) => Kind::Unopened,
-            Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => Kind::Damaged,
+        let kind = match (&error, error.sqlite_error_code()) {
+            (_, Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked)) => Kind::Busy,
+            (_, Some(ErrorCode::DiskFull | ErrorCode::SystemIoFailure)) => Kind::Full,
+            (_, Some(ErrorCode::CannotOpen | ErrorCode::OutOfMemory)) => Kind::Unopened,
+            // It may be mounted anew, or given back its rights.
+            (_, Some(ErrorCode::ReadOnly | ErrorCode::PermissionDenied)) => Kind::Unopened,
+            (_, Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase)) => Kind::Damaged,
+            // What is too large, or of the wrong type, is so the next time too.
+            (_, Some(ErrorCode::TooBig | ErrorCode::TypeMismatch)) => Kind::Refused,
+            (_, Some(ErrorCode::ConstraintViolation)) => Kind::Refused,
+            (rusqlite::Error::ToSqlConversionFailure(_), _) => Kind::Refused,
             _ => Kind::Other,
         };
         Error::of(kind, error.to_string())
@@ -51,44 +82,50 @@ fn gone() -> Error {
     Error::misuse("the store's thread has ended")
 }
 
-/// Tables of one of our uses of the file.
-pub struct Schema {
-    /// `CREATE TABLE IF NOT EXISTS` statements.
-    pub tables: &'static str,
-    /// The table among them that a Python program may have made before us.
-    pub shared: &'static str,
-    /// Columns of ours that its version lacks: name, type and default.
-    pub columns: &'static [(&'static str, &'static str)],
-    /// `CREATE INDEX IF NOT EXISTS` statements.
-    pub indexes: &'static str,
-}
-
-impl Schema {
-    /// Creates what is missing, in one transaction.
-    ///
-    /// # Errors
-    /// The file cannot be written, or holds other tables of these names.
-    pub fn create(&self, c: &Connection) -> Result<(), Error> {
-        let listed = format!("SELECT name FROM pragma_table_info('{}')", self.shared);
-        c.execute_batch("BEGIN IMMEDIATE")?;
-        c.execute_batch(self.tables)?;
-        let mut found = c.prepare(&listed)?;
-        let found: Vec<String> =
-            found.query_map([], |row| row.get(0))?.collect::<Result<_, _>>()?;
-        for (name, kind) in self.columns.iter().filter(|(name, _)| !found.iter().any(|f| f == name))
-        {
-            c.execute_batch(&format!("ALTER TABLE {} ADD COLUMN {name} {kind}", self.shared))?;
-        }
-        c.execute_batch(self.indexes)?;
-        Ok(c.execute_batch("COMMIT")?)
-    }
-}
-
 /// The folder of leases and bells that belongs to a database file.
 pub fn run_folder(database: &Path) -> PathBuf {
     let mut name = database.file_name().unwrap_or_default().to_os_string();
     name.push(".run");
     database.with_file_name(name)
+}
+
+/// Makes that folder, or looks whether it can be trusted: who may not write the database may
+/// not write there.
+///
+/// # Errors
+/// It cannot be made, or is somebody else's; names it.
+pub fn make_run_folder(database: &Path) -> Result<PathBuf, Error> {
+    let folder = run_folder(database);
+    let at = |error: std::io::Error| Error::io(folder.display(), &error);
+    let of_database = std::fs::metadata(database).map_err(|e| Error::io(database.display(), &e))?;
+    let shared = of_database.mode() & 0o020 != 0;
+    let mode = if shared { 0o770 } else { 0o700 };
+    file::make_folders(&folder, mode).map_err(|error| Error::io("create folder", &error))?;
+    let opened = file::open_folder(&folder).map_err(at)?;
+    let found = opened.metadata().map_err(at)?;
+    let own = nix::unistd::geteuid().as_raw();
+    if ![own, 0, of_database.uid()].contains(&found.uid()) {
+        let (path, owner) = (folder.display(), found.uid());
+        let text = format!("{path}: it belongs to user {owner}, expected {}", of_database.uid());
+        return Err(Error::of(Kind::Unopened, text));
+    }
+    if found.uid() == own {
+        if shared && found.gid() != of_database.gid() {
+            // Who is not in the group shares nothing.
+            let _ = std::os::unix::fs::fchown(&opened, None, Some(of_database.gid()));
+        }
+        if found.mode() & 0o777 != mode {
+            opened.set_permissions(Permissions::from_mode(mode)).map_err(at)?;
+        }
+    } else if found.mode() & 0o002 != 0 {
+        let text = format!(
+            "{}: everybody can write there (mode {:o})",
+            folder.display(),
+            found.mode() & 0o777
+        );
+        return Err(Error::of(Kind::Unopened, text));
+    }
+    Ok(folder)
 }
 
 /// The write-ahead log of a database file.
@@ -101,9 +138,23 @@ pub fn log_of(database: &Path) -> PathBuf {
 /// A handle to the thread that owns the connection. Clones share it; the thread
 /// ends with the last of them.
 #[derive(Clone)]
-pub struct Db {
-    jobs: crossbeam_channel::Sender<Box<dyn Job>>,
-    path: Arc<PathBuf>,
+pub struct Db(Arc<Handle>);
+
+struct Handle {
+    jobs: Option<Sender<Box<dyn Job>>>,
+    thread: ThreadId,
+    ended: Receiver<()>,
+    path: PathBuf,
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        self.jobs = None;
+        // Who closes the file last moves its log to it. A job may hold the last handle itself.
+        if std::thread::current().id() != self.thread {
+            let _ = self.ended.recv_timeout(LAST_WAIT);
+        }
+    }
 }
 
 trait Job: Send {
@@ -157,50 +208,65 @@ impl Db {
     /// The folder cannot be made, the file is no database, or `setup` fails.
     pub fn open(
         path: &Path,
-        setup: impl Fn(&Connection) -> Result<(), Error>,
+        setup: impl Fn(&Connection) -> Result<(), Error> + Send + 'static,
     ) -> Result<Db, Error> {
-        make_folder(&run_folder(path))?;
-        Db::open_alone(path, BUSY_MAX, setup)
+        Db::open_as(path, Access::Create, setup)
     }
 
-    /// As [`Db::open`], for a file that nobody is waked by: without the folder of bells and
-    /// leases. Its folder must be there. Waits for others who have it locked for `patience`.
+    /// As [`Db::open`], for one who may leave the file as it is. For [`Access::Look`] let `setup`
+    /// be [`Schema::imagine`].
+    ///
+    /// # Errors
+    /// As [`Db::open`].
+    pub fn open_as(
+        path: &Path,
+        access: Access,
+        setup: impl Fn(&Connection) -> Result<(), Error> + Send + 'static,
+    ) -> Result<Db, Error> {
+        let place = Place::find(path, access)?;
+        Db::start(Base::open(place, access, BUSY_MAX, Box::new(setup))?)
+    }
+
+    /// As [`Db::open`], for one who looks himself whether the file is still in its place. Waits
+    /// for others who have it locked for `patience`.
     ///
     /// # Errors
     /// The file is no database, or is locked, or `setup` fails.
     pub fn open_alone(
         path: &Path,
         patience: Duration,
-        setup: impl Fn(&Connection) -> Result<(), Error>,
+        setup: impl Fn(&Connection) -> Result<(), Error> + Send + 'static,
     ) -> Result<Db, Error> {
-        let mut connection = Connection::open(path)?;
-        // Many programs may make the file at once, and not every step of it waits for its turn.
-        connection.busy_timeout(Duration::ZERO)?;
-        let until = Instant::now() + patience;
-        until_free(until, || prepare(&mut connection))?;
-        until_free(until, || {
-            let done = setup(&connection);
-            if done.is_err() && !connection.is_autocommit() {
-                connection.execute_batch("ROLLBACK")?;
-            }
-            done
-        })?;
-        connection.busy_handler(Some(wait_for_lock))?;
-        let log = Log::of(path);
-        let (jobs, queue) = crossbeam_channel::unbounded::<Box<dyn Job>>();
-        let thread = std::thread::Builder::new().name("store".into());
-        deaf(|| thread.spawn(move || serve(&connection, log, &queue))).map_err(Error::from)?;
-        Ok(Db { jobs, path: Arc::new(path.to_path_buf()) })
+        let place = Place::find(path, Access::Create)?;
+        let mut base = Base::open(place, Access::Create, patience, Box::new(setup))?;
+        base.follows = false;
+        Db::start(base)
     }
 
-    /// The file.
+    fn start(base: Base) -> Result<Db, Error> {
+        let path = base.path().to_path_buf();
+        let (jobs, queue) = crossbeam_channel::unbounded::<Box<dyn Job>>();
+        let (end, ended) = crossbeam_channel::bounded::<()>(0);
+        let thread = std::thread::Builder::new().name("store".into());
+        let thread: JoinHandle<()> = deaf(|| {
+            thread.spawn(move || {
+                serve(base, &queue);
+                drop(end);
+            })
+        })
+        .map_err(|error| Error::io("start a thread", &error))?;
+        let thread = thread.thread().id();
+        Ok(Db(Arc::new(Handle { jobs: Some(jobs), thread, ended, path })))
+    }
+
+    /// The file that was opened first, through any links.
     pub fn path(&self) -> &Path {
-        &self.path
+        &self.0.path
     }
 
     /// Do both handles lead to the same connection?
     pub fn same(&self, other: &Db) -> bool {
-        Arc::ptr_eq(&self.path, &other.path)
+        Arc::ptr_eq(&self.0, &other.0)
     }
 
     /// Runs `work` in a transaction and answers after its commit.
@@ -211,104 +277,50 @@ impl Db {
     {
         let (reply, answer) = oneshot::channel();
         let call = Call { durability, work: Some(work), value: None, reply };
-        self.jobs.send(Box::new(call)).map_err(|_| gone())?;
-        answer.await.unwrap_or_else(|_| Err(gone()))
+        let jobs = self.0.jobs.as_ref().ok_or_else(gone)?;
+        jobs.send(Box::new(call)).map_err(|_| gone())?;
+        let answer = answer.await.unwrap_or_else(|_| Err(gone()));
+        answer.map_err(|error| error.with(self.path().display()))
     }
 }
 
-fn make_folder(folder: &Path) -> Result<(), Error> {
-    std::fs::create_dir_all(folder)
-        .map_err(|error| Error::misuse(format!("create folder {}: {error}", folder.display())))
-}
-
-fn until_free(until: Instant, mut step: impl FnMut() -> Result<(), Error>) -> Result<(), Error> {
-    loop {
-        match step() {
-            Err(error) if error.kind() == Kind::Busy && Instant::now() < until => {
-                std::thread::sleep(Duration::from_millis(2));
-            }
-            done => return done,
-        }
-    }
-}
-
-fn prepare(connection: &mut Connection) -> Result<(), Error> {
-    connection.set_prepared_statement_cache_capacity(64);
-    // Else each new value of a parameter that the planner looked at prepares its statement anew.
-    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
-    connection.pragma_update(None, "journal_mode", "WAL")?;
-    // Syncs where the log begins anew and where it is moved to the file; `Log` does the rest.
-    connection.pragma_update(None, "synchronous", "NORMAL")?;
-    connection.pragma_update(None, "temp_store", "MEMORY")?;
-    // A slice of the file that is worth keeping: an idle worker keeps none of it.
-    connection.pragma_update(None, "cache_size", -4096)?;
-    Ok(())
-}
-
-/// SQLite's own handler sleeps whole milliseconds from the start; commits here take
-/// tens of microseconds, so the first waits are short.
-fn wait_for_lock(tries: i32) -> bool {
-    let wait = Duration::from_micros(match tries {
-        0..20 => 50,
-        20..100 => 250,
-        _ => 2000,
-    });
-    std::thread::sleep(wait);
-    // 20 x 50 us + 80 x 250 us + n x 2 ms
-    tries < 100 + (BUSY_MAX.as_millis() / 2) as i32
-}
-
-fn serve(connection: &Connection, mut log: Log, queue: &crossbeam_channel::Receiver<Box<dyn Job>>) {
+fn serve(mut base: Base, queue: &Receiver<Box<dyn Job>>) {
     let mut group: Vec<Box<dyn Job>> = Vec::new();
-    while let Ok(first) = queue.recv() {
-        group.push(first);
+    loop {
+        let first = match base.is_restless() {
+            true => queue.recv_timeout(QUIET),
+            false => queue.recv().map_err(|_| RecvTimeoutError::Disconnected),
+        };
+        match first {
+            Ok(first) => group.push(first),
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => return,
+        }
+        base.rest();
         group.extend(queue.try_iter().take(GROUP_MAX - 1));
-        let wanted = group.iter().map(|job| job.durability()).max().unwrap_or(Durability::Disk);
-        let begin = if wanted == Durability::Read { "BEGIN" } else { "BEGIN IMMEDIATE" };
-        let mut commit = run_group(connection, begin, &mut group);
-        if wanted == Durability::Disk && commit.is_ok() {
-            commit = log.sync();
+        if group.is_empty() {
+            continue;
         }
-        if commit.as_ref().is_err_and(|error| error.kind() == Kind::Full) {
-            // The log may be what fills the disk. If this fails too, the next try is the caller's.
-            let _ = connection.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)");
-        }
+        let commit = base.look().and_then(|()| serve_group(&mut base, &mut group));
         for job in group.drain(..) {
             job.answer(commit.clone());
         }
+        base.has_written();
     }
 }
 
-/// The write-ahead log, where every commit is until it is moved to the file. That happens
-/// only after a sync of the log, so one that we come too late to sync is on the disk already.
-struct Log {
-    path: PathBuf,
-    file: Option<File>,
-}
-
-impl Log {
-    fn of(database: &Path) -> Log {
-        Log { path: log_of(database), file: None }
+fn serve_group(base: &mut Base, group: &mut [Box<dyn Job>]) -> Result<(), Error> {
+    let wanted = group.iter().map(|job| job.durability()).max().unwrap_or(Durability::Disk);
+    let begin = if wanted == Durability::Read { "BEGIN" } else { "BEGIN IMMEDIATE" };
+    let mut commit = run_group(&base.connection, begin, group);
+    if wanted == Durability::Disk && commit.is_ok() {
+        commit = base.sync();
     }
-
-    /// Puts on the disk what has been committed.
-    fn sync(&mut self) -> Result<(), Error> {
-        self.try_sync().map_err(|error| {
-            let text = format!("it was written, but the disk does not confirm: {error}");
-            Error::of(Kind::Full, text)
-        })
+    if commit.as_ref().is_err_and(|error| error.kind() == Kind::Full) {
+        // The log may be what fills the disk. If this fails too, the next try is the caller's.
+        base.cut_log(Duration::ZERO);
     }
-
-    fn try_sync(&mut self) -> std::io::Result<()> {
-        // There for as long as somebody has the database open, and we have.
-        let file = match self.file.take() {
-            Some(file) => file,
-            None => File::open(&self.path)?,
-        };
-        file.sync_data()?;
-        self.file = Some(file);
-        Ok(())
-    }
+    commit
 }
 
 fn run_group(

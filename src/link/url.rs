@@ -109,6 +109,13 @@ impl Url {
                         "names no file; workers and clients share one, so it cannot be in memory",
                     ));
                 }
+                if let Some((file, parameters)) = path.split_once('?') {
+                    let why = format!(
+                        "found the parameters {parameters:?} after {file:?}, expected none; no \
+                         name of a database has a ? in it"
+                    );
+                    return Err(bad(&why));
+                }
                 Ok(Url::Sqlite(base.join(path)))
             }
             "redis" | "rediss" | "redis+socket" => Server::parse(text)
@@ -256,6 +263,10 @@ mod tests {
                 Ok(Url::Sqlite("/tmp/q.db".into()))
             );
         }
+        // As SQLAlchemy has it: nothing is encoded in the path, and parameters are none of it.
+        let odd = Url::parse("sqlite:///a b%20#c@d.db", base);
+        assert_eq!(odd, Ok(Url::Sqlite("/srv/shop/a b%20#c@d.db".into())));
+        assert!(Url::parse("sqlite:///q.db?timeout=5", base).unwrap_err().why.contains("timeout"));
         assert!(Url::parse("sqlite://x", base).is_err());
         assert!(Url::parse("kafka://x", base).is_err());
     }

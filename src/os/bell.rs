@@ -1,17 +1,18 @@
 //! A bell between processes: whoever changed something touches a file, whoever waits for
 //! a change watches it with inotify. Ringing at nobody costs one system call.
 
-use super::last_error;
+use super::{file, last_error};
 use std::cell::Cell;
 use std::collections::HashMap;
 use std::ffi::{CStr, CString, OsStr, OsString};
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
+use std::time::Duration;
 use tokio::io::unix::AsyncFd;
 
 /// Room for a few dozen events; the kernel gives whole events only, the longest has 272 bytes.
@@ -23,10 +24,19 @@ const EVENT_HEAD_BYTES: usize = 16;
 /// Hears changes of files, whoever makes them on this machine.
 #[derive(Debug)]
 pub struct Bell {
-    events: AsyncFd<OwnedFd>,
+    ear: Ear,
     names: HashMap<i32, Vec<OsString>>,
     folders: Vec<CString>,
     covered: Cell<bool>,
+}
+
+/// How changes are heard.
+#[derive(Debug)]
+enum Ear {
+    /// The kernel tells.
+    Inotify(AsyncFd<OwnedFd>),
+    /// It does not: whoever waits looks again after so long.
+    Clock(Duration),
 }
 
 /// What happens to a file that rings.
@@ -59,13 +69,31 @@ impl Bell {
                 _ => Path::new("."),
             };
             let folder = CString::new(folder.as_os_str().as_bytes())?;
-            let watch = add(fd.as_raw_fd(), &folder, HEARD)?;
+            let watch = add(fd.as_raw_fd(), &folder, HEARD);
+            let watch = watch.map_err(|error| {
+                file::naming(Path::new(OsStr::from_bytes(folder.as_bytes())), &error)
+            })?;
             names.entry(watch).or_default().push(name.into());
             folders.push(folder);
         }
         // SAFETY: an `OwnedFd` stays open, and is the same descriptor, while it lives.
         let events = unsafe { AsyncFd::register(fd) }?;
-        Ok(Bell { events, names, folders, covered: Cell::new(false) })
+        Ok(Bell { ear: Ear::Inotify(events), names, folders, covered: Cell::new(false) })
+    }
+
+    /// As [`Bell::watch`]; if that is impossible, one that rings each time after `pause`, and why.
+    pub fn watch_or_poll<P: AsRef<Path>>(
+        paths: &[P],
+        pause: Duration,
+    ) -> (Bell, Option<io::Error>) {
+        match Bell::watch(paths) {
+            Ok(bell) => (bell, None),
+            Err(error) => {
+                let (names, folders) = (HashMap::new(), Vec::new());
+                let ear = Ear::Clock(pause);
+                (Bell { ear, names, folders, covered: Cell::new(false) }, Some(error))
+            }
+        }
     }
 
     /// Hears nothing, or hears again. For whoever is not waiting: each event costs the one who
@@ -74,10 +102,11 @@ impl Bell {
     /// # Errors
     /// A folder does not exist any more.
     pub fn cover(&self, covered: bool) -> io::Result<()> {
+        let Ear::Inotify(events) = &self.ear else { return Ok(()) };
         if self.covered.replace(covered) != covered {
             for folder in &self.folders {
                 // The same folder is the same watch: only what it hears changes.
-                add(self.events.as_raw_fd(), folder, if covered { UNHEARD } else { HEARD })?;
+                add(events.as_raw_fd(), folder, if covered { UNHEARD } else { HEARD })?;
             }
         }
         Ok(())
@@ -89,8 +118,15 @@ impl Bell {
     /// # Errors
     /// The kernel refuses to say, which it has no reason to.
     pub async fn rung(&self) -> io::Result<()> {
+        let events = match &self.ear {
+            Ear::Inotify(events) => events,
+            Ear::Clock(pause) => {
+                tokio::time::sleep(*pause).await;
+                return Ok(());
+            }
+        };
         loop {
-            let mut ready = self.events.readable().await?;
+            let mut ready = events.readable().await?;
             let mut heard = false;
             loop {
                 match ready.try_io(|fd| self.hear(fd)) {
@@ -151,16 +187,13 @@ fn add(fd: RawFd, folder: &CStr, mask: u32) -> io::Result<i32> {
 #[derive(Debug)]
 pub struct Ringer {
     path: PathBuf,
-    file: Mutex<File>,
+    file: Mutex<Option<File>>,
 }
 
 impl Ringer {
-    /// Opens the file, creating it if need be.
-    ///
-    /// # Errors
-    /// The file cannot be opened for writing.
-    pub fn open(path: &Path) -> io::Result<Ringer> {
-        Ok(Ringer { path: path.into(), file: Mutex::new(open(path)?) })
+    /// For the bell at this path, which is hung when it is first rung.
+    pub fn new(path: &Path) -> Ringer {
+        Ringer { path: path.into(), file: Mutex::new(None) }
     }
 
     /// Wakes everyone who watches the file.
@@ -169,23 +202,21 @@ impl Ringer {
     /// The file cannot be written to, or was removed and cannot be made again.
     pub fn ring(&self) -> io::Result<()> {
         // A file that cannot be broken by a panic: the lock is as good as it was.
-        let mut file = self.file.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        if file.metadata()?.nlink() == 0 {
+        let mut held = self.file.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let file = match held.take() {
             // Somebody removed it; nobody would hear us.
-            *file = open(&self.path)?;
-        }
-        file.write_at(b"!", 0).map(drop)
+            Some(file) if file.metadata()?.nlink() > 0 => file,
+            _ => file::open_or_create(&self.path).map_err(|e| file::naming(&self.path, &e))?,
+        };
+        let done = file.write_at(b"!", 0);
+        *held = Some(file);
+        done.map(drop)
     }
-}
-
-fn open(path: &Path) -> io::Result<File> {
-    OpenOptions::new().create(true).truncate(false).write(true).open(path)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Duration;
     use tokio::time::timeout;
 
     const SOON: Duration = Duration::from_secs(2);
@@ -195,7 +226,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let (tasks, wal) = (dir.path().join("tasks"), dir.path().join("db-wal"));
         let bell = Bell::watch(&[&tasks, &wal]).unwrap();
-        let ringer = Ringer::open(&tasks).unwrap();
+        let ringer = Ringer::new(&tasks);
         for _ in 0..1000 {
             ringer.ring().unwrap();
         }
@@ -224,5 +255,9 @@ mod tests {
         event.extend([0; 8]);
         assert!(bell.concerns_us(&event));
         assert!(Bell::watch(&["/nowhere/x"]).is_err());
+        let (bell, why) = Bell::watch_or_poll(&["/nowhere/x"], Duration::from_millis(1));
+        assert!(why.is_some());
+        timeout(SOON, bell.rung()).await.unwrap().unwrap();
+        bell.cover(true).unwrap();
     }
 }

@@ -1,76 +1,230 @@
 //! Signs of life: a file that stays locked for as long as its holder lives. The kernel
 //! releases the lock at the holder's death, so there is no timeout to choose.
+//!
+//! Only a lock that can be taken proves a death. A lease that is not there, cannot be opened or
+//! is a copy of another one (a file has its own inode number in it) proves nothing.
 
-use std::fs::{File, OpenOptions, TryLockError};
-use std::io;
-use std::os::unix::fs::DirBuilderExt;
+use super::file;
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::{self, ErrorKind, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+
+/// A number of an inode has fewer digits.
+const NUMBER_MAX: u64 = 32;
 
 /// A shared lock, held until it is dropped.
 #[derive(Debug)]
 pub struct Lease {
-    _file: File,
+    file: File,
+    path: PathBuf,
 }
 
-/// The folder of this user's leases on this host, for those that belong to no file.
+/// What a lease says of its holders.
+#[derive(Debug)]
+pub enum Sign {
+    /// One of them lives.
+    Held,
+    /// All of them are dead.
+    Free,
+    /// Nothing: it is not there, or cannot be asked.
+    Unseen(io::Error),
+}
+
+/// The folder of this user's leases on this host, for those that belong to no file: one that
+/// nobody else can write to.
 ///
 /// # Errors
-/// It cannot be made.
+/// There is none, and none can be made; names those that were tried.
 pub fn folder() -> io::Result<PathBuf> {
-    let folder = std::env::temp_dir().join(format!("qworker-{}", nix::unistd::geteuid()));
-    if !folder.is_dir() {
-        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&folder)?;
+    let uid = nix::unistd::geteuid().as_raw();
+    let name = format!("qworker-{uid}");
+    // Whoever was there first may be somebody else: then the next one.
+    let mut places = vec![std::env::temp_dir().join(&name)];
+    places.push(PathBuf::from(format!("/run/user/{uid}/qworker")));
+    if uid == 0 {
+        places.push(Path::new("/run").join(&name));
     }
-    Ok(folder)
+    let mut faults = Vec::new();
+    for place in places {
+        match own_folder(&place, uid) {
+            Ok(()) => return Ok(place),
+            Err(error) => faults.push(format!("{}: {error}", place.display())),
+        }
+    }
+    Err(io::Error::new(ErrorKind::PermissionDenied, faults.join("; ")))
+}
+
+/// Makes the folder if need be. It is ours alone, or an error.
+fn own_folder(folder: &Path, uid: u32) -> io::Result<()> {
+    match fs::DirBuilder::new().mode(0o700).create(folder) {
+        Err(error) if error.kind() != ErrorKind::AlreadyExists => return Err(error),
+        _ => {}
+    }
+    let found = folder.symlink_metadata()?;
+    let refused = |why: String| Err(io::Error::new(ErrorKind::PermissionDenied, why));
+    if !found.is_dir() {
+        return refused("it is no folder".into());
+    }
+    if found.uid() != uid {
+        return refused(format!("it belongs to user {}, expected {uid}", found.uid()));
+    }
+    if found.mode() & 0o077 != 0 {
+        // What others have put there meanwhile has another owner, and is not asked.
+        fs::set_permissions(folder, fs::Permissions::from_mode(0o700))?;
+    }
+    Ok(())
 }
 
 impl Lease {
-    /// Takes a shared lock on a file, which is created if need be. Waits, but only for
-    /// as long as someone's [`Lease::is_abandoned`] takes.
+    /// Makes the file, replacing one that is there, and holds it: it is never seen without its
+    /// lock. It belongs to whom its folder belongs.
+    ///
+    /// # Errors
+    /// There can be no file, or its file system has no locks.
+    pub fn make(path: &Path) -> io::Result<Lease> {
+        let mut name = path.as_os_str().to_os_string();
+        name.push(".new");
+        let new = PathBuf::from(name);
+        let made = file::create_as_folder(&new).and_then(|mut file| {
+            let number = file.metadata()?.ino();
+            // A disk without room is no reason to have no lease; it is only not told from a copy.
+            let _ = writeln!(file, "{number}");
+            file.lock_shared()?;
+            fs::rename(&new, path)?;
+            Ok(file)
+        });
+        if made.is_err() {
+            let _ = fs::remove_file(&new);
+        }
+        Ok(Lease { file: made?, path: path.into() })
+    }
+
+    /// Takes a shared lock on one that is there. Waits, but only for as long as someone's
+    /// [`Lease::ask`] takes.
     ///
     /// # Errors
     /// The file cannot be opened or its file system has no locks.
     pub fn hold(path: &Path) -> io::Result<Lease> {
-        let file = OpenOptions::new().create(true).truncate(false).write(true).open(path)?;
+        let file = open(path)?;
         file.lock_shared()?;
-        Ok(Lease { _file: file })
+        Ok(Lease { file, path: path.into() })
     }
 
-    /// Does nobody hold this lease? True also if there is no such file.
-    ///
-    /// # Errors
-    /// The file cannot be opened or its file system has no locks.
-    pub fn is_abandoned(path: &Path) -> io::Result<bool> {
+    /// Where it was made or opened.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Is what is at its path still this file?
+    pub fn is_in_place(&self) -> bool {
+        let number = |found: fs::Metadata| (found.dev(), found.ino());
+        let there = self.path.symlink_metadata().map(number);
+        // What cannot be looked at may well be there.
+        there.as_ref().err().is_some_and(|error| error.kind() != ErrorKind::NotFound)
+            || there.ok() == self.file.metadata().map(number).ok()
+    }
+
+    /// What does the lease at this path say?
+    pub fn ask(path: &Path) -> Sign {
+        Lease::try_ask(path).unwrap_or_else(Sign::Unseen)
+    }
+
+    fn try_ask(path: &Path) -> io::Result<Sign> {
         // Each opening has locks of its own, so a holder within this process counts too.
-        let file = match File::open(path) {
-            Ok(file) => file,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(true),
-            Err(error) => return Err(error),
-        };
+        let file = open(path)?;
         match file.try_lock() {
-            Ok(()) => Ok(true),
-            Err(TryLockError::WouldBlock) => Ok(false),
-            Err(TryLockError::Error(error)) => Err(error),
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Ok(Sign::Held),
+            Err(TryLockError::Error(error)) => return Err(error),
+        }
+        let mut text = String::new();
+        (&file).take(NUMBER_MAX).read_to_string(&mut text)?;
+        match text.trim() {
+            // Of an older version, or put there by somebody who knows that the holder is dead.
+            "" => Ok(Sign::Free),
+            number if number == file.metadata()?.ino().to_string() => Ok(Sign::Free),
+            _ => Err(io::Error::new(ErrorKind::InvalidData, "it is a copy of a lease")),
         }
     }
+}
+
+/// Opens a regular file, whatever is at the path.
+fn open(path: &Path) -> io::Result<File> {
+    let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
+    let file = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
+    if !file.metadata()?.is_file() {
+        return Err(io::Error::new(ErrorKind::InvalidInput, "it is no regular file"));
+    }
+    Ok(file)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn is_free(path: &Path) -> bool {
+        matches!(Lease::ask(path), Sign::Free)
+    }
+
     #[test]
     fn held_by_any_number_until_the_last_lets_go() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a.lease");
-        assert!(Lease::is_abandoned(&path).unwrap());
-        let one = Lease::hold(&path).unwrap();
+        let one = Lease::make(&path).unwrap();
         let two = Lease::hold(&path).unwrap();
-        assert!(!Lease::is_abandoned(&path).unwrap());
+        assert!(matches!(Lease::ask(&path), Sign::Held));
         drop(one);
-        assert!(!Lease::is_abandoned(&path).unwrap());
+        assert!(matches!(Lease::ask(&path), Sign::Held));
         drop(two);
-        assert!(Lease::is_abandoned(&path).unwrap());
+        assert!(is_free(&path));
+        assert_eq!(path.metadata().unwrap().mode() & 0o777, 0o600);
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "nothing else is left");
         assert!(Lease::hold(Path::new("/nowhere/a.lease")).is_err());
+        assert!(Lease::make(Path::new("/nowhere/a.lease")).is_err());
+    }
+
+    #[test]
+    fn what_is_not_the_lease_proves_no_death() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.lease");
+        let unseen = || matches!(Lease::ask(&path), Sign::Unseen(_));
+        assert!(unseen(), "not there");
+        let held = Lease::make(&path).unwrap();
+        let copy = dir.path().join("copy");
+        fs::copy(&path, &copy).unwrap();
+        assert!(held.is_in_place());
+        fs::rename(&copy, &path).unwrap();
+        assert!(unseen(), "a copy");
+        assert!(!held.is_in_place());
+        fs::remove_file(&path).unwrap();
+        assert!(!held.is_in_place());
+        std::os::unix::fs::symlink("/dev/null", &path).unwrap();
+        assert!(unseen(), "a link");
+        fs::remove_file(&path).unwrap();
+        fs::create_dir(&path).unwrap();
+        assert!(unseen(), "a folder");
+        fs::remove_dir(&path).unwrap();
+        nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        assert!(unseen(), "a pipe");
+        fs::remove_file(&path).unwrap();
+        fs::write(&path, "").unwrap();
+        assert!(is_free(&path), "an empty file is the word of whoever made it");
+    }
+
+    #[test]
+    fn a_folder_is_ours_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let uid = nix::unistd::geteuid().as_raw();
+        let folder = dir.path().join("f");
+        fs::create_dir(&folder).unwrap();
+        fs::set_permissions(&folder, fs::Permissions::from_mode(0o777)).unwrap();
+        own_folder(&folder, uid).unwrap();
+        assert_eq!(folder.metadata().unwrap().mode() & 0o777, 0o700);
+        let error = own_folder(&folder, uid + 1).unwrap_err();
+        assert!(error.to_string().contains("belongs to user"), "{error}");
+        let link = dir.path().join("link");
+        std::os::unix::fs::symlink(&folder, &link).unwrap();
+        assert!(own_folder(&link, uid).unwrap_err().to_string().contains("no folder"));
     }
 }

@@ -16,6 +16,7 @@ pub mod daemon;
 pub mod file;
 pub mod guard;
 pub mod host;
+pub mod kin;
 pub mod lease;
 pub mod memory;
 pub mod module;
@@ -44,6 +45,12 @@ pub fn describe(errno: i32) -> &'static str {
 /// can slip away to process 1. Not inherited by children.
 pub fn become_subreaper() -> io::Result<()> {
     nix::sys::prctl::set_child_subreaper(true).map_err(io::Error::from)
+}
+
+/// Sets a variable for the programs that this one starts, before any thread exists.
+pub fn set_variable(name: &str, value: &std::ffi::OsStr) {
+    // SAFETY: no thread exists yet that could read the environment meanwhile.
+    unsafe { std::env::set_var(name, value) };
 }
 
 /// The error of the system call that just failed.

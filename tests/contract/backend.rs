@@ -33,7 +33,7 @@ impl Site for Sqlite {
     fn open(&self) -> Store {
         let file = self.0.path().join("r.sqlite");
         let db = Db::open(&file, |c| sqlite::SCHEMA.create(c)).unwrap();
-        Store::Sqlite(sqlite::Store::open(&db).unwrap())
+        Store::Sqlite(sqlite::Store::open(&db))
     }
 }
 

@@ -2,6 +2,7 @@
 
 pub mod backend;
 pub mod broker;
+mod files;
 pub mod ledger;
 pub mod redis;
 mod send;

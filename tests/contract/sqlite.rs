@@ -87,6 +87,8 @@ fn bells_that_were_removed_are_hung_again() {
         let site = Sqlite::create();
         let (mut inlet, outlet) = site.worker("one@test", &[QUEUE]).await;
         let run = run_folder(Path::new(&site.address()));
+        outlet.publish(vec![posting("first")]).await.unwrap();
+        assert_eq!(ids(&take_until(&mut inlet, MANY, 1).await), ["first"]);
         std::fs::remove_file(run.join("tasks")).unwrap();
         outlet.publish(vec![posting("a")]).await.unwrap();
         assert_eq!(ids(&take_until(&mut inlet, MANY, 1).await), ["a"]);
@@ -160,7 +162,7 @@ fn a_pickle_of_an_older_celery_is_said_to_be_one() {
             Ok(())
         })
         .unwrap();
-        let store = backend::Store::Sqlite(backend::sqlite::Store::open(&db).unwrap());
+        let store = backend::Store::Sqlite(backend::sqlite::Store::open(&db));
         let meta = store.get("a").await.unwrap().unwrap();
         assert_eq!(meta.value()["exc_type"], json!("DecodeError"));
         assert!(meta.date_done.is_none());

@@ -1,6 +1,7 @@
 //! Real processes, real signals: what becomes of tasks when somebody ends, kills or
 //! multiplies their worker.
 
+mod database;
 mod descendants;
 mod detached;
 pub mod faults;

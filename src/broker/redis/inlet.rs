@@ -10,7 +10,6 @@ use crate::link::redis::{Link, WORKER_PATIENCE};
 use crate::link::url::Server;
 use crate::os::lease::Lease;
 use redis::{Script, Value};
-use std::path::PathBuf;
 use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
@@ -49,8 +48,7 @@ pub struct Inlet {
     next_due: Option<f64>,
     /// Nothing was left after the last look, at this time, and the server tells of anything new.
     dry: Option<Instant>,
-    lease: PathBuf,
-    _held: Lease,
+    lease: Option<Lease>,
     keeper: tokio::task::JoinHandle<()>,
 }
 
@@ -64,6 +62,18 @@ pub struct Identity<'a> {
     pub visibility_timeout: Duration,
 }
 
+/// The lease by which others of this host see at once that a worker is dead. Without one they
+/// wait for its signs of life, as those of other hosts do.
+fn hold_lease(instance: &str) -> Option<Lease> {
+    let made = keeper::lease_of(instance).and_then(|path| {
+        Lease::make(&path).map_err(|error| crate::os::file::naming(&path, &error))
+    });
+    made.inspect_err(|error| {
+        tracing::warn!("no lease ({error}): if this worker dies, it is noticed 15 s later");
+    })
+    .ok()
+}
+
 impl Inlet {
     /// The connection that messages are taken on, and signs of life are sent.
     pub fn link(&self) -> &Link {
@@ -75,13 +85,12 @@ impl Inlet {
     /// `LocalSet`.
     ///
     /// # Errors
-    /// The server cannot be reached, or the lease cannot be held.
+    /// The server cannot be reached.
     pub async fn open(outlet: &Outlet, who: Identity<'_>) -> Result<Inlet, Error> {
         let server = outlet.link.server();
         let instance = uuid::Uuid::new_v4().simple().to_string();
-        let lease = keeper::lease_of(&instance)?;
         // Held first: a registered worker without a lease is a dead one.
-        let held = Lease::hold(&lease)?;
+        let lease = hold_lease(&instance);
         let hold = Arc::new(Hold::new(instance));
         let mut tracking = redis::cmd("CLIENT");
         tracking.arg("TRACKING").arg("ON").arg("NOLOOP");
@@ -102,7 +111,6 @@ impl Inlet {
             next_due: None,
             dry: None,
             lease,
-            _held: held,
             keeper,
         })
     }
@@ -113,8 +121,8 @@ impl Inlet {
     }
 
     /// The file that tells whether the worker lives; whoever else holds it keeps it alive.
-    pub fn lease(&self) -> &std::path::Path {
-        &self.lease
+    pub fn lease(&self) -> Option<&std::path::Path> {
+        self.lease.as_ref().map(Lease::path)
     }
 
     /// See [`crate::broker::Inlet::leave`].
@@ -243,7 +251,9 @@ impl Inlet {
     pub async fn close(self) -> Result<(), Error> {
         self.keeper.abort();
         self.member.leave().await?;
-        let _ = std::fs::remove_file(&self.lease);
+        if let Some(lease) = &self.lease {
+            let _ = std::fs::remove_file(lease.path());
+        }
         Ok(())
     }
 }

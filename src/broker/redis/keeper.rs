@@ -11,7 +11,7 @@ use crate::bounds;
 use crate::clock;
 use crate::link::error::Error;
 use crate::link::redis::Link;
-use crate::os::lease::{self, Lease};
+use crate::os::lease::{self, Lease, Sign};
 use redis::Script;
 use serde_json::{Map, Value};
 use std::collections::{HashMap, HashSet};
@@ -474,9 +474,9 @@ fn remove_lease(instance: &str) {
 
 /// Does the worker live? Only a lease of this host can tell.
 pub(super) fn lease_says(instance: &str) -> Option<bool> {
-    let path = lease_of(instance).ok()?;
-    if !path.exists() {
-        return None;
+    match Lease::ask(&lease_of(instance).ok()?) {
+        Sign::Held => Some(true),
+        Sign::Free => Some(false),
+        Sign::Unseen(_) => None,
     }
-    Lease::is_abandoned(&path).ok().map(|abandoned| !abandoned)
 }

@@ -5,9 +5,9 @@ use super::{Outlet, insert};
 use crate::broker::ledger::{Answer, Outcome, Step};
 use crate::clock;
 use crate::link::error::Error;
-use crate::link::sqlite::Durability;
+use crate::link::sqlite::{Durability, cell};
 use chrono::{DateTime, Utc};
-use rusqlite::{Connection, OptionalExtension, Row, params};
+use rusqlite::{Connection, OptionalExtension, params};
 use std::sync::Arc;
 
 /// Steps of one transaction at the most: nobody waits long for the lock because of them.
@@ -32,7 +32,8 @@ impl Value<'_> {
     /// What it is now.
     fn get(&self, c: &Connection) -> Result<Option<String>, Error> {
         let sql = "SELECT state FROM qworker_beat WHERE grp = ? AND name = ?";
-        let found = c.prepare_cached(sql)?.query_row([self.group, self.name], |row| text(row, 0));
+        let found =
+            c.prepare_cached(sql)?.query_row([self.group, self.name], |row| Ok(cell::text(row, 0)));
         Ok(found.optional()?)
     }
 
@@ -51,14 +52,6 @@ impl Value<'_> {
         };
         Ok(())
     }
-}
-
-/// A text of any form: who put a blob there did not do it for us.
-fn text(row: &Row, column: usize) -> rusqlite::Result<String> {
-    Ok(match row.get_ref(column)?.as_bytes() {
-        Ok(bytes) => String::from_utf8_lossy(bytes).into_owned(),
-        Err(_) => row.get_ref(column)?.as_i64().map_or(String::new(), |number| number.to_string()),
-    })
 }
 
 impl Ledger {
@@ -128,7 +121,8 @@ impl Ledger {
             .run(Durability::Read, move |c| {
                 let sql = "SELECT name, state FROM qworker_beat WHERE grp = ?";
                 let mut all = c.prepare_cached(sql)?;
-                let all = all.query_map([&*group], |row| Ok((text(row, 0)?, text(row, 1)?)))?;
+                let all =
+                    all.query_map([&*group], |row| Ok((cell::text(row, 0), cell::text(row, 1))))?;
                 Ok(all.collect::<Result<_, _>>()?)
             })
             .await

@@ -4,7 +4,7 @@ use super::{Outlet, delete, payload_of, queue_id, ring};
 use crate::broker::{DeadLetter, Death};
 use crate::clock;
 use crate::link::error::Error;
-use crate::link::sqlite::Durability;
+use crate::link::sqlite::{Durability, cell};
 use rusqlite::{Connection, OptionalExtension, params};
 
 impl Outlet {
@@ -13,19 +13,19 @@ impl Outlet {
         self.db
             .run(Durability::Read, |c| {
                 let mut statement = c.prepare(
-                    "SELECT id, died_at, reason, detail, ifnull(task_id, ''), ifnull(task, ''),
-                     queue, deliveries, payload FROM qworker_dead ORDER BY id",
+                    "SELECT id, died_at, reason, detail, task_id, task, queue, deliveries, payload
+                     FROM qworker_dead ORDER BY id",
                 )?;
                 let rows = statement.query_map([], |row| {
                     Ok(DeadLetter {
                         number: row.get(0)?,
-                        died_at: row.get(1)?,
-                        reason: row.get(2)?,
-                        detail: row.get(3)?,
-                        task_id: row.get(4)?,
-                        task: row.get(5)?,
-                        queue: row.get(6)?,
-                        deliveries: row.get(7)?,
+                        died_at: cell::text(row, 1),
+                        reason: cell::text(row, 2),
+                        detail: cell::text(row, 3),
+                        task_id: cell::text(row, 4),
+                        task: cell::text(row, 5),
+                        queue: cell::text(row, 6),
+                        deliveries: cell::count(row, 7),
                         payload: payload_of(row, 8)?,
                     })
                 })?;
@@ -42,12 +42,15 @@ impl Outlet {
                 each_dead(c, numbers, |c, number| {
                     let queue: Option<String> = c
                         .prepare_cached("SELECT queue FROM qworker_dead WHERE id = ?")?
-                        .query_row([number], |row| row.get(0))
+                        .query_row([number], |row| Ok(cell::text(row, 0)))
                         .optional()?;
                     let Some(queue) = queue else { return Ok(0) };
                     c.prepare_cached(
-                        "INSERT INTO kombu_message (payload, queue_id, priority, task_id)
-                         SELECT payload, ?, priority, task_id FROM qworker_dead WHERE id = ?",
+                        "INSERT INTO kombu_message
+                             (visible, version, payload, queue_id, priority, task_id)
+                         SELECT 1, 1, payload, ?, iif(typeof(priority) = 'integer', priority, 0),
+                             iif(typeof(task_id) = 'text', task_id, NULL)
+                         FROM qworker_dead WHERE id = ?",
                     )?
                     .execute(params![queue_id(c, &queue)?, number])?;
                     Ok(c.execute("DELETE FROM qworker_dead WHERE id = ?", [number])? as u64)
@@ -95,8 +98,8 @@ pub(super) fn bury(
     c.prepare_cached(
         "INSERT INTO qworker_dead
             (died_at, reason, detail, task_id, task, queue, priority, deliveries, payload)
-         SELECT ?, ?, ?, ?, ?, q.name, m.priority, m.deliveries, m.payload
-         FROM kombu_message m JOIN kombu_queue q ON q.id = m.queue_id
+         SELECT ?, ?, ?, ?, ?, ifnull(q.name, ''), m.priority, m.deliveries, ifnull(m.payload, '')
+         FROM kombu_message m LEFT JOIN kombu_queue q ON q.id = m.queue_id
          WHERE m.id = ? AND m.owner IS ?",
     )?
     .execute(params![

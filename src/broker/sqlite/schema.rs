@@ -19,7 +19,8 @@ CREATE TABLE IF NOT EXISTS qworker_worker (
     id INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT,
     lease TEXT NOT NULL,
     hostname TEXT NOT NULL,
-    pid INTEGER NOT NULL
+    pid INTEGER NOT NULL,
+    kin TEXT
 );
 CREATE TABLE IF NOT EXISTS qworker_dead (
     id INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT,
@@ -45,22 +46,43 @@ CREATE TABLE IF NOT EXISTS qworker_once (
 ) WITHOUT ROWID;
 ";
 
-/// What we add to kombu's table, whoever made it.
-const COLUMNS: &[(&str, &str)] = &[
-    ("eta", "REAL"),
-    ("priority", "INTEGER NOT NULL DEFAULT 0"),
-    ("owner", "INTEGER"),
-    ("deliveries", "INTEGER NOT NULL DEFAULT 0"),
-    ("task_id", "TEXT"),
+/// What we add to kombu's table, whoever made it, and to those of our older versions.
+const COLUMNS: &[(&str, &str, &str)] = &[
+    ("kombu_message", "eta", "REAL"),
+    ("kombu_message", "priority", "INTEGER NOT NULL DEFAULT 0"),
+    ("kombu_message", "owner", "INTEGER"),
+    ("kombu_message", "deliveries", "INTEGER NOT NULL DEFAULT 0"),
+    ("kombu_message", "task_id", "TEXT"),
     // Its name, once a worker was there that did not know it.
-    ("task", "TEXT"),
+    ("kombu_message", "task", "TEXT"),
     // Held: if its worker dies, that counts.
-    ("started", "INTEGER NOT NULL DEFAULT 0"),
+    ("kombu_message", "started", "INTEGER NOT NULL DEFAULT 0"),
     // Was lost before: taken only into a free slot, and counted only from its start on.
-    ("suspect", "INTEGER NOT NULL DEFAULT 0"),
+    ("kombu_message", "suspect", "INTEGER NOT NULL DEFAULT 0"),
+    ("qworker_worker", "kin", "TEXT"),
 ];
 
-const INDEXES: &str = "
+/// Rows that nobody holds, with values that no program of ours or Celery's writes.
+macro_rules! odd {
+    () => {
+        "(owner IS NULL OR typeof(owner) <> 'integer') AND (
+            (visible IS NULL OR visible NOT IN (0, 1))
+            OR typeof(queue_id) <> 'integer'
+            OR (eta IS NOT NULL AND (typeof(eta) <> 'real' OR abs(eta) > 253402300799.0))
+            OR (typeof(priority) <> 'integer' OR priority NOT BETWEEN -1000000 AND 1000000)
+            OR (typeof(deliveries) <> 'integer' OR deliveries NOT BETWEEN 0 AND 1000000)
+            OR typeof(task) NOT IN ('null', 'text')
+            OR started NOT IN (0, 1)
+            OR suspect NOT IN (0, 1))"
+    };
+}
+
+/// The condition of the index `qworker_odd`, and of who looks for such rows. The index is empty,
+/// and costs nothing.
+pub(super) const ODD: &str = odd!();
+
+const INDEXES: &str = concat!(
+    "
 CREATE INDEX IF NOT EXISTS qworker_fresh ON kombu_message (queue_id, priority DESC, id)
     WHERE visible = 1 AND eta IS NULL AND task IS NULL;
 CREATE INDEX IF NOT EXISTS qworker_passed ON kombu_message (queue_id, task, priority DESC, id)
@@ -72,8 +94,10 @@ CREATE INDEX IF NOT EXISTS qworker_held ON kombu_message (owner) WHERE owner IS 
 CREATE INDEX IF NOT EXISTS qworker_task ON kombu_message (task_id);
 CREATE INDEX IF NOT EXISTS qworker_dead_task ON qworker_dead (task_id);
 CREATE INDEX IF NOT EXISTS qworker_once_at ON qworker_once (at);
-";
+CREATE INDEX IF NOT EXISTS qworker_odd ON kombu_message (id) WHERE ",
+    odd!(),
+    ";"
+);
 
 /// The tables of messages, workers, dead letters and beats.
-pub const SCHEMA: Schema =
-    Schema { tables: TABLES, shared: "kombu_message", columns: COLUMNS, indexes: INDEXES };
+pub const SCHEMA: Schema = Schema { tables: TABLES, columns: COLUMNS, indexes: INDEXES };

@@ -4,8 +4,10 @@
 use super::{pass, payload_of, row_of};
 use crate::broker::{Delivery, Tag, Want};
 use crate::link::error::Error;
+use crate::link::sqlite::cell;
 use crate::wire::message::task_of;
 use rusqlite::{Connection, params};
+use std::cmp::Reverse;
 use std::sync::Arc;
 
 /// Rows of names that are left to others which one look marks at the most.
@@ -93,7 +95,7 @@ impl Taking<'_> {
         let names: Vec<String> = self
             .c
             .prepare_cached(NAMES)?
-            .query_map([queue.0], |row| row.get(0))?
+            .query_map([queue.0], |row| Ok(cell::text(row, 0)))?
             .collect::<Result<_, _>>()?;
         for name in names.iter().filter(|name| !self.leaves(name)) {
             let wanted = limit.saturating_sub(taken.len());
@@ -130,13 +132,13 @@ impl Taking<'_> {
         let rows = statement.query_map(values, |row| {
             let payload = payload_of(row, 3)?;
             let tag = Tag::Row(row.get(0)?);
-            let (deliveries, suspect) = (row.get(2)?, row.get(4)?);
+            let (deliveries, suspect) = (cell::count(row, 2), cell::number(row, 4) != 0);
             let queue = queue.clone();
-            Ok((row.get::<_, i64>(1)?, Delivery { tag, queue, payload, deliveries, suspect }))
+            Ok((cell::number(row, 1), Delivery { tag, queue, payload, deliveries, suspect }))
         })?;
         // RETURNING gives rows in no promised order.
         let mut rows: Vec<(i64, Delivery)> = rows.collect::<Result<_, _>>()?;
-        rows.sort_by_key(|(priority, delivery)| (-priority, row_of(delivery.tag)));
+        rows.sort_by_key(|(priority, delivery)| (Reverse(*priority), row_of(delivery.tag)));
         Ok(rows.into_iter().map(|(_, delivery)| delivery).collect())
     }
 }

@@ -10,6 +10,7 @@ use crate::cli::exit::{Error, Exit};
 use crate::cli::output::ToUser;
 use crate::clock;
 use crate::config::diagnostic::nearest;
+use crate::link::sqlite::Access;
 use crate::schedule::entry::Entry;
 use crate::wire::message::parse_instant;
 use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
@@ -93,8 +94,12 @@ pub(super) fn entries(
 
 /// What the ledger has of entries.
 fn states(app: &App, place: &Place, names: Vec<String>) -> Result<HashMap<String, State>, Error> {
+    // Who only looks makes no file.
+    if place.file(app).is_some_and(|file| matches!(file.try_exists(), Ok(false))) {
+        return Ok(HashMap::new());
+    }
     crate::cli::block_on(async {
-        let client = app.client()?;
+        let client = app.client_to(Access::Look)?;
         let ledger = place.ledger(app, &client);
         let texts = ledger.read(names.clone()).await?;
         let known = names.into_iter().zip(texts);

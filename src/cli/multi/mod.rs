@@ -23,7 +23,8 @@ use node::Node;
 use nodes::Host;
 use patience::Patience;
 use say::Say;
-use std::path::PathBuf;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
 use words::{Known, Words};
 
 const USAGE: &str = "\
@@ -272,15 +273,40 @@ impl Request {
 /// The options that stand before `multi`, for each node: they are typed as they are, but
 /// the folder that we are in by now has one name only.
 fn of_program(global: &Global, behind: usize) -> Result<Vec<String>, Error> {
-    let mut before: Vec<String> = std::env::args().skip(1).collect();
-    before.truncate(before.len().saturating_sub(behind));
+    let mut typed: Vec<OsString> = std::env::args_os().skip(1).collect();
+    typed.truncate(typed.len().saturating_sub(behind));
     // The last of them is `multi`, or two hyphens right behind it.
-    while before.pop().is_some_and(|word| word == "--") {}
+    while typed.pop().is_some_and(|word| word == "--") {}
+    let mut before = as_text(typed, global)?;
     before.retain(|word| !["--quiet", "--no-color"].contains(&word.as_str()));
     if global.workdir.is_some() {
         let here = std::env::current_dir()
             .map_err(|error| Error::failure(format!("the current folder: {error}")))?;
-        before.push(format!("--workdir={}", here.display()));
+        // One that is no text is inherited.
+        before.extend(here.to_str().map(|here| format!("--workdir={here}")));
+    }
+    Ok(before)
+}
+
+/// The words as texts. The folders of the application and of work may have names that are none:
+/// the nodes have them from the environment, and from here.
+fn as_text(typed: Vec<OsString>, global: &Global) -> Result<Vec<String>, Error> {
+    let mut before: Vec<String> = Vec::new();
+    for word in typed {
+        let Err(word) = word.into_string().map(|word| before.push(word)) else { continue };
+        let shown = word.to_string_lossy();
+        let mut option = shown.split('=').next().unwrap_or_default().to_string();
+        if !shown.starts_with('-') {
+            option = before.pop().unwrap_or_default();
+        }
+        match option.as_str() {
+            "--workdir" => {}
+            option if option == "--app" || option.starts_with("-A") => {
+                let folder = global.app.as_deref().unwrap_or(Path::new("."));
+                crate::os::set_variable("QWORKER_APP", folder.as_os_str());
+            }
+            _ => return Err(Error::usage(format!("{shown}: expected UTF-8"))),
+        }
     }
     Ok(before)
 }

@@ -55,14 +55,14 @@ impl Site for Sqlite {
     async fn worker(&self, name: &str, queues: &[&str]) -> (Inlet, Outlet) {
         let db = self.open();
         let queues: Vec<String> = queues.iter().map(|queue| queue.to_string()).collect();
-        let lease = sqlite::lease_path(db.path());
-        let inlet = sqlite::Inlet::open(&db, lease, name, &queues).await.unwrap();
+        let hold = Box::new(|_: &Path| Ok(()));
+        let inlet = sqlite::Inlet::open(&db, name, &queues, hold).await.unwrap();
         let outlet = inlet.outlet();
         (Inlet::Sqlite(inlet), Outlet::Sqlite(outlet))
     }
 
     fn client(&self) -> Outlet {
-        Outlet::Sqlite(sqlite::Outlet::open(&self.open()).unwrap())
+        Outlet::Sqlite(sqlite::Outlet::open(&self.open()))
     }
 }
 

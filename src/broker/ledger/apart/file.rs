@@ -185,7 +185,8 @@ fn damaged(why: impl Into<String>) -> Error {
 
 /// Is it a file that can be read and written? It is made if there is none.
 fn look_at(path: &Path) -> Result<(), Error> {
-    fs::create_dir_all(folder_of(path))?;
+    let folder = folder_of(path);
+    fs::create_dir_all(folder).map_err(|error| Error::io(folder.display(), &error))?;
     match fs::metadata(path) {
         Ok(found) if found.is_dir() => return Err(damaged("it is a directory")),
         Ok(found) if !found.is_file() => return Err(Error::misuse("it is no file")),
@@ -203,7 +204,7 @@ fn look_at(path: &Path) -> Result<(), Error> {
     let opened = opened.map_err(|error| match error.kind() {
         io::ErrorKind::PermissionDenied => damaged(error.to_string()),
         io::ErrorKind::StorageFull => Error::of(Kind::Full, error.to_string()),
-        _ => error.into(),
+        _ => Error::misuse(error.to_string()),
     })?;
     let mut forms = [0; 2];
     match opened.read_exact_at(&mut forms, FORMS_AT) {

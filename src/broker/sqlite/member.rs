@@ -1,0 +1,187 @@
+//! Who is registered in the file: this worker, and whether others live.
+//!
+//! A worker is dead when its lease can be locked. Where there is no lease to ask, because the
+//! folder was removed, cannot be read or could not be made, its processes tell, if they can be
+//! seen from here. What neither tells is not dead.
+
+use crate::link::error::Error;
+use crate::link::sqlite::{cell, make_run_folder, run_folder};
+use crate::os::kin::Kin;
+use crate::os::lease::{Lease, Sign};
+use rusqlite::{Connection, params};
+use std::collections::HashSet;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// Numbers of workers are drawn, so that one keeps its own in whatever file stands at the path.
+const NUMBERS: std::ops::Range<i64> = 1 << 40..1 << 52;
+
+/// Has the guard hold a lease too.
+pub type Hold = Box<dyn Fn(&Path) -> io::Result<()>>;
+
+/// A row of `qworker_worker`.
+#[derive(Debug, Clone)]
+pub(super) struct Card {
+    pub(super) id: i64,
+    /// The path of its lease; its name counts, for the folder is beside the file, whatever path
+    /// leads there.
+    lease: String,
+    pub(super) hostname: String,
+    pub(super) pid: i64,
+    /// See [`Kin`].
+    kin: Option<String>,
+}
+
+/// What is known of a worker.
+pub(super) enum Verdict {
+    Alive,
+    Dead,
+    /// Nothing can be seen of it; the reason.
+    Unseen(io::Error),
+}
+
+impl Card {
+    /// All workers but this one.
+    pub(super) fn others(c: &Connection, me: i64) -> Result<Vec<Card>, Error> {
+        let sql = "SELECT id, lease, hostname, pid, kin FROM qworker_worker WHERE id <> ?
+                   ORDER BY hostname, id";
+        let mut all = c.prepare_cached(sql)?;
+        let all = all.query_map([me], |row| {
+            Ok(Card {
+                id: row.get(0)?,
+                lease: cell::text(row, 1),
+                hostname: cell::text(row, 2),
+                pid: cell::number(row, 3),
+                kin: cell::text_or_none(row, 4),
+            })
+        })?;
+        Ok(all.collect::<Result<_, _>>()?)
+    }
+
+    /// Where its lease is.
+    pub(super) fn lease(&self, database: &Path) -> PathBuf {
+        let name = Path::new(&self.lease).file_name().unwrap_or_default();
+        run_folder(database).join(name)
+    }
+
+    /// Is it dead?
+    pub(super) fn judge(&self, database: &Path) -> Verdict {
+        let error = match Lease::ask(&self.lease(database)) {
+            Sign::Held => return Verdict::Alive,
+            Sign::Free => return Verdict::Dead,
+            Sign::Unseen(error) => error,
+        };
+        let dead = match &self.kin {
+            Some(kin) => {
+                let kin = Kin::read(kin);
+                if kin.precedes(&Kin::of_self()) { Some(true) } else { kin.are_dead() }
+            }
+            // Of an older version.
+            None => i32::try_from(self.pid).is_ok_and(Kin::is_nobody).then_some(true),
+        };
+        match dead {
+            Some(true) => Verdict::Dead,
+            Some(false) => Verdict::Alive,
+            None => Verdict::Unseen(error),
+        }
+    }
+
+    /// Writes it down, unless it is; says whether it was not.
+    pub(super) fn register(&self, c: &Connection) -> Result<bool, Error> {
+        if c.prepare_cached("SELECT 1 FROM qworker_worker WHERE id = ?")?.exists([self.id])? {
+            return Ok(false);
+        }
+        c.prepare_cached(
+            "INSERT INTO qworker_worker (id, lease, hostname, pid, kin) VALUES (?, ?, ?, ?, ?)",
+        )?
+        .execute(params![self.id, self.lease, self.hostname, self.pid, self.kin])?;
+        Ok(true)
+    }
+}
+
+/// This worker.
+pub(super) struct Member {
+    pub(super) card: Arc<Card>,
+    path: PathBuf,
+    /// Those whose file was removed are kept: it may be seen elsewhere.
+    held: Vec<Lease>,
+    hold: Hold,
+    /// It is told once that there can be no lease.
+    warned: bool,
+    /// Those of whom it was told that they cannot be seen.
+    unseen: HashSet<i64>,
+}
+
+impl Member {
+    /// Holds a lease. Without one, others look for its processes.
+    pub(super) fn new(database: &Path, hostname: &str, hold: Hold) -> Member {
+        let name = format!("{}.lease", uuid::Uuid::new_v4());
+        let path = run_folder(database).join(name);
+        let card = Card {
+            id: fastrand::i64(NUMBERS),
+            lease: path.display().to_string(),
+            hostname: hostname.into(),
+            pid: std::process::id().into(),
+            kin: Some(Kin::of_self().text().into()),
+        };
+        let (held, unseen) = (Vec::new(), HashSet::new());
+        let mut member = Member { card: Arc::new(card), path, held, hold, warned: false, unseen };
+        member.keep(database);
+        member
+    }
+
+    /// Makes the lease, if it is not where it has to be.
+    pub(super) fn keep(&mut self, database: &Path) {
+        if self.held.last().is_some_and(Lease::is_in_place) {
+            return;
+        }
+        match self.make(database) {
+            Ok(lease) => {
+                if !self.held.is_empty() {
+                    let path = self.path.display();
+                    tracing::warn!("{path} was removed while it was in use: it is made anew");
+                }
+                self.warned = false;
+                self.held.push(lease);
+            }
+            Err(error) if !self.warned => {
+                self.warned = true;
+                tracing::warn!(
+                    "no lease: {error}; others look for the processes of this worker instead"
+                );
+            }
+            Err(_) => {}
+        }
+    }
+
+    fn make(&self, database: &Path) -> Result<Lease, Error> {
+        make_run_folder(database)?;
+        let at = |error| Error::io(self.path.display(), &error);
+        let lease = Lease::make(&self.path).map_err(at)?;
+        if let Err(error) = (self.hold)(&self.path) {
+            tracing::warn!("the guard cannot hold {}: {error}", self.path.display());
+        }
+        Ok(lease)
+    }
+
+    /// Tells once of a worker that nothing can be seen of.
+    pub(super) fn tell_unseen(&mut self, other: &Card, database: &Path, why: &io::Error) {
+        if self.unseen.insert(other.id) {
+            let lease = other.lease(database);
+            tracing::warn!(
+                "worker {} (process {}) cannot be seen from here ({}: {why}), so it is not taken \
+                 for dead, and what it holds is kept for it; if it is dead, `touch {}` says so",
+                other.hostname,
+                other.pid,
+                lease.display(),
+                lease.display()
+            );
+        }
+    }
+
+    /// Lets go.
+    pub(super) fn end(self) {
+        let _ = std::fs::remove_file(&self.path);
+    }
+}
