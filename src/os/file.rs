@@ -275,7 +275,7 @@ mod tests {
         assert!(open_or_create(&folder.join("three")).is_err());
         assert!(!is_mount(&folder) && is_mount(Path::new("/proc")));
         if nix::unistd::geteuid().is_root() {
-            fchown(&open_folder(&folder).unwrap(), Some(54321), Some(12345)).unwrap();
+            fchown(open_folder(&folder).unwrap(), Some(54321), Some(12345)).unwrap();
             make_folders(&folder.join("c/d"), 0o700).unwrap();
             create(&folder.join("c/d/e"), 0o660).unwrap();
             for name in ["c", "c/d", "c/d/e"] {

@@ -117,7 +117,7 @@ pub(super) fn is_true(raw: &RawValue) -> bool {
     match raw.get() {
         "null" | "false" | "\"\"" => false,
         json if json.starts_with(['[', '{']) => {
-            json[1..].trim_start().trim_end_matches([']', '}']) != ""
+            !json[1..].trim_start().trim_end_matches([']', '}']).is_empty()
         }
         json if json.starts_with('"') => true,
         _ => number(raw) != Some(0.0),

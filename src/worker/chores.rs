@@ -16,6 +16,9 @@ use tokio::task::{spawn_blocking, spawn_local};
 /// How often it is looked whether a name that nobody knew is defined by now.
 const DEFINITIONS_EVERY: Duration = Duration::from_secs(2);
 
+/// Tasks, by their keys, whose leftovers are looked for.
+type Leftovers = Vec<(Key, String)>;
+
 /// The threads' side of the loop.
 #[derive(Clone)]
 pub(super) struct Chores {
@@ -23,7 +26,7 @@ pub(super) struct Chores {
     /// Where the reader is while it does not read.
     reader: Rc<RefCell<Option<Reader>>>,
     /// Tasks to be cleared, while earlier ones are.
-    waiting: Rc<RefCell<Option<Vec<(Key, String)>>>>,
+    waiting: Rc<RefCell<Option<Leftovers>>>,
 }
 
 impl Chores {
