@@ -457,6 +457,24 @@ impl Core {
         }
     }
 
+    /// The clock shows less than it did: what was put off until then is due by the new time, and
+    /// states from a time that has not come yet count from now.
+    pub fn set_back(&mut self, now: DateTime<Utc>) {
+        self.heap.forget(|_| true);
+        for slot in 0..self.slots.len() {
+            let Some(of) = self.slots[slot].as_ref() else { continue };
+            let key = Key { slot, turn: of.turn };
+            match (&of.phase, &of.state) {
+                (Phase::Due(_), Some(state)) => {
+                    let (state, raw) = (state.clone(), of.raw.clone());
+                    self.adopt(key, state, raw.as_deref(), now);
+                }
+                (Phase::Waiting(_), _) => self.heap.push(now, slot, key.turn),
+                _ => {}
+            }
+        }
+    }
+
     fn slot(&self, slot: usize) -> Option<&Slot> {
         self.slots.get(slot)?.as_ref()
     }

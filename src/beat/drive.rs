@@ -5,10 +5,11 @@ use super::action::{Action, Claim, Key, Verdict};
 use super::core::Core;
 use super::flight::{Flown, Mark, is_done, step};
 use super::register::MARK;
+use super::shelf::{Read, Shelf};
 use super::skew::Clock;
-use super::state::{Definition, State};
+use super::state::State;
 use super::tell::refused;
-use super::{Address, Book, Definitions};
+use super::{Address, Definitions};
 use crate::backend::Store;
 use crate::bounds::{BEAT_BATCH, BEAT_FLIGHTS, BEAT_GATHER, BEAT_LAG, BEAT_LATE, BEAT_PAUSE_MAX};
 use crate::broker::Outlet;
@@ -21,10 +22,10 @@ use chrono::{DateTime, TimeDelta, Utc};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc::UnboundedReceiver;
-use tokio::task::{JoinError, JoinHandle, JoinSet};
+use tokio::task::{JoinError, JoinSet};
 use tokio::time::MissedTickBehavior;
 
-/// So often definitions and entries that are off are looked at.
+/// So often whoever watches is told that all is well, and the clock is looked at.
 const TICK: Duration = Duration::from_secs(1);
 
 /// How often the time doubles that is given to a ledger which gets everything too late.
@@ -35,7 +36,7 @@ const LATE_MAX: u8 = 4;
 pub struct Plan {
     /// The host's name, for the origin of messages.
     pub host: String,
-    /// Sleep no longer than this.
+    /// So often definitions, the ledger, and entries that are off are looked at.
     pub max_interval: Duration,
     /// How long the result of a task is kept; one that has none by then is done.
     pub result_expires: Option<Duration>,
@@ -99,62 +100,6 @@ pub(super) struct Beat {
     pub(super) sent: u64,
 }
 
-/// A [`Book`] that has been worked through.
-pub(super) struct Read {
-    pub(super) entries: Vec<(Arc<Entry>, Definition)>,
-    pub(super) address: Box<dyn Fn(&Entry) -> Address + Send>,
-}
-
-impl Read {
-    fn from(definitions: &mut dyn Definitions) -> Read {
-        let Book { entries, address } = definitions.read();
-        Read { entries: Definition::of_all(entries), address }
-    }
-}
-
-/// The definitions, and whoever reads them.
-struct Shelf {
-    /// `None` while they are being read.
-    definitions: Option<Box<dyn Definitions>>,
-    reading: Option<JoinHandle<(Box<dyn Definitions>, Read)>>,
-    /// They are to be read again.
-    stale: bool,
-    /// What was read and is not in force yet.
-    read: Option<Read>,
-}
-
-impl Shelf {
-    /// Begins to read what is stale. A hundred thousand entries take a moment, and what is due
-    /// does not wait for them.
-    fn begin(&mut self) {
-        let stale = self.stale;
-        if let Some(mut definitions) = self.definitions.take_if(|_| stale) {
-            self.stale = false;
-            self.reading = Some(tokio::task::spawn_blocking(move || {
-                let read = Read::from(&mut *definitions);
-                (definitions, read)
-            }));
-        }
-    }
-
-    /// Resolves when something has been read.
-    async fn done(&mut self) {
-        match &mut self.reading {
-            Some(reading) => {
-                if let Ok((definitions, read)) = reading.await {
-                    (self.definitions, self.read) = (Some(definitions), Some(read));
-                }
-                self.reading = None;
-            }
-            None => std::future::pending().await,
-        }
-    }
-
-    fn look(&mut self) {
-        self.stale |= self.definitions.as_mut().is_some_and(|definitions| definitions.changed());
-    }
-}
-
 /// Sends what is due until it is told to stop. `ready` is called once: when everything is in
 /// place, or when the broker does not answer, which is no reason not to start.
 pub async fn run(plan: Plan, doors: Doors, ready: impl FnOnce()) {
@@ -167,7 +112,9 @@ pub async fn run(plan: Plan, doors: Doors, ready: impl FnOnce()) {
     let mut ready = Some(ready);
     let mut tick = tokio::time::interval(TICK);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let read = Some(Read::from(&mut *definitions));
+    let mut look = tokio::time::interval(beat.plan.max_interval);
+    look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let read = Read::from(&mut *definitions);
     let definitions = Some(definitions);
     let mut shelf = Shelf { definitions, reading: None, stale: false, read };
     loop {
@@ -197,6 +144,9 @@ pub async fn run(plan: Plan, doors: Doors, ready: impl FnOnce()) {
             () = shelf.done() => {}
             _ = tick.tick() => {
                 alive();
+                beat.follow_clock(beat.clock.now());
+            }
+            _ = look.tick() => {
                 shelf.look();
                 beat.tick();
             }
@@ -260,9 +210,22 @@ impl Beat {
         since_epoch.to_std().unwrap_or_default()
     }
 
+    /// Instants that were reckoned by a clock which was wrong are none to wait for.
+    fn follow_clock(&mut self, now: DateTime<Utc>) {
+        if !self.clock.went_back() {
+            return;
+        }
+        self.asked = self.asked.min(now);
+        self.lost = self.lost.map(|lost| lost.min(now));
+        self.outage = self.outage.map(|(pause, until)| (pause, until.min(now + pause)));
+        self.core.set_back(now);
+        self.tell();
+    }
+
     /// Asks for what is due.
     fn round(&mut self) {
         let now = self.clock.now();
+        self.follow_clock(now);
         self.unsure |= self.clock.was_set();
         self.asked = now;
         if self.doubts || self.unsure {
@@ -478,9 +441,10 @@ impl Beat {
         }
     }
 
-    /// What is done once a second: looks whether the ledger has lost anything, and at what is off,
+    /// What is done now and then: looks whether the ledger has lost anything, and at what is off,
     /// since somebody may have resumed it.
     fn tick(&mut self) {
+        self.follow_clock(self.clock.now());
         if self.flight.is_empty() {
             // What is lost is noticed before anything is due.
             self.ask_for_mark();

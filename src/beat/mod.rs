@@ -12,6 +12,7 @@ mod heap;
 mod missed;
 mod regain;
 mod register;
+mod shelf;
 mod skew;
 mod tell;
 
@@ -27,8 +28,9 @@ pub trait Definitions: Send {
     /// much.
     fn changed(&mut self) -> bool;
 
-    /// Reads them. What is wrong has been told by then.
-    fn read(&mut self) -> Book;
+    /// Reads them. What is wrong has been told by then. `None`: they cannot be seen at present,
+    /// which says nothing about them.
+    fn read(&mut self) -> Option<Book>;
 }
 
 /// What is to be sent, and where to.

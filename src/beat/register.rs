@@ -2,8 +2,9 @@
 //! takes.
 
 use super::action::Claim;
-use super::drive::{Beat, Read};
+use super::drive::Beat;
 use super::flight::bare_step;
+use super::shelf::Read;
 use super::tell::second;
 use crate::bounds::{BEAT_BATCH, BEAT_FLIGHTS};
 use crate::broker::Error;

@@ -10,6 +10,8 @@ use std::time::Instant;
 #[derive(Debug)]
 pub struct Clock {
     skew: TimeDelta,
+    /// The latest time that it has shown.
+    latest: DateTime<Utc>,
     /// When both of this host's clocks were last looked at.
     seen: (DateTime<Utc>, Instant),
 }
@@ -17,7 +19,8 @@ pub struct Clock {
 impl Clock {
     /// This host's clock.
     pub fn new() -> Clock {
-        Clock { skew: TimeDelta::zero(), seen: (clock::now(), Instant::now()) }
+        let now = clock::now();
+        Clock { skew: TimeDelta::zero(), latest: now, seen: (now, Instant::now()) }
     }
 
     /// The time now.
@@ -28,6 +31,14 @@ impl Clock {
     /// What this host's clock shows then.
     pub fn local(&self, at: DateTime<Utc>) -> DateTime<Utc> {
         at - self.skew
+    }
+
+    /// Does it show less, by more than the difference of two clocks, than it did when this was
+    /// last asked? Then it was set back, or the one that is followed was.
+    pub fn went_back(&mut self) -> bool {
+        let now = self.now();
+        let latest = std::mem::replace(&mut self.latest, now);
+        latest - self.latest > BEAT_SKEW * 2
     }
 
     /// Was this host's clock set since this was last asked?
@@ -76,5 +87,9 @@ mod tests {
         assert_eq!(clock.compare(now + s(90), now, now + s(1)), None);
         assert_eq!(clock.compare(now, now, now), Some(s(0)));
         assert!(!clock.was_set());
+        clock.went_back();
+        assert!(!clock.went_back());
+        clock.compare(now - s(90), now, now);
+        assert!(clock.went_back() && !clock.went_back());
     }
 }

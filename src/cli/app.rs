@@ -5,9 +5,10 @@ use super::exit::Error;
 use super::files;
 use super::output::ToUser;
 use crate::client::{self, Client};
+use crate::config::diagnostic::Weight;
 use crate::config::{Diagnostic, Given, Settings, names};
+use crate::link::address::Address;
 use crate::link::sqlite::Access;
-use crate::link::url::Url;
 use crate::os;
 use crate::task::Task;
 use crate::task::set::Set;
@@ -25,12 +26,12 @@ pub(super) struct Global {
     pub(super) app: Option<PathBuf>,
     /// Where messages are: sqlite:///PATH, redis://HOST:PORT/DB, rediss://… or
     /// redis+socket:///PATH (also QWORKER_BROKER_URL)
-    #[arg(short, long, value_name = "URL")]
-    broker: Option<String>,
+    #[arg(short, long, value_name = "URL", value_parser = address)]
+    broker: Option<Address>,
     /// Where results are: an address as above, or disabled:// [default: in the broker] (also
     /// QWORKER_RESULT_BACKEND)
-    #[arg(long, value_name = "URL")]
-    result_backend: Option<String>,
+    #[arg(long, value_name = "URL", value_parser = address)]
+    result_backend: Option<Address>,
     /// Change to this folder first
     #[arg(long, value_name = "DIR", env = "QWORKER_WORKDIR")]
     pub(super) workdir: Option<PathBuf>,
@@ -42,6 +43,10 @@ pub(super) struct Global {
     pub(super) quiet: bool,
 }
 
+fn address(text: &str) -> Result<Address, std::convert::Infallible> {
+    Ok(Address::new(text))
+}
+
 /// An opened application.
 #[derive(Clone)]
 pub(super) struct App {
@@ -51,6 +56,8 @@ pub(super) struct App {
     pub(super) settings: Settings,
     /// What was wrong with the settings.
     pub(super) faults: Vec<Diagnostic>,
+    /// What in them means nothing here.
+    pub(super) notes: Vec<Diagnostic>,
 }
 
 impl App {
@@ -81,21 +88,42 @@ impl App {
             options.extend(value.iter().map(|value| Given {
                 option: option.into(),
                 setting: setting.into(),
-                value: value.clone(),
+                value: value.reveal().into(),
             }));
         }
         options.extend_from_slice(given);
-        let (settings, faults) = files::settings(&folder, &options)?;
-        Ok(App { folder, settings, faults })
+        let (settings, found) = files::settings(&folder, &options)?;
+        let (notes, faults) = found.into_iter().partition(Diagnostic::is_note);
+        Ok(App { folder, settings, faults, notes })
+    }
+
+    /// Tells the user what in the settings means nothing here.
+    pub(super) fn tell_notes(&self, out: &ToUser) {
+        self.notes.iter().for_each(|note| out.say(&format!("Note: {note}")));
     }
 
     /// The tasks that are whole; what is wrong with the others is told to the user.
-    pub(super) fn tasks(&self, out: &ToUser) -> Set {
+    ///
+    /// # Errors
+    /// Some of them cannot be seen.
+    pub(super) fn tasks(&self, out: &ToUser) -> Result<Set, Error> {
         let (tasks, faults) = self.examine_tasks();
+        App::seen(&faults)?;
         for fault in faults {
             out.say(&format!("Warning: {fault}"));
         }
-        tasks
+        Ok(tasks)
+    }
+
+    /// Refuses what the host does not show: nobody knows which tasks are there.
+    ///
+    /// # Errors
+    /// One of the faults is of that kind.
+    pub(super) fn seen(faults: &[Diagnostic]) -> Result<(), Error> {
+        match faults.iter().find(|fault| fault.weight == Weight::Unseen) {
+            Some(fault) => Err(Error::failure(fault.to_string())),
+            None => Ok(()),
+        }
     }
 
     /// The tasks that are whole, and what is wrong with the others.
@@ -114,7 +142,7 @@ impl App {
 
     /// The broker's address.
     pub(super) fn broker(&self) -> String {
-        crate::link::url::redact(&self.settings.broker_url)
+        self.settings.broker_url.to_string()
     }
 
     /// Opens the broker and the result store; makes files if there are none. Must be called on an
@@ -125,9 +153,9 @@ impl App {
 
     /// As [`App::client`], for one who may leave files as they are.
     pub(super) fn client_to(&self, access: Access) -> Result<Client, Error> {
-        let broker = Url::parse(&self.settings.broker_url, &self.folder)?;
-        let backend = self.settings.result_backend.as_deref();
-        let backend = backend.map(|url| Url::parse(url, &self.folder)).transpose()?;
+        let broker = self.settings.broker_url.open(&self.folder)?;
+        let backend = self.settings.result_backend.as_ref();
+        let backend = backend.map(|url| url.open(&self.folder)).transpose()?;
         let options = client::Options {
             prefix: self.settings.broker_transport_options.global_keyprefix.clone(),
             result_prefix: self.settings.result_backend_transport_options.result_prefix(),
@@ -187,15 +215,21 @@ impl App {
 }
 
 fn find(app: Option<&Path>) -> Result<PathBuf, Error> {
-    let is_app =
-        |folder: &Path| folder.join("tasks.d").is_dir() || folder.join("qworker.yaml").is_file();
+    let is_app = |folder: &Path| -> Result<bool, Error> {
+        for name in std::iter::once("tasks.d").chain(files::SETTINGS) {
+            if files::is_there(&folder.join(name))? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    };
     let absolute = |folder: &Path| {
         std::path::absolute(folder)
             .map_err(|error| Error::usage(format!("{}: {error}", folder.display())))
     };
     if let Some(folder) = app {
         let folder = absolute(folder)?;
-        if is_app(&folder) {
+        if is_app(&folder)? {
             return Ok(folder);
         }
         return Err(Error::usage(format!(
@@ -204,10 +238,13 @@ fn find(app: Option<&Path>) -> Result<PathBuf, Error> {
         )));
     }
     let here = absolute(Path::new("."))?;
-    [here, PathBuf::from(SYSTEM)].into_iter().find(|folder| is_app(folder)).ok_or_else(|| {
-        Error::usage(format!(
-            "no application: neither the current folder nor {SYSTEM} has tasks.d/ or qworker.yaml"
-        ))
-        .hint("name its folder with -A, or make one: mkdir tasks.d")
-    })
+    for folder in [here, PathBuf::from(SYSTEM)] {
+        if is_app(&folder)? {
+            return Ok(folder);
+        }
+    }
+    Err(Error::usage(format!(
+        "no application: neither the current folder nor {SYSTEM} has tasks.d/ or qworker.yaml"
+    ))
+    .hint("name its folder with -A, or make one: mkdir tasks.d"))
 }

@@ -9,6 +9,7 @@ use crate::bounds::{BATCH_BYTES_MAX, BATCH_LINE_MAX, BATCH_TASKS_MAX};
 use crate::broker::{Outlet, Posting};
 use crate::client::send::{self, Wish};
 use crate::clock;
+use crate::config::kind;
 use crate::wire::body::Pairs;
 use crate::wire::message::parse_instant;
 use chrono::{DateTime, Utc};
@@ -262,7 +263,10 @@ fn fields(wish: &mut Wish, Pairs(pairs): Pairs, now: DateTime<Utc>) -> Result<()
             "queue" if wish.route.is_some() => {
                 return Err("queue: expected none, since --exchange says where to".into());
             }
-            "queue" => wish.queue = value.word()?,
+            "queue" => {
+                let queue = kind::name(&value.word()?);
+                wish.queue = queue.map_err(|_| value.not("a name without blanks"))?;
+            }
             "countdown" => {
                 let at = value.read("seconds").map(|seconds| order::after(now, seconds));
                 wish.eta = Some(at?.ok_or_else(|| value.not("seconds, less than a century"))?);

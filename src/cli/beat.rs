@@ -61,7 +61,8 @@ struct Options {
     hostname: Option<String>,
     #[command(flatten)]
     place: Place,
-    /// Sleep no longer than so many seconds between two looks at the schedule [default: 300]
+    /// Look so often, in seconds, at the files of the schedule, at what others have changed, and
+    /// whether the broker has lost anything [default: 1]. What is due is sent at its time
     #[arg(long, value_name = "SECONDS", allow_negative_numbers = true)]
     max_interval: Option<String>,
     #[command(flatten)]
@@ -164,6 +165,8 @@ fn start(options: Options, global: &Global, role: Role, out: ToUser) -> Result<E
     }));
     let app = App::open(global, &given)?;
     let hostname = App::node_name(options.hostname.as_deref(), "celerybeat")?;
+    files::paths_of(&app.folder, &options.place.entries)
+        .map_err(|unseen| Error::failure(unseen.to_string()))?;
     let log = options.log.options(&hostname, &app.settings, &out)?;
     logging::check(&log)?;
     let (mut pidfile, launcher) = match options.daemon.begin(&hostname, None, &out)? {
@@ -223,8 +226,8 @@ pub(super) fn plan(app: &App) -> Plan {
     Plan {
         host: os::host::name(),
         max_interval: match settings.beat_max_loop_interval {
-            Duration::ZERO => Duration::from_secs(300),
-            longest => longest,
+            Duration::ZERO => Duration::from_secs(1),
+            interval => interval,
         },
         result_expires: settings.result_expires,
         patience: settings.client_timeout,

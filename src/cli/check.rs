@@ -4,7 +4,6 @@ use super::app::{App, Global};
 use super::exit::{Error, Exit};
 use super::output::ToUser;
 use crate::config::Diagnostic;
-use crate::link::url::Url;
 use crate::task::Program;
 
 #[derive(Debug, clap::Args)]
@@ -27,6 +26,7 @@ pub(super) fn run(_: &Args, global: &Global, out: ToUser) -> Result<Exit, Error>
             );
         }
     }
+    app.tell_notes(&out);
     for fault in &faults {
         out.print(&fault.to_string());
     }
@@ -53,9 +53,8 @@ fn addresses(app: &App) -> Vec<Diagnostic> {
         ("broker_url", Some(&settings.broker_url)),
         ("result_backend", settings.result_backend.as_ref()),
     ];
-    let wrong = urls
-        .into_iter()
-        .filter_map(|(name, url)| Some((name, Url::parse(url?, &app.folder).err()?)));
+    let wrong =
+        urls.into_iter().filter_map(|(name, url)| Some((name, url?.open(&app.folder).err()?)));
     wrong
         .map(|(name, error)| {
             Diagnostic::new(&settings.origin(name).to_string(), None, error.to_string())

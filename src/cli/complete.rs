@@ -186,7 +186,7 @@ fn asked<T>(
     app: &App,
     ask: impl AsyncFnOnce(crate::client::Client) -> Result<Vec<T>, Error>,
 ) -> Vec<T> {
-    match Url::parse(&app.settings.broker_url, &app.folder) {
+    match app.settings.broker_url.open(&app.folder) {
         Ok(Url::Sqlite(path)) if !path.exists() => return Vec::new(),
         Ok(_) => {}
         Err(_) => return Vec::new(),

@@ -11,6 +11,7 @@ use std::os::fd::RawFd;
 use std::path::{Path, PathBuf};
 
 #[derive(Debug, clap::Args)]
+// Beside others of its name in one command.
 #[group(skip)]
 pub(super) struct Args {
     /// Go on in the background. The command ends with 0 once the program works; else it says why

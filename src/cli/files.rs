@@ -4,8 +4,13 @@ use super::exit::Error;
 use crate::config::{Diagnostic, Given, Layers, Settings};
 use crate::task::Task;
 use crate::task::load::{self, Content, File, Sort};
+use std::fs::DirEntry;
+use std::io::ErrorKind;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+
+/// Names that the file of the settings may have.
+pub(super) const SETTINGS: [&str; 2] = ["qworker.yaml", "qworker.yml"];
 
 /// Folders in folders of `tasks.d` at the most: a link that leads back to its own folder
 /// must come to an end.
@@ -19,10 +24,10 @@ pub(super) fn settings(
     folder: &Path,
     options: &[Given],
 ) -> Result<(Settings, Vec<Diagnostic>), Error> {
-    let path = folder.join("qworker.yaml");
+    let path = settings_file(folder)?;
     let text = match std::fs::read_to_string(&path) {
         Ok(text) => Some(text),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
+        Err(error) if error.kind() == ErrorKind::NotFound => None,
         Err(error) => return Err(Error::usage(format!("{}: {error}", path.display()))),
     };
     let name = path.display().to_string();
@@ -34,6 +39,37 @@ pub(super) fn settings(
         .collect();
     let layers = Layers { files: &files, environment: &environment, command_line: options };
     Ok(Settings::load(layers))
+}
+
+/// The file of the settings, whether it is there or not.
+///
+/// # Errors
+/// There are two.
+pub(super) fn settings_file(folder: &Path) -> Result<PathBuf, Error> {
+    let [long, short] = SETTINGS.map(|name| folder.join(name));
+    match (is_there(&long)?, is_there(&short)?) {
+        (true, true) => Err(Error::usage(format!(
+            "found both {} and {}, expected one of them",
+            long.display(),
+            SETTINGS[1]
+        ))),
+        (false, true) => Ok(short),
+        _ => Ok(long),
+    }
+}
+
+/// Is there something at this path? A host that does not say so has not said no.
+///
+/// # Errors
+/// The host does not say.
+pub(super) fn is_there(path: &Path) -> Result<bool, Error> {
+    match std::fs::metadata(path) {
+        Ok(_) => Ok(true),
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
+            Ok(false)
+        }
+        Err(error) => Err(Error::failure(format!("{}: {error}", path.display()))),
+    }
 }
 
 /// The tasks of the application in `folder`, and what is wrong with the others.
@@ -67,6 +103,26 @@ pub(super) fn looks(root: &Path) -> Vec<Looks> {
     found
 }
 
+/// All that is in a folder.
+///
+/// # Errors
+/// Some of it cannot be seen.
+pub(super) fn list(folder: &Path) -> std::io::Result<Vec<DirEntry>> {
+    std::fs::read_dir(folder)?.collect()
+}
+
+/// A file that is of no use as it is, or that the host refuses to show.
+fn unreadable(path: &Path, error: &std::io::Error) -> Diagnostic {
+    let is_of_file = matches!(
+        error.kind(),
+        ErrorKind::NotFound | ErrorKind::PermissionDenied | ErrorKind::InvalidData
+    );
+    match is_of_file {
+        true => Diagnostic::new(&path.display().to_string(), None, error.to_string()),
+        false => Diagnostic::unseen(path, error),
+    }
+}
+
 fn walk(
     root: &Path,
     inside: &Path,
@@ -74,23 +130,21 @@ fn walk(
     files: &mut Vec<File>,
     faults: &mut Vec<Diagnostic>,
 ) {
-    let unreadable = |path: &Path, error: std::io::Error| {
-        Diagnostic::new(&root.join(path).display().to_string(), None, error.to_string())
-    };
-    let entries = match std::fs::read_dir(root.join(inside)) {
+    let folder = if depth == 0 { root.to_path_buf() } else { root.join(inside) };
+    let entries = match list(&folder) {
         Ok(entries) => entries,
         // An application of settings alone.
-        Err(error) if depth == 0 && error.kind() == std::io::ErrorKind::NotFound => return,
-        Err(error) => return faults.push(unreadable(inside, error)),
+        Err(error) if depth == 0 && error.kind() == ErrorKind::NotFound => return,
+        Err(error) => return faults.push(Diagnostic::unseen(&folder, &error)),
     };
-    for entry in entries.flatten() {
+    for entry in entries {
         let path = inside.join(entry.file_name());
         // Links are followed: people keep their programs elsewhere.
         let kind = match std::fs::metadata(entry.path()) {
             Ok(kind) => kind,
             Err(error) => {
                 if load::sort(&path, true).is_some() {
-                    faults.push(unreadable(&path, error));
+                    faults.push(unreadable(&root.join(&path), &error));
                 }
                 continue;
             }
@@ -109,7 +163,7 @@ fn walk(
             Some(Sort::Yaml) => match std::fs::read_to_string(entry.path()) {
                 Ok(text) => Content::Yaml(text),
                 Err(error) => {
-                    faults.push(unreadable(&path, error));
+                    faults.push(unreadable(&root.join(&path), &error));
                     continue;
                 }
             },

@@ -31,7 +31,7 @@ pub(super) fn run(what: What, global: &Global, out: ToUser) -> Result<Exit, Erro
 }
 
 fn tasks(app: &App, as_json: bool, out: ToUser) -> Result<Exit, Error> {
-    let tasks = app.tasks(&out);
+    let tasks = app.tasks(&out)?;
     if as_json {
         let all: Vec<_> = tasks
             .iter()

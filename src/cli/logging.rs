@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use tracing_subscriber::filter::LevelFilter;
 
 #[derive(Debug, clap::Args)]
+// Beside others of its name in one command.
 #[group(skip)]
 pub(super) struct Args {
     /// Log from this level on: DEBUG, INFO, WARNING, ERROR or CRITICAL

@@ -23,8 +23,10 @@ mod refused;
 mod report;
 mod result;
 mod status;
+mod unknown;
 mod worker;
 
+use crate::config::units;
 use crate::os::guard::Role;
 use app::Global;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
@@ -116,8 +118,10 @@ pub fn main() -> ExitCode {
             {
                 return ExitCode::from(refused.report(&ToUser::new(true, false)).code());
             }
-            // A closed pipe is no reason to fail.
-            let _ = error.print();
+            match unknown::refuse(&error) {
+                Some(text) => ToUser::new(true, false).say(&text),
+                None => complain(&error),
+            }
             if let Some(option) = misplaced(&error) {
                 ToUser::new(true, false)
                     .say(&format!("Hint: {option} stands before the command: qworker {option} …"));
@@ -162,6 +166,17 @@ fn dispatch(command: Command, global: &Global, role: Role, out: ToUser) -> Resul
     }
 }
 
+/// Prints what clap has to say. It repeats what was typed, in which an address may stand.
+fn complain(error: &clap::Error) {
+    let text = error.render();
+    if error.use_stderr() && text.to_string().contains("://") {
+        ToUser::new(true, false).say(text.to_string().trim_end());
+        return;
+    }
+    // A closed pipe is no reason to fail.
+    let _ = error.print();
+}
+
 /// The option that the command line has and we have not, if that is the error.
 fn unknown(error: &clap::Error) -> Option<String> {
     let Some(ContextValue::String(word)) = error.get(ContextKind::InvalidArg) else { return None };
@@ -193,8 +208,7 @@ fn truth() -> clap::builder::BoolishValueParser {
 
 /// Reads a time to wait.
 fn span(text: &str) -> Result<Duration, String> {
-    let seconds = text.parse().ok().and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
-    seconds.ok_or_else(|| "expected seconds, 0 or more".into())
+    units::duration(text).ok_or_else(|| format!("expected {}", units::DURATION))
 }
 
 /// Runs a client's work to its end on a loop of its own.

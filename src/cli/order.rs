@@ -6,6 +6,7 @@ use super::exit::Error;
 use super::output::ToUser;
 use crate::broker::{Outlet, Posting};
 use crate::client::send::{self, Sender, Wish};
+use crate::config::{kind, units};
 use crate::os;
 use crate::task::set::Set;
 use crate::task::{Task, bind};
@@ -26,14 +27,15 @@ pub(super) struct Options {
         long,
         value_name = "SECONDS",
         env = "QWORKER_CALL_COUNTDOWN",
-        allow_negative_numbers = true
+        allow_negative_numbers = true,
+        value_parser = seconds
     )]
     countdown: Option<f64>,
     /// Not after this time: ISO 8601, or seconds from now
     #[arg(long, value_name = "TIME", env = "QWORKER_CALL_EXPIRES", allow_negative_numbers = true)]
     expires: Option<String>,
     /// Queue [default: the task's]
-    #[arg(long, env = "QWORKER_CALL_QUEUE")]
+    #[arg(long, env = "QWORKER_CALL_QUEUE", value_parser = kind::name)]
     queue: Option<String>,
     /// Send a copy to each queue that is bound to this exchange for the routing key
     #[arg(
@@ -65,7 +67,7 @@ pub(super) struct Options {
 /// Celery sends to the default queue when either is empty, whatever the other says.
 fn named(text: &str) -> Result<String, String> {
     let refused = "expected a name; the exchange without one leads to the queue that --queue names";
-    if text.is_empty() { Err(refused.into()) } else { Ok(text.into()) }
+    if text.is_empty() { Err(refused.into()) } else { kind::name(text) }
 }
 
 /// See the module.
@@ -95,6 +97,7 @@ impl Order {
         let (tasks, faults) = app.examine_tasks();
         let task = tasks.get(name).cloned();
         if task.is_none() && !options.unregistered {
+            App::seen(&faults)?;
             // One of them may be why.
             faults.iter().for_each(|fault| out.say(&format!("Warning: {fault}")));
             return Err(unknown(name, &tasks));
@@ -188,8 +191,14 @@ pub(super) const INSTANT: &str = "ISO 8601 like 2026-11-20T17:30:00+01:00 (UTC w
 
 /// A time, or seconds from now.
 pub(super) fn expiry(text: &str, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
-    let seconds = text.parse().ok().and_then(|seconds| after(now, seconds));
+    let seconds = seconds(text).ok().and_then(|seconds| after(now, seconds));
     seconds.or_else(|| parse_instant(text))
+}
+
+/// A number of seconds, or a span as in settings.
+fn seconds(text: &str) -> Result<f64, String> {
+    let span = || units::duration(text).map(|span| span.as_secs_f64());
+    text.parse().ok().or_else(span).ok_or_else(|| format!("expected {}", units::DURATION))
 }
 
 /// So many seconds from now.

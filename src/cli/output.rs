@@ -1,6 +1,7 @@
 //! The only code that prints: data to standard output, talk to standard error. A
 //! closed pipe ends nothing: whoever reads has what it wanted.
 
+use crate::link::address::redact_all;
 use crate::log::escape;
 use std::io::{self, IsTerminal, Write};
 
@@ -40,9 +41,9 @@ impl ToUser {
         let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
     }
 
-    /// One line of talk.
+    /// One line of talk. It may repeat what somebody typed: passwords of addresses are hidden.
     pub fn say(&self, line: &str) {
-        let _ = writeln!(io::stderr().lock(), "{}", escape::lines(line));
+        let _ = writeln!(io::stderr().lock(), "{}", escape::lines(&redact_all(line)));
     }
 
     /// `text` in this SGR colour, on a terminal.

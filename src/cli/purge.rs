@@ -3,6 +3,7 @@
 use super::app::{App, Global};
 use super::exit::{Error, Exit};
 use super::output::ToUser;
+use crate::config::kind;
 use crate::link::sqlite::Access;
 
 #[derive(Debug, clap::Args)]
@@ -11,17 +12,17 @@ pub(super) struct Args {
     #[arg(short, long, env = "QWORKER_PURGE_FORCE", value_parser = super::truth())]
     force: bool,
     /// Only these queues, separated by commas [default: the default queue and those of the tasks]
-    #[arg(short = 'Q', long, value_delimiter = ',', env = "QWORKER_PURGE_QUEUES")]
+    #[arg(short = 'Q', long, value_delimiter = ',', value_parser = kind::name, env = "QWORKER_PURGE_QUEUES")]
     queues: Vec<String>,
     /// Not these queues
-    #[arg(short = 'X', long, value_delimiter = ',', env = "QWORKER_PURGE_EXCLUDE_QUEUES")]
+    #[arg(short = 'X', long, value_delimiter = ',', value_parser = kind::name, env = "QWORKER_PURGE_EXCLUDE_QUEUES")]
     exclude_queues: Vec<String>,
 }
 
 pub(super) fn run(args: Args, global: &Global, out: ToUser) -> Result<Exit, Error> {
     let app = App::open(global, &[])?;
     let mut queues =
-        if args.queues.is_empty() { app.queues(&app.tasks(&out)) } else { args.queues };
+        if args.queues.is_empty() { app.queues(&app.tasks(&out)?) } else { args.queues };
     queues.retain(|queue| !args.exclude_queues.contains(queue));
     if queues.is_empty() {
         return Err(Error::usage("no queue is left to purge"));

@@ -10,7 +10,7 @@ use crate::backend::Store;
 use crate::bounds::SLOTS_MAX;
 use crate::broker::{Inlet, Outlet};
 use crate::client::Client;
-use crate::config::Given;
+use crate::config::{Given, kind};
 use crate::os::guard::{self, GuardLink, Orders, Role};
 use crate::os::reap::Reaper;
 use crate::os::signal::{Signals, Term};
@@ -45,10 +45,10 @@ pub(super) struct Args {
     #[arg(long, value_name = "MAX[,MIN]", allow_negative_numbers = true, conflicts_with = "concurrency", value_parser = autoscale)]
     autoscale: Option<Bounds>,
     /// Queues to take from, separated by commas [default: the default queue and those of the tasks]
-    #[arg(short = 'Q', long, value_delimiter = ',', env = "QWORKER_WORKER_QUEUES")]
+    #[arg(short = 'Q', long, value_delimiter = ',', value_parser = kind::name, env = "QWORKER_WORKER_QUEUES")]
     queues: Vec<String>,
     /// Queues to leave out, separated by commas
-    #[arg(short = 'X', long, value_delimiter = ',', env = "QWORKER_WORKER_EXCLUDE_QUEUES")]
+    #[arg(short = 'X', long, value_delimiter = ',', value_parser = kind::name, env = "QWORKER_WORKER_EXCLUDE_QUEUES")]
     exclude_queues: Vec<String>,
     #[command(flatten)]
     log: logging::Args,
@@ -120,6 +120,7 @@ pub(super) fn run(args: Args, global: &Global, role: Role, out: ToUser) -> Resul
         Role::Probe => {
             args.daemon.pidfile(&hostname)?;
             logging::check(&log)?;
+            App::seen(&app.examine_tasks().1)?;
             return Ok(Exit::Ok);
         }
         Role::Fresh => {
@@ -148,7 +149,8 @@ fn work(
     global: &Global,
     out: ToUser,
 ) -> Result<Exit, Error> {
-    let tasks = app.tasks(&out);
+    let tasks = app.tasks(&out)?;
+    app.tell_notes(&out);
     let mut queues = if args.queues.is_empty() { app.queues(&tasks) } else { args.queues.clone() };
     queues.retain(|queue| !args.exclude_queues.contains(queue));
     if queues.is_empty() {
@@ -308,7 +310,8 @@ async fn serve(
     Ok(Exit::Code(code))
 }
 
-/// Reads the definitions of tasks; a mistake in them is told once.
+/// Reads the definitions of tasks; a mistake in them is told once. What cannot be seen stays as
+/// it was.
 fn read_again(app: App) -> Reader {
     let (mut told, mut last) = (HashSet::new(), None);
     Box::new(move || {
@@ -322,6 +325,10 @@ fn read_again(app: App) -> Reader {
             if told.insert(fault.clone()) {
                 tracing::warn!("{fault}");
             }
+        }
+        if App::seen(&faults).is_err() {
+            last = None;
+            return None;
         }
         Some(tasks)
     })
@@ -390,7 +397,7 @@ async fn take_from(
 fn banner(app: &App, plan: &Plan, client: &Client) -> String {
     let results = match (&app.settings.result_backend, &client.store) {
         (_, crate::backend::Store::Disabled) => "disabled://".to_string(),
-        (Some(url), _) => crate::link::url::redact(url),
+        (Some(url), _) => url.to_string(),
         (None, _) => "in the broker".to_string(),
     };
     let slots = match plan.autoscale {

@@ -16,10 +16,9 @@ pub enum DstRule {
 }
 
 /// What a crontab with a day of the month and a day of the week means.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DaysRule {
     /// Both must hold, as in Celery.
-    #[default]
     And,
     /// One is enough, as in Vixie's cron.
     Or,

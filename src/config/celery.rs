@@ -203,12 +203,13 @@ const RENAMED: &[(&str, &str)] = &[
 /// What becomes of a setting of Celery's; `None` if Celery has no such setting.
 pub fn fate(name: &str) -> Option<Fate> {
     let exact = SETTINGS.iter().find(|(known, _)| *known == name);
-    let by_prefix = || {
-        SETTINGS
-            .iter()
-            .find(|(known, _)| known.strip_suffix('*').is_some_and(|p| name.starts_with(p)))
-    };
+    let by_prefix = || SETTINGS.iter().find(|(known, _)| is_one(known, name));
     exact.or_else(by_prefix).map(|(_, fate)| *fate)
+}
+
+/// Is the name one of those that stand in a table as `known`, which may end in `*`?
+pub(super) fn is_one(known: &str, name: &str) -> bool {
+    known == name || known.strip_suffix('*').is_some_and(|begin| name.starts_with(begin))
 }
 
 /// The lower-case name of an upper-case one: those of Celery before 4 (`CELERYD_CONCURRENCY`,

@@ -2,6 +2,20 @@
 //! thrown: one run of `qworker check` finds them all.
 
 use std::fmt;
+use std::path::Path;
+
+/// What a diagnostic means for whoever reads on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Weight {
+    /// Something is wrong, and is left out.
+    #[default]
+    Mistake,
+    /// Something means nothing here, or something else than its author may think; nothing is
+    /// left out because of it.
+    Note,
+    /// The host refuses to show what is there, so nobody knows what it says.
+    Unseen,
+}
 
 /// One mistake. Its `Display` is one line, `qworker.yaml:12: worker_concurency: unknown
 /// setting; did you mean worker_concurrency?`
@@ -19,6 +33,8 @@ pub struct Diagnostic {
     pub expected: Option<String>,
     /// The nearest right name.
     pub hint: Option<String>,
+    /// How much it matters.
+    pub weight: Weight,
 }
 
 impl Diagnostic {
@@ -31,7 +47,20 @@ impl Diagnostic {
             message: message.into(),
             expected: None,
             hint: None,
+            weight: Weight::Mistake,
         }
+    }
+
+    /// The host refuses to show what is at `path`.
+    pub fn unseen(path: &Path, error: &std::io::Error) -> Diagnostic {
+        let why = format!("cannot be read: {error}");
+        let fault = Diagnostic::new(&path.display().to_string(), None, why);
+        Diagnostic { weight: Weight::Unseen, ..fault }
+    }
+
+    /// Is it no mistake?
+    pub fn is_note(&self) -> bool {
+        self.weight == Weight::Note
     }
 
     /// The same mistake, ascribed to a key.
@@ -70,12 +99,14 @@ pub struct Faults {
     file: String,
     path: Vec<String>,
     found: Vec<Diagnostic>,
+    /// How many of them are notes.
+    notes: usize,
 }
 
 impl Faults {
     /// No mistakes yet in `file`.
     pub fn new(file: &str) -> Faults {
-        Faults { file: file.into(), path: Vec::new(), found: Vec::new() }
+        Faults { file: file.into(), path: Vec::new(), found: Vec::new(), notes: 0 }
     }
 
     /// Runs `read` with `key` added to the path that mistakes are reported under.
@@ -93,6 +124,12 @@ impl Faults {
         fault.key = (!self.path.is_empty()).then(|| self.path.join("."));
         self.found.push(fault);
         &mut self.found[at]
+    }
+
+    /// Adds what is no mistake, and should be known.
+    pub fn note(&mut self, line: usize, message: impl Into<String>) {
+        self.add(line, message).weight = Weight::Note;
+        self.notes += 1;
     }
 
     /// Adds "found this, expected that".
@@ -119,11 +156,12 @@ impl Faults {
 
     /// How many mistakes there are by now.
     pub fn count(&self) -> usize {
-        self.found.len()
+        self.found.len() - self.notes
     }
 
     /// Takes over mistakes that were found elsewhere, as by the parser of the same file.
     pub fn extend(&mut self, found: Vec<Diagnostic>) {
+        self.notes += found.iter().filter(|fault| fault.is_note()).count();
         self.found.extend(found);
     }
 

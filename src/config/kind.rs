@@ -6,6 +6,7 @@ use super::node::{Data, Node, quote};
 use super::secret::{redact_url, redact_value};
 use super::units::{self, Least, Rate};
 use crate::bounds::SLOTS_MAX;
+use crate::link::address;
 use std::marker::PhantomData;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -168,15 +169,16 @@ kind!(
     |node| node.as_int().and_then(|n| u32::try_from(n).ok()).filter(|n| *n > 0), u32::to_string
 );
 
-/// The address of a broker or of a result store.
+/// The address of a broker or of a result store; it is never shown with its secrets.
 #[derive(Debug)]
 pub struct Address;
 
 impl Kind for Address {
-    type Value = String;
-    const EXPECTED: &'static str = "a URL such as sqlite:///var/qworker.sqlite";
+    type Value = address::Address;
+    const EXPECTED: &'static str =
+        "a URL such as sqlite:///var/qworker.sqlite or redis://host:6379/0";
 
-    fn read(node: &Node, faults: &mut Faults) -> Option<String> {
+    fn read(node: &Node, faults: &mut Faults) -> Option<address::Address> {
         let scheme = |c: char| c.is_ascii_alphanumeric() || "+-.".contains(c);
         let text = node.as_text().filter(|text| {
             text.split_once("://").is_some_and(|(s, _)| !s.is_empty() && s.chars().all(scheme))
@@ -184,17 +186,21 @@ impl Kind for Address {
         });
         if text.is_none() {
             // A URL with a slip in it still has its password.
-            faults.mismatch(node.line, &redact_url(&node.found()), Self::EXPECTED);
+            let found = match node.as_text() {
+                Some(text) => format!("text {:?}", redact_url(text)),
+                None => node.found(),
+            };
+            faults.mismatch(node.line, &found, Self::EXPECTED);
         }
-        text.map(String::from)
+        text.map(address::Address::new)
     }
 
-    fn write(value: &String) -> String {
-        quote(value)
+    fn write(value: &address::Address) -> String {
+        quote(value.reveal())
     }
 
-    fn show(value: &String) -> String {
-        quote(&redact_url(value))
+    fn show(value: &address::Address) -> String {
+        quote(&value.to_string())
     }
 }
 
@@ -266,6 +272,16 @@ fn write_pairs(pairs: &[(String, String)], shown: impl Fn(&str, &str) -> String)
         format!("{}: {}", quote(name), quote(&shown(name, value)))
     };
     format!("{{{}}}", pairs.iter().map(pair).collect::<Vec<_>>().join(", "))
+}
+
+/// Reads a name on a command line, by the rule of [`Word`]; blanks around it, as in a list, do
+/// not count.
+///
+/// # Errors
+/// What is expected.
+pub fn name(text: &str) -> Result<String, String> {
+    let text = text.trim();
+    is_word(text).then(|| text.into()).ok_or_else(|| format!("expected {}", Word::EXPECTED))
 }
 
 fn is_word(text: &str) -> bool {

@@ -2,8 +2,9 @@
 //! line. Every mistake of every layer is reported in one run; a wrong value leaves the
 //! one below it in force, so that the rest can be checked.
 
-use super::celery::{self, Fate};
+use super::celery;
 use super::diagnostic::{Diagnostic, Faults};
+use super::honoured::{self, Verdict};
 use super::node::{Data, Key, Node};
 use super::settings::{Entry, Origin, Settings, TABLE, entry};
 use super::yaml;
@@ -52,13 +53,14 @@ impl Settings {
         let Some(root) = root else { return found.extend(faults.into_vec()) };
         match &root.data {
             Data::Map(map) => {
+                // What stands there by its new name wins over an old one, and that is told.
+                let mut seen: Vec<&str> =
+                    map.iter().filter_map(|(key, _)| entry(&key.text)).map(|e| e.name).collect();
                 for (key, value) in map {
+                    let origin = Origin::File { file: name.into(), line: key.line };
                     faults.within(&key.text, |faults| match entry(&key.text) {
-                        Some(entry) => {
-                            let origin = Origin::File { file: name.into(), line: key.line };
-                            self.set(entry, value, origin, faults);
-                        }
-                        None => refuse(&key.text, key.line, faults),
+                        Some(entry) => self.set(entry, value, origin, faults),
+                        None => self.strange(key, value, origin, &mut seen, faults),
                     });
                 }
             }
@@ -92,7 +94,11 @@ impl Settings {
                 Some(entry) => {
                     self.set_text(entry, value, Origin::CommandLine(option.clone()), faults)
                 }
-                None => refuse(setting, 0, faults),
+                None => {
+                    let key = Key { line: 0, text: setting.clone() };
+                    let origin = Origin::CommandLine(option.clone());
+                    self.strange(&key, &Node::bare(value), origin, &mut Vec::new(), faults);
+                }
             });
         }
         found.extend(faults.into_vec());
@@ -115,6 +121,39 @@ impl Settings {
     fn set(&mut self, entry: &Entry, value: &Node, origin: Origin, faults: &mut Faults) {
         if (entry.read)(self, value, faults) {
             self.origins.insert(entry.name, origin);
+        }
+    }
+
+    /// A name that is none of our settings: an old one of such, one of Celery's, or a slip.
+    fn strange<'a>(
+        &mut self,
+        key: &'a Key,
+        value: &Node,
+        origin: Origin,
+        seen: &mut Vec<&'a str>,
+        faults: &mut Faults,
+    ) {
+        let old = celery::new_name(&key.text);
+        let name = old.unwrap_or(&key.text);
+        if let (Some(entry), Some(_)) = (entry(name), old) {
+            if seen.contains(&name) {
+                faults.add(key.line, format!("is an old name of {name}, which is here too"));
+                return;
+            }
+            seen.push(entry.name);
+            faults.note(key.line, format!("is an old name of {name}"));
+            return self.set(entry, value, origin, faults);
+        }
+        let old = old.map_or(String::new(), |new| format!("is an old name of {new}, which "));
+        let Some(fate) = celery::fate(name) else {
+            return faults.unknown(key.line, "setting", name, TABLE.iter().map(|entry| entry.name));
+        };
+        match honoured::verdict(name, fate, value) {
+            Verdict::Honoured => {}
+            Verdict::Harmless(why) => faults.note(key.line, format!("{old}{why}")),
+            Verdict::Refused(why) => {
+                faults.add(key.line, format!("{old}{why}"));
+            }
         }
     }
 
@@ -153,27 +192,6 @@ pub fn variables(setting: &str) -> Vec<String> {
         names.push("QWORKER_BROKER".into());
     }
     names
-}
-
-/// Says why a name is no setting here.
-fn refuse(name: &str, line: usize, faults: &mut Faults) {
-    let (name, old) = match celery::new_name(name) {
-        Some(new) => (new, format!("is an old name of {new}, which ")),
-        None => (name, String::new()),
-    };
-    match celery::fate(name) {
-        Some(Fate::Meaningless(why)) => {
-            faults.add(line, format!("{old}means nothing here: {why}"));
-        }
-        Some(Fate::NotYet) => {
-            faults.add(line, format!("{old}is not supported by this version"));
-        }
-        // A known name comes here only by its old form.
-        _ if !old.is_empty() => {
-            faults.add(line, "is an old name of Celery's").hint = Some(name.into());
-        }
-        _ => faults.unknown(line, "setting", name, TABLE.iter().map(|entry| entry.name)),
-    }
 }
 
 /// Lines of a text that is no file mean nothing to a reader.
@@ -245,7 +263,7 @@ mod tests {
         assert_eq!(settings.wasm_memory, 3 << 29);
         assert_eq!(settings.task_time_limit, Some(Duration::from_secs(5400)));
         assert_eq!(settings.origin("task_time_limit").to_string(), "QWORKER_TASK_TIME_LIMIT");
-        assert_eq!(settings.broker_url, "sqlite:///b.sqlite");
+        assert_eq!(settings.broker_url.reveal(), "sqlite:///b.sqlite");
         assert_eq!(settings.task_default_queue, "123");
         assert!(settings.task_track_started);
         assert_eq!(settings.task_env, vars(&[("A", "1"), ("B", "two")]));
@@ -272,16 +290,18 @@ mod tests {
         let limit = "expected a duration above 0: seconds, or words such as 90s, 5m, 1h30m, 1d";
         let found = lines(&found);
         let expected = [
-            "q.yaml:1: worker_concurency: unknown setting; did you mean worker_concurrency?".to_string(),
+            "q.yaml:1: worker_concurency: unknown setting; did you mean worker_concurrency?"
+                .to_string(),
             format!("q.yaml:2: task_time_limit: found text \"soon\", {limit}"),
             format!("q.yaml:3: worker_pool: {pool}"),
-            "q.yaml:4: BROKER_URL: is an old name of Celery's; did you mean broker_url?".into(),
+            "q.yaml:4: BROKER_URL: is an old name of broker_url, which is here too".into(),
             "q.yaml:5: beat_enable_remote_control: is not supported by this version".into(),
             "q.yaml:6: task_max_deliveries: found 0, expected a whole number from 1".into(),
             "q.yaml:7: task_env.A: found a list, expected text".into(),
             "q.yaml:7: task_env.B=: a variable's name is not empty and has no = in it".into(),
             "q.yaml:9: wasm_memory: is here twice, first on line 8".into(),
-            "q.yaml:10: broker_url: found text \"redis:/u:pw@h\", expected a URL such as sqlite:///var/qworker.sqlite"
+            "q.yaml:10: broker_url: found text \"**\", expected a URL such as \
+             sqlite:///var/qworker.sqlite or redis://host:6379/0"
                 .into(),
             format!("q.yaml:11: CELERYD_POOL: is an old name of worker_pool, which {pool}"),
         ];
@@ -296,6 +316,31 @@ mod tests {
         assert_eq!(rest.len(), 4);
         assert_eq!(settings.wasm_memory, 64 << 20);
         assert_eq!(settings.task_max_deliveries, 5);
+    }
+
+    /// As people bring them along from Python, in lower case and in upper case.
+    #[test]
+    fn settings_of_python_programs_are_read_as_they_are() {
+        let (settings, found) = load_file(
+            "BROKER_URL: redis://h/0\nCELERY_RESULT_BACKEND: redis://h/1\nCELERY_TASK_SERIALIZER: json\n\
+             CELERY_ACCEPT_CONTENT: [json]\nCELERY_RESULT_SERIALIZER: json\nCELERY_TIMEZONE: Europe/Oslo\n\
+             CELERY_ENABLE_UTC: true\nCELERYD_PREFETCH_MULTIPLIER: 1\nCELERY_ACKS_LATE: true\n\
+             CELERY_IGNORE_RESULT: false\nCELERYD_CONCURRENCY: 3\nCELERY_TASK_RESULT_EXPIRES: 3600\n\
+             CELERYBEAT_SCHEDULE: {a: {task: t, schedule: 5}}\nCELERY_IMPORTS: [shop.tasks]\n\
+             CELERY_DEFAULT_QUEUE: shop\nbroker_transport_options: {visibility_timeout: 3600, \
+             socket_timeout: 30, max_retries: 3, fanout_prefix: true, priority_steps: [0, 3, 6, 9]}\n\
+             result_backend_transport_options: {visibility_timeout: 18000, retry_policy: {timeout: 5.0}}\n",
+        );
+        let mistakes: Vec<_> = found.iter().filter(|line| !line.contains("old name")).collect();
+        assert_eq!(mistakes, Vec::<&String>::new());
+        assert_eq!(settings.broker_url.reveal(), "redis://h/0");
+        assert_eq!((settings.worker_concurrency, &*settings.task_default_queue), (Some(3), "shop"));
+        assert_eq!(settings.result_expires, Some(Duration::from_secs(3600)));
+        assert_eq!(settings.origin("beat_schedule").to_string(), "q.yaml:13");
+        // Options that only the store behind another broker has.
+        let wrong =
+            load_file("broker_transport_options: {master_name: x, queue_order_strategy: sorted}").1;
+        assert_eq!(wrong.len(), 2, "{wrong:?}");
     }
 
     #[test]

@@ -5,6 +5,7 @@
 pub mod beat;
 pub mod celery;
 pub mod diagnostic;
+pub mod honoured;
 pub mod kind;
 pub mod load;
 pub mod names;

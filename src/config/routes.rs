@@ -89,16 +89,21 @@ fn route(pattern: &str, node: &Node, faults: &mut Faults) -> Option<Route> {
         return None;
     }
     let Data::Map(map) = &node.data else {
-        let queue = node.as_text().filter(|queue| !queue.is_empty());
-        if queue.is_none() {
+        if node.as_text().is_none() {
             faults.mismatch(node.line, &node.found(), "a queue's name or {queue, priority}");
+            return None;
         }
-        return queue.map(|queue| Route { queue: Some(queue.into()), ..route });
+        return Word::read(node, faults).map(|queue| Route { queue: Some(queue), ..route });
     };
+    let named = map.iter().find(|(key, _)| key.text == "queue").and_then(|(_, q)| q.as_text());
     for (key, value) in map {
         faults.within(&key.text, |f| match key.text.as_str() {
             "queue" => route.queue = Word::read(value, f),
             "priority" => route.priority = Priority::read(value, f),
+            // A queue's own exchange and key, as Celery makes them.
+            "exchange" | "routing_key" if value.as_text().is_some() && value.as_text() == named => {
+            }
+            "exchange_type" if value.as_text() == Some("direct") => {}
             "exchange" | "exchange_type" | "routing_key" => {
                 f.add(key.line, "is not supported by this version; name the queue");
             }

@@ -12,6 +12,7 @@ use super::node::Node;
 use super::routes::Routes;
 use super::transport::{BrokerOptions, ResultOptions};
 use crate::bounds;
+use crate::link::address;
 use chrono_tz::Tz;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -114,10 +115,10 @@ settings! {
     /// The broker: where messages are taken from and sent to. Either a file: a path behind
     /// three slashes is relative to the application's folder, behind four it is absolute; or a
     /// Redis server: redis://[USER:PASSWORD@]HOST[:PORT][/DB], rediss://…, redis+socket:///PATH.
-    broker_url: String, Address = "sqlite:///var/qworker.sqlite".into();
+    broker_url: address::Address, Address = address::Address::new("sqlite:///var/qworker.sqlite");
     /// Where results are kept: null for the broker's own store, sqlite:///… or
     /// db+sqlite:///… for another file, redis://… for a server, disabled:// for nowhere.
-    result_backend: Option<String>, Maybe<Address> = None;
+    result_backend: Option<address::Address>, Maybe<Address> = None;
     /// How long qworker call and the other commands wait for an answer of the broker or the
     /// result store before they give up.
     client_timeout: Duration, Limit = bounds::CLIENT_TIMEOUT;
@@ -172,8 +173,9 @@ settings! {
     /// How many bytes are kept of the end of each output stream of a task, unless the task
     /// says else. What comes before is read and dropped.
     task_max_output: u64, Size = bounds::OUTPUT_MAX;
-    /// Variables for the environment of every task, {NAME: value}. Values of names with
-    /// PASS, SECRET, TOKEN or KEY in them are not shown in reports.
+    /// Variables for the environment of every task, {NAME: value}. Reports show the values of
+    /// a few names that hold no secrets (LANG, PATH), and switches (1, true). Tasks inherit none
+    /// of the variables of settings (QWORKER_BROKER_URL); one that needs it is given it here.
     task_env: Vec<(String, String)>, Environment = Vec::new();
     /// Run each task that has fences in a control group (version 2) of its own, where the worker
     /// may make some: memory and processes then bound all its processes together. Elsewhere, and
@@ -228,8 +230,8 @@ settings! {
     /// file, relative to the application's folder. null keeps it in the broker's store, where
     /// all beats find it.
     beat_schedule_filename: Option<PathBuf>, Maybe<FilePath> = None;
-    /// So long beat sleeps at the most before it looks at its entries again.
-    /// 0 is 300 s.
+    /// So often beat looks at the files of its schedule, at what was paused or resumed, and
+    /// whether the broker has lost anything; what is due is sent at its time. 0 is 1 s.
     beat_max_loop_interval: Duration, Span = Duration::ZERO;
     /// How late an occurrence of a crontab may be sent, unless the entry has a grace of its own.
     /// null is at any time.
@@ -238,8 +240,9 @@ settings! {
     /// does not exist or comes twice; celery computes as Celery's beat does.
     beat_dst: DstRule, Dst = DstRule::Once;
     /// When a crontab names both days of the month and days of the week: and needs both to
-    /// hold, as Celery does; or needs one of them, as cron does.
-    beat_days: DaysRule, Days = DaysRule::And;
+    /// hold, as Celery does; or needs one of them, as cron does. null is or in crontab files,
+    /// and is and elsewhere: qworker beat check says which holds.
+    beat_days: Option<DaysRule>, Maybe<Days> = None;
     /// Beats of one group on one broker share the work: any number may run, and each
     /// occurrence is sent once. Another group has a state of its own.
     beat_group: String, Word = "beat".into();
@@ -337,7 +340,7 @@ mod tests {
         assert_eq!(row("broker_url").origin, Origin::File { file: "q.yaml".into(), line: 1 });
         assert_eq!(row("result_backend").value, "db+sqlite://me:**@h/x");
         let env = &row("task_env").value;
-        assert_eq!(env, "{SMTP_PASSWORD: '********', LANG: C, HOOK: http://u:**@h/}");
+        assert_eq!(env, "{SMTP_PASSWORD: '********', LANG: C, HOOK: '********'}");
         assert_eq!(
             (row("result_expires").value.as_str(), &row("result_expires").origin),
             ("1d", &Origin::Default)

@@ -2,8 +2,10 @@
 //! say of the way keys are named on Redis, and of messages that Python workers hold.
 
 use super::diagnostic::Faults;
+use super::honoured;
 use super::kind::{Keep, Kind, Word};
 use super::node::{Data, Node, quote};
+use crate::link::address::OF_CONNECTIONS;
 use std::time::Duration;
 
 /// kombu's default.
@@ -57,6 +59,7 @@ impl Kind for BrokerOptions {
                     Some(timeout) => options.visibility_timeout = timeout,
                     None => return Keep::mismatch(value, faults),
                 },
+                _ if is_of_client(name, value) => {}
                 _ => return unknown::<Self>(name, value, faults),
             }
             Some(())
@@ -84,6 +87,9 @@ impl Kind for ResultOptions {
         read_map::<Self>(node, faults, |name, value, faults| {
             match name {
                 "global_keyprefix" => options.global_keyprefix = Word::read(value, faults)?,
+                // Results are not handed out again.
+                "visibility_timeout" => {}
+                _ if is_of_client(name, value) => {}
                 _ => return unknown::<Self>(name, value, faults),
             }
             Some(())
@@ -101,6 +107,37 @@ fn prefix(prefix: &str) -> Vec<String> {
         .then(|| format!("global_keyprefix: {}", quote(prefix)))
         .into_iter()
         .collect()
+}
+
+/// Is it an option that changes no message: of how a client of redis-py or kombu holds its
+/// connection and tries again, or one whose value is what is done here anyway?
+fn is_of_client(name: &str, value: &Node) -> bool {
+    const TRIES: [&str; 10] = [
+        "confirm_publish",
+        "interval_max",
+        "interval_start",
+        "interval_step",
+        "max_retries",
+        "polling_interval",
+        "retry_policy",
+        "unacked_mutex_expire",
+        "unacked_mutex_key",
+        "unacked_restore_limit",
+    ];
+    const ANYWAY: [(&str, &str); 8] = [
+        ("ack_emulation", "true"),
+        ("fanout_patterns", "true"),
+        ("fanout_prefix", "true"),
+        ("priority_steps", "[0,3,6,9]"),
+        ("queue_order_strategy", "round_robin"),
+        ("sep", "\u{6}\u{16}"),
+        ("unacked_index_key", "unacked_index"),
+        ("unacked_key", "unacked"),
+    ];
+    OF_CONNECTIONS.contains(&name)
+        || TRIES.contains(&name)
+        || value.is_null()
+        || ANYWAY.iter().any(|(known, text)| *known == name && honoured::is(value, text))
 }
 
 fn unknown<K: Kind>(name: &str, node: &Node, faults: &mut Faults) -> Option<()> {

@@ -1,5 +1,6 @@
 //! One connection to a store: where it is ([`url`]) and how it is opened. No policy.
 
+pub mod address;
 pub mod error;
 pub mod redis;
 pub mod sqlite;

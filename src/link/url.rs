@@ -1,5 +1,6 @@
 //! Broker and result-store addresses, parsed once; a password cannot be printed.
 
+use super::address::{OF_CONNECTIONS, PARAMETERS, Parts, is_plain, parameters, redact, who};
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -73,7 +74,7 @@ impl fmt::Debug for Secret {
 /// An address that this program cannot use.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BadUrl {
-    /// The address, its password hidden.
+    /// The address, without its secrets.
     pub url: String,
     /// What is wrong with it.
     pub why: String,
@@ -89,41 +90,51 @@ impl std::error::Error for BadUrl {}
 
 impl Url {
     /// Parses `text`; a relative path is taken from `base` (the application's folder).
+    ///
+    /// # Errors
+    /// It is no address, or of no store that there is.
     pub fn parse(text: &str, base: &Path) -> Result<Url, BadUrl> {
-        let bad = |why: &str| BadUrl { url: redact(text), why: why.into() };
+        Url::read(text, base).map_err(|why| BadUrl { url: redact(text), why })
+    }
+
+    fn read(text: &str, base: &Path) -> Result<Url, String> {
         if text == "disabled://" || text == "disabled" {
             return Ok(Url::Disabled);
         }
         let Some((scheme, rest)) = text.split_once("://") else {
-            return Err(bad("not an address; expected one like sqlite:///var/qworker.sqlite"));
+            let expected = "not an address; expected one like sqlite:///var/qworker.sqlite or \
+                            redis://host:6379/0";
+            return Err(expected.into());
         };
         match scheme {
-            "sqlite" | "sqla+sqlite" | "db+sqlite" => {
-                let Some(path) = rest.strip_prefix('/') else {
-                    return Err(bad(
-                        "expected sqlite:///relative/path or sqlite:////absolute/path (three or four slashes)",
-                    ));
-                };
-                if path.is_empty() || path == ":memory:" {
-                    return Err(bad(
-                        "names no file; workers and clients share one, so it cannot be in memory",
-                    ));
-                }
-                if let Some((file, parameters)) = path.split_once('?') {
-                    let why = format!(
-                        "found the parameters {parameters:?} after {file:?}, expected none; no \
-                         name of a database has a ? in it"
-                    );
-                    return Err(bad(&why));
-                }
-                Ok(Url::Sqlite(base.join(path)))
+            "sqlite" | "sqla+sqlite" | "db+sqlite" => file(rest).map(|p| Url::Sqlite(base.join(p))),
+            "redis" | "rediss" | "redis+socket" => {
+                Server::parse(text, scheme, rest).map(Arc::new).map(Url::Redis)
             }
-            "redis" | "rediss" | "redis+socket" => Server::parse(text)
-                .map(Arc::new)
-                .map(Url::Redis)
-                .map_err(|why| BadUrl { url: redact(text), why }),
-            _ => Err(bad("unknown kind of store; expected sqlite:///path or redis://host:port/db")),
+            "sentinel" => Err("Redis behind Sentinel is not supported; expected the server's own \
+                               address, redis://host:port/db"
+                .into()),
+            _ => {
+                Err("unknown kind of store; expected sqlite:///path or redis://host:port/db".into())
+            }
         }
+    }
+}
+
+/// The path of a file of SQLite.
+fn file(rest: &str) -> Result<&str, String> {
+    let expected = "expected sqlite:///relative/path or sqlite:////absolute/path (three or four \
+                    slashes)";
+    let path = rest.strip_prefix('/').ok_or(expected)?;
+    if path.is_empty() || path == ":memory:" {
+        return Err(
+            "names no file; workers and clients share one, so it cannot be in memory".into()
+        );
+    }
+    // Python would open the file before it.
+    match path.split_once('?') {
+        Some(_) => Err("found a ?; the address of a file has no parameters".into()),
+        None => Ok(path),
     }
 }
 
@@ -137,19 +148,27 @@ impl Server {
     /// Reads `redis://[[USER]:PASSWORD@]HOST[:PORT][/DB]`, `rediss://…` with its `ssl_`
     /// parameters, and `redis+socket:///PATH?virtual_host=DB` (kombu 5.7 `utils/url.py`,
     /// `transport/redis.py`).
-    fn parse(text: &str) -> Result<Server, String> {
-        if text.contains(';') {
-            return Err("names several servers; expected one".into());
+    fn parse(text: &str, scheme: &str, rest: &str) -> Result<Server, String> {
+        if rest.contains(';') {
+            return Err(
+                "names several servers, or has a ; in its password (%3B); expected one".into()
+            );
         }
-        let url = ::url::Url::parse(text).map_err(|error| error.to_string())?;
+        if text.chars().any(|c| c.is_whitespace() || c.is_control()) {
+            return Err("has a blank in it; expected none (in a password it is %20)".into());
+        }
+        let Parts { user, password, place: shown } = Parts::of(rest)?;
+        // Without what is secret: no error of the parser can hold it.
+        let url = ::url::Url::parse(&format!("{scheme}://{shown}")).map_err(|e| broken(&e))?;
         let mut query: Vec<(String, String)> = url.query_pairs().into_owned().collect();
+        query.retain(|(name, _)| !OF_CONNECTIONS.contains(&name.as_str()));
         let mut take = |name: &str| {
             let at = query.iter().position(|(key, _)| key == name)?;
             Some(query.swap_remove(at).1)
         };
-        let (place, db) = if url.scheme() == "redis+socket" {
+        let (place, db) = if scheme == "redis+socket" {
             let path = decoded(url.path());
-            if path.is_empty() {
+            if path.is_empty() || path == "/" {
                 return Err("names no socket; expected redis+socket:///path/to/redis.sock".into());
             }
             let db = take("virtual_host").or_else(|| take("db")).unwrap_or_default();
@@ -159,27 +178,44 @@ impl Server {
             // As the resolver wants it: an IPv6 address without its brackets.
             let host = host.trim_start_matches('[').trim_end_matches(']').to_string();
             let port = url.port().unwrap_or(6379);
-            let place = match url.scheme() {
+            let place = match scheme {
                 "rediss" => Place::Tls(host, port, tls(&mut take)?),
                 _ => Place::Tcp(host, port),
             };
-            (place, url.path().to_string())
+            let of_path = url.path().trim_matches('/').to_string();
+            (place, if of_path.is_empty() { take("db").unwrap_or_default() } else { of_path })
         };
         if let Some((name, _)) = query.first() {
-            return Err(format!("unknown parameter {name}"));
+            // What is no name may be a part of a password.
+            let is_name = is_plain(name) && shown.contains(&format!("{name}="));
+            let name = if is_name { name } else { "**" };
+            let expected = PARAMETERS.join(", ");
+            return Err(format!("unknown parameter {name}; expected one of {expected}"));
         }
         let db = db.trim_matches('/');
         let db = if db.is_empty() { Ok(0) } else { db.parse() };
         Ok(Server {
             place,
-            user: Some(decoded(url.username())).filter(|user| !user.is_empty()),
-            password: url.password().map(|password| Secret(decoded(password))),
+            user: user.map(decoded),
+            password: password.map(|password| Secret(decoded(password))),
             db: db.map_err(
                 |_| "expected a number of a database after the port: redis://host:6379/0",
             )?,
-            shown: redact(text),
+            shown: format!("{scheme}://{}{}", who(user, password), parameters(shown)),
         })
     }
+}
+
+/// What the parser of addresses says, in words about ours.
+fn broken(error: &::url::ParseError) -> String {
+    let why = match error {
+        ::url::ParseError::InvalidPort => {
+            "invalid port: expected a number after host: (a password ends with @)".into()
+        }
+        ::url::ParseError::EmptyHost => "names no host; expected redis://host:6379/0".into(),
+        other => other.to_string(),
+    };
+    format!("{why}; signs such as : / ? # @ in a password are written as %3A %2F %3F %23 %40")
 }
 
 fn tls(take: &mut impl FnMut(&str) -> Option<String>) -> Result<Tls, String> {
@@ -209,41 +245,6 @@ impl fmt::Display for Url {
             Url::Disabled => f.write_str("disabled://"),
         }
     }
-}
-
-/// A URL with `**` for its password and for parameters named like secrets; any other
-/// text as it is.
-pub fn redact(text: &str) -> String {
-    let Some((scheme, rest)) = text.split_once("://") else { return text.into() };
-    let (rest, query) =
-        rest.split_once('?').map_or((rest, None), |(rest, query)| (rest, Some(query)));
-    // Up to the last @: a password may hold a slash or an @ that nobody escaped, and a
-    // little too many stars do no harm. A path, as SQLite's, has no password.
-    let rest = match rest.rsplit_once('@') {
-        Some((user, host)) if !rest.starts_with('/') => match user.split_once(':') {
-            Some((user, _)) => format!("{user}:**@{host}"),
-            None => rest.into(),
-        },
-        _ => rest.into(),
-    };
-    let query = query.map_or(String::new(), |query| {
-        let shown: Vec<String> = query.split('&').map(redact_parameter).collect();
-        format!("?{}", shown.join("&"))
-    });
-    format!("{scheme}://{rest}{query}")
-}
-
-fn redact_parameter(parameter: &str) -> String {
-    match parameter.split_once('=') {
-        Some((name, _)) if is_secret(name) => format!("{name}=**"),
-        _ => parameter.into(),
-    }
-}
-
-/// Whether a variable of this name holds a secret.
-pub fn is_secret(name: &str) -> bool {
-    let name = name.to_ascii_uppercase();
-    ["PASS", "SECRET", "TOKEN", "KEY"].iter().any(|word| name.contains(word))
 }
 
 #[cfg(test)]
@@ -301,7 +302,17 @@ mod tests {
         for (text, why) in [
             ("redis://h/one", "number of a database"),
             ("redis://h:port/0", "port"),
-            ("redis://h/0?timeout=3", "timeout"),
+            ("redis://h/0?colour=3", "colour"),
+            ("redis://:a?b@h/0", "%3F"),
+            ("redis://:a#b@h/0", "%23"),
+            ("redis://:a/b@h/0", "%2F"),
+            ("redis://:a@b@h/0", "%40"),
+            ("redis://me:12?b@h/0", "%3F"),
+            ("redis://:hush", "no host"),
+            ("redis://h/0#x", "%23"),
+            ("redis://h h/0", "blank"),
+            ("sqlite:///x.db?timeout=20", "no parameters"),
+            ("sentinel://h:26379", "Sentinel"),
             ("redis://a/0;redis://b/0", "several"),
             ("rediss://h?ssl_cert_reqs=maybe", "ssl_cert_reqs"),
             ("rediss://h?ssl_certfile=/c", "ssl_keyfile"),
@@ -310,16 +321,5 @@ mod tests {
             let error = Url::parse(text, Path::new("/")).unwrap_err();
             assert!(error.why.contains(why), "{text}: {error}");
         }
-    }
-
-    #[test]
-    fn no_message_shows_a_password() {
-        assert!(!format!("{:?}", server("redis://:geheim@h/0")).contains("geheim"));
-        let error = Url::parse("amqp://me:secret@host/v", Path::new("/")).unwrap_err();
-        assert!(!error.to_string().contains("secret"), "{error}");
-        assert_eq!(redact("redis://:p@h/0"), "redis://:**@h/0");
-        let odd =
-            Url::parse("kafka://me:sec/ret@host/v?password=geheim", Path::new("/")).unwrap_err();
-        assert!(!odd.to_string().contains("ret") && !odd.to_string().contains("geheim"), "{odd}");
     }
 }

@@ -111,8 +111,11 @@ impl Cron {
             ref fields => (None, fields),
         };
         let [minute, hour, day_of_month, month_of_year, day_of_week] = *fields else {
-            let expected = "5 fields (minute hour day_of_month month_of_year day_of_week), \
-                            or 6 with the second first";
+            let years = if fields.len() == 7 { "; years are not supported" } else { "" };
+            let expected = format!(
+                "5 fields (minute hour day_of_month month_of_year day_of_week), or 6 with the \
+                 second first{years}"
+            );
             return Err(FieldError::new("crontab", text, expected));
         };
         let fields = Fields { minute, hour, day_of_month, month_of_year, day_of_week, second };
@@ -130,7 +133,16 @@ impl Cron {
         let mut days_of_month = Kind::DayOfMonth.parse(fields.day_of_month)? as u32;
         let months = Kind::Month.parse(fields.month_of_year)? as u16;
         let mut days_of_week = Kind::DayOfWeek.parse(fields.day_of_week)? as u8;
-        let has_star = |text: &str| text.trim_start().starts_with('*');
+        let is_quartz = [fields.day_of_month, fields.day_of_week].iter().any(|f| f.trim() == "?");
+        let has_number = |text: &str| {
+            let days = text.split(',').filter_map(|part| part.split('/').next());
+            days.into_iter().any(|days| days.contains(|c: char| c.is_ascii_digit()))
+        };
+        if is_quartz && has_number(fields.day_of_week) {
+            let expected = "names such as mon-fri: beside a ?, as Quartz has it, 1 would be Sunday";
+            return Err(FieldError::new("day_of_week", fields.day_of_week, expected));
+        }
+        let has_star = |text: &str| text.trim_start().starts_with(['*', '?']);
         let mut either =
             days == Days::Or && !has_star(fields.day_of_month) && !has_star(fields.day_of_week);
         let (all_month, all_week) = (Kind::DayOfMonth.all() as u32, Kind::DayOfWeek.all() as u8);
@@ -148,6 +160,14 @@ impl Cron {
         }
         let dates = Dates { days_of_month, months, days_of_week, either };
         Ok(Cron { seconds, minutes, hours, dates })
+    }
+
+    /// Does it restrict days of the month and days of the week? Then whether one of them is
+    /// enough.
+    pub fn either_day(&self) -> Option<bool> {
+        let Dates { days_of_month, days_of_week, either, .. } = self.dates;
+        let all = (Kind::DayOfMonth.all() as u32, Kind::DayOfWeek.all() as u8);
+        (days_of_month != all.0 && days_of_week != all.1).then_some(either)
     }
 
     /// The first occurrence after `after`; `None` if there is none until 2100.
@@ -359,6 +379,14 @@ mod tests {
         let impossible = "day_of_month: found 30,31, expected a day that month_of_year 2 has";
         assert_eq!(error("0 0 30,31 2 *"), impossible);
         assert!(Cron::parse("0 0 30 2 mon", Days::Or).is_ok());
+        assert_eq!(cron("0 0 12 ? * MON-FRI").to_string(), "0 12 * * 1-5");
+        assert_eq!(cron("0 3 * * 7").to_string(), "0 3 * * 0");
+        assert!(error("0 0 12 ? * 2").contains("expected names such as mon-fri"));
+        assert!(error("0 0 12 * * ? 2026").ends_with("years are not supported"));
+        let either = |text, days| Cron::parse(text, days).unwrap().either_day();
+        assert_eq!(either("0 0 1 * 5", Days::Or), Some(true));
+        assert_eq!(either("0 0 1 * 5", Days::And), Some(false));
+        assert_eq!(either("0 0 1 * *", Days::Or), None);
         assert!(std::mem::size_of::<Cron>() <= 32);
     }
 

@@ -214,15 +214,19 @@ impl Draft {
         if !sound || faults.count() > before || !zone_is_known {
             return None;
         }
+        let schedule = match (when.schedule, self.from) {
+            (Schedule::Every(every), Some(from)) => Schedule::Every(every.anchored(from)),
+            (schedule, _) => schedule,
+        };
         let misfire = self.misfire.unwrap_or_default();
         let deadline = shared
             .defaults
             .starting_deadline
-            .filter(|_| matches!(when.schedule, Schedule::Cron(_)) && misfire != Misfire::Skip);
+            .filter(|_| matches!(schedule, Schedule::Cron(_)) && misfire != Misfire::Skip);
         Some(Entry {
             name: name.text.as_str().into(),
             task: shared.task(task),
-            schedule: when.schedule,
+            schedule,
             calendar: shared.calendar(self.zone.unwrap_or(shared.zone)),
             args: self.args.map_or_else(|| shared.no_args.clone(), Arc::from),
             kwargs: self.kwargs.map_or_else(|| shared.no_kwargs.clone(), Arc::from),

@@ -119,7 +119,7 @@ impl Entry {
     pub fn next(&self, after: DateTime<Utc>) -> Option<DateTime<Utc>> {
         let mut after = after;
         if let Some(from) = self.from {
-            // An interval keeps its phase: only what comes too early is left out.
+            // What comes too early is left out; plain intervals are counted from there.
             let before = from - chrono::TimeDelta::microseconds(1);
             if after < before {
                 after = self.schedule.latest(after, before, &self.calendar).unwrap_or(after);

@@ -3,7 +3,7 @@
 use super::field::FieldError;
 use super::zone::{Calendar, DAY, Pass, Pattern, Rule};
 use crate::config::units::show_duration;
-use chrono::{DateTime, NaiveTime, TimeDelta, Timelike, Utc};
+use chrono::{DateTime, NaiveTime, SecondsFormat, TimeDelta, Timelike, Utc};
 use std::fmt;
 use std::time::Duration;
 
@@ -13,20 +13,22 @@ const PERIOD_MAX: Duration = Duration::from_secs(100 * 366 * DAY as u64);
 /// Occurrences of a time of day that come this often, in seconds, or more often follow real time.
 const REAL_TIME_MAX: i64 = 3600;
 
-/// An interval, checked.
+/// An interval, checked. With an anchor, occurrences are whole periods from there: plain ones,
+/// and those of several days that have a time of the day.
 ///
 /// * Plain: each occurrence is one period of real time after the one before.
 /// * `relative`: as Celery's `relative=True`. The end of the period is rounded down, in local
 ///   time, to the day if the period has a day or more, to the hour, to the minute, or to the
 ///   second. Days are days of the calendar.
 /// * `at`: every day at this local time, and at all whole periods before and after it within
-///   the day; a period of several days counts them from 1970-01-01. Periods up to an hour
+///   the day; a period of several days counts them from its anchor, or from 1970-01-01. Periods up to an hour
 ///   follow real time when clocks are changed, longer ones are fixed local times.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Every {
     period: Duration,
     relative: bool,
     at: Option<NaiveTime>,
+    anchor: Option<DateTime<Utc>>,
 }
 
 impl Every {
@@ -59,7 +61,16 @@ impl Every {
                 return Err(FieldError::new("relative", found, "one of relative and at"));
             }
         }
-        Ok(Every { period, relative, at })
+        Ok(Every { period, relative, at, anchor: None })
+    }
+
+    /// The same, counted from `anchor`, where that makes a difference.
+    pub fn anchored(self, anchor: DateTime<Utc>) -> Every {
+        let counts = match self.at {
+            Some(_) => self.period.as_secs() > DAY as u64,
+            None => !self.relative,
+        };
+        Every { anchor: counts.then_some(anchor), ..self }
     }
 
     /// From one occurrence to the next, when clocks are not changed.
@@ -75,9 +86,13 @@ impl Every {
     /// The first occurrence after `after`.
     pub fn next(&self, after: DateTime<Utc>, calendar: &Calendar) -> Option<DateTime<Utc>> {
         match (self.at, self.rounding()) {
-            (Some(at), _) => calendar.next(after, self.rule(), &Times::new(self.period, at)),
+            (Some(at), _) => calendar.next(after, self.rule(), &self.times(at, calendar)),
             (None, Some(unit)) => self.deadline(after, unit, calendar),
-            (None, None) => after.checked_add_signed(self.delta()),
+            (None, None) => match self.anchor {
+                Some(anchor) if after < anchor => Some(anchor),
+                Some(anchor) => self.later(anchor, self.whole(anchor, after)? + 1),
+                None => after.checked_add_signed(self.delta()),
+            },
         }
     }
 
@@ -89,20 +104,34 @@ impl Every {
         calendar: &Calendar,
     ) -> Option<DateTime<Utc>> {
         match (self.at, self.rounding()) {
-            (Some(at), _) => {
-                let times = Times::new(self.period, at);
-                calendar.latest(after, until, self.rule(), &times)
-            }
+            (Some(at), _) => calendar.latest(after, until, self.rule(), &self.times(at, calendar)),
             (None, Some(unit)) => self.latest_deadline(after, until, unit, calendar),
             (None, None) => {
-                let passed = (until - after).to_std().ok()?.as_nanos();
-                let count = passed / self.period.as_nanos();
-                let whole = i128::try_from(count * self.period.as_nanos()).ok()?;
-                let second = 1_000_000_000;
-                let whole = TimeDelta::new((whole / second) as i64, (whole % second) as u32)?;
-                (count > 0).then(|| after.checked_add_signed(whole))?
+                let from = self.anchor.unwrap_or(after);
+                let due = self.later(from, self.whole(from, until)?)?;
+                Some(due).filter(|due| *due > after)
             }
         }
+    }
+
+    /// How many whole periods lie between; none if `until` is before `from`.
+    fn whole(&self, from: DateTime<Utc>, until: DateTime<Utc>) -> Option<u128> {
+        Some((until - from).to_std().ok()?.as_nanos() / self.period.as_nanos())
+    }
+
+    /// So many periods after `from`.
+    fn later(&self, from: DateTime<Utc>, count: u128) -> Option<DateTime<Utc>> {
+        let whole = i128::try_from(count * self.period.as_nanos()).ok()?;
+        let second = 1_000_000_000;
+        let seconds = i64::try_from(whole / second).ok()?;
+        from.checked_add_signed(TimeDelta::new(seconds, (whole % second) as u32)?)
+    }
+
+    fn times(&self, at: NaiveTime, calendar: &Calendar) -> Times {
+        let local =
+            |anchor: DateTime<Utc>| anchor.timestamp() + calendar.piece(anchor.timestamp()).offset;
+        let from = self.anchor.map_or(0, |anchor| local(anchor).div_euclid(DAY));
+        Times { from, ..Times::new(self.period, at) }
     }
 
     fn delta(&self) -> TimeDelta {
@@ -203,8 +232,10 @@ fn rounded(local: i64, unit: i64, calendar: &Calendar) -> [i64; 2] {
 
 /// The local times of an interval that has a time of the day.
 struct Times {
-    /// Every so many days.
+    /// Every so many days,
     days: i64,
+    /// counted from this one.
+    from: i64,
     /// Seconds between two times of a day.
     step: i64,
     /// The first of a day.
@@ -216,7 +247,7 @@ impl Times {
         let period = period.as_secs() as i64;
         let step = period.min(DAY);
         let at = i64::from(at.num_seconds_from_midnight());
-        Times { days: (period / DAY).max(1), step, first: at % step }
+        Times { days: (period / DAY).max(1), from: 0, step, first: at % step }
     }
 }
 
@@ -226,7 +257,7 @@ impl Pattern for Times {
     }
 
     fn day_until(&self, day: i64) -> Option<i64> {
-        Some(day - day.rem_euclid(self.days))
+        Some(day - (day - self.from).rem_euclid(self.days))
     }
 
     fn time_from(&self, second: i64) -> Option<i64> {
@@ -244,9 +275,15 @@ impl fmt::Display for Every {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(out, "every {}", show_duration(self.period))?;
         match self.at {
-            Some(at) if at.second() != 0 => write!(out, " at {}", at.format("%H:%M:%S")),
-            Some(at) => write!(out, " at {}", at.format("%H:%M")),
-            None if self.relative => out.write_str(" relative"),
+            Some(at) if at.second() != 0 => write!(out, " at {}", at.format("%H:%M:%S"))?,
+            Some(at) => write!(out, " at {}", at.format("%H:%M"))?,
+            None if self.relative => out.write_str(" relative")?,
+            None => {}
+        }
+        match self.anchor {
+            Some(anchor) => {
+                write!(out, " from {}", anchor.to_rfc3339_opts(SecondsFormat::AutoSi, true))
+            }
             None => Ok(()),
         }
     }
@@ -312,6 +349,35 @@ mod tests {
         let third = daily(3 * 86_400, "00:00").unwrap();
         let dues = chain(third, Tz::UTC, "1970-01-01T00:00:00Z", 2);
         assert_eq!(dues, ["04 00:00:00", "07 00:00:00"]);
+    }
+
+    #[test]
+    fn an_anchor_is_what_is_counted_from() {
+        let oslo = Tz::Europe__Oslo;
+        // A Wednesday: every other one from then on.
+        let fortnight = daily(14 * 86_400, "09:00").unwrap().anchored(at("2026-12-01T23:00:00Z"));
+        let dues = chain(fortnight, oslo, "2026-12-01T23:00:00Z", 3);
+        assert_eq!(dues, ["02 08:00:00", "16 08:00:00", "30 08:00:00"]);
+        let calendar = calendar(oslo);
+        let latest = |after, until| fortnight.latest(at(after), at(until), &calendar);
+        assert_eq!(
+            latest("2026-12-01T00:00:00Z", "2026-12-29T00:00:00Z"),
+            Some(at("2026-12-16T08:00:00Z"))
+        );
+        let plain = every(90.0).anchored(at("2026-12-01T00:00:30Z"));
+        let dues = chain(plain, oslo, "2026-11-30T00:00:00Z", 3);
+        assert_eq!(dues, ["01 00:00:30", "01 00:02:00", "01 00:03:30"]);
+        assert_eq!(chain(plain, oslo, "2026-12-01T00:02:10Z", 1), ["01 00:03:30"]);
+        let latest = |after, until| plain.latest(at(after), at(until), &calendar);
+        let some = Some(at("2026-12-01T00:02:00Z"));
+        assert_eq!(latest("2026-12-01T00:00:40Z", "2026-12-01T00:03:00Z"), some);
+        assert_eq!(latest("2026-12-01T00:02:00Z", "2026-12-01T00:03:00Z"), None);
+        assert_eq!(latest("2026-11-30T00:02:00Z", "2026-11-30T10:03:00Z"), None);
+        assert_eq!(plain.to_string(), "every 1m30s from 2026-12-01T00:00:30Z");
+        assert_eq!(
+            daily(3600, "00:30").unwrap().anchored(at("2026-12-01T00:00:30Z")).to_string(),
+            "every 1h at 00:30"
+        );
     }
 
     #[test]

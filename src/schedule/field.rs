@@ -83,11 +83,20 @@ impl Kind {
         FieldError::new(self.name(), found, expected)
     }
 
+    /// What is none of the field's values; some of it means something elsewhere.
+    fn no_value(self, found: &str) -> FieldError {
+        let mut expected = self.expected();
+        if is_of_quartz(found) && matches!(self, Kind::DayOfMonth | Kind::DayOfWeek) {
+            expected += ": last days (L), working days (W) and nth weekdays (#) are not supported";
+        }
+        self.error(found, expected)
+    }
+
     fn expected(self) -> String {
         let (min, max) = self.range();
         match self {
             Kind::Month => "1-12 or jan-dec".into(),
-            Kind::DayOfWeek => "0-6 (Sunday is 0) or sun-sat".into(),
+            Kind::DayOfWeek => "0-7 (Sunday is 0 and 7) or sun-sat".into(),
             _ => format!("{min}-{max}"),
         }
     }
@@ -110,15 +119,23 @@ impl Kind {
             },
         };
         let (min, max) = self.range();
+        let any = base == "*" || part == "?" && matches!(self, Kind::DayOfMonth | Kind::DayOfWeek);
         let (from, to) = match base.split_once('-') {
-            _ if base == "*" => (min, max),
-            Some(("", _)) => return Err(self.error(part, self.expected())),
-            Some((from, to)) => (self.value(from)?, self.value(to)?),
+            _ if any => (min, max),
+            Some(("", _)) => return Err(self.no_value(part)),
+            Some((from, to)) => {
+                let (from, to) = (self.value(from)?, self.value(to)?);
+                // Sunday is the first and the last: 5-7, 7-2.
+                if from > max { (min, if to > max { min } else { to }) } else { (from, to) }
+            }
             None if steps.is_some() => {
                 let expected = format!("*/{step} or a range such as {base}-{max}/{step}");
                 return Err(self.error(part, expected));
             }
-            None => (self.value(base)?, self.value(base)?),
+            None => {
+                let value = self.value(base)?;
+                if value > max { (min, min) } else { (value, value) }
+            }
         };
         let count = if from <= to { to - from + 1 } else { max - from + 1 + to - min + 1 };
         let steps = (0..count).step_by(usize::try_from(step).unwrap_or(usize::MAX));
@@ -130,6 +147,9 @@ impl Kind {
     /// A number, or what begins with the three letters of a name.
     fn value(self, text: &str) -> Result<u64, FieldError> {
         let (min, max) = self.range();
+        if is_of_quartz(text) && matches!(self, Kind::DayOfMonth | Kind::DayOfWeek) {
+            return Err(self.no_value(text));
+        }
         let number = digits(text).or_else(|| {
             let names: &[&str] = match self {
                 Kind::Month => &MONTHS,
@@ -141,9 +161,8 @@ impl Kind {
             let at = names.iter().position(|name| name.eq_ignore_ascii_case(start))?;
             Some(at as u64 + min)
         });
-        number
-            .filter(|number| (min..=max).contains(number))
-            .ok_or_else(|| self.error(text, self.expected()))
+        let last = if self == Kind::DayOfWeek { max + 1 } else { max };
+        number.filter(|number| (min..=last).contains(number)).ok_or_else(|| self.no_value(text))
     }
 
     /// Writes a set of values so that [`Kind::parse`] reads the same, always in the same way.
@@ -176,6 +195,19 @@ impl Kind {
     }
 }
 
+/// Is it a day as Quartz and its like write them: `L`, `L-3`, `5L`, `15W`, `LW`, `mon#1`?
+pub(super) fn is_of_quartz(part: &str) -> bool {
+    let part = part.to_ascii_uppercase();
+    let rest = part.trim_start_matches(|c: char| c.is_ascii_digit());
+    let is_number = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+    matches!(rest, "L" | "W" | "LW")
+        || part.strip_prefix("L-").is_some_and(is_number)
+        || part.split_once('#').is_some_and(|(_, nth)| is_number(nth))
+        || part
+            .strip_suffix('L')
+            .is_some_and(|day| WEEKDAYS.iter().any(|w| w.eq_ignore_ascii_case(day)))
+}
+
 /// A number in decimal digits alone: no sign, no blanks.
 fn digits(text: &str) -> Option<u64> {
     text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok())?
@@ -205,6 +237,19 @@ mod tests {
         assert_eq!(values(Kind::DayOfMonth, "*/10"), [1, 11, 21, 31]);
         assert_eq!(values(Kind::DayOfMonth, "31-2"), [1, 2, 31]);
         assert_eq!(values(Kind::DayOfWeek, "sat-Monday"), [0, 1, 6]);
+        for (text, days) in [
+            ("7", vec![0]),
+            ("5-7", vec![0, 5, 6]),
+            ("0-7", vec![0, 1, 2, 3, 4, 5, 6]),
+            ("7-2", vec![0, 1, 2]),
+            ("7-7", vec![0]),
+            ("1,7", vec![0, 1]),
+            ("1-7/2", vec![0, 1, 3, 5]),
+            ("?", vec![0, 1, 2, 3, 4, 5, 6]),
+        ] {
+            assert_eq!(values(Kind::DayOfWeek, text), days, "{text}");
+        }
+        assert_eq!(values(Kind::DayOfMonth, "?").len(), 31);
         assert_eq!(values(Kind::Month, "jan,Sept,11-dec"), [1, 9, 11, 12]);
         assert_eq!(values(Kind::Month, "*/99"), [1]);
     }
@@ -213,9 +258,17 @@ mod tests {
     fn errors_say_what_was_expected() {
         assert_eq!(error(Kind::Hour, "25"), "hour: found 25, expected 0-23");
         assert_eq!(
-            error(Kind::DayOfWeek, "7"),
-            "day_of_week: found 7, expected 0-6 (Sunday is 0) or sun-sat"
+            error(Kind::DayOfWeek, "8"),
+            "day_of_week: found 8, expected 0-7 (Sunday is 0 and 7) or sun-sat"
         );
+        for text in ["L", "5L", "friL", "mon#1", "5#3"] {
+            let said = error(Kind::DayOfWeek, text);
+            assert!(said.ends_with("nth weekdays (#) are not supported"), "{said}");
+        }
+        for text in ["L", "L-3", "15W", "LW"] {
+            assert!(error(Kind::DayOfMonth, text).contains("are not supported"), "{text}");
+        }
+        assert!(error(Kind::Minute, "?").ends_with("expected 0-59"));
         assert_eq!(error(Kind::Minute, "1,,2"), "minute: found nothing, expected 0-59");
         assert_eq!(
             error(Kind::Minute, "5/10"),

@@ -29,6 +29,8 @@ pub struct Defaults {
     pub dst: Dst,
     /// What day of the month and day of the week are to each other in a crontab.
     pub days: Days,
+    /// The same in a file of cron's form.
+    pub days_of_tables: Days,
     /// The grace of crontab entries that have none of their own.
     pub starting_deadline: Option<Duration>,
     /// When the host was started.
@@ -44,13 +46,19 @@ impl Defaults {
                 DstRule::Once => Dst::Once,
                 DstRule::Celery => Dst::Celery,
             },
-            days: match settings.beat_days {
-                DaysRule::And => Days::And,
-                DaysRule::Or => Days::Or,
-            },
+            // Each form means what those who brought it into the world mean by it.
+            days: settings.beat_days.map_or(Days::And, days),
+            days_of_tables: settings.beat_days.map_or(Days::Or, days),
             starting_deadline: settings.beat_cron_starting_deadline,
             boot,
         }
+    }
+}
+
+fn days(rule: DaysRule) -> Days {
+    match rule {
+        DaysRule::And => Days::And,
+        DaysRule::Or => Days::Or,
     }
 }
 
@@ -180,7 +188,7 @@ fn read_file(
             }),
             // A home for anchors.
             hidden if hidden.starts_with('.') => {}
-            other => faults.within(other, |f| f.unknown(key.line, "key", other, KEYS)),
+            other => faults.within(other, |f| stray(other, &key, &node, f)),
         },
         Visit::Other(node) if node.is_null() => {}
         Visit::Other(node) => {
@@ -199,6 +207,23 @@ fn entry(key: &Key, node: &Node, shared: &mut Shared<'_>, faults: &mut Faults) -
         return None;
     }
     faults.within(&key.text, |f| define(key, node, shared, f))
+}
+
+/// A key that a file has not: an entry may stand where its name should be, or the setting.
+fn stray(name: &str, key: &Key, node: &Node, faults: &mut Faults) {
+    let has = |wanted: &str| match &node.data {
+        Data::Map(map) => map.iter().any(|(key, _)| key.text == wanted),
+        _ => false,
+    };
+    let is_entry = has("task") || has("schedule");
+    if is_entry || ["beat_schedule", "CELERYBEAT_SCHEDULE", "CELERY_BEAT_SCHEDULE"].contains(&name)
+    {
+        let expected =
+            if is_entry { format!("entries: {{{name}: …}}") } else { "entries:".into() };
+        faults.add(key.line, "unknown key").hint = Some(expected);
+        return;
+    }
+    faults.unknown(key.line, "key", name, KEYS);
 }
 
 fn mapping(

@@ -8,6 +8,7 @@
 use super::cron::Cron;
 use super::define::Draft;
 use super::entry::{Entry, sum};
+use super::field::is_of_quartz;
 use super::load::{Defaults, Shared, merge};
 use super::options::{self, OPTIONS};
 use super::when::{self, Means};
@@ -16,6 +17,7 @@ use super::{Schedule, define};
 use crate::config::kind::{Kind, Word};
 use crate::config::node::{Data, Key, Node, Style};
 use crate::config::{Diagnostic, Faults, units};
+use chrono_tz::Tz;
 use serde_json::value::RawValue;
 
 /// The options of a line.
@@ -37,6 +39,9 @@ pub const KEYS: [&str; 15] = [
     "timezone",
 ];
 
+/// Words of a shell that nobody names a task after.
+const COMMANDS: [&str; 7] = ["cd", "exec", "eval", "if", "for", "while", "sudo"];
+
 /// Longer than this no name is made of a line; the rest of it becomes a sum.
 const NAME_MAX: usize = 160;
 
@@ -53,8 +58,13 @@ pub fn crontab(file: &str, text: &str, defaults: &Defaults) -> (Vec<Entry>, Vec<
         let line = Line { number: at + 1, text: line.trim() };
         match variable(line.text) {
             _ if line.text.is_empty() || line.text.starts_with('#') => {}
-            Some((name, value)) => line.set(name, value, &mut shared, &mut faults),
-            None => entries.extend(line.entry(&mut shared, &mut faults)),
+            Some((name, value)) => match zoned(name, value) {
+                Some((zone, text)) => {
+                    entries.extend(line.in_zone(zone, text, &mut shared, &mut faults));
+                }
+                None => line.set(name, value, &mut shared, &mut faults),
+            },
+            None => entries.extend(line.entry(None, &mut shared, &mut faults)),
         }
     }
     let (entries, mut doubles) = merge(vec![entries]);
@@ -70,6 +80,15 @@ fn variable(line: &str) -> Option<(&str, &str)> {
     let (name, value) = line.split_once('=')?;
     let name = name.trim_end();
     is_name(name).then_some((name, value.trim_start()))
+}
+
+/// The zone of one line, and the line behind it: `CRON_TZ=Asia/Tokyo 5 9 * * * report`, as
+/// libraries of cron have it.
+fn zoned<'a>(name: &str, value: &'a str) -> Option<(String, &'a str)> {
+    let mut cursor = Cursor::new(value);
+    let zone = cursor.word().ok().flatten().filter(|_| matches!(name, "CRON_TZ" | "TZ"))?;
+    let rest = cursor.rest();
+    (!rest.is_empty() && !rest.starts_with('#')).then_some((zone.text, rest))
 }
 
 fn is_name(text: &str) -> bool {
@@ -113,11 +132,30 @@ impl Line<'_> {
                      in tasks.d)"
                 }
             };
-            f.add(self.number, format!("means nothing here: {why}"));
+            // The lines below mean what they say without it.
+            f.note(self.number, format!("means nothing here: {why}"));
         });
     }
 
-    fn entry(self, shared: &mut Shared<'_>, faults: &mut Faults) -> Option<Entry> {
+    /// An entry that has its zone in front.
+    fn in_zone(
+        self,
+        zone: String,
+        text: &str,
+        shared: &mut Shared<'_>,
+        faults: &mut Faults,
+    ) -> Option<Entry> {
+        let node = self.node(zone);
+        let zone = faults.within("CRON_TZ", |f| shared.zone(&node, f))?;
+        Line { text, ..self }.entry(Some(zone), shared, faults)
+    }
+
+    fn entry(
+        self,
+        zone: Option<Tz>,
+        shared: &mut Shared<'_>,
+        faults: &mut Faults,
+    ) -> Option<Entry> {
         let before = faults.count();
         let mut cursor = Cursor::new(self.text);
         let (time, schedule) = match self.text.starts_with('@') {
@@ -128,6 +166,7 @@ impl Line<'_> {
         let rest = self.rest(cursor, faults)?;
         let mut name = format!("{time} {task}{}", rest.shown());
         let mut draft = Draft::of(schedule);
+        draft.zone = zone;
         let args = match rest.words.is_empty() {
             true => rest.args.filter(|json| json.get() != "[]"),
             false => Some(crate::wire::value::raw(&rest.words.clone().into())),
@@ -153,7 +192,7 @@ impl Line<'_> {
         {
             text = format!("{text} {}", span.text);
         }
-        let means = Means { days: shared.defaults.days, relative: false };
+        let means = Means { days: shared.defaults.days_of_tables, relative: false };
         let schedule = when::of_text(&text, self.number, means, faults);
         Some((text, schedule))
     }
@@ -186,7 +225,7 @@ impl Line<'_> {
             *cursor = ahead_of(*cursor);
         }
         let time = words.join(" ");
-        let cron = Cron::parse(&time, shared.defaults.days);
+        let cron = Cron::parse(&time, shared.defaults.days_of_tables);
         let cron = cron.map_err(|wrong| when::report(&wrong, self.number, faults));
         Some((time, cron.ok().map(Schedule::Cron)))
     }
@@ -196,16 +235,20 @@ impl Line<'_> {
             faults.mismatch(self.number, "no task", LINE);
             return None;
         };
-        let is_command = task.text.starts_with(['/', '.', '~']);
+        let is_user = !task.quoted && task.text == "root" && !cursor.is_at_end();
+        let is_command = task.text.starts_with(['/', '.', '~', '(', '[', '!', '$', '`'])
+            || !task.quoted && COMMANDS.contains(&task.text.as_str());
         // A field or a span too much.
         let is_time = !task.text.contains(char::is_alphabetic) && !task.quoted
             || units::duration(&task.text).is_some();
-        if is_command || is_time || task.option().is_some() {
+        if is_command || is_user || is_time || task.option().is_some() {
             let fault = faults.add(self.number, format!("found {:?}", task.text));
-            fault.expected = Some(match is_command {
-                true => "a task: no commands are run here, tasks.d gives them names".into(),
-                false => "a task".into(),
-            });
+            let expected = match (is_command, is_user) {
+                (true, _) => "a task: no commands are run here, tasks.d gives them names",
+                (_, true) => "a task: lines have no column of users here; see user in tasks.d",
+                _ => "a task",
+            };
+            fault.expected = Some(expected.into());
             return None;
         }
         let node = self.node(task.text);
@@ -237,6 +280,13 @@ impl Line<'_> {
             }
             match self.next(&mut cursor, faults)? {
                 None => break,
+                Some(word) if !word.quoted && is_of_shell(&word.text) => {
+                    let found = format!("{:?}, which means something to a shell", word.text);
+                    let expected = "arguments: no shell reads them, a task of tasks.d has its \
+                                    commands; what is an argument all the same stands in quotes";
+                    faults.within("arguments", |f| f.mismatch(self.number, &found, expected));
+                    return None;
+                }
                 Some(word) => match word.option() {
                     Some((key, value)) => rest.options.push((key.into(), value.into())),
                     None => rest.words.push(word.text),
@@ -338,6 +388,20 @@ impl Rest {
     }
 }
 
+/// Is the word, without quotes, one that a shell would do something about?
+fn is_of_shell(word: &str) -> bool {
+    let digits = word.trim_start_matches(|c: char| c.is_ascii_digit());
+    let begins = |signs: &str| word.starts_with(signs);
+    digits.starts_with(['>', '<'])
+        || matches!(word, "|" | "||" | "&" | "&&" | ";" | ";;" | "{" | "}" | "(" | ")")
+        || ["&&", "||", "&>", "|&", "`", "$(", "${", "~/"].iter().any(|signs| begins(signs))
+        || word.ends_with(';')
+        || ["&&", "||", "$(", ">/", ">&", ">>"].iter().any(|signs| word.contains(signs))
+        || word
+            .strip_prefix('$')
+            .is_some_and(|name| name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_'))
+}
+
 /// Can the word be a field of weekdays? Numbers, `*` and names, ranges and steps of them.
 fn is_weekdays(word: &str) -> bool {
     const DAYS: [&str; 7] =
@@ -350,7 +414,8 @@ fn is_weekdays(word: &str) -> bool {
     word.split(',').all(|part| {
         let (range, step) = part.split_once('/').map_or((part, None), |(r, s)| (r, Some(s)));
         let (from, to) = range.split_once('-').map_or((range, None), |(f, t)| (f, Some(t)));
-        (range == "*" || is_day(from) && to.is_none_or(is_day)) && step.is_none_or(is_number)
+        let is_range = matches!(range, "*" | "?") || is_day(from) && to.is_none_or(is_day);
+        is_range && step.is_none_or(is_number) || is_of_quartz(part)
     })
 }
 

@@ -38,6 +38,11 @@ impl<'a> Cursor<'a> {
         Cursor { rest: line.trim_start() }
     }
 
+    /// Is there no further word?
+    pub fn is_at_end(&self) -> bool {
+        self.rest.is_empty() || self.rest.starts_with('#')
+    }
+
     /// What is not read yet, without blanks in front.
     pub fn rest(&self) -> &'a str {
         self.rest
@@ -48,7 +53,7 @@ impl<'a> Cursor<'a> {
     /// # Errors
     /// Quotes that are not closed, a backslash at the end: a sentence about it.
     pub fn word(&mut self) -> Result<Option<Token>, String> {
-        if self.rest.is_empty() || self.rest.starts_with('#') {
+        if self.is_at_end() {
             self.rest = "";
             return Ok(None);
         }

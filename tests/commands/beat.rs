@@ -11,6 +11,7 @@ in_every_place! {
     an_entry_is_paused_and_resumed
     an_entry_is_sent_by_hand
     files_are_read_again
+    what_cannot_be_seen_stays
     two_beats_send_once
     the_state_is_in_a_file
     what_overlaps_is_left_out
@@ -55,7 +56,7 @@ fn tasks_are_sent_and_run(place: Place) {
     for part in ["qworker beat v", "LocalTime -> 2", ". broker -> ", ". scheduler -> broker"] {
         assert!(banner.contains(part), "{banner}");
     }
-    assert!(banner.contains(". maxinterval -> 5.00 minutes (300s)"), "{banner}");
+    assert!(banner.contains(". maxinterval -> (1s)"), "{banner}");
 }
 
 fn a_worker_has_a_beat_in_it(place: Place) {
@@ -132,6 +133,48 @@ fn files_are_read_again(place: Place) {
     beat.signal(Signal::SIGHUP);
     eventually("one entry less", || beat.log().matches("loaded 2 entries").nth(1).map(drop));
     assert!(!beat.log().contains("missed"), "{}", beat.log());
+}
+
+/// What the host does not show is not gone.
+fn what_cannot_be_seen_stays(place: Place) {
+    let app = place.app(TASKS);
+    app.write("schedule.yaml", QUICK);
+    let beat = app.beat(&[]);
+    beat.expect_line("Sending due task quick");
+    std::fs::rename(app.file("tasks.d"), app.file("away")).unwrap();
+    app.write("tasks.d", "no folder");
+    beat.signal(Signal::SIGHUP);
+    let said = beat.expect_line("all entries stay as they were");
+    assert!(said.contains("tasks.d: cannot be read: Not a directory"), "{said}");
+    let runs = || listed(&app, "quick")["total_run_count"].as_u64();
+    let before = runs().unwrap();
+    eventually("more runs", || (runs()? > before + 3).then_some(()));
+    // Nor does anybody go on as if there were no tasks.
+    for command in [&["call", "add", "--args", "[1, 2]"][..], &["worker"], &["list", "tasks"]] {
+        refused(&app.qworker(command), 1, &["tasks.d: cannot be read: Not a directory"]);
+    }
+    std::fs::remove_file(app.file("tasks.d")).unwrap();
+    std::fs::rename(app.file("away"), app.file("tasks.d")).unwrap();
+    beat.signal(Signal::SIGHUP);
+    beat.expect_line("the schedule can be read again");
+    assert!(!beat.log().contains("loaded 0 entries"), "{}", beat.log());
+}
+
+/// Both spellings of a name, and a file that cron itself would have named so.
+#[test]
+fn files_have_the_names_that_people_give_them() {
+    let app = TestDir::with(TASKS);
+    app.write("schedule.yml", QUICK).write("crontab", "@daily greet you\n");
+    app.write("qworker.yml", "task_default_queue: other\n");
+    let names = app.must(&["beat", "list", "--json"]);
+    assert_eq!(json(&names).as_array().unwrap().len(), 3, "{names}");
+    assert!(app.must(&["report"]).contains("qworker.yml:1"));
+    app.write("schedule.yaml", QUICK);
+    let said = "schedule.yml: is not read, for there is a schedule.yaml too, expected one of them";
+    let output = app.qworker(&["beat", "check"]);
+    assert!(output.code == 1 && output.stdout.contains(said), "{output:?}");
+    app.write("qworker.yaml", "");
+    refused(&app.qworker(&["report"]), 2, &["qworker.yaml and qworker.yml, expected one of them"]);
 }
 
 fn two_beats_send_once(place: Place) {

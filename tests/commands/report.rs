@@ -137,6 +137,12 @@ fn no_output_has_a_secret_in_it() {
     );
     let urls = [
         "redis://me:geheim@127.0.0.1:1/0",
+        "redis://:a?geheim@h/0",
+        "redis://:geheim#x@h/0",
+        "redis://geheim@h:port/0",
+        "redis:/me:geheim@h/0",
+        "redis://h/0?pwd=geheim",
+        "h:6380,password=geheim",
         "amqp://me:ge/geheim@h//",
         "kafka://h/0?password=geheim",
         "sqlite://me:geheim@h/x",

@@ -377,6 +377,30 @@ fn a_clock_that_was_set_back_holds_nothing_up() {
     }
 }
 
+/// The clock is two hours ahead for a while, under a beat that runs.
+#[test]
+fn a_clock_that_is_put_right_under_a_beat_holds_nothing_up() {
+    let yaml =
+        "entries:\n  one: {task: t, schedule: 2.0}\n  daily: {task: t, schedule: '@daily'}\n";
+    let mut world = World::new(1, 1, yaml);
+    world.run(start() + ms(5_000), |_| ());
+    world.now += TimeDelta::hours(2);
+    let ahead = world.now;
+    world.run(ahead + ms(5_000), |_| ());
+    assert!(world.dues("one").last().unwrap() > &ahead);
+    world.now = start() + ms(20_000);
+    let sent = world.sent["one"].len();
+    let core = world.beats[0].core.as_mut().unwrap();
+    core.set_back(world.now);
+    let notes = core.notes();
+    assert!(matches!(&notes[..], [(name, Note::ClockSetBack(_))] if &**name == "one"), "{notes:?}");
+    assert_eq!(core.next(), Some(world.now + ms(2_000)));
+    world.run(start() + ms(30_900), |_| ());
+    let dues: Vec<i64> =
+        world.sent["one"][sent..].iter().map(|(due, _)| (*due - start()).num_seconds()).collect();
+    assert_eq!(dues, [22, 24, 26, 28, 30]);
+}
+
 #[test]
 fn a_ledger_that_went_back_is_brought_up_again_where_nothing_sent_is_lost() {
     for leads in [false, true] {

@@ -7,6 +7,7 @@ use crate::cli::exit::{Error, Exit};
 use crate::cli::output::ToUser;
 use crate::config::Diagnostic;
 use crate::link::url::Url;
+use crate::schedule::Schedule;
 use crate::schedule::entry::{Entry, Overlap};
 use crate::task::bind;
 use crate::task::set::Set;
@@ -28,10 +29,27 @@ pub(super) fn run(args: &Args, global: &Global, out: ToUser) -> Result<Exit, Err
     let read = files::read_all(&app, &args.files);
     let mut faults = app.faults.clone();
     faults.extend(read.faults);
+    app.tell_notes(&out);
+    read.notes.iter().for_each(|note| out.say(&format!("Note: {note}")));
     let tasks = app.examine_tasks().0;
     let keeps_results = !is_disabled(&app);
     for entry in &read.entries {
         faults.extend(misfit(entry, &tasks, keeps_results));
+    }
+    for entry in &read.entries {
+        if let Schedule::Cron(cron) = &entry.schedule
+            && let Some(either) = cron.either_day()
+        {
+            let rule = match either {
+                true => "one of them is enough, as cron has it",
+                false => "both must hold, as Celery has it",
+            };
+            let Entry { name, origin, .. } = &**entry;
+            out.say(&format!(
+                "Note: {}:{}: {name}: days of the month and days of the week: {rule} (beat_days)",
+                origin.file, origin.line
+            ));
+        }
     }
     let strangers = read.entries.iter().filter(|entry| tasks.get(&entry.task).is_none());
     for entry in strangers {
@@ -66,8 +84,8 @@ pub(super) fn run(args: &Args, global: &Global, out: ToUser) -> Result<Exit, Err
 }
 
 fn is_disabled(app: &App) -> bool {
-    let backend = app.settings.result_backend.as_deref();
-    backend.is_some_and(|url| matches!(Url::parse(url, &app.folder), Ok(Url::Disabled)))
+    let backend = app.settings.result_backend.as_ref();
+    backend.is_some_and(|url| matches!(url.open(&app.folder), Ok(Url::Disabled)))
 }
 
 /// What is right by itself, and does not go with the task.

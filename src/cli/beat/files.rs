@@ -1,6 +1,7 @@
 //! The files that define a schedule: which they are, when they have changed, what they say.
 
 use crate::beat::{Address, Book, Definitions};
+use crate::cli;
 use crate::cli::app::{App, Global};
 use crate::clock;
 use crate::config::{Diagnostic, Given};
@@ -8,10 +9,15 @@ use crate::os;
 use crate::schedule::entry::Entry;
 use crate::schedule::load::{self, Defaults};
 use crate::schedule::table;
+use crate::task::set::Set;
 use std::collections::HashMap;
+use std::fs::DirEntry;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+
+/// Names that the file of entries may have.
+const SCHEDULES: [&str; 2] = ["schedule.yaml", "schedule.yml"];
 
 /// The definitions of an application.
 pub(super) struct Files {
@@ -25,8 +31,10 @@ pub(super) struct Files {
     read: Vec<Trace>,
     /// How they were when they were last looked at, if that is not how they were read.
     seen: Option<Vec<Trace>>,
-    /// Mistakes that have been told.
+    /// Mistakes and notes that have been told.
     told: Vec<String>,
+    /// That the files cannot be seen, and why, if so.
+    unseen: Option<String>,
     app: Option<App>,
 }
 
@@ -53,6 +61,8 @@ pub(super) struct Read {
     pub(super) entries: Vec<Arc<Entry>>,
     /// What is wrong with the others.
     pub(super) faults: Vec<Diagnostic>,
+    /// What means nothing here.
+    pub(super) notes: Vec<Diagnostic>,
 }
 
 impl Files {
@@ -67,37 +77,77 @@ impl Files {
             read: Vec::new(),
             seen: None,
             told: Vec::new(),
+            unseen: None,
             app: None,
         }
     }
 
-    /// The files as they are, that of the settings among them.
-    fn look(&self) -> Vec<Trace> {
-        let Some(app) = &self.app else { return Vec::new() };
-        let mut paths = vec![app.folder.join("qworker.yaml")];
-        paths.extend(paths_of(&app.folder, &self.chosen));
-        paths.into_iter().map(Trace::of).collect()
+    /// The files as they are, that of the settings first; no folder before it is known.
+    fn look(&self) -> Result<Vec<Trace>, Diagnostic> {
+        let Some(app) = &self.app else { return Ok(Vec::new()) };
+        let mut paths = cli::files::SETTINGS.map(|name| app.folder.join(name)).to_vec();
+        paths.extend(paths_of(&app.folder, &self.chosen)?);
+        Ok(paths.into_iter().map(Trace::of).collect())
+    }
+
+    /// What cannot be seen is told once, and again when it can.
+    fn tell_unseen(&mut self, why: Option<String>) {
+        if self.unseen == why {
+            return;
+        }
+        match &why {
+            Some(why) => tracing::error!("{why}; all entries stay as they were"),
+            None => tracing::info!("beat: the schedule can be read again"),
+        }
+        self.unseen = why;
+    }
+
+    /// The settings, and the files as they are.
+    fn examine(&mut self, faults: &mut Vec<Diagnostic>) -> Result<Vec<Trace>, String> {
+        match App::examine(&self.global, &self.given).map_err(|error| error.to_string())? {
+            app if app.faults.is_empty() || self.app.is_none() => self.app = Some(app),
+            app => faults.extend(app.faults),
+        }
+        self.look().map_err(|unseen| unseen.to_string())
     }
 }
 
 /// The files that define entries.
-fn paths_of(folder: &Path, chosen: &[PathBuf]) -> Vec<PathBuf> {
+///
+/// # Errors
+/// The folder does not show what is in it: that says nothing about the files.
+pub(super) fn paths_of(folder: &Path, chosen: &[PathBuf]) -> Result<Vec<PathBuf>, Diagnostic> {
     if !chosen.is_empty() {
-        return chosen.to_vec();
+        return Ok(chosen.to_vec());
     }
-    let mut paths: Vec<PathBuf> = std::fs::read_dir(folder)
-        .into_iter()
-        .flatten()
-        .flatten()
-        .map(|entry| entry.path())
-        .filter(|path| {
-            path.file_name().is_some_and(|name| name == "schedule.yaml")
-                || (path.extension().is_some_and(|extension| extension == "crontab")
-                    && path.file_name().is_none_or(|name| name.as_encoded_bytes()[0] != b'.'))
-        })
-        .collect();
+    let listed = cli::files::list(folder).map_err(|error| Diagnostic::unseen(folder, &error))?;
+    let mut paths: Vec<PathBuf> =
+        listed.iter().map(DirEntry::path).filter(|path| is_schedule(path)).collect();
     paths.sort();
-    paths
+    Ok(paths)
+}
+
+/// Does a file of this name define entries?
+fn is_schedule(path: &Path) -> bool {
+    let name = path.file_name().unwrap_or_default().as_encoded_bytes();
+    SCHEDULES.iter().any(|schedule| schedule.as_bytes() == name)
+        || is_table(path) && !name.starts_with(b".")
+}
+
+/// Is it a crontab?
+fn is_table(path: &Path) -> bool {
+    path.extension().is_some_and(|extension| extension == "crontab")
+        || path.file_name().is_some_and(|name| name == "crontab")
+}
+
+/// Two files of which one would do: nobody knows which of them is meant.
+fn rival(path: &Path, paths: &[PathBuf]) -> Option<Diagnostic> {
+    let [long, short] = SCHEDULES.map(|name| path.with_file_name(name));
+    (path == short && paths.contains(&long)).then(|| {
+        let text = format!("is not read, for there is a {} too", SCHEDULES[0]);
+        let fault = Diagnostic::new(&short.display().to_string(), None, text);
+        Diagnostic { expected: Some("one of them".into()), ..fault }
+    })
 }
 
 /// What the settings say to those who read entries.
@@ -109,9 +159,7 @@ pub(super) fn defaults(app: &App) -> Defaults {
 pub(super) fn read_file(path: &Path, defaults: &Defaults) -> (Vec<Entry>, Vec<Diagnostic>) {
     let name = path.display().to_string();
     match std::fs::read_to_string(path) {
-        Ok(text) if path.extension().is_some_and(|extension| extension == "crontab") => {
-            table::crontab(&name, &text, defaults)
-        }
+        Ok(text) if is_table(path) => table::crontab(&name, &text, defaults),
         Ok(text) => load::yaml(&name, &text, defaults),
         Err(error) => (Vec::new(), vec![Diagnostic::new(&name, None, error.to_string())]),
     }
@@ -127,11 +175,22 @@ pub(super) fn read_all(app: &App, chosen: &[PathBuf]) -> Read {
     let defaults = defaults(app);
     let mut read = Read::default();
     let mut sets = vec![of_settings(app, &defaults)];
-    sets.extend(paths_of(&app.folder, chosen).iter().map(|path| read_file(path, &defaults)));
+    let paths = paths_of(&app.folder, chosen).unwrap_or_else(|unseen| {
+        read.faults.push(unseen);
+        Vec::new()
+    });
+    for path in &paths {
+        sets.push(match rival(path, &paths) {
+            Some(fault) => (Vec::new(), vec![fault]),
+            None => read_file(path, &defaults),
+        });
+    }
     let mut all = Vec::new();
-    for (entries, faults) in sets {
+    for (entries, found) in sets {
         all.push(entries.into_iter().map(Arc::new).collect());
+        let (notes, faults): (Vec<_>, Vec<_>) = found.into_iter().partition(Diagnostic::is_note);
         read.faults.extend(faults);
+        read.notes.extend(notes);
     }
     read.entries = distinct(all, &mut read.faults);
     read
@@ -157,8 +216,15 @@ fn distinct(sets: Vec<Vec<Arc<Entry>>>, faults: &mut Vec<Diagnostic>) -> Vec<Arc
 
 impl Definitions for Files {
     fn changed(&mut self) -> bool {
-        let now = self.look();
+        let now = match self.look() {
+            Ok(now) => now,
+            Err(unseen) => {
+                self.tell_unseen(Some(unseen.to_string()));
+                return false;
+            }
+        };
         if now == self.read {
+            self.tell_unseen(None);
             self.seen = None;
             return false;
         }
@@ -168,55 +234,84 @@ impl Definitions for Files {
         settled
     }
 
-    fn read(&mut self) -> Book {
+    fn read(&mut self) -> Option<Book> {
         let mut faults = Vec::new();
-        match App::examine(&self.global, &self.given) {
-            Ok(app) if app.faults.is_empty() || self.app.is_none() => self.app = Some(app),
-            Ok(app) => faults.extend(app.faults),
-            Err(error) => faults.push(Diagnostic::new("settings", None, error.to_string())),
-        }
-        self.read = self.look();
-        self.seen = None;
-        let Some(app) = &self.app else {
-            return Book { entries: Vec::new(), address: Box::new(|_| Address::default()) };
+        let traces = match self.examine(&mut faults) {
+            Ok(traces) => traces,
+            Err(why) => {
+                self.tell_unseen(Some(why));
+                return None;
+            }
         };
+        let app = self.app.as_ref()?;
+        // Without its tasks nobody knows where an entry is sent to.
+        let (tasks, of_tasks) = app.examine_tasks();
+        if let Err(unseen) = App::seen(&of_tasks) {
+            self.tell_unseen(Some(unseen.to_string()));
+            return None;
+        }
+        let mut found = app.notes.clone();
         let defaults = defaults(app);
-        let mut paths: Vec<PathBuf> = vec![app.folder.join("qworker.yaml")];
-        paths.extend(paths_of(&app.folder, &self.chosen));
+        let paths: Vec<PathBuf> = traces.iter().map(|trace| trace.path.clone()).collect();
+        let count = cli::files::SETTINGS.len();
         let mut sets = Vec::new();
         let mut good = HashMap::new();
-        for (n, path) in paths.into_iter().enumerate() {
-            let (entries, found) = match n {
+        for (n, path) in paths.iter().enumerate() {
+            let (entries, found_here) = match n {
                 0 => of_settings(app, &defaults),
-                _ => read_file(&path, &defaults),
+                n if n < count => continue,
+                _ => match rival(path, &paths) {
+                    Some(fault) => {
+                        found.push(fault);
+                        continue;
+                    }
+                    None => read_file(path, &defaults),
+                },
             };
             let mut entries: Vec<Arc<Entry>> = entries.into_iter().map(Arc::new).collect();
-            if !found.is_empty() {
-                faults.extend(found);
+            if !found_here.iter().all(Diagnostic::is_note) {
                 // Half of a file is worse than how it was.
-                if let Some(before) = self.good.remove(&path) {
+                if let Some(before) = self.good.remove(path) {
                     let text = "has mistakes: its entries stay as they were";
-                    faults.push(Diagnostic::new(&path.display().to_string(), None, text));
+                    found.push(Diagnostic::new(&path.display().to_string(), None, text));
                     entries = before;
                 }
             }
-            good.insert(path, entries.clone());
+            found.extend(found_here);
+            good.insert(path.clone(), entries.clone());
             sets.push(entries);
         }
-        self.good = good;
+        let address = address_of(app, tasks);
+        self.tell_unseen(None);
+        (self.good, self.read, self.seen) = (good, traces, None);
         let entries = distinct(sets, &mut faults);
-        let lines: Vec<String> = faults.iter().map(ToString::to_string).collect();
-        for line in lines.iter().filter(|line| !self.told.contains(line)) {
-            tracing::error!("{line}");
+        faults.splice(0..0, found);
+        self.tell(&faults);
+        Some(Book { entries, address })
+    }
+}
+
+impl Files {
+    /// Tells what has not been told before.
+    fn tell(&mut self, found: &[Diagnostic]) {
+        let lines: Vec<String> = found.iter().map(ToString::to_string).collect();
+        for (line, one) in lines.iter().zip(found).filter(|(line, _)| !self.told.contains(line)) {
+            match one.is_note() {
+                true => tracing::info!("Note: {line}"),
+                false => tracing::error!("{line}"),
+            }
         }
         self.told = lines;
-        Book { entries, address: address(app) }
     }
 }
 
 /// Where the tasks of an application are sent to.
 pub(super) fn address(app: &App) -> Box<dyn Fn(&Entry) -> Address + Send> {
-    let (app, tasks) = (app.clone(), app.examine_tasks().0);
+    address_of(app, app.examine_tasks().0)
+}
+
+fn address_of(app: &App, tasks: Set) -> Box<dyn Fn(&Entry) -> Address + Send> {
+    let app = app.clone();
     Box::new(move |entry| {
         let task = tasks.get(&entry.task).cloned();
         Address {

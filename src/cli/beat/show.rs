@@ -74,7 +74,7 @@ pub(super) fn entries(
     names: &[String],
     out: &ToUser,
 ) -> Result<Vec<Arc<Entry>>, Error> {
-    let Read { mut entries, faults } = files::read_all(app, &place.entries);
+    let Read { mut entries, faults, .. } = files::read_all(app, &place.entries);
     for fault in faults {
         out.say(&format!("Warning: {fault}"));
     }

@@ -3,6 +3,7 @@
 use super::super::exit::Error;
 use super::words::{Options, join, split};
 use crate::config::names;
+use crate::link::address::redact_all;
 use std::path::{Path, PathBuf};
 
 /// Where a node has its pidfile unless it is said: Celery's place, with our name.
@@ -122,14 +123,14 @@ impl Node {
     }
 
     /// The command line without the program, as Celery prints it: with a blank where nothing
-    /// stands behind `--`.
+    /// stands behind `--`. For people to read: passwords of addresses are hidden.
     pub(super) fn line(&self) -> String {
         let mut line = format!("{} {}", join(&self.argv), join(&self.behind));
         if let Some(text) = &self.append {
             line.push(' ');
             line.push_str(text);
         }
-        line
+        redact_all(&line)
     }
 
     /// The words of the command line behind the program; `replacing` the worker of this pid.

@@ -16,9 +16,14 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// Variables that begin so are ours: a worker that was itself started by a task must not
-/// hand its own down.
+/// Variables that say of a task what it is.
 const OURS: &str = "QWORKER_TASK_";
+
+/// Variables that begin so are ours: those of settings, with the broker's password among them,
+/// and the facts of another task, if that has started the worker. Tasks inherit none of them but
+/// the application's place, by which a task calls another one.
+const NOT_INHERITED: &str = "QWORKER_";
+const INHERITED: &str = "QWORKER_APP";
 
 /// A process to be run.
 #[derive(Debug, Clone, PartialEq)]
@@ -202,7 +207,8 @@ fn environment(
     }
     let inherited = base.iter().filter(|entry| {
         let name = entry.to_bytes().split(|&byte| byte == b'=').next().unwrap_or_default();
-        !seen.contains(name) && !name.starts_with(OURS.as_bytes())
+        let is_ours = name.starts_with(NOT_INHERITED.as_bytes()) && name != INHERITED.as_bytes();
+        !seen.contains(name) && !is_ours
     });
     env.extend(inherited.cloned());
     env.reverse();

@@ -88,7 +88,14 @@ fn with_params(task: Task, names: &[&str]) -> Task {
 }
 
 fn built(attempt: &Attempt) -> Result<Command, Exception> {
-    let env = [c"PATH=/bin:/usr/bin".into(), c"A=base".into(), c"QWORKER_TASK_DEADLINE=1".into()];
+    let env = [
+        c"PATH=/bin:/usr/bin".into(),
+        c"A=base".into(),
+        c"QWORKER_TASK_DEADLINE=1".into(),
+        c"QWORKER_BROKER_URL=redis://:hush@h/0".into(),
+        c"QWORKER_RESULT_BACKEND=redis://:hush@h/0".into(),
+        c"QWORKER_APP=/srv/shop".into(),
+    ];
     let setting = Setting {
         app: Path::new("/app"),
         env: &env,
@@ -194,6 +201,10 @@ fn environment_and_standard_input() {
     assert_eq!(get("ARG_1").unwrap(), "1.0");
     assert_eq!((get("ARG_2"), get("ARG_a")), (None, None));
     assert_eq!(get("ARG_key").unwrap(), "v");
+    for ours in ["QWORKER_BROKER_URL", "QWORKER_RESULT_BACKEND"] {
+        assert_eq!(get(ours), None, "tasks inherit no settings");
+    }
+    assert_eq!(get("QWORKER_APP").unwrap(), "/srv/shop");
     assert_eq!(get("QWORKER_TASK_ID").unwrap(), attempt.id);
     assert_eq!(get("QWORKER_TASK_NAME").unwrap(), "t.name");
     assert_eq!(get("QWORKER_TASK_ROOT_ID").unwrap(), "root");

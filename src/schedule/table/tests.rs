@@ -61,6 +61,12 @@ fn every_form_of_a_line() {
         let said = (&*entry.task, entry.args.get(), entry.kwargs.get());
         assert_eq!(said, (task, args, kwargs), "{line}");
     }
+    for line in ["0 3 * * 7 add", "0 3 * * sun add\r\n", "\u{feff}0\t3 * * 7\tadd"] {
+        assert_eq!(one(line).schedule.to_string(), "0 3 * * 0", "{line}");
+    }
+    assert_eq!(one("30 4 1,15 * 5 add").schedule.to_string(), "30 4 1,15 * 5 (either day)");
+    let odd = one("@daily add '>' '$HOME' $ 100% a\\;b h/?a=1&b=2");
+    assert_eq!(odd.args.get(), r#"[">","$HOME","$","100%","a;b","h/?a=1&b=2"]"#);
     let every = one("@every 1h30m add").schedule;
     assert_eq!(every, one("@every 5400 add").schedule);
 }
@@ -117,6 +123,20 @@ fn names_are_made_of_lines_and_stay_when_lines_move() {
 
 #[test]
 fn zones_hold_for_the_lines_below() {
+    // One line alone.
+    for text in
+        ["CRON_TZ=Asia/Tokyo 5 9 * * * a 1 # x\n@daily b", "TZ=Asia/Tokyo 5 9 * * * a 1\n@daily b"]
+    {
+        let (entries, found) = run(text);
+        let of = |entry: &Entry| format!("{} {}", entry.name, entry.calendar.zone);
+        let of: Vec<_> = entries.iter().map(of).collect();
+        assert_eq!(
+            of,
+            ["5 9 * * * a 1 Asia/Tokyo", "0 0 * * * b UTC"]
+                .map(|s| s.replace("0 0 * * * b", "@daily b"))
+        );
+        assert_eq!(found, [""; 0]);
+    }
     let (entries, found) = run(
         "@daily a\nCRON_TZ=Europe/Oslo\n@daily b\nCRON_TZ = \"Asia/Seoul\" # x\n@daily c\n\
          @daily d timezone=UTC\nCRON_TZ=Olso\n@daily e\n@daily f timezone=UTC\nCRON_TZ=UTC\n@daily g\n",
@@ -140,7 +160,26 @@ fn every_mistake_of_a_line() {
         ("* 25 * * * add", "hour: found 25, expected 0-23"),
         ("* * 0 * * add", "day_of_month: found 0, expected 1-31"),
         ("* * * 13 * add", "month_of_year: found 13, expected 1-12"),
-        ("* * * * 7 add", "day_of_week: found 7, expected 0-6"),
+        ("* * * * 8 add", "day_of_week: found 8, expected 0-7"),
+        ("0 0 22 * * 5L report", "day_of_week: found 5L, expected 0-7"),
+        ("0 0 9 ? * mon#1 report", "day_of_week: found mon#1, expected 0-7"),
+        ("0 0 L * * report", "day_of_month: found L, expected 1-31"),
+        ("0 0 12 * * ? 2026 report", "found \"2026\", expected a task"),
+        (
+            "17 * * * * root cd / && run-parts --report /etc/cron.hourly",
+            "found \"root\", expected a task: lines have no column of users",
+        ),
+        ("0 3 * * * cd /srv && ./x.sh", "found \"cd\", expected a task: no commands"),
+        ("@daily [ -x /usr/sbin/x ] && x", "found \"[\", expected a task: no commands"),
+        ("@daily report > /tmp/x 2>&1", "arguments: found \">\", which means something to a shell"),
+        ("@daily report >/dev/null", "arguments: found \">/dev/null\""),
+        ("@daily report 2>&1", "arguments: found \"2>&1\""),
+        ("@daily report a | mail root", "arguments: found \"|\""),
+        ("@daily report a; true", "arguments: found \"a;\""),
+        ("@daily report $HOME", "arguments: found \"$HOME\""),
+        ("@daily report `date`", "arguments: found \"`date`\""),
+        ("@daily report ~/x", "arguments: found \"~/x\""),
+        ("CRON_TZ=Olso 5 9 * * * report", "CRON_TZ: found text \"Olso\", expected a time zone"),
         ("70 * * * * * add", "second: found 70, expected 0-59"),
         ("5/10 * * * * add", "minute: found 5/10, expected */10"),
         ("* * * * add x", "day_of_week: found add, expected"),

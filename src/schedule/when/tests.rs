@@ -91,7 +91,7 @@ fn every_mistake() {
         ("'* * * *'", "found text \"* * * *\", expected 5 fields"),
         ("'61 * * * *'", "minute: found 61, expected 0-59"),
         ("'* 25 * * *'", "hour: found 25, expected 0-23"),
-        ("'* * * * 7'", "day_of_week: found 7, expected 0-6"),
+        ("'* * * * 8'", "day_of_week: found 8, expected 0-7"),
         ("'0 0 31 2 *'", "day_of_month: found 31, expected a day that month_of_year 2 has"),
         (
             "'@hurly'",
