@@ -10,9 +10,9 @@ use super::reap::{Waited, wait_any};
 use nix::sys::signal::Signal::{self, SIGKILL, SIGSTOP, SIGTERM};
 use nix::sys::signal::{kill, killpg};
 use nix::unistd::getpgid;
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fs;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{DirEntryExt, MetadataExt};
 use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
@@ -99,24 +99,40 @@ fn is_gone(worker: &str) -> bool {
     }
 }
 
+/// Processes that are nobody's task, by number: their inode in `/proc`, which a later process of
+/// the same number does not have, and since when this is known.
+#[derive(Debug, Default)]
+pub struct Strangers(HashMap<i32, (u64, Instant)>);
+
+/// A process may have been looked at before it executed its program; later it stays what it is.
+const BEGINS: Duration = Duration::from_secs(1);
+
 /// Kills every process on this machine that belongs to one of these tasks and was started by a
 /// worker that has ended, with all descendants; returns how many. For what outlived a worker
-/// *and* its guard. Reads all of `/proc` once: some 10 us for each process.
-pub fn kill_left(tasks: &HashSet<String>) -> usize {
-    let left = |pid: &i32| {
-        let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
-        let find = |name: &str| {
-            let entries = environment.split(|&byte| byte == 0);
-            let mut values = entries.filter_map(|entry| {
-                entry.strip_prefix(name.as_bytes()).and_then(|rest| rest.strip_prefix(b"="))
+/// *and* its guard. Reads all of `/proc` once, but for the environment of `strangers`.
+pub fn kill_left(tasks: &HashSet<String>, strangers: &mut Strangers) -> usize {
+    let (this, now) = (Pid::this().as_raw(), Instant::now());
+    let (mut roots, mut known) = (BTreeSet::new(), HashMap::new());
+    for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
+        let pid = entry.file_name().to_str().and_then(|name| name.parse::<i32>().ok());
+        let Some(pid) = pid.filter(|pid| *pid != this) else { continue };
+        let since = strangers.0.get(&pid).filter(|(inode, _)| *inode == entry.ino());
+        let since = since.map_or(now, |(_, since)| *since);
+        let mut task = None;
+        if now.duration_since(since) < BEGINS {
+            let environment = fs::read(entry.path().join("environ")).unwrap_or_default();
+            task = value_of(&environment, TASK).map(|id| {
+                tasks.contains(id) && value_of(&environment, WORKER).is_some_and(is_gone)
             });
-            values.next().and_then(|value| std::str::from_utf8(value).ok())
-        };
-        // The kernel's other processes have no such entries; most are told by the first.
-        find(TASK).is_some_and(|id| tasks.contains(id)) && find(WORKER).is_some_and(is_gone)
-    };
-    let this = Pid::this().as_raw();
-    let family = freeze(processes().filter(|&pid| pid != this).filter(left).collect());
+        }
+        match task {
+            Some(true) => drop(roots.insert(pid)),
+            Some(false) => {}
+            None => drop(known.insert(pid, (entry.ino(), since))),
+        }
+    }
+    strangers.0 = known;
+    let family = freeze(roots);
     for &pid in &family {
         send(pid, SIGKILL);
     }
@@ -291,6 +307,14 @@ fn field<T: std::str::FromStr>(pid: i32, behind_name: usize) -> Option<T> {
     rest.split_ascii_whitespace().nth(behind_name)?.parse().ok()
 }
 
+/// The value of a name in an environment, if it is text.
+fn value_of<'a>(environment: &'a [u8], name: &str) -> Option<&'a str> {
+    let mut entries = environment.split(|&byte| byte == 0);
+    let value =
+        entries.find_map(|entry| entry.strip_prefix(name.as_bytes())?.strip_prefix(b"="))?;
+    std::str::from_utf8(value).ok()
+}
+
 /// Was it started with this entry, `NAME=value`, in its environment?
 pub fn has_mark(pid: Pid, mark: &[u8]) -> bool {
     let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
@@ -397,8 +421,9 @@ mod tests {
                 assert!(Instant::now() < end, "no mark");
                 std::thread::sleep(PAUSE);
             }
-            assert_eq!(kill_left(&HashSet::from([task[1..].to_string()])), 0);
-            assert_eq!(kill_left(&tasks), killed, "{worker}");
+            let mut strangers = Strangers::default();
+            assert_eq!(kill_left(&HashSet::from([task[1..].to_string()]), &mut strangers), 0);
+            assert_eq!(kill_left(&tasks, &mut strangers), killed, "{worker}");
             let _ = child.kill();
             child.wait().unwrap();
         }

@@ -27,6 +27,8 @@ pub(super) struct Chores {
     reader: Rc<RefCell<Option<Reader>>>,
     /// Tasks to be cleared, while earlier ones are.
     waiting: Rc<RefCell<Option<Leftovers>>>,
+    /// What the last look has found to be nobody's.
+    strangers: Rc<RefCell<tree::Strangers>>,
 }
 
 impl Chores {
@@ -37,7 +39,7 @@ impl Chores {
         left: watch::Receiver<Arc<[Arc<str>]>>,
     ) -> Chores {
         let reader = Rc::new(RefCell::new(Some(reader)));
-        let chores = Chores { events, reader, waiting: Rc::default() };
+        let chores = Chores { events, reader, waiting: Rc::default(), strangers: Rc::default() };
         spawn_local(chores.clone().watch(left));
         chores
     }
@@ -72,6 +74,7 @@ impl Chores {
         }
         *self.waiting.borrow_mut() = Some(vec![(key, id)]);
         let (waiting, events) = (self.waiting.clone(), self.events.clone());
+        let known = self.strangers.clone();
         spawn_local(async move {
             loop {
                 let batch = waiting.borrow_mut().as_mut().map(std::mem::take).unwrap_or_default();
@@ -79,8 +82,12 @@ impl Chores {
                     break;
                 }
                 let (keys, ids): (Vec<Key>, HashSet<String>) = batch.into_iter().unzip();
-                let killed = spawn_blocking(move || tree::kill_left(&ids)).await;
-                if let Ok(count @ 1..) = killed {
+                let mut strangers = known.take();
+                let look = move || (tree::kill_left(&ids, &mut strangers), strangers);
+                // A thread that has panicked has ended the process.
+                let Ok((count, seen)) = spawn_blocking(look).await else { return };
+                known.replace(seen);
+                if count > 0 {
                     tracing::warn!("ended {count} processes that a dead worker had left");
                 }
                 let _ = events.send(Event::Cleared(keys));

@@ -20,15 +20,15 @@ from .ground import QUEUE, App
 FLEET = """
 import celery, os
 app = celery.Celery("fleet", broker=os.environ["BROKER"], backend=os.environ["BACKEND"])
-app.conf.broker_transport_options = {"polling_interval": 0.1} if "sqla" in os.environ["BROKER"] else {}
 
 @app.task(name="py.add")
 def add(x, y): return x + y
 """
 SENDER = """
-import fleet, sys
+import fleet, sys, time
 for n in range(int(sys.argv[1])):
-    print(fleet.add.apply_async((n, n)).id)
+    print(fleet.add.apply_async((n, n)).id, flush=True)
+    time.sleep(float(sys.argv[2]))
 """
 LOOK = """
 import collections, fleet, json, sys
@@ -75,7 +75,11 @@ class Fleet:
                               check=True, **more).stdout
 
     def send(self, count):
-        return self.script(SENDER, count).split()
+        return self.script(SENDER, count, 0).split()
+
+    def sender(self, count, pause):
+        command = [sys.executable, "-c", SENDER, str(count), str(pause)]
+        return subprocess.Popen(command, env=self.environment, cwd=self.app.folder, stdout=subprocess.PIPE, text=True)
 
     def states(self, ids):
         return json.loads(self.script(LOOK, input="\n".join(ids)))
@@ -130,12 +134,14 @@ def trial(options, report, name, app, broker, backend, count):
         report.check(own.returncode == 0, f"{name}: a task of ours behind them runs {own.stderr.strip()}")
         fleet.python()
         fleet.python()
-        ids += fleet.send(count - len(ids))
-        rounds = 0
-        while fleet.states(ids).get("SUCCESS", 0) < len(ids) and rounds < (6 if options.short else 40):
+        rounds = 8 if options.short else 60
+        # They come all the while.
+        sender = fleet.sender(count - len(ids), rounds * 0.5 / count)
+        for _ in range(rounds):
             fleet.kill(chance.choice(list(fleet.ours)), chance)
-            rounds += 1
-            time.sleep(chance.uniform(0.1, 0.6))
+            time.sleep(chance.uniform(0.1, 0.8))
+        ids += sender.communicate(timeout=10 * PATIENCE)[0].split()
+        report.check(len(ids) == count, f"{name}: all were sent ({len(ids)})")
         states = all_succeed(fleet, ids, 3 * PATIENCE)
         print(f"fleet: {name}: {rounds} kills of our workers while {len(ids)} tasks of Python's ran: {states}")
         report.check(states == {"SUCCESS": len(ids)}, f"{name}: each task of Python's ran ({states})")

@@ -240,7 +240,7 @@ def wait(self): return [self.request.get("redelivered"), self.request.delivery_i
 "#;
     let _python = PythonWorker::start(&app, more);
     let again = app.must(&["result", &id, "--wait", "--timeout", "20"]);
-    assert_eq!(again, "[true,true]");
+    assert_eq!(again, "[true, true]");
 }
 
 #[test]
@@ -259,5 +259,5 @@ fn python_sees_that_we_have_lost_it_once() {
     let message: Value = serde_json::from_str(&element[0]).unwrap();
     assert_eq!(message["qworker"], json!([1, 1]), "{message}");
     let _python = PythonWorker::start(&app, "");
-    assert_eq!(app.must(&["result", &id, "--wait", "--timeout", "20"]), "[true,true]");
+    assert_eq!(app.must(&["result", &id, "--wait", "--timeout", "20"]), "[true, true]");
 }
