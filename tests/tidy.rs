@@ -60,6 +60,7 @@ const LINES_MAX: usize = 500;
 const LONG: &[(&str, &str)] = &[
     ("src/broker/sqlite.rs", "one table's statements: each row state is seen from all sides"),
     ("src/worker/core.rs", "the one decision function"),
+    ("tests/sim/world.rs", "the whole world around the decision function"),
     ("tests/show/keys.rs", "one short test for each key of a task file, in their order"),
     ("src/runner/shell/tests.rs", "one case after the other, none longer than a screen"),
 ];

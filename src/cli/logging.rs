@@ -96,9 +96,15 @@ pub(super) fn check(options: &Options) -> Result<(), Error> {
     })
 }
 
+/// Starts the log of a program that ends with a panic.
+pub(super) fn start(options: Options, out: ToUser) -> log::Keeper {
+    end_on_panic(options.clone(), out);
+    log::start(options)
+}
+
 /// From now on a panic, on whatever thread, ends the process: what is left of a worker whose parts
 /// do not all work hears nothing, and holds what others could run. Its guard starts a new one.
-pub(super) fn end_on_panic(options: Options, out: ToUser) {
+fn end_on_panic(options: Options, out: ToUser) {
     std::panic::set_hook(Box::new(move |panic| {
         // Not through the queue of the log: its thread may be the one that panics.
         note(&options, &out, &format!("worker: {panic}; this is a bug: the process ends"));

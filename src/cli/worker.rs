@@ -251,8 +251,7 @@ async fn serve(
     let term = if remapped { Term::Cold } else { Term::Warm };
     let signals = Signals::listen(term).map_err(|error| cannot("listen to signals", error))?;
     let reaper = Reaper::start().map_err(|error| cannot("watch processes", error))?;
-    logging::end_on_panic(log.clone(), out);
-    let _log = crate::log::start(log);
+    let _log = logging::start(log, out);
     let client = app.client()?;
     if args.purge {
         let purged = client.outlet.purge(plan.queues.clone()).await?;
@@ -263,7 +262,6 @@ async fn serve(
     }
     let guard = Rc::new(guard);
     let (inlet, outlet, store) = take_from(&app, &client, &plan, &guard).await?;
-    warn_of_python(&outlet).await;
     let shell = Shell::new(reaper.clone(), plan.app.clone())
         .map_err(|error| cannot("prepare to run processes", error))?;
     let shell = shell.with_max_output(app.settings.task_max_output);
@@ -390,6 +388,7 @@ async fn take_from(
         // A result store that nobody reaches is told now, not with the first result.
         store.link().session().await?;
     }
+    warn_of_python(&outlet).await;
     Ok((inlet, outlet, store))
 }
 

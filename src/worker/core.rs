@@ -185,7 +185,8 @@ impl Core {
     /// for a slot: one transaction for some outcomes costs little more than one for each.
     pub fn hurries(&self) -> bool {
         let waiting = self.acking.len() + self.slotted.len();
-        self.ready.is_empty() || waiting == 0 || waiting * COMPANY >= self.scale.slots()
+        let alone = self.ready.is_empty() || self.running.is_empty();
+        alone || waiting == 0 || waiting * COMPANY >= self.scale.slots()
     }
 
     /// Stops whatever runs; nobody hears of it any more.
@@ -416,25 +417,13 @@ impl Core {
         }
     }
 
+    /// A process of an earlier attempt may live, if worker and guard were killed at once: it ends
+    /// before anything counts as a start.
     fn start(&mut self, request: Request, out: &mut Vec<Effect>) {
         self.next_key += 1;
         let key = self.next_key;
-        let late = request.acks_late(&self.plan.policy);
-        if late && !request.suspect {
-            return self.clear(key, request, out);
-        }
-        let first = if late { Settle::Mark } else { Settle::Ack };
-        // With its message gone the result store alone can tell that it is known.
-        let record = if late { None } else { self.started(&request) };
-        let verdict = Verdict { record, durable: !late, ..settle_only(first) };
-        out.push(Effect::Settle(key, request.tag, Box::new(verdict)));
-        self.acking.insert(key, Request { acked: !late, ..request });
-    }
-
-    /// A process of an earlier attempt may live, if worker and guard were killed at once.
-    fn clear(&mut self, key: Key, request: Request, out: &mut Vec<Effect>) {
         if request.deliveries == 0 || !keeps_slot(&request) {
-            return self.run(key, request, out);
+            return self.begin(key, request, out);
         }
         out.push(Effect::Clear(key, request.message.id.clone()));
         self.clearing.insert(key, request);
@@ -443,9 +432,22 @@ impl Core {
     fn cleared(&mut self, key: Key, out: &mut Vec<Effect>) {
         let Some(request) = self.clearing.remove(&key) else { return };
         match self.state < State::Stopping {
-            true => self.run(key, request, out),
+            true => self.begin(key, request, out),
             false => self.give_back(key, request, out),
         }
+    }
+
+    fn begin(&mut self, key: Key, request: Request, out: &mut Vec<Effect>) {
+        let late = request.acks_late(&self.plan.policy);
+        if late && !request.suspect {
+            return self.run(key, request, out);
+        }
+        let first = if late { Settle::Mark } else { Settle::Ack };
+        // With its message gone the result store alone can tell that it is known.
+        let record = if late { None } else { self.started(&request) };
+        let verdict = Verdict { record, durable: !late, ..settle_only(first) };
+        out.push(Effect::Settle(key, request.tag, Box::new(verdict)));
+        self.acking.insert(key, Request { acked: !late, ..request });
     }
 
     fn run(&mut self, key: Key, request: Request, out: &mut Vec<Effect>) {
@@ -508,7 +510,7 @@ impl Core {
         }
         let Some(request) = self.acking.remove(&key) else { return };
         match self.state < State::Stopping {
-            true => self.clear(key, request, out),
+            true => self.run(key, request, out),
             false => self.give_back(key, request, out),
         }
     }

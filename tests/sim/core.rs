@@ -1,6 +1,6 @@
 //! The worker's decisions under invented histories; [`super::world`] checks each step.
 
-use super::world::{Place, RETRIES_MAX, World};
+use super::world::{Letter, Place, RETRIES_MAX, World};
 use fastrand::Rng;
 use qworker::os::signal::Meaning;
 use qworker::runner::{Ending, Limit};
@@ -279,11 +279,13 @@ fn a_host_that_is_short_gets_nothing_to_do() {
                 world.host(None);
             }
             run_until_quiet(world);
+            let strange = |letter: &Letter| letter.id.starts_with("unheard.of");
             assert!(
                 world
                     .letters
                     .iter()
-                    .all(|letter| { matches!(letter.place, Place::Gone | Place::Dead(_)) })
+                    .all(|letter| matches!(letter.place, Place::Gone | Place::Dead(_))
+                        || strange(letter))
             );
             let told = |part| world.said.iter().filter(|(_, line)| line.contains(part)).count();
             assert_eq!(told("takes no new tasks: of a test"), told("takes tasks again"));
