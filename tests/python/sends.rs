@@ -55,7 +55,7 @@ say([result.id for result in results])
 "#,
     );
     let ids: Vec<String> = serde_json::from_value(ids).unwrap();
-    assert_eq!(app.must(&["result", "earlier"]), r#"{"n":1}"#);
+    assert_eq!(app.must(&["result", "earlier"]), r#"{"n": 1}"#);
     let waiting = app.qworker(&["result", &ids[0]]);
     assert_eq!(waiting.code, 75, "{waiting:?}");
     let _worker = app.worker(&["-c", "2"]);
