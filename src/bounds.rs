@@ -8,7 +8,7 @@ use std::time::Duration;
 /// a result of a megabyte is large for a result store, and ten slots stay small.
 pub const OUTPUT_MAX: u64 = 1024 * 1024;
 
-/// Bytes of standard error that become the traceback of a failed task: about
+/// Bytes of each output stream that a failed task's exception and traceback have: about
 /// two screens of text; the log has the rest of what was kept.
 pub const TRACEBACK_MAX: usize = 8 * 1024;
 

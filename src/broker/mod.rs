@@ -86,6 +86,8 @@ pub struct Death {
     pub task_id: Option<String>,
     /// Task name, likewise.
     pub task: Option<String>,
+    /// It was handed out once more than was counted before.
+    pub counts: bool,
 }
 
 /// A message on its way to a queue.
@@ -130,7 +132,7 @@ pub struct DeadLetter {
     pub task: String,
     /// The queue it came from.
     pub queue: String,
-    /// How often it was lost.
+    /// How often it was handed out.
     pub deliveries: u32,
     /// The envelope as it was.
     pub payload: String,

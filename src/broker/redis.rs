@@ -388,6 +388,7 @@ fn note(death: &Death) -> String {
         "detail": death.detail,
         "task_id": death.task_id,
         "task": death.task,
+        "counts": death.counts,
     })
     .to_string()
 }

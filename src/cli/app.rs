@@ -12,6 +12,7 @@ use crate::link::sqlite::Access;
 use crate::os;
 use crate::task::Task;
 use crate::task::set::Set;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
 
 /// Where an application of the system is.
@@ -135,9 +136,11 @@ impl App {
         (Set::new(tasks), faults)
     }
 
-    /// What the files of tasks look like from outside.
-    pub(super) fn task_files(&self) -> Vec<files::Looks> {
-        files::looks(&self.folder.join("tasks.d"))
+    /// What the files of tasks look like from outside: it changes with any of them.
+    pub(super) fn stamp(&self) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        files::looks(&self.folder.join("tasks.d")).hash(&mut hasher);
+        hasher.finish()
     }
 
     /// The broker's address.

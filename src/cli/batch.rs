@@ -9,7 +9,7 @@ use crate::bounds::{BATCH_BYTES_MAX, BATCH_LINE_MAX, BATCH_TASKS_MAX};
 use crate::broker::{Outlet, Posting};
 use crate::client::send::{self, Wish};
 use crate::clock;
-use crate::config::kind;
+use crate::config::{kind, units};
 use crate::wire::body::Pairs;
 use crate::wire::message::parse_instant;
 use chrono::{DateTime, Utc};
@@ -195,7 +195,7 @@ impl Run<'_> {
                  question all the same"
             ))
         })?;
-        self.progress.aside(|| self.out.write(&batch.ids));
+        self.progress.aside(|| self.out.hand_over(batch.ids.trim_end()));
         self.sent += batch.tasks;
         Ok(())
     }
@@ -268,8 +268,10 @@ fn fields(wish: &mut Wish, Pairs(pairs): Pairs, now: DateTime<Utc>) -> Result<()
                 wish.queue = queue.map_err(|_| value.not("a name without blanks"))?;
             }
             "countdown" => {
-                let at = value.read("seconds").map(|seconds| order::after(now, seconds));
-                wish.eta = Some(at?.ok_or_else(|| value.not("seconds, less than a century"))?);
+                // A number, or the text that the option takes.
+                let text = serde_json::from_str(value.text).unwrap_or(value.text.to_string());
+                let at = order::countdown(&text, now);
+                wish.eta = Some(at.ok_or_else(|| value.not(units::DURATION))?);
             }
             "eta" => {
                 let text: String = value.read(order::INSTANT)?;

@@ -2,7 +2,7 @@
 //! asked and changed about one.
 
 mod change;
-mod check;
+pub(super) mod check;
 mod files;
 mod show;
 
@@ -185,7 +185,7 @@ fn start(options: Options, global: &Global, role: Role, out: ToUser) -> Result<E
         let client = app.client()?;
         let ledger = place.ledger(&app, &client);
         if !out.quiet && !detached {
-            out.write(&shown);
+            out.announce(&shown);
         }
         tracing::info!("beat: Starting...");
         let manager = std::rc::Rc::new(Manager::of_environment());

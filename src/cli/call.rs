@@ -6,8 +6,8 @@ use super::exit::{Error, Exit};
 use super::order::{Options, Order};
 use super::output::ToUser;
 use super::result::{self, Form};
+use super::wait::{self, Waited};
 use crate::client::send::{self, Wish};
-use crate::client::wait;
 use crate::clock;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
@@ -53,7 +53,7 @@ pub(super) struct Args {
 pub(super) fn run(mut args: Args, global: &Global, out: ToUser) -> Result<Exit, Error> {
     let app = App::open(global, &[])?;
     if let Some(name) = args.from_jsonl {
-        let order = Order::new(&args.name, args.options, &app, out)?;
+        let order = Order::new(&args.name, args.options, &app)?;
         // What is wrong with the options is said at once, and not for each line.
         order.wish(clock::now())?;
         let input = Input::open(&name)?;
@@ -64,7 +64,7 @@ pub(super) fn run(mut args: Args, global: &Global, out: ToUser) -> Result<Exit, 
     }
     let (positional, keywords) = arguments(&args)?;
     let id = args.task_id.take().unwrap_or_default();
-    let order = Order::new(&args.name, args.options, &app, out)?;
+    let order = Order::new(&args.name, args.options, &app)?;
     let now = clock::now();
     let wish = Wish { id, args: positional, kwargs: keywords, ..order.wish(now)? };
     order.check(&wish).map_err(Error::usage)?;
@@ -75,17 +75,15 @@ pub(super) fn run(mut args: Args, global: &Global, out: ToUser) -> Result<Exit, 
         let id = postings.first().map(|posting| posting.task_id.clone()).unwrap_or_default();
         send::send(&client.outlet, postings, order.deadline).await?;
         if !args.wait {
-            out.print(&id);
+            out.hand_over(&id);
             return Ok(Exit::Ok);
         }
-        let Some(answer) = result::within(args.timeout, wait::until_ready(&client, &id)).await?
-        else {
-            out.say(&format!(
-                "Task {id} is not ready after the given time; ask with `qworker result {id}`."
-            ));
-            return Ok(Exit::NotYet);
-        };
-        result::show(&id, answer, if args.json { Form::Json } else { Form::Value }, out)
+        match wait::for_result(&app, &client, &id, (args.timeout, false), out).await? {
+            Waited::Answer(answer) => {
+                result::show(&id, answer, if args.json { Form::Json } else { Form::Value }, out)
+            }
+            Waited::Left(exit) => Ok(exit),
+        }
     })
 }
 

@@ -1,10 +1,11 @@
-//! `qworker check`: everything that is wrong with an application, in one run.
+//! `qworker check`: everything that is wrong with an application, its schedule too, in one run. What may
+//! be right on another machine, or is a matter of care, is a warning.
 
 use super::app::{App, Global};
 use super::exit::{Error, Exit};
 use super::output::ToUser;
+use super::{beat, inspect};
 use crate::config::Diagnostic;
-use crate::task::Program;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {}
@@ -12,38 +13,48 @@ pub(super) struct Args {}
 pub(super) fn run(_: &Args, global: &Global, out: ToUser) -> Result<Exit, Error> {
     let app = App::examine(global, &[])?;
     let (tasks, mut faults) = app.examine_tasks();
+    App::seen(&faults)?;
     faults.splice(0..0, app.faults.iter().cloned());
     faults.extend(addresses(&app));
+    let mut warnings = Vec::new();
     for task in tasks.iter() {
-        if let Program::Wasm { module, .. } = &task.program
-            && let Err(why) = crate::runner::wasm::validate(module)
-        {
-            let file = task.file.display().to_string();
-            let line = (task.line > 0).then_some(task.line);
-            faults.push(
-                Diagnostic::new(&file, line, format!("{}: {why}", module.display()))
-                    .of_key(task.name.clone()),
-            );
-        }
+        let found = inspect::task(&app, task);
+        faults.extend(found.errors);
+        warnings.extend(found.warnings);
     }
     app.tell_notes(&out);
+    let schedule = beat::check::examine(&app, &[], &tasks);
+    faults.extend(schedule.faults);
     for fault in &faults {
         out.print(&fault.to_string());
     }
-    let count = match tasks.iter().count() {
-        1 => "1 task".to_string(),
-        count => format!("{count} tasks"),
+    for warning in &warnings {
+        out.print(&format!("Warning: {warning}"));
+    }
+    let usable = match schedule.entries.len() {
+        0 => count(tasks.len(), "task"),
+        entries => format!("{} and {}", count(tasks.len(), "task"), count(entries, "entry")),
+    };
+    let warned = match warnings.len() {
+        0 => String::new(),
+        number => format!(" ({})", count(number, "warning")),
     };
     if faults.is_empty() {
-        out.print(&format!("{}: no error in the settings and {count}.", app.folder.display()));
+        let folder = app.folder.display();
+        out.print(&format!("{folder}: no error in the settings and {usable}{warned}."));
         return Ok(Exit::Ok);
     }
-    let errors = faults.len();
-    out.say(&format!(
-        "{errors} {} found; {count} can be used.",
-        if errors == 1 { "error" } else { "errors" }
-    ));
+    out.say(&format!("{} found{warned}; {usable} can be used.", count(faults.len(), "error")));
     Ok(Exit::Failure)
+}
+
+/// `1 entry`, `2 entries`.
+fn count(number: usize, what: &str) -> String {
+    match (number, what.strip_suffix('y')) {
+        (1, _) => format!("1 {what}"),
+        (_, Some(stem)) => format!("{number} {stem}ies"),
+        (_, None) => format!("{number} {what}s"),
+    }
 }
 
 /// Addresses that are well-formed, but of no store that there is.

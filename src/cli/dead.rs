@@ -4,7 +4,9 @@ use super::app::{App, Global};
 use super::exit::{Error, Exit};
 use super::output::ToUser;
 use crate::broker::DeadLetter;
+use crate::clock;
 use crate::link::sqlite::Access;
+use chrono::DateTime;
 use serde_json::{Value, json};
 
 #[derive(Debug, clap::Subcommand)]
@@ -55,21 +57,23 @@ pub(super) fn run(what: What, global: &Global, out: ToUser) -> Result<Exit, Erro
             What::Show { number } => {
                 let all = client.outlet.dead().await?;
                 let letter = all.iter().find(|letter| letter.number == number);
-                let letter = letter.ok_or_else(|| none(number))?;
+                let letter = letter.ok_or_else(|| none(&number.to_string()))?;
                 out.print(
                     &serde_json::to_string_pretty(&document(letter, true)).unwrap_or_default(),
                 );
             }
             What::Requeue(which) => {
-                report(which, "Requeued", out, async |numbers| {
+                let letters = client.outlet.dead().await?;
+                report(which, &letters, "Requeued", out, async |numbers| {
                     // Before: else it could be the result of the new run.
-                    client.store.forget(ids(&client.outlet.dead().await?, &numbers)).await?;
+                    client.store.forget(ids(&letters, &numbers)).await?;
                     client.outlet.requeue_dead(numbers).await
                 })
                 .await?;
             }
             What::Purge(which) => {
-                report(which, "Removed", out, async |numbers| {
+                let letters = client.outlet.dead().await?;
+                report(which, &letters, "Removed", out, async |numbers| {
                     client.outlet.purge_dead(numbers).await
                 })
                 .await?;
@@ -87,28 +91,25 @@ fn ids(letters: &[DeadLetter], numbers: &Option<Vec<i64>>) -> Vec<String> {
     letters.iter().filter(meant).map(|letter| letter.task_id.clone()).collect()
 }
 
-fn none(number: i64) -> Error {
-    Error::failure(format!("the dead-letter list has no number {number}"))
+fn none(numbers: &str) -> Error {
+    Error::failure(format!("the dead-letter list has no number {numbers}"))
         .hint("`qworker dead list` shows the numbers")
 }
 
 async fn report(
     which: Which,
+    letters: &[DeadLetter],
     done: &str,
     out: ToUser,
     act: impl AsyncFn(Option<Vec<i64>>) -> Result<u64, crate::broker::Error>,
 ) -> Result<(), Error> {
     let numbers = which.numbers();
-    let asked = numbers.as_ref().map(Vec::len);
+    let there = |number: &i64| letters.iter().any(|letter| letter.number == *number);
+    let missing: Vec<String> =
+        numbers.iter().flatten().filter(|number| !there(number)).map(i64::to_string).collect();
     let count = act(numbers).await?;
     out.print(&format!("{done} {count} {}.", if count == 1 { "message" } else { "messages" }));
-    match asked {
-        Some(asked) if (count as usize) < asked => Err(Error::failure(format!(
-            "not in the list: {} of the numbers",
-            asked - count as usize
-        ))),
-        _ => Ok(()),
-    }
+    if missing.is_empty() { Ok(()) } else { Err(none(&missing.join(", "))) }
 }
 
 fn list(letters: &[DeadLetter], as_json: bool, out: ToUser) {
@@ -119,7 +120,8 @@ fn list(letters: &[DeadLetter], as_json: bool, out: ToUser) {
     let rows: Vec<Vec<String>> = letters
         .iter()
         .map(|l| {
-            let died: String = l.died_at.chars().take(19).collect();
+            let died = DateTime::parse_from_rfc3339(&l.died_at);
+            let died = died.map_or_else(|_| l.died_at.clone(), |at| clock::local(at.to_utc()));
             let detail = l.detail.lines().next().unwrap_or_default().chars().take(120).collect();
             vec![
                 l.number.to_string(),
@@ -132,7 +134,11 @@ fn list(letters: &[DeadLetter], as_json: bool, out: ToUser) {
             ]
         })
         .collect();
-    out.table(&["No", "Died (UTC)", "Reason", "Task", "Id", "Queue", "Detail"], &rows);
+    out.table(
+        &["No", "Died", "Reason", "Task", "Id", "Queue", "Detail"],
+        &rows,
+        "No dead letters.",
+    );
 }
 
 fn document(letter: &DeadLetter, whole: bool) -> Value {

@@ -16,6 +16,8 @@ pub enum Exit {
     Unavailable,
     /// The pidfile is another's.
     CannotCreate,
+    /// It was done, and what it printed could not be written.
+    Unwritten,
     /// Not yet: ask again later.
     NotYet,
     /// What the worker's guard passed on.
@@ -31,6 +33,7 @@ impl Exit {
             Exit::Usage => 2,
             Exit::Unavailable => 69,
             Exit::CannotCreate => 73,
+            Exit::Unwritten => 74,
             Exit::NotYet => 75,
             Exit::Code(code) => code,
         }

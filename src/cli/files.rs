@@ -5,7 +5,7 @@ use crate::config::{Diagnostic, Given, Layers, Settings};
 use crate::task::Task;
 use crate::task::load::{self, Content, File, Sort};
 use std::fs::DirEntry;
-use std::io::ErrorKind;
+use std::io::{ErrorKind, Read};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
@@ -157,7 +157,12 @@ fn walk(
         }
         let executable = kind.is_file() && kind.permissions().mode() & 0o111 != 0;
         let content = match load::sort(&path, executable) {
-            None => continue,
+            None => {
+                if kind.is_file() && load::sort(&path, true).is_some() && is_script(&entry.path()) {
+                    faults.push(not_executable(root, &path));
+                }
+                continue;
+            }
             Some(Sort::Program) => Content::Program,
             Some(Sort::Wasm) => Content::Wasm,
             Some(Sort::Yaml) => match std::fs::read_to_string(entry.path()) {
@@ -170,4 +175,18 @@ fn walk(
         };
         files.push(File { path, content });
     }
+}
+
+/// Whoever writes `#!` means a program.
+fn not_executable(root: &Path, path: &Path) -> Diagnostic {
+    let file = root.join(path).display().to_string();
+    let name = load::name_in(path, &path.file_stem().unwrap_or_default().to_string_lossy());
+    let why = format!("begins with #! and is not executable, so it is no task; chmod +x {file}");
+    Diagnostic::new(&file, None, why).costing(&name, &file)
+}
+
+fn is_script(path: &Path) -> bool {
+    let mut begin = [0; 2];
+    std::fs::File::open(path).and_then(|mut file| file.read_exact(&mut begin)).is_ok()
+        && begin == *b"#!"
 }

@@ -62,7 +62,11 @@ fn tasks(app: &App, as_json: bool, out: ToUser) -> Result<Exit, Error> {
             ]
         })
         .collect();
-    out.table(&["Task", "Kind", "Arguments", "Queue", "Description"], &rows);
+    out.table(
+        &["Task", "Kind", "Arguments", "Queue", "Description"],
+        &rows,
+        "No tasks in tasks.d.",
+    );
     Ok(Exit::Ok)
 }
 
@@ -100,6 +104,6 @@ fn queues(app: &App, as_json: bool, out: ToUser) -> Result<Exit, Error> {
         .into_iter()
         .map(|q| vec![q.name, q.ready.to_string(), q.scheduled.to_string(), q.held.to_string()])
         .collect();
-    out.table(&["Queue", "Ready", "Scheduled", "Held"], &rows);
+    out.table(&["Queue", "Ready", "Scheduled", "Held"], &rows, "No queues: nothing was ever sent.");
     Ok(Exit::Ok)
 }

@@ -12,6 +12,7 @@ mod dead;
 mod exit;
 mod files;
 mod health;
+mod inspect;
 mod list;
 mod logging;
 mod multi;
@@ -23,7 +24,10 @@ mod refused;
 mod report;
 mod result;
 mod status;
+mod table;
 mod unknown;
+mod wait;
+mod watched;
 mod worker;
 
 use crate::config::units;
@@ -118,6 +122,10 @@ pub fn main() -> ExitCode {
             {
                 return ExitCode::from(refused.report(&ToUser::new(true, false)).code());
             }
+            if !failed {
+                output::note(error.print());
+                return ExitCode::from(end(Exit::Ok, &ToUser::new(true, false)).code());
+            }
             match unknown::refuse(&error) {
                 Some(text) => ToUser::new(true, false).say(&text),
                 None => complain(&error),
@@ -126,19 +134,26 @@ pub fn main() -> ExitCode {
                 ToUser::new(true, false)
                     .say(&format!("Hint: {option} stands before the command: qworker {option} …"));
             }
-            return ExitCode::from(if failed { Exit::Usage.code() } else { 0 });
+            return ExitCode::from(Exit::Usage.code());
         }
     };
     let out = ToUser::new(cli.global.no_color, cli.global.quiet);
     let Some(command) = cli.command else {
         out.write(&command_line().render_help().to_string());
-        return ExitCode::SUCCESS;
+        return ExitCode::from(end(Exit::Ok, &out).code());
     };
     let exit = match dispatch(command, &cli.global, role, out) {
         Ok(exit) => exit,
         Err(error) => error.report(&out),
     };
-    ExitCode::from(exit.code())
+    ExitCode::from(end(exit, &out).code())
+}
+
+/// How a command ends: not well, if what it printed is lost.
+fn end(exit: Exit, out: &ToUser) -> Exit {
+    let Some(error) = output::lost() else { return exit };
+    out.say(&format!("Error: standard output: {error}: what was printed there is not whole"));
+    if exit.code() == Exit::Ok.code() { Exit::Unwritten } else { exit }
 }
 
 fn dispatch(command: Command, global: &Global, role: Role, out: ToUser) -> Result<Exit, Error> {

@@ -3,10 +3,9 @@
 
 use super::app::App;
 use super::exit::Error;
-use super::output::ToUser;
 use crate::broker::{Outlet, Posting};
 use crate::client::send::{self, Sender, Wish};
-use crate::config::{kind, units};
+use crate::config::{Diagnostic, kind, units};
 use crate::os;
 use crate::task::set::Set;
 use crate::task::{Task, bind};
@@ -22,7 +21,7 @@ pub(super) struct Options {
     /// Not before this time, ISO 8601
     #[arg(long, value_name = "TIME", conflicts_with = "countdown", env = "QWORKER_CALL_ETA")]
     eta: Option<String>,
-    /// Not before so many seconds have passed
+    /// Not before so long has passed: seconds, or words such as 5m
     #[arg(
         long,
         value_name = "SECONDS",
@@ -31,7 +30,7 @@ pub(super) struct Options {
         value_parser = seconds
     )]
     countdown: Option<f64>,
-    /// Not after this time: ISO 8601, or seconds from now
+    /// Not after this time: ISO 8601, or so long from now as above
     #[arg(long, value_name = "TIME", env = "QWORKER_CALL_EXPIRES", allow_negative_numbers = true)]
     expires: Option<String>,
     /// Queue [default: the task's]
@@ -88,19 +87,12 @@ impl Order {
     ///
     /// # Errors
     /// Neither `tasks.d` defines it, nor do the options say that others do.
-    pub(super) fn new(
-        name: &str,
-        options: Options,
-        app: &App,
-        out: ToUser,
-    ) -> Result<Order, Error> {
+    pub(super) fn new(name: &str, options: Options, app: &App) -> Result<Order, Error> {
         let (tasks, faults) = app.examine_tasks();
         let task = tasks.get(name).cloned();
         if task.is_none() && !options.unregistered {
             App::seen(&faults)?;
-            // One of them may be why.
-            faults.iter().for_each(|fault| out.say(&format!("Warning: {fault}")));
-            return Err(unknown(name, &tasks));
+            return Err(unknown(name, &tasks, &faults));
         }
         let variable = |name| std::env::var(name).ok().filter(|id: &String| !id.is_empty());
         let route = options.exchange.clone().zip(options.routing_key.clone());
@@ -125,17 +117,16 @@ impl Order {
     /// # Errors
     /// An option makes no sense.
     pub(super) fn wish(&self, now: DateTime<Utc>) -> Result<Wish, Error> {
-        let eta =
-            match (self.options.countdown, &self.options.eta) {
-                (Some(seconds), _) => Some(after(now, seconds).ok_or_else(|| {
-                    Error::usage(format!("--countdown {seconds}: expected seconds"))
-                })?),
-                (None, Some(text)) => Some(
-                    parse_instant(text)
-                        .ok_or_else(|| Error::usage(format!("--eta {text}: expected {INSTANT}")))?,
-                ),
-                (None, None) => None,
-            };
+        let eta = match (&self.options.countdown, &self.options.eta) {
+            (Some(seconds), _) => Some(after(now, *seconds).ok_or_else(|| {
+                Error::usage(format!("--countdown {seconds}: expected {}", units::DURATION))
+            })?),
+            (None, Some(text)) => Some(
+                parse_instant(text)
+                    .ok_or_else(|| Error::usage(format!("--eta {text}: expected {INSTANT}")))?,
+            ),
+            (None, None) => None,
+        };
         let read = |text: &String| {
             expiry(text, now).ok_or_else(|| {
                 Error::usage(format!("--expires {text}: expected seconds, or {INSTANT}"))
@@ -177,22 +168,43 @@ impl Order {
     }
 }
 
-fn unknown(name: &str, tasks: &Set) -> Error {
+/// Why a task cannot be sent: it is defined and wrong, or nowhere, or nobody can say.
+fn unknown(name: &str, tasks: &Set, faults: &[Diagnostic]) -> Error {
+    let others = "--unregistered sends it to workers that have it";
+    let of_it = |fault: &&Diagnostic| fault.costs.as_ref().is_some_and(|(task, _)| task == name);
+    let wrong: Vec<&Diagnostic> = faults.iter().filter(of_it).collect();
+    if let Some((_, place)) = wrong.first().and_then(|fault| fault.costs.as_ref()) {
+        let lines: Vec<String> = wrong.iter().map(|fault| fault.to_string()).collect();
+        let text = format!("task {name:?} is defined at {place}, but wrong:\n{}", lines.join("\n"));
+        return Error::usage(text).hint("`qworker check` shows every mistake").hint(others);
+    }
     let mut error = Error::usage(format!("no task {name:?} in tasks.d"));
     let nearest = tasks.nearest(name);
     if !nearest.is_empty() {
         error = error.hint(format!("did you mean {}?", nearest.join(" or ")));
     }
-    error.hint("--unregistered sends it to workers that have it")
+    // It may be in what nobody could read.
+    let whole = faults.iter().filter(|fault| fault.costs.is_none());
+    for fault in whole.take(UNREAD_SHOWN) {
+        error = error.hint(format!("it may be in a file that cannot be read: {fault}"));
+    }
+    error.hint(others)
 }
+
+/// Files that cannot be read are named up to so many.
+const UNREAD_SHOWN: usize = 3;
 
 /// What a time has to look like.
 pub(super) const INSTANT: &str = "ISO 8601 like 2026-11-20T17:30:00+01:00 (UTC without an offset)";
 
 /// A time, or seconds from now.
 pub(super) fn expiry(text: &str, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
-    let seconds = seconds(text).ok().and_then(|seconds| after(now, seconds));
-    seconds.or_else(|| parse_instant(text))
+    countdown(text, now).or_else(|| parse_instant(text))
+}
+
+/// So long from now, in seconds or in words; what is past is so too.
+pub(super) fn countdown(text: &str, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
+    seconds(text).ok().and_then(|seconds| after(now, seconds))
 }
 
 /// A number of seconds, or a span as in settings.

@@ -1,9 +1,43 @@
-//! The only code that prints: data to standard output, talk to standard error. A
-//! closed pipe ends nothing: whoever reads has what it wanted.
+//! The only code that prints: data to standard output, talk to standard error. A pipe whose
+//! reader went away ends nothing: it has what it wanted. Any other failure is remembered.
 
+use super::table;
 use crate::link::address::redact_all;
 use crate::log::escape;
+use crate::os::standard;
 use std::io::{self, IsTerminal, Write};
+use std::sync::OnceLock;
+
+/// Why something could not be printed. The process has one standard output.
+static LOST: OnceLock<io::Error> = OnceLock::new();
+
+/// Why something that was printed is lost, if it is.
+pub fn lost() -> Option<&'static io::Error> {
+    LOST.get()
+}
+
+/// Notes what became of something that others have printed.
+pub fn note(printed: io::Result<()>) {
+    if let Err(error) = printed.and_then(|()| open()).or_else(forgive) {
+        let _ = LOST.set(error);
+    }
+}
+
+fn written(text: &str) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    let done = open().and_then(|()| out.write_all(text.as_bytes())).and_then(|()| out.flush());
+    done.or_else(forgive)
+}
+
+fn open() -> io::Result<()> {
+    // What stands in its place takes everything.
+    if standard::was_closed() { Err(nix::errno::Errno::EBADF.into()) } else { Ok(()) }
+}
+
+/// A reader that went away (`| head`) is no error of ours.
+fn forgive(error: io::Error) -> io::Result<()> {
+    if error.kind() == io::ErrorKind::BrokenPipe { Ok(()) } else { Err(error) }
+}
 
 /// The user's end of a command.
 #[derive(Debug, Clone, Copy)]
@@ -15,10 +49,11 @@ pub struct ToUser {
 }
 
 impl ToUser {
-    /// Colours unless they are refused, by option or by `NO_COLOR`.
+    /// Colours unless they are refused, by option, by `NO_COLOR`, or by the terminal.
     pub fn new(no_color: bool, quiet: bool) -> ToUser {
         let refused = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-        ToUser { color: !no_color && !refused, quiet }
+        let dumb = std::env::var_os("TERM").is_none_or(|value| value == "dumb");
+        ToUser { color: !no_color && !refused && !dumb, quiet }
     }
 
     /// One line of data.
@@ -34,14 +69,32 @@ impl ToUser {
         }
     }
 
-    /// Data as it is.
+    /// Data as it is. What could not be written fails the command in the end ([`lost`]), after it
+    /// has done what it was asked.
     pub fn write(&self, text: &str) {
-        let mut out = io::stdout().lock();
-        // A reader that went away (`| head`) is no error of ours.
-        let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+        if let Err(error) = written(text) {
+            // The first one counts.
+            let _ = LOST.set(error);
+        }
     }
 
-    /// One line of talk. It may repeat what somebody typed: passwords of addresses are hidden.
+    /// As [`ToUser::write`], for what somebody starts with: a program that goes on for days is not
+    /// judged by it.
+    pub fn announce(&self, text: &str) {
+        if let Err(error) = written(text) {
+            self.say(&format!("Warning: standard output: {error}"));
+        }
+    }
+
+    /// Data that nobody else knows: said where it can be, if it could not be printed.
+    pub fn hand_over(&self, line: &str) {
+        if let Err(error) = written(&format!("{line}\n")) {
+            self.say(line);
+            let _ = LOST.set(error);
+        }
+    }
+
+    /// One line of talk, or some. It may repeat what somebody typed: passwords of addresses are hidden.
     pub fn say(&self, line: &str) {
         let _ = writeln!(io::stderr().lock(), "{}", escape::lines(&redact_all(line)));
     }
@@ -55,27 +108,15 @@ impl ToUser {
         }
     }
 
-    /// Rows of columns, each as wide as its widest cell.
-    pub fn table(&self, header: &[&str], rows: &[Vec<String>]) {
-        let rows: Vec<Vec<String>> = rows
-            .iter()
-            .map(|row| row.iter().map(|cell| escape::line(cell).into_owned()).collect())
-            .collect();
-        let widths: Vec<usize> = (0..header.len())
-            .map(|n| {
-                let cells =
-                    rows.iter().filter_map(|row| row.get(n)).map(|cell| cell.chars().count());
-                cells.chain([header[n].len()]).max().unwrap_or(0)
-            })
-            .collect();
-        let line = |cells: &mut dyn Iterator<Item = &str>| {
-            let padded: Vec<String> =
-                cells.zip(&widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
-            padded.join("  ").trim_end().to_string()
-        };
-        self.print(&line(&mut header.iter().copied()));
-        for row in &rows {
-            self.print(&line(&mut row.iter().map(String::as_str)));
+    /// Rows of columns; where there are none, `none` is said instead.
+    pub fn table(&self, header: &[&str], rows: &[Vec<String>], none: &str) {
+        if rows.is_empty() {
+            return self.say(none);
+        }
+        let width = terminal_size::terminal_size_of(io::stdout());
+        let width = width.map(|(width, _)| usize::from(width.0)).filter(|width| *width > 0);
+        for line in table::lines(header, rows, width) {
+            self.print(&line);
         }
     }
 

@@ -46,7 +46,7 @@ pub(super) fn run(args: &Args, global: &Global, out: ToUser) -> Result<Exit, Err
             .into_iter()
             .map(|row| vec![row.name.to_string(), row.value, row.origin.to_string()])
             .collect();
-        out.table(&["Setting", "Value", "Origin"], &rows);
+        out.table(&["Setting", "Value", "Origin"], &rows, "No settings.");
         app.tell_notes(&out);
         for fault in &app.faults {
             out.say(&format!("Error: {fault}"));

@@ -3,10 +3,13 @@
 use super::app::{App, Global};
 use super::exit::{Error, Exit};
 use super::output::ToUser;
+use super::wait::{self as waiting, Waited};
 use crate::broker::Whereabouts;
 use crate::client::wait::{self, Answer};
+use crate::clock;
 use crate::link::sqlite::Access;
 use crate::log::escape;
+use crate::wire::exception::TIME_LIMIT_EXCEEDED;
 use crate::wire::result::Meta;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
@@ -36,20 +39,12 @@ pub(super) fn run(args: &Args, global: &Global, out: ToUser) -> Result<Exit, Err
     super::block_on(async {
         let client = app.client_to(Access::Look)?;
         let answer = if args.wait {
-            let unknown = || {
-                out.say(&format!(
-                    "Task {} is not known here: waiting for a result of it. It may run on a Python \
-                     worker; or it was never sent, or its result was ignored, or has expired.",
-                    escape::name(&args.id)
-                ));
-            };
-            within(args.timeout, wait::until_known(&client, &args.id, unknown)).await?
+            match waiting::for_result(&app, &client, &args.id, (args.timeout, true), out).await? {
+                Waited::Answer(answer) => answer,
+                Waited::Left(exit) => return Ok(exit),
+            }
         } else {
-            Some(wait::look(&client, &args.id).await?)
-        };
-        let Some(answer) = answer else {
-            out.say(&format!("Task {} is not ready after the given time.", args.id));
-            return Ok(Exit::NotYet);
+            wait::look(&client, &args.id).await?
         };
         let form = if args.json {
             Form::Json
@@ -71,18 +66,6 @@ pub(super) enum Form {
     Traceback,
     /// Celery's result document.
     Json,
-}
-
-/// `work`, unless it takes longer than `limit`.
-pub(super) async fn within<T>(
-    limit: Option<Duration>,
-    work: impl Future<Output = Result<T, crate::broker::Error>>,
-) -> Result<Option<T>, Error> {
-    let Some(limit) = limit else { return Ok(Some(work.await?)) };
-    match tokio::time::timeout(limit, work).await {
-        Ok(value) => Ok(Some(value?)),
-        Err(_) => Ok(None),
-    }
 }
 
 /// Prints what is known of a task; a failed one gives exit code 1.
@@ -109,15 +92,20 @@ pub(super) fn show(id: &str, answer: Answer, form: Form, out: ToUser) -> Result<
     }
 }
 
+/// Seconds since the epoch as people read a time.
+pub(super) fn instant(seconds: &str) -> String {
+    let at = seconds
+        .parse()
+        .ok()
+        .and_then(|seconds: f64| chrono::DateTime::from_timestamp_micros((seconds * 1e6) as i64));
+    at.map_or_else(|| seconds.to_string(), clock::local)
+}
+
 fn describe(place: &Whereabouts) -> (&'static str, String) {
     match place {
         Whereabouts::Waiting { queue, eta: None } => ("PENDING", format!("waits in queue {queue}")),
         Whereabouts::Waiting { queue, eta: Some(eta) } => {
-            let at = eta
-                .parse()
-                .ok()
-                .and_then(|s: f64| chrono::DateTime::from_timestamp_micros((s * 1e6) as i64));
-            let at = at.map_or_else(|| eta.clone(), crate::clock::iso);
+            let at = instant(eta);
             ("PENDING", format!("waits in queue {queue} until {at}"))
         }
         Whereabouts::Held { queue } => {
@@ -166,10 +154,16 @@ fn error_text(result: &Value) -> String {
     }
     let none = Vec::new();
     let args = result["exc_message"].as_array().unwrap_or(&none);
+    if let [Value::Number(errno), Value::String(text), Value::String(file)] = &args[..] {
+        return format!("{name}: [Errno {errno}] {text}: '{file}'");
+    }
+    if let (TIME_LIMIT_EXCEEDED, [Value::Number(seconds)]) = (name, &args[..]) {
+        return format!("{name}: {seconds}s");
+    }
     let shown: Vec<String> = args
         .iter()
         .filter(|arg| !arg.is_null())
         .map(|arg| arg.as_str().map_or_else(|| arg.to_string(), str::to_string))
         .collect();
-    format!("{name}: {}", shown.join(", "))
+    if shown.is_empty() { name.into() } else { format!("{name}: {}", shown.join(", ")) }
 }

@@ -21,10 +21,18 @@ pub(super) fn run(args: &Args, global: &Global, out: ToUser) -> Result<Exit, Err
     let app = App::open(global, &[])?;
     let mut nodes =
         super::block_on(async { Ok(app.client_to(Access::Look)?.outlet.nodes().await?) })?;
+    let alive: Vec<String> = nodes.iter().map(|node| node.hostname.clone()).collect();
     nodes.retain(|node| args.destination.is_empty() || args.destination.contains(&node.hostname));
     if nodes.is_empty() {
         let where_to = app.broker();
-        return Err(Error::unavailable(format!("no worker is alive on {where_to}")));
+        return Err(match alive.is_empty() {
+            true => Error::unavailable(format!("no worker is alive on {where_to}")),
+            false => {
+                let asked = args.destination.join(", ");
+                Error::unavailable(format!("no worker named {asked} is alive on {where_to}"))
+                    .hint(format!("alive: {}", alive.join(", ")))
+            }
+        });
     }
     if args.json {
         let all: Map<String, _> = nodes

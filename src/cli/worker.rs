@@ -6,6 +6,7 @@ use super::daemon::{self, Begun};
 use super::exit::{Error, Exit};
 use super::logging;
 use super::output::ToUser;
+use super::watched;
 use crate::backend::Store;
 use crate::bounds::SLOTS_MAX;
 use crate::broker::{Inlet, Outlet};
@@ -20,14 +21,14 @@ use crate::task::rate::Rate;
 use crate::task::set::Set;
 use crate::worker::admission::Rule;
 use crate::worker::core::Event;
-use crate::worker::drive::{Doors, Reader};
+use crate::worker::drive::Doors;
 use crate::worker::plan::{Autoscale, Plan, Policy};
 use crate::{broker, os, worker};
-use std::collections::HashSet;
 use std::io::IsTerminal;
 use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use tokio::sync::mpsc;
 
 #[derive(Debug, clap::Args)]
@@ -125,6 +126,7 @@ pub(super) fn run(args: Args, global: &Global, role: Role, out: ToUser) -> Resul
         }
         Role::Fresh => {
             logging::check(&log)?;
+            App::seen(&app.examine_tasks().1)?;
             args.daemon.begin(&hostname, args.program.replace, &out)?
         }
         Role::Again(pidfile) => args.daemon.go_on(&hostname, pidfile)?,
@@ -149,6 +151,7 @@ fn work(
     global: &Global,
     out: ToUser,
 ) -> Result<Exit, Error> {
+    let stamp = app.stamp();
     let tasks = app.tasks(&out)?;
     app.tell_notes(&out);
     let mut queues = if args.queues.is_empty() { app.queues(&tasks) } else { args.queues.clone() };
@@ -159,7 +162,7 @@ fn work(
     let plan = plan(&app, &args, hostname, queues, tasks);
     let beat = args.beat.prepare(&app, global, given(&args));
     super::block_on(async move {
-        let served = serve(app, plan, args, log, guard, beat, out);
+        let served = serve(app, plan, args, log, guard, (beat, stamp), out);
         tokio::task::LocalSet::new().run_until(served).await
     })
 }
@@ -242,7 +245,7 @@ async fn serve(
     args: Args,
     log: crate::log::Options,
     guard: GuardLink,
-    beat: Option<beat::Prepared>,
+    (beat, stamp): (Option<beat::Prepared>, u64),
     out: ToUser,
 ) -> Result<Exit, Error> {
     let cannot =
@@ -255,8 +258,8 @@ async fn serve(
     let client = app.client()?;
     if args.purge {
         let purged = client.outlet.purge(plan.queues.clone()).await?;
-        out.print(&format!(
-            "purge: Erased {purged} {}.",
+        out.announce(&format!(
+            "purge: Erased {purged} {}.\n",
             if purged == 1 { "message" } else { "messages" }
         ));
     }
@@ -285,12 +288,14 @@ async fn serve(
     });
     let pool = Pool::new(shell, runtime, plan.slots, report);
     if !out.quiet && !args.daemon.detach {
-        out.write(&banner(&app, &plan, &client));
+        out.announce(&banner(&app, &plan, &client));
     }
     let name = plan.hostname.clone();
     drop(client);
     let events = (sender, receiver);
-    let tasks = read_again(app);
+    let stamp = Arc::new(AtomicU64::new(stamp));
+    tokio::task::spawn_local(watched::notice_changes(app.clone(), stamp.clone()));
+    let tasks = watched::reader(app, stamp);
     let detached = args.daemon.detach;
     let doors = Doors { inlet, outlet, store, pool, reaper, tasks, events, signals, guard };
     let ready = || {
@@ -306,30 +311,6 @@ async fn serve(
     beat.map(|beat| tokio::task::spawn_local(beat.run()));
     let code = worker::run(Arc::new(plan), doors, ready).await;
     Ok(Exit::Code(code))
-}
-
-/// Reads the definitions of tasks; a mistake in them is told once. What cannot be seen stays as
-/// it was.
-fn read_again(app: App) -> Reader {
-    let (mut told, mut last) = (HashSet::new(), None);
-    Box::new(move || {
-        let found = app.task_files();
-        if last.as_ref() == Some(&found) {
-            return None;
-        }
-        last = Some(found);
-        let (tasks, faults) = app.examine_tasks();
-        for fault in faults.iter().map(ToString::to_string) {
-            if told.insert(fault.clone()) {
-                tracing::warn!("{fault}");
-            }
-        }
-        if App::seen(&faults).is_err() {
-            last = None;
-            return None;
-        }
-        Some(tasks)
-    })
 }
 
 /// Python workers drop what they do not know, so they must not serve our queues.

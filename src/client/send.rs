@@ -3,7 +3,7 @@
 use crate::broker::{Error, Outlet, Posting};
 use crate::task::Task;
 use crate::wire::draft::{self, Draft, Route};
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::value::RawValue;
 use std::time::Duration;
 
@@ -73,8 +73,12 @@ impl Sender {
     ) -> Posting {
         let id = if wish.id.is_empty() { new_id() } else { wish.id };
         let lifetime = task.and_then(|task| task.expires);
-        let expires =
-            wish.expires.or_else(|| lifetime.map(|after| wish.eta.unwrap_or(now) + after));
+        let expires = wish.expires.or_else(|| {
+            lifetime.and_then(|after| {
+                // What would expire beyond the end of all calendars does not.
+                wish.eta.unwrap_or(now).checked_add_signed(TimeDelta::from_std(after).ok()?)
+            })
+        });
         let priority = wish.priority.or(task.and_then(|task| task.priority));
         let priority = outlet.wire_priority(priority);
         let draft = Draft {

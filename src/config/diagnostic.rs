@@ -35,6 +35,8 @@ pub struct Diagnostic {
     pub hint: Option<String>,
     /// How much it matters.
     pub weight: Weight,
+    /// The task that is lost by it, and where that is defined, as `file:line`.
+    pub costs: Option<(String, String)>,
 }
 
 impl Diagnostic {
@@ -48,6 +50,7 @@ impl Diagnostic {
             expected: None,
             hint: None,
             weight: Weight::Mistake,
+            costs: None,
         }
     }
 
@@ -61,6 +64,11 @@ impl Diagnostic {
     /// Is it no mistake?
     pub fn is_note(&self) -> bool {
         self.weight == Weight::Note
+    }
+
+    /// The same mistake, which costs the task `name`, defined at `place`.
+    pub fn costing(self, name: &str, place: &str) -> Diagnostic {
+        Diagnostic { costs: Some((name.into(), place.into())), ..self }
     }
 
     /// The same mistake, ascribed to a key.
@@ -152,6 +160,18 @@ impl Faults {
     /// The source that is being read.
     pub fn file(&self) -> &str {
         &self.file
+    }
+
+    /// How much has been found by now.
+    pub fn mark(&self) -> usize {
+        self.found.len()
+    }
+
+    /// What was found from `first` on ([`Faults::mark`]) costs the task `name`, defined at `place`.
+    pub fn cost(&mut self, first: usize, name: &str, place: &str) {
+        for fault in &mut self.found[first..] {
+            fault.costs = Some((name.into(), place.into()));
+        }
     }
 
     /// How many mistakes there are by now.

@@ -4,4 +4,5 @@ pub mod address;
 pub mod error;
 pub mod redis;
 pub mod sqlite;
+mod tls;
 pub mod url;

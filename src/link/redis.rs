@@ -7,13 +7,15 @@
 //! (see `broker/redis/take.lua`).
 
 use super::error::{Error, Kind};
-use super::url::{Place, Server, Tls};
+use super::tls;
+use super::url::{Place, Server};
 use redis::aio::MultiplexedConnection;
 use redis::{
-    AsyncConnectionConfig, Client, ClientTlsConfig, Cmd, ConnectionAddr, IntoConnectionInfo,
-    ProtocolVersion, PushInfo, PushKind, RedisConnectionInfo, RedisError, RedisResult,
-    ServerErrorKind, TlsCertificates, io::tcp::TcpSettings,
+    AsyncConnectionConfig, Client, Cmd, ConnectionAddr, IntoConnectionInfo, ProtocolVersion,
+    PushInfo, PushKind, RedisConnectionInfo, RedisError, RedisResult, ServerErrorKind,
+    io::tcp::TcpSettings,
 };
+use rustls::ClientConfig;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
@@ -39,7 +41,7 @@ pub struct Link(Arc<Shared>);
 
 struct Shared {
     server: Server,
-    client: Client,
+    dial: Dial,
     /// Sent on each new connection before anything else.
     greeting: Vec<Cmd>,
     patience: Duration,
@@ -63,10 +65,10 @@ impl Link {
     /// # Errors
     /// A certificate cannot be read.
     pub fn new(server: &Server, patience: Duration, greeting: Vec<Cmd>) -> Result<Link, Error> {
-        let client = client(server)?;
+        let dial = Dial::new(server)?;
         Ok(Link(Arc::new(Shared {
             server: server.clone(),
-            client,
+            dial,
             greeting,
             patience,
             late: AtomicU32::new(0),
@@ -212,8 +214,7 @@ impl Link {
             .set_connection_timeout(Some(self.0.patience))
             .set_response_timeout(None)
             .set_push_sender(listen);
-        let opened = self.0.client.get_multiplexed_async_connection_with_config(&config).await;
-        let mut connection = opened.map_err(|error| self.trouble(error))?;
+        let mut connection = self.open(config).await?;
         for command in &self.0.greeting {
             let answered = command.query_async::<()>(&mut connection).await;
             answered.map_err(|error| self.trouble(error))?;
@@ -221,6 +222,30 @@ impl Link {
         slot.0 += 1;
         slot.1 = Some(connection.clone());
         Ok((slot.0, connection))
+    }
+
+    async fn open(&self, config: AsyncConnectionConfig) -> Result<MultiplexedConnection, Error> {
+        let server = &self.0.server;
+        match (&self.0.dial, &server.place) {
+            (Dial::Tls(greeting, secrets), Place::Tls(host, port, settings)) => {
+                let connecting = tls::connect(server, (host, *port), settings, secrets.clone());
+                let opened = tokio::time::timeout(self.0.patience, async {
+                    let stream = connecting.await?;
+                    let begun = MultiplexedConnection::new_with_config(greeting, stream, config);
+                    begun.await.map_err(|error| self.trouble(error))
+                });
+                let opened = opened.await.unwrap_or_else(|_| Err(self.silent(self.0.patience)));
+                let (connection, driver) = opened?;
+                // It ends with the last handle to the connection.
+                tokio::spawn(driver);
+                Ok(connection)
+            }
+            (Dial::Plain(client), _) => {
+                let opened = client.get_multiplexed_async_connection_with_config(&config).await;
+                opened.map_err(|error| self.trouble(error))
+            }
+            (Dial::Tls(..), _) => Err(Error::misuse(format!("{server}: no address for TLS"))),
+        }
     }
 
     async fn give_up(&self, number: u32) {
@@ -284,17 +309,33 @@ fn lock<T>(mutex: &std::sync::Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
-fn client(server: &Server) -> Result<Client, Error> {
-    let address = match &server.place {
-        Place::Tcp(host, port) => ConnectionAddr::Tcp(host.clone(), *port),
-        Place::Tls(host, port, tls) => ConnectionAddr::TcpTls {
-            host: host.clone(),
-            port: *port,
-            insecure: tls.unverified,
-            tls_params: None,
-        },
-        Place::Socket(path) => ConnectionAddr::Unix(path.clone()),
-    };
+/// How a connection is opened.
+enum Dial {
+    /// By the client library.
+    Plain(Client),
+    /// By us; the library goes on from there.
+    Tls(RedisConnectionInfo, Arc<ClientConfig>),
+}
+
+impl Dial {
+    fn new(server: &Server) -> Result<Dial, Error> {
+        let address = match &server.place {
+            Place::Tls(.., settings) => {
+                return Ok(Dial::Tls(greeting_of(server), tls::config(settings)?));
+            }
+            Place::Tcp(host, port) => ConnectionAddr::Tcp(host.clone(), *port),
+            Place::Socket(path) => ConnectionAddr::Unix(path.clone()),
+        };
+        let wrong = |error: RedisError| Error::misuse(format!("{server}: {error}"));
+        let info = address.into_connection_info().map_err(wrong)?;
+        // A small command does not wait for company.
+        let info = info.set_tcp_settings(TcpSettings::default().set_nodelay(true));
+        Client::open(info.set_redis_settings(greeting_of(server))).map(Dial::Plain).map_err(wrong)
+    }
+}
+
+/// Who we are, and what we want.
+fn greeting_of(server: &Server) -> RedisConnectionInfo {
     let mut settings = RedisConnectionInfo::default()
         .set_protocol(ProtocolVersion::RESP3)
         .set_db(i64::from(server.db))
@@ -305,27 +346,5 @@ fn client(server: &Server) -> Result<Client, Error> {
     if let Some(password) = &server.password {
         settings = settings.set_password(password.reveal());
     }
-    let wrong = |error: RedisError| Error::misuse(format!("{server}: {error}"));
-    let info = address.into_connection_info().map_err(wrong)?;
-    // A small command does not wait for company.
-    let info = info.set_tcp_settings(TcpSettings::default().set_nodelay(true));
-    let info = info.set_redis_settings(settings);
-    match &server.place {
-        Place::Tls(_, _, tls) => Client::build_with_tls(info, certificates(tls)?).map_err(wrong),
-        _ => Client::open(info).map_err(wrong),
-    }
-}
-
-fn certificates(tls: &Tls) -> Result<TlsCertificates, Error> {
-    let read = |path: &std::path::PathBuf| {
-        std::fs::read(path).map_err(|error| Error::misuse(format!("{}: {error}", path.display())))
-    };
-    let client_tls = match &tls.identity {
-        Some((certificate, key)) => {
-            Some(ClientTlsConfig { client_cert: read(certificate)?, client_key: read(key)? })
-        }
-        None => None,
-    };
-    let root_cert = tls.authorities.as_ref().map(read).transpose()?;
-    Ok(TlsCertificates { client_tls, root_cert })
+    settings
 }

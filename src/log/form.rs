@@ -1,4 +1,4 @@
-//! The two forms of a line: Celery's own, `[2026-11-20 17:30:39,120: INFO/MainProcess] …`, and
+//! The two forms of a line: Celery's own, `[2026-11-20 17:30:39,120+01:00: INFO/MainProcess] …`, and
 //! one JSON object for machines.
 
 use super::escape;
@@ -75,7 +75,7 @@ impl Origin {
             Level::DEBUG | Level::TRACE if color => ("\x1b[34m", "\x1b[0m"),
             _ => ("", ""),
         };
-        let now = Local::now().format("%Y-%m-%d %H:%M:%S,%3f");
+        let now = Local::now().format("%Y-%m-%d %H:%M:%S,%3f%:z");
         // The lines of a traceback are set in: what begins with a bracket is an event of ours.
         let text = escape::lines(&parts.text).replace('\n', "\n  ");
         write!(out, "{color}[{now}: {}/{}] {text}", name(level), self.process[0])?;
@@ -115,12 +115,14 @@ fn name(level: Level) -> &'static str {
 /// Gives events their form; counts what goes into the queue.
 pub(super) struct Told {
     origin: Origin,
+    color: bool,
     backlog: Arc<Backlog>,
 }
 
 impl Told {
-    pub fn new(origin: Origin, backlog: Arc<Backlog>) -> Told {
-        Told { origin, backlog }
+    /// Colours are ours: those of the library are another matter, and left out.
+    pub fn new(origin: Origin, color: bool, backlog: Arc<Backlog>) -> Told {
+        Told { origin, color, backlog }
     }
 }
 
@@ -138,8 +140,7 @@ where
         let mut parts = Parts::default();
         event.record(&mut parts);
         self.backlog.one_more();
-        let color = out.has_ansi_escapes();
-        self.origin.write(&mut out, *event.metadata().level(), color, parts)
+        self.origin.write(&mut out, *event.metadata().level(), self.color, parts)
     }
 }
 
@@ -188,7 +189,7 @@ mod tests {
         assert!(odd.ends_with("a\\x1b[2J\\r\n"), "{odd}");
         let (time, text) = line.split_once(": ").unwrap();
         assert_eq!(text, "WARNING/Guard] a\n  b\n");
-        assert!(chrono::NaiveDateTime::parse_from_str(time, "[%Y-%m-%d %H:%M:%S,%3f").is_ok());
+        assert!(chrono::NaiveDateTime::parse_from_str(time, "[%Y-%m-%d %H:%M:%S,%3f%:z").is_ok());
 
         let line = Origin::of_worker(Format::Json, "w@h".into()).note(Level::ERROR, "a\n\"b\"");
         assert_eq!(line.lines().count(), 1);

@@ -80,9 +80,8 @@ pub fn start(options: Options) -> Keeper {
     backlog.count_with(writer.error_counter());
     let subscriber = tracing_subscriber::fmt()
         .with_max_level(options.level)
-        .with_ansi(color)
         .with_writer(writer)
-        .event_format(Told::new(origin, Arc::clone(&backlog)))
+        .event_format(Told::new(origin, color, Arc::clone(&backlog)))
         .finish();
     // A second start (in tests) keeps the first.
     let _ = tracing::subscriber::set_global_default(subscriber);

@@ -320,7 +320,8 @@ mod tests {
 
     #[test]
     fn a_full_disk_tears_no_line_and_every_line_is_written_or_counted() {
-        let note = "[2026-11-20 17:30:39,120: WARNING/MainProcess] 1 log line was dropped: ".len();
+        let note =
+            "[2026-11-20 17:30:39,120+01:00: WARNING/MainProcess] 1 log line was dropped: ".len();
         for room in 0..60 {
             for more in [0, 1, 3, 4, 5, 9, 20, note, note + 40, 2 * note + 80] {
                 let mut sink = disk(room);

@@ -28,6 +28,7 @@ pub mod resolve;
 pub mod runtime;
 pub mod signal;
 pub mod spawn;
+pub mod standard;
 pub mod tree;
 pub mod user;
 

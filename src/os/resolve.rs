@@ -2,6 +2,7 @@
 //! before the process exists: after `clone` nothing may be computed.
 
 use std::ffi::{OsStr, OsString};
+use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -39,9 +40,107 @@ pub fn resolve(program: &OsStr, path: Option<&OsStr>, cwd: &Path) -> Result<Path
     Err(errno)
 }
 
+/// Why a file that is there cannot be executed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Obstacle {
+    /// A sentence about the file.
+    pub why: String,
+    /// It is the file's own fault: no other machine could execute it.
+    pub everywhere: bool,
+}
+
+/// What keeps `file` from being executed by a process with this `PATH`, as far as one can see:
+/// the kernel's own answers are about the interpreter as if it were the file.
+pub fn obstacle(file: &Path, path: Option<&OsStr>) -> Option<Obstacle> {
+    let of_the_file = |why: String| Some(Obstacle { why, everywhere: true });
+    let of_this_host = |why: String| Some(Obstacle { why, everywhere: false });
+    let about = std::fs::metadata(file).ok().filter(std::fs::Metadata::is_file)?;
+    if about.permissions().mode() & 0o111 == 0 {
+        return of_the_file(format!("it is not executable; chmod +x {}", file.display()));
+    }
+    let flags = nix::sys::statvfs::statvfs(file).map(|found| found.flags());
+    if flags.is_ok_and(|flags| flags.contains(nix::sys::statvfs::FsFlags::ST_NOEXEC)) {
+        return of_this_host("it is on a file system that is mounted noexec".into());
+    }
+    let mut head = Vec::new();
+    std::fs::File::open(file).and_then(|file| file.take(HEAD).read_to_end(&mut head)).ok()?;
+    let Some(line) = head.strip_prefix(b"#!") else {
+        let is_program = head.starts_with(b"\x7fELF");
+        return match is_program {
+            true => None,
+            false => of_the_file("it is no program, and line 1 names no interpreter (#!)".into()),
+        };
+    };
+    let line = line.split(|byte| *byte == b'\n').next().unwrap_or_default();
+    if line.ends_with(b"\r") {
+        let file = file.display();
+        return of_the_file(format!(
+            "line 1 ends with a carriage return (CRLF), which is part of the interpreter's name; \
+             convert it: sed -i 's/\\r$//' {file}"
+        ));
+    }
+    let mut words = line.split(|byte| b" \t".contains(byte)).filter(|word| !word.is_empty());
+    let Some(interpreter) = words.next().map(OsStr::from_bytes) else {
+        return of_the_file("line 1 names no interpreter behind #!".into());
+    };
+    let missing = |name: &OsStr, where_to: &str| {
+        let name = name.to_string_lossy();
+        of_this_host(format!("its interpreter {name}, of line 1, is not {where_to}"))
+    };
+    if !Path::new(interpreter).exists() {
+        return missing(interpreter, "there");
+    }
+    if Path::new(interpreter).file_name() != Some(OsStr::new("env")) {
+        return None;
+    }
+    let named = words.find(|word| !word.starts_with(b"-") && !word.contains(&b'='));
+    let named = named.map(OsStr::from_bytes)?;
+    match resolve(named, path, Path::new("/")) {
+        Ok(found) if found.exists() => None,
+        _ => missing(named, "on PATH"),
+    }
+}
+
+/// Bytes of a file's beginning: the kernel reads no longer a first line.
+const HEAD: u64 = 256;
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_keeps_a_file_from_being_executed() {
+        let dir = tempfile::tempdir().unwrap();
+        for (text, mode, why, everywhere) in [
+            ("#!/bin/sh\n", 0o644, "not executable; chmod +x", true),
+            ("#!/bin/sh\r\necho\r\n", 0o755, "carriage return (CRLF)", true),
+            (
+                "#!/no/where -x\n",
+                0o755,
+                "its interpreter /no/where, of line 1, is not there",
+                false,
+            ),
+            (
+                "#!/usr/bin/env -S no_such_one x\n",
+                0o755,
+                "no_such_one, of line 1, is not on PATH",
+                false,
+            ),
+            ("echo\n", 0o755, "names no interpreter", true),
+            ("#!\n", 0o755, "names no interpreter", true),
+            ("", 0o755, "it is no program", true),
+        ] {
+            let file = dir.path().join("x");
+            std::fs::write(&file, text).unwrap();
+            std::fs::set_permissions(&file, PermissionsExt::from_mode(mode)).unwrap();
+            let found = obstacle(&file, None).unwrap();
+            assert!(found.why.contains(why) && found.everywhere == everywhere, "{text}: {found:?}");
+        }
+        std::fs::write(dir.path().join("x"), "#!/usr/bin/env sh\n").unwrap();
+        assert_eq!(obstacle(&dir.path().join("x"), None), None);
+        assert_eq!(obstacle(Path::new("/bin/sh"), None), None);
+        assert_eq!(obstacle(&dir.path().join("none"), None), None);
+    }
 
     #[test]
     fn rules_of_execvp() {

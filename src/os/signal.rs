@@ -112,6 +112,38 @@ impl Drop for Signals {
     }
 }
 
+/// The signals that end a command which waits for something, `SIGINT` and `SIGTERM`: it has
+/// something to say before.
+#[derive(Debug)]
+pub struct Interrupts(Vec<(i32, UnixStream)>);
+
+impl Interrupts {
+    /// Takes them over, for the rest of the process.
+    ///
+    /// # Errors
+    /// No descriptors are left for the wake-up pipes.
+    pub fn listen() -> io::Result<Interrupts> {
+        let mut all = Vec::new();
+        for signal in [SIGINT, SIGTERM] {
+            let (ours, theirs) = StdStream::pair()?;
+            ours.set_nonblocking(true)?;
+            low_level::pipe::register(signal, theirs)?;
+            all.push((signal, UnixStream::from_std(ours)?));
+        }
+        Ok(Interrupts(all))
+    }
+
+    /// The number of the one that comes first.
+    pub async fn next(&self) -> i32 {
+        let [(int, on_int), (term, on_term)] = &self.0[..] else { std::future::pending().await };
+        // The other ends are in our own handlers and never close.
+        tokio::select! {
+            _ = on_int.readable() => *int,
+            _ = on_term.readable() => *term,
+        }
+    }
+}
+
 fn add_one(count: &AtomicUsize) {
     count.fetch_add(1, Ordering::SeqCst);
 }

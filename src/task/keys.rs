@@ -40,8 +40,14 @@ type Read = fn(&mut Draft, &Node, &mut Faults);
 /// Every key of a definition.
 #[rustfmt::skip]
 const KEYS: &[(&str, Scope, Read)] = &[
-    ("shell", Scope::All, |d, n, f| d.shell = Text::read(n, f)),
-    ("exec", Scope::All, |d, n, f| d.exec = Words::read(n, f)),
+    ("shell", Scope::All, |d, n, f| {
+        d.shell = Text::read(n, f);
+        d.task.text_line = n.line;
+    }),
+    ("exec", Scope::All, |d, n, f| {
+        d.exec = Words::read(n, f);
+        d.task.text_line = n.line;
+    }),
     ("wasm", Scope::All, |d, n, f| d.wasm = FilePath::read(n, f)),
     ("export", Scope::Wasm, |d, n, f| d.export = Word::read(n, f)),
     ("description", Scope::All, |d, n, f| put::<Maybe<Line>>(&mut d.task.description, n, f)),
@@ -99,6 +105,18 @@ const ELSEWHERE: &[(&str, &str)] = &[
     ("workdir", "cwd"),
 ];
 
+/// Keys that have their place in another file, and which.
+const MISPLACED: &[(&str, &str)] = &[
+    ("beat_schedule", SCHEDULE),
+    ("cron", SCHEDULE),
+    ("crontab", SCHEDULE),
+    ("every", SCHEDULE),
+    ("schedule", SCHEDULE),
+];
+
+const SCHEDULE: &str = "no key of a task: when it is sent stands in schedule.yaml, as an entry \
+                        `NAME: {task: NAME, schedule: …}` (man 5 qworker-schedule)";
+
 fn put<K: Kind>(slot: &mut K::Value, node: &Node, faults: &mut Faults) {
     if let Some(value) = K::read(node, faults) {
         *slot = value;
@@ -112,6 +130,7 @@ pub fn plain(name: &str, file: &Path, line: usize, program: Program) -> Task {
         file: file.into(),
         line,
         program,
+        text_line: 0,
         description: None,
         params: None,
         queue: None,
@@ -159,6 +178,9 @@ impl Draft {
                 faults.add(key.line, "means something for WASM only");
             }
             Some((.., read)) => read(self, value, faults),
+            None if let Some((_, where_to)) = MISPLACED.iter().find(|(word, _)| *word == name) => {
+                faults.add(key.line, *where_to);
+            }
             None => match ELSEWHERE.iter().find(|(word, _)| *word == name) {
                 Some((_, ours)) => {
                     faults.add(key.line, "unknown key").hint = Some(ours.to_string())

@@ -130,12 +130,15 @@ impl Folder<'_> {
                     } else {
                         name_in(path, &key.text)
                     };
+                    let (place, before) = (format!("{label}:{}", key.line), faults.mark());
                     let task = faults.within(&name, |faults| {
-                        let place = format!("{label}:{}", key.line);
-                        let free = self.claim(&name, place, key.line, faults);
+                        let free = self.claim(&name, place.clone(), key.line, faults);
                         let task = define(&name, &file, key.line, node, self.exists, faults);
                         task.filter(|_| free)
                     });
+                    if task.is_none() {
+                        faults.cost(before, &name, &place);
+                    }
                     self.tasks.extend(task);
                 }
             }
@@ -175,7 +178,7 @@ impl Folder<'_> {
 }
 
 /// The name of a task `word` of a file: the file's folders go before it.
-fn name_in(path: &Path, word: &str) -> String {
+pub fn name_in(path: &Path, word: &str) -> String {
     let folders = path.parent().unwrap_or(Path::new("")).components();
     let parts = folders.map(|part| part.as_os_str().to_string_lossy().into_owned());
     parts.chain([word.to_string()]).collect::<Vec<_>>().join(".")

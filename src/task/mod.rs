@@ -3,6 +3,7 @@
 pub mod bind;
 pub mod define;
 pub mod keys;
+pub mod lint;
 pub mod load;
 pub mod rate;
 pub mod retry;
@@ -26,6 +27,8 @@ pub struct Task {
     pub line: usize,
     /// What runs.
     pub program: Program,
+    /// Line at which the text of `shell`, or the list of `exec`, begins; 0 where there is none.
+    pub text_line: usize,
     /// One line for people.
     pub description: Option<String>,
     /// Names and defaults of arguments; `None` takes any.

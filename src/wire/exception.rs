@@ -2,6 +2,9 @@
 
 use serde_json::{Value, json};
 
+/// The exception of a hard limit; its argument is the limit in seconds.
+pub const TIME_LIMIT_EXCEEDED: &str = "TimeLimitExceeded";
+
 /// `{"exc_type", "exc_message", "exc_module"}` of a result document
 /// (celery `backends/base.py`, `get_exception_info`).
 #[derive(Debug, Clone, PartialEq)]

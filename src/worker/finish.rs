@@ -19,10 +19,11 @@ use super::plan::Plan;
 use super::request::{Request, about};
 use crate::bounds;
 use crate::broker::{Death, Posting, Settle};
+use crate::config::units;
 use crate::log::{About, escape};
 use crate::runner::{Captured, Ending, Exhausted, Limit, Outcome, Usage};
-use crate::task::template::Word;
-use crate::task::{Program, ResultMode, retry};
+use crate::task::{ResultMode, retry};
+use crate::wire::exception::TIME_LIMIT_EXCEEDED;
 use crate::wire::{Exception, Record, State, message, result, value};
 use chrono::{DateTime, Utc};
 use serde_json::value::RawValue;
@@ -68,13 +69,11 @@ pub fn verdict(
         // However it ended then, it was not of its own.
         _ if outcome.asked => judge.cancelled(),
         (Ending::Exited(code), _) if *code == EX_TEMPFAIL || task.retry_on.contains(code) => {
-            judge.retried(&exit_error(request, *code, &outcome.stderr), random)
+            judge.retried(&exit_error(request, *code, outcome), random)
         }
         (_, Some(Limit::Soft)) => judge
             .failed(&Exception::with("billiard.exceptions", "SoftTimeLimitExceeded", vec![]), None),
-        (Ending::Exited(code), None) => {
-            judge.failed(&exit_error(request, *code, &outcome.stderr), None)
-        }
+        (Ending::Exited(code), None) => judge.failed(&exit_error(request, *code, outcome), None),
         (Ending::Trapped(exception, backtrace), None) => judge.failed(exception, Some(backtrace)),
         (Ending::Refused(exception), None) => judge.failed(exception, None),
         (Ending::Signaled(signal), None) => judge.signaled(*signal),
@@ -132,11 +131,12 @@ impl Judge<'_> {
 
     fn failed(&self, exception: &Exception, traceback: Option<&str>) -> Verdict {
         let text = traceback.filter(|t| !t.is_empty()).map(str::to_string);
-        let text = text.or_else(|| tail(&self.outcome.stderr));
+        let text = text.or_else(|| last_words(self.outcome));
         let log = format!(
-            "Task {} raised unexpected: {}{}{}",
+            "Task {} raised unexpected: {}{}{}{}",
             self.request.label(),
             show(exception),
+            self.soft_limit(),
             self.usage(),
             text.as_deref().map(|t| format!("\n{t}")).unwrap_or_default()
         );
@@ -160,17 +160,21 @@ impl Judge<'_> {
         let Ok(payload) = message::retry_of(&request.payload, &request.message, eta) else {
             return self.failed(exception, None);
         };
+        let text = last_words(self.outcome);
         let log = format!(
-            "Task {} retry: Retry in {:.1}s: {}",
+            "Task {} retry: Retry in {:.1}s ({}{}): {}{}",
             request.label(),
             delay.as_secs_f64(),
-            show(exception)
+            retries + 1,
+            task.max_retries.map_or_else(String::new, |max| format!(" of {max}")),
+            show(exception),
+            text.as_deref().map_or_else(String::new, |text| format!(": {}", last_lines(text, 1)))
         );
         let publish = request
             .acked
             .then(|| Posting { payload: payload.clone(), ..request.posting(Some(eta)) });
         Verdict {
-            record: self.error_record(State::Retry, exception, tail(&self.outcome.stderr)),
+            record: self.error_record(State::Retry, exception, text),
             settle: (!request.acked).then_some(Settle::Replace(payload, eta)),
             publish,
             log: Some((Level::INFO, log)),
@@ -191,17 +195,19 @@ impl Judge<'_> {
             }
             None => String::new(),
         };
-        let mut what = format!(
-            "Worker exited prematurely: signal {signal} ({name}){exhausted}; peak memory {}",
-            bytes(usage.memory_peak)
-        );
+        // A process that stayed below the worker's own memory has no figure.
+        let peak = (usage.memory_peak > 0)
+            .then(|| format!("; peak memory {}", bytes(usage.memory_peak)))
+            .unwrap_or_default();
+        let mut what =
+            format!("Worker exited prematurely: signal {signal} ({name}){exhausted}{peak}");
         if let Some(fence) = self.fence(signal) {
             let exception = Exception::new("qworker.exceptions", "ResourceLimitExceeded", fence);
             return self.failed(&exception, None);
         }
-        let text = tail(&self.outcome.stderr);
+        let text = last_words(self.outcome);
         if let Some(text) = &text {
-            what = format!("{what}; standard error ended: {}", last_lines(text, 3));
+            what = format!("{what}; its output ended: {}", last_lines(text, 3));
         }
         let losses = request.deliveries.saturating_add(1);
         if request.acked || losses >= self.plan.policy.max_deliveries {
@@ -261,6 +267,15 @@ impl Judge<'_> {
         error_record(self.request, self.plan, state, exception, text, self.now)
     }
 
+    /// The limit that Celery's exception does not tell.
+    fn soft_limit(&self) -> String {
+        let limit = self.request.attempt(self.plan).soft_time_limit;
+        let limit = limit.filter(|_| self.outcome.limit == Some(Limit::Soft));
+        limit.map_or_else(String::new, |limit| {
+            format!(" after its soft_time_limit of {}", units::show_duration(limit))
+        })
+    }
+
     fn usage(&self) -> String {
         if !self.outcome.has_run() {
             return String::new();
@@ -300,6 +315,8 @@ pub fn lost(
         detail: what.to_string(),
         task_id: Some(request.message.id.clone()),
         task: Some(request.message.task.clone()),
+        // What was lost too often before is not run again.
+        counts: request.deliveries < plan.policy.max_deliveries,
     };
     let fate = if request.acked { "acknowledged before" } else { "kept in the dead-letter list" };
     let log = format!("Task {} lost for good: {what}; {fate}", request.label());
@@ -332,21 +349,15 @@ pub fn error_record(
 fn hard_limit(outcome: &Outcome, request: &Request, plan: &Plan) -> Exception {
     let limit = request.attempt(plan).time_limit.unwrap_or(outcome.runtime).as_secs_f64();
     let limit = if limit.fract() == 0.0 { json!(limit as u64) } else { json!(limit) };
-    Exception::with("billiard.exceptions", "TimeLimitExceeded", vec![limit])
+    Exception::with("billiard.exceptions", TIME_LIMIT_EXCEEDED, vec![limit])
 }
 
-/// What `subprocess.run(check=True)` would raise.
-fn exit_error(request: &Request, code: i32, stderr: &Captured) -> Exception {
-    let command = match &request.task.program {
-        Program::Shell(text) => short(text.lines().next().unwrap_or_default(), 200),
-        Program::Exec(words) => {
-            let words: Vec<_> = words.iter().map(Word::text).collect();
-            short(&words.join(" "), 200)
-        }
-        Program::File(path) | Program::Wasm { module: path, .. } => path.display().to_string(),
-    };
-    let stderr = tail(stderr).map_or(Value::Null, Value::String);
-    let args = vec![json!(code), json!(command), Value::Null, stderr];
+/// What `subprocess.run(check=True)` would raise. The command is known by the name of its task:
+/// the first line of a script (`set -eu`) would name nothing.
+fn exit_error(request: &Request, code: i32, outcome: &Outcome) -> Exception {
+    let end = |stream: &Captured| tail(stream).map_or(Value::Null, Value::String);
+    let (output, errors) = (end(&outcome.stdout), end(&outcome.stderr));
+    let args = vec![json!(code), json!(request.task.name), output, errors];
     Exception::with("subprocess", "CalledProcessError", args)
 }
 
@@ -397,10 +408,15 @@ fn without_newline(text: &str) -> &str {
     text.strip_suffix('\n').map_or(text, |t| t.strip_suffix('\r').unwrap_or(t))
 }
 
-/// The end of standard error as text; `None` if it is empty.
-fn tail(stderr: &Captured) -> Option<String> {
-    let from = stderr.bytes.len().saturating_sub(bounds::TRACEBACK_MAX);
-    let text = String::from_utf8_lossy(&stderr.bytes[from..]);
+/// What a task said last: the end of standard error, or of standard output where that is empty.
+fn last_words(outcome: &Outcome) -> Option<String> {
+    tail(&outcome.stderr).or_else(|| tail(&outcome.stdout))
+}
+
+/// The end of a stream as text; `None` if there is none.
+fn tail(stream: &Captured) -> Option<String> {
+    let from = stream.bytes.len().saturating_sub(bounds::TRACEBACK_MAX);
+    let text = String::from_utf8_lossy(&stream.bytes[from..]);
     let text = text.trim_end();
     (!text.is_empty()).then(|| text.to_string())
 }
@@ -423,6 +439,9 @@ pub fn show(exception: &Exception) -> String {
     // Two say what it is; a third is a long text that stands elsewhere.
     let shown = exception.exc_message.iter().take(2).filter(|arg| !arg.is_null());
     let args: Vec<String> = shown.map(|arg| short(&crate::wire::repr::value(arg), 200)).collect();
+    if exception.exc_type == TIME_LIMIT_EXCEEDED {
+        return format!("{}({}s)", exception.exc_type, args.join(", "));
+    }
     format!("{}({})", exception.exc_type, args.join(", "))
 }
 

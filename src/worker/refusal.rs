@@ -127,6 +127,7 @@ pub(super) fn kept(
         detail: why.to_string(),
         task_id: message.map(|m| m.id.clone()),
         task: message.map(|m| m.task.clone()),
+        counts: true,
     };
     let log = format!("{name} is {reason}: {why}; kept in the dead-letter list");
     let record = message.map(|m| {

@@ -205,7 +205,27 @@ fn a_broken_file_is_told_to_whoever_misses_a_task() {
     let app = app();
     app.write("tasks.d/broken.yaml", "mine:\n  shel: ':'\n");
     let output = app.qworker(&["call", "mine"]);
-    refused(&output, 2, &["broken.yaml:2", "shel", "no task \"mine\""]);
+    refused(
+        &output,
+        2,
+        &[
+            "task \"mine\" is defined at ",
+            "broken.yaml:1, but wrong:\n",
+            "broken.yaml:2: mine.shel: unknown key; did you mean shell?",
+        ],
+    );
+    // A file that nobody can read may have it; what is wrong with other tasks is not told.
+    app.write("tasks.d/torn.yaml", "here:\n  shell: ':'\n broken yaml\n");
+    let output = app.qworker(&["call", "yours"]);
+    refused(
+        &output,
+        2,
+        &["no task \"yours\"", "it may be in a file that cannot be read: ", "torn.yaml:"],
+    );
+    assert!(!output.stderr.contains("mine"), "{output:?}");
+    app.write("tasks.d/not_yet.sh", "#!/bin/sh\n");
+    let output = app.qworker(&["call", "not_yet"]);
+    refused(&output, 2, &["not_yet.sh, but wrong:", "not executable, so it is no task; chmod +x "]);
     // Others are not bothered.
     assert_eq!(app.qworker(&["call", "greet"]).stderr, "");
 }

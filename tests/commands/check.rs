@@ -82,3 +82,97 @@ fn the_environment_and_the_options_are_checked_too() {
     assert_eq!(output.code, 1);
     assert!(output.stdout.contains("--broker"), "{output:?}");
 }
+
+/// What can be read and cannot run: an error where it cannot anywhere, a warning where it cannot here.
+#[test]
+fn what_cannot_run_is_found() {
+    let app = TestDir::with(
+        "gone: {exec: [no-such-program, x]}\n\
+         away: {shell: ':', cwd: no/such/folder}\n\
+         whose: {shell: ':', user: no-such-user}\n\
+         plain:\n  wasm: m.wat\n  export: nothing\n\
+         braces:\n  shell: |\n    true\n    cp {src} there\n  params: [src]\n\
+         when: {shell: ':', schedule: '* * * * *'}\n",
+    );
+    app.write("tasks.d/m.wat", "(module (func (export \"double\")))");
+    app.write("tasks.d/quiet.sh", "#!/bin/sh\necho\n");
+    app.program("tasks.d/dos.sh", "#!/bin/sh\r\necho\r\n");
+    app.program("tasks.d/odd.sh", "#!/no/such/interpreter\necho\n");
+    app.program("tasks.d/none", "echo\n");
+    app.write("schedule.yaml", "entries:\n  e: {task: gone, schedule: {every: soon}}\n");
+    let output = app.qworker(&["check"]);
+    assert_eq!(output.code, 1);
+    let line = |parts: &[&str]| {
+        let found = output.stdout.lines().any(|line| parts.iter().all(|part| line.contains(part)));
+        assert!(found, "no line with {parts:?} in\n{}", output.stdout);
+    };
+    line(&["Warning: ", "tasks.yaml:1: gone.exec: no program \"no-such-program\" on PATH here"]);
+    line(&["Warning: ", "tasks.yaml:2: away.cwd: there is no folder "]);
+    line(&["Warning: ", "tasks.yaml:3: whose.user: "]);
+    line(&["tasks.yaml:4: plain.wasm: ", "does not export function `nothing`; it exports double"]);
+    line(&["Warning: ", "tasks.yaml:10: braces.shell: {src} stands for an argument in exec only"]);
+    line(&["tasks.yaml:12: when.schedule: no key of a task", "schedule.yaml"]);
+    line(&["quiet.sh: begins with #! and is not executable, so it is no task; chmod +x "]);
+    line(&["dos.sh: dos: ", "carriage return (CRLF)"]);
+    line(&[
+        "Warning: ",
+        "odd.sh: odd: ",
+        "its interpreter /no/such/interpreter, of line 1, is not there",
+    ]);
+    line(&["none: none: ", "names no interpreter (#!)"]);
+    line(&["schedule.yaml:2: e"]);
+}
+
+/// Arguments that a shell reads as code, in definitions and in scripts.
+#[test]
+fn arguments_that_are_read_as_code_are_a_warning() {
+    let app = TestDir::with(
+        "sum:\n  shell: |\n    set -eu\n    echo $(( $1 + $2 ))\n\
+         splice: {exec: [bash, -c, 'echo {1}']}\n\
+         inline: {shell: 'eval \"$ARG_x\"', params: [x]}\n\
+         safe: {exec: [expr, '{1}', +, '{2}']}\n",
+    );
+    app.program("tasks.d/count.sh", "#!/bin/bash\nn=$1\nif [[ $n -gt 3 ]]; then rm $2; fi\n");
+    let output = app.qworker(&["check"]);
+    assert_eq!(output.code, 0, "{output:?}");
+    for (n, (place, part)) in [
+        ("tasks.yaml:4: sum.shell: ", "computes with an argument ($1 + $2)"),
+        ("tasks.yaml:5: splice.exec: ", "read by bash as code"),
+        ("tasks.yaml:6: inline.shell: ", "eval reads an argument as code"),
+        ("count.sh:3: count: ", "computes with an argument"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let found = output.stdout.lines().any(|line| {
+            line.starts_with("Warning: ") && line.contains(place) && line.contains(part)
+        });
+        assert!(found, "{n}: no {place}{part} in\n{}", output.stdout);
+    }
+    assert!(output.stdout.ends_with("and 5 tasks (4 warnings).\n"), "{output:?}");
+}
+
+/// What is shipped is an example: nothing of it is warned of but programs that are not installed.
+#[test]
+fn what_is_shipped_is_safe() {
+    let root = env!("CARGO_MANIFEST_DIR");
+    let app = TestDir::new();
+    let output = app.qworker(&["-A", root, "check"]);
+    assert_eq!(output.code, 0, "{output:?}");
+    let warned = output.stdout.lines().filter(|line| line.starts_with("Warning: "));
+    let odd: Vec<&str> = warned.filter(|line| !line.contains("no program")).collect();
+    assert_eq!(odd, [""; 0]);
+}
+
+/// An argument is no code: not in the sum of the manual, whatever `/bin/sh` is.
+#[test]
+fn the_sum_of_the_examples_computes_numbers_only() {
+    let app = app();
+    let mut worker = app.worker(&[]);
+    let args = ["call", "add", "--args", r#"["a[$(touch owned)]", 1]"#, "--wait"];
+    let output = app.qworker(&args);
+    assert_eq!(output.code, 1, "{output:?}");
+    assert!(output.stderr.contains("non-integer argument"), "{output:?}");
+    assert!(!app.file("owned").exists());
+    assert_eq!(worker.stop(Signal::SIGTERM), 0);
+}

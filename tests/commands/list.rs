@@ -11,7 +11,7 @@ fn tasks_in_a_table_and_as_json() {
     printed(
         &table,
         "Task          Kind     Arguments     Queue   Description\n\
-         add           shell    a, b          celery  adds two numbers\n\
+         add           exec     a, b          celery  adds two numbers\n\
          fail          shell    any           celery\n\
          greet         exec     name=\"world\"  celery\n\
          later         shell    any           celery\n\
@@ -45,7 +45,9 @@ in_every_place! {
 
 fn queues_and_what_is_in_them(place: Place) {
     let app = place.app(TASKS);
-    printed(&app.qworker(&["list", "queues"]), "Queue  Ready  Scheduled  Held\n");
+    let none = app.qworker(&["list", "queues"]);
+    assert_eq!((none.code, none.stdout.as_str()), (0, ""));
+    assert_eq!(none.stderr, "No queues: nothing was ever sent.\n");
     app.must(&["call", "greet"]);
     app.must(&["call", "greet", "--countdown", "1000"]);
     app.must(&["call", "thumb"]);

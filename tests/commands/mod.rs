@@ -11,6 +11,7 @@ mod list;
 mod man;
 mod multi;
 mod multi_parity;
+mod output;
 mod purge;
 mod redis;
 mod report;
@@ -23,7 +24,7 @@ use crate::harness::{Output, TestDir};
 /// Tasks of most tests.
 const TASKS: &str = r#"
 add:
-  shell: 'echo $(( $1 + $2 ))'
+  exec: [expr, "{a}", +, "{b}"]
   params: [a, b]
   description: adds two numbers
 greet:

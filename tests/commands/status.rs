@@ -36,7 +36,7 @@ fn those_who_are_alive(place: Place) {
     lines.sort_unstable();
     assert_eq!(lines, ["", "->  one@h: OK", "->  two@h: OK", "2 nodes online."]);
     printed(&app.qworker(&["status", "-d", "two@h"]), "->  two@h: OK\n\n1 node online.\n");
-    refused(&app.qworker(&["status", "-d", "three@h"]), 69, &["no worker is alive"]);
+    refused(&app.qworker(&["status", "-d", "three@h"]), 69, &["no worker named three@h is alive"]);
     let all = json(&app.must(&["status", "--json"]));
     assert_eq!((&all["one@h"]["ok"], &all["one@h"]["pid"]), (&"pong".into(), &one.pid().into()));
     assert_eq!(all["two@h"]["pid"], two.pid());

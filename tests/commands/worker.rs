@@ -197,7 +197,7 @@ fn limits_of_the_command_line_are_those_of_tasks_that_have_none() {
         TestDir::with("long: {shell: 'sleep 100'}\nown: {shell: 'sleep 0.5', time_limit: 100}\n");
     let mut worker = app.worker(&["-c", "2", "--time-limit", "0.2"]);
     let long = app.qworker(&["call", "long", "--wait"]);
-    refused(&long, 1, &["FAILURE: TimeLimitExceeded: 0.2"]);
+    refused(&long, 1, &["FAILURE: TimeLimitExceeded: 0.2s\n"]);
     assert_eq!(app.must(&["call", "own", "--wait"]), "null");
     assert_eq!(worker.stop(Signal::SIGTERM), 0);
     let mut worker = app.worker(&["--soft-time-limit", "0.2"]);

@@ -119,7 +119,7 @@ def beside(options, report):
 def begin_of(log):
     """When it has begun to count, in seconds since the epoch; None if it has not."""
     line = re.search(r"^\[(.*): INFO.*beat: (?:Starting\.\.\.|loaded \d+ entries)$(?!\n.*beat: )", log.read_text(), re.M)
-    return line and datetime.datetime.strptime(line[1], "%Y-%m-%d %H:%M:%S,%f").timestamp()
+    return line and datetime.datetime.fromisoformat(line[1].replace(",", ".")).timestamp()
 
 
 def sent(reader, log, who, end):

@@ -40,7 +40,7 @@ fn exit_codes() {
     assert_eq!((read.code, read.stdout.as_str()), (0, "out\n"));
     for code in [1, 2, 64, 75, 126, 127, 128, 137, 255] {
         let ended = call(&app, "end", &format!("[{code}]"));
-        let message = json!([code, command, null, "err"]);
+        let message = json!([code, "end", "out", "err"]);
         expect_failure(&app, &ended, "subprocess.CalledProcessError", message, "err");
     }
 }
@@ -50,9 +50,43 @@ fn a_failure_without_a_word_has_no_traceback() {
     let app = TestDir::with("end: {exec: ['false']}\n");
     let _worker = app.worker(&[]);
     let ended = call(&app, "end", "[]");
-    let message = json!([1, "false", null, null]);
+    let message = json!([1, "end", null, null]);
     expect_failure(&app, &ended, "subprocess.CalledProcessError", message, "");
     assert_eq!(ended.document["traceback"], Value::Null);
+}
+
+/// What a task prints before it fails is not lost: not in the exception, nor in the log and the
+/// traceback where it says nothing on standard error.
+#[test]
+fn the_output_of_a_failed_task() {
+    let app = TestDir::with(
+        "deploy: {shell: \"set -eu\\necho 3 tests failed\\nexit 1\"}\n\
+         loud: {shell: 'head -c 100000 /dev/zero | tr \"\\\\0\" x; echo end; exit 1'}\n\
+         soft: {shell: 'echo so far; exec sleep 100', soft_time_limit: 0.2}\n\
+         wrong: {shell: 'echo not JSON', result: json}\n\
+         again: {shell: 'echo not yet; exit 75', max_retries: 1, retry_backoff: 0}\n",
+    );
+    let worker = app.worker(&["-l", "INFO"]);
+    let ended = call(&app, "deploy", "[]");
+    let message = json!([1, "deploy", "3 tests failed", null]);
+    expect_failure(&app, &ended, "subprocess.CalledProcessError", message, "3 tests failed");
+    let shown = app.qworker(&["result", ended.id()]).stderr;
+    let first = "FAILURE: CalledProcessError: Command 'deploy' returned non-zero exit status 1.\n";
+    assert_eq!(shown, format!("{first}3 tests failed\n"));
+    worker.expect_line("3 tests failed");
+    let loud = call(&app, "loud", "[]");
+    let output = loud.message()[2].as_str().unwrap();
+    assert!(output.len() <= 8192 && output.ends_with("xxx\nend"), "{}", output.len());
+    let soft = call(&app, "soft", "[]");
+    assert_eq!((soft.message(), soft.traceback()), (&json!([]), "so far"));
+    assert_eq!(
+        app.qworker(&["result", soft.id()]).stderr,
+        "FAILURE: SoftTimeLimitExceeded\nso far\n"
+    );
+    worker.expect_line("SoftTimeLimitExceeded() after its soft_time_limit of 0.2s");
+    assert_eq!(call(&app, "wrong", "[]").traceback(), "not JSON");
+    assert_eq!(call(&app, "again", "[]").traceback(), "not yet");
+    worker.expect_line("Retry in 0.0s (1 of 1): CalledProcessError(75, 'again'): not yet");
 }
 
 #[test]
@@ -75,7 +109,7 @@ fn retries_to_exhaustion() {
     let app = TestDir::with(&format!("r: {{shell: '{command}', retry_backoff: 0}}\n"));
     let _worker = app.worker(&[]);
     let ended = call(&app, "r", "[]");
-    let message = json!([75, command, null, "try 3"]);
+    let message = json!([75, "r", null, "try 3"]);
     expect_failure(&app, &ended, "subprocess.CalledProcessError", message, "try 3");
 }
 
@@ -127,6 +161,10 @@ const DEADLY: [(i32, &str); 23] = [
     (31, "SIGSYS"),
 ];
 
+fn letter_of(app: &TestDir, id: &str) -> Value {
+    dead(app).into_iter().find(|letter| letter["id"] == id).unwrap()
+}
+
 #[test]
 fn every_deadly_signal() {
     let app = TestDir::with("die: {shell: 'ulimit -c 0; echo last words >&2; kill -$1 $$'}\n");
@@ -136,9 +174,11 @@ fn every_deadly_signal() {
         let ended = call(&app, "die", &format!("[{number}]"));
         assert_eq!(ended.class(), "billiard.exceptions.WorkerLostError", "{name}");
         let text = ended.text();
-        let begin = format!("Worker exited prematurely: signal {number} ({name}); peak memory ");
+        let begin = format!("Worker exited prematurely: signal {number} ({name}); ");
         assert!(text.starts_with(&begin), "{text}");
-        assert!(text.ends_with(" MiB; standard error ended: last words"), "{text}");
+        assert!(text.ends_with("; its output ended: last words"), "{text}");
+        assert!(!text.contains("peak memory 0.0"), "{text}");
+        assert_eq!(letter_of(&app, ended.id())["deliveries"], 1, "{name}");
         assert_eq!(ended.traceback(), "last words");
         let letters = dead(&app);
         assert_eq!(letters.len(), count, "{name}");
@@ -186,6 +226,7 @@ fn a_dead_letter_is_whole_and_can_be_sent_again() {
         log.contains("redelivered in 0s (1 of 3)") && log.contains("redelivered in 1s (2 of 3)"),
         "{log}"
     );
+    assert_eq!(dead(&app)[0]["deliveries"], 3, "as often as it was run");
     let number = dead(&app)[0]["number"].to_string();
     let letter: Value = serde_json::from_str(&app.must(&["dead", "show", &number])).unwrap();
     assert!(letter["message"].to_string().contains(ended.id()), "{letter}");
@@ -267,11 +308,21 @@ fn what_cannot_start() {
         expect_failure(&app, &call(&app, task, "[]"), class, message, "");
     };
     let gone = "No such file or directory";
-    fail("missing", "builtins.FileNotFoundError", json!([2, gone, "no-such-program"]));
-    fail("plain", "builtins.PermissionError", json!([13, "Permission denied", "./plain"]));
+    let nowhere = format!("{gone}: not on PATH {}", std::env::var("PATH").unwrap());
+    fail("missing", "builtins.FileNotFoundError", json!([2, nowhere, "no-such-program"]));
+    let plain = app.file("./plain").display().to_string();
+    let denied = format!("Permission denied: it is not executable; chmod +x {plain}");
+    fail("plain", "builtins.PermissionError", json!([13, denied, "./plain"]));
     fail("folder", "builtins.PermissionError", json!([13, "Permission denied", "./tasks.d"]));
     fail("garbage", "builtins.OSError", json!([8, "Exec format error", "./garbage"]));
-    fail("interpreter", "builtins.FileNotFoundError", json!([2, gone, "./script"]));
+    let missing = format!("{gone}: its interpreter /no/such/interpreter, of line 1, is not there");
+    fail("interpreter", "builtins.FileNotFoundError", json!([2, missing, "./script"]));
+    app.program("script", "#!/bin/sh\r\necho\r\n");
+    let ended = call(&app, "interpreter", "[]");
+    assert!(ended.message()[1].as_str().unwrap().contains("carriage return (CRLF)"), "{ended:?}");
+    app.program("script", "echo\n");
+    let ended = call(&app, "interpreter", "[]");
+    assert!(ended.message()[1].as_str().unwrap().contains("no interpreter (#!)"), "{ended:?}");
     let shell = call(&app, "shell", "[]");
     assert_eq!(shell.message()[0], 127);
     assert!(shell.traceback().contains("no-such-command"), "{shell:?}");

@@ -323,6 +323,7 @@ fn letter(number: i64, text: &str) -> Option<Kept> {
     let note: Value = serde_json::from_str(parts.next()?).ok()?;
     let (deliveries, step, queue) = (parts.next()?, parts.next()?, parts.next()?);
     let payload = parts.next()?.into();
+    let counts = note["counts"].as_bool().unwrap_or(true);
     let letter = DeadLetter {
         number,
         died_at: text_of(&note, "died_at"),
@@ -331,7 +332,7 @@ fn letter(number: i64, text: &str) -> Option<Kept> {
         task_id: text_of(&note, "task_id"),
         task: text_of(&note, "task"),
         queue: queue.into(),
-        deliveries: deliveries.parse().ok()?,
+        deliveries: deliveries.parse::<u32>().ok()?.saturating_add(counts.into()),
         payload,
     };
     Some(Kept { letter, step: step.parse().ok()? })

@@ -98,7 +98,7 @@ pub(super) fn bury(
     c.prepare_cached(
         "INSERT INTO qworker_dead
             (died_at, reason, detail, task_id, task, queue, priority, deliveries, payload)
-         SELECT ?, ?, ?, ?, ?, ifnull(q.name, ''), m.priority, m.deliveries, ifnull(m.payload, '')
+         SELECT ?, ?, ?, ?, ?, ifnull(q.name, ''), m.priority, m.deliveries + ?, ifnull(m.payload, '')
          FROM kombu_message m LEFT JOIN kombu_queue q ON q.id = m.queue_id
          WHERE m.id = ? AND m.owner IS ?",
     )?
@@ -108,6 +108,7 @@ pub(super) fn bury(
         death.detail,
         death.task_id,
         death.task,
+        death.counts,
         id,
         owner
     ])?;

@@ -1,6 +1,6 @@
 //! `qworker beat check`: everything that is wrong with a schedule, in one run.
 
-use super::files;
+use super::files::{self, Read};
 use crate::beat::{Address, mail};
 use crate::cli::app::{App, Global};
 use crate::cli::exit::{Error, Exit};
@@ -24,18 +24,24 @@ pub(super) struct Args {
     json: bool,
 }
 
+/// The schedule of an application, with what is wrong in it by itself and with these tasks.
+pub(in crate::cli) fn examine(app: &App, files: &[PathBuf], tasks: &Set) -> Read {
+    let mut read = files::read_all(app, files);
+    let keeps_results = !is_disabled(app);
+    for entry in &read.entries {
+        read.faults.extend(misfit(entry, tasks, keeps_results));
+    }
+    read
+}
+
 pub(super) fn run(args: &Args, global: &Global, out: ToUser) -> Result<Exit, Error> {
     let app = App::examine(global, &[])?;
-    let read = files::read_all(&app, &args.files);
+    let tasks = app.examine_tasks().0;
+    let read = examine(&app, &args.files, &tasks);
     let mut faults = app.faults.clone();
-    faults.extend(read.faults);
+    faults.extend(read.faults.iter().cloned());
     app.tell_notes(&out);
     read.notes.iter().for_each(|note| out.say(&format!("Note: {note}")));
-    let tasks = app.examine_tasks().0;
-    let keeps_results = !is_disabled(&app);
-    for entry in &read.entries {
-        faults.extend(misfit(entry, &tasks, keeps_results));
-    }
     for entry in &read.entries {
         if let Schedule::Cron(cron) = &entry.schedule
             && let Some(either) = cron.either_day()

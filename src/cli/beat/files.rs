@@ -56,13 +56,13 @@ impl Trace {
 
 /// What files say.
 #[derive(Default)]
-pub(super) struct Read {
+pub(in crate::cli) struct Read {
     /// Entries without mistakes, with names of their own.
-    pub(super) entries: Vec<Arc<Entry>>,
+    pub(in crate::cli) entries: Vec<Arc<Entry>>,
     /// What is wrong with the others.
-    pub(super) faults: Vec<Diagnostic>,
+    pub(in crate::cli) faults: Vec<Diagnostic>,
     /// What means nothing here.
-    pub(super) notes: Vec<Diagnostic>,
+    pub(in crate::cli) notes: Vec<Diagnostic>,
 }
 
 impl Files {

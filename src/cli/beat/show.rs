@@ -138,7 +138,7 @@ impl Known {
         let local = |at: Option<DateTime<Utc>>| {
             at.map_or("-".into(), |at| {
                 let at = at.with_timezone(&self.entry.calendar.zone);
-                at.format("%Y-%m-%d %H:%M:%S %Z").to_string()
+                at.format("%Y-%m-%d %H:%M:%S%:z").to_string()
             })
         };
         let ran = self.state.as_ref().and_then(|state| state.ran);
@@ -148,7 +148,6 @@ impl Known {
             self.entry.schedule.to_string(),
             local(ran),
             local(self.next),
-            self.next.map_or("-".into(), utc),
             self.state.as_ref().map_or(0, |state| state.total).to_string(),
             self.standing().into(),
         ]
@@ -209,9 +208,8 @@ pub(super) fn list(args: &List, global: &Global, out: ToUser) -> Result<Exit, Er
         return Ok(Exit::Ok);
     }
     let rows: Vec<Vec<String>> = all.iter().map(Known::row).collect();
-    let header =
-        ["Entry", "Task", "Schedule", "Last run", "Next run", "Next run, UTC", "Runs", "State"];
-    out.table(&header, &rows);
+    let header = ["Entry", "Task", "Schedule", "Last run", "Next run", "Runs", "State"];
+    out.table(&header, &rows, "No entries in the schedule.");
     Ok(Exit::Ok)
 }
 

@@ -45,7 +45,7 @@ pub(super) fn status(
     } else {
         let header = ["NODE", "PID", "UPTIME", "STATE", "TASKS", "MEMORY", "VERSION"];
         let rows: Vec<_> = nodes.iter().zip(&all).map(|(node, one)| row(node, one)).collect();
-        say.out.table(&header, &rows);
+        say.out.table(&header, &rows, "No nodes.");
     }
     Ok(if all.iter().all(Option::is_some) { Exit::Ok } else { Exit::Failure })
 }

@@ -4,7 +4,7 @@
 use super::arguments::too_long;
 use super::{Command, arguments::E2BIG};
 use crate::os::describe;
-use crate::os::resolve::resolve;
+use crate::os::resolve::{self, resolve};
 use crate::os::spawn::{Resource, Rlimit, SpawnError, Step};
 use crate::task::Fences;
 use crate::wire::Exception;
@@ -52,7 +52,11 @@ impl Failure {
             .map_or_else(String::new, |name| name.to_string_lossy().into_owned());
         let folder = command.cwd.to_string_lossy().into_owned();
         match *self {
-            Failure::Lookup(errno) => os_error(errno, describe(errno).into(), Some(program)),
+            Failure::Lookup(errno) => {
+                let path = command.variable(b"PATH=").map(String::from_utf8_lossy);
+                let path = path.map_or_else(String::new, |path| format!(": not on PATH {path}"));
+                os_error(errno, format!("{}{path}", describe(errno)), Some(program))
+            }
             Failure::Streams(errno) => {
                 os_error(errno, format!("open standard streams: {}", describe(errno)), None)
             }
@@ -67,10 +71,10 @@ impl Failure {
                 too_long("all arguments and the environment together", size)
             }
             Failure::Spawn(SpawnError { step: Step::Execute, errno }) => {
-                os_error(errno, describe(errno).into(), Some(program))
+                os_error(errno, format!("{}{}", describe(errno), command.obstacle()), Some(program))
             }
             Failure::Spawn(SpawnError { step: Step::Folder, errno }) => {
-                os_error(errno, describe(errno).into(), Some(folder))
+                os_error(errno, format!("{}: the folder of cwd", describe(errno)), Some(folder))
             }
             Failure::Spawn(error) => os_error(error.errno, error.to_string(), None),
         }
@@ -97,6 +101,15 @@ impl Command {
             self.argv.first().map_or(OsStr::new(""), |name| OsStr::from_bytes(name.to_bytes()));
         let path = self.variable(b"PATH=").map(OsStr::from_bytes);
         c_path(&resolve(name, path, &self.cwd).map_err(Failure::Lookup)?)
+    }
+
+    /// What the kernel does not tell of a file that it does not execute.
+    fn obstacle(&self) -> String {
+        let path = self.variable(b"PATH=").map(OsStr::from_bytes);
+        let file = self.program().ok();
+        let file = file.as_ref().map(|file| Path::new(OsStr::from_bytes(file.to_bytes())));
+        let found = file.and_then(|file| resolve::obstacle(file, path));
+        found.map_or_else(String::new, |found| format!(": {}", found.why))
     }
 
     /// The entry of its environment by which processes of this attempt are known.

@@ -16,6 +16,7 @@ fn task(program: Program) -> Task {
         name: "t.name".into(),
         file: "/etc/tasks.d/t.yaml".into(),
         line: 1,
+        text_line: 0,
         program,
         description: None,
         params: None,
@@ -317,22 +318,30 @@ fn programs_that_are_not_there() {
     let missing = refusal(exec(&["no-such-program"]));
     let text = "No such file or directory";
     assert_eq!(
-        missing,
-        ("FileNotFoundError".into(), vec![json!(2), json!(text), json!("no-such-program")])
+        (missing.0.as_str(), &missing.1[2]),
+        ("FileNotFoundError", &json!("no-such-program"))
     );
+    assert!(missing.1[1].as_str().unwrap().starts_with(text), "{missing:?}");
     assert_eq!(refusal(exec(&["/no/such"])).0, "FileNotFoundError");
     let denied = refusal(task(Program::File("/etc/passwd".into())));
     assert_eq!(
         denied,
         (
             "PermissionError".into(),
-            vec![json!(13), json!("Permission denied"), json!("/etc/passwd")]
+            vec![
+                json!(13),
+                json!("Permission denied: it is not executable; chmod +x /etc/passwd"),
+                json!("/etc/passwd")
+            ]
         )
     );
     let folder = refusal(Task { cwd: Some("/no/where".into()), ..shell("true") });
     assert_eq!(
         folder,
-        ("FileNotFoundError".into(), vec![json!(2), json!(text), json!("/no/where")])
+        (
+            "FileNotFoundError".into(),
+            vec![json!(2), json!(format!("{text}: the folder of cwd")), json!("/no/where")]
+        )
     );
     assert_eq!(refusal(Task { user: Some("no-such".into()), ..shell("true") }).0, "LookupError");
 }

@@ -4,6 +4,7 @@
 //! a seal over its bytes, so what a disk or a crash has damaged is compiled anew.
 
 use super::engine::{self, Metering};
+use super::module::Loaded;
 use crate::os::module::is_private;
 use sha2::{Digest, Sha256};
 use std::fs::{self, DirBuilder, File, OpenOptions};
@@ -11,6 +12,7 @@ use std::io::{self, Read, Seek, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
+use wasmtime::{Module, component::Component};
 
 /// Ends every cache file, before the 32 bytes of the hash.
 const SEAL: &[u8; 8] = b"qwseal01";
@@ -97,21 +99,24 @@ pub fn compile(source: &Path, target: &Path) -> Result<(), String> {
     Ok(())
 }
 
-/// Checks a module without keeping anything of it.
+/// Checks that a module can be run, and its function `export` if one is named, without keeping
+/// anything of it.
 ///
 /// # Errors
 /// A sentence: what is wrong with it.
-pub fn validate(source: &Path) -> Result<(), String> {
+pub fn validate(source: &Path, export: Option<&str>) -> Result<(), String> {
     let bytes = read(source).map_err(|why| format!("cannot be read: {why}"))?;
     let engine = engine::on_demand(Metering::Free).map_err(|why| format!("{why:#}"))?;
-    let checked = if is_component(&bytes) {
-        engine.precompile_component(&bytes).map(drop)
-    } else if bytes.starts_with(b"\0asm") {
-        wasmtime::Module::validate(&engine, &bytes)
+    let loaded = if is_component(&bytes) {
+        let component = Component::new(&engine, &bytes).map_err(|why| format!("{why:#}"))?;
+        Loaded::component(&component)
     } else {
-        engine.precompile_module(&bytes).map(drop)
+        Loaded::core(Module::new(&engine, &bytes).map_err(|why| format!("{why:#}"))?)
     };
-    checked.map_err(|why| format!("{why:#}"))
+    let fits = loaded.and_then(|loaded| loaded.admits(export));
+    fits.map_err(|wrong| {
+        wrong.exc_message.first().and_then(|text| text.as_str()).unwrap_or_default().to_string()
+    })
 }
 
 /// Opens a cache file whose seal is intact, and notes that it was used. `None`: there is

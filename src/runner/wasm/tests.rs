@@ -89,6 +89,7 @@ fn task(module: &Path, export: Option<&str>) -> Task {
         name: "a.task".into(),
         file: PathBuf::new(),
         line: 0,
+        text_line: 0,
         program,
         description: None,
         params: None,

@@ -4,7 +4,7 @@
 use crate::runner::{Attempt, Limit, Usage};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use wasmtime::{Engine, ResourceLimiter, Store, UpdateDeadline};
 
 /// Elements of all tables of an attempt. They are not linear memory, but eight bytes
@@ -48,8 +48,10 @@ impl Watch {
     pub fn new(attempt: &Attempt, started: Instant, memory: u64, cancel: Arc<AtomicBool>) -> Watch {
         // WASM code cannot be told of the soft limit, so the soft limit ends it; at the
         // same instant the hard one has the say.
-        let soft = attempt.soft_time_limit.map(|after| (started + after, Limit::Soft));
-        let hard = attempt.time_limit.map(|after| (started + after, Limit::Hard));
+        // A limit beyond the end of the clock is none.
+        let at = |after: Option<Duration>| started.checked_add(after?);
+        let soft = at(attempt.soft_time_limit).map(|at| (at, Limit::Soft));
+        let hard = at(attempt.time_limit).map(|at| (at, Limit::Hard));
         let deadline = hard.into_iter().chain(soft).min_by_key(|(at, _)| *at);
         Watch { deadline, cancel, stopped: None, fence: Fence::new(memory) }
     }

@@ -10,6 +10,7 @@ fn death() -> Death {
         detail: "body: expected three elements".into(),
         task_id: Some("a".into()),
         task: Some("add".into()),
+        counts: true,
     }
 }
 
@@ -36,7 +37,7 @@ pub async fn the_dead_are_kept_whole_and_can_be_sent_again(site: impl Site) {
         ("malformed", death().detail.as_str())
     );
     assert_eq!((letter.task_id.as_str(), letter.task.as_str()), ("a", "add"));
-    assert_eq!((letter.queue.as_str(), letter.deliveries), (QUEUE, 1));
+    assert_eq!((letter.queue.as_str(), letter.deliveries), (QUEUE, 2));
     assert_eq!(letter.payload, payload);
     assert!(letter.died_at.starts_with("20") && letter.died_at.ends_with("+00:00"));
     assert_eq!(client.find("a".into()).await.unwrap(), Whereabouts::Dead(letter.number));

@@ -143,7 +143,8 @@ fn tls_proves_the_server_and_the_client() {
         assert_eq!(visit(&at(port, "ssl_ca_certs=ca.crt")).await, Ok(1));
         assert_eq!(visit(&none(port)).await, Ok(1));
         let host = format!("127.0.0.1:{port}");
-        refused(visit(&at(port, "ssl_ca_certs=other.crt")).await, &[&host, "certificate"]);
+        let other = visit(&at(port, "ssl_ca_certs=other.crt")).await;
+        refused(other, &[&host, "certificate is of no authority that ", "other.crt has"]);
         refused(visit(&format!("rediss://{host}/0")).await, &[&host, "certificate"]);
         refused(visit(&at(port, "ssl_ca_certs=missing.crt")).await, &["missing.crt", "No such"]);
         refused(visit(&at(port, "ssl_ca_certs=ca.key")).await, &["ca.key"]);
@@ -152,8 +153,68 @@ fn tls_proves_the_server_and_the_client() {
         assert_eq!(visit(&at(port, ours)).await, Ok(1));
         let host = format!("127.0.0.1:{port}");
         refused(visit(&at(port, "ssl_ca_certs=ca.crt")).await, &[&host]);
+        refused(visit(&at(port, "ssl_ca_certs=server.crt")).await, &[&host, "no authority"]);
         // In the clear, nobody understands the other.
         let plain = visit(&format!("redis://{host}/0")).await;
         refused(plain, &[&host]);
+    });
+}
+
+/// A certificate that is its own authority, as `openssl req -x509` makes it and as Python takes it:
+/// if it is the one that is named, for this host, and in its time.
+#[test]
+fn a_certificate_that_is_its_own_authority() {
+    block_on(async {
+        let folder = tempfile::tempdir().unwrap();
+        let folder = folder.path();
+        let own = |name: &str, host: &str, days: &str| {
+            let files = format!("-keyout {name}.key -out {name}.crt");
+            let host = format!("-subj /CN=x -addext subjectAltName={host}");
+            openssl(folder, &format!("req -x509 {KEY} {files} {days} {host}"));
+        };
+        own("good", "IP:127.0.0.1", "-days 2");
+        own("twin", "IP:127.0.0.1", "-days 2");
+        own("elsewhere", "DNS:redis.example.com", "-days 2");
+        let ca = "[ca]\ndefault_ca=d\n[d]\ndatabase=index\nserial=serial\nnew_certs_dir=.\n\
+                  default_md=sha256\npolicy=p\n[p]\ncommonName=supplied\n";
+        let extensions = "subjectAltName=IP:127.0.0.1\nbasicConstraints=CA:TRUE\n";
+        for (name, text) in [("ca.cnf", ca), ("index", ""), ("serial", "01\n"), ("ext", extensions)]
+        {
+            std::fs::write(folder.join(name), text).unwrap();
+        }
+        openssl(folder, &format!("req {KEY} -keyout late.key -out late.csr -subj /CN=x"));
+        let dates = "-startdate 20200101000000Z -enddate 20200201000000Z";
+        let files = "-in late.csr -keyfile late.key -out late.crt -extfile ext";
+        openssl(folder, &format!("ca -config ca.cnf -selfsign -batch -notext {dates} {files}"));
+        let serve = |name: &str| {
+            let [certificate, key] = ["crt", "key"]
+                .map(|end| folder.join(format!("{name}.{end}")).display().to_string());
+            let port = free_port();
+            let words =
+                ["--save", "", "--tls-port", &port.to_string(), "--tls-cert-file", &certificate]
+                    .map(str::to_string);
+            let rest = [
+                "--tls-key-file",
+                &key,
+                "--tls-ca-cert-file",
+                &certificate,
+                "--tls-auth-clients",
+                "no",
+            ];
+            let all: Vec<&str> = words.iter().map(String::as_str).chain(rest).collect();
+            (Server::with(&all), port)
+        };
+        let at = |port: u16, name: &str| {
+            format!("rediss://127.0.0.1:{port}/0?ssl_ca_certs={}/{name}.crt", folder.display())
+        };
+        let (_good, port) = serve("good");
+        assert_eq!(visit(&at(port, "good")).await, Ok(1));
+        // Another of the same name is another.
+        refused(visit(&at(port, "twin")).await, &["certificate"]);
+        let (_elsewhere, port) = serve("elsewhere");
+        let said = ["is for another host than 127.0.0.1", "redis.example.com"];
+        refused(visit(&at(port, "elsewhere")).await, &said);
+        let (_late, port) = serve("late");
+        refused(visit(&at(port, "late")).await, &["the server's certificate has expired"]);
     });
 }

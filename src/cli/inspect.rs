@@ -1,0 +1,192 @@
+//! What a definition that can be read may still be wrong in: looked up on this machine, which need not
+//! be the worker's, so most of it is a warning.
+
+use super::app::App;
+use crate::config::Diagnostic;
+use crate::os::resolve::{self, resolve};
+use crate::os::user::Ids;
+use crate::runner::wasm;
+use crate::task::lint::{self, Risk};
+use crate::task::template::{Piece, Word};
+use crate::task::{Program, Task};
+use std::ffi::{OsStr, OsString};
+use std::path::Path;
+
+/// A script that is longer is not looked at.
+const SCRIPT_MAX: u64 = 256 * 1024;
+
+/// Shells whose scripts are looked at.
+const SHELLS: &[&str] = &["sh", "bash", "dash", "ash", "ksh", "zsh"];
+
+/// What was found in a task.
+#[derive(Debug, Default)]
+pub(super) struct Findings {
+    /// It cannot run anywhere.
+    pub(super) errors: Vec<Diagnostic>,
+    /// It cannot run here, or not safely.
+    pub(super) warnings: Vec<Diagnostic>,
+}
+
+/// Looks at one task.
+pub(super) fn task(app: &App, task: &Task) -> Findings {
+    let mut look = Look { app, task, found: Findings::default() };
+    match &task.program {
+        Program::Shell(text) => look.shell(text),
+        Program::Exec(words) => look.exec(words),
+        Program::File(file) => look.file(file),
+        Program::Wasm { module, export } => {
+            if let Err(why) = wasm::validate(module, export.as_deref()) {
+                look.error("wasm", task.line, format!("{}: {why}", module.display()));
+            }
+        }
+    }
+    look.surroundings();
+    look.found
+}
+
+struct Look<'a> {
+    app: &'a App,
+    task: &'a Task,
+    found: Findings,
+}
+
+impl Look<'_> {
+    fn diagnostic(&self, key: &str, line: usize, message: String) -> Diagnostic {
+        let file = self.task.file.display().to_string();
+        let key = match key {
+            "" => self.task.name.clone(),
+            key => format!("{}.{key}", self.task.name),
+        };
+        Diagnostic::new(&file, (line > 0).then_some(line), message).of_key(key)
+    }
+
+    fn error(&mut self, key: &str, line: usize, message: String) {
+        let fault = self.diagnostic(key, line, message);
+        self.found.errors.push(fault);
+    }
+
+    fn warn(&mut self, key: &str, line: usize, message: String) {
+        let fault = self.diagnostic(key, line, message);
+        self.found.warnings.push(fault);
+    }
+
+    /// The `PATH` of the task, as far as it is known here.
+    fn path(&self) -> Option<OsString> {
+        let settings = self.app.settings.task_env.iter().chain(&self.task.env);
+        let given = settings.rev().find(|(name, _)| name == "PATH");
+        given.map(|(_, value)| value.into()).or_else(|| std::env::var_os("PATH"))
+    }
+
+    fn cwd(&self) -> std::path::PathBuf {
+        let folder = &self.app.folder;
+        self.task.cwd.as_ref().map_or_else(|| folder.clone(), |cwd| folder.join(cwd))
+    }
+
+    fn params(&self) -> impl Iterator<Item = &str> {
+        self.task.params.iter().flatten().map(|param| param.name.as_str())
+    }
+
+    fn risks(&mut self, key: &str, first: usize, text: &str) {
+        for Risk { line, what } in lint::risks(text, self.params().collect::<Vec<_>>()) {
+            self.warn(key, first + line, what);
+        }
+    }
+
+    fn shell(&mut self, text: &str) {
+        let first = self.task.text_line;
+        self.risks("shell", first, text);
+        let names: Vec<String> =
+            self.params().map(String::from).chain((1..10).map(|n| n.to_string())).collect();
+        for (number, line) in text.lines().enumerate() {
+            let template = names.iter().find(|name| {
+                let written = format!("{{{name}}}");
+                line.match_indices(&written).any(|(at, _)| !line[..at].ends_with(['$', '{']))
+            });
+            if let Some(name) = template {
+                let shown = match name.parse::<u32>() {
+                    Ok(number) => format!("\"${number}\""),
+                    Err(_) => format!("\"$ARG_{name}\""),
+                };
+                let what = format!("{{{name}}} stands for an argument in exec only; write {shown}");
+                self.warn("shell", first + number, what);
+            }
+        }
+    }
+
+    fn exec(&mut self, words: &[Word]) {
+        let line = self.task.text_line;
+        let fixed = |word: &Word| match word.pieces() {
+            [Piece::Text(text)] => Some(text.clone()),
+            _ => None,
+        };
+        let Some(program) = words.first().and_then(fixed) else { return };
+        let (path, cwd) = (self.path(), self.cwd());
+        match resolve(OsStr::new(&program), path.as_deref(), &cwd) {
+            Ok(file) if !file.exists() => {
+                self.warn("exec", line, format!("there is no program {} here", file.display()));
+            }
+            Ok(file) => self.executable("exec", line, &file, path.as_deref()),
+            Err(_) => {
+                let path = path.unwrap_or_default();
+                let path = path.to_string_lossy();
+                self.warn("exec", line, format!("no program {program:?} on PATH here ({path})"));
+            }
+        }
+        let name = program.rsplit('/').next().unwrap_or_default();
+        let code = words.windows(2).find(|pair| {
+            let has_argument =
+                pair[1].pieces().iter().any(|piece| !matches!(piece, Piece::Text(_)));
+            fixed(&pair[0]).is_some_and(|flag| flag.starts_with('-') && flag.ends_with('c'))
+                && has_argument
+        });
+        if let Some([_, text]) = code.filter(|_| SHELLS.contains(&name)) {
+            let what = format!(
+                "the argument in {:?} is read by {name} as code; write it as a word of its own, which the \
+                 text has as \"$1\"",
+                text.text()
+            );
+            self.warn("exec", line, what);
+        }
+    }
+
+    fn executable(&mut self, key: &str, line: usize, file: &Path, path: Option<&OsStr>) {
+        if let Some(obstacle) = resolve::obstacle(file, path) {
+            let what = format!("{} cannot be executed: {}", file.display(), obstacle.why);
+            match obstacle.everywhere {
+                true => self.error(key, line, what),
+                false => self.warn(key, line, what),
+            }
+        }
+    }
+
+    fn file(&mut self, file: &Path) {
+        let path = self.path();
+        self.executable("", 0, file, path.as_deref());
+        let short = file.metadata().is_ok_and(|about| about.len() <= SCRIPT_MAX);
+        let Some(text) = short.then(|| std::fs::read_to_string(file).ok()).flatten() else {
+            return;
+        };
+        let first = text.lines().next().unwrap_or_default();
+        let mut words = first.split([' ', '/']).filter(|_| first.starts_with("#!"));
+        if words.any(|word| SHELLS.contains(&word.trim_end())) {
+            self.risks("", 1, &text);
+        }
+    }
+
+    /// Where it runs, and as whom.
+    fn surroundings(&mut self) {
+        let (cwd, line) = (self.cwd(), self.task.line);
+        if self.task.cwd.is_some() && !cwd.is_dir() {
+            self.warn("cwd", line, format!("there is no folder {} here", cwd.display()));
+        }
+        if let Err(error) = Ids::of(self.task.user.as_deref(), self.task.group.as_deref()) {
+            self.warn("user", line, format!("{error} here"));
+        }
+        for dir in &self.task.dirs {
+            let host = self.app.folder.join(&dir.host);
+            if !host.is_dir() {
+                self.warn("dirs", line, format!("there is no folder {} here", host.display()));
+            }
+        }
+    }
+}

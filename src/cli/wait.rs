@@ -1,0 +1,124 @@
+//! Waiting for a result where somebody looks on: after a moment they are told what is waited for,
+//! and who interrupts it is told how to go on.
+
+use super::app::App;
+use super::exit::{Error, Exit};
+use super::output::ToUser;
+use crate::broker::Whereabouts;
+use crate::client::Client;
+use crate::client::wait::{self, Answer};
+use crate::log::escape;
+use crate::os::signal::Interrupts;
+use crate::wire::result::Meta;
+use std::time::Duration;
+
+/// Silence is no answer for longer than this.
+const SILENCE_MAX: Duration = Duration::from_secs(1);
+
+/// How waiting ended.
+pub(super) enum Waited {
+    /// With what is known of the task.
+    Answer(Answer),
+    /// With this exit code; what there is to say has been said.
+    Left(Exit),
+}
+
+/// Waits until the task `id` is ready, or `limit` has passed; or until it is found to be unknown,
+/// unless it may be that.
+pub(super) async fn for_result(
+    app: &App,
+    client: &Client,
+    id: &str,
+    (limit, may_be_unknown): (Option<Duration>, bool),
+    out: ToUser,
+) -> Result<Waited, Error> {
+    let cannot =
+        |error: std::io::Error| Error::failure(format!("cannot listen to signals: {error}"));
+    let interrupts = Interrupts::listen().map_err(cannot)?;
+    let mut ready = std::pin::pin!(async {
+        if !may_be_unknown {
+            return wait::until_ready(client, id).await;
+        }
+        let tell = || {
+            out.say(&format!(
+                "Task {} is not known here: waiting for a result of it. It may run on a Python \
+                 worker; or it was never sent, or its result was ignored, or has expired.",
+                escape::name(id)
+            ));
+        };
+        wait::until_known(client, id, tell).await
+    });
+    let mut explained = std::pin::pin!(async {
+        tokio::time::sleep(SILENCE_MAX).await;
+        if !out.quiet
+            && let Some(text) = explain(app, client, id).await
+        {
+            out.say(&text);
+        }
+        std::future::pending::<()>().await;
+    });
+    let late = async {
+        match limit {
+            Some(limit) => tokio::time::sleep(limit).await,
+            None => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        biased;
+        answer = &mut ready => Ok(Waited::Answer(answer?)),
+        signal = interrupts.next() => {
+            out.say(&format!(
+                "Task {id} goes on without you; wait again with `qworker result {id} --wait`."
+            ));
+            Ok(Waited::Left(Exit::Code(u8::try_from(128 + signal).unwrap_or(u8::MAX))))
+        }
+        () = late => {
+            out.say(&format!(
+                "Task {id} is not ready after the given time; ask with `qworker result {id}`."
+            ));
+            Ok(Waited::Left(Exit::NotYet))
+        }
+        () = &mut explained => unreachable_end(),
+    }
+}
+
+/// What is explained never ends the waiting.
+fn unreachable_end() -> Result<Waited, Error> {
+    Err(Error::failure("what is explained has an end"))
+}
+
+/// Where the task is, and who could run it; nothing if the broker does not say.
+async fn explain(app: &App, client: &Client, id: &str) -> Option<String> {
+    if let Ok(Answer::Result(meta)) = wait::look(client, id).await {
+        return Some(format!("Task {id} is {}; waiting for its end.", state(&meta)));
+    }
+    let place = client.outlet.find(id.to_string()).await.ok()?;
+    let nodes = client.outlet.nodes().await.ok()?;
+    let alive: Vec<String> = nodes.iter().map(|node| node.hostname.clone()).collect();
+    Some(match place {
+        Whereabouts::Waiting { queue, eta: Some(eta) } => {
+            let at = super::result::instant(&eta);
+            format!("Task {id} waits in queue {queue} until {at}.")
+        }
+        Whereabouts::Waiting { queue, eta: None } => {
+            let who = match &alive[..] {
+                [] => format!("no worker is alive on {}", app.broker()),
+                alive => {
+                    format!("alive: {}; each may be busy, or serve other queues", alive.join(", "))
+                }
+            };
+            format!("Task {id} waits in queue {queue}; {who}.")
+        }
+        Whereabouts::Held { queue } => {
+            format!("Task {id} was taken from queue {queue}; alive: {}.", alive.join(", "))
+        }
+        Whereabouts::Dead(_) | Whereabouts::Unknown => return None,
+    })
+}
+
+fn state(meta: &Meta) -> String {
+    match meta.status.as_str() {
+        "RETRY" => "waiting for its next try (RETRY)".into(),
+        other => other.to_string(),
+    }
+}
