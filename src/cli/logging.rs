@@ -5,6 +5,7 @@ use super::output::ToUser;
 use crate::config::Settings;
 use crate::config::names::expand;
 use crate::log::{self, Format, Options, Rotation};
+use crate::os::panics;
 use std::path::PathBuf;
 use tracing_subscriber::filter::LevelFilter;
 
@@ -102,11 +103,18 @@ pub(super) fn start(options: Options, out: ToUser) -> log::Keeper {
     log::start(options)
 }
 
-/// From now on a panic, on whatever thread, ends the process: what is left of a worker whose parts
-/// do not all work hears nothing, and holds what others could run. Its guard starts a new one.
+/// From now on a panic is logged, and ends the process, whichever thread it is on; its guard starts
+/// a new one. Only one that is contained costs no more than the task that it belongs to.
 fn end_on_panic(options: Options, out: ToUser) {
     std::panic::set_hook(Box::new(move |panic| {
         // Not through the queue of the log: its thread may be the one that panics.
+        if panics::is_contained() {
+            return note(
+                &options,
+                &out,
+                &format!("worker: {panic}; this is a bug: the task fails"),
+            );
+        }
         note(&options, &out, &format!("worker: {panic}; this is a bug: the process ends"));
         std::process::abort();
     }));
@@ -143,6 +151,7 @@ mod tests {
             node: "w@h".into(),
         };
         end_on_panic(options, ToUser::new(true, false));
+        let _ = std::thread::spawn(|| panics::contained(|| panic!("for one task"))).join();
         let _ = std::thread::spawn(|| panic!("on purpose\nor not")).join();
         unreachable!("the process lives");
     }
@@ -159,6 +168,7 @@ mod tests {
         assert_eq!(ended.status.signal(), Some(6), "{ended:?}");
         let text = std::fs::read_to_string(&log).unwrap();
         assert!(text.contains("WARNING/Guard] worker: panicked at src/cli/logging.rs"), "{text}");
+        assert!(text.contains("\n  for one task; this is a bug: the task fails"), "{text}");
         assert!(text.contains("\n  on purpose\n  or not"), "{text}");
     }
 }

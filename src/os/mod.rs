@@ -22,6 +22,7 @@ pub mod memory;
 pub mod module;
 pub mod notify;
 mod nursery;
+pub mod panics;
 pub mod pidfile;
 pub mod reap;
 pub mod resolve;

@@ -5,11 +5,11 @@
 //! *thread* that made it ends (`PR_SET_PDEATHSIG`), so these never do before the process.
 
 use super::Pid;
+use super::panics;
 use super::signal::deaf;
 use super::spawn::{SpawnError, Step};
 use super::tree;
 use std::num::NonZero;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::{Receiver, RecvError, Sender, channel};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::{Builder, available_parallelism};
@@ -89,7 +89,7 @@ fn threads() -> Result<&'static Sender<Order>, SpawnError> {
             while let Ok(order) = next(&orders) {
                 // A panic must not end the thread: its children would die with it. Whoever
                 // waits for this start hears that it is lost.
-                let _ = catch_unwind(AssertUnwindSafe(order));
+                let _ = panics::contained(order);
             }
         };
         let thread = Builder::new().name("spawn".into()).stack_size(64 * 1024);

@@ -4,6 +4,7 @@
 mod compile;
 mod threads;
 
+use crate::os::panics;
 use crate::runner::shell::Shell;
 use crate::runner::wasm::{Prepared, Runtime};
 use crate::runner::{Attempt, Ending, Outcome};
@@ -113,7 +114,8 @@ impl Pool {
         tokio::task::spawn_local(async move {
             let promise = Promise { key, report: Some(hands.report.clone()) };
             let (ask, cancel) = (until(wishes.clone(), Wish::End), until(wishes, Wish::Die));
-            promise.keep(hands.shell.run(&attempt, ask, cancel).await);
+            let run = hands.shell.run(&attempt, ask, cancel);
+            promise.keep(panics::contained_future(run).await);
         });
         Stop::Process(wish)
     }
@@ -135,7 +137,8 @@ impl Pool {
                 let hands = self.hands.clone();
                 tokio::task::spawn_local(async move {
                     let promise = Promise { key, report: Some(hands.report.clone()) };
-                    match hands.compiler.compile(&work.attempt, target, stopped).await {
+                    let compile = hands.compiler.compile(&work.attempt, target, stopped);
+                    match panics::contained_future(compile).await {
                         Ok(()) => {
                             promise.forget();
                             hands.threads.run(work);

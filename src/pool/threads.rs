@@ -1,13 +1,13 @@
 //! Threads that run WASM attempts. None exists before the first such task.
 
 use super::{Key, Report};
+use crate::os::panics;
 use crate::os::signal::deaf;
 use crate::runner::wasm::Runtime;
 use crate::runner::{Attempt, Ending, Outcome};
 use crate::wire::Exception;
 use crossbeam_channel::{Receiver, Sender};
 use std::cell::Cell;
-use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -70,8 +70,7 @@ fn run_one(runtime: &Runtime, work: &Work) -> Outcome {
     if work.stop.load(Ordering::Relaxed) {
         return Outcome::immediate(Ending::Cancelled);
     }
-    let run = AssertUnwindSafe(|| runtime.run(&work.attempt, work.stop.clone()));
-    std::panic::catch_unwind(run).unwrap_or_else(|_| {
+    panics::contained(|| runtime.run(&work.attempt, work.stop.clone())).unwrap_or_else(|_| {
         let exception = Exception::new(
             "builtins",
             "RuntimeError",
