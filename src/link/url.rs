@@ -132,10 +132,9 @@ fn file(rest: &str) -> Result<&str, String> {
         );
     }
     // Python would open the file before it.
-    match path.split_once('?') {
-        Some(_) => Err("found a ?; the address of a file has no parameters".into()),
-        None => Ok(path),
-    }
+    let Some((_, parameters)) = path.split_once('?') else { return Ok(path) };
+    let name = parameters.split('=').next().filter(|name| is_plain(name)).unwrap_or("**");
+    Err(format!("found the parameter {name}, expected none; no name of a database has a ? in it"))
 }
 
 impl fmt::Display for Server {
@@ -311,7 +310,7 @@ mod tests {
             ("redis://:hush", "no host"),
             ("redis://h/0#x", "%23"),
             ("redis://h h/0", "blank"),
-            ("sqlite:///x.db?timeout=20", "no parameters"),
+            ("sqlite:///x.db?timeout=20", "parameter timeout"),
             ("sentinel://h:26379", "Sentinel"),
             ("redis://a/0;redis://b/0", "several"),
             ("rediss://h?ssl_cert_reqs=maybe", "ssl_cert_reqs"),

@@ -154,7 +154,7 @@ impl Lists {
             before.extend(["-A", "/srv/shop"].map(String::from));
         }
         if self.chance(10) {
-            before.extend(["--broker=redis://%h", "-C"].map(String::from));
+            before.extend(["--broker=redis://%n", "-C"].map(String::from));
         }
         let behind = self.chance(15) && before.is_empty();
         let behind = if behind { vec!["--", "-c", "%n", "--x=y"] } else { vec![] };
