@@ -43,6 +43,10 @@ pub const RETRY_BACKOFF_MAX: Duration = Duration::from_secs(600);
 /// connection takes, shorter than a web request may.
 pub const CLIENT_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// Queues of one worker at the most: a take asks a server for each of them, which does nothing else
+/// meanwhile; a thousand are a few milliseconds.
+pub const QUEUES_MAX: usize = 1000;
+
 /// Messages that wait in a worker's memory for a slot at the most: enough for the store to
 /// fetch the next hundreds while tiny tasks run, few enough to leave few suspects.
 pub const TAKE_MAX: usize = 512;

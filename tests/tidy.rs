@@ -22,10 +22,7 @@ const ADDRESSES: &[(&str, &[&str])] = &[
         "rusqlite",
         &["link/sqlite/", "broker/sqlite/", "broker/ledger/apart/file.rs", "backend/sqlite.rs"],
     ),
-    (
-        "redis",
-        &["link/", "broker/", "backend/", "worker/settle.rs", "cli/worker.rs", "client/mod.rs"],
-    ),
+    ("redis", &["link/", "broker/", "backend/", "client/", "cli/worker.rs"]),
     ("rustls", &["link/tls.rs", "link/redis.rs"]),
     ("tokio_rustls", &["link/tls.rs"]),
     ("rustls_native_certs", &["link/tls.rs"]),

@@ -4,7 +4,7 @@
 //! result is the string `celery-task-meta-ID`, and is published on the channel of that name.
 
 use crate::clock;
-use crate::link::error::Error;
+use crate::link::error::{Error, Kind};
 use crate::link::redis::{Link, WORKER_PATIENCE};
 use crate::link::url::Server;
 use crate::wire::body::{self, Pairs};
@@ -39,16 +39,28 @@ static STATES: LazyLock<Script> = LazyLock::new(|| {
     )
 });
 
+/// A listener that is told nothing looks again after this long.
+const LOOK_BLIND: Duration = Duration::from_millis(500);
+
 /// Stores results; a SUCCESS stays what it is, and so does a REVOKED.
 static PUT: LazyLock<Script> = LazyLock::new(|| {
     Script::new(
-        r#"-- KEYS: results; ARGV: seconds to live or nothing, then the documents
+        r#"-- KEYS: results; ARGV: seconds to live or nothing, then the documents. All or none.
+        local stays = {}
         for n = 1, #KEYS do
-          local state = redis.call('GETRANGE', KEYS[n], 0, 20)
-          if state ~= '{"status": "SUCCESS",' and state ~= '{"status": "REVOKED",' then
+          local kind = redis.call('TYPE', KEYS[n]).ok
+          if kind ~= 'none' and kind ~= 'string' then
+            return redis.error_reply('WRONGTYPE the key ' .. KEYS[n] .. ' is a ' .. kind .. ', and a string is expected')
+          end
+          local state = kind == 'string' and redis.call('GETRANGE', KEYS[n], 0, 20)
+          stays[n] = state == '{"status": "SUCCESS",' or state == '{"status": "REVOKED",'
+        end
+        for n = 1, #KEYS do
+          if not stays[n] then
             if ARGV[1] == '' then redis.call('SET', KEYS[n], ARGV[n + 1])
             else redis.call('SET', KEYS[n], ARGV[n + 1], 'EX', ARGV[1]) end
-            redis.call('PUBLISH', KEYS[n], ARGV[n + 1])
+            -- A user may be kept from channels; whoever waits looks now and then anyway.
+            redis.pcall('PUBLISH', KEYS[n], ARGV[n + 1])
           end
         end"#,
     )
@@ -109,7 +121,8 @@ impl Store {
         (self.key(&record.task_id), self.expires, document(record))
     }
 
-    fn key(&self, task_id: &str) -> String {
+    /// The key of a result.
+    pub fn key(&self, task_id: &str) -> String {
         format!("{}celery-task-meta-{task_id}", self.prefix)
     }
 
@@ -141,11 +154,24 @@ impl Store {
         self.link.run(async |c| call.invoke_async::<()>(c).await).await
     }
 
+    /// Does the server do what [`Store::put`] needs in general?
+    ///
+    /// # Errors
+    /// What it said.
+    pub async fn answers(&self) -> Result<(), Error> {
+        let mut call = PUT.prepare_invoke();
+        call.arg("");
+        self.link.run(async |c| call.invoke_async::<()>(c).await).await
+    }
+
     /// See [`super::Store::get`].
     pub async fn get(&self, task_id: &str) -> Result<Option<Meta>, Error> {
         let mut get = redis::cmd("GET");
         get.arg(self.key(task_id));
-        let found: Option<Vec<u8>> = self.link.run(async |c| get.query_async(c).await).await?;
+        let found: Option<Vec<u8>> =
+            self.link.run(async |c| get.query_async(c).await).await.map_err(|error| {
+                Error::of(error.kind(), format!("{error} (key {})", self.key(task_id)))
+            })?;
         Ok(found.map(|bytes| read(&bytes, task_id)))
     }
 
@@ -176,22 +202,27 @@ impl Store {
         let mut subscribe = redis::cmd("SUBSCRIBE");
         subscribe.arg(self.key(task_id));
         let link = Link::new(self.link.server(), self.link.patience(), vec![subscribe])?;
-        link.session().await?;
-        Ok(Listener { link })
+        match link.session().await {
+            // A user may be kept from channels.
+            Err(error) if error.kind() == Kind::Forbidden => Ok(Listener { link: None }),
+            opened => opened.map(|_| Listener { link: Some(link) }),
+        }
     }
 }
 
 /// See [`super::Listener`].
 pub struct Listener {
-    link: Link,
+    /// None if the server tells nothing.
+    link: Option<Link>,
 }
 
 impl Listener {
     /// See [`super::Listener::stored`].
     pub async fn stored(&mut self) {
+        let Some(link) = &self.link else { return tokio::time::sleep(LOOK_BLIND).await };
         // Late is as good as told, and so is a lost connection: the caller looks either way.
-        let _ = tokio::time::timeout(LOOK_AGAIN, self.link.pushed()).await;
-        if let Err(error) = self.link.session().await {
+        let _ = tokio::time::timeout(LOOK_AGAIN, link.pushed()).await;
+        if let Err(error) = link.session().await {
             tracing::debug!("cannot listen for results: {error}");
         }
     }

@@ -105,6 +105,13 @@ impl Store {
         Ok(())
     }
 
+    /// As [`Store::put`], and on the disk.
+    pub async fn put_synced(&self, records: Vec<Record>) -> Result<(), Error> {
+        self.db.run(Durability::Disk, move |c| put(c, &records)).await?;
+        self.ring();
+        Ok(())
+    }
+
     /// Stores inside a transaction of the caller's, who shares the file and rings later.
     pub fn put_within(c: &Connection, records: &[Record]) -> Result<(), Error> {
         put(c, records)

@@ -18,9 +18,12 @@ pub mod redis;
 pub mod sqlite;
 
 pub use crate::link::error::Error;
+use crate::wire::Record;
 use chrono::{DateTime, Utc};
+pub use redis::Survey;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::mpsc;
 
 /// One message in our hands.
 #[derive(Debug, Clone)]
@@ -73,6 +76,35 @@ impl Settle {
     pub fn moves(&self) -> bool {
         !matches!(self, Settle::Ack | Settle::Mark)
     }
+}
+
+/// What becomes of one task: all of it, or nothing.
+#[derive(Debug, Clone, Default)]
+pub struct Item {
+    /// The delivery that this is about; nothing is done unless it is still held.
+    pub tag: Option<Tag>,
+    /// Stored.
+    pub record: Option<Record>,
+    /// Sent.
+    pub postings: Vec<Posting>,
+    /// Names the postings: sent again under the same name within an hour, they are accepted
+    /// once. Empty if nobody asks twice.
+    pub token: String,
+    /// What becomes of the delivery; `None` leaves it as it is.
+    pub settle: Option<Settle>,
+    /// Not even a power cut may undo it.
+    pub durable: bool,
+}
+
+/// What has become of an [`Item`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Fate {
+    /// It is done.
+    Done,
+    /// Its delivery is not held any more: it was settled before, or handed out again.
+    Lost,
+    /// Nothing of it can be done, and why; others may.
+    Refused(String),
 }
 
 /// Why a message is in the dead-letter list.
@@ -170,6 +202,8 @@ pub struct QueueInfo {
     pub scheduled: u32,
     /// With workers.
     pub held: u32,
+    /// What is wrong with the keys that should have its messages; what is there is not counted.
+    pub odd: Option<String>,
 }
 
 /// A worker that holds a lease.
@@ -205,6 +239,15 @@ macro_rules! each {
             $type::Redis($end) => $call,
         }
     };
+}
+
+/// The first refusal among these is the error of all.
+fn first_refusal(fates: Vec<Fate>) -> Result<(), Error> {
+    let refusal = fates.into_iter().find_map(|fate| match fate {
+        Fate::Refused(why) => Some(why),
+        Fate::Done | Fate::Lost => None,
+    });
+    refusal.map_or(Ok(()), |why| Err(Error::of(crate::link::error::Kind::Refused, why)))
 }
 
 /// See [`Inlet::contact`].
@@ -246,6 +289,15 @@ impl Inlet {
     /// Waits until another [`Inlet::take`] may find something. May be dropped at any time.
     pub async fn wait(&mut self) {
         each!(self, Inlet, inlet => inlet.wait().await)
+    }
+
+    /// Tells which deliveries are not held any more, though nobody here has settled them; `None`
+    /// where that cannot be, and when it was asked before.
+    pub fn losses(&mut self) -> Option<mpsc::UnboundedReceiver<Vec<Tag>>> {
+        match self {
+            Inlet::Sqlite(_) => None,
+            Inlet::Redis(inlet) => inlet.losses(),
+        }
     }
 
     /// Gives up the lease: nothing is held any more.

@@ -18,16 +18,23 @@
 //! A tag of ours is `INSTANCE:NUMBER:STEP:QUEUE`, so it tells whose it is and where its message
 //! came from. Whatever changes more than one key is a script, hence one step.
 
+mod commit;
+mod dead;
 mod hold;
 mod inlet;
+mod instance;
 mod keeper;
 mod ledger;
 mod lists;
+mod restore;
+mod survey;
 
+pub use commit::Document;
 pub use inlet::{Identity, Inlet};
 pub use ledger::Ledger;
+pub use survey::Survey;
 
-use super::{Death, Posting, Settle, Tag};
+use super::{Death, Fate, Item, Posting, Settle, Tag};
 use crate::clock;
 use crate::link::error::{Error, Kind};
 use crate::link::redis::Link;
@@ -37,7 +44,7 @@ use hold::Hold;
 use redis::Script;
 use serde_json::{Value, json};
 use std::collections::HashSet;
-use std::sync::{Arc, LazyLock, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 /// kombu's priority steps: 0, served first, is a queue's own list.
@@ -45,8 +52,6 @@ const STEPS: [u8; 4] = [0, 3, 6, 9];
 
 /// Stands between a queue and its step.
 const SEPARATOR: &str = "\u{6}\u{16}";
-
-static SETTLE: LazyLock<Script> = LazyLock::new(|| script(include_str!("redis/settle.lua")));
 
 /// A script of this folder, with what all of them share before it.
 fn script(own: &str) -> Script {
@@ -133,19 +138,6 @@ pub struct Outlet {
     declared: Arc<Mutex<HashSet<String>>>,
 }
 
-/// What [`Outlet::commit`] does, in one step.
-#[derive(Default)]
-pub struct Commit<'a> {
-    /// Results: key, seconds to live, document.
-    pub results: Vec<(String, Option<u64>, String)>,
-    /// Messages to be sent.
-    pub postings: &'a [Posting],
-    /// A name for them: sent twice under the same name, they are accepted once.
-    pub token: &'a str,
-    /// Deliveries to be settled.
-    pub settlements: &'a [(Tag, Settle)],
-}
-
 impl Outlet {
     /// The end for programs that are no worker: they settle nothing, and wait for an answer up
     /// to `patience`. Connects when it is used.
@@ -182,48 +174,49 @@ impl Outlet {
 
     /// See [`super::Outlet::publish`].
     pub async fn publish(&self, postings: Vec<Posting>) -> Result<(), Error> {
-        let mut pipe = redis::pipe();
-        pipe.atomic();
-        let new = self.declare(&postings, &mut pipe);
+        self.declare(&postings).await?;
         if let [posting] = &postings[..]
             && posting.eta.is_none()
-            && new.is_empty()
         {
             // The common case, and as cheap as can be.
             let key = self.layout.list(&posting.queue, step_of(posting.priority));
             let mut push = redis::cmd("LPUSH");
-            push.arg(key).arg(&posting.payload);
+            push.arg(&key).arg(&posting.payload);
             let push = async |c: &mut _| push.query_async(c).await;
-            return match self.hold {
+            let done = match self.hold {
                 None => self.link.run_eagerly(push).await,
                 Some(_) => self.link.run(push).await,
             };
+            return done.map_err(|error| naming(&error, &key));
         }
-        let mut lists: Vec<(String, Vec<&str>)> = Vec::new();
-        for posting in &postings {
-            let step = step_of(posting.priority);
-            if let Some(eta) = posting.eta {
-                let [score, member] = planned(posting, step, eta);
-                pipe.cmd("ZADD").arg(self.layout.scheduled(&posting.queue)).arg(score).arg(member);
-                continue;
+        self.send(Item { postings, ..Item::default() }).await
+    }
+
+    /// All of its messages, or none.
+    async fn send(&self, item: Item) -> Result<(), Error> {
+        match self.commit(&[item], |_| None).await?.pop() {
+            Some(Fate::Refused(why)) => {
+                Err(Error::of(Kind::Refused, format!("{}: {why}", self.link.server())))
             }
-            let key = self.layout.list(&posting.queue, step);
-            match lists.iter_mut().find(|(list, _)| *list == key) {
-                Some((_, elements)) => elements.push(&posting.payload),
-                None => lists.push((key, vec![&posting.payload])),
-            }
+            _ => Ok(()),
         }
-        for (list, elements) in lists {
-            pipe.cmd("LPUSH").arg(list).arg(elements);
+    }
+
+    /// Declares the queues that this end has not sent to before, as kombu does it.
+    async fn declare(&self, postings: &[Posting]) -> Result<(), Error> {
+        let mut pipe = redis::pipe();
+        let new = self.declarations(postings, &mut pipe);
+        if !new.is_empty() {
+            let done = self.link.run(async |c| pipe.exec_async(c).await).await;
+            done.map_err(|error| naming(&error, &self.layout.bindings(&new.join(", "))))?;
+            self.declared.lock().unwrap_or_else(PoisonError::into_inner).extend(new);
         }
-        self.link.run(async |c| pipe.exec_async(c).await).await?;
-        self.declared.lock().unwrap_or_else(PoisonError::into_inner).extend(new);
         Ok(())
     }
 
-    /// Declares the queues that this end has not sent to before, as kombu does it; gives their
+    /// Adds the declarations of the queues that this end has not sent to before; gives their
     /// names.
-    fn declare<'a>(
+    fn declarations<'a>(
         &self,
         postings: impl IntoIterator<Item = &'a Posting>,
         pipe: &mut redis::Pipeline,
@@ -240,83 +233,27 @@ impl Outlet {
 
     /// See [`super::Outlet::publish_once`].
     pub async fn publish_once(&self, token: String, postings: Vec<Posting>) -> Result<(), Error> {
-        let mut pipe = redis::pipe();
-        let new = self.declare(&postings, &mut pipe);
-        if !new.is_empty() {
-            self.link.run(async |c| pipe.exec_async(c).await).await?;
-            self.declared.lock().unwrap_or_else(PoisonError::into_inner).extend(new);
-        }
-        let commit = Commit { postings: &postings, token: &token, ..Commit::default() };
-        let done = self.commit(commit).await;
-        if done.as_ref().is_err_and(|error| error.kind() == Kind::Refused) {
-            // The token was noted first, and must not say that the messages were sent.
-            let mut forget = redis::cmd("DEL");
-            forget.arg(self.layout.token(&token));
-            self.link.run(async |c| forget.exec_async(c).await).await?;
-        }
-        done
+        self.declare(&postings).await?;
+        self.send(Item { postings, token, ..Item::default() }).await
     }
 
     /// See [`super::Outlet::settle`].
     pub async fn settle(&self, settlements: Vec<(Tag, Settle)>) -> Result<(), Error> {
-        self.commit(Commit { settlements: &settlements, ..Commit::default() }).await
-    }
-
-    /// Stores results, sends messages and settles deliveries, in this order and in one step.
-    /// May be asked for again if the answer was lost.
-    ///
-    /// # Errors
-    /// What the server said; nothing was done then, or all was and the answer was lost.
-    pub async fn commit(&self, commit: Commit<'_>) -> Result<(), Error> {
-        let token = (!commit.postings.is_empty()).then(|| self.layout.token(commit.token));
-        let mut call = settle_call(&self.layout, token);
-        for (key, ttl, document) in &commit.results {
-            call.arg("put")
-                .arg(key)
-                .arg(ttl.map_or(String::new(), |ttl| ttl.to_string()))
-                .arg(document);
-        }
-        for posting in commit.postings {
-            let step = step_of(posting.priority);
-            match posting.eta {
-                None => call
-                    .arg("send")
-                    .arg(self.layout.list(&posting.queue, step))
-                    .arg(&posting.payload),
-                Some(eta) => call
-                    .arg("plan")
-                    .arg(self.layout.scheduled(&posting.queue))
-                    .arg(clock::epoch(eta))
-                    .arg(&posting.payload)
-                    .arg(step)
-                    .arg(unique()),
-            };
-        }
-        let settled = match &self.hold {
-            Some(hold) => settlements(&mut call, hold, &self.layout, commit.settlements),
-            None => Vec::new(),
-        };
-        let nothing = commit.results.is_empty()
-            && commit.postings.is_empty()
-            && settled.is_empty()
-            && !commit.settlements.iter().any(|(_, settle)| matches!(settle, Settle::Mark));
-        if nothing {
-            return Ok(());
-        }
-        self.link.run(async |c| call.invoke_async::<()>(c).await).await?;
-        if let Some(hold) = &self.hold {
-            hold.forget(&settled);
-        }
-        Ok(())
+        let items: Vec<Item> = settlements
+            .into_iter()
+            .map(|(tag, settle)| Item { tag: Some(tag), settle: Some(settle), ..Item::default() })
+            .collect();
+        let fates = self.commit(&items, |_| None).await?;
+        super::first_refusal(fates)
     }
 }
 
-/// A call of `settle.lua` with nothing to do yet; `token` names the messages it is to send.
-fn settle_call(layout: &Layout, token: Option<String>) -> redis::ScriptInvocation<'static> {
-    let mut call = SETTLE.prepare_invoke();
-    call.key(layout.unacked()).key(layout.unacked_index()).key(layout.dead());
-    call.arg(&layout.prefix).arg(SEPARATOR).arg(token.unwrap_or_default());
-    call
+/// The same with the key that it is about, which the server does not name.
+fn naming(error: &Error, key: &str) -> Error {
+    match error.kind() {
+        Kind::Refused | Kind::Forbidden => Error::of(error.kind(), format!("{error} (key {key})")),
+        kind => Error::of(kind, error.to_string()),
+    }
 }
 
 /// Score and member of a message for later.
@@ -328,56 +265,6 @@ fn planned(posting: &Posting, step: u8, eta: DateTime<Utc>) -> [String; 2] {
 /// Tells two scheduled messages with the same text apart.
 fn unique() -> String {
     uuid::Uuid::now_v7().simple().to_string()
-}
-
-/// Adds what is to become of these deliveries; gives the numbers of those that are not held
-/// any more then. What is not held here is nobody's business.
-fn settlements(
-    call: &mut redis::ScriptInvocation,
-    hold: &Hold,
-    layout: &Layout,
-    settlements: &[(Tag, Settle)],
-) -> Vec<u64> {
-    let held: Vec<(u64, String, bool, &Settle)> = settlements
-        .iter()
-        .filter_map(|(tag, settle)| {
-            let Tag::Number(number) = tag else { return None };
-            let (tag, suspect) = hold.tag(*number)?;
-            Some((*number, tag, suspect, settle))
-        })
-        .collect();
-    let acked: Vec<&str> = held
-        .iter()
-        .filter(|(.., settle)| matches!(settle, Settle::Ack))
-        .map(|(_, tag, ..)| tag.as_str())
-        .collect();
-    if !acked.is_empty() {
-        call.arg("ack").arg(acked.len()).arg(acked);
-    }
-    let worker = layout.worker(hold.instance());
-    for (_, tag, suspect, settle) in &held {
-        match settle {
-            Settle::Ack => {}
-            Settle::Mark => drop(call.arg("mark").arg(tag).arg(&worker)),
-            Settle::Release => drop(call.arg("release").arg(tag)),
-            Settle::Pass(_) => drop(call.arg("pass").arg(tag)),
-            Settle::Park(until) => drop(call.arg("park").arg(tag).arg(clock::epoch(*until))),
-            Settle::Redeliver(until) => {
-                call.arg("again").arg(tag).arg(clock::epoch(*until)).arg(1);
-            }
-            Settle::Replace(payload, eta) => {
-                call.arg("replace").arg(tag).arg(clock::epoch(*eta)).arg(payload);
-            }
-            Settle::Dead(death) => drop(call.arg("bury").arg(tag).arg(note(death))),
-        }
-        if *suspect && !matches!(settle, Settle::Mark) {
-            call.arg("unmark").arg(tag).arg(&worker);
-        }
-    }
-    held.iter()
-        .filter(|(.., settle)| !matches!(settle, Settle::Mark))
-        .map(|(number, ..)| *number)
-        .collect()
 }
 
 /// One line of JSON.

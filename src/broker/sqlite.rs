@@ -11,6 +11,7 @@
 //! | taken by a Python worker (never deleted by it) | 0 | null | null |
 
 mod beat;
+mod commit;
 mod dead;
 mod member;
 mod odd;
@@ -48,9 +49,6 @@ const ECHOES_MS: [u64; 5] = [1, 2, 5, 15, 50];
 
 /// Where the kernel tells of no changes, a worker that waits looks so often.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
-
-/// Who has not heard that its messages were accepted asks again much sooner than after this.
-const TOKEN_LIFE: Duration = Duration::from_secs(3600);
 
 fn bell_of_tasks(database: &Path) -> PathBuf {
     run_folder(database).join("tasks")
@@ -361,24 +359,6 @@ impl Outlet {
         Ok(())
     }
 
-    /// See [`super::Outlet::publish_once`].
-    pub async fn publish_once(&self, token: String, postings: Vec<Posting>) -> Result<(), Error> {
-        let now = clock::epoch(clock::now());
-        self.db
-            .run(Durability::Disk, move |c| {
-                c.prepare_cached("DELETE FROM qworker_once WHERE at < ?")?
-                    .execute([now - TOKEN_LIFE.as_secs_f64()])?;
-                let sql = "INSERT OR IGNORE INTO qworker_once (token, at) VALUES (?, ?)";
-                match c.prepare_cached(sql)?.execute(params![token, now])? {
-                    0 => Ok(()),
-                    _ => postings.iter().try_for_each(|posting| insert(c, posting)),
-                }
-            })
-            .await?;
-        ring(&self.ringer);
-        Ok(())
-    }
-
     /// See [`super::Outlet::route`].
     pub async fn route(&self, exchange: String, _key: String) -> Result<Vec<String>, Error> {
         let why = "the embedded broker keeps no exchanges; name the queue with --queue";
@@ -394,25 +374,14 @@ impl Outlet {
     pub async fn settle(&self, settlements: Vec<(Tag, Settle)>) -> Result<(), Error> {
         let owner = self.owner;
         let moved = settlements.iter().any(|(_, settle)| settle.moves());
-        self.db.run(Durability::Process, move |c| settle(c, owner, &settlements)).await?;
+        let all = move |c: &Connection| {
+            settlements.iter().try_for_each(|(tag, how)| settle(c, owner, *tag, how))
+        };
+        self.db.run(Durability::Process, all).await?;
         if moved {
             ring(&self.ringer);
         }
         Ok(())
-    }
-
-    /// Publishes inside a transaction of the caller's, who shares the file and rings later.
-    pub fn publish_within(&self, c: &Connection, postings: &[Posting]) -> Result<(), Error> {
-        postings.iter().try_for_each(|posting| insert(c, posting))
-    }
-
-    /// Settles inside a transaction of the caller's, who shares the file.
-    pub fn settle_within(
-        &self,
-        c: &Connection,
-        settlements: &[(Tag, Settle)],
-    ) -> Result<(), Error> {
-        settle(c, self.owner, settlements)
     }
 
     /// Tells waiting workers that there may be something for them.
@@ -455,6 +424,7 @@ impl Outlet {
                         ready: cell::count(row, 1),
                         scheduled: cell::count(row, 2),
                         held: cell::count(row, 3),
+                        odd: None,
                     })
                 })?;
                 Ok(rows.collect::<Result<_, _>>()?)
@@ -494,30 +464,26 @@ fn insert(c: &Connection, posting: &Posting) -> Result<(), Error> {
     Ok(())
 }
 
-fn settle(c: &Connection, owner: Option<i64>, settlements: &[(Tag, Settle)]) -> Result<(), Error> {
-    for (tag, settle) in settlements {
-        let id = &row_of(*tag);
-        match settle {
-            Settle::Ack => delete(c, owner, *id)?,
-            Settle::Mark => {
-                c.prepare_cached(
-                    "UPDATE kombu_message SET started = 1 WHERE id = ? AND owner IS ?",
-                )?
+fn settle(c: &Connection, owner: Option<i64>, tag: Tag, settle: &Settle) -> Result<(), Error> {
+    let id = &row_of(tag);
+    match settle {
+        Settle::Ack => delete(c, owner, *id)?,
+        Settle::Mark => {
+            c.prepare_cached("UPDATE kombu_message SET started = 1 WHERE id = ? AND owner IS ?")?
                 .execute(params![id, owner])?;
-            }
-            Settle::Release => give_back(c, owner, *id, None, 0)?,
-            Settle::Pass(name) => pass(c, owner, *id, name)?,
-            Settle::Park(until) => give_back(c, owner, *id, Some(*until), 0)?,
-            Settle::Redeliver(until) => give_back(c, owner, *id, Some(*until), 1)?,
-            Settle::Replace(payload, eta) => {
-                c.prepare_cached(
-                    "UPDATE kombu_message SET visible = 1, owner = NULL, eta = ?, deliveries = 0,
-                     suspect = 0, payload = ?, version = version + 1 WHERE id = ? AND owner IS ?",
-                )?
-                .execute(params![clock::epoch(*eta), payload, id, owner])?;
-            }
-            Settle::Dead(death) => dead::bury(c, owner, *id, death)?,
         }
+        Settle::Release => give_back(c, owner, *id, None, 0)?,
+        Settle::Pass(name) => pass(c, owner, *id, name)?,
+        Settle::Park(until) => give_back(c, owner, *id, Some(*until), 0)?,
+        Settle::Redeliver(until) => give_back(c, owner, *id, Some(*until), 1)?,
+        Settle::Replace(payload, eta) => {
+            c.prepare_cached(
+                "UPDATE kombu_message SET visible = 1, owner = NULL, eta = ?, deliveries = 0,
+                 suspect = 0, payload = ?, version = version + 1 WHERE id = ? AND owner IS ?",
+            )?
+            .execute(params![clock::epoch(*eta), payload, id, owner])?;
+        }
+        Settle::Dead(death) => dead::bury(c, owner, *id, death)?,
     }
     Ok(())
 }

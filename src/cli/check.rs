@@ -6,6 +6,9 @@ use super::exit::{Error, Exit};
 use super::output::ToUser;
 use super::{beat, inspect};
 use crate::config::Diagnostic;
+use crate::link::sqlite::Access;
+use crate::link::url::Url;
+use crate::task::set::Set;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {}
@@ -25,6 +28,7 @@ pub(super) fn run(_: &Args, global: &Global, out: ToUser) -> Result<Exit, Error>
     app.tell_notes(&out);
     let schedule = beat::check::examine(&app, &[], &tasks);
     faults.extend(schedule.faults);
+    faults.extend(broker(&app, &tasks, &out));
     for fault in &faults {
         out.print(&fault.to_string());
     }
@@ -55,6 +59,31 @@ fn count(number: usize, what: &str) -> String {
         (_, Some(stem)) => format!("{number} {stem}ies"),
         (_, None) => format!("{number} {what}s"),
     }
+}
+
+/// What the broker refuses to a worker of these settings; what it only risks is said. One that
+/// does not answer may do so when the worker comes.
+fn broker(app: &App, tasks: &Set, out: &ToUser) -> Vec<Diagnostic> {
+    let settings = &app.settings;
+    let Ok(Url::Redis(_)) = settings.broker_url.open(&app.folder) else { return Vec::new() };
+    let Ok(client) = app.client_to(Access::Look) else { return Vec::new() };
+    let queues = app.queues(tasks);
+    let survey = match super::block_on(async { Ok(client.survey(&queues).await) }) {
+        Ok(Ok(survey)) => survey,
+        Ok(Err(error)) => {
+            out.say(&format!("The broker was not asked: {error}"));
+            return Vec::new();
+        }
+        Err(_) => return Vec::new(),
+    };
+    survey.warnings.iter().for_each(|warning| out.say(&format!("Warning: {warning}")));
+    let refused = survey.refused.join(", ");
+    let fault = (!refused.is_empty()).then(|| {
+        let text =
+            format!("{}: a worker has to do what this user may not: {refused}", app.broker());
+        Diagnostic::new(&settings.origin("broker_url").to_string(), None, text).of_key("broker_url")
+    });
+    fault.into_iter().collect()
 }
 
 /// Addresses that are well-formed, but of no store that there is.

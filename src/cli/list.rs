@@ -100,6 +100,9 @@ fn queues(app: &App, as_json: bool, out: ToUser) -> Result<Exit, Error> {
         out.print(&serde_json::Value::from(all).to_string());
         return Ok(Exit::Ok);
     }
+    for odd in queues.iter().filter_map(|queue| queue.odd.as_ref()) {
+        out.say(&format!("Warning: {odd}; it is not counted"));
+    }
     let rows: Vec<Vec<String>> = queues
         .into_iter()
         .map(|q| vec![q.name, q.ready.to_string(), q.scheduled.to_string(), q.held.to_string()])

@@ -8,7 +8,7 @@ use super::logging;
 use super::output::ToUser;
 use super::watched;
 use crate::backend::Store;
-use crate::bounds::SLOTS_MAX;
+use crate::bounds::{self, SLOTS_MAX};
 use crate::broker::{Inlet, Outlet};
 use crate::client::Client;
 use crate::config::{Given, kind};
@@ -158,6 +158,13 @@ fn work(
     queues.retain(|queue| !args.exclude_queues.contains(queue));
     if queues.is_empty() {
         return Err(Error::usage("--exclude-queues leaves no queue to take from"));
+    }
+    if queues.len() > bounds::QUEUES_MAX {
+        let (found, most) = (queues.len(), bounds::QUEUES_MAX);
+        let text = format!("{found} queues to take from, and at most {most} are expected");
+        return Err(
+            Error::usage(text).hint("start more workers, each with some of the queues (-Q)")
+        );
     }
     let plan = plan(&app, &args, hostname, queues, tasks);
     let beat = args.beat.prepare(&app, global, given(&args));
@@ -335,6 +342,9 @@ async fn take_from(
     plan: &Plan,
     guard: &Rc<GuardLink>,
 ) -> Result<(Inlet, Outlet, Store), Error> {
+    let survey = client.survey(&plan.queues).await?;
+    survey.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+    may_work(app, &survey)?;
     let (inlet, outlet) = match &client.outlet {
         Outlet::Sqlite(outlet) => {
             let db = outlet.db();
@@ -371,6 +381,15 @@ async fn take_from(
     }
     warn_of_python(&outlet).await;
     Ok((inlet, outlet, store))
+}
+
+/// Refuses to start where a worker could not do its work.
+fn may_work(app: &App, survey: &broker::Survey) -> Result<(), Error> {
+    if survey.refused.is_empty() {
+        return Ok(());
+    }
+    let text = format!("{}: this user may not {}", app.broker(), survey.refused.join(", "));
+    Err(Error::unavailable(text).hint("a worker needs these; allow them with ACL SETUSER"))
 }
 
 /// What the user sees first.

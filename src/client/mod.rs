@@ -1,5 +1,6 @@
 //! The hands of every program that is no worker: connect, send, wait.
 
+pub mod ends;
 pub mod local;
 pub mod send;
 pub mod wait;
@@ -103,6 +104,21 @@ fn open(path: &Path, access: Access, all: &'static [&'static Schema]) -> Result<
             Access::Create | Access::Change => schema.create(c),
         })
     })
+}
+
+impl Client {
+    /// What there is to know of the broker for a worker of these queues. A file is as it is.
+    ///
+    /// # Errors
+    /// The broker cannot be reached, or refuses what everything else needs.
+    pub async fn survey(&self, queues: &[String]) -> Result<broker::Survey, Error> {
+        let Outlet::Redis(outlet) = &self.outlet else { return Ok(broker::Survey::default()) };
+        let result = match &self.store {
+            Store::Redis(store) if store.link().same(outlet.link()) => Some(store.key("ID")),
+            _ => None,
+        };
+        outlet.survey(queues, result.as_deref()).await
+    }
 }
 
 /// Opens the result store; if it is the broker's own, on the same connection.

@@ -4,10 +4,14 @@ use super::Client;
 use crate::backend::Store;
 use crate::broker::{Error, Whereabouts};
 use crate::wire::result::Meta;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Whoever waits for an unknown task is told so after this time.
 const LONG: Duration = Duration::from_secs(1);
+
+/// A broker is searched anew when so many times as long has passed as the last search took: there
+/// may be many who wait, and a long queue is long to search.
+const SEARCH_SHARE: u32 = 200;
 
 /// What can be said of a task id.
 #[derive(Debug, Clone)]
@@ -41,15 +45,26 @@ pub async fn look(client: &Client, task_id: &str) -> Result<Answer, Error> {
 /// task that never does: the caller has the deadline.
 pub async fn until_ready(client: &Client, task_id: &str) -> Result<Answer, Error> {
     let mut listener = client.store.listen(task_id).await?;
+    let mut search_at = Instant::now();
     loop {
-        match look(client, task_id).await? {
-            Answer::Result(meta) if meta.is_ready() => return Ok(Answer::Result(meta)),
-            Answer::Unknown => return Ok(Answer::Unknown),
-            Answer::Pending(Whereabouts::Dead(number)) => {
-                return Ok(Answer::Pending(Whereabouts::Dead(number)));
+        if Instant::now() < search_at {
+            let stored = client.store.get(task_id).await?;
+            if let Some(meta) = stored.filter(Meta::is_ready) {
+                return Ok(Answer::Result(Box::new(meta)));
             }
-            Answer::Result(_) | Answer::Pending(_) => listener.stored().await,
+        } else {
+            let begin = Instant::now();
+            match look(client, task_id).await? {
+                Answer::Result(meta) if meta.is_ready() => return Ok(Answer::Result(meta)),
+                Answer::Unknown => return Ok(Answer::Unknown),
+                Answer::Pending(Whereabouts::Dead(number)) => {
+                    return Ok(Answer::Pending(Whereabouts::Dead(number)));
+                }
+                Answer::Result(_) | Answer::Pending(_) => {}
+            }
+            search_at = Instant::now() + begin.elapsed() * SEARCH_SHARE;
         }
+        listener.stored().await;
     }
 }
 

@@ -25,6 +25,12 @@ pub enum Kind {
     Damaged,
     /// It takes this as little another time; others it may take.
     Refused,
+    /// The store says that it failed at this, and not whether it would again.
+    Failed,
+    /// The user of this connection may not do it: somebody has to allow it.
+    Forbidden,
+    /// The connection ended, or said nothing in time, after this was asked: it may be done.
+    Unheard,
     /// Anything else.
     Other,
 }

@@ -13,7 +13,7 @@ use redis::aio::MultiplexedConnection;
 use redis::{
     AsyncConnectionConfig, Client, Cmd, ConnectionAddr, IntoConnectionInfo, ProtocolVersion,
     PushInfo, PushKind, RedisConnectionInfo, RedisError, RedisResult, ServerErrorKind,
-    io::tcp::TcpSettings,
+    io::tcp::{TcpSettings, socket2::TcpKeepalive},
 };
 use rustls::ClientConfig;
 use std::sync::Arc;
@@ -35,6 +35,14 @@ const STREAK: Duration = Duration::from_micros(500);
 /// See [`WORKER_PATIENCE`].
 const WORKER_PATIENCE_MAX: Duration = Duration::from_secs(30);
 
+/// A connection that has been idle for longer is asked whether it still leads anywhere before it
+/// carries something: a firewall may have forgotten it, or the server may have closed it.
+const IDLE: Duration = Duration::from_secs(1);
+
+/// An idle connection says so often that it is still there: firewalls forget one after a minute
+/// at the earliest.
+const KEEPALIVE: Duration = Duration::from_secs(30);
+
 /// A handle to one connection. Clones share it.
 #[derive(Clone)]
 pub struct Link(Arc<Shared>);
@@ -48,14 +56,23 @@ struct Shared {
     /// Answers that did not come in time, in a row.
     late: AtomicU32,
     /// The connection and its number.
-    connection: Mutex<(u32, Option<MultiplexedConnection>)>,
+    connection: Mutex<(u32, Option<Open>)>,
     /// When the server last answered, or the link was made; and what went wrong since.
     heard: std::sync::Mutex<(Instant, Option<String>)>,
+    /// When there was last an answer on the connection there is.
+    used: std::sync::Mutex<Instant>,
     /// When [`Link::run_eagerly`] had its last answer.
     answered: std::sync::Mutex<Option<Instant>>,
     pushed: Arc<Notify>,
     /// The server has said something since this was last asked, or the connection is gone.
     told: Arc<AtomicBool>,
+}
+
+#[derive(Clone)]
+struct Open {
+    connection: MultiplexedConnection,
+    /// It is known to have ended.
+    ended: Arc<AtomicBool>,
 }
 
 impl Link {
@@ -74,6 +91,7 @@ impl Link {
             late: AtomicU32::new(0),
             connection: Mutex::default(),
             heard: std::sync::Mutex::new((Instant::now(), None)),
+            used: std::sync::Mutex::new(Instant::now()),
             answered: std::sync::Mutex::default(),
             pushed: Arc::default(),
             told: Arc::default(),
@@ -93,7 +111,9 @@ impl Link {
     /// The number of the connection, which is opened if there is none: it changes with each.
     pub async fn session(&self) -> Result<u32, Error> {
         let opened = tokio::time::timeout(self.0.patience, self.connection());
-        let (number, _) = opened.await.unwrap_or_else(|_| Err(self.silent(self.0.patience)))?;
+        let opened = opened.await;
+        let late = |_| Err(self.silent(self.0.patience, Kind::Busy));
+        let (number, _) = opened.unwrap_or_else(late)?;
         Ok(number)
     }
 
@@ -110,28 +130,29 @@ impl Link {
         let done = tokio::time::timeout(patience, async {
             let (opened, mut connection) = self.connection().await?;
             number = Some(opened);
-            work(&mut connection).await.map_err(|error| self.trouble(error))
+            work(&mut connection).await.map_err(|error| self.trouble(error, Kind::Unheard))
         })
         .await;
         let error = match done {
             Ok(Ok(value)) => {
                 self.0.late.store(0, Ordering::Relaxed);
                 *lock(&self.0.heard) = (Instant::now(), None);
+                *lock(&self.0.used) = Instant::now();
                 return Ok(value);
             }
             Ok(Err(error)) => error,
             Err(_) => {
                 self.0.late.fetch_add(1, Ordering::Relaxed);
-                self.silent(patience)
+                let kind = if number.is_some() { Kind::Unheard } else { Kind::Busy };
+                self.silent(patience, kind)
             }
         };
-        // A server that refuses a command is a server that is there.
-        if error.kind() == Kind::Busy {
+        // A server that refuses a command is a server that is there; one that lets nobody in is not.
+        let broken = matches!(error.kind(), Kind::Busy | Kind::Unheard);
+        if broken || number.is_none() {
             lock(&self.0.heard).1 = Some(error.to_string());
         }
-        if error.kind() == Kind::Busy
-            && let Some(number) = number
-        {
+        if let Some(number) = number.filter(|_| broken) {
             self.give_up(number).await;
         }
         Err(error)
@@ -198,12 +219,23 @@ impl Link {
 
     async fn connection(&self) -> Result<(u32, MultiplexedConnection), Error> {
         let mut slot = self.0.connection.lock().await;
-        if let (number, Some(connection)) = &*slot {
-            return Ok((*number, connection.clone()));
+        if let (number, Some(open)) = &*slot
+            && self.leads_anywhere(open).await
+        {
+            return Ok((*number, open.connection.clone()));
         }
+        if slot.1.take().is_some() {
+            // Nothing was under way on it, so nobody needs to know; but it tells nothing any more.
+            self.tell();
+        }
+        let ended = Arc::new(AtomicBool::new(false));
+        let end = ended.clone();
         let (pushed, told) = (self.0.pushed.clone(), self.0.told.clone());
         let listen = move |info: PushInfo| -> Result<(), ()> {
             let kinds = [PushKind::Invalidate, PushKind::Message, PushKind::Disconnection];
+            if info.kind == PushKind::Disconnection {
+                end.store(true, Ordering::Relaxed);
+            }
             if kinds.contains(&info.kind) {
                 told.store(true, Ordering::Relaxed);
                 pushed.notify_one();
@@ -217,10 +249,11 @@ impl Link {
         let mut connection = self.open(config).await?;
         for command in &self.0.greeting {
             let answered = command.query_async::<()>(&mut connection).await;
-            answered.map_err(|error| self.trouble(error))?;
+            answered.map_err(|error| self.trouble(error, Kind::Busy))?;
         }
         slot.0 += 1;
-        slot.1 = Some(connection.clone());
+        slot.1 = Some(Open { connection: connection.clone(), ended });
+        *lock(&self.0.used) = Instant::now();
         Ok((slot.0, connection))
     }
 
@@ -232,9 +265,10 @@ impl Link {
                 let opened = tokio::time::timeout(self.0.patience, async {
                     let stream = connecting.await?;
                     let begun = MultiplexedConnection::new_with_config(greeting, stream, config);
-                    begun.await.map_err(|error| self.trouble(error))
+                    begun.await.map_err(|error| self.trouble(error, Kind::Busy))
                 });
-                let opened = opened.await.unwrap_or_else(|_| Err(self.silent(self.0.patience)));
+                let opened =
+                    opened.await.unwrap_or_else(|_| Err(self.silent(self.0.patience, Kind::Busy)));
                 let (connection, driver) = opened?;
                 // It ends with the last handle to the connection.
                 tokio::spawn(driver);
@@ -242,10 +276,38 @@ impl Link {
             }
             (Dial::Plain(client), _) => {
                 let opened = client.get_multiplexed_async_connection_with_config(&config).await;
-                opened.map_err(|error| self.trouble(error))
+                opened.map_err(|error| self.trouble(error, Kind::Busy))
             }
             (Dial::Tls(..), _) => Err(Error::misuse(format!("{server}: no address for TLS"))),
         }
+    }
+
+    /// Can something be asked over this connection? One that was idle is asked first.
+    async fn leads_anywhere(&self, open: &Open) -> bool {
+        if open.ended.load(Ordering::Relaxed) {
+            return false;
+        }
+        if lock(&self.0.used).elapsed() < IDLE {
+            return true;
+        }
+        let mut connection = open.connection.clone();
+        let ping = redis::cmd("PING");
+        let answered = ping.query_async::<redis::Value>(&mut connection);
+        // Whoever waits has as long again for a new connection.
+        let answered = tokio::time::timeout(self.patience() / 2, answered).await;
+        // A refusal is an answer.
+        let leads = answered.is_ok_and(|answer| {
+            answer.err().is_none_or(|error| error.into_server_errors().is_some())
+        });
+        if leads {
+            *lock(&self.0.used) = Instant::now();
+        }
+        leads
+    }
+
+    fn tell(&self) {
+        self.0.told.store(true, Ordering::Relaxed);
+        self.0.pushed.notify_one();
     }
 
     async fn give_up(&self, number: u32) {
@@ -253,23 +315,23 @@ impl Link {
         if slot.0 == number {
             slot.1 = None;
             // Whatever it would have told is not told.
-            self.0.told.store(true, Ordering::Relaxed);
-            self.0.pushed.notify_one();
+            self.tell();
         }
     }
 
-    fn silent(&self, patience: Duration) -> Error {
-        Error::of(Kind::Busy, format!("{}: {}", self.0.server, Error::late(patience)))
+    fn silent(&self, patience: Duration, kind: Kind) -> Error {
+        Error::of(kind, format!("{}: {}", self.0.server, Error::late(patience)))
     }
 
-    /// What the client library or the server said, with the server's name.
-    fn trouble(&self, error: RedisError) -> Error {
+    /// What the client library or the server said, with the server's name; `unheard` is what it
+    /// means that there was no answer.
+    fn trouble(&self, error: RedisError, unheard: Kind) -> Error {
         if error.is_timeout() {
-            return self.silent(self.0.patience);
+            return self.silent(self.0.patience, unheard);
         }
         let unheard = match error.kind() {
             redis::ErrorKind::AuthenticationFailed => Kind::Other,
-            _ => Kind::Busy,
+            _ => unheard,
         };
         if error.kind() == redis::ErrorKind::Parse {
             let text = format!("{}: who answers there is no Redis server", self.0.server);
@@ -292,13 +354,23 @@ impl Link {
             ) => Kind::Busy,
             (_, "FENCED") => Kind::Fenced,
             (_, "OOM" | "MISCONF") => Kind::Full,
-            (_, "WRONGTYPE" | "NOPERM") => Kind::Refused,
+            (_, "WRONGTYPE") => Kind::Refused,
+            // Of a connection that is being opened the next try may tell otherwise.
+            (_, "ERR") if unheard == Kind::Unheard => Kind::Failed,
+            (_, "ERR") => Kind::Busy,
+            (_, "NOPERM") => Kind::Forbidden,
+            // One of ours: a key that all messages go through is something else.
+            (_, "BROKEN") => Kind::Damaged,
             _ => Kind::Other,
         };
         let said = match answer.code() {
             // The server's own sentence is about a command that nobody typed.
             "NOAUTH" => "NOAUTH the server wants a password".to_string(),
-            code => format!("{code} {}", answer.details().unwrap_or_default()),
+            // Where in a script it was is nobody's business.
+            code => {
+                let details = answer.details().unwrap_or_default();
+                format!("{code} {}", details.split(" script: ").next().unwrap_or_default())
+            }
         };
         Error::of(kind, format!("{}: {}", self.0.server, said.trim_end()))
     }
@@ -329,7 +401,9 @@ impl Dial {
         let wrong = |error: RedisError| Error::misuse(format!("{server}: {error}"));
         let info = address.into_connection_info().map_err(wrong)?;
         // A small command does not wait for company.
-        let info = info.set_tcp_settings(TcpSettings::default().set_nodelay(true));
+        let keepalive = TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE);
+        let tcp = TcpSettings::default().set_nodelay(true).set_keepalive(keepalive);
+        let info = info.set_tcp_settings(tcp);
         Client::open(info.set_redis_settings(greeting_of(server))).map(Dial::Plain).map_err(wrong)
     }
 }

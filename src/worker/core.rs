@@ -37,6 +37,13 @@ const AHEAD_MAX_WAIT: Duration = Duration::from_millis(200);
 /// A cold shutdown waits for its broker for so long.
 const COLD_MAX: Duration = Duration::from_secs(5);
 
+/// A warm shutdown that only waits for its stores waits for so long after their last answer: what
+/// is not settled then is handed out again, and whoever wants the end has his end.
+const SETTLE_MAX: Duration = Duration::from_secs(10);
+
+/// EX_UNAVAILABLE of sysexits.h: the end of a worker that could not settle what it had done.
+const EX_UNAVAILABLE: u8 = 69;
+
 /// Definitions are not read more often, however many tasks nobody knows.
 const READ_TASKS_EVERY: Duration = Duration::from_millis(500);
 
@@ -60,6 +67,10 @@ pub struct Core {
     /// What earlier attempts have left is looked for first: run when that is done.
     clearing: HashMap<Key, Request>,
     settling: HashSet<Key>,
+    /// Since when a shutdown waits for nothing but the stores.
+    unsettled: Option<Instant>,
+    /// They run, and their deliveries are somebody else's: nobody is told how they end.
+    forfeited: HashSet<Key>,
     /// Those of `settling` that still have their slot; see [`keeps_slot`].
     slotted: HashSet<Key>,
     buckets: HashMap<String, rate::Bucket>,
@@ -100,6 +111,8 @@ impl Core {
             acking: HashMap::new(),
             clearing: HashMap::new(),
             settling: HashSet::new(),
+            unsettled: None,
+            forfeited: HashSet::new(),
             slotted: HashSet::new(),
             buckets: HashMap::new(),
             unknown: Unknown::default(),
@@ -135,10 +148,18 @@ impl Core {
                 }
             }
             Event::Settled(keys) => {
+                self.unsettled = None;
                 for key in keys {
                     self.settled(key, out);
                 }
             }
+            Event::Lost(keys) => {
+                self.unsettled = None;
+                for key in keys {
+                    self.lost(key, out);
+                }
+            }
+            Event::Forfeited(tags) => self.forfeit(&tags, out),
             Event::Signal(meaning) => self.signal(meaning, now, out),
             Event::Tick => {
                 self.give_back_the_stuck(now, out);
@@ -166,8 +187,12 @@ impl Core {
             self.want = Some(want);
             out.push(Effect::Want { turn: want.0, want: want.1 });
         }
-        let begun = self.running.len() + self.acking.len() + self.clearing.len();
-        let idle = begun == 0 && self.settling.is_empty();
+        let still = self.running.is_empty() && self.clearing.is_empty();
+        let idle = still && self.acking.is_empty() && self.settling.is_empty();
+        self.unsettled = match still && !idle && self.state != State::Running {
+            true => self.unsettled.or(self.mono),
+            false => None,
+        };
         if self.state != State::Running && idle {
             self.state = State::Closing;
             self.deadline = None;
@@ -178,7 +203,8 @@ impl Core {
     /// Is there anything that the passing of time alone can change?
     pub fn needs_ticks(&self) -> bool {
         let shrinks = self.state == State::Running && self.scale.may_shrink();
-        !self.ready.is_empty() || self.deadline.is_some() || shrinks
+        let waits = self.deadline.is_some() || self.unsettled.is_some();
+        !self.ready.is_empty() || waits || shrinks
     }
 
     /// Must what is settled be settled at once? Not while enough others run, and more wait
@@ -452,7 +478,8 @@ impl Core {
 
     fn run(&mut self, key: Key, request: Request, out: &mut Vec<Effect>) {
         if self.plan.policy.track_started && !request.acked {
-            out.extend(self.started(&request).map(|record| Effect::Store(Box::new(record))));
+            let record = self.started(&request);
+            out.extend(record.map(|record| Effect::Store(request.tag, Box::new(record))));
         }
         out.push(Effect::Start(key, Box::new(request.attempt(&self.plan))));
         self.running.insert(key, request);
@@ -472,6 +499,9 @@ impl Core {
 
     fn ended(&mut self, key: Key, outcome: &Outcome, now: Now, out: &mut Vec<Effect>) {
         let Some(request) = self.running.remove(&key) else { return };
+        if self.forfeited.remove(&key) {
+            return;
+        }
         let took = outcome.runtime.as_secs_f64();
         // Quick to believe that tasks are long, slow to believe that they are short.
         self.pace = Some(match self.pace {
@@ -525,6 +555,33 @@ impl Core {
         self.settle_as(key, request.tag, verdict, out);
     }
 
+    /// What was to be settled is somebody else's by now.
+    fn lost(&mut self, key: Key, out: &mut Vec<Effect>) {
+        self.slotted.remove(&key);
+        self.settling.remove(&key);
+        if let Some(request) = self.acking.remove(&key) {
+            let line = format!("Task {} was handed out again; not started here", request.label());
+            out.push(Effect::LogAbout(Level::ERROR, about(&request.message), line));
+        }
+    }
+
+    /// Nobody runs here what somebody else may run by now.
+    fn forfeit(&mut self, tags: &[Tag], out: &mut Vec<Effect>) {
+        let tags: HashSet<Tag> = tags.iter().copied().collect();
+        self.ready.retain(|request| !tags.contains(&request.tag));
+        for (key, request) in &self.running {
+            if !request.acked && tags.contains(&request.tag) && self.forfeited.insert(*key) {
+                let line = format!(
+                    "Task {} was handed out again, for this worker was taken for dead; stopped \
+                     here",
+                    request.label()
+                );
+                out.push(Effect::LogAbout(Level::ERROR, about(&request.message), line));
+                out.push(Effect::Stop(*key));
+            }
+        }
+    }
+
     /// What was taken ahead of a slot that does not come free goes back: another worker
     /// may have one.
     fn give_back_the_stuck(&mut self, now: Now, out: &mut Vec<Effect>) {
@@ -537,6 +594,9 @@ impl Core {
 
     /// What the passing of time does to a shutdown.
     fn go_on(&mut self, now: Now, out: &mut Vec<Effect>) {
+        if self.unsettled.is_some_and(|since| now.mono.duration_since(since) >= SETTLE_MAX) {
+            return self.give_up(out);
+        }
         if self.deadline.is_none_or(|at| now.mono < at) {
             return;
         }
@@ -545,13 +605,20 @@ impl Core {
             State::Stopping => self.kill(now, out),
             // A broker that is gone must not keep alive whoever was told to end at once. What
             // is not settled is handed out again.
-            _ => {
-                self.deadline = None;
-                let line = format!("worker: ends with {} tasks not settled", self.settling.len());
-                out.push(Effect::Log(Level::ERROR, line));
-                out.push(Effect::Exit(self.exit));
-            }
+            _ => self.give_up(out),
         }
+    }
+
+    /// Ends without its stores.
+    fn give_up(&mut self, out: &mut Vec<Effect>) {
+        (self.deadline, self.unsettled) = (None, None);
+        let count = self.settling.len() + self.acking.len();
+        let line = format!(
+            "worker: ends with {count} tasks not settled, since the store does not answer; they are \
+             handed out again"
+        );
+        out.push(Effect::Log(Level::ERROR, line));
+        out.push(Effect::Exit(if count == 0 { self.exit } else { EX_UNAVAILABLE }));
     }
 
     fn give_back_all(&mut self, out: &mut Vec<Effect>) {

@@ -8,7 +8,7 @@ use super::plan::Plan;
 use super::pulse::{self, Door, Portrait, Pulse};
 use super::settle::{self, Order};
 use crate::backend::Store;
-use crate::broker::{Inlet, Outlet, Want};
+use crate::broker::{Inlet, Outlet, Tag, Want};
 use crate::clock;
 use crate::os::guard::GuardLink;
 use crate::os::reap::Reaper;
@@ -75,7 +75,7 @@ pub struct Doors {
 /// Works until a signal ends it; `ready` is called once messages are awaited. Gives the exit
 /// code. Must run inside a `LocalSet`.
 pub async fn run(plan: Arc<Plan>, doors: Doors, ready: impl FnOnce()) -> u8 {
-    let Doors { inlet, outlet, store, pool, reaper, tasks, events, mut signals, guard } = doors;
+    let Doors { mut inlet, outlet, store, pool, reaper, tasks, events, mut signals, guard } = doors;
     let (sender, mut receiver) = events;
     let (orders, queue) = mpsc::unbounded_channel();
     let (wants, watched) = watch::channel(Some((0, Want::default())));
@@ -90,6 +90,7 @@ pub async fn run(plan: Arc<Plan>, doors: Doors, ready: impl FnOnce()) -> u8 {
         pulse.clone(),
     ));
     let told = sender.clone();
+    tokio::task::spawn_local(hear_losses(inlet.losses(), sender.clone()));
     let (leave, left) = watch::channel(Arc::default());
     let chores = Chores::new(tasks, told.clone(), left.clone());
     let feeding = Feed { inlet, wants: watched, left, store: store.clone() };
@@ -230,7 +231,7 @@ impl Drive {
                 Effect::Ask(key) => self.pool.ask(key),
                 Effect::Stop(key) => self.pool.stop(key),
                 Effect::Settle(key, tag, verdict) => self.order(Order::Verdict(key, tag, verdict)),
-                Effect::Store(record) => self.order(Order::Record(record)),
+                Effect::Store(tag, record) => self.order(Order::Record(tag, record)),
                 Effect::ReadTasks => self.chores.read_tasks(),
                 Effect::Log(level, line) => crate::log::line(level, &line),
                 Effect::LogAbout(level, about, line) => {
@@ -250,6 +251,17 @@ impl Drive {
             // The settling task lives as long as this sender.
             let _ = orders.send(order);
         }
+    }
+}
+
+/// Tells of deliveries that the broker has given to somebody else.
+async fn hear_losses(
+    losses: Option<mpsc::UnboundedReceiver<Vec<Tag>>>,
+    events: mpsc::UnboundedSender<Event>,
+) {
+    let Some(mut losses) = losses else { return };
+    while let Some(tags) = losses.recv().await {
+        let _ = events.send(Event::Forfeited(tags));
     }
 }
 

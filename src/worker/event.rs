@@ -28,6 +28,11 @@ pub enum Event {
     Cleared(Vec<Key>),
     /// These were settled; a request that asked to be acknowledged first may start.
     Settled(Vec<Key>),
+    /// These were to be settled, and their deliveries are not held any more: they were handed
+    /// out again.
+    Lost(Vec<Key>),
+    /// These deliveries are not held any more: this worker was taken for dead for a while.
+    Forfeited(Vec<Tag>),
     /// Somebody sent a signal.
     Signal(Meaning),
     /// Time has passed.
@@ -63,8 +68,8 @@ pub enum Effect {
     Stop(Key),
     /// Store, publish and settle, in this order; then say [`Event::Settled`].
     Settle(Key, Tag, Box<Verdict>),
-    /// Store this; nobody waits for it.
-    Store(Box<Record>),
+    /// Store this of the task of this delivery; nobody waits for it.
+    Store(Tag, Box<Record>),
     /// Read the definitions of tasks again; then say [`Event::Tasks`].
     ReadTasks,
     /// Say this.

@@ -4,11 +4,15 @@ use super::core::Event;
 use super::outage::Outage;
 use super::pulse::Pulse;
 use crate::backend::Store;
-use crate::broker::{Delivery, Inlet, Want};
+use crate::broker::{Delivery, Error, Inlet, Want};
 use crate::wire::message::id_of;
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::{mpsc, watch};
+
+/// How long the broker may take to hear that this worker ends.
+const CLOSE_MAX: Duration = Duration::from_secs(5);
 
 /// Names of tasks.
 type Names = Arc<[Arc<str>]>;
@@ -65,7 +69,8 @@ impl Feed {
                 Err(error) => outage.endure(&error).await,
             }
         }
-        if let Err(error) = self.inlet.close().await {
+        let closed = tokio::time::timeout(CLOSE_MAX, self.inlet.close()).await;
+        if let Err(error) = closed.unwrap_or_else(|_| Err(Error::late(CLOSE_MAX))) {
             let who = "other workers take over what was held";
             tracing::error!("cannot close the broker: {error}; {who}");
         }

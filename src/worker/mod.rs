@@ -18,6 +18,7 @@ pub mod signals;
 mod unknown;
 
 mod refusal;
+mod unfit;
 
 pub use drive::run;
 pub use plan::Plan;

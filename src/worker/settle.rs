@@ -1,17 +1,21 @@
 //! Stores, publishes and settles what the worker decided, in batches and in that
 //! order: a crash in between repeats work and loses none. A store that fails is asked
-//! again until it answers; meanwhile nothing counts as done.
+//! again until it answers; meanwhile nothing counts as done. What a store that answers does not
+//! take holds up nothing else: see [`super::unfit`].
 
 use super::core::Event;
 use super::finish::Verdict;
 use super::outage::Outage;
 use super::pulse::Pulse;
 use super::request::Key;
+use super::unfit;
 use crate::backend::Store;
-use crate::broker::redis::Commit;
-use crate::broker::{Error, Outlet, Posting, Settle, Tag};
-use crate::link::sqlite::Durability;
+use crate::broker::{Fate, Item, Outlet, Settle, Tag};
+use crate::client::ends::Ends;
+use crate::clock;
+use crate::link::error::Kind;
 use crate::wire::Record;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
@@ -22,16 +26,20 @@ const BATCH_MAX: usize = 512;
 /// Orders wait for company for so long at the most.
 const COMPANY_WAIT: Duration = Duration::from_millis(2);
 
-/// Bytes of results up to which they are stored in the same step as all else of a batch.
+/// Bytes that are stored and sent in one step, but for a single larger item.
 const STEP_MAX: usize = 4 * 1024 * 1024;
+
+/// A connection that ends so often in a row under one item alone, while the store answers
+/// otherwise, ends because of that item.
+const UNHEARD_MAX: u32 = 3;
 
 /// One thing to be settled.
 #[derive(Debug)]
 pub enum Order {
     /// What became of a request.
     Verdict(Key, Tag, Box<Verdict>),
-    /// A record that nobody waits for.
-    Record(Box<Record>),
+    /// A record that nobody waits for, of the task of this delivery.
+    Record(Tag, Box<Record>),
 }
 
 /// Works until the last sender of `orders` is gone. While `hurry` is false, some orders
@@ -44,6 +52,8 @@ pub async fn run(
     events: mpsc::UnboundedSender<Event>,
     pulse: Pulse,
 ) {
+    let outage = Outage::new("cannot store results or acknowledge", pulse);
+    let mut desk = Desk { ends: Ends::new(store, outlet), events, outage };
     let mut waiting = Vec::new();
     while orders.recv_many(&mut waiting, BATCH_MAX).await > 0 {
         // Whichever ends the wait, the orders there are get settled.
@@ -53,129 +63,193 @@ pub async fn run(
         {
             waiting.push(order);
         }
-        let batch = Batch::of(waiting.drain(..));
-        settle_until_done(&store, &outlet, &batch, &pulse).await;
-        // The worker's loop ends after this task: somebody listens.
-        let _ = events.send(Event::Settled(batch.keys));
-    }
-}
-
-#[derive(Default)]
-struct Batch {
-    keys: Vec<Key>,
-    records: Vec<Record>,
-    postings: Vec<Posting>,
-    settlements: Vec<(Tag, Settle)>,
-    durable: bool,
-    /// Names its messages, should it have to be sent twice.
-    token: String,
-}
-
-impl Batch {
-    fn commit(&self, results: Vec<(String, Option<u64>, String)>) -> Commit<'_> {
-        Commit {
-            results,
-            postings: &self.postings,
-            token: &self.token,
-            settlements: &self.settlements,
+        for batch in batches(waiting.drain(..).map(job)) {
+            desk.settle(batch).await;
         }
     }
+}
 
-    fn of(orders: impl Iterator<Item = Order>) -> Batch {
-        let mut batch = Batch::default();
-        for order in orders {
-            match order {
-                Order::Record(record) => batch.records.push(*record),
-                Order::Verdict(key, tag, verdict) => {
-                    batch.keys.push(key);
-                    batch.durable |= verdict.durable || verdict.publish.is_some();
-                    batch.records.extend(verdict.record);
-                    batch.postings.extend(verdict.publish);
-                    batch.settlements.extend(verdict.settle.map(|settle| (tag, settle)));
+/// What the worker's loop waits for, if it does; and what was tried before.
+#[derive(Debug, Clone, Default)]
+struct Job {
+    key: Option<Key>,
+    /// Of the task, as far as it is known.
+    id: String,
+    /// How much was given up of it.
+    grade: u8,
+    /// It may have been done when it was asked for the last time.
+    maybe_done: bool,
+}
+
+type Batch = (Vec<Job>, Vec<Item>);
+
+fn job(order: Order) -> (Job, Item) {
+    match order {
+        Order::Record(tag, record) => {
+            let item = Item { tag: Some(tag), record: Some(*record), ..Item::default() };
+            (Job { id: id_of(&item), ..Job::default() }, item)
+        }
+        Order::Verdict(key, tag, verdict) => {
+            let verdict = *verdict;
+            let token = match verdict.publish {
+                Some(_) => uuid::Uuid::now_v7().simple().to_string(),
+                None => String::new(),
+            };
+            let item = Item {
+                // What was acknowledged before is nobody's any more.
+                tag: verdict.settle.is_some().then_some(tag),
+                record: verdict.record,
+                postings: verdict.publish.into_iter().collect(),
+                token,
+                settle: verdict.settle,
+                durable: verdict.durable,
+            };
+            (Job { key: Some(key), id: id_of(&item), ..Job::default() }, item)
+        }
+    }
+}
+
+fn id_of(item: &Item) -> String {
+    let dead = match &item.settle {
+        Some(Settle::Dead(death)) => death.task_id.clone(),
+        _ => None,
+    };
+    let record = item.record.as_ref().map(|record| record.task_id.clone());
+    let posting = || item.postings.first().map(|posting| posting.task_id.clone());
+    record.or(dead).or_else(posting).unwrap_or_default()
+}
+
+/// Cut where they would be too large for one step.
+fn batches(jobs: impl Iterator<Item = (Job, Item)>) -> Vec<Batch> {
+    let mut batches = vec![Batch::default()];
+    let mut bytes = 0;
+    for (job, item) in jobs {
+        let more = size(&item);
+        if bytes > 0 && bytes + more > STEP_MAX {
+            batches.push(Batch::default());
+            bytes = 0;
+        }
+        bytes += more;
+        if let Some((jobs, items)) = batches.last_mut() {
+            jobs.push(job);
+            items.push(item);
+        }
+    }
+    batches
+}
+
+fn size(item: &Item) -> usize {
+    let result = item.record.as_ref().map_or(0, |record| record.result.get().len());
+    result + item.postings.iter().map(|posting| posting.payload.len()).sum::<usize>()
+}
+
+struct Desk {
+    ends: Ends,
+    events: mpsc::UnboundedSender<Event>,
+    outage: Outage,
+}
+
+impl Desk {
+    /// Settles all of them, one way or the other.
+    async fn settle(&mut self, batch: Batch) {
+        let mut left = vec![batch];
+        while let Some((mut jobs, items)) = left.pop() {
+            let items = Arc::new(items);
+            let answer = self.ask(&mut jobs, &items).await;
+            let items = Arc::try_unwrap(items).unwrap_or_else(|shared| (*shared).clone());
+            match answer {
+                Ok(fates) => left.extend(self.note(jobs, items, fates)),
+                Err(why) if jobs.len() == 1 => {
+                    left.extend(self.note(jobs, items, vec![Fate::Refused(why)]));
+                }
+                // Which of them it is, the halves tell.
+                Err(_) => {
+                    let (mut jobs, mut items) = (jobs, items);
+                    let half = jobs.len() / 2;
+                    let rest = (jobs.split_off(half), items.split_off(half));
+                    left.extend([rest, (jobs, items)]);
                 }
             }
         }
-        if !batch.postings.is_empty() {
-            batch.token = uuid::Uuid::now_v7().simple().to_string();
+    }
+
+    /// Asks until the store answers.
+    ///
+    /// # Errors
+    /// It answers otherwise, and does not take these: why.
+    async fn ask(&mut self, jobs: &mut [Job], items: &Arc<Vec<Item>>) -> Result<Vec<Fate>, String> {
+        let mut unheard = 0;
+        loop {
+            let error = match self.ends.commit(items.clone()).await {
+                Ok(mut fates) => {
+                    self.outage.end("the store");
+                    self.judge(jobs, items, &mut fates).await;
+                    return Ok(fates);
+                }
+                Err(error) => error,
+            };
+            let refused = error.kind() == Kind::Refused;
+            if !refused {
+                jobs.iter_mut().for_each(|job| job.maybe_done = true);
+            }
+            let suspect = matches!(error.kind(), Kind::Refused | Kind::Failed | Kind::Unheard);
+            if suspect && self.ends.answer().await {
+                unheard += 1;
+                if refused || items.len() > 1 || unheard == UNHEARD_MAX {
+                    return Err(error.to_string());
+                }
+                // A connection may end at any time; that it does so once is not worth a word.
+                if unheard == 1 {
+                    continue;
+                }
+            }
+            self.outage.endure(&error).await;
         }
-        batch
     }
-}
 
-async fn settle_until_done(store: &Store, outlet: &Outlet, batch: &Batch, pulse: &Pulse) {
-    let mut outage = Outage::new("cannot store results or acknowledge", pulse.clone());
-    while let Err(error) = settle(store, outlet, batch).await {
-        outage.endure(&error).await;
-    }
-    outage.end("the store");
-}
-
-async fn settle(store: &Store, outlet: &Outlet, batch: &Batch) -> Result<(), Error> {
-    match (store, outlet) {
-        (Store::Sqlite(s), Outlet::Sqlite(o)) if s.db().same(o.db()) => {
-            return settle_in_one_file(s, o, batch).await;
+    /// What is not held any more may have been settled by ourselves, when the answer was lost.
+    async fn judge(&self, jobs: &[Job], items: &[Item], fates: &mut [Fate]) {
+        for ((job, item), fate) in jobs.iter().zip(items).zip(fates) {
+            if *fate == Fate::Lost && job.maybe_done {
+                // Who is to start because it was acknowledged must be sure of it.
+                let sure = !item.durable || self.ends.is_member().await.unwrap_or(false);
+                *fate = if sure { Fate::Done } else { Fate::Lost };
+            }
         }
-        (Store::Redis(s), Outlet::Redis(o)) if s.link().same(o.link()) => {
-            return settle_in_one_step(s, o, batch).await;
+    }
+
+    /// Tells what is done; gives what is to be tried in another way.
+    fn note(&self, jobs: Vec<Job>, items: Vec<Item>, fates: Vec<Fate>) -> Vec<Batch> {
+        let (mut settled, mut lost, mut again) = (Vec::new(), Vec::new(), Vec::new());
+        for ((job, item), fate) in jobs.into_iter().zip(items).zip(fates) {
+            match fate {
+                // What was to be acknowledged before its start, and is a dead letter now, does not.
+                Fate::Done if item.durable && matches!(item.settle, Some(Settle::Dead(_))) => {
+                    lost.extend(job.key);
+                }
+                Fate::Done => settled.extend(job.key),
+                Fate::Lost => {
+                    unfit::tell_lost(&item, &job.id);
+                    lost.extend(job.key);
+                }
+                Fate::Refused(why) => {
+                    match unfit::instead(item, job.grade, &job.id, &why, clock::now()) {
+                        Some(item) => {
+                            let job = Job { grade: job.grade + 1, ..job };
+                            again.push((vec![job], vec![item]));
+                        }
+                        None => settled.extend(job.key),
+                    }
+                }
+            }
         }
-        _ => {}
+        // The worker's loop ends after this task: somebody listens.
+        if !settled.is_empty() {
+            let _ = self.events.send(Event::Settled(settled));
+        }
+        if !lost.is_empty() {
+            let _ = self.events.send(Event::Lost(lost));
+        }
+        again
     }
-    if !batch.records.is_empty() {
-        store.put(batch.records.clone()).await?;
-    }
-    if let Outlet::Redis(outlet) = outlet {
-        return outlet.commit(batch.commit(Vec::new())).await;
-    }
-    if !batch.postings.is_empty() {
-        outlet.publish(batch.postings.clone()).await?;
-    }
-    if !batch.settlements.is_empty() {
-        outlet.settle(batch.settlements.clone()).await?;
-    }
-    Ok(())
-}
-
-/// Results and messages on the same server: one step, likewise.
-async fn settle_in_one_step(
-    store: &crate::backend::redis::Store,
-    outlet: &crate::broker::redis::Outlet,
-    batch: &Batch,
-) -> Result<(), Error> {
-    let large =
-        batch.records.iter().map(|record| record.result.get().len()).sum::<usize>() > STEP_MAX;
-    if large {
-        store.put(batch.records.clone()).await?;
-        return outlet.commit(batch.commit(Vec::new())).await;
-    }
-    let results = batch.records.iter().map(|record| store.entry(record)).collect();
-    outlet.commit(batch.commit(results)).await
-}
-
-/// Results and messages in the same file: one transaction, so not even a crash between
-/// a result and its acknowledgement can run a task twice.
-async fn settle_in_one_file(
-    store: &crate::backend::sqlite::Store,
-    outlet: &crate::broker::sqlite::Outlet,
-    batch: &Batch,
-) -> Result<(), Error> {
-    let (records, settlements) = (batch.records.clone(), batch.settlements.clone());
-    let postings = batch.postings.clone();
-    let moved = !postings.is_empty() || settlements.iter().any(|(_, settle)| settle.moves());
-    let durability = if batch.durable { Durability::Disk } else { Durability::Process };
-    let inner = outlet.clone();
-    outlet
-        .db()
-        .run(durability, move |c| {
-            crate::backend::sqlite::Store::put_within(c, &records)?;
-            inner.publish_within(c, &postings)?;
-            inner.settle_within(c, &settlements)
-        })
-        .await?;
-    if !batch.records.is_empty() {
-        store.ring();
-    }
-    if moved {
-        outlet.ring();
-    }
-    Ok(())
 }

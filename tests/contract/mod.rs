@@ -2,6 +2,7 @@
 
 pub mod backend;
 pub mod broker;
+mod ends;
 mod files;
 pub mod ledger;
 pub mod redis;

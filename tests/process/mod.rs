@@ -13,6 +13,7 @@ mod scale;
 mod shared;
 mod shutdown;
 mod torture;
+mod unstorable;
 
 use crate::harness::{TestDir, block_on, eventually};
 use qworker::client::send::{Sender, Wish, send};

@@ -446,7 +446,7 @@ impl World {
                 Effect::Clear(key, _) => {
                     self.clearing.push((self.now + self.rng.f64() * 0.1, key));
                 }
-                Effect::Store(_) => {}
+                Effect::Store(..) => {}
                 Effect::Log(_, line) | Effect::LogAbout(_, _, line) => {
                     self.said.push((self.now, line))
                 }

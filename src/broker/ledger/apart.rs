@@ -261,7 +261,7 @@ impl Desk {
                 continue;
             }
             match self.outlet.publish_once(token.clone(), postings).await {
-                Err(error) if error.kind() == Kind::Refused => {
+                Err(error) if matches!(error.kind(), Kind::Refused | Kind::Forbidden) => {
                     tracing::error!("messages for the queue {queue} wait: {error}");
                     self.refused.insert(queue, (error.to_string(), Instant::now()));
                 }

@@ -59,3 +59,24 @@ local function many(command, key, items)
     redis.call(command, key, unpack(items, from, math.min(from + 399, #items)))
   end
 end
+
+-- Why this user cannot do `command`, if there is one, to `key` as to a `wanted`; nothing if it can.
+-- Asked once for each key and command: a script changes no key to another type.
+local misfits = {}
+local function misfit(key, wanted, command)
+  local name = (command or '') .. ' ' .. key
+  local why = misfits[name]
+  if why == nil then
+    local kind = redis.pcall('TYPE', key)
+    why = false
+    if kind.err then
+      why = kind.err .. ' (key ' .. key .. ')'
+    elseif kind.ok ~= 'none' and kind.ok ~= wanted then
+      why = 'WRONGTYPE the key ' .. key .. ' is a ' .. kind.ok .. ', and a ' .. wanted .. ' is expected'
+    elseif command and redis.acl_check_cmd and not redis.acl_check_cmd(command, key, '0', '') then
+      why = 'NOPERM this user may not ' .. command .. ' to the key ' .. key
+    end
+    misfits[name] = why
+  end
+  return why or nil
+end

@@ -20,6 +20,18 @@ struct Held {
     queue: Arc<str>,
     suspect: bool,
     renewed: Instant,
+    /// The server has forgotten it, and nobody else has it.
+    orphan: bool,
+}
+
+/// A delivery as it is known to the server.
+pub struct Known {
+    /// Its tag; nothing if the server has forgotten it.
+    pub tag: String,
+    /// Its queue, and the step there.
+    pub place: (Arc<str>, u8),
+    /// It was lost before.
+    pub suspect: bool,
 }
 
 impl Hold {
@@ -51,15 +63,27 @@ impl Hold {
 
     /// Holds one more.
     pub fn add(&self, number: u64, step: u8, queue: Arc<str>, suspect: bool) {
-        let held = Held { step, queue, suspect, renewed: Instant::now() };
+        let held = Held { step, queue, suspect, renewed: Instant::now(), orphan: false };
         self.state().held.insert(number, held);
     }
 
-    /// The tag of a delivery, and whether it is a suspect; `None` if it is not held.
-    pub fn tag(&self, number: u64) -> Option<(String, bool)> {
+    /// What is known of a delivery; `None` if it is not held.
+    pub fn known(&self, number: u64) -> Option<Known> {
         let state = self.state();
         let held = state.held.get(&number)?;
-        Some((self.tag_of(number, held), held.suspect))
+        let tag = if held.orphan { String::new() } else { self.tag_of(number, held) };
+        let place = (held.queue.clone(), held.step);
+        Some(Known { tag, place, suspect: held.suspect && !held.orphan })
+    }
+
+    /// The server has forgotten these.
+    pub fn orphan(&self, numbers: &[u64]) {
+        let mut state = self.state();
+        for number in numbers {
+            if let Some(held) = state.held.get_mut(number) {
+                held.orphan = true;
+            }
+        }
     }
 
     /// They are held no more.
@@ -70,15 +94,18 @@ impl Hold {
         }
     }
 
-    /// All numbers.
+    /// All numbers that the server should know.
     pub fn numbers(&self) -> HashSet<u64> {
-        self.state().held.keys().copied().collect()
+        let state = self.state();
+        let known = state.held.iter().filter(|(_, held)| !held.orphan);
+        known.map(|(number, _)| *number).collect()
     }
 
     /// Tags whose lease was renewed longer ago than `age`.
     pub fn older_than(&self, age: Duration) -> Vec<(u64, String)> {
         let state = self.state();
-        let old = state.held.iter().filter(|(_, held)| held.renewed.elapsed() > age);
+        let all = state.held.iter().filter(|(_, held)| !held.orphan);
+        let old = all.filter(|(_, held)| held.renewed.elapsed() > age);
         old.map(|(number, held)| (*number, self.tag_of(*number, held))).collect()
     }
 

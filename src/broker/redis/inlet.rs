@@ -1,6 +1,7 @@
-//! The end that hands out messages.
+//! The end that hands out messages. They are taken on one connection and watched on another.
 
 use super::hold::Hold;
+use super::instance;
 use super::keeper::{self, Member};
 use super::{Layout, Outlet, STEPS};
 use crate::bounds;
@@ -12,6 +13,7 @@ use crate::os::lease::Lease;
 use redis::{Script, Value};
 use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
+use tokio::sync::mpsc;
 
 /// What a worker holds is its own for so long after it was last renewed. In a fleet with
 /// Python workers this is added to their visibility timeout, which may be as short as a second.
@@ -32,6 +34,8 @@ const VAIN_BEHIND: u32 = 3;
 
 /// See [`VAIN_PAUSE`].
 const VAIN_PAUSE_MAX: Duration = Duration::from_secs(1);
+/// A worker that the server tells nothing asks so often.
+const BLIND: Duration = Duration::from_millis(200);
 
 static TAKE: LazyLock<Script> = LazyLock::new(|| super::script(include_str!("take.lua")));
 
@@ -48,6 +52,10 @@ pub struct Inlet {
     next_due: Option<f64>,
     /// Nothing was left after the last look, at this time, and the server tells of anything new.
     dry: Option<Instant>,
+    watch: Watch,
+    /// What is wrong with keys, as it was told.
+    told: String,
+    losses: Option<mpsc::UnboundedReceiver<Vec<Tag>>>,
     lease: Option<Lease>,
     keeper: tokio::task::JoinHandle<()>,
 }
@@ -65,7 +73,7 @@ pub struct Identity<'a> {
 /// The lease by which others of this host see at once that a worker is dead. Without one they
 /// wait for its signs of life, as those of other hosts do.
 fn hold_lease(instance: &str) -> Option<Lease> {
-    let made = keeper::lease_of(instance).and_then(|path| {
+    let made = instance::lease_of(instance).and_then(|path| {
         Lease::make(&path).map_err(|error| crate::os::file::naming(&path, &error))
     });
     made.inspect_err(|error| {
@@ -92,13 +100,13 @@ impl Inlet {
         // Held first: a registered worker without a lease is a dead one.
         let lease = hold_lease(&instance);
         let hold = Arc::new(Hold::new(instance));
-        let mut tracking = redis::cmd("CLIENT");
-        tracking.arg("TRACKING").arg("ON").arg("NOLOOP");
-        let link = Link::new(server, WORKER_PATIENCE, vec![tracking])?;
+        let link = Link::new(server, WORKER_PATIENCE, Vec::new())?;
         let settling = worker_outlet(server, &outlet.layout, &hold)?;
         let queues: Arc<[Arc<str>]> =
             who.queues.iter().map(|queue| Arc::from(&queue[..])).collect();
-        let member = Arc::new(Member::new(link, settling.clone(), hold, &who));
+        let watch = Watch::new(server, &settling.layout, &queues)?;
+        let (sender, losses) = mpsc::unbounded_channel();
+        let member = Arc::new(Member::new(link, settling.clone(), hold, &who, sender));
         member.enter().await.map(drop)?;
         let keeper = tokio::task::spawn_local(keeper::run(member.clone()));
         Ok(Inlet {
@@ -110,6 +118,9 @@ impl Inlet {
             in_vain: 0,
             next_due: None,
             dry: None,
+            watch,
+            told: String::new(),
+            losses: Some(losses),
             lease,
             keeper,
         })
@@ -118,6 +129,11 @@ impl Inlet {
     /// The end that settles what this one takes.
     pub fn outlet(&self) -> Outlet {
         self.outlet.clone()
+    }
+
+    /// See [`crate::broker::Inlet::losses`].
+    pub fn losses(&mut self) -> Option<mpsc::UnboundedReceiver<Vec<Tag>>> {
+        self.losses.take()
     }
 
     /// The file that tells whether the worker lives; whoever else holds it keeps it alive.
@@ -134,7 +150,7 @@ impl Inlet {
     pub fn is_dry(&self) -> bool {
         let is_due = self.next_due.is_some_and(|due| due <= self.member.server_clock());
         let is_dry = self.dry.is_some_and(|since| since.elapsed() < ASK_EVERY);
-        is_dry && !is_due && !self.member.link.is_told()
+        is_dry && !is_due && self.watch.is_armed()
     }
 
     /// See [`crate::broker::Inlet::take`].
@@ -157,12 +173,14 @@ impl Inlet {
         let mut found = found.into_iter();
         self.next_due = text(found.next()).parse().ok();
         let told = found.next();
-        self.dry = matches!(told, Some(Value::Int(1))).then(Instant::now);
+        self.dry =
+            (matches!(told, Some(Value::Int(1))) && self.watch.is_armed()).then(Instant::now);
         let in_vain = match told {
             Some(Value::Int(2)) => self.in_vain.saturating_add(1),
             Some(Value::Int(3)) => VAIN_BEHIND,
             _ => 0,
         };
+        let odd = text(found.next());
         let mut taken = Vec::new();
         while let (Some(Value::Int(queue)), Some(Value::Int(step)), Some(element)) =
             (found.next(), found.next(), found.next())
@@ -175,6 +193,7 @@ impl Inlet {
         }
         self.in_vain = if taken.is_empty() { in_vain } else { 0 };
         drop(entered);
+        self.tell_odd(odd);
         Ok(taken)
     }
 
@@ -202,9 +221,15 @@ impl Inlet {
             false => serde_json::json!(self.left.iter().map(|name| &**name).collect::<Vec<_>>())
                 .to_string(),
         });
-        // What is told from here on is news.
-        self.member.link.forget_told();
         self.member.link.run(async |c| call.invoke_async(c).await).await
+    }
+
+    /// Keys that are something else are told, and told again when they are others.
+    fn tell_odd(&mut self, odd: String) {
+        if odd != self.told && !odd.is_empty() {
+            tracing::error!("{}: {odd}; nothing is taken from there", self.member.link.server());
+        }
+        self.told = odd;
     }
 
     /// See [`crate::broker::Inlet::wait`].
@@ -213,6 +238,14 @@ impl Inlet {
             // Others come and go in these lists; each time it would be the same messages.
             let pause = VAIN_PAUSE * (1 << self.in_vain.min(7));
             tokio::time::sleep(pause.min(VAIN_PAUSE_MAX)).await;
+        }
+        if !self.watch.is_armed() {
+            // What came before the server was asked to tell is found by another look.
+            if self.watch.arm().await.is_err() {
+                tokio::time::sleep(BLIND).await;
+            }
+            self.dry = None;
+            return;
         }
         let mut left = LOOK_EVERY;
         if let Some(due) = self.next_due {
@@ -223,28 +256,16 @@ impl Inlet {
         }
         // Late is as good as told: the caller looks either way.
         while left > ASK_EVERY {
-            let told = tokio::time::timeout(ASK_EVERY, self.member.link.pushed()).await.is_ok();
-            if told || self.is_anything_there().await {
+            let told = tokio::time::timeout(ASK_EVERY, self.watch.link.pushed()).await.is_ok();
+            // A server that does not answer is worth a look too.
+            if told || self.watch.arm().await.unwrap_or(true) {
                 self.dry = None;
                 return;
             }
             left -= ASK_EVERY;
         }
-        let _ = tokio::time::timeout(left, self.member.link.pushed()).await;
+        let _ = tokio::time::timeout(left, self.watch.link.pushed()).await;
         self.dry = None;
-    }
-
-    /// A server that does not answer is worth a look too.
-    async fn is_anything_there(&self) -> bool {
-        let mut ask = redis::cmd("EXISTS");
-        for queue in self.queues.iter() {
-            STEPS.iter().for_each(|step| {
-                ask.arg(self.outlet.layout.list(queue, *step));
-            });
-        }
-        let found: Result<u64, Error> =
-            self.member.link.run(async |c| ask.query_async(c).await).await;
-        found.map_or(true, |found| found > 0)
     }
 
     /// See [`crate::broker::Inlet::close`].
@@ -255,6 +276,64 @@ impl Inlet {
             let _ = std::fs::remove_file(lease.path());
         }
         Ok(())
+    }
+}
+
+/// A connection on which the server tells of changes (`CLIENT TRACKING`). What is read there is
+/// watched until it changes, so little is: who takes messages reads much more.
+struct Watch {
+    link: Link,
+    lists: redis::Cmd,
+    sets: redis::Cmd,
+    armed: bool,
+    /// That the server refuses to tell is told once.
+    is_refused: bool,
+}
+
+impl Watch {
+    fn new(server: &Server, layout: &Layout, queues: &[Arc<str>]) -> Result<Watch, Error> {
+        let mut tracking = redis::cmd("CLIENT");
+        tracking.arg("TRACKING").arg("ON");
+        let link = Link::new(server, WORKER_PATIENCE, vec![tracking])?;
+        let (mut lists, mut sets) = (redis::cmd("EXISTS"), redis::cmd("EXISTS"));
+        for queue in queues {
+            for step in STEPS {
+                lists.arg(layout.list(queue, step));
+            }
+            sets.arg(layout.scheduled(queue));
+        }
+        Ok(Watch { link, lists, sets, armed: false, is_refused: false })
+    }
+
+    /// Will the server tell of the next change?
+    fn is_armed(&self) -> bool {
+        self.armed && !self.link.is_told()
+    }
+
+    /// From now on it tells; gives whether there is anything in the lists.
+    async fn arm(&mut self) -> Result<bool, Error> {
+        self.armed = false;
+        // What is told from here on is news.
+        self.link.forget_told();
+        let mut ask = redis::pipe();
+        ask.add_command(self.lists.clone()).add_command(self.sets.clone()).ignore();
+        let (found,): (u64,) = self
+            .link
+            .run(async |c| ask.query_async(c).await)
+            .await
+            .inspect_err(|error| self.refuse(error))?;
+        self.armed = true;
+        Ok(found > 0)
+    }
+
+    fn refuse(&mut self, error: &Error) {
+        let refused = matches!(error.kind(), Kind::Forbidden | Kind::Refused);
+        if refused && !std::mem::replace(&mut self.is_refused, true) {
+            tracing::warn!(
+                "{error}: without CLIENT TRACKING and EXISTS the server is asked for messages every {} ms",
+                BLIND.as_millis()
+            );
+        }
     }
 }
 

@@ -1,19 +1,27 @@
--- Renews the leases of what a worker holds, if they are still there.
+-- Renews the leases of what a worker holds, as far as it still does.
 --
--- KEYS: this worker, unacked_index
+-- KEYS: this worker, unacked_index, unacked
 -- ARGV: epoch, lease in seconds, then tags
+-- Gives: the tags that are not held any more
 
 if redis.call('HGET', KEYS[1], 'epoch') ~= ARGV[1] then
   return redis.error_reply('FENCED this worker was taken for dead')
 end
+do
+  local why = misfit(KEYS[3], 'hash') or misfit(KEYS[2], 'zset', 'ZADD')
+  if why then return redis.error_reply('BROKEN ' .. why) end
+end
 -- A server without memory refuses a script that begins by adding something.
 redis.call('ZREM', KEYS[2], '')
 local score = text(clock() + tonumber(ARGV[2]))
-local scores = {}
+local scores, gone = {}, {}
 for n = 3, #ARGV do
-  scores[#scores + 1] = score
-  scores[#scores + 1] = ARGV[n]
+  if redis.call('HEXISTS', KEYS[3], ARGV[n]) == 1 then
+    scores[#scores + 1] = score
+    scores[#scores + 1] = ARGV[n]
+  else
+    gone[#gone + 1] = ARGV[n]
+  end
 end
-for from = 1, #scores, 400 do
-  redis.call('ZADD', KEYS[2], 'XX', unpack(scores, from, math.min(from + 399, #scores)))
-end
+many('ZADD', KEYS[2], scores)
+return gone

@@ -4,22 +4,22 @@
 //! its guard, nor so any of its processes. Of another host only the signs are seen: it is
 //! dead when this worker, with a connection that works, has seen no new one for a while.
 
+use super::commit::Call;
 use super::hold::Hold;
 use super::inlet::{Identity, LEASE};
-use super::{Layout, Outlet, settle_call};
+use super::instance::{is_instance, lease_says, leases, remove_lease};
+use super::{Layout, Outlet};
 use crate::bounds;
+use crate::broker::{Fate, Tag};
 use crate::clock;
-use crate::link::error::Error;
+use crate::link::error::{Error, Kind};
 use crate::link::redis::Link;
-use crate::os::lease::{self, Lease, Sign};
 use redis::Script;
-use serde_json::{Map, Value};
 use std::collections::{HashMap, HashSet};
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
-use tokio::sync::{Mutex, MutexGuard};
+use tokio::sync::{Mutex, MutexGuard, mpsc};
 
 /// How often the leases of this host are looked at; the server is not asked for it.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
@@ -33,7 +33,7 @@ const JUDGE_EVERY: Duration = Duration::from_secs(8);
 /// A sign older than this is looked at twice.
 const SIGN_OLD: Duration = Duration::from_secs(6);
 
-/// A worker of another host whose sign stays the same for so long, while we watch, is dead.
+/// A worker of another host whose sign stays the same for so long is dead.
 const LOST_AFTER: Duration = Duration::from_secs(15);
 
 /// The lease of a dead worker that nobody asked for stays for so long: whoever works on its
@@ -46,24 +46,27 @@ const QUIET_MAX: usize = 100;
 /// How often what Python workers hold is looked at, as kombu does by default.
 const RESTORE_EVERY: Duration = Duration::from_secs(100);
 
-/// Messages of Python workers handed out again in one look at the most; the rest follows with
-/// the next look.
-const RESTORE_MAX: usize = 500;
+/// That a worker was taken for dead is known for so long.
+const DEAD_FOR: Duration = Duration::from_secs(24 * 3600);
+
+/// The epoch of a worker that was taken for dead.
+pub(super) const DEAD: &str = "dead";
 
 static KEEP: LazyLock<Script> = LazyLock::new(|| super::script(include_str!("keep.lua")));
 static HELD: LazyLock<Script> = LazyLock::new(|| super::script(include_str!("held.lua")));
 
 /// One worker among the others.
 pub(super) struct Member {
-    /// The connection that is told when there is something to take; not of what it does itself,
-    /// so what is for others goes over the connection of `outlet`.
+    /// The connection that messages are taken on.
     pub(super) link: Link,
     pub(super) hold: Arc<Hold>,
-    outlet: Outlet,
-    layout: Arc<Layout>,
+    pub(super) outlet: Outlet,
+    pub(super) layout: Arc<Layout>,
     hostname: String,
     queues: Vec<String>,
-    visibility_timeout: Duration,
+    pub(super) visibility_timeout: Duration,
+    /// Hears of deliveries that are not held any more, though nobody here has settled them.
+    losses: mpsc::UnboundedSender<Vec<Tag>>,
     /// Which connection of ours is the last one; a command of an earlier one that comes late
     /// is refused.
     epoch: AtomicU64,
@@ -75,8 +78,15 @@ pub(super) struct Member {
 }
 
 impl Member {
-    pub(super) fn new(link: Link, outlet: Outlet, hold: Arc<Hold>, who: &Identity) -> Member {
+    pub(super) fn new(
+        link: Link,
+        outlet: Outlet,
+        hold: Arc<Hold>,
+        who: &Identity,
+        losses: mpsc::UnboundedSender<Vec<Tag>>,
+    ) -> Member {
         Member {
+            losses,
             link,
             hold,
             layout: outlet.layout.clone(),
@@ -100,14 +110,15 @@ impl Member {
         let mut entered = self.entered.lock().await;
         let session = self.link.session().await?;
         if *entered != Some(session) {
-            self.register().await?;
-            self.give_back_the_unknown().await?;
+            let found = self.register().await?;
+            self.give_back_the_unknown(found).await?;
             *entered = Some(session);
         }
         Ok(entered)
     }
 
-    async fn register(&self) -> Result<(), Error> {
+    /// Gives what the server has known of this worker.
+    async fn register(&self) -> Result<Before, Error> {
         let epoch = self.epoch.fetch_add(1, Ordering::Relaxed) + 1;
         let layout = &self.layout;
         let (seconds, micros): (i64, i64) =
@@ -115,23 +126,40 @@ impl Member {
         let ahead = seconds * 1_000_000 + micros - clock::now().timestamp_micros();
         self.ahead.store(ahead, Ordering::Relaxed);
         let mut pipe = redis::pipe();
-        pipe.atomic()
-            .cmd("HSET")
+        pipe.atomic().cmd("HGET").arg(layout.worker(self.hold.instance())).arg("epoch");
+        pipe.cmd("PERSIST").arg(layout.worker(self.hold.instance())).ignore();
+        pipe.cmd("HSET")
             .arg(layout.worker(self.hold.instance()))
             .arg("node")
             .arg(&self.hostname)
             .arg("pid")
             .arg(std::process::id())
             .arg("epoch")
-            .arg(epoch);
+            .arg(epoch)
+            .ignore();
         pipe.cmd("ZADD").arg(layout.workers()).arg(self.server_clock()).arg(self.hold.instance());
-        for queue in &self.queues {
-            layout.bind(queue, &mut pipe);
+        pipe.ignore();
+        let (before,): (Option<String>,) =
+            self.link.run(async |c| pipe.query_async(c).await).await?;
+        let before = match before.as_deref() {
+            None => Before::Unknown,
+            Some(DEAD) => Before::Dead,
+            Some(_) => Before::Alive,
+        };
+        let mut bind = redis::pipe();
+        self.queues.iter().for_each(|queue| layout.bind(queue, &mut bind));
+        match self.link.run(async |c| bind.exec_async(c).await).await {
+            // Messages come all the same, but for those to an exchange.
+            Err(error) if matches!(error.kind(), Kind::Refused | Kind::Forbidden) => {
+                let key = layout.bindings("");
+                tracing::warn!("cannot declare queues to Python programs ({key}QUEUE): {error}");
+            }
+            done => done?,
         }
-        self.link.run(async |c| pipe.exec_async(c).await).await
+        Ok(before)
     }
 
-    async fn give_back_the_unknown(&self) -> Result<(), Error> {
+    async fn give_back_the_unknown(&self, before: Before) -> Result<(), Error> {
         let mut known = self.hold.numbers();
         let mut unknown = Vec::new();
         for found in held_by(&self.link, &self.layout, self.hold.instance()).await? {
@@ -139,29 +167,43 @@ impl Member {
                 unknown.push(found.tag);
             }
         }
-        if !unknown.is_empty() {
-            let mut call = settle_call(&self.layout, None);
-            for tag in &unknown {
-                call.arg("release").arg(tag);
-            }
-            self.link.run(async |c| call.invoke_async::<()>(c).await).await?;
+        let mut call = Call::new(&self.layout);
+        for tag in &unknown {
+            call.item(tag, "").arg("release");
         }
-        // Those may also be settled by now, by a command whose answer was lost.
-        if !known.is_empty() {
-            tracing::debug!("{} deliveries of this worker are not held any more", known.len());
+        call.ask(&self.link).await?;
+        let missing: Vec<u64> = known.into_iter().collect();
+        match before {
+            // It was emptied, or started without its data: nobody else has them.
+            Before::Unknown => self.hold.orphan(&missing),
+            Before::Alive | Before::Dead => self.forfeit(missing),
         }
         Ok(())
+    }
+
+    /// They are not held any more. Perhaps they are settled by a command that is under way, or
+    /// whose answer was lost; the worker knows which of its tasks still run.
+    fn forfeit(&self, numbers: Vec<u64>) {
+        if !numbers.is_empty() {
+            self.hold.forget(&numbers);
+            // Nobody may listen any more.
+            let _ = self.losses.send(numbers.into_iter().map(Tag::Number).collect());
+        }
     }
 
     /// Gives back what is held, uncounted, and goes.
     pub(super) async fn leave(&self) -> Result<(), Error> {
         let _entered = self.enter().await?;
-        let mut call = settle_call(&self.layout, None);
+        let mut call = Call::new(&self.layout);
         for found in held_by(&self.link, &self.layout, self.hold.instance()).await? {
-            call.arg("release").arg(found.tag);
+            call.item(&found.tag, "").arg("release");
         }
-        self.link.run(async |c| call.invoke_async::<()>(c).await).await?;
-        strike(&self.link, &self.layout, self.hold.instance()).await
+        let fates = call.ask(&self.link).await?;
+        match tell_kept(&fates) {
+            // Others find it by this worker's name, when it has said nothing for a while.
+            true => Ok(()),
+            false => strike(&self.link, &self.layout, self.hold.instance()).await,
+        }
     }
 
     /// Sends a sign of life, and renews what has been held for a while.
@@ -171,12 +213,14 @@ impl Member {
         if !old.is_empty() {
             let mut call = KEEP.prepare_invoke();
             call.key(self.layout.worker(instance)).key(self.layout.unacked_index());
+            call.key(self.layout.unacked());
             call.arg(self.epoch()).arg(LEASE.as_secs());
             for (_, tag) in &old {
                 call.arg(tag);
             }
-            self.link.run(async |c| call.invoke_async::<()>(c).await).await?;
+            let gone: Vec<String> = self.link.run(async |c| call.invoke_async(c).await).await?;
             self.hold.renewed(&old);
+            self.forfeit(gone.iter().map(|tag| number_of(tag)).collect());
         }
         let mut sign = redis::cmd("ZADD");
         // Only who has entered and was not struck out.
@@ -190,7 +234,11 @@ impl Member {
         let mut ask = redis::cmd("ZRANGEBYSCORE");
         ask.arg(self.layout.workers()).arg("-inf").arg(limit).arg("WITHSCORES");
         ask.arg("LIMIT").arg(0).arg(QUIET_MAX);
-        self.link.run(async |c| ask.query_async(c).await).await
+        let quiet: Vec<(Vec<u8>, f64)> = self.link.run(async |c| ask.query_async(c).await).await?;
+        let named = quiet.into_iter().filter_map(|(name, sign)| {
+            Some((String::from_utf8(name).ok().filter(|name| is_instance(name))?, sign))
+        });
+        Ok(named.collect())
     }
 
     /// Seconds since the epoch, as the server's clock shows them.
@@ -200,115 +248,74 @@ impl Member {
     }
 
     async fn is_registered(&self, instance: &str) -> Result<bool, Error> {
-        let mut ask = redis::cmd("EXISTS");
-        ask.arg(self.layout.worker(instance));
-        self.link.run(async |c| ask.query_async(c).await).await
-    }
-
-    /// What Python workers have held for longer than their visibility timeout is handed out
-    /// again, as each of them would do it (kombu `transport/redis.py`, `restore_visible`). The
-    /// first `stuck` are known to stay; gives how many more do, and whether that was all.
-    async fn restore(&self, stuck: usize) -> Result<(usize, bool), Error> {
-        let limit = clock::epoch(clock::now()) - self.visibility_timeout.as_secs_f64();
-        let mut ask = redis::cmd("ZRANGEBYSCORE");
-        ask.arg(self.layout.unacked_index())
-            .arg("-inf")
-            .arg(limit)
-            .arg("LIMIT")
-            .arg(stuck)
-            .arg(RESTORE_MAX);
-        let tags: Vec<String> = self.link.run(async |c| ask.query_async(c).await).await?;
-        let (mut stay, all) = (0, tags.len() < RESTORE_MAX);
-        for tag in tags {
-            let mut get = redis::cmd("HGET");
-            get.arg(self.layout.unacked()).arg(&tag);
-            let value: Option<Vec<u8>> = self.link.run(async |c| get.query_async(c).await).await?;
-            let value = value.map(|value| String::from_utf8_lossy(&value).into_owned());
-            stay += usize::from(!self.restore_one(&tag, value.as_deref()).await?);
-        }
-        Ok((stay, all))
-    }
-
-    /// A message that nobody can read, or that has no queue, stays where it is.
-    async fn restore_one(&self, tag: &str, value: Option<&str>) -> Result<bool, Error> {
-        type Held = (Map<String, Value>, String, String);
-        let parsed: Option<Held> = value.and_then(|value| serde_json::from_str(value).ok());
-        let mut lists = Vec::new();
-        let mut element = String::new();
-        if let Some((envelope, exchange, key)) = parsed {
-            let priority = envelope.get("properties").and_then(|all| all["priority"].as_u64());
-            let priority = priority.unwrap_or(0);
-            let step = super::step_of(u8::try_from(priority).unwrap_or(u8::MAX));
-            let queues = match exchange.is_empty() {
-                true => vec![key],
-                false => self.outlet.route(exchange, key).await?,
-            };
-            lists.extend(queues.iter().map(|queue| self.layout.list(queue, step)));
-            element = restored(envelope);
-        }
-        if lists.is_empty() && value.is_some() {
-            return Ok(false);
-        }
-        let mut call = RESTORE.prepare_invoke();
-        call.key(self.layout.unacked()).key(self.layout.unacked_index()).key(lists);
-        call.arg(tag).arg(element);
-        self.outlet.link.run(async |c| call.invoke_async::<()>(c).await).await?;
-        Ok(true)
+        let mut ask = redis::cmd("ZSCORE");
+        ask.arg(self.layout.workers()).arg(instance);
+        let sign: Option<f64> = self.link.run(async |c| ask.query_async(c).await).await?;
+        Ok(sign.is_some())
     }
 }
 
-/// The message as Python marks it, and our own marks where and as we look for them.
-fn restored(mut envelope: Map<String, Value>) -> String {
-    let marks = envelope.shift_remove("qworker");
-    if let Some(Value::Object(headers)) = envelope.get_mut("headers") {
-        headers.insert("redelivered".into(), true.into());
-    }
-    let properties = envelope.get_mut("properties");
-    if let Some(Value::Object(info)) = properties.and_then(|all| all.get_mut("delivery_info")) {
-        info.insert("redelivered".into(), true.into());
-    }
-    let message = Value::Object(envelope).to_string();
-    match marks.as_ref().and_then(Value::as_array).map(Vec::as_slice) {
-        Some([deliveries, suspect]) if message != "{}" => {
-            format!("{{\"qworker\": [{deliveries}, {suspect}], {}", &message[1..])
-        }
-        _ => message,
-    }
+/// What the server knew of a worker that enters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Before {
+    /// Nothing: it is new, or the server has lost what it knew.
+    Unknown,
+    /// It was there.
+    Alive,
+    /// It was taken for dead.
+    Dead,
 }
-
-static RESTORE: LazyLock<Script> = LazyLock::new(|| {
-    Script::new(
-        "-- KEYS: unacked, unacked_index, lists; ARGV: tag, message
-         redis.call('ZREM', KEYS[2], ARGV[1])
-         if redis.call('HDEL', KEYS[1], ARGV[1]) == 1 then
-           for n = 3, #KEYS do redis.call('RPUSH', KEYS[n], ARGV[2]) end
-         end",
-    )
-});
 
 /// Hands out again what a dead worker held, with a growing delay from the second loss on: the
 /// first is most often the worker's own end, not the task's doing.
 pub(super) async fn bury(link: &Link, layout: &Layout, instance: &str) -> Result<(), Error> {
     // Should it live after all, it takes nothing from now on before it has entered anew.
     let mut fence = redis::cmd("HSET");
-    fence.arg(layout.worker(instance)).arg("epoch").arg("dead");
+    fence.arg(layout.worker(instance)).arg("epoch").arg(DEAD);
     link.run(async |c| fence.exec_async(c).await).await?;
     let held = held_by(link, layout, instance).await?;
     if !held.is_empty() {
         let now = clock::now();
-        let mut call = settle_call(layout, None);
+        let mut call = Call::new(layout);
         for one in &held {
             // A suspect counts from its start on.
             let counted = !one.suspect || one.marked;
             let delay = bounds::redelivery_delay(if counted { one.deliveries } else { 0 });
-            call.arg("again").arg(&one.tag);
+            let call = call.item(&one.tag, "").arg("again");
             call.arg(if delay.is_zero() { 0.0 } else { clock::epoch(now + delay) });
             call.arg(u8::from(counted));
         }
-        link.run(async |c| call.invoke_async::<()>(c).await).await?;
-        tracing::warn!("handed out again {} messages of a dead worker", held.len());
+        let fates = call.ask(link).await?;
+        let done = fates.iter().filter(|fate| **fate == Fate::Done).count();
+        if done > 0 {
+            tracing::warn!("handed out again {done} messages of a dead worker");
+        }
+        if tell_kept(&fates) {
+            return Ok(());
+        }
     }
-    strike(link, layout, instance).await
+    strike(link, layout, instance).await?;
+    // Should it live after all, it has to hear that its messages are somebody else's.
+    let mut note = redis::pipe();
+    let key = layout.worker(instance);
+    note.atomic().cmd("HSET").arg(&key).arg("epoch").arg(DEAD);
+    note.cmd("EXPIRE").arg(&key).arg(DEAD_FOR.as_secs());
+    link.run(async |c| note.exec_async(c).await).await
+}
+
+/// Tells of messages that cannot go back; the worker that held them is not forgotten, so that
+/// somebody tries again.
+fn tell_kept(fates: &[Fate]) -> bool {
+    let mut refused = fates.iter().filter_map(|fate| match fate {
+        Fate::Refused(why) => Some(why),
+        _ => None,
+    });
+    let first = refused.next();
+    if let Some(why) = first {
+        let count = 1 + refused.count();
+        tracing::error!("{count} messages of a dead worker cannot be handed out again yet: {why}");
+    }
+    first.is_some()
 }
 
 /// Forgets a worker that holds nothing any more.
@@ -419,7 +426,14 @@ impl Watch {
                 drop(entered);
                 member.enter().await.map(drop)?;
             }
-            member.sign().await?;
+            match member.sign().await {
+                // Somebody took this worker for dead, while it stood still.
+                Err(error) if error.kind() == Kind::Fenced => {
+                    *member.entered.lock().await = None;
+                    member.enter().await.map(drop)?;
+                }
+                done => done?,
+            }
             self.signed = Some(Instant::now());
         }
         if self.judged.is_none_or(|at| at.elapsed() >= JUDGE_EVERY) {
@@ -450,33 +464,5 @@ impl Watch {
             }
         }
         Ok(())
-    }
-}
-
-/// Instances that have a lease on this host.
-fn leases() -> Vec<String> {
-    let Ok(folder) = lease::folder() else { return Vec::new() };
-    let Ok(files) = std::fs::read_dir(&folder) else { return Vec::new() };
-    let names = files.flatten().filter_map(|file| file.file_name().into_string().ok());
-    names.filter_map(|name| Some(name.strip_suffix(".lease")?.to_string())).collect()
-}
-
-/// The lease of an instance, if it is of this host.
-pub(super) fn lease_of(instance: &str) -> std::io::Result<PathBuf> {
-    Ok(lease::folder()?.join(format!("{instance}.lease")))
-}
-
-fn remove_lease(instance: &str) {
-    if let Ok(path) = lease_of(instance) {
-        let _ = std::fs::remove_file(path);
-    }
-}
-
-/// Does the worker live? Only a lease of this host can tell.
-pub(super) fn lease_says(instance: &str) -> Option<bool> {
-    match Lease::ask(&lease_of(instance).ok()?) {
-        Sign::Held => Some(true),
-        Sign::Free => Some(false),
-        Sign::Unseen(_) => None,
     }
 }

@@ -71,7 +71,7 @@ impl Ledger {
     ) -> Result<Vec<Vec<Value>>, Error> {
         let mut pipe = redis::pipe();
         let all = batches.iter().flat_map(|range| &steps[range.clone()]);
-        let new = self.outlet.declare(all.flat_map(|step| &step.postings), &mut pipe);
+        let new = self.outlet.declarations(all.flat_map(|step| &step.postings), &mut pipe);
         for range in batches {
             self.call_of(&steps[range.clone()], until, &mut pipe);
         }

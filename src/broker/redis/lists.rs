@@ -1,9 +1,9 @@
 //! What people ask a broker, and what they order.
 
-use super::keeper::lease_says;
-use super::{Outlet, SEPARATOR, STEPS, text_of};
-use crate::broker::{DeadLetter, Node, QueueInfo, Whereabouts};
-use crate::link::error::Error;
+use super::instance::{is_instance, lease_says};
+use super::{Outlet, SEPARATOR, STEPS};
+use crate::broker::{Node, QueueInfo, Whereabouts};
+use crate::link::error::{Error, Kind};
 use redis::{FromRedisValue, Script};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
@@ -18,46 +18,89 @@ const SIGN_MAX: Duration = Duration::from_secs(12);
 
 static SEEK: LazyLock<Script> = LazyLock::new(|| super::script(include_str!("seek.lua")));
 
-/// Sends a dead letter to its queue, unless somebody else did.
-static REVIVE: LazyLock<Script> = LazyLock::new(|| {
-    Script::new(
-        "-- KEYS: dead, list; ARGV: number, message
-         if redis.call('HDEL', KEYS[1], ARGV[1]) == 0 then return 0 end
-         redis.call('LPUSH', KEYS[2], ARGV[2])
-         return 1",
+/// Counts the messages of a queue, and removes them if that is asked for; never what is
+/// something else.
+static COUNT: LazyLock<Script> = LazyLock::new(|| {
+    super::script(
+        "-- KEYS: lists, and at last a sorted set; ARGV: 1 to remove them
+         local counts, odd = {}, {}
+         for n = 1, #KEYS do
+           local wanted, command = 'list', 'LLEN'
+           if n == #KEYS then wanted, command = 'zset', 'ZCARD' end
+           local why = misfit(KEYS[n], wanted)
+           if why then odd[#odd + 1] = why end
+           counts[n] = why and 0 or redis.call(command, KEYS[n])
+           if ARGV[1] == '1' and not why then redis.call('DEL', KEYS[n]) end
+         end
+         return { counts, table.concat(odd, '; ') }",
     )
 });
 
-/// The field of the dead letters that is their last number.
-const LAST: &str = "last";
+/// A slice of all keys: those that begin so.
+static SCAN: LazyLock<Script> = LazyLock::new(|| {
+    Script::new(
+        "-- ARGV: cursor, how many, beginnings. Gives: the next cursor, and keys
+         local slice, found = redis.call('SCAN', ARGV[1], 'COUNT', ARGV[2]), {}
+         for _, key in ipairs(slice[2]) do
+           for n = 3, #ARGV do
+             if string.sub(key, 1, #ARGV[n]) == ARGV[n] then found[#found + 1] = key end
+           end
+         end
+         return { slice[1], found }",
+    )
+});
 
-/// A dead letter and the step it goes back to.
-struct Kept {
-    letter: DeadLetter,
-    step: u8,
+/// What stands before an id in the headers, as Python and as we write it.
+const IN_HEADERS: [&str; 2] = ["\"id\": ", "\"id\":"];
+
+/// What others may have put there.
+type Bytes = Vec<u8>;
+
+/// A worker and the time of its last sign of life.
+type Sign = (Bytes, f64);
+
+/// A text that is looked for behind one of some others.
+#[derive(Clone, Copy)]
+struct Wanted<'a> {
+    text: &'a str,
+    before: &'a [&'a str],
 }
 
 impl Outlet {
-    async fn ask<T: FromRedisValue>(&self, command: &redis::Cmd) -> Result<T, Error> {
+    pub(super) async fn ask<T: FromRedisValue>(&self, command: &redis::Cmd) -> Result<T, Error> {
         self.link.run(async |c| command.query_async(c).await).await
     }
 
     /// See [`crate::broker::Outlet::purge`].
     pub async fn purge(&self, queues: Vec<String>) -> Result<u64, Error> {
         let mut purged = 0;
+        let mut odd = Vec::new();
         for queue in queues {
-            let lists = STEPS.map(|step| self.layout.list(&queue, step));
-            let scheduled = self.layout.scheduled(&queue);
-            let mut pipe = redis::pipe();
-            pipe.atomic();
-            for list in &lists {
-                pipe.cmd("LLEN").arg(list);
-            }
-            pipe.cmd("ZCARD").arg(&scheduled).cmd("DEL").arg(&lists).arg(&scheduled).ignore();
-            let counts: Vec<u64> = self.link.run(async |c| pipe.query_async(c).await).await?;
+            let (counts, wrong) = self.count(&queue, true).await?;
             purged += counts.iter().sum::<u64>();
+            odd.extend(wrong);
         }
-        Ok(purged)
+        match &odd[..] {
+            [] => Ok(purged),
+            odd => {
+                let why = odd.join("; ");
+                let why = format!("{}: {purged} were removed, but {why}", self.link.server());
+                Err(Error::of(Kind::Refused, why))
+            }
+        }
+    }
+
+    /// Messages in each list and in the set of a queue, which are removed if `purge` is set; and
+    /// what is wrong with its keys.
+    async fn count(&self, queue: &str, purge: bool) -> Result<(Vec<u64>, Option<String>), Error> {
+        let mut call = COUNT.prepare_invoke();
+        for step in STEPS {
+            call.key(self.layout.list(queue, step));
+        }
+        call.key(self.layout.scheduled(queue)).arg(u8::from(purge));
+        let (counts, odd): (Vec<u64>, String) =
+            self.link.run(async |c| call.invoke_async(c).await).await?;
+        Ok((counts, Some(odd).filter(|odd| !odd.is_empty())))
     }
 
     /// See [`crate::broker::Outlet::queues`].
@@ -67,16 +110,13 @@ impl Outlet {
         names.extend(held.keys().cloned());
         let mut queues = Vec::new();
         for name in names {
-            let mut pipe = redis::pipe();
-            for step in STEPS {
-                pipe.cmd("LLEN").arg(self.layout.list(&name, step));
-            }
-            pipe.cmd("ZCARD").arg(self.layout.scheduled(&name));
-            let counts: Vec<u32> = self.link.run(async |c| pipe.query_async(c).await).await?;
+            let (counts, odd) = self.count(&name, false).await?;
             let (scheduled, ready) =
                 counts.split_last().map_or((0, 0), |(last, rest)| (*last, rest.iter().sum()));
+            let number = |count: u64| u32::try_from(count).unwrap_or(u32::MAX);
+            let (ready, scheduled) = (number(ready), number(scheduled));
             let held = held.remove(&name).unwrap_or(0);
-            queues.push(QueueInfo { name, ready, scheduled, held });
+            queues.push(QueueInfo { name, ready, scheduled, held, odd });
         }
         Ok(queues)
     }
@@ -84,35 +124,42 @@ impl Outlet {
     /// Queues that some program has declared, or that hold scheduled messages of ours.
     async fn names(&self) -> Result<BTreeSet<String>, Error> {
         let mut names = BTreeSet::new();
-        let scheduled = self.layout.scheduled("");
-        for key in self.scan(&format!("{}*", escaped(&scheduled))).await? {
-            names.extend(key.strip_prefix(&scheduled).map(str::to_string));
-        }
-        let bindings = self.layout.bindings("");
-        for key in self.scan(&format!("{}*", escaped(&bindings))).await? {
+        let (scheduled, bindings) = (self.layout.scheduled(""), self.layout.bindings(""));
+        for key in self.scan(&[&scheduled, &bindings]).await? {
+            if let Some(queue) = key.strip_prefix(&scheduled) {
+                names.insert(queue.to_string());
+                continue;
+            }
             // Replies and events of remote control are no tasks.
             let exchange = key.strip_prefix(&bindings).unwrap_or_default();
             if exchange.contains("pidbox") || exchange.starts_with("celeryev") {
                 continue;
             }
-            let members: Vec<String> = self.ask(redis::cmd("SMEMBERS").arg(&key)).await?;
-            names.extend(
-                members.iter().filter_map(|one| one.rsplit(SEPARATOR).next()).map(str::to_string),
-            );
+            let members: Vec<Vec<u8>> = match self.ask(redis::cmd("SMEMBERS").arg(&key)).await {
+                // What is no set binds nothing.
+                Err(error) if error.kind() == Kind::Refused => continue,
+                members => members?,
+            };
+            let members = members.iter().filter_map(|one| std::str::from_utf8(one).ok());
+            names
+                .extend(members.filter_map(|one| one.rsplit(SEPARATOR).next()).map(str::to_string));
         }
         Ok(names)
     }
 
-    async fn scan(&self, pattern: &str) -> Result<Vec<String>, Error> {
-        let mut keys = Vec::new();
-        let mut cursor = 0_u64;
+    /// The keys that begin so, in one pass over all that there are.
+    async fn scan(&self, beginnings: &[&str]) -> Result<BTreeSet<String>, Error> {
+        let mut keys = BTreeSet::new();
+        let mut cursor = String::from("0");
         loop {
-            let mut scan = redis::cmd("SCAN");
-            scan.arg(cursor).arg("MATCH").arg(pattern).arg("COUNT").arg(SLICE);
-            let (next, found): (u64, Vec<String>) = self.ask(&scan).await?;
-            keys.extend(found);
+            let mut call = SCAN.prepare_invoke();
+            call.arg(&cursor).arg(SLICE).arg(beginnings);
+            let (next, found): (String, Vec<Vec<u8>>) =
+                self.link.run(async |c| call.invoke_async(c).await).await?;
+            // What is no text is no key of ours or of Python's.
+            keys.extend(found.into_iter().filter_map(|key| String::from_utf8(key).ok()));
             cursor = next;
-            if cursor == 0 {
+            if cursor == "0" {
                 return Ok(keys);
             }
         }
@@ -125,8 +172,12 @@ impl Outlet {
         loop {
             let mut scan = redis::cmd("HSCAN");
             scan.arg(self.layout.unacked()).arg(cursor).arg("COUNT").arg(SLICE);
-            let (next, found): (u64, Vec<(String, Vec<u8>)>) = self.ask(&scan).await?;
+            let (next, found): (u64, Vec<(Bytes, Bytes)>) = match self.ask(&scan).await {
+                Err(error) => return Err(super::naming(&error, &self.layout.unacked())),
+                found => found?,
+            };
             for (tag, value) in found {
+                let tag = String::from_utf8_lossy(&tag);
                 *held.entry(queue_of(&tag, &String::from_utf8_lossy(&value))).or_insert(0) += 1;
             }
             cursor = next;
@@ -140,15 +191,23 @@ impl Outlet {
     pub async fn nodes(&self) -> Result<Vec<Node>, Error> {
         let mut ask = redis::pipe();
         ask.cmd("TIME").cmd("ZRANGE").arg(self.layout.workers()).arg(0).arg(-1).arg("WITHSCORES");
-        let ((now, _), signs): ((f64, u64), Vec<(String, f64)>) =
-            self.link.run(async |c| ask.query_async(c).await).await?;
+        let asked = self.link.run(async |c| ask.query_async(c).await).await;
+        let ((now, _), signs): ((f64, u64), Vec<Sign>) =
+            asked.map_err(|error| super::naming(&error, &self.layout.workers()))?;
         let mut nodes = Vec::new();
         for (instance, sign) in signs {
+            // Somebody else may have put something there.
+            let instance = String::from_utf8(instance).ok().filter(|name| is_instance(name));
+            let Some(instance) = instance else { continue };
             let alive = lease_says(&instance).unwrap_or(now - sign < SIGN_MAX.as_secs_f64());
             let mut about = redis::cmd("HMGET");
             about.arg(self.layout.worker(&instance)).arg("node").arg("pid");
-            let about: (Option<String>, Option<u32>) = self.ask(&about).await?;
-            if let (true, (Some(hostname), Some(pid))) = (alive, about) {
+            let about: (Option<String>, Option<String>) = match self.ask(&about).await {
+                Err(error) if error.kind() == Kind::Refused => continue,
+                about => about?,
+            };
+            let pid = about.1.and_then(|pid| pid.parse().ok());
+            if let (true, Some(hostname), Some(pid)) = (alive, about.0, pid) {
                 nodes.push(Node { hostname, pid });
             }
         }
@@ -174,18 +233,8 @@ impl Outlet {
 
     /// See [`crate::broker::Outlet::find`].
     pub async fn find(&self, task_id: String) -> Result<Whereabouts, Error> {
-        // As Python and as we write it in the headers.
         let quoted = Value::String(task_id).to_string();
-        for wanted in [format!("\"id\": {quoted}"), format!("\"id\":{quoted}")] {
-            let place = self.find_text(&wanted, &quoted).await?;
-            if place != Whereabouts::Unknown {
-                return Ok(place);
-            }
-        }
-        Ok(Whereabouts::Unknown)
-    }
-
-    async fn find_text(&self, wanted: &str, id: &str) -> Result<Whereabouts, Error> {
+        let wanted = Wanted { text: &quoted, before: &IN_HEADERS };
         if let Some((tag, value)) = self.seek("hash", &self.layout.unacked(), wanted).await? {
             return Ok(Whereabouts::Held { queue: queue_of(&tag, &value) });
         }
@@ -206,8 +255,8 @@ impl Outlet {
         if let Some((tag, value)) = self.seek("hash", &self.layout.unacked(), wanted).await? {
             return Ok(Whereabouts::Held { queue: queue_of(&tag, &value) });
         }
-        let noted = format!("\"task_id\":{id},");
-        let dead = self.seek("hash", &self.layout.dead(), &noted).await?;
+        let noted = Wanted { text: &quoted, before: &["\"task_id\":"] };
+        let dead = self.seek("hash", &self.layout.dead(), noted).await?;
         Ok(dead
             .and_then(|(number, _)| number.parse().ok())
             .map_or(Whereabouts::Unknown, Whereabouts::Dead))
@@ -217,12 +266,12 @@ impl Outlet {
         &self,
         kind: &str,
         key: &str,
-        wanted: &str,
+        wanted: Wanted<'_>,
     ) -> Result<Option<(String, String)>, Error> {
         let mut from = 0_u64;
         loop {
             let mut call = SEEK.prepare_invoke();
-            call.key(key).arg(kind).arg(from).arg(SLICE).arg(wanted);
+            call.key(key).arg(kind).arg(from).arg(SLICE).arg(wanted.text).arg(wanted.before);
             let answer: Vec<redis::Value> =
                 self.link.run(async |c| call.invoke_async(c).await).await?;
             let mut words = answer.into_iter().map(|value| match value {
@@ -244,10 +293,11 @@ impl Outlet {
     /// See [`crate::broker::Outlet::route`]. A binding's pattern is a regular expression when
     /// its exchange is a topic, and empty when it is direct; kombu `transport/virtual/exchange.py`.
     pub async fn route(&self, exchange: String, routing_key: String) -> Result<Vec<String>, Error> {
-        let members: Vec<String> =
-            self.ask(redis::cmd("SMEMBERS").arg(self.layout.bindings(&exchange))).await?;
+        let key = self.layout.bindings(&exchange);
+        let members: Result<Vec<Vec<u8>>, Error> = self.ask(redis::cmd("SMEMBERS").arg(&key)).await;
+        let members = members.map_err(|error| super::naming(&error, &key))?;
         let mut queues = BTreeSet::new();
-        for member in &members {
+        for member in members.iter().filter_map(|member| std::str::from_utf8(member).ok()) {
             let mut parts = member.split(SEPARATOR);
             let (Some(key), Some(pattern), Some(queue)) =
                 (parts.next(), parts.next(), parts.next())
@@ -264,78 +314,6 @@ impl Outlet {
         }
         Ok(queues.into_iter().collect())
     }
-
-    /// See [`crate::broker::Outlet::dead`].
-    pub async fn dead(&self) -> Result<Vec<DeadLetter>, Error> {
-        Ok(self.kept().await?.into_iter().map(|kept| kept.letter).collect())
-    }
-
-    async fn kept(&self) -> Result<Vec<Kept>, Error> {
-        let all: Vec<(String, Vec<u8>)> =
-            self.ask(redis::cmd("HGETALL").arg(self.layout.dead())).await?;
-        let mut kept: Vec<Kept> = all
-            .iter()
-            .filter(|(number, _)| number != LAST)
-            .filter_map(|(number, text)| {
-                letter(number.parse().ok()?, &String::from_utf8_lossy(text))
-            })
-            .collect();
-        kept.sort_by_key(|kept| kept.letter.number);
-        Ok(kept)
-    }
-
-    /// See [`crate::broker::Outlet::requeue_dead`].
-    pub async fn requeue_dead(&self, numbers: Option<Vec<i64>>) -> Result<u64, Error> {
-        let mut requeued = 0;
-        for kept in self.kept().await? {
-            let letter = kept.letter;
-            if numbers.as_ref().is_some_and(|numbers| !numbers.contains(&letter.number)) {
-                continue;
-            }
-            let mut call = REVIVE.prepare_invoke();
-            call.key(self.layout.dead()).key(self.layout.list(&letter.queue, kept.step));
-            call.arg(letter.number).arg(letter.payload);
-            requeued += self.link.run(async |c| call.invoke_async::<u64>(c).await).await?;
-        }
-        Ok(requeued)
-    }
-
-    /// See [`crate::broker::Outlet::purge_dead`].
-    pub async fn purge_dead(&self, numbers: Option<Vec<i64>>) -> Result<u64, Error> {
-        let numbers = match numbers {
-            Some(numbers) => numbers,
-            None => {
-                let names: Vec<String> =
-                    self.ask(redis::cmd("HKEYS").arg(self.layout.dead())).await?;
-                names.iter().filter_map(|name| name.parse().ok()).collect()
-            }
-        };
-        if numbers.is_empty() {
-            return Ok(0);
-        }
-        self.ask(redis::cmd("HDEL").arg(self.layout.dead()).arg(numbers)).await
-    }
-}
-
-/// As `bury` of `redis/settle.lua` writes it.
-fn letter(number: i64, text: &str) -> Option<Kept> {
-    let mut parts = text.splitn(5, '\n');
-    let note: Value = serde_json::from_str(parts.next()?).ok()?;
-    let (deliveries, step, queue) = (parts.next()?, parts.next()?, parts.next()?);
-    let payload = parts.next()?.into();
-    let counts = note["counts"].as_bool().unwrap_or(true);
-    let letter = DeadLetter {
-        number,
-        died_at: text_of(&note, "died_at"),
-        reason: text_of(&note, "reason"),
-        detail: text_of(&note, "detail"),
-        task_id: text_of(&note, "task_id"),
-        task: text_of(&note, "task"),
-        queue: queue.into(),
-        deliveries: deliveries.parse::<u32>().ok()?.saturating_add(counts.into()),
-        payload,
-    };
-    Some(Kept { letter, step: step.parse().ok()? })
 }
 
 /// The queue of a message in hands: part of a tag of ours, the routing key of Python's value
@@ -346,12 +324,6 @@ fn queue_of(tag: &str, value: &str) -> String {
     }
     let key = value.trim_end_matches("\"]").rsplit('"').next();
     key.unwrap_or_default().into()
-}
-
-/// For MATCH.
-fn escaped(text: &str) -> String {
-    let special = |c| matches!(c, '*' | '?' | '[' | ']' | '\\' | '^');
-    text.chars().flat_map(|c| special(c).then_some('\\').into_iter().chain([c])).collect()
 }
 
 /// kombu's topics: `*` is one word, and `#` any text, even in the middle of words.

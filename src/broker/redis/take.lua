@@ -1,16 +1,17 @@
 -- Takes messages out of their lists and records them as unacked, in one step; parks those
 -- that are not due, and brings back those that are.
 --
+-- A key that is something else spoils what goes through it, and nothing besides. Never call this
+-- on a connection that tracks: Redis 7 would watch all keys for each read of one.
+--
 -- KEYS: the lists, in the order in which they are served (for each step the queues in turn);
---   then the scheduled messages of each queue. No others: Redis 7.0 watches all keys of a
---   script that reads for a connection that tracks, and others change with every task.
+--   then the scheduled messages of each queue.
 -- ARGV: epoch, stem of the tags, first number, slots, ahead, lease in seconds, steps, queues,
 --   unacked, unacked_index, this worker, then the text of each step, then the name of each queue,
 --   then the names of tasks that are left to others, as JSON, or nothing
--- Gives: when the next is due (or nothing); 1 if nothing is left and the server will tell of
---   anything new, 2 if something is left to others,
---   3 if there are more messages behind those; then queue, step and element of each message, the first two as places in
---   the arguments.
+-- Gives: when the next is due (or nothing); 1 if nothing is left, 2 if something is left to others,
+--   3 if there are more messages behind those; what is wrong with which keys; then queue, step and
+--   element of each message, the first two as places in the arguments.
 
 -- Scheduled messages brought back in one call at the most: the server does nothing else meanwhile.
 local DUE_MAX = 512
@@ -21,6 +22,9 @@ local LEFT_MAX = 500
 -- Bytes of the answer, more or less.
 local BYTES_MAX = 16 * 1024 * 1024
 
+-- A scheduled message whose list is another type tries again after so many seconds.
+local LATER = 30
+
 local unacked, index, worker = ARGV[9], ARGV[10], ARGV[11]
 if redis.call('HGET', worker, 'epoch') ~= ARGV[1] then
   return redis.error_reply('FENCED this connection of the worker is not its last one')
@@ -29,6 +33,31 @@ local stem, first = ARGV[2], tonumber(ARGV[3])
 local slots, ahead, lease = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6])
 local steps, queues = tonumber(ARGV[7]), tonumber(ARGV[8])
 local now = clock()
+
+do
+  local why = misfit(unacked, 'hash', 'HSET') or misfit(index, 'zset', 'ZADD')
+  if why then return redis.error_reply('BROKEN ' .. why) end
+end
+
+-- Why nothing can be taken from a key, once each.
+local odd, is_odd = {}, {}
+local function tell(why)
+  if why and not is_odd[why] then
+    is_odd[why] = true
+    odd[#odd + 1] = why
+  end
+  return why
+end
+
+-- The answer of a command that reads or takes from `key`; nothing if it is no `wanted`.
+local function try(wanted, command, key, ...)
+  local said = redis.pcall(command, key, ...)
+  if type(said) == 'table' and said.err then
+    tell(misfit(key, wanted) or said.err .. ' (key ' .. key .. ')')
+    return nil
+  end
+  return said
+end
 
 local function list(s, q) return KEYS[(s - 1) * queues + q] end
 local function scheduled(q) return KEYS[steps * queues + q] end
@@ -99,14 +128,47 @@ local function early(element)
   return at and at > now and at or nil
 end
 
-for q = 1, queues do
+-- When the first of a queue's scheduled messages is due.
+local function soonest(q)
+  local first = try('zset', 'ZRANGE', scheduled(q), 0, 0, 'WITHSCORES')
+  return first and tonumber(first[2])
+end
+
+-- Brings back what is due of a queue.
+local function bring_back(q)
   local due = redis.call('ZRANGEBYSCORE', scheduled(q), '-inf', text(now), 'LIMIT', 0, DUE_MAX)
-  many('ZREM', scheduled(q), due)
+  local moved, later = {}, {}
+  -- A server without memory refuses a script that begins by adding something.
+  redis.call('ZREM', index, '')
   -- The earliest is served first.
   for n = #due, 1, -1 do
-    local s, _, at = string.match(due[n], '^(%d+):([^:]*):()')
-    redis.call('RPUSH', list(step_at[s] or 1, q), string.sub(due[n], at))
+    -- What somebody else has put there is a message too, though nobody can read it.
+    local s, at = string.match(due[n], '^(%d+):[^:]*:()')
+    local key = list(step_at[s] or 1, q)
+    if tell(misfit(key, 'list', 'RPUSH')) then
+      later[#later + 1] = text(now + LATER)
+      later[#later + 1] = due[n]
+    else
+      redis.call('RPUSH', key, string.sub(due[n], at or 1))
+      moved[#moved + 1] = due[n]
+    end
   end
+  many('ZADD', scheduled(q), later)
+  many('ZREM', scheduled(q), moved)
+end
+
+-- When the next of each queue is due, and whether there is anything in its lists: asked for all
+-- steps at once, since most queues are empty.
+local next_of, is_filled = {}, {}
+for q = 1, queues do
+  next_of[q] = soonest(q)
+  if next_of[q] and next_of[q] <= now then
+    bring_back(q)
+    next_of[q] = soonest(q)
+  end
+  local lists = {}
+  for s = 1, steps do lists[s] = list(s, q) end
+  is_filled[q] = redis.call('EXISTS', unpack(lists)) > 0
 end
 
 local taken, bytes, parked, kept_back = {}, 0, 0, {}
@@ -145,7 +207,8 @@ end
 local function has_fresh(key)
   local from, count = 1, 1
   while from <= PARKED_MAX do
-    local slice = redis.call('LRANGE', key, -(from + count - 1), -from)
+    local slice = try('list', 'LRANGE', key, -(from + count - 1), -from)
+    if not slice then return false end
     for _, element in ipairs(slice) do
       if not is_marked(element) then return true end
       local _, suspect = read(element)
@@ -163,7 +226,8 @@ local function has_any(key)
   if not leaves then return true end
   local seen = 0
   while seen < LEFT_MAX do
-    local slice = redis.call('LRANGE', key, -(seen + 100), -(seen + 1))
+    local slice = try('list', 'LRANGE', key, -(seen + 100), -(seen + 1))
+    if not slice then return false end
     for n = #slice, 1, -1 do
       if not is_left(slice[n]) then return true end
     end
@@ -184,7 +248,7 @@ end
 local function grab(limit, only_fresh)
   for s = 1, steps do
     for q = 1, queues do
-      local more = #taken < limit and has_any(list(s, q))
+      local more = is_filled[q] and #taken < limit and has_any(list(s, q))
       more = more and (not only_fresh or has_fresh(list(s, q)))
       local before = passed
       while more and passed - before < LEFT_MAX and #taken < limit and bytes < BYTES_MAX and parked < PARKED_MAX do
@@ -194,10 +258,13 @@ local function grab(limit, only_fresh)
         local wanted = math.min(limit - #taken, fits, 400)
         -- They may all be early, and many cost little more than a few.
         if parked > 0 then wanted = 200 end
-        local popped = redis.call('RPOP', list(s, q), wanted) or {}
+        local popped = try('list', 'RPOP', list(s, q), wanted) or {}
         local early_ones = {}
         for _, element in ipairs(popped) do sort_out(element, s, q, only_fresh, limit, early_ones) end
-        many('ZADD', scheduled(q), early_ones)
+        if #early_ones > 0 then
+          many('ZADD', scheduled(q), early_ones)
+          next_of[q] = soonest(q)
+        end
         more = #popped == wanted
       end
     end
@@ -208,31 +275,31 @@ grab(slots, false)
 if ahead > 0 then grab(slots + ahead, true) end
 for n = #kept_back, 1, -1 do redis.call('RPUSH', kept_back[n][1], kept_back[n][2]) end
 
-local held, scores, out = {}, {}, { '', 0 }
+local held, scores, out = {}, {}, { '', 0, '' }
 local score = text(now + lease)
 for n, one in ipairs(taken) do
   local q, s, element = one[1], one[2], one[3]
   local tag = stem .. string.format('%.0f', first + n - 1) .. ':' .. step(s) .. ':' .. queue(q)
   held[2 * n - 1], held[2 * n] = tag, wrap(element, queue(q))
   scores[2 * n - 1], scores[2 * n] = score, tag
-  out[3 * n], out[3 * n + 1], out[3 * n + 2] = q, s, element
+  out[3 * n + 1], out[3 * n + 2], out[3 * n + 3] = q, s, element
 end
 many('HSET', unacked, held)
 many('ZADD', index, scores)
 
--- What is read from here on is watched for this connection (CLIENT TRACKING): the server
--- tells when somebody changes it. What was read before a change of our own is watched no more.
 local next_due
 for q = 1, queues do
-  local soonest = redis.call('ZRANGE', scheduled(q), 0, 0, 'WITHSCORES')
-  local at = tonumber(soonest[2])
+  local at = next_of[q]
   if at and (not next_due or at < next_due) then next_due = at end
 end
 if #taken < slots + ahead then
   local rest = 0
-  for n = 1, steps * queues do rest = rest + redis.call('LLEN', KEYS[n]) end
+  for q = 1, queues do
+    for s = 1, is_filled[q] and steps or 0 do rest = rest + (try('list', 'LLEN', list(s, q)) or 0) end
+  end
   if rest == 0 then out[2] = 1 elseif passed > 0 then out[2] = turned and 3 or 2 end
   if parked >= PARKED_MAX then next_due = 0 end
 end
 if next_due then out[1] = text(next_due) end
+out[3] = table.concat(odd, '; ')
 return out

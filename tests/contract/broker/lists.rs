@@ -92,6 +92,7 @@ pub async fn queues_are_counted(site: impl Site) {
         ready,
         scheduled,
         held,
+        odd: None,
     };
     let expected = [info(QUEUE, 2, 0, 1), info("media", 0, 1, 0)];
     assert_eq!(site.client().queues().await.unwrap(), expected);

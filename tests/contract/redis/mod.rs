@@ -4,6 +4,7 @@
 mod access;
 mod accidents;
 mod leases;
+mod odd;
 pub mod proxy;
 mod wire;
 

@@ -27,6 +27,8 @@ struct Orders {
     count: usize,
     /// What the server answered on held connections since they were let go.
     late: Vec<u8>,
+    /// The connections there were.
+    clients: Vec<TcpStream>,
 }
 
 impl Proxy {
@@ -43,6 +45,7 @@ impl Proxy {
                 let number = {
                     let mut orders = shared.orders.lock().unwrap();
                     orders.count += 1;
+                    orders.clients.push(client.try_clone().unwrap());
                     orders.count
                 };
                 let (asks, answers) = (shared.clone(), shared.clone());
@@ -62,6 +65,13 @@ impl Proxy {
     /// From now on a connection ends before the first answer on it, or not any more.
     pub fn cut(&self, cut: bool) {
         self.state.orders.lock().unwrap().cut = cut;
+    }
+
+    /// All connections end now.
+    pub fn end(&self) {
+        for client in self.state.orders.lock().unwrap().clients.drain(..) {
+            let _ = client.shutdown(Shutdown::Both);
+        }
     }
 
     /// What is asked on the connections there are stays on its way; on later ones it does not.

@@ -1,0 +1,38 @@
+//! Names of workers, and their leases on this host.
+
+use crate::os::lease::{self, Lease, Sign};
+use std::path::PathBuf;
+
+/// Instances that have a lease on this host.
+pub(super) fn leases() -> Vec<String> {
+    let Ok(folder) = lease::folder() else { return Vec::new() };
+    let Ok(files) = std::fs::read_dir(&folder) else { return Vec::new() };
+    let names = files.flatten().filter_map(|file| file.file_name().into_string().ok());
+    let instances = names.filter_map(|name| Some(name.strip_suffix(".lease")?.to_string()));
+    instances.filter(|name| is_instance(name)).collect()
+}
+
+/// Is it the name of a worker of ours? Others may stand in the same keys, and in the same folder.
+pub(super) fn is_instance(name: &str) -> bool {
+    name.len() == 32 && name.bytes().all(|byte| byte.is_ascii_hexdigit())
+}
+
+/// The lease of an instance, if it is of this host.
+pub(super) fn lease_of(instance: &str) -> std::io::Result<PathBuf> {
+    Ok(lease::folder()?.join(format!("{instance}.lease")))
+}
+
+pub(super) fn remove_lease(instance: &str) {
+    if let Ok(path) = lease_of(instance) {
+        let _ = std::fs::remove_file(path);
+    }
+}
+
+/// Does the worker live? Only a lease of this host can tell.
+pub(super) fn lease_says(instance: &str) -> Option<bool> {
+    match Lease::ask(&lease_of(instance).ok()?) {
+        Sign::Held => Some(true),
+        Sign::Free => Some(false),
+        Sign::Unseen(_) => None,
+    }
+}
