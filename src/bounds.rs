@@ -55,6 +55,12 @@ pub const TAKE_MAX: usize = 512;
 /// stays far below a usual limit of open files.
 pub const SLOTS_MAX: usize = 10_000;
 
+/// Descriptors of a worker that runs nothing: store, log, sockets, wake-ups.
+pub const FILES_OF_WORKER: u64 = 32;
+
+/// Descriptors of a worker for each task that runs: its two outputs.
+pub const FILES_OF_TASK: u64 = 2;
+
 /// Slots that nobody needed are kept so long: Celery's figure.
 pub const AUTOSCALE_KEEPALIVE: Duration = Duration::from_secs(30);
 

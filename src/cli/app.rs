@@ -28,7 +28,7 @@ pub(super) struct Global {
     /// Where messages are: sqlite:///PATH, redis://HOST:PORT/DB, rediss://… or
     /// redis+socket:///PATH (also QWORKER_BROKER_URL)
     #[arg(short, long, value_name = "URL", value_parser = address)]
-    broker: Option<Address>,
+    pub(super) broker: Option<Address>,
     /// Where results are: an address as above, or disabled:// [default: in the broker] (also
     /// QWORKER_RESULT_BACKEND)
     #[arg(long, value_name = "URL", value_parser = address)]
@@ -227,7 +227,7 @@ fn find(app: Option<&Path>) -> Result<PathBuf, Error> {
         Ok(false)
     };
     let absolute = |folder: &Path| {
-        std::path::absolute(folder)
+        os::folder::absolute(folder)
             .map_err(|error| Error::usage(format!("{}: {error}", folder.display())))
     };
     if let Some(folder) = app {

@@ -179,7 +179,7 @@ fn start(options: Options, global: &Global, role: Role, out: ToUser) -> Result<E
     let place = options.place;
     let mut launcher = launcher;
     let ended = super::block_on(tokio::task::LocalSet::new().run_until(async {
-        let signals = Signals::listen(Term::Warm)
+        let signals = Signals::listen(Term::Warm, None)
             .map_err(|error| Error::failure(format!("cannot listen to signals: {error}")))?;
         let _log = crate::log::start(log);
         let client = app.client()?;

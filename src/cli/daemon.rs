@@ -18,7 +18,7 @@ pub(super) struct Args {
     /// it does not
     #[arg(short = 'D', long)]
     pub(super) detach: bool,
-    /// Write the process number to this file; %n, %h, %d and %p stand for parts of the node name
+    /// Write the process number to this file, to none if the name is empty; %n, %h, %d and %p stand for parts of the node name
     #[arg(long, value_name = "FILE", env = "QWORKER_WORKER_PIDFILE")]
     pidfile: Option<String>,
     /// Run as this user, a name or a number; only root can
@@ -94,7 +94,9 @@ impl Args {
                 if !Ids::may_change() {
                     return Err(wrong("only root can become somebody else".into()));
                 }
-                ids.assume().map_err(|error| wrong(error.to_string()))
+                ids.assume().map_err(|error| wrong(error.to_string()))?;
+                ids.log_in();
+                Ok(())
             }
             _ => Ok(()),
         }
@@ -105,7 +107,10 @@ impl Args {
     /// # Errors
     /// A letter after a percent sign means nothing.
     pub(super) fn pidfile(&self, node: &str) -> Result<Option<PathBuf>, Error> {
-        let Some(template) = &self.pidfile else { return Ok(None) };
+        // An empty name is none, as in Celery's images.
+        let Some(template) = self.pidfile.as_ref().filter(|name| !name.is_empty()) else {
+            return Ok(None);
+        };
         let wrong = |why: String| Error::usage(format!("--pidfile {why}"));
         let path = names::expand(template, node).map_err(wrong)?;
         let path = std::path::absolute(&path).map_err(|error| wrong(format!("{path}: {error}")))?;
@@ -153,16 +158,15 @@ impl Args {
     ///
     /// # Errors
     /// The pidfile is not ours any more, and cannot be taken.
-    pub(super) fn go_on(&self, node: &str, fd: Option<RawFd>) -> Result<Begun, Error> {
-        let pidfile = match (self.pidfile(node)?, fd) {
+    pub(super) fn go_on(&self, node: &str, fd: Option<RawFd>) -> Result<Option<Pidfile>, Error> {
+        Ok(match (self.pidfile(node)?, fd) {
             (Some(path), Some(fd)) => match Pidfile::inherit(fd, &path) {
                 Some(pidfile) => Some(pidfile),
                 None => Some(claim(&path)?),
             },
             (Some(path), None) => Some(claim(&path)?),
             (None, _) => None,
-        };
-        Ok(Begun::Here { pidfile, launcher: None })
+        })
     }
 }
 
@@ -178,6 +182,9 @@ fn told(pidfile: Result<Pidfile, Refused>, path: &Path) -> Result<Pidfile, Error
             message: format!("Pidfile ({name}) already exists."),
             hints: vec![format!("Seems we're already running? (pid: {pid})")],
         },
+        Refused::Foreign(found) => Error::usage(format!(
+            "--pidfile {name}: found {found}, expected no file or a pidfile of this user"
+        )),
         Refused::Failed(error) => Error::usage(format!("--pidfile {name}: {error}")),
     })
 }

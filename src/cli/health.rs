@@ -1,11 +1,13 @@
-//! `qworker health`: for probes. Asks a worker on its socket; no broker, no settings.
+//! `qworker health`: for probes. Asks a worker on its socket, and no broker; settings only tell workers of one name apart.
 
-use super::app::App;
+use super::app::{App, Global};
 use super::exit::{Error, Exit};
 use super::output::ToUser;
 use crate::client::local::{self, Status};
 use crate::log::escape;
-use crate::os::runtime;
+use crate::os::runtime::{self, Search};
+use std::io;
+use std::path::Path;
 use std::time::Duration;
 
 #[derive(Debug, clap::Args)]
@@ -27,28 +29,97 @@ pub(super) struct Args {
     json: bool,
 }
 
-pub(super) fn run(args: &Args, out: ToUser) -> Result<Exit, Error> {
+pub(super) fn run(args: &Args, global: &Global, out: ToUser) -> Result<Exit, Error> {
     let node = App::node_name(args.hostname.as_deref(), "celery")?;
-    let dead = |why: String| Error::unavailable(format!("{node} is not alive: {why}"));
-    let user = nix::unistd::geteuid().as_raw();
-    let socket = runtime::find(&node, user).ok_or_else(|| {
-        dead("no worker of this name runs here as this user".into()).hint("name it with -n")
-    })?;
-    let status = local::ask(&socket, args.timeout).map_err(|error| {
-        dead(match error.kind() {
-            std::io::ErrorKind::TimedOut => {
-                format!("no answer within {} s", args.timeout.as_secs_f64())
-            }
-            std::io::ErrorKind::ConnectionRefused => "nobody listens any more".into(),
-            _ => error.to_string(),
-        })
-    })?;
+    let search = runtime::find(&node, nix::unistd::geteuid().as_raw());
+    let (mut said, mut faults) = (Vec::new(), Vec::new());
+    for address in &search.found {
+        match local::ask(address, args.timeout) {
+            Ok(status) => said.push(status),
+            Err(error) => faults.push(error),
+        }
+    }
+    let status = match choose(said, global) {
+        Ok(Some(status)) => status,
+        Ok(None) => return Err(silent(&node, &search, &faults, args.timeout)),
+        Err(others) => return Err(mistaken(&node, &others, global)),
+    };
     if args.json {
         out.print(&serde_json::to_string(&status).unwrap_or_default());
     } else if !out.quiet {
         out.print(&sentence(&status));
     }
     Ok(if status.ready || args.live { Exit::Ok } else { Exit::Failure })
+}
+
+/// Is something named, and whose is it?
+type Wish<'a> = (bool, &'a dyn Fn(&Status) -> bool);
+
+/// Of the workers of this name the one that is meant: that of the application and the broker that
+/// are named, else of those here. Several of which none is meant, or all, are an error.
+fn choose(mut said: Vec<Status>, global: &Global) -> Result<Option<Status>, Vec<Status>> {
+    if said.is_empty() {
+        return Ok(None);
+    }
+    let app = App::examine(global, &[]).ok();
+    let is_here = |status: &Status, app: &App| {
+        let same = |path: &Path| path.canonicalize().ok();
+        let (theirs, ours) = (Path::new(&status.app), &*app.folder);
+        theirs == ours || same(theirs).is_some_and(|theirs| Some(theirs) == same(ours))
+    };
+    let of_app = |status: &Status| app.as_ref().is_some_and(|app| is_here(status, app));
+    let of_broker = |status: &Status| app.as_ref().is_some_and(|app| status.broker == app.broker());
+    // What is named is meant; what is only here is preferred.
+    let wishes: [Wish<'_>; 2] =
+        [(global.app.is_some(), &of_app), (global.broker.is_some(), &of_broker)];
+    for (named, is_meant) in wishes {
+        let (meant, others): (Vec<Status>, Vec<Status>) = said.into_iter().partition(is_meant);
+        said = match (meant.is_empty(), named) {
+            (true, true) => return Err(others),
+            (true, false) => others,
+            (false, _) => meant,
+        };
+    }
+    match said.len() {
+        1 => Ok(said.pop()),
+        _ => Err(said),
+    }
+}
+
+fn silent(node: &str, search: &Search, faults: &[io::Error], timeout: Duration) -> Error {
+    let unknown =
+        |why: String| Error::unavailable(format!("cannot tell whether {node} is alive: {why}"));
+    let dead = |why: String| Error::unavailable(format!("{node} is not alive: {why}"));
+    let is_gone = |error: &&io::Error| {
+        [io::ErrorKind::ConnectionRefused, io::ErrorKind::NotFound].contains(&error.kind())
+    };
+    match faults.iter().find(|error| !is_gone(error)) {
+        Some(error) if error.kind() == io::ErrorKind::TimedOut => {
+            unknown(format!("no answer within {} s", timeout.as_secs_f64()))
+        }
+        Some(error) => unknown(error.to_string()),
+        None if !search.hidden.is_empty() => unknown(search.hidden.join("; ")),
+        None if !faults.is_empty() => dead("nobody listens any more".into()),
+        None => dead("no worker of this name runs here as this user".into())
+            .hint("name it with -n; another user's worker answers him and root"),
+    }
+}
+
+fn mistaken(node: &str, others: &[Status], global: &Global) -> Error {
+    let names: Vec<String> = others
+        .iter()
+        .map(|one| format!("{} on {} (pid {})", one.app, one.broker, one.guard))
+        .collect();
+    let names = names.join(", ");
+    match (&global.app, &global.broker) {
+        (None, None) => Error::unavailable(format!(
+            "cannot tell which {node} is meant: there are those of {names}"
+        ))
+        .hint("name the application with -A, or the broker with -b"),
+        _ => Error::unavailable(format!(
+            "{node} of what is named is not alive: it is that of {names}"
+        )),
+    }
 }
 
 fn sentence(status: &Status) -> String {

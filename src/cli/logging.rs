@@ -9,7 +9,7 @@ use crate::os::panics;
 use std::path::PathBuf;
 use tracing_subscriber::filter::LevelFilter;
 
-#[derive(Debug, clap::Args)]
+#[derive(Debug, Clone, clap::Args)]
 // Beside others of its name in one command.
 #[group(skip)]
 pub(super) struct Args {
@@ -77,6 +77,20 @@ impl Args {
             },
             node: node.to_string(),
         })
+    }
+}
+
+impl Args {
+    /// Writes to the log file what goes wrong before the settings are known, if there is to be one;
+    /// the user hears of it in any case.
+    pub(super) fn complain(&self, node: &str, out: &ToUser, text: &str) {
+        let path = self.logfile.as_deref().and_then(|file| expand(file, node).ok());
+        if let Some(path) = path {
+            let level = tracing::Level::ERROR;
+            if let Err(error) = log::append(path.as_ref(), self.log_format, node, level, text) {
+                out.say(&format!("--logfile {path}: {error}"));
+            }
+        }
     }
 }
 

@@ -93,7 +93,9 @@ enum Command {
 
 /// The whole command line as a value: what help and manual pages are made from.
 pub fn command_line() -> clap::Command {
-    Cli::command().mut_subcommand("beat", |beat| beat.mut_args(of_beat))
+    // Of an option that is given twice the later one counts, as everywhere.
+    let program = Cli::command().args_override_self(true);
+    program.mut_subcommand("beat", |beat| beat.mut_args(of_beat))
 }
 
 /// Options that beat and the worker share are read from variables of each.
@@ -157,9 +159,9 @@ fn end(exit: Exit, out: &ToUser) -> Exit {
 }
 
 fn dispatch(command: Command, global: &Global, role: Role, out: ToUser) -> Result<Exit, Error> {
-    // Whoever goes on in the place of another is there already.
-    if let (Some(folder), Role::Fresh | Role::Probe) = (&global.workdir, &role) {
-        std::env::set_current_dir(folder)
+    // All others were put there by their guard.
+    if let (Some(folder), Role::Fresh) = (&global.workdir, &role) {
+        crate::os::folder::enter(folder)
             .map_err(|error| Error::usage(format!("--workdir {}: {error}", folder.display())))?;
     }
     match command {
@@ -171,7 +173,7 @@ fn dispatch(command: Command, global: &Global, role: Role, out: ToUser) -> Resul
         Command::List(what) => list::run(what, global, out),
         Command::Purge(args) => purge::run(args, global, out),
         Command::Status(args) => status::run(&args, global, out),
-        Command::Health(args) => health::run(&args, out),
+        Command::Health(args) => health::run(&args, global, out),
         Command::Dead(what) => dead::run(what, global, out),
         Command::Report(args) => report::run(&args, global, out),
         Command::Check(args) => check::run(&args, global, out),

@@ -8,11 +8,12 @@ use super::logging;
 use super::output::ToUser;
 use super::watched;
 use crate::backend::Store;
-use crate::bounds::{self, SLOTS_MAX};
+use crate::bounds::{self, FILES_OF_TASK, FILES_OF_WORKER, SLOTS_MAX};
 use crate::broker::{Inlet, Outlet};
 use crate::client::Client;
-use crate::config::{Given, kind};
+use crate::config::{Given, Settings, kind};
 use crate::os::guard::{self, GuardLink, Orders, Role};
+use crate::os::pidfile::Pidfile;
 use crate::os::reap::Reaper;
 use crate::os::signal::{Signals, Term};
 use crate::pool::Pool;
@@ -106,14 +107,32 @@ fn setting(text: &str) -> Result<(String, String), String> {
 }
 
 pub(super) fn run(args: Args, global: &Global, role: Role, out: ToUser) -> Result<Exit, Error> {
-    if matches!(role, Role::Fresh | Role::Probe) {
+    if matches!(role, Role::Fresh) {
         args.daemon.become_user()?;
     }
-    let app = App::open(global, &given(&args))?;
     let hostname = App::node_name(args.hostname.as_deref(), "celery")?;
+    let Role::Again(fd) = role else { return begin(args, hostname, global, role, None, out) };
+    // Taken over first: should something be wrong by now it is removed, and the log says what.
+    let (log, node) = (args.log.clone(), hostname.clone());
+    let pidfile = args.daemon.go_on(&hostname, fd);
+    let ended = pidfile.and_then(|pidfile| begin(args, hostname, global, role, pidfile, out));
+    ended.inspect_err(|error| log.complain(&node, &out, &error.to_string()))
+}
+
+/// Begins as this role has it; `inherited` is the pidfile of the program before.
+fn begin(
+    args: Args,
+    hostname: String,
+    global: &Global,
+    role: Role,
+    inherited: Option<Pidfile>,
+    out: ToUser,
+) -> Result<Exit, Error> {
+    let app = App::open(global, &given(&args))?;
     let log = args.log.options(&hostname, &app.settings, &out)?;
     // Faults are told before a worker is started, or detached, for nothing.
     let executable = args.program.executable()?;
+    slots(&args, &app.settings)?;
     let begun = match role {
         Role::Worker(guard) => {
             return work(app, args, hostname, log, guard, global, out);
@@ -129,14 +148,16 @@ pub(super) fn run(args: Args, global: &Global, role: Role, out: ToUser) -> Resul
             App::seen(&app.examine_tasks().1)?;
             args.daemon.begin(&hostname, args.program.replace, &out)?
         }
-        Role::Again(pidfile) => args.daemon.go_on(&hostname, pidfile)?,
+        Role::Again(_) => Begun::Here { pidfile: inherited, launcher: None },
     };
     let (pidfile, launcher) = match begun {
         Begun::Here { pidfile, launcher } => (pidfile, launcher),
         Begun::Elsewhere(exit) => return Ok(exit),
     };
-    let argv = std::env::args_os().collect();
-    let orders = Orders { argv, executable, pidfile, launcher };
+    let folder = os::folder::current()
+        .map_err(|error| Error::failure(format!("the current folder: {error}")))?;
+    let argv = std::iter::once(os::folder::program()).chain(std::env::args_os().skip(1)).collect();
+    let orders = Orders { argv, executable, folder, pidfile, launcher };
     let code = guard::run(orders, |note| logging::note(&log, &out, note));
     Ok(Exit::Code(u8::try_from(code).unwrap_or(1)))
 }
@@ -166,12 +187,38 @@ fn work(
             Error::usage(text).hint("start more workers, each with some of the queues (-Q)")
         );
     }
-    let plan = plan(&app, &args, hostname, queues, tasks);
+    let plan = plan(&app, &args, hostname, queues, tasks)?;
+    // With the old limit it can still do much.
+    let _ = os::limit::raise_open_files();
     let beat = args.beat.prepare(&app, global, given(&args));
     super::block_on(async move {
         let served = serve(app, plan, args, log, guard, (beat, stamp), out);
         tokio::task::LocalSet::new().run_until(served).await
     })
+}
+
+/// How many tasks may run at once.
+///
+/// # Errors
+/// This process may not have as many open files as that takes.
+fn slots(args: &Args, settings: &Settings) -> Result<usize, Error> {
+    let chosen = args.autoscale.map(|bounds| bounds.max).or(settings.worker_concurrency);
+    let slots = chosen.unwrap_or_else(os::host::processors);
+    let Some(files) = os::limit::open_files() else { return Ok(slots) };
+    let fit = files.saturating_sub(FILES_OF_WORKER) / FILES_OF_TASK;
+    let fit = usize::try_from(fit).unwrap_or(usize::MAX);
+    if slots <= fit {
+        return Ok(slots);
+    }
+    if chosen.is_none() && fit > 0 {
+        return Ok(fit);
+    }
+    let option = if args.autoscale.is_some() { "--autoscale" } else { "--concurrency" };
+    let needed = FILES_OF_WORKER + FILES_OF_TASK * slots as u64;
+    Err(Error::usage(format!(
+        "{option} {slots} needs {needed} open files, and this process may have {files} (hard limit)"
+    ))
+    .hint(format!("at most {fit} fit; ulimit -Hn or systemd's LimitNOFILE= raise the limit")))
 }
 
 /// Options that are settings.
@@ -202,7 +249,13 @@ fn given(args: &Args) -> Vec<Given> {
     given
 }
 
-fn plan(app: &App, args: &Args, hostname: String, queues: Vec<String>, tasks: Set) -> Plan {
+fn plan(
+    app: &App,
+    args: &Args,
+    hostname: String,
+    queues: Vec<String>,
+    tasks: Set,
+) -> Result<Plan, Error> {
     let settings = &app.settings;
     let policy = Policy {
         acks_late: settings.task_acks_late,
@@ -218,13 +271,11 @@ fn plan(app: &App, args: &Args, hostname: String, queues: Vec<String>, tasks: Se
         disable_prefetch: settings.worker_disable_prefetch,
         env: Arc::new(settings.task_env.clone()),
     };
-    Plan {
+    Ok(Plan {
         hostname,
         app: app.folder.clone(),
-        slots: match args.autoscale {
-            Some(bounds) => bounds.max,
-            None => settings.worker_concurrency.unwrap_or_else(os::host::processors),
-        },
+        broker: app.broker(),
+        slots: slots(args, settings)?,
         autoscale: args.autoscale.map(|bounds| Autoscale {
             min: bounds.min,
             keepalive: settings.worker_autoscale_keepalive,
@@ -242,7 +293,7 @@ fn plan(app: &App, args: &Args, hostname: String, queues: Vec<String>, tasks: Se
         wasm_memory: settings.wasm_memory,
         wasm_compile_timeout: settings.wasm_compile_timeout,
         result_expires: settings.result_expires,
-    }
+    })
 }
 
 /// Opens the doors and works until a signal.
@@ -259,7 +310,8 @@ async fn serve(
         |what: &str, error: std::io::Error| Error::failure(format!("cannot {what}: {error}"));
     let remapped = std::env::var("REMAP_SIGTERM").is_ok_and(|name| name == "SIGQUIT");
     let term = if remapped { Term::Cold } else { Term::Warm };
-    let signals = Signals::listen(term).map_err(|error| cannot("listen to signals", error))?;
+    let signals = Signals::listen(term, Some(os::Pid::parent()))
+        .map_err(|error| cannot("listen to signals", error))?;
     let reaper = Reaper::start().map_err(|error| cannot("watch processes", error))?;
     let _log = logging::start(log, out);
     let client = app.client()?;
@@ -271,6 +323,7 @@ async fn serve(
         ));
     }
     let guard = Rc::new(guard);
+    let twin = args.program.replace.is_none() && has_twin(&client, &plan.hostname).await;
     let (inlet, outlet, store) = take_from(&app, &client, &plan, &guard).await?;
     let shell = Shell::new(reaper.clone(), plan.app.clone())
         .map_err(|error| cannot("prepare to run processes", error))?;
@@ -300,11 +353,17 @@ async fn serve(
     let name = plan.hostname.clone();
     drop(client);
     let events = (sender, receiver);
+    let broker = app.broker();
     let stamp = Arc::new(AtomicU64::new(stamp));
     tokio::task::spawn_local(watched::notice_changes(app.clone(), stamp.clone()));
     let tasks = watched::reader(app, stamp);
     let detached = args.daemon.detach;
     let doors = Doors { inlet, outlet, store, pool, reaper, tasks, events, signals, guard };
+    if twin {
+        tracing::warn!(
+            "worker: another worker named {name} is alive on {broker}: name one of them with -n"
+        );
+    }
     let ready = || {
         crate::log::line(tracing::Level::INFO, &format!("{name} ready."));
         if !args.log.is_chatty() {
@@ -318,6 +377,12 @@ async fn serve(
     beat.map(|beat| tokio::task::spawn_local(beat.run()));
     let code = worker::run(Arc::new(plan), doors, ready).await;
     Ok(Exit::Code(code))
+}
+
+/// Has the broker a living worker of this name? One that cannot be asked is not here.
+async fn has_twin(client: &Client, hostname: &str) -> bool {
+    let nodes = client.outlet.nodes().await.unwrap_or_default();
+    nodes.iter().any(|node| node.hostname == hostname)
 }
 
 /// Python workers drop what they do not know, so they must not serve our queues.

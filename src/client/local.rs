@@ -1,9 +1,8 @@
 //! What a running worker says of itself, on a socket of its own host.
 
+use crate::os::runtime::Address;
 use serde::{Deserialize, Serialize};
 use std::io::{self, Read};
-use std::os::unix::net::UnixStream;
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 /// An answer is a few hundred bytes.
@@ -14,6 +13,12 @@ const ANSWER_MAX: u64 = 64 * 1024;
 pub struct Status {
     /// Node name.
     pub node: String,
+    /// The folder of its application; empty if it does not say.
+    #[serde(default)]
+    pub app: String,
+    /// Its broker, without a password; empty if it does not say.
+    #[serde(default)]
+    pub broker: String,
     /// The worker proper.
     pub pid: u32,
     /// The process above, whose number is in the pidfile.
@@ -45,10 +50,10 @@ pub struct Status {
 ///
 /// # Errors
 /// Nobody listens, nobody answers in time, or the answer is no [`Status`].
-pub fn ask(socket: &Path, timeout: Duration) -> io::Result<Status> {
+pub fn ask(socket: &Address, timeout: Duration) -> io::Result<Status> {
     let end = Instant::now() + timeout;
     // A backlog that is full is that of a worker that hangs; connecting does not wait for it.
-    let stream = UnixStream::connect(socket)?;
+    let stream = socket.connect()?;
     let mut text = Vec::new();
     loop {
         let left = end.saturating_duration_since(Instant::now());

@@ -2,6 +2,7 @@
 //! beside others; what else the kernel knows of one.
 
 use super::last_error;
+use super::user::Ids;
 use nix::fcntl::{AT_FDCWD, AtFlags};
 use nix::unistd::{AccessFlags, faccessat};
 use std::ffi::{CStr, CString};
@@ -48,14 +49,31 @@ pub fn in_memory(bytes: &[u8]) -> io::Result<OwnedFd> {
 /// # Errors
 /// Out of memory or of descriptors.
 pub fn scratch() -> io::Result<File> {
-    const NAME: &CStr = c"qworker-scratch";
-    // SAFETY: the name is a NUL-terminated constant; the flag is a known one.
-    let fd = unsafe { libc::memfd_create(NAME.as_ptr(), libc::MFD_CLOEXEC) };
+    in_memory_as(c"qworker-scratch")
+}
+
+/// A nameless empty file in memory that `/proc` shows by this text.
+///
+/// # Errors
+/// As [`scratch`].
+pub(super) fn in_memory_as(shown: &CStr) -> io::Result<File> {
+    // SAFETY: the text is NUL-terminated; the flag is a known one.
+    let fd = unsafe { libc::memfd_create(shown.as_ptr(), libc::MFD_CLOEXEC) };
     if fd < 0 {
         return Err(io::Error::from_raw_os_error(last_error()));
     }
     // SAFETY: the kernel just gave us this descriptor; nobody else owns it.
     Ok(unsafe { File::from_raw_fd(fd) })
+}
+
+/// Gives a folder to these; not what a link there leads to.
+///
+/// # Errors
+/// It is no folder, or we may not.
+pub fn give_folder(path: &Path, ids: &Ids) -> io::Result<()> {
+    let flags = libc::O_DIRECTORY | libc::O_NOFOLLOW;
+    let folder = File::options().read(true).custom_flags(flags).open(path)?;
+    std::os::unix::fs::fchown(&folder, Some(ids.uid), Some(ids.gid))
 }
 
 /// An extended attribute of a file, `user.name`; `None` if it has none of this name, or one

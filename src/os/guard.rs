@@ -13,7 +13,6 @@ mod link;
 pub use link::GuardLink;
 
 use super::Pid;
-use super::become_subreaper;
 use super::cgroup::clear_abandoned;
 use super::daemon::Report;
 use super::lease::Lease;
@@ -22,13 +21,14 @@ use super::notify::{self, Manager};
 use super::pidfile::Pidfile;
 use super::reap::{Status, Waited, wait_any};
 use super::signal::{FORWARDED, unblock};
-use super::spawn::{Orphan, Spawn};
+use super::spawn::{Orphan, Spawn, SpawnError, Step};
 use super::tree::kill_all_descendants_of_self;
+use super::{become_subreaper, describe};
 use again::Probe;
 use link::Word;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, kill};
-use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, recv, send, socketpair};
+use nix::sys::socket::{MsgFlags, recv, send};
 use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGQUIT, SIGTERM};
 use signal_hook::{flag, low_level};
 use std::collections::VecDeque;
@@ -78,6 +78,8 @@ pub struct Orders {
     pub argv: Vec<OsString>,
     /// Another program than this one, for the worker and for restarts.
     pub executable: Option<PathBuf>,
+    /// Where the worker is started, and started anew: looked up by this name each time.
+    pub folder: PathBuf,
     /// Removed in the end.
     pub pidfile: Option<Pidfile>,
     /// Who waits until the worker is ready.
@@ -116,13 +118,16 @@ pub fn run(orders: Orders, note: impl Fn(&str)) -> i32 {
 
 /// What this process is to be. Call it first of all, before any thread exists. A worker then
 /// adopts orphans, and may write to the terminal although the guard's process group has it.
+///
+/// Anybody may set variables, so they only say where to look: a worker and a probe have a socket
+/// that their parent has made, and who goes on in the place of another has a file of its own process.
 pub fn role() -> Role {
     let again = again::inherited();
     let probe = link::take_variable(again::PROBE_VARIABLE).is_some();
     match (link::join(), again) {
+        (Some(_), _) if probe => Role::Probe,
         (Some(link), _) => Role::Worker(link),
         (None, Some(pidfile)) => Role::Again(pidfile),
-        (None, None) if probe => Role::Probe,
         (None, None) => Role::Fresh,
     }
 }
@@ -134,6 +139,7 @@ struct Guard<N> {
     /// What a restart executes.
     next: CString,
     argv: Vec<CString>,
+    folder: CString,
     /// Ours, and a restart's.
     environment: Vec<Arc<CStr>>,
     arrived: Vec<(i32, Arc<AtomicBool>)>,
@@ -159,7 +165,7 @@ struct Worker {
 
 impl<N: Fn(&str)> Guard<N> {
     fn begin(orders: Orders, note: N) -> Result<Guard<N>, (io::Error, N)> {
-        let Orders { argv, executable, pidfile, launcher } = orders;
+        let Orders { argv, executable, folder, pidfile, launcher } = orders;
         let prepare = || -> io::Result<_> {
             become_subreaper()?;
             let (wake, theirs) = UnixStream::pair()?;
@@ -182,14 +188,16 @@ impl<N: Fn(&str)> Guard<N> {
                 Some(path) => (text(path.as_os_str())?, text(path.as_os_str())?),
                 None => (own, again::program(argv.first().map_or(OsStr::new(""), AsRef::as_ref))?),
             };
-            Ok((program, next, words, again::environment()?, arrived, wake))
+            let folder = text(folder.as_os_str())?;
+            Ok((program, next, words, folder, again::environment()?, arrived, wake))
         };
         match prepare() {
-            Ok((program, next, argv, environment, arrived, wake)) => Ok(Guard {
+            Ok((program, next, argv, folder, environment, arrived, wake)) => Ok(Guard {
                 note,
                 program,
                 next,
                 argv,
+                folder,
                 environment,
                 arrived,
                 wake,
@@ -242,22 +250,25 @@ impl<N: Fn(&str)> Guard<N> {
     /// The program, as it is now, in this process. If that cannot be, the one that runs goes on.
     fn start_anew(&mut self) {
         let pidfile = self.pidfile.as_ref();
-        let error = again::execute(&self.next, &self.argv, &self.environment, pidfile);
+        let error =
+            again::execute(&self.next, &self.argv, &self.environment, &self.folder, pidfile);
         let program = self.next.to_string_lossy();
-        (self.note)(&format!("cannot execute {program}: {error}; the version that ran goes on"));
+        let folder = self.folder.to_string_lossy();
+        (self.note)(&format!(
+            "cannot execute {program} in {folder}: {error}; the version that ran goes on"
+        ));
     }
 
     /// Starts a worker in its own process group: what a terminal sends arrives here
     /// only, and is passed on once.
     fn start(&self) -> io::Result<Worker> {
-        let (ours, theirs) =
-            socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)?;
+        let (ours, theirs) = link::pair()?;
         let (stdin, stdout, stderr) = (io::stdin(), io::stdout(), io::stderr());
         let spawn = Spawn {
             program: &self.program,
             argv: &self.argv,
             envp: &self.environment_of_worker()?,
-            cwd: None,
+            cwd: Some(&self.folder),
             stdio: [stdin.as_fd(), stdout.as_fd(), stderr.as_fd()],
             inherit: Some(theirs.as_fd()),
             rlimits: &[],
@@ -265,11 +276,20 @@ impl<N: Fn(&str)> Guard<N> {
             ids: None,
             // Kept back until the worker listens, or an early one would kill it.
             blocked: &FORWARDED,
+            in_session: true,
             // It has to end its tasks when we die, and ends itself afterwards.
             orphan: Orphan::Lives,
             group: None,
         };
-        Ok(Worker { pid: spawn.start()?, link: ours, leases: vec![] })
+        let pid = match spawn.start() {
+            Err(SpawnError { step: Step::Folder, errno }) => {
+                let (folder, why) = (self.folder.to_string_lossy(), describe(errno));
+                (self.note)(&format!("cannot enter {folder}: {why}; a worker starts where we are"));
+                Spawn { cwd: None, ..spawn }.start()
+            }
+            started => started,
+        }?;
+        Ok(Worker { pid, link: ours, leases: vec![] })
     }
 
     /// What is for us alone the worker does not get, and so no task.
@@ -321,10 +341,8 @@ impl<N: Fn(&str)> Guard<N> {
                 if !std::mem::replace(&mut self.ending, true) {
                     self.manager.tell("STOPPING=1");
                 }
-                // It is on its way to its end already; there will be no new start after it.
-                if std::mem::take(&mut self.restarting) && signal != SIGQUIT {
-                    continue;
-                }
+                // There will be no new start after its end.
+                self.restarting = false;
             }
             if let Ok(signal) = Signal::try_from(signal) {
                 // Not yet waited for, so the number is still the worker's.
@@ -339,9 +357,9 @@ impl<N: Fn(&str)> Guard<N> {
             return;
         }
         self.manager.reloading();
-        match Probe::start(&self.next, &self.argv, &self.environment) {
+        match Probe::start(&self.next, &self.argv, &self.environment, &self.folder) {
             Ok(probe) => self.probe = Some(probe),
-            Err(error) => self.refuse(&error.to_string()),
+            Err(error) => self.refuse(&format!("{}: {error}", self.folder.to_string_lossy())),
         }
     }
 

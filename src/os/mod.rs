@@ -14,16 +14,19 @@ pub mod cgroup;
 pub mod claim;
 pub mod daemon;
 pub mod file;
+pub mod folder;
 pub mod guard;
 pub mod host;
 pub mod kin;
 pub mod lease;
+pub mod limit;
 pub mod memory;
 pub mod module;
 pub mod notify;
 mod nursery;
 pub mod panics;
 pub mod pidfile;
+pub mod process;
 pub mod reap;
 pub mod resolve;
 pub mod runtime;
@@ -41,6 +44,19 @@ use std::io;
 /// "No such file or directory".
 pub fn describe(errno: i32) -> &'static str {
     nix::errno::Errno::from_raw(errno).desc()
+}
+
+/// Does this error number say that the host has run out of something: descriptors, processes,
+/// memory, space? It may have some later, and says nothing of whoever asked.
+pub fn is_shortage(errno: i32) -> bool {
+    use libc::{EAGAIN, EDQUOT, EMFILE, ENFILE, ENOBUFS, ENOMEM, ENOSPC, EUSERS};
+    [EAGAIN, EDQUOT, EMFILE, ENFILE, ENOBUFS, ENOMEM, ENOSPC, EUSERS].contains(&errno)
+}
+
+/// As [`is_shortage`], of an error that is a text by now: Rust's, which ends in its number.
+pub fn says_shortage(text: &str) -> bool {
+    let numbers = text.split("(os error ").skip(1).filter_map(|rest| rest.split_once(')'));
+    numbers.filter_map(|(number, _)| number.parse().ok()).any(is_shortage)
 }
 
 /// Makes this process the adopter of every orphan below it, so that no descendant

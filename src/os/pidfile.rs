@@ -3,17 +3,20 @@
 //! The holder has a record lock on the file for as long as it lives, also when it executes
 //! another program, and the kernel tells who that is (`F_GETLK`). A number alone says
 //! nothing: it may be of another process by now. Files of programs that do not lock theirs
-//! are believed if the process is older than the file.
+//! are believed if the process is older than the file. In any case a file speaks only for processes
+//! of its owner, and only a file that can be a pidfile of ours is replaced or removed.
 
+use super::process::Process;
+use super::user::Ids;
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::sys::signal::Signal;
-use std::fs::{File, OpenOptions, metadata};
-use std::io::{self, Read, Write};
-use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::fs::{File, Metadata, OpenOptions};
+use std::io::{self, Read, Seek, Write};
+use std::os::fd::{AsRawFd, FromRawFd, RawFd};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 /// A number is at most 7 digits; whoever wrote more wrote no pidfile.
 const BYTES_MAX: u64 = 32;
@@ -32,21 +35,33 @@ pub enum Holder {
     Live(Process),
 }
 
-/// A process that lived when it was looked at. The handle never means another one that has
-/// got its number since.
-#[derive(Debug)]
-pub struct Process {
-    pid: i32,
-    handle: OwnedFd,
-}
-
 /// Why a pidfile is not ours.
 #[derive(Debug)]
 pub enum Refused {
     /// A living process has it.
     Held(i32),
+    /// What stands there is no pidfile of ours: this was found.
+    Foreign(String),
     /// The file cannot be written.
     Failed(io::Error),
+}
+
+impl From<io::Error> for Refused {
+    fn from(error: io::Error) -> Refused {
+        Refused::Failed(error)
+    }
+}
+
+impl From<Refused> for io::Error {
+    fn from(refused: Refused) -> io::Error {
+        match refused {
+            Refused::Failed(error) => error,
+            Refused::Held(pid) => io::Error::other(format!("process {pid} has it")),
+            Refused::Foreign(found) => {
+                io::Error::other(format!("found {found}, expected a pidfile of its owner"))
+            }
+        }
+    }
 }
 
 /// A pidfile that names this process, until it is dropped: then it is removed.
@@ -75,15 +90,16 @@ impl Pidfile {
     /// See [`Refused`].
     pub fn claim(path: &Path) -> Result<Pidfile, Refused> {
         loop {
-            let old = OpenOptions::new()
-                .create(true)
-                .truncate(false)
-                .read(true)
-                .write(true)
-                .mode(0o644)
-                .open(path)
-                .map_err(Refused::Failed)?;
-            if !lock(&old).map_err(Refused::Failed)? {
+            let old = match look(path, true)? {
+                Found::File(old) => old,
+                Found::Nothing => match create(path) {
+                    // Somebody else was quicker.
+                    Err(error) if error.kind() == io::ErrorKind::AlreadyExists => continue,
+                    made => made?,
+                },
+            };
+            may_replace(&old)?;
+            if !lock(&old)? {
                 return Err(Refused::Held(owner(&old).or(number(&old)).unwrap_or(0)));
             }
             if !is_at(&old, path) {
@@ -91,10 +107,10 @@ impl Pidfile {
                 continue;
             }
             // We hold the lock, so whoever is named does not.
-            if let Holder::Live(process) = unlocked(&old) {
-                return Err(Refused::Held(process.pid));
+            if let Holder::Live(process) = unlocked(&old, path)? {
+                return Err(Refused::Held(process.pid()));
             }
-            return Pidfile::replace(path).map_err(Refused::Failed);
+            return Ok(Pidfile::replace(path)?);
         }
     }
 
@@ -105,7 +121,7 @@ impl Pidfile {
     /// As [`Pidfile::claim`]; another one is its successor already.
     pub fn succeed(path: &Path, pid: i32) -> Result<Pidfile, Refused> {
         match holder(path) {
-            Ok(Holder::Live(old)) if old.pid == pid => {
+            Ok(Holder::Live(old)) if old.pid() == pid => {
                 let mut own = Pidfile::claim(&next(path))?;
                 own.place = Some((path.to_path_buf(), old));
                 Ok(own)
@@ -120,6 +136,9 @@ impl Pidfile {
     /// The file cannot be moved: then the old process goes on.
     pub fn publish(&mut self) -> io::Result<()> {
         let Some((path, old)) = self.place.take() else { return Ok(()) };
+        if let Found::File(there) = look(&path, true)? {
+            may_replace(&there)?;
+        }
         std::fs::rename(&self.path, &path)?;
         self.path = path;
         old.signal(Signal::SIGTERM).map(drop)
@@ -129,11 +148,7 @@ impl Pidfile {
     /// locked before it can be seen.
     fn replace(path: &Path) -> io::Result<Pidfile> {
         let pid = std::process::id();
-        let mut name = path.as_os_str().to_owned();
-        name.push(format!(".{pid}"));
-        let new = PathBuf::from(name);
-        let mut file =
-            OpenOptions::new().create(true).truncate(true).write(true).mode(0o644).open(&new)?;
+        let (mut file, new) = beside(path, pid)?;
         let written = file
             .write_all(format!("{pid}\n").as_bytes())
             .and_then(|()| lock(&file))
@@ -169,9 +184,14 @@ impl Pidfile {
         fcntl(open, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC)).ok()?;
         // SAFETY: it is open, and was left for us to own.
         let file = unsafe { File::from_raw_fd(fd) };
-        let ours = is_at(&file, path) && lock(&file).unwrap_or(false);
-        let (path, pid) = (path.to_path_buf(), std::process::id());
-        ours.then(|| Pidfile { file, path, pid, place: None })
+        let pid = std::process::id();
+        if is_at(&file, path) && lock(&file).unwrap_or(false) {
+            return Some(Pidfile { file, path: path.to_path_buf(), pid, place: None });
+        }
+        // The folder that its name begins with is another one by now: the old one goes.
+        let old = std::fs::read_link(format!("/proc/self/fd/{fd}")).ok()?;
+        drop(Pidfile { file, path: old, pid, place: None });
+        None
     }
 }
 
@@ -183,23 +203,112 @@ impl Drop for Pidfile {
     }
 }
 
+/// What stands at the path of a pidfile.
+enum Found {
+    Nothing,
+    File(File),
+}
+
+/// Opens what stands at `path` if it can be a pidfile: a regular file of one name, and no link.
+fn look(path: &Path, write: bool) -> Result<Found, Refused> {
+    let there = match path.symlink_metadata() {
+        Ok(there) => there,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Found::Nothing),
+        Err(error) => return Err(error.into()),
+    };
+    // Looked at first: to open a device or a pipe may do something.
+    regular(&there)?;
+    let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY;
+    let file = match OpenOptions::new().read(true).write(write).custom_flags(flags).open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Found::Nothing),
+        Err(error) if error.raw_os_error() == Some(libc::ELOOP) => {
+            return Err(Refused::Foreign("a symbolic link".into()));
+        }
+        Err(error) => return Err(error.into()),
+    };
+    regular(&file.metadata()?)?;
+    Ok(Found::File(file))
+}
+
+fn regular(found: &Metadata) -> Result<(), Refused> {
+    let kind = found.file_type();
+    let what = match () {
+        () if kind.is_symlink() => "a symbolic link",
+        () if kind.is_dir() => "a folder",
+        () if kind.is_fifo() => "a named pipe",
+        () if kind.is_socket() => "a socket",
+        () if !kind.is_file() => "a device",
+        // The other name may be that of somebody else's file.
+        () if found.nlink() > 1 => "a file with several names",
+        () => return Ok(()),
+    };
+    Err(Refused::Foreign(what.into()))
+}
+
+/// Makes an empty file that was not there.
+fn create(path: &Path) -> io::Result<File> {
+    OpenOptions::new().create_new(true).read(true).write(true).mode(0o644).open(path)
+}
+
+/// An empty file beside `path`, and its name.
+fn beside(path: &Path, pid: u32) -> io::Result<(File, PathBuf)> {
+    let mut number = u64::from(pid);
+    loop {
+        let mut name = path.as_os_str().to_owned();
+        name.push(format!(".{number}"));
+        let new = PathBuf::from(name);
+        match create(&new) {
+            // Whatever has this name is not ours to replace.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                number = fastrand::u64(..)
+            }
+            made => return Ok((made?, new)),
+        }
+    }
+}
+
+/// Only what is ours, or root's, and holds a number or nothing, makes room for ours.
+fn may_replace(file: &File) -> Result<(), Refused> {
+    let uid = file.metadata()?.uid();
+    if uid != nix::unistd::geteuid().as_raw() && uid != fsuid() && uid != 0 {
+        return Err(Refused::Foreign(format!("a file of user {uid}")));
+    }
+    let text = text(file)?;
+    if text.is_empty() || parse(&text).is_some() {
+        return Ok(());
+    }
+    Err(Refused::Foreign("a file with something else in it than a process number".into()))
+}
+
+/// As whom this thread works on files.
+fn fsuid() -> u32 {
+    nix::unistd::setfsuid(nix::unistd::Uid::from_raw(u32::MAX)).as_raw()
+}
+
 /// Whose pidfile is this?
 ///
 /// # Errors
-/// It is there and cannot be read.
+/// It cannot be read, is no pidfile, or names a process that its owner has nothing to do with.
 pub fn holder(path: &Path) -> io::Result<Holder> {
-    let file = match File::open(path) {
-        Ok(file) => file,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Holder::Nobody),
-        Err(error) => return Err(error),
-    };
-    let Some(pid) = owner(&file) else { return Ok(unlocked(&file)) };
+    let Found::File(file) = look(path, false)? else { return Ok(Holder::Nobody) };
+    let Some(pid) = owner(&file) else { return Ok(unlocked(&file, path)?) };
     let process = Process::open(pid);
     // Asked again: then the handle is of the one that holds the lock, or of nobody who lives.
     match process {
-        Some(process) if owner(&file) == Some(pid) => Ok(Holder::Live(process)),
+        Some(process) if owner(&file) == Some(pid) => {
+            believe(&file, &process)?;
+            Ok(Holder::Live(process))
+        }
         _ => Ok(Holder::Stale(pid)),
     }
+}
+
+/// The process that has this file locked, whoever it is: to wait for its end, and nothing else.
+pub fn locker(path: &Path) -> Option<Process> {
+    let Ok(Found::File(file)) = look(path, false) else { return None };
+    let pid = owner(&file)?;
+    Process::open(pid).filter(|_| owner(&file) == Some(pid))
 }
 
 /// Removes a pidfile whose process is gone; did it?
@@ -207,125 +316,80 @@ pub fn holder(path: &Path) -> io::Result<Holder> {
 /// # Errors
 /// It is there and cannot be removed.
 pub fn remove_stale(path: &Path) -> io::Result<bool> {
-    let file = match OpenOptions::new().read(true).write(true).open(path) {
-        Ok(file) => file,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
-        Err(error) => return Err(error),
-    };
+    let Found::File(file) = look(path, true)? else { return Ok(false) };
+    let found = file.metadata()?;
+    if nix::unistd::geteuid().as_raw() != 0 {
+        may_replace(&file)?;
+    }
     // While we have the lock nobody makes it his.
-    let ours = lock(&file)? && is_at(&file, path);
-    if !ours || matches!(unlocked(&file), Holder::Live(_)) {
+    let ours = parse(&text(&file)?).is_some() && lock(&file)? && is_at(&file, path);
+    if !ours || matches!(unlocked(&file, path), Ok(Holder::Live(_)) | Err(_)) {
         return Ok(false);
     }
-    std::fs::remove_file(path).map(|()| true)
+    // Root goes no further in somebody else's folder than he could himself.
+    let owner = Ids { uid: found.uid(), gid: found.gid(), groups: vec![found.gid()] };
+    owner.acting(|| std::fs::remove_file(path))?.map(|()| true)
 }
 
 /// Whose is a file that nobody has locked? A process younger than the file has only got the number.
-fn unlocked(file: &File) -> Holder {
-    let Some(pid) = number(file) else { return Holder::Nobody };
+fn unlocked(file: &File, path: &Path) -> Result<Holder, Refused> {
+    let Some(pid) = number(file) else { return Ok(Holder::Nobody) };
     if pid == std::process::id().cast_signed() {
         // Ours is locked; this one was left by a process that had our number.
-        return Holder::Stale(pid);
+        return Ok(Holder::Stale(pid));
     }
-    let Some(process) = Process::open(pid) else { return Holder::Stale(pid) };
-    let written = file.metadata().and_then(|file| file.modified());
-    match (process.started(), written) {
-        (Some(started), Ok(written)) if started <= written + CLOCK_SLACK => Holder::Live(process),
-        _ => Holder::Stale(pid),
+    let Some(process) = Process::open(pid) else { return Ok(Holder::Stale(pid)) };
+    let found = file.metadata()?;
+    match (process.started(), found.modified()) {
+        (Some(started), Ok(written)) if started <= written + CLOCK_SLACK => {}
+        _ => return Ok(Holder::Stale(pid)),
     }
-}
-
-impl Process {
-    /// The living process of this number: of a child that was not waited for, or it may be
-    /// another one by now.
-    pub fn open(pid: i32) -> Option<Process> {
-        // SAFETY: takes numbers only.
-        let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
-        let fd = RawFd::try_from(fd).ok().filter(|fd| *fd >= 0)?;
-        // SAFETY: the kernel just gave us this descriptor; nobody else owns it.
-        let process = Process { pid, handle: unsafe { OwnedFd::from_raw_fd(fd) } };
-        (!process.is_gone()).then_some(process)
-    }
-
-    /// Its children, as far as they live.
-    pub fn children(&self) -> Vec<Process> {
-        let all = super::tree::children(super::Pid::from_raw(self.pid)).into_iter();
-        let all: Vec<Process> = all.filter_map(Process::open).collect();
-        // Those of another process are not meant.
-        if self.is_gone() { Vec::new() } else { all }
-    }
-
-    /// Its number.
-    pub fn pid(&self) -> i32 {
-        self.pid
-    }
-
-    /// Sends a signal; false if the process is gone.
-    ///
-    /// # Errors
-    /// We may not.
-    pub fn signal(&self, signal: Signal) -> io::Result<bool> {
-        let none = std::ptr::null_mut::<libc::siginfo_t>();
-        let fd = self.handle.as_raw_fd();
-        // SAFETY: the descriptor is open while we live; no information is passed.
-        let sent =
-            unsafe { libc::syscall(libc::SYS_pidfd_send_signal, fd, signal as i32, none, 0) };
-        match (sent, Errno::last()) {
-            (0, _) => Ok(true),
-            (_, Errno::ESRCH) => Ok(false),
-            (_, error) => Err(error.into()),
-        }
-    }
-
-    /// Waits until it is gone, at most so long; is it?
-    pub fn wait(&self, at_most: Duration) -> bool {
-        use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-        let end = std::time::Instant::now() + at_most;
-        loop {
-            let left = end.saturating_duration_since(std::time::Instant::now());
-            let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
-            let mut fds = [PollFd::new(self.handle.as_fd(), PollFlags::POLLIN)];
-            match poll(&mut fds, timeout) {
-                Ok(0) if left < Duration::from_millis(1) => return false,
-                Ok(0) | Err(Errno::EINTR) => {}
-                // An error of the call says nothing of the process.
-                Ok(_) | Err(_) => return self.is_gone(),
-            }
-        }
-    }
-
-    /// Has it ended? One that nobody has waited for yet has.
-    pub fn is_gone(&self) -> bool {
-        use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-        let mut fds = [PollFd::new(self.handle.as_fd(), PollFlags::POLLIN)];
-        poll(&mut fds, PollTimeout::ZERO).is_ok_and(|ready| ready > 0)
-    }
-
-    /// Whom it runs as.
-    pub fn uid(&self) -> Option<u32> {
-        metadata(format!("/proc/{}", self.pid)).ok().map(|found| found.uid())
-    }
-
-    /// When it started.
-    pub fn started(&self) -> Option<SystemTime> {
-        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid)).ok()?;
-        // The name, in parentheses, may have anything in it. Field 22 counts ticks since the boot.
-        let ticks: u64 = stat.rsplit_once(')')?.1.split_ascii_whitespace().nth(19)?.parse().ok()?;
-        let per_second = nix::unistd::sysconf(nix::unistd::SysconfVar::CLK_TCK).ok()??;
-        let after_boot = Duration::from_millis(ticks * 1000 / u64::try_from(per_second).ok()?);
-        let uptime = nix::time::clock_gettime(nix::time::ClockId::CLOCK_BOOTTIME).ok()?;
-        SystemTime::now().checked_sub(Duration::from(uptime))?.checked_add(after_boot)
+    believe(file, &process)?;
+    // Who has the folder can put there what others have written.
+    let folder = path.parent().map(|folder| folder.join(".").metadata()).transpose()?;
+    let other = folder.map(|folder| folder.uid()).filter(|uid| ![0, found.uid()].contains(uid));
+    match other {
+        Some(uid) => Err(Refused::Foreign(format!(
+            "a file of user {} in a folder of user {uid}, which names process {pid}",
+            found.uid()
+        ))),
+        None => Ok(Holder::Live(process)),
     }
 }
 
-/// The number that stands in a pidfile: digits in its first line.
+/// A file speaks for the processes of its owner only.
+fn believe(file: &File, process: &Process) -> Result<(), Refused> {
+    let (owner, pid) = (file.metadata()?.uid(), process.pid());
+    match process.uid() {
+        Some(uid) if uid == owner => Ok(()),
+        // It has ended meanwhile, which whoever waits for it will see.
+        None if process.is_gone() => Ok(()),
+        Some(uid) => Err(Refused::Foreign(format!(
+            "a file of user {owner} that names process {pid} of user {uid}"
+        ))),
+        None => Err(Refused::Foreign(format!(
+            "a file of user {owner} that names process {pid}, whose user cannot be seen"
+        ))),
+    }
+}
+
+/// The number that stands in a pidfile.
 fn number(file: &File) -> Option<i32> {
-    let mut text = String::new();
-    let mut file = file;
-    std::io::Seek::rewind(&mut file).ok()?;
-    file.take(BYTES_MAX).read_to_string(&mut text).ok()?;
-    let (line, _) = text.split_once('\n')?;
-    line.trim().parse().ok().filter(|pid| *pid > 0)
+    parse(&text(file).ok()?)
+}
+
+/// The beginning of a file: more than a pidfile has.
+fn text(mut file: &File) -> io::Result<Vec<u8>> {
+    let mut text = Vec::new();
+    file.rewind()?;
+    file.take(BYTES_MAX).read_to_end(&mut text)?;
+    Ok(text)
+}
+
+/// A number and nothing else but white space.
+fn parse(text: &[u8]) -> Option<i32> {
+    let text = std::str::from_utf8(text).ok().filter(|text| (text.len() as u64) < BYTES_MAX)?;
+    text.trim().parse().ok().filter(|pid| *pid > 0)
 }
 
 fn record(kind: i32) -> libc::flock {
@@ -354,6 +418,6 @@ fn owner(file: &File) -> Option<i32> {
 
 fn is_at(file: &File, path: &Path) -> bool {
     let inode = |found: std::fs::Metadata| (found.dev(), found.ino());
-    let there = metadata(path).map(inode).ok();
+    let there = path.symlink_metadata().map(inode).ok();
     there.is_some() && there == file.metadata().map(inode).ok()
 }

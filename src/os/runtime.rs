@@ -1,71 +1,232 @@
-//! Where the sockets and leases of running workers are.
+//! Where the sockets of running workers are. Workers and those who ask look in the same places,
+//! whatever their environment is.
 
-use std::fs::DirBuilder;
+use sha2::{Digest, Sha256};
+use std::fs::{DirBuilder, read_dir};
 use std::io;
+use std::os::linux::net::SocketAddrExt;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
-/// Where a service of the system has them.
+/// Where services of the system have them.
 const SYSTEM: &str = "/run/qworker";
 
-/// The folder of this process's sockets: systemd's `RUNTIME_DIRECTORY`, else `qworker` in the
-/// login's `XDG_RUNTIME_DIR`, else one in `/tmp`. It is made if need be.
+/// Where there is one for each login.
+const LOGINS: &str = "/run/user";
+
+/// Where there is one for each user, as `qworker-UID`.
+const SHARED: [&str; 2] = ["/tmp", "/var/tmp"];
+
+/// The kernel has room for 108 bytes of a path; the folder has some of them.
+const NODE_BYTES_MAX: usize = 48;
+
+/// A place where a worker can be asked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Address {
+    /// A socket in a folder of its owner.
+    File(PathBuf),
+    /// A name without a file, and whose it has to be: where no folder could be written to.
+    Name(String, u32),
+}
+
+/// What was found of workers.
+#[derive(Debug, Default)]
+pub struct Search {
+    /// Where workers of this node name can be asked, or could once.
+    pub found: Vec<Address>,
+    /// Folders that there are.
+    pub looked: Vec<PathBuf>,
+    /// Folders that could not be looked into, and why.
+    pub hidden: Vec<String>,
+}
+
+/// Opens the socket of the worker of this node name that serves this `what`: an application and its
+/// broker.
 ///
 /// # Errors
-/// It cannot be made, or somebody else made it.
-pub fn folder() -> io::Result<PathBuf> {
+/// None of the places can have one: why, for each.
+pub fn listen(node: &str, what: &str) -> io::Result<(UnixListener, Address)> {
+    let uid = nix::unistd::geteuid().as_raw();
+    let name = format!("{}{}.sock", prefix(node), digest(what));
+    let mut faults = Vec::new();
+    for place in own_places(uid) {
+        match listen_in(&place, &name, uid) {
+            Ok(listening) => return Ok(listening),
+            // A login that is not there is no fault.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => faults.push(format!("{}: {error}", place.display())),
+        }
+    }
+    let name = format!("{}{name}", of_user(uid));
+    let bound = SocketAddr::from_abstract_name(&name).and_then(|at| UnixListener::bind_addr(&at));
+    match bound {
+        Ok(listener) => Ok((listener, Address::Name(name, uid))),
+        Err(error) => {
+            faults.push(format!("@{name}: {error}"));
+            Err(io::Error::other(faults.join("; ")))
+        }
+    }
+}
+
+fn listen_in(place: &Path, name: &str, uid: u32) -> io::Result<(UnixListener, Address)> {
+    let path = own(place, uid)?.join(name);
+    // One that a killed worker left behind. Of two living ones of the same name the later is heard.
+    match std::fs::remove_file(&path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    Ok((UnixListener::bind(&path)?, Address::File(path)))
+}
+
+/// Where workers of this node name that run as `uid` can be asked. Root finds everybody's.
+pub fn find(node: &str, uid: u32) -> Search {
+    let mut search = Search::default();
+    for (place, owner) in places(uid) {
+        // Root's services of the system may run as anybody.
+        let is_right = |of: u32| owner.is_none_or(|owner| owner == of);
+        match place.symlink_metadata() {
+            Ok(found) if found.is_dir() && is_right(found.uid()) => {}
+            Ok(found) => {
+                search.hidden.push(format!("{} belongs to user {}", place.display(), found.uid()));
+                continue;
+            }
+            Err(error) => {
+                if error.kind() != io::ErrorKind::NotFound {
+                    search.hidden.push(format!("{}: {error}", place.display()));
+                }
+                continue;
+            }
+        }
+        match read_dir(&place) {
+            Ok(entries) => {
+                let names = entries.flatten().map(|entry| entry.file_name());
+                let ours = names.filter(|name| is_of(node, &name.to_string_lossy()));
+                let sockets = ours.map(|name| place.join(name)).filter(|path| {
+                    path.symlink_metadata().is_ok_and(|found| is_right(found.uid()))
+                });
+                search.found.extend(sockets.map(Address::File));
+                search.looked.push(place);
+            }
+            Err(error) => search.hidden.push(format!("{}: {error}", place.display())),
+        }
+    }
+    search.found.extend(names(node, uid));
+    search
+}
+
+impl Address {
+    /// Connects to the worker there.
+    ///
+    /// # Errors
+    /// Nobody listens, or somebody else than its owner.
+    pub fn connect(&self) -> io::Result<UnixStream> {
+        match self {
+            Address::File(path) => UnixStream::connect(path),
+            Address::Name(name, uid) => {
+                let stream = UnixStream::connect_addr(&SocketAddr::from_abstract_name(name)?)?;
+                use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
+                match getsockopt(&stream, PeerCredentials)?.uid() {
+                    other if other != *uid => {
+                        let text = format!("@{name}: user {other} listens, expected user {uid}");
+                        Err(io::Error::new(io::ErrorKind::PermissionDenied, text))
+                    }
+                    _ => Ok(stream),
+                }
+            }
+        }
+    }
+}
+
+/// Where a worker of this user has its socket: in the first of these that can have one.
+fn own_places(uid: u32) -> Vec<PathBuf> {
     let given = std::env::var_os("RUNTIME_DIRECTORY").and_then(|all| {
         // systemd separates many with colons.
         all.into_string().ok()?.split(':').next().filter(|one| !one.is_empty()).map(PathBuf::from)
     });
-    let login = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
-    let uid = nix::unistd::geteuid().as_raw();
-    let folder = given.or_else(|| Some(login.filter(|dir| is_of(dir, uid))?.join("qworker")));
-    own(folder.unwrap_or_else(|| temporary(uid)), uid)
+    let login = Path::new(LOGINS).join(uid.to_string()).join("qworker");
+    let shared = SHARED.map(|folder| Path::new(folder).join(format!("qworker-{uid}")));
+    given.into_iter().chain([login]).chain(shared).collect()
 }
 
-/// The socket of the worker of this node name, which is ours.
-///
-/// # Errors
-/// As [`folder`].
-pub fn socket(node: &str) -> io::Result<PathBuf> {
-    Ok(folder()?.join(file_of(node)))
-}
-
-/// The socket of the worker of this node name that runs as `uid`, wherever it may be; `None` if
-/// there is none. Root finds those of the system's services too, whoever they run as.
-pub fn find(node: &str, uid: u32) -> Option<PathBuf> {
-    let login = PathBuf::from(format!("/run/user/{uid}/qworker"));
-    let own = folder().ok();
-    let places = own.into_iter().chain([PathBuf::from(SYSTEM), login, temporary(uid)]);
-    let file = file_of(node);
-    let of_service =
-        |socket: &Path| uid == 0 && socket.starts_with(SYSTEM) && socket.symlink_metadata().is_ok();
-    places.map(|place| place.join(&file)).find(|socket| is_of(socket, uid) || of_service(socket))
-}
-
-fn file_of(node: &str) -> String {
-    // The name of a node may have a slash in it; a file may not.
-    format!("{}.sock", node.replace('/', "_"))
-}
-
-fn temporary(uid: u32) -> PathBuf {
-    std::env::temp_dir().join(format!("qworker-{uid}"))
-}
-
-fn is_of(path: &Path, uid: u32) -> bool {
-    path.symlink_metadata().is_ok_and(|found| found.uid() == uid)
-}
-
-/// A folder that nobody else can have put there for us.
-fn own(folder: PathBuf, uid: u32) -> io::Result<PathBuf> {
-    if !folder.is_dir() {
-        DirBuilder::new().recursive(true).mode(0o700).create(&folder)?;
+/// All places where sockets of this user may be, and whose each has to be; of everybody, for root.
+fn places(uid: u32) -> Vec<(PathBuf, Option<u32>)> {
+    let mut all: Vec<_> = own_places(uid).into_iter().map(|place| (place, Some(uid))).collect();
+    if nix::unistd::geteuid().is_root() {
+        all.push((PathBuf::from(SYSTEM), None));
+        let entries = |folder: &str| read_dir(folder).into_iter().flatten().flatten();
+        for entry in entries(LOGINS) {
+            let uid = entry.file_name().to_str().and_then(|name| name.parse().ok());
+            all.extend(uid.map(|uid| (entry.path().join("qworker"), Some(uid))));
+        }
+        for entry in SHARED.iter().flat_map(|folder| entries(folder)) {
+            let name = entry.file_name();
+            let uid = name.to_str().and_then(|name| name.strip_prefix("qworker-")?.parse().ok());
+            all.extend(uid.map(|uid| (entry.path(), Some(uid))));
+        }
+    } else {
+        all.push((PathBuf::from(SYSTEM), Some(uid)));
     }
-    if is_of(&folder, uid) {
+    let mut known = std::collections::HashSet::new();
+    all.retain(|(place, _)| known.insert(place.clone()));
+    all
+}
+
+/// Names without files, of this user, or for root of everybody.
+fn names(node: &str, uid: u32) -> Vec<Address> {
+    let sockets = std::fs::read_to_string("/proc/net/unix").unwrap_or_default();
+    let names = sockets.lines().filter_map(|line| line.split_once(" @qworker/"));
+    let found = names.filter_map(|(_, rest)| {
+        let (owner, name) = rest.split_once('/')?;
+        let owner: u32 = owner.parse().ok()?;
+        let is_ours = owner == uid || nix::unistd::geteuid().is_root();
+        (is_ours && is_of(node, name))
+            .then(|| Address::Name(format!("{}{name}", of_user(owner)), owner))
+    });
+    let mut all: Vec<Address> = Vec::new();
+    // One line is the listener's, others are of those who are connected to it.
+    for address in found {
+        if !all.contains(&address) {
+            all.push(address);
+        }
+    }
+    all
+}
+
+fn of_user(uid: u32) -> String {
+    format!("qworker/{uid}/")
+}
+
+/// What the names of all sockets of a node begin with.
+fn prefix(node: &str) -> String {
+    // The name of a node may have a slash in it; a file may not.
+    let plain = node.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'/');
+    match plain && node.len() <= NODE_BYTES_MAX {
+        true => format!("{node}~"),
+        false => format!("{}~", digest(node)),
+    }
+}
+
+fn is_of(node: &str, name: &str) -> bool {
+    name.strip_prefix(&prefix(node)).is_some_and(|rest| rest.ends_with(".sock"))
+}
+
+/// The same for every version of this program.
+fn digest(text: &str) -> String {
+    Sha256::digest(text.as_bytes()).iter().take(8).map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// A folder that nobody else can have put there for us; it is made if need be.
+fn own(folder: &Path, uid: u32) -> io::Result<&Path> {
+    match DirBuilder::new().mode(0o700).create(folder) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+        _ => {}
+    }
+    let found = folder.symlink_metadata()?;
+    if found.is_dir() && found.uid() == uid {
         return Ok(folder);
     }
-    let text = format!("{} belongs to another user", folder.display());
+    let text = format!("found user {}'s, expected a folder of user {uid}", found.uid());
     Err(io::Error::new(io::ErrorKind::PermissionDenied, text))
 }
 
@@ -77,14 +238,33 @@ mod tests {
     fn a_folder_of_somebody_else_is_refused() {
         let dir = tempfile::tempdir().unwrap();
         let uid = nix::unistd::geteuid().as_raw();
-        assert!(own(dir.path().join("new"), uid).unwrap().is_dir());
-        let error = own(dir.path().join("new"), uid + 1).unwrap_err();
-        assert!(error.to_string().ends_with("belongs to another user"), "{error}");
+        assert!(own(&dir.path().join("new"), uid).unwrap().is_dir());
+        let error = own(&dir.path().join("new"), uid + 1).unwrap_err();
+        assert!(error.to_string().contains("expected a folder of user"), "{error}");
+        std::os::unix::fs::symlink(dir.path().join("new"), dir.path().join("link")).unwrap();
+        assert!(own(&dir.path().join("link"), uid).is_err());
     }
 
     #[test]
-    fn a_node_has_one_file() {
-        assert_eq!(file_of("w1@box"), "w1@box.sock");
-        assert_eq!(file_of("a/../b@box"), "a_.._b@box.sock");
+    fn a_name_of_any_length_has_a_socket() {
+        let long = "n".repeat(300);
+        for node in ["w1@box", "a/../b@box", &long, "ü@box", "a b@box"] {
+            let name = format!("{}{}.sock", prefix(node), digest("app"));
+            assert!(name.len() <= NODE_BYTES_MAX + 22 && !name.contains(['/', ' ']), "{name}");
+            assert!(is_of(node, &name) && !is_of("w2@box", &name));
+        }
+        let uid = nix::unistd::geteuid().as_raw();
+        let dir = tempfile::tempdir().unwrap();
+        let (_listener, address) = listen_in(&dir.path().join("run"), "x.sock", uid).unwrap();
+        address.connect().unwrap();
+        // A name is somebody's: whose it is not is no worker of his.
+        let node = format!("t{}@box", fastrand::u64(..));
+        let name = format!("{}{}{}.sock", of_user(uid), prefix(&node), digest("app"));
+        let at = SocketAddr::from_abstract_name(&name).unwrap();
+        let _listener = UnixListener::bind_addr(&at).unwrap();
+        assert_eq!(names(&node, uid), [Address::Name(name.clone(), uid)]);
+        Address::Name(name.clone(), uid).connect().unwrap();
+        let error = Address::Name(name, uid + 1).connect().unwrap_err();
+        assert!(error.to_string().contains("listens, expected user"), "{error}");
     }
 }

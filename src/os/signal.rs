@@ -1,6 +1,7 @@
 //! The signals of the worker as a stream of meanings. Handlers count and wake, nothing
 //! else; what a second `SIGINT` means is decided where the worker's state is.
 
+use super::Pid;
 use super::spawn::signal_set;
 use signal_hook::SigId;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2};
@@ -11,6 +12,7 @@ use std::os::unix::net::UnixStream as StdStream;
 use std::ptr::null_mut;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 use tokio::net::UnixStream;
 
 /// Signals that the guard passes on to the worker.
@@ -41,25 +43,47 @@ pub enum Term {
     Cold,
 }
 
+/// What is sent to all processes of a service reaches a worker twice: directly, and passed on by
+/// its guard, on a busy host so much later.
+const ECHO_MAX: Duration = Duration::from_secs(5);
+
 /// The signals that arrived since they were last looked at. `SIGUSR2` is taken and means nothing.
 #[derive(Debug)]
 pub struct Signals {
     wake: UnixStream,
-    arrived: Vec<(Meaning, Arc<AtomicUsize>)>,
+    arrived: Vec<Arrived>,
     registered: Vec<SigId>,
+    /// Which meaning came last from the guard or, `false`, from others, and has no echo yet.
+    heard: Vec<(Meaning, bool, Instant)>,
+    has_guard: bool,
+}
+
+/// How often a signal has come, and was not looked at yet.
+#[derive(Debug)]
+struct Arrived {
+    meaning: Meaning,
+    of_guard: Arc<AtomicUsize>,
+    of_others: Arc<AtomicUsize>,
 }
 
 impl Signals {
     /// Takes over the worker's signals, those included that came since the guard started
-    /// it: they were kept back until now.
+    /// it: they were kept back until now. What `guard` passes on and what others send is one
+    /// signal if both come together.
     ///
     /// # Errors
     /// No descriptors are left for the wake-up pipe.
-    pub fn listen(term: Term) -> io::Result<Signals> {
+    pub fn listen(term: Term, guard: Option<Pid>) -> io::Result<Signals> {
         let (ours, theirs) = StdStream::pair()?;
         ours.set_nonblocking(true)?;
-        let mut signals =
-            Signals { wake: UnixStream::from_std(ours)?, arrived: vec![], registered: vec![] };
+        let mut signals = Signals {
+            wake: UnixStream::from_std(ours)?,
+            arrived: vec![],
+            registered: vec![],
+            heard: vec![],
+            has_guard: guard.is_some(),
+        };
+        let guard = guard.map_or(0, Pid::as_raw);
         let terminate = match term {
             Term::Warm => Meaning::Warm,
             Term::Cold => Meaning::Cold,
@@ -72,10 +96,17 @@ impl Signals {
             (SIGUSR1, Meaning::Explain),
         ];
         for (signal, meaning) in meanings {
-            let count = Arc::new(AtomicUsize::new(0));
-            signals.arrived.push((meaning, Arc::clone(&count)));
+            let (of_guard, of_others) = (Arc::default(), Arc::default());
+            let arrived = Arrived { meaning, of_guard, of_others };
+            let counts = (arrived.of_guard.clone(), arrived.of_others.clone());
+            signals.arrived.push(arrived);
+            let count = move |sent: &libc::siginfo_t| {
+                // SAFETY: a signal that a process has sent has its number; others have 0.
+                let by_guard = guard > 0 && unsafe { sent.si_pid() } == guard;
+                add_one(if by_guard { &counts.0 } else { &counts.1 });
+            };
             // SAFETY: the handler adds to an atomic number, which is allowed at any moment.
-            let id = unsafe { low_level::register(signal, move || add_one(&count)) };
+            let id = unsafe { signal_hook_registry::register_sigaction(signal, count) };
             signals.registered.push(id?);
             // After the count, or the loop might wake and find nothing.
             signals.registered.push(low_level::pipe::register(signal, theirs.try_clone()?)?);
@@ -89,10 +120,16 @@ impl Signals {
     /// The next signal's meaning; each arrival counts. Dropping this future loses none.
     pub async fn next(&mut self) -> Meaning {
         loop {
-            if let Some(meaning) =
-                self.arrived.iter().find_map(|(meaning, count)| take_one(count).then_some(*meaning))
-            {
-                return meaning;
+            let next = self.arrived.iter().find_map(|one| {
+                let by_guard = take_one(&one.of_guard);
+                (by_guard || take_one(&one.of_others)).then_some((one.meaning, by_guard))
+            });
+            match next {
+                Some((meaning, by_guard)) if self.is_news(meaning, by_guard, Instant::now()) => {
+                    return meaning;
+                }
+                Some(_) => continue,
+                None => {}
             }
             let mut bytes = [0; 64];
             let emptied = self.wake.readable().await.and_then(|()| self.wake.try_read(&mut bytes));
@@ -101,6 +138,27 @@ impl Signals {
                 std::future::pending::<()>().await;
             }
         }
+    }
+}
+
+impl Signals {
+    fn is_news(&mut self, meaning: Meaning, by_guard: bool, now: Instant) -> bool {
+        if !self.has_guard {
+            return true;
+        }
+        if meaning == Meaning::Hup && !by_guard {
+            // To be started anew is the guard's business: it looks first whether that can be.
+            return false;
+        }
+        let known = self.heard.iter().position(|(heard, ..)| *heard == meaning);
+        let before = known.map(|place| self.heard.swap_remove(place));
+        let is_echo = before.is_some_and(|(_, of_guard, at)| {
+            of_guard != by_guard && now.duration_since(at) < ECHO_MAX
+        });
+        if !is_echo {
+            self.heard.push((meaning, by_guard, now));
+        }
+        !is_echo
     }
 }
 
@@ -209,7 +267,7 @@ mod tests {
 
     #[tokio::test]
     async fn every_signal_has_its_meaning() {
-        let mut signals = Signals::listen(Term::Cold).unwrap();
+        let mut signals = Signals::listen(Term::Cold, None).unwrap();
         for (signal, meaning) in [
             (SIGUSR1, Meaning::Explain),
             (SIGTERM, Meaning::Cold),
@@ -228,5 +286,26 @@ mod tests {
             (signals.next().await, signals.next().await),
             (Meaning::Interrupt, Meaning::Interrupt)
         );
+    }
+
+    #[tokio::test]
+    async fn what_the_guard_passes_on_and_what_was_sent_to_all_is_one_signal() {
+        let mut signals = Signals::listen(Term::Warm, Some(Pid::this())).unwrap();
+        let now = Instant::now();
+        let mut news = |meaning, by_guard, after| {
+            signals.is_news(meaning, by_guard, now + Duration::from_secs(after))
+        };
+        use Meaning::{Hup, Interrupt, Warm};
+        for (first, second) in [(true, false), (false, true)] {
+            assert!(news(Warm, first, 0) && news(Interrupt, first, 0));
+            assert!(!news(Warm, second, 1) && !news(Interrupt, second, 1));
+        }
+        // Twice by the same way, or long after, is twice.
+        assert!(news(Warm, true, 2) && news(Warm, true, 2) && news(Warm, false, 20));
+        assert!(news(Hup, true, 0) && !news(Hup, false, 0) && !news(Hup, false, 30));
+        // This test is its own guard.
+        low_level::raise(SIGUSR1).unwrap();
+        assert_eq!(signals.next().await, Meaning::Explain);
+        assert_eq!(signals.heard.last().map(|heard| heard.1), Some(true));
     }
 }

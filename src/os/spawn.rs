@@ -25,8 +25,8 @@ use std::os::fd::BorrowedFd;
 use std::ptr::{null, null_mut};
 use std::sync::Arc;
 
-/// What to start, and how. Every new process leads its own process group, has default
-/// signal handlers, and inherits no descriptor but those named here.
+/// What to start, and how. Every new process leads its own process group, most of them in a
+/// session of their own, without a terminal; it has default signal handlers, and inherits no descriptor but those named here.
 #[derive(Debug)]
 pub struct Spawn<'a> {
     /// The file to execute, an absolute path.
@@ -49,6 +49,8 @@ pub struct Spawn<'a> {
     pub ids: Option<&'a Ids>,
     /// Signals that are blocked when it starts (numbers); all others are not.
     pub blocked: &'a [i32],
+    /// It stays in our session, and may write to our terminal.
+    pub in_session: bool,
     /// What happens to it when we die.
     pub orphan: Orphan,
     /// The control group that it begins in; ours if `None`.
@@ -97,7 +99,7 @@ pub enum Step {
     Clone,
     /// Entering a control group.
     Enter,
-    /// Leading a process group.
+    /// Leading a session, or a process group.
     Group,
     /// Asking to die with its parent.
     DeathSignal,
@@ -130,7 +132,7 @@ impl fmt::Display for SpawnError {
             Step::Prepare => "prepare a process",
             Step::Clone => "make a process",
             Step::Enter => "enter a control group",
-            Step::Group => "lead a process group",
+            Step::Group => "lead a session",
             Step::DeathSignal => "bind a process to its parent",
             Step::Nice => "set the priority",
             Step::Limit => "set a resource limit",
@@ -259,6 +261,7 @@ impl<'a> Spawn<'a> {
             nice: None,
             ids: None,
             blocked: &[],
+            in_session: false,
             orphan: Orphan::Dies,
             group: None,
         }

@@ -7,7 +7,7 @@
 
 use super::Pid;
 use super::reap::{Waited, wait_any};
-use nix::sys::signal::Signal::{self, SIGKILL, SIGSTOP, SIGTERM};
+use nix::sys::signal::Signal::{self, SIGCONT, SIGKILL, SIGSTOP, SIGTERM};
 use nix::sys::signal::{kill, killpg};
 use nix::unistd::getpgid;
 use std::collections::{BTreeSet, HashMap, HashSet};
@@ -24,9 +24,10 @@ const PAUSE: Duration = Duration::from_millis(2);
 /// freeze, so a few suffice; the bound is for a family that is fed from outside.
 const LOOKS_MAX: usize = 100;
 
-/// Asks every process of a group to end (`SIGTERM`).
+/// Asks every process of a group to end (`SIGTERM`), those that are stopped too.
 pub fn ask_group(leader: Pid) {
     signal_group(leader, SIGTERM);
+    signal_group(leader, SIGCONT);
 }
 
 /// Kills every process that is left in a group; nothing happens if none is.
@@ -291,7 +292,7 @@ fn processes() -> impl Iterator<Item = i32> {
 
 /// The fourth field of `stat`. The second, the program's name, may contain anything,
 /// spaces and parentheses too; only its last parenthesis is certain.
-fn parent(pid: i32) -> Option<i32> {
+pub(super) fn parent(pid: i32) -> Option<i32> {
     field(pid, 1)
 }
 

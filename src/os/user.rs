@@ -1,9 +1,14 @@
 //! Names of users and groups to the numbers a process runs with.
 
 use nix::errno::Errno;
-use nix::unistd::{Gid, Group, Uid, User, getegid, geteuid, getgrouplist};
-use std::ffi::CString;
+use nix::unistd::{
+    Gid, Group, Uid, User, getegid, geteuid, getgrouplist, getgroups, setfsgid, setfsuid,
+};
+use std::ffi::{CStr, CString, OsString};
 use std::fmt;
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::sync::Arc;
 
 /// Whom a process runs as.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -92,6 +97,58 @@ impl Ids {
         Ok(())
     }
 
+    /// Does `work` on files as these would, where we are root; the calling thread alone.
+    ///
+    /// # Errors
+    /// They cannot be taken on.
+    pub fn acting<T>(&self, work: impl FnOnce() -> T) -> io::Result<T> {
+        if self.uid == geteuid().as_raw() {
+            return Ok(work());
+        }
+        let _back = Back { uid: geteuid(), gid: getegid(), groups: getgroups()? };
+        take_on(self.uid, self.gid, &self.groups)?;
+        Ok(work())
+    }
+
+    /// Sets the variables that `login` sets, before any thread exists.
+    pub fn log_in(&self) {
+        for (name, _) in std::env::vars_os() {
+            if is_of_login(name.as_bytes()) {
+                // SAFETY: no thread exists yet that could read the environment meanwhile.
+                unsafe { std::env::remove_var(name) };
+            }
+        }
+        for (name, value) in self.login() {
+            // SAFETY: as above.
+            unsafe { std::env::set_var(name, value) };
+        }
+    }
+
+    /// `env`, `NAME=value` each, as it is after their login.
+    pub fn logged_in(&self, env: &[Arc<CStr>]) -> Vec<Arc<CStr>> {
+        let name = |entry: &CStr| {
+            let entry = entry.to_bytes();
+            entry.split(|byte| *byte == b'=').next().is_some_and(is_of_login)
+        };
+        let own = self.login().into_iter().filter_map(|(name, value)| {
+            CString::new([name.as_bytes(), b"=", value.as_bytes()].concat()).ok().map(Arc::from)
+        });
+        env.iter().filter(|entry| !name(entry)).cloned().chain(own).collect()
+    }
+
+    fn login(&self) -> Vec<(&'static str, OsString)> {
+        match User::from_uid(Uid::from_raw(self.uid)) {
+            Ok(Some(user)) => vec![
+                ("HOME", user.dir.into()),
+                ("USER", user.name.clone().into()),
+                ("LOGNAME", user.name.into()),
+                ("SHELL", user.shell.into()),
+            ],
+            // Whoever is in no database has no home.
+            _ => vec![("HOME", "/".into()), ("SHELL", "/bin/sh".into())],
+        }
+    }
+
     /// Do we run as these already, so that nothing needs to be changed?
     pub fn are_ours(&self) -> bool {
         self.uid == geteuid().as_raw() && self.gid == getegid().as_raw()
@@ -101,6 +158,47 @@ impl Ids {
     pub fn may_change() -> bool {
         geteuid().is_root()
     }
+}
+
+/// Variables that are one user's, and no other's.
+fn is_of_login(name: &[u8]) -> bool {
+    let names = ["HOME", "USER", "LOGNAME", "SHELL", "MAIL", "DBUS_SESSION_BUS_ADDRESS"];
+    name.starts_with(b"XDG_") || names.iter().any(|known| known.as_bytes() == name)
+}
+
+/// Gives this thread its own rights to files back.
+struct Back {
+    uid: Uid,
+    gid: Gid,
+    groups: Vec<Gid>,
+}
+
+impl Drop for Back {
+    fn drop(&mut self) {
+        setfsuid(self.uid);
+        setfsgid(self.gid);
+        let groups: Vec<u32> = self.groups.iter().map(|gid| gid.as_raw()).collect();
+        // They were ours, and we are root again.
+        let _ = groups_of_thread(&groups);
+    }
+}
+
+fn take_on(uid: u32, gid: u32, groups: &[u32]) -> io::Result<()> {
+    groups_of_thread(groups)?;
+    setfsgid(Gid::from_raw(gid));
+    setfsuid(Uid::from_raw(uid));
+    // The call says only what was before: asked again it says what is.
+    match setfsuid(Uid::from_raw(u32::MAX)).as_raw() == uid {
+        true => Ok(()),
+        false => Err(io::ErrorKind::PermissionDenied.into()),
+    }
+}
+
+/// The library's call would change them for all threads.
+fn groups_of_thread(groups: &[u32]) -> io::Result<()> {
+    // SAFETY: the pointer and length are of one live slice.
+    let done = unsafe { libc::syscall(libc::SYS_setgroups, groups.len(), groups.as_ptr()) };
+    if done < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
 /// The number of a user, and its entry in the database if it has one. A name of digits

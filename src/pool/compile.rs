@@ -1,6 +1,7 @@
 //! Compiles WASM modules in processes of their own: a module that takes for ever or all
 //! memory costs its task, not the worker.
 
+use crate::os::says_shortage;
 use crate::runner::shell::{Limits, Shell, command::Command};
 use crate::runner::wasm::{Prepared, Runtime};
 use crate::runner::{Attempt, Ending, Outcome};
@@ -19,6 +20,9 @@ use tokio::sync::{Mutex, oneshot};
 
 /// Address space of the compiler: a language runtime of 50 MB takes about a third of it.
 const MEMORY_MAX: u64 = 6 * 1024 * 1024 * 1024;
+
+/// How the compiler says that it got no more memory.
+const OUT_OF_MEMORY: &str = "(os error 12)";
 
 /// Bytes kept of what the compiler says.
 const OUTPUT_MAX: u64 = 16 * 1024;
@@ -71,7 +75,7 @@ impl Compiler {
     }
 
     async fn run(&self, attempt: &Attempt) -> Result<(), Box<Outcome>> {
-        let refused = |exception| Box::new(Outcome::immediate(Ending::Refused(exception)));
+        let refused = |exception| Box::new(Outcome::immediate(Ending::refused(exception)));
         let (source, target) = match self.runtime.prepare(&attempt.task) {
             Prepared::Ready => return Ok(()),
             Prepared::Refused(exception) => return Err(refused(exception)),
@@ -85,6 +89,9 @@ impl Compiler {
         let killed = Ending::Signaled(Signal::SIGKILL as i32);
         if outcome.limit.is_none() && outcome.ending == killed {
             // Somebody's doing, not the module's: the task is handed out again, counted.
+            return Err(Box::new(outcome));
+        }
+        if matches!(outcome.ending, Ending::NoRoom(_)) {
             return Err(Box::new(outcome));
         }
         let said = String::from_utf8_lossy(&outcome.stderr.bytes).trim().to_string();
@@ -105,9 +112,13 @@ impl Compiler {
             _ => said,
         };
         let text = format!("{}: {why}", source.display());
+        // Its memory is bounded: what it does not get is the module's own excess.
+        if says_shortage(&text) && !text.contains(OUT_OF_MEMORY) {
+            return Err(Box::new(Outcome::immediate(Ending::NoRoom(text))));
+        }
         let exception = Exception::new("qworker.wasm", "CompileError", text);
         self.runtime.refuse(&attempt.task, exception.clone());
-        Err(refused(exception))
+        Err(Box::new(Outcome::immediate(Ending::Refused(exception))))
     }
 }
 

@@ -129,7 +129,7 @@ impl Pool {
                 Some(Stop::Wasm(flag))
             }
             Prepared::Refused(exception) => {
-                (self.hands.report)(key, Box::new(Outcome::immediate(Ending::Refused(exception))));
+                (self.hands.report)(key, Box::new(Outcome::immediate(Ending::refused(exception))));
                 None
             }
             Prepared::Compile { target, .. } => {

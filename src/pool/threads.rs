@@ -61,7 +61,14 @@ impl Threads {
         match deaf(|| std::thread::Builder::new().name(name).spawn(body)) {
             Ok(_) => self.started.set(self.started.get() + 1),
             // Those that exist go on; the next task tries again.
-            Err(error) => tracing::warn!("cannot start a thread for WASM: {error}"),
+            Err(_) if self.started.get() > 0 => {}
+            Err(error) => {
+                let why = format!("start a thread for WASM: {error}");
+                for work in self.queue.try_iter() {
+                    let ending = Ending::NoRoom(why.clone());
+                    (self.report)(work.key, Box::new(Outcome::immediate(ending)));
+                }
+            }
         }
     }
 }

@@ -5,6 +5,7 @@ pub mod capture;
 pub mod shell;
 pub mod wasm;
 
+use crate::os::says_shortage;
 use crate::task::Task;
 use crate::wire::Exception;
 use serde_json::value::RawValue;
@@ -80,8 +81,22 @@ pub enum Ending {
     /// It never began: no such program, argument list too long, a NUL in an argument,
     /// a module that does not compile.
     Refused(Exception),
+    /// It never began: the host has no descriptors, processes or memory left for it. Why; it is to
+    /// be handed out again, and says nothing of the task.
+    NoRoom(String),
     /// The worker stopped it (cold shutdown); it is to be redelivered.
     Cancelled,
+}
+
+impl Ending {
+    /// An attempt that could not begin, by this error: the task's, or the host's.
+    pub fn refused(exception: Exception) -> Ending {
+        let texts = exception.exc_message.iter().filter_map(|value| value.as_str());
+        match texts.into_iter().find(|text| says_shortage(text)) {
+            Some(text) => Ending::NoRoom(text.to_string()),
+            None => Ending::Refused(exception),
+        }
+    }
 }
 
 /// A time limit that struck.
@@ -125,7 +140,7 @@ pub struct Usage {
 impl Outcome {
     /// Did it begin at all?
     pub fn has_run(&self) -> bool {
-        !matches!(self.ending, Ending::Refused(_))
+        !matches!(self.ending, Ending::Refused(_) | Ending::NoRoom(_))
     }
 
     /// An attempt that ended before it began.

@@ -18,12 +18,13 @@ use crate::bounds::{ARG_BYTES_MAX, LEFTOVER_GRACE, OUTPUT_MAX};
 use crate::clock;
 use crate::os::reap::{Exit, Reaper, Started, Status};
 use crate::os::spawn::{Orphan, Spawn, SpawnError};
-use crate::os::user::Ids;
-use crate::os::{Pid, file, tree};
+use crate::os::user::{Ids, UserError};
+use crate::os::{Pid, file, is_shortage, tree};
 use crate::task::{Fences, Stdin};
 use crate::wire::Exception;
 use arguments::E2BIG;
 use start::{EPERM, Failure, c_path, os_error, rlimits};
+use std::borrow::Cow;
 use std::cell::RefCell;
 use std::ffi::{CStr, CString};
 use std::future::Future;
@@ -117,7 +118,7 @@ impl Shell {
         let limits = Limits { soft: attempt.soft_time_limit, hard: attempt.time_limit };
         match self.begin_attempt(attempt).await {
             Ok(running) => self.attend(running, limits, ask, cancel).await,
-            Err(exception) => refused(exception),
+            Err(ending) => Outcome::immediate(ending),
         }
     }
 
@@ -131,38 +132,40 @@ impl Shell {
         let command = Arc::new(command);
         match self.begin(&command, None, command.fences).await {
             Ok(running) => self.attend(running, limits, std::future::pending(), cancel).await,
-            Err(failure) => refused(failure.exception(&command)),
+            Err(failure) => Outcome::immediate(failure.ending(&command)),
         }
     }
 
-    async fn begin_attempt(&self, attempt: &Attempt) -> Result<Running, Exception> {
+    async fn begin_attempt(&self, attempt: &Attempt) -> Result<Running, Ending> {
         let task = &attempt.task;
         let ids = self.ids(task.user.as_deref(), task.group.as_deref())?;
         let tries = if task.stdin == Stdin::Json { &LONGEST[..] } else { &LONGEST[..1] };
         let now = clock::epoch(clock::now());
+        let other = ids.as_ref().filter(|ids| !ids.are_ours());
+        let env =
+            other.map_or(Cow::Borrowed(&self.env), |ids| Cow::Owned(ids.logged_in(&self.env)));
         let mut tries = tries.iter().peekable();
         loop {
             let longest = tries.next().copied().unwrap_or(0);
-            let setting = Setting {
-                app: &self.app,
-                env: &self.env,
-                now,
-                longest,
-                max_output: self.max_output,
-            };
-            let command = Arc::new(Command { ids: ids.clone(), ..command(attempt, setting)? });
-            let (fenced, rest) = self.yard.fence(&command.fences);
+            let setting =
+                Setting { app: &self.app, env: &env, now, longest, max_output: self.max_output };
+            let command = command(attempt, setting).map_err(Ending::Refused)?;
+            let command = Arc::new(Command { ids: ids.clone(), ..command });
+            let (fenced, rest) =
+                self.yard.fence(&command.fences).map_err(|failure| failure.ending(&command))?;
             match self.begin(&command, fenced, rest).await {
                 Err(Failure::Spawn(SpawnError { errno: E2BIG, .. })) if tries.peek().is_some() => {}
-                begun => return begun.map_err(|failure| failure.exception(&command)),
+                begun => return begun.map_err(|failure| failure.ending(&command)),
             }
         }
     }
 
     /// Whom a task runs as; `None` if as we do.
-    fn ids(&self, user: Option<&str>, group: Option<&str>) -> Result<Option<Ids>, Exception> {
-        let ids = Ids::of(user, group)
-            .map_err(|error| Exception::new("builtins", "LookupError", error.to_string()))?;
+    fn ids(&self, user: Option<&str>, group: Option<&str>) -> Result<Option<Ids>, Ending> {
+        let ids = Ids::of(user, group).map_err(|error| match error {
+            UserError::Lookup(_, errno) if is_shortage(errno) => Ending::NoRoom(error.to_string()),
+            error => Ending::Refused(Exception::new("builtins", "LookupError", error.to_string())),
+        })?;
         match ids {
             Some(ids) if ids.are_ours() && !Ids::may_change() => Ok(None),
             Some(ids) if !Ids::may_change() => {
@@ -170,7 +173,7 @@ impl Shell {
                     "only a worker run by root can run as user {} and group {}",
                     ids.uid, ids.gid
                 );
-                Err(os_error(EPERM, text, None))
+                Err(Ending::Refused(os_error(EPERM, text, None)))
             }
             ids => Ok(ids),
         }
@@ -202,6 +205,7 @@ impl Shell {
                 nice: this.nice,
                 ids: this.ids.as_ref(),
                 blocked: &[],
+                in_session: false,
                 orphan: Orphan::Dies,
                 group: door.as_ref().map(AsFd::as_fd),
             };
@@ -360,9 +364,4 @@ fn ending(exit: Option<Exit>) -> Ending {
         // The reaper lives as long as the shell, so its answer comes.
         None => Ending::Cancelled,
     }
-}
-
-/// An attempt that never began.
-fn refused(exception: Exception) -> Outcome {
-    Outcome::immediate(Ending::Refused(exception))
 }

@@ -4,17 +4,19 @@
 pub use super::event::{Effect, Event, Now, Snapshot};
 
 use super::autoscale::{Change, Scale};
+use super::doubt::{self, Doubts};
 use super::finish::{self, Verdict};
 use super::plan::{Plan, Unregistered};
 use super::refusal::{self, kept, kept_of, settle_only};
 use super::request::{Key, Request, about, label};
+use super::room::Room;
 use super::signals::{self, Action, State};
 use super::unknown::{Learned, Unknown};
 use crate::bounds;
 use crate::broker::{Delivery, Settle, Tag, Want};
 use crate::log::escape;
 use crate::os::signal::Meaning;
-use crate::runner::Outcome;
+use crate::runner::{Ending, Outcome};
 use crate::task::set::Set;
 use crate::task::{Program, bind, rate};
 use crate::wire::{self, Exception, Malformed, Message, Record};
@@ -60,7 +62,11 @@ pub struct Core {
     /// When the next state is entered by itself.
     deadline: Option<Instant>,
     exit: u8,
+    /// It drains to be started anew.
+    restarting: bool,
     running: HashMap<Key, Request>,
+    /// Of those, the ends that wait for their reason.
+    doubts: Doubts,
     ready: VecDeque<Request>,
     /// Acknowledged or marked first: run when that is done.
     acking: HashMap<Key, Request>,
@@ -84,6 +90,8 @@ pub struct Core {
     scale: Scale,
     /// Is the host too short of something to take tasks?
     short: bool,
+    /// What the host has refused.
+    room: Room,
     want: Option<(u64, Want)>,
     /// Smoothed runtime of a task in seconds; `None` until one has ended.
     pace: Option<f64>,
@@ -100,13 +108,16 @@ impl Core {
             tasks: plan.tasks.clone(),
             scale,
             short: false,
+            room: Room::default(),
             mono: None,
             asked: None,
             plan,
             state: State::Running,
             deadline: None,
             exit: 0,
+            restarting: false,
             running: HashMap::new(),
+            doubts: Doubts::default(),
             ready: VecDeque::new(),
             acking: HashMap::new(),
             clearing: HashMap::new(),
@@ -141,7 +152,7 @@ impl Core {
                     self.settle(delivery.tag, verdict, out);
                 }
             }
-            Event::Ended(key, outcome) => self.ended(key, &outcome, now, out),
+            Event::Ended(key, outcome) => self.ended(key, outcome, now, out),
             Event::Cleared(keys) => {
                 for key in keys {
                     self.cleared(key, out);
@@ -162,6 +173,10 @@ impl Core {
             Event::Forfeited(tags) => self.forfeit(&tags, out),
             Event::Signal(meaning) => self.signal(meaning, now, out),
             Event::Tick => {
+                self.no_longer_doubt(false, now, out);
+                if let Some(line) = self.room.look(self.plan.slots, now.mono) {
+                    out.push(Effect::Log(Level::WARN, format!("worker: {line}")));
+                }
                 self.give_back_the_stuck(now, out);
                 self.go_on(now, out);
             }
@@ -204,7 +219,8 @@ impl Core {
     pub fn needs_ticks(&self) -> bool {
         let shrinks = self.state == State::Running && self.scale.may_shrink();
         let waits = self.deadline.is_some() || self.unsettled.is_some();
-        !self.ready.is_empty() || waits || shrinks
+        let tries = !self.doubts.is_empty() || self.room.is_tight();
+        !self.ready.is_empty() || waits || tries || shrinks
     }
 
     /// Must what is settled be settled at once? Not while enough others run, and more wait
@@ -225,7 +241,7 @@ impl Core {
     }
 
     fn free(&self) -> usize {
-        self.scale.slots().saturating_sub(self.busy())
+        self.room.of(self.scale.slots()).saturating_sub(self.busy())
     }
 
     /// As many slots as the work at hand needs.
@@ -255,7 +271,7 @@ impl Core {
     }
 
     fn takes(&self) -> bool {
-        self.state == State::Running && !self.short
+        self.state == State::Running && !self.short && self.room.of(1) > 0
     }
 
     fn wanted(&self) -> Want {
@@ -263,7 +279,7 @@ impl Core {
             return Want::default();
         }
         // Slots that are not there yet come with the work for them.
-        let slots = self.plan.slots.saturating_sub(self.busy() + self.ready.len());
+        let slots = self.room.of(self.plan.slots).saturating_sub(self.busy() + self.ready.len());
         let ahead = self.ahead();
         // Refill at half: one step for many messages, not many steps for one each.
         let ahead = if self.ready.len() * 2 > ahead { 0 } else { ahead - self.ready.len() };
@@ -273,7 +289,11 @@ impl Core {
     /// How many requests may wait in memory: many tiny ones, and none when tasks are long.
     fn ahead(&self) -> usize {
         match self.pace {
-            Some(pace) if !self.plan.policy.disable_prefetch && pace < AHEAD.as_secs_f64() => {
+            Some(pace)
+                if !self.plan.policy.disable_prefetch
+                    && !self.room.is_tight()
+                    && pace < AHEAD.as_secs_f64() =>
+            {
                 let fits = self.scale.slots() as f64 * AHEAD.as_secs_f64() / pace.max(1e-6);
                 (fits as usize).min(bounds::TAKE_MAX)
             }
@@ -497,10 +517,39 @@ impl Core {
         Some(request.extend(plan, Record { state: wire::State::Started, ..record }))
     }
 
-    fn ended(&mut self, key: Key, outcome: &Outcome, now: Now, out: &mut Vec<Effect>) {
+    fn ended(&mut self, key: Key, mut outcome: Box<Outcome>, now: Now, out: &mut Vec<Effect>) {
+        let Some(request) = self.running.get(&key) else { return };
+        if doubt::is_told(&outcome, &request.task) {
+            if self.state == State::Running {
+                return self.doubts.add(key, outcome, now.mono);
+            }
+            // Whoever has told all of us to end has told it too.
+            outcome.asked = true;
+        }
+        self.end(key, &outcome, now, out);
+    }
+
+    /// Judges the ends that have waited long enough; with `told`, all of them, as ends of tasks
+    /// that were asked to end.
+    fn no_longer_doubt(&mut self, told: bool, now: Now, out: &mut Vec<Effect>) {
+        for (key, mut outcome) in self.doubts.take(told, now.mono) {
+            outcome.asked = told;
+            self.end(key, &outcome, now, out);
+        }
+    }
+
+    fn end(&mut self, key: Key, outcome: &Outcome, now: Now, out: &mut Vec<Effect>) {
         let Some(request) = self.running.remove(&key) else { return };
         if self.forfeited.remove(&key) {
             return;
+        }
+        if let Ending::NoRoom(why) = &outcome.ending {
+            if let Some(line) = self.room.refused(why, self.running.len(), now.mono) {
+                out.push(Effect::Log(Level::WARN, format!("worker: {line}")));
+            }
+            self.give_back_all(out);
+            let verdict = finish::given_back(&request);
+            return self.settle_as(key, request.tag, verdict, out);
         }
         let took = outcome.runtime.as_secs_f64();
         // Quick to believe that tasks are long, slow to believe that they are short.
@@ -546,12 +595,8 @@ impl Core {
     }
 
     fn give_back(&mut self, key: Key, request: Request, out: &mut Vec<Effect>) {
-        // Stopped before it began: if it is acknowledged, it goes back as a new message.
-        let verdict = if request.acked {
-            Verdict { publish: Some(request.posting(None)), ..Verdict::default() }
-        } else {
-            settle_only(Settle::Release)
-        };
+        // Stopped before it began.
+        let verdict = finish::given_back(&request);
         self.settle_as(key, request.tag, verdict, out);
     }
 
@@ -628,8 +673,15 @@ impl Core {
     }
 
     fn signal(&mut self, meaning: Meaning, now: Now, out: &mut Vec<Effect>) {
+        let ends = matches!(meaning, Meaning::Warm | Meaning::Interrupt);
+        if ends && std::mem::take(&mut self.restarting) && self.state == State::Draining {
+            // The first order to end: it comes to a drain that would not have been one.
+            self.exit = u8::from(meaning == Meaning::Interrupt);
+            return;
+        }
         match signals::action(self.state, meaning) {
             Action::Drain(exit) => {
+                self.restarting = meaning == Meaning::Hup;
                 if meaning == Meaning::Interrupt {
                     let hint = "hitting Ctrl+C again stops all running tasks; they are redelivered";
                     out.push(Effect::Log(Level::WARN, format!("worker: {hint}")));
@@ -677,11 +729,13 @@ impl Core {
             running: self.running.len(),
             reserved: self.ready.len() + self.acking.len() + self.clearing.len(),
             unknown: self.unknown.list(),
+            no_room: self.room.why(),
         }
     }
 
     fn drain(&mut self, now: Now, out: &mut Vec<Effect>) {
         self.state = State::Draining;
+        self.no_longer_doubt(true, now, out);
         self.deadline = self.plan.soft_shutdown.and_then(|bound| now.mono.checked_add(bound));
         let running = self.running.len();
         let line = format!("worker: Warm shutdown ({running} running)");

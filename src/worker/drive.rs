@@ -101,7 +101,7 @@ pub async fn run(plan: Arc<Plan>, doors: Doors, ready: impl FnOnce()) -> u8 {
     let portrait = Portrait::new(plan.clone(), contact, pulse);
     let (orders, exit) = (Some(orders), None);
     let mut drive = Drive { pool, processes, chores, leave, orders, wants, exit, portrait };
-    let (_door, mut questions) = open_door(&plan.hostname);
+    let (_door, mut questions) = Door::open(&plan);
     let (mut core, mut effects) = (Core::new(plan.clone()), Vec::new());
     if let Some(change) = begin_with_host(&plan, told) {
         core.on(Event::Host(change), now(), &mut effects);
@@ -156,17 +156,6 @@ async fn surrender(feeding: JoinHandle<()>, outlet: &Outlet) {
         Ok(Ok(())) => {}
         Ok(Err(error)) => tracing::error!("cannot give back what was held: {error}"),
         Err(_) => tracing::error!("cannot give back what was held: no answer"),
-    }
-}
-
-/// The socket for questions; without one the worker works all the same.
-fn open_door(node: &str) -> (Option<Door>, mpsc::Receiver<tokio::net::UnixStream>) {
-    match Door::open(node) {
-        Ok((door, questions)) => (Some(door), questions),
-        Err(error) => {
-            tracing::warn!("no local socket, so `health` cannot ask: {error}");
-            (None, mpsc::channel(1).1)
-        }
     }
 }
 

@@ -106,4 +106,6 @@ pub struct Snapshot {
     pub reserved: usize,
     /// Names of tasks that it leaves to others.
     pub unknown: Arc<[Arc<str>]>,
+    /// Why it runs fewer than that, if the host has refused some.
+    pub no_room: Option<String>,
 }

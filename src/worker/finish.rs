@@ -8,7 +8,8 @@
 //! | soft limit, then any code but those above | FAILURE `SoftTimeLimitExceeded`, ack | FAILURE |
 //! | hard limit | FAILURE `TimeLimitExceeded`, ack | FAILURE |
 //! | death by a signal not ours | redelivered, counted; at the bound FAILURE `WorkerLostError`, dead letter | FAILURE `WorkerLostError` |
-//! | asked to end by a soft shutdown, then any code but success, or a signal | given back | FAILURE `WorkerLostError` |
+//! | the host had no room for it (descriptors, processes, memory) | given back, not counted | sent again |
+//! | asked to end by a soft shutdown, or told by whoever ended the whole service, then any code but success, or a signal | given back | FAILURE `WorkerLostError` |
 //! | … by the kernel, for memory | the same, and it is told which memory was used up | the same |
 //! | stopped by us (cold shutdown) | given back | FAILURE `WorkerLostError`: at most once |
 //!
@@ -63,6 +64,7 @@ pub fn verdict(
     let task = &request.task;
     let verdict = match (&outcome.ending, outcome.limit) {
         (Ending::Cancelled, _) => judge.cancelled(),
+        (Ending::NoRoom(_), _) => given_back(request),
         (_, Some(Limit::Hard)) => judge.failed(&hard_limit(outcome, request, plan), None),
         (Ending::Returned, _) => judge.succeeded(),
         (Ending::Exited(code), _) if task.ok.contains(code) => judge.succeeded(),
@@ -299,6 +301,15 @@ fn signal_name(number: i32) -> String {
 
 fn libc_xcpu() -> i32 {
     nix::sys::signal::Signal::SIGXCPU as i32
+}
+
+/// A request that did not begin goes back as it came, and is not counted: as a new message if
+/// it was acknowledged.
+pub fn given_back(request: &Request) -> Verdict {
+    match request.acked {
+        true => Verdict { publish: Some(request.posting(None)), ..Verdict::default() },
+        false => Verdict { settle: Some(Settle::Release), ..Verdict::default() },
+    }
 }
 
 /// The end of a request that lost too many processes or workers.

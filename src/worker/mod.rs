@@ -4,6 +4,7 @@ pub mod admission;
 pub mod autoscale;
 mod chores;
 pub mod core;
+mod doubt;
 pub mod drive;
 pub mod event;
 mod feed;
@@ -18,6 +19,7 @@ pub mod signals;
 mod unknown;
 
 mod refusal;
+mod room;
 mod unfit;
 
 pub use drive::run;

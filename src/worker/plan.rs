@@ -15,6 +15,8 @@ pub struct Plan {
     pub hostname: String,
     /// The application's folder.
     pub app: PathBuf,
+    /// The broker's address, without a password.
+    pub broker: String,
     /// Tasks at once, at the most.
     pub slots: usize,
     /// Fewer when there is less to do.

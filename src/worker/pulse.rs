@@ -5,12 +5,11 @@ use super::plan::Plan;
 use super::signals::State;
 use crate::broker::Contact;
 use crate::client::local::Status;
-use crate::os::runtime;
+use crate::os::runtime::{self, Address};
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::io;
 use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 use tokio::io::AsyncWriteExt;
@@ -26,6 +25,9 @@ const ANSWER_MAX: Duration = Duration::from_secs(1);
 
 /// Names of unknown tasks that are told at the most.
 const UNKNOWN_MAX: usize = 20;
+
+/// How often it is looked whether the socket is still there.
+const LOOK_EVERY: Duration = Duration::from_secs(3);
 
 /// Questions that wait at the most.
 const WAITING_MAX: usize = 64;
@@ -72,9 +74,15 @@ impl Portrait {
         let silent = (silence > SILENCE_MAX)
             .then(|| format!("the broker has said nothing for {:.0} s", silence.as_secs_f64()));
         let leaving = (now.state != State::Running).then(|| format!("it is {}", now.state.name()));
-        let why = leaving.or_else(|| self.pulse.trouble()).or(trouble).or(silent);
+        let why = leaving
+            .or_else(|| self.pulse.trouble())
+            .or(trouble)
+            .or_else(|| now.no_room.clone())
+            .or(silent);
         Status {
             node: self.plan.hostname.clone(),
+            app: self.plan.app.display().to_string(),
+            broker: self.plan.broker.clone(),
             pid: std::process::id(),
             guard: self.guard,
             version: env!("CARGO_PKG_VERSION").into(),
@@ -103,49 +111,109 @@ impl Portrait {
 
 /// The socket of this worker, while it lives.
 #[derive(Debug)]
-pub struct Door {
-    path: PathBuf,
+pub struct Door(Rc<RefCell<Option<Place>>>);
+
+/// Where the socket is.
+#[derive(Debug)]
+struct Place {
+    address: Address,
     /// Of the file; a later worker of the same name has replaced it by another.
     inode: Option<u64>,
 }
 
 impl Door {
-    /// Opens the socket of `node`. Who asks there arrives at the receiver: the worker's
-    /// own loop answers, so an answer is a proof that it turns.
-    ///
-    /// # Errors
-    /// The folder is not ours, or the socket cannot be made.
-    pub fn open(node: &str) -> io::Result<(Door, mpsc::Receiver<UnixStream>)> {
-        let path = runtime::socket(node)?;
-        // One that a killed worker left behind. Of two living ones of the same name the later is heard.
-        let _ = std::fs::remove_file(&path);
-        let listener = UnixListener::bind(&path)?;
+    /// Opens the socket of the worker with this plan. Who asks there arrives at the receiver:
+    /// the worker's own loop answers, so an answer is a proof that it turns. A socket that is
+    /// removed, as by a logout or a tidying of `/tmp`, is made again, and one that cannot be is
+    /// tried again.
+    pub fn open(plan: &Plan) -> (Door, mpsc::Receiver<UnixStream>) {
+        let door = Door(Rc::default());
         let (asked, questions) = mpsc::channel(WAITING_MAX);
+        let what = format!("{}\0{}", plan.app.display(), plan.broker);
+        let (node, place) = (plan.hostname.clone(), door.0.clone());
+        let mut listener = listen(&node, &what, &place, true);
         tokio::task::spawn_local(async move {
+            let mut looks = tokio::time::interval(LOOK_EVERY);
+            looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
             loop {
-                match listener.accept().await {
-                    // If too many wait already, one more hears nothing.
-                    Ok((stream, _)) => drop(asked.try_send(stream)),
-                    // No descriptors are left: others close theirs.
-                    Err(_) => tokio::time::sleep(ANSWER_MAX).await,
+                tokio::select! {
+                    stream = accept(listener.as_ref()) => match stream {
+                        // If too many wait already, one more hears nothing.
+                        Ok(stream) => drop(asked.try_send(stream)),
+                        // No descriptors are left: others close theirs.
+                        Err(_) => tokio::time::sleep(ANSWER_MAX).await,
+                    },
+                    _ = looks.tick() => {
+                        if !place.borrow().as_ref().is_some_and(Place::is_there) {
+                            listener = listen(&node, &what, &place, false);
+                        }
+                    }
                 }
             }
         });
-        let inode = inode(&path);
-        Ok((Door { path, inode }, questions))
+        (door, questions)
+    }
+}
+
+/// Opens a socket; without one the worker works all the same. With `tell` the log says why there
+/// is none.
+fn listen(
+    node: &str,
+    what: &str,
+    place: &RefCell<Option<Place>>,
+    tell: bool,
+) -> Option<UnixListener> {
+    let open = || {
+        let (listener, address) = runtime::listen(node, what)?;
+        listener.set_nonblocking(true)?;
+        Ok::<_, io::Error>((UnixListener::from_std(listener)?, address))
+    };
+    match open() {
+        Ok((listener, address)) => {
+            let inode = Place::inode(&address);
+            place.replace(Some(Place { address, inode }));
+            Some(listener)
+        }
+        Err(error) => {
+            if tell {
+                tracing::warn!("no local socket, so `health` cannot ask: {error}");
+            }
+            place.replace(None);
+            None
+        }
+    }
+}
+
+async fn accept(listener: Option<&UnixListener>) -> io::Result<UnixStream> {
+    match listener {
+        Some(listener) => listener.accept().await.map(|(stream, _)| stream),
+        None => std::future::pending().await,
+    }
+}
+
+impl Place {
+    fn inode(address: &Address) -> Option<u64> {
+        match address {
+            Address::File(path) => path.symlink_metadata().ok().map(|found| found.ino()),
+            Address::Name(..) => None,
+        }
+    }
+
+    /// Is there a socket still, be it that of a later worker of the same name?
+    fn is_there(&self) -> bool {
+        matches!(self.address, Address::Name(..)) || Place::inode(&self.address).is_some()
     }
 }
 
 impl Drop for Door {
     fn drop(&mut self) {
-        if inode(&self.path) == self.inode {
-            let _ = std::fs::remove_file(&self.path);
+        if let Some(Place { address, inode }) = self.0.take()
+            && let Address::File(path) = &address
+            && Place::inode(&address) == inode
+        {
+            let _ = std::fs::remove_file(path);
         }
     }
-}
-
-fn inode(path: &Path) -> Option<u64> {
-    path.symlink_metadata().ok().map(|found| found.ino())
 }
 
 /// Answers one question; nobody waits for who does not read.

@@ -84,7 +84,8 @@ impl Worker {
         beat
     }
 
-    fn run(app: &TestDir, args: &[&str]) -> Worker {
+    /// Starts `qworker ARGS`, a program that runs for long, and waits for nothing.
+    pub fn run(app: &TestDir, args: &[&str]) -> Worker {
         let mark = format!("QWTEST_MARK={}", uuid::Uuid::new_v4());
         let (name, value) = mark.split_once('=').unwrap();
         let mut command = app.command(args);

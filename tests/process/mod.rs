@@ -6,6 +6,7 @@ mod descendants;
 mod detached;
 pub mod faults;
 mod fences;
+mod host;
 mod logs;
 mod lost;
 mod multi;

@@ -112,6 +112,7 @@ impl World {
             soft_shutdown: Some(Duration::from_secs(5)),
             hostname: "w@sim".into(),
             app: "/".into(),
+            broker: String::new(),
             slots,
             autoscale: None,
             admission: Default::default(),

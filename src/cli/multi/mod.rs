@@ -176,14 +176,14 @@ impl Request {
 
     fn kill(self) -> Result<Exit, Error> {
         let (nodes, _) = self.of_their_own()?;
-        stop::kill(&nodes, &self.say)
+        Ok(stop::kill(&nodes, &self.say))
     }
 
     fn status(mut self) -> Result<Exit, Error> {
         let before = self.words.len();
         self.words.retain(|word| !["--json", "-j"].contains(&word.as_str()));
         let (nodes, patience) = self.of_their_own()?;
-        status::status(&nodes, self.words.len() < before, patience, &self.say)
+        Ok(status::status(&nodes, self.words.len() < before, patience, &self.say))
     }
 
     /// The nodes, each with a pidfile of its own, and how long to wait for them.
@@ -280,7 +280,7 @@ fn of_program(global: &Global, behind: usize) -> Result<Vec<String>, Error> {
     let mut before = as_text(typed, global)?;
     before.retain(|word| !["--quiet", "--no-color"].contains(&word.as_str()));
     if global.workdir.is_some() {
-        let here = std::env::current_dir()
+        let here = crate::os::folder::current()
             .map_err(|error| Error::failure(format!("the current folder: {error}")))?;
         // One that is no text is inherited.
         before.extend(here.to_str().map(|here| format!("--workdir={here}")));

@@ -4,7 +4,7 @@ use super::super::exit::{Error, Exit};
 use super::super::progress::Progress;
 use super::node::Node;
 use super::say::Say;
-use crate::os::pidfile::Process;
+use crate::os::process::Process;
 use std::time::{Duration, Instant};
 
 /// For ever, as the kernel's clocks know it.

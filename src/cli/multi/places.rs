@@ -2,10 +2,16 @@
 
 use super::super::exit::Error;
 use super::node::Node;
+use crate::os::file;
 use crate::os::user::Ids;
 use std::collections::HashMap;
+use std::fs::create_dir_all;
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+
+/// Permissions of group and others to write.
+const OTHERS_WRITE: u32 = 0o022;
 
 /// Makes the folders that the nodes need, for whom they will run as.
 ///
@@ -16,14 +22,43 @@ pub(super) fn make(nodes: &[Node]) -> Result<(), Error> {
         let owner = node.owner()?;
         for file in [&node.pidfile, &node.logfile] {
             let Some(folder) = file.parent().filter(|folder| !folder.is_dir()) else { continue };
-            let made = std::fs::create_dir_all(folder).and_then(|()| match &owner {
-                Some(ids) => std::os::unix::fs::chown(folder, Some(ids.uid), Some(ids.gid)),
-                None => Ok(()),
-            });
+            let made = match owner.as_ref().filter(|_| Ids::may_change()) {
+                Some(ids) => make_for(folder, ids),
+                None => create_dir_all(folder),
+            };
             made.map_err(|error| not_writable(folder, &error))?;
         }
     }
     Ok(())
+}
+
+/// As root, for these: where they could not do it themselves, only in folders of root, where nobody
+/// else can put a link in the way.
+fn make_for(folder: &Path, ids: &Ids) -> io::Result<()> {
+    match ids.acting(|| create_dir_all(folder))? {
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {}
+        made => return made,
+    }
+    let missing = |path: &&Path| path.symlink_metadata().is_err();
+    if let Some(above) = folder.ancestors().find(|path| !missing(path)) {
+        let found = above.symlink_metadata()?;
+        if !found.is_dir() || found.uid() != 0 || found.mode() & OTHERS_WRITE != 0 {
+            let text = format!(
+                "found {} of user {}, expected a folder that only root can write to; make {} \
+                 for user {} first",
+                above.display(),
+                found.uid(),
+                folder.display(),
+                ids.uid
+            );
+            return Err(io::Error::other(text));
+        }
+    }
+    if let Some(parent) = folder.parent() {
+        create_dir_all(parent)?;
+    }
+    std::fs::create_dir(folder)?;
+    file::give_folder(folder, ids)
 }
 
 /// Nothing can be written there: what to do.
@@ -57,7 +92,7 @@ pub(super) fn distinct(nodes: &[Node]) -> Result<(), Error> {
 
 impl Node {
     /// Whom it will run as, if that is not us.
-    fn owner(&self) -> Result<Option<Ids>, Error> {
+    pub(super) fn owner(&self) -> Result<Option<Ids>, Error> {
         let find = |option: &str| self.value(option);
         Ids::of(find("--uid"), find("--gid")).map_err(|error| Error::usage(error.to_string()))
     }

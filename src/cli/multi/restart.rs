@@ -23,7 +23,8 @@ pub(super) fn restart(
     places::make(nodes)?;
     let _turns = Turns::take(nodes, patience, say)?;
     let (mut exit, mut ended) = (Exit::Ok, Vec::new());
-    let running = stop::running(nodes, |node| ended.push(node))?;
+    let running = stop::running(nodes, say, &mut exit, |node| ended.push(node));
+    stop::not_from_within(&running)?;
     let patience = patience.again();
     let asked = stop::ask(running, signal, say, &mut exit, |node| ended.push(node));
     stop::waiting(&asked, say);

@@ -10,7 +10,7 @@ use super::say::Say;
 use super::start::Starts;
 use super::turn::Turns;
 use super::{places, status, stop};
-use crate::os::pidfile::Process;
+use crate::os::process::Process;
 
 /// Replaces the nodes; one that is down is started. Nothing more is replaced once a node fails:
 /// the others go on as they are.
@@ -22,7 +22,14 @@ pub(super) fn restart(nodes: &[Node], patience: Patience, say: &Say) -> Result<E
     places::make(nodes)?;
     let _turns = Turns::take(nodes, patience, say)?;
     for (at, node) in nodes.iter().enumerate() {
-        let old = stop::running(std::slice::from_ref(node), |_| {})?.pop();
+        let (node_alone, mut exit) = (std::slice::from_ref(node), Exit::Ok);
+        let running = stop::running(node_alone, say, &mut exit, |_| {});
+        if exit != Exit::Ok {
+            tell_who_stays(None, nodes, at, say);
+            return Ok(exit);
+        }
+        stop::not_from_within(&running)?;
+        let old = running.into_iter().next();
         // One that has been asked to end already is not asked again, but followed.
         let old = old.filter(|(_, process)| !status::is_leaving(node, process));
         let mut starts = Starts::new(patience.again(), "> Restarting node ", say);

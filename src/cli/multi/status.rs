@@ -1,12 +1,13 @@
 //! `status`: how each node is, as its pidfile, the kernel and the worker itself say.
 
-use super::super::exit::{Error, Exit};
+use super::super::exit::Exit;
 use super::node::Node;
 use super::patience::Patience;
 use super::say::Say;
 use crate::bounds::ANSWER_PATIENCE;
 use crate::client::local::{self, Status};
-use crate::os::pidfile::{Holder, Process, holder};
+use crate::os::pidfile::{Holder, holder};
+use crate::os::process::Process;
 use crate::os::{host, runtime};
 use serde_json::json;
 use std::time::Duration;
@@ -21,24 +22,18 @@ struct Alive {
     said: Option<Status>,
 }
 
-/// Prints how the nodes are; a node that is down is a failure.
-///
-/// # Errors
-/// A pidfile cannot be read.
-pub(super) fn status(
-    nodes: &[Node],
-    as_json: bool,
-    patience: Patience,
-    say: &Say,
-) -> Result<Exit, Error> {
-    let mut all = Vec::new();
-    for node in nodes {
-        let told = |error| Error::failure(format!("{}: {error}", node.pidfile.display()));
-        all.push(match holder(&node.pidfile).map_err(told)? {
-            Holder::Live(process) => Some(look(node, &process, patience)),
-            Holder::Stale(_) | Holder::Nobody => None,
-        });
-    }
+/// What is known of a node: that it is down if nothing is.
+type Known = Result<Option<Alive>, String>;
+
+/// Prints how the nodes are; a node that is down is a failure, and so is one of which nobody can
+/// tell.
+pub(super) fn status(nodes: &[Node], as_json: bool, patience: Patience, say: &Say) -> Exit {
+    let known = |node: &Node| match holder(&node.pidfile) {
+        Ok(Holder::Live(process)) => Ok(Some(look(node, &process, patience))),
+        Ok(Holder::Stale(_) | Holder::Nobody) => Ok(None),
+        Err(error) => Err(format!("{}: {error}", node.pidfile.display())),
+    };
+    let all: Vec<Known> = nodes.iter().map(known).collect();
     if as_json {
         let objects: Vec<_> = nodes.iter().zip(&all).map(|(node, one)| object(node, one)).collect();
         say.out.print(&serde_json::Value::from(objects).to_string());
@@ -47,7 +42,7 @@ pub(super) fn status(
         let rows: Vec<_> = nodes.iter().zip(&all).map(|(node, one)| row(node, one)).collect();
         say.out.table(&header, &rows, "No nodes.");
     }
-    Ok(if all.iter().all(Option::is_some) { Exit::Ok } else { Exit::Failure })
+    if all.iter().all(|known| matches!(known, Ok(Some(_)))) { Exit::Ok } else { Exit::Failure }
 }
 
 /// Is this worker on its way to its end?
@@ -57,10 +52,13 @@ pub(super) fn is_leaving(node: &Node, process: &Process) -> bool {
 }
 
 fn look(node: &Node, process: &Process, patience: Patience) -> Alive {
-    let socket = process.uid().and_then(|uid| runtime::find(&node.name, uid));
-    let said = socket.and_then(|path| local::ask(&path, patience.left().min(ANSWER_PATIENCE)).ok());
-    // While a node is replaced its successor may answer already.
-    let said = said.filter(|said| i32::try_from(said.guard) == Ok(process.pid()));
+    let sockets = process.uid().map(|uid| runtime::find(&node.name, uid).found).unwrap_or_default();
+    // Other applications may have a node of this name, and while one is replaced its successor may
+    // answer already.
+    let said = sockets.iter().find_map(|socket| {
+        let said = local::ask(socket, patience.left().min(ANSWER_PATIENCE)).ok()?;
+        (i32::try_from(said.guard) == Ok(process.pid())).then_some(said)
+    });
     let worker = said.as_ref().and_then(|said| i32::try_from(said.pid).ok());
     let pids = [Some(process.pid()), worker].into_iter().flatten();
     Alive {
@@ -74,11 +72,16 @@ fn look(node: &Node, process: &Process, patience: Patience) -> Alive {
 /// What a node that runs and says nothing is: at its beginning, or stuck.
 const SILENT: &str = "no answer";
 
-fn row(node: &Node, alive: &Option<Alive>) -> Vec<String> {
+fn row(node: &Node, known: &Known) -> Vec<String> {
     let nothing = || "-".to_string();
-    let Some(alive) = alive else {
-        let rest = [nothing(), nothing(), "down".into(), nothing(), nothing(), nothing()];
-        return [node.name.clone()].into_iter().chain(rest).collect();
+    let without = |state: String| {
+        let rest = [nothing(), nothing(), state, nothing(), nothing(), nothing()];
+        [node.name.clone()].into_iter().chain(rest).collect()
+    };
+    let alive = match known {
+        Ok(Some(alive)) => alive,
+        Ok(None) => return without("down".into()),
+        Err(why) => return without(format!("cannot tell: {why}")),
     };
     let said = alive.said.as_ref();
     let state = said.map(|said| match &said.why {
@@ -96,24 +99,27 @@ fn row(node: &Node, alive: &Option<Alive>) -> Vec<String> {
     ]
 }
 
-fn object(node: &Node, alive: &Option<Alive>) -> serde_json::Value {
-    let said = alive.as_ref().and_then(|alive| alive.said.as_ref());
-    let state = match (alive, said) {
-        (None, _) => "down",
-        (Some(_), None) => SILENT,
-        (Some(_), Some(said)) => said.state.as_str(),
+fn object(node: &Node, known: &Known) -> serde_json::Value {
+    let alive = known.as_ref().ok().and_then(Option::as_ref);
+    let said = alive.and_then(|alive| alive.said.as_ref());
+    let state = match (known, said) {
+        (Err(_), _) => "unknown",
+        (Ok(None), _) => "down",
+        (Ok(Some(_)), None) => SILENT,
+        (Ok(Some(_)), Some(said)) => said.state.as_str(),
     };
+    let why = said.and_then(|said| said.why.as_ref()).or(known.as_ref().err());
     json!({
         "node": node.name,
-        "pid": alive.as_ref().map(|alive| alive.pid),
-        "uptime": alive.as_ref().map(|alive| alive.uptime.as_secs_f64()),
+        "pid": alive.map(|alive| alive.pid),
+        "uptime": alive.map(|alive| alive.uptime.as_secs_f64()),
         "state": state,
         "ready": said.is_some_and(|said| said.ready),
-        "why": said.and_then(|said| said.why.as_deref()),
+        "why": why,
         "running": said.map(|said| said.running),
         "reserved": said.map(|said| said.reserved),
         "slots": said.map(|said| said.slots),
-        "memory": alive.as_ref().map(|alive| alive.memory),
+        "memory": alive.map(|alive| alive.memory),
         "version": said.map(|said| said.version.as_str()),
     })
 }

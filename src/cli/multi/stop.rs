@@ -7,31 +7,35 @@ use super::patience::Patience;
 use super::say::Say;
 use super::signal;
 use crate::bounds::KILL_PATIENCE;
-use crate::os::pidfile::{Holder, Process, holder, next, remove_stale};
+use crate::os::pidfile::{Holder, holder, next, remove_stale};
+use crate::os::process::Process;
 use nix::sys::signal::Signal;
 
 /// Those that run, with their processes; `down` hears of the others. What a killed one has left is
-/// removed.
-///
-/// # Errors
-/// A pidfile cannot be read.
+/// removed. Of which nobody can tell, that is told, and the exit code counts it.
 pub(super) fn running<'a>(
     nodes: &'a [Node],
+    say: &Say,
+    exit: &mut Exit,
     mut down: impl FnMut(&'a Node),
-) -> Result<Vec<(&'a Node, Process)>, Error> {
+) -> Vec<(&'a Node, Process)> {
     let mut found = Vec::new();
     for node in nodes {
-        let told = |error| Error::failure(format!("{}: {error}", node.pidfile.display()));
-        match holder(&node.pidfile).map_err(told)? {
-            Holder::Live(process) => found.push((node, process)),
-            Holder::Stale(_) => {
+        match holder(&node.pidfile) {
+            Ok(Holder::Live(process)) => found.push((node, process)),
+            Ok(Holder::Stale(_)) => {
                 tidy(node);
                 down(node);
             }
-            Holder::Nobody => down(node),
+            Ok(Holder::Nobody) => down(node),
+            Err(error) => {
+                let file = node.pidfile.display();
+                say.out.say(&format!("Error: {}: {file}: {error}", node.name));
+                *exit = Exit::Failure;
+            }
         }
     }
-    Ok(found)
+    found
 }
 
 /// Removes the pidfile of a node that is down. Who may not is only looking.
@@ -85,7 +89,10 @@ pub(super) fn stop(
     say.splash();
     let mut exit = Exit::Ok;
     let down = |node: &Node| say.down(&node.name);
-    let running = running(nodes, down)?;
+    let running = running(nodes, say, &mut exit, down);
+    if patience.is_some() {
+        not_from_within(&running)?;
+    }
     let asked = ask(running, signal, say, &mut exit, down);
     let Some(patience) = patience else { return Ok(exit) };
     waiting(&asked, say);
@@ -97,6 +104,25 @@ pub(super) fn stop(
         true => Ok(exit),
         false => Err(still_there(&late, patience)),
     }
+}
+
+/// A command that waits for the end of a node must not be a task of it: the node would wait for
+/// its task.
+///
+/// # Errors
+/// It is one.
+pub(super) fn not_from_within(running: &[(&Node, Process)]) -> Result<(), Error> {
+    let Some((node, process)) = running.iter().find(|(_, process)| process.is_above_us()) else {
+        return Ok(());
+    };
+    let (name, pid) = (&node.name, process.pid());
+    Err(Error::failure(format!(
+        "this command runs in a task of {name} ({pid}), which would wait for it, and it for {name}"
+    ))
+    .hint(format!(
+        "`qworker multi stop {} -HUP` starts it anew once its tasks have ended, and waits for nothing",
+        node.short()
+    )))
 }
 
 /// Says who is waited for.
@@ -120,14 +146,11 @@ pub(super) fn still_there(late: &[(&Node, Process)], patience: Patience) -> Erro
 
 /// Kills the nodes. What the guard of a worker does not live to do, the worker does; one that does
 /// not is killed too.
-///
-/// # Errors
-/// A pidfile cannot be read.
-pub(super) fn kill(nodes: &[Node], say: &Say) -> Result<Exit, Error> {
+pub(super) fn kill(nodes: &[Node], say: &Say) -> Exit {
     say.splash();
     let mut exit = Exit::Ok;
     let mut killed = Vec::new();
-    for (node, process) in running(nodes, |node| say.down(&node.name))? {
+    for (node, process) in running(nodes, say, &mut exit, |node| say.down(&node.name)) {
         let (name, pid) = (&node.name, process.pid());
         say.note(&format!("Sending KILL to node {name} ({pid})"));
         let children = process.children();
@@ -156,5 +179,5 @@ pub(super) fn kill(nodes: &[Node], say: &Say) -> Result<Exit, Error> {
             exit = Exit::Failure;
         }
     }
-    Ok(exit)
+    exit
 }

@@ -5,13 +5,32 @@ use super::super::exit::Error;
 use super::node::Node;
 use super::patience::Patience;
 use super::say::Say;
-use crate::os::pidfile::{Holder, Pidfile, Refused, holder};
+use crate::os::pidfile::{Pidfile, Refused, locker};
+use crate::os::user::Ids;
 use std::path::{Path, PathBuf};
 
 /// The right to start these nodes, until it is dropped; the kernel takes it back should we be
 /// killed.
 #[derive(Debug)]
-pub(super) struct Turns(#[allow(dead_code, reason = "held, not looked at")] Vec<Pidfile>);
+pub(super) struct Turns(Vec<(Option<Ids>, Pidfile)>);
+
+impl Drop for Turns {
+    fn drop(&mut self) {
+        for (owner, turn) in self.0.drain(..) {
+            // One that stays says nothing: its process is gone.
+            let _ = acting(owner.as_ref(), || drop(turn));
+        }
+    }
+}
+
+/// Does `work` in the folders of nodes that run as `owner`: root goes no further there than their
+/// owner could.
+fn acting<T>(owner: Option<&Ids>, work: impl FnOnce() -> T) -> std::io::Result<T> {
+    match owner.filter(|_| Ids::may_change()) {
+        Some(ids) => ids.acting(work),
+        None => Ok(work()),
+    }
+}
 
 impl Turns {
     /// Waits until no other command is at work on any of the nodes.
@@ -19,14 +38,17 @@ impl Turns {
     /// # Errors
     /// The time is over, or there is no place for pidfiles.
     pub(super) fn take(nodes: &[Node], patience: Patience, say: &Say) -> Result<Turns, Error> {
-        let mut paths: Vec<PathBuf> = nodes.iter().map(|node| beside(&node.pidfile)).collect();
+        let turn = |node: &Node| Ok((beside(&node.pidfile), node.owner()?));
+        let mut turns: Vec<(PathBuf, Option<Ids>)> =
+            nodes.iter().map(turn).collect::<Result<_, Error>>()?;
         // Two commands that want the same ones in another order would wait for each other.
-        paths.sort();
-        let mut turns = Vec::new();
-        for path in &paths {
-            turns.push(wait_for(path, patience, say)?);
+        turns.sort_by(|one, other| one.0.cmp(&other.0));
+        let mut taken = Turns(Vec::new());
+        for (path, owner) in turns {
+            let turn = wait_for(&path, owner.as_ref(), patience, say)?;
+            taken.0.push((owner, turn));
         }
-        Ok(Turns(turns))
+        Ok(taken)
     }
 }
 
@@ -37,16 +59,26 @@ fn beside(pidfile: &Path) -> PathBuf {
     name.into()
 }
 
-fn wait_for(path: &Path, patience: Patience, say: &Say) -> Result<Pidfile, Error> {
+fn wait_for(
+    path: &Path,
+    owner: Option<&Ids>,
+    patience: Patience,
+    say: &Say,
+) -> Result<Pidfile, Error> {
     let mut told = false;
     loop {
-        match Pidfile::claim(path) {
+        let claimed =
+            acting(owner, || Pidfile::claim(path)).unwrap_or_else(|error| Err(error.into()));
+        match claimed {
             Ok(turn) => return Ok(turn),
             Err(Refused::Failed(error)) => {
                 return Err(super::places::not_writable(path, &error));
             }
+            Err(refused @ Refused::Foreign(_)) => {
+                return Err(super::places::not_writable(path, &refused.into()));
+            }
             Err(Refused::Held(pid)) => {
-                let Ok(Holder::Live(other)) = holder(path) else { continue };
+                let Some(other) = locker(path) else { continue };
                 if !told {
                     say.heading(&format!("> Waiting for another qworker multi ({pid})..."));
                     told = true;

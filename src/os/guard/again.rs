@@ -1,7 +1,7 @@
 //! A restart in place (`HUP`): whether the program, as it is now, would start; and its
 //! execution in this very process.
 
-use super::text;
+use super::{FD_IN_WORKER, FD_VARIABLE, link, text};
 use crate::os::pidfile::Pidfile;
 use crate::os::reap::Status;
 use crate::os::signal::FORWARDED;
@@ -9,8 +9,10 @@ use crate::os::spawn::{Spawn, signal_set};
 use crate::os::{Pid, file};
 use nix::sys::signal::{Signal, kill};
 use std::ffi::{CStr, CString, OsStr, OsString};
+use std::fs::File;
 use std::io::{self, PipeReader, Read};
-use std::os::fd::{AsFd, BorrowedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -20,6 +22,9 @@ pub(super) const PROBE_VARIABLE: &str = "QWORKER_PROBE";
 
 /// Tells the program that it goes on where another ended, and which descriptor its pidfile is.
 pub(super) const AGAIN_VARIABLE: &str = "QWORKER_RESTARTED";
+
+/// As what the file shows that one program leaves for the next.
+const WILL: &CStr = c"qworker-restart";
 
 /// Settings are read within milliseconds; a program that says nothing for so long never will.
 const PROBE_MAX: Duration = Duration::from_secs(10);
@@ -31,22 +36,37 @@ const SAID_MAX: usize = 4096;
 pub(super) struct Probe {
     pid: Pid,
     said: PipeReader,
+    /// By its other end it knows whose it is.
+    _link: OwnedFd,
     text: Vec<u8>,
     begun: Instant,
 }
 
 impl Probe {
     /// Starts one.
-    pub(super) fn start(program: &CStr, argv: &[CString], envp: &[Arc<CStr>]) -> io::Result<Probe> {
+    pub(super) fn start(
+        program: &CStr,
+        argv: &[CString],
+        envp: &[Arc<CStr>],
+        folder: &CStr,
+    ) -> io::Result<Probe> {
         let (said, stderr) = io::pipe()?;
         let null = file::null()?;
         let flags = nix::fcntl::FcntlArg::F_SETFL(nix::fcntl::OFlag::O_NONBLOCK);
         nix::fcntl::fcntl(&said, flags)?;
         let mut envp = envp.to_vec();
         envp.push(CString::new(format!("{PROBE_VARIABLE}=1"))?.into());
+        envp.push(CString::new(format!("{FD_VARIABLE}={FD_IN_WORKER}"))?.into());
         let stdio = [null.as_fd(), null.as_fd(), stderr.as_fd()];
-        let spawn = Spawn { envp: &envp, ..Spawn::plain(program, argv, stdio) };
-        Ok(Probe { pid: spawn.start()?, said, text: Vec::new(), begun: Instant::now() })
+        let (ours, theirs) = link::pair()?;
+        let spawn = Spawn {
+            envp: &envp,
+            cwd: Some(folder),
+            inherit: Some(theirs.as_fd()),
+            ..Spawn::plain(program, argv, stdio)
+        };
+        let pid = spawn.start()?;
+        Ok(Probe { pid, said, _link: ours, text: Vec::new(), begun: Instant::now() })
     }
 
     /// Its number.
@@ -111,20 +131,24 @@ pub(super) fn program(name: &OsStr) -> io::Result<CString> {
     text(found.unwrap_or_else(own).as_os_str())
 }
 
-/// Executes `program` in this process; the pidfile stays ours. Returns only if that fails.
+/// Executes `program` in this process and in this folder; the pidfile stays ours. Returns only if
+/// that fails.
 pub(super) fn execute(
     program: &CStr,
     argv: &[CString],
     envp: &[Arc<CStr>],
+    folder: &CStr,
     pidfile: Option<&Pidfile>,
 ) -> io::Error {
-    let fd = match pidfile.map(Pidfile::bequeath).transpose() {
-        Ok(fd) => fd,
+    let will = nix::unistd::chdir(folder).map_err(io::Error::from).and_then(|()| {
+        let pidfile = pidfile.map(Pidfile::bequeath).transpose()?;
+        let will = leave(pidfile)?;
+        Ok((CString::new(format!("{AGAIN_VARIABLE}={}", will.as_raw_fd()))?, will))
+    });
+    // Open until then.
+    let (said, _will) = match will {
+        Ok(will) => will,
         Err(error) => return error,
-    };
-    let said = fd.map_or("-".to_string(), |fd| fd.to_string());
-    let Ok(said) = CString::new(format!("{AGAIN_VARIABLE}={said}")) else {
-        return io::ErrorKind::InvalidInput.into();
     };
     let mut envp: Vec<&CStr> = envp.iter().map(AsRef::as_ref).collect();
     envp.push(&said);
@@ -139,10 +163,31 @@ pub(super) fn execute(
     error.into()
 }
 
+/// What the program before leaves in this process, and no other process can: a file in memory that
+/// names the process and the descriptor of its pidfile. The next program inherits it.
+fn leave(pidfile: Option<RawFd>) -> io::Result<File> {
+    let will = file::in_memory_as(WILL)?;
+    let fd = pidfile.map_or("-".to_string(), |fd| fd.to_string());
+    will.write_all_at(format!("{} {fd}", std::process::id()).as_bytes(), 0)?;
+    nix::fcntl::fcntl(&will, nix::fcntl::FcntlArg::F_SETFD(nix::fcntl::FdFlag::empty()))?;
+    Ok(will)
+}
+
 /// The descriptor of the pidfile that [`execute`] has left for this program; `None` within if
 /// there is none, `None` if this is no restart.
 pub(super) fn inherited() -> Option<Option<RawFd>> {
-    super::link::take_variable(AGAIN_VARIABLE).map(|said| said.parse().ok())
+    let fd: RawFd = link::take_variable(AGAIN_VARIABLE)?.parse().ok()?;
+    let shown = std::fs::read_link(format!("/proc/self/fd/{fd}")).ok()?;
+    let ours = format!("/memfd:{} (deleted)", WILL.to_str().ok()?);
+    if shown.as_os_str() != OsStr::new(&ours) {
+        return None;
+    }
+    // SAFETY: it is open, and was left for us to own.
+    let mut will = unsafe { File::from_raw_fd(fd) };
+    let mut text = String::new();
+    will.read_to_string(&mut text).ok()?;
+    let (pid, pidfile) = text.split_once(' ')?;
+    (pid == std::process::id().to_string()).then(|| pidfile.parse().ok())
 }
 
 /// All variables of this process but those that are between guard and worker, `NAME=value`.

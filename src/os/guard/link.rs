@@ -3,8 +3,10 @@
 
 use super::{BEAT_VARIABLE, FD_IN_WORKER, FD_VARIABLE, REQUEST_BYTES};
 use crate::os::{become_subreaper, last_error};
-use nix::sys::socket::sockopt::{ReceiveTimeout, SockType};
-use nix::sys::socket::{MsgFlags, getsockopt, recv, send, setsockopt};
+use nix::sys::socket::sockopt::{PeerCredentials, ReceiveTimeout};
+use nix::sys::socket::{
+    AddressFamily, MsgFlags, SockFlag, SockType, getsockopt, recv, send, setsockopt, socketpair,
+};
 use nix::sys::time::{TimeVal, TimeValLike};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
@@ -134,6 +136,12 @@ impl GuardLink {
     }
 }
 
+/// A link: our end, and that of a process to be started.
+pub(super) fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
+    let flags = SockFlag::SOCK_CLOEXEC;
+    Ok(socketpair(AddressFamily::Unix, SockType::SeqPacket, None, flags)?)
+}
+
 /// See [`super::join`].
 pub(super) fn join() -> Option<GuardLink> {
     let named = take_variable(FD_VARIABLE)?;
@@ -141,10 +149,14 @@ pub(super) fn join() -> Option<GuardLink> {
     if named != FD_IN_WORKER.to_string() {
         return None;
     }
+    let parent = std::os::unix::process::parent_id();
     // SAFETY: only borrowed for two questions; if it is not open, they fail.
     let fd = unsafe { BorrowedFd::borrow_raw(FD_IN_WORKER) };
-    // A variable that someone set by hand must not make us take a file for the guard.
-    getsockopt(&fd, SockType).ok()?;
+    // Only our parent can have made a socket that the kernel calls its own.
+    let made_by = getsockopt(&fd, PeerCredentials).ok()?.pid();
+    if u32::try_from(made_by) != Ok(parent) {
+        return None;
+    }
     // SAFETY: takes numbers only.
     if unsafe { libc::fcntl(FD_IN_WORKER, libc::F_SETFD, libc::FD_CLOEXEC) } < 0 {
         return None;
@@ -180,13 +192,10 @@ fn write_from_background() {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
     use tokio::time::timeout;
 
     fn pair() -> (GuardLink, OwnedFd) {
-        let flags = SockFlag::SOCK_CLOEXEC;
-        let (socket, guard) =
-            socketpair(AddressFamily::Unix, SockType::SeqPacket, None, flags).unwrap();
+        let (socket, guard) = super::pair().unwrap();
         (GuardLink { socket, beat: None }, guard)
     }
 

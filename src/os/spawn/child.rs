@@ -53,8 +53,10 @@ impl Child<'_, '_> {
         if let Some(group) = self.outside {
             enter(group)?;
         }
+        // Whoever has a terminal is stopped when he reads from it in the background, for ever.
         // SAFETY: takes numbers only.
-        check(Step::Group, unsafe { libc::setpgid(0, 0) }.into())?;
+        let led = unsafe { if plan.in_session { libc::setpgid(0, 0) } else { libc::setsid() } };
+        check(Step::Group, led.into())?;
         self.die_with_parent()?;
         if let Some(nice) = plan.nice {
             // SAFETY: takes numbers only.

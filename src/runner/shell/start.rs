@@ -3,13 +3,15 @@
 
 use super::arguments::too_long;
 use super::{Command, arguments::E2BIG};
-use crate::os::describe;
 use crate::os::resolve::{self, resolve};
 use crate::os::spawn::{Resource, Rlimit, SpawnError, Step};
+use crate::os::{describe, is_shortage, limit};
+use crate::runner::Ending;
 use crate::task::Fences;
 use crate::wire::Exception;
 use serde_json::json;
 use std::ffi::{CString, OsStr};
+use std::fmt;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
@@ -19,6 +21,12 @@ pub(super) const EPERM: i32 = 1;
 
 /// "No such file or directory" on every Linux.
 const ENOENT: i32 = 2;
+
+// The same on every Linux; only `os` names `libc`.
+const EAGAIN: i32 = 11;
+const ENOMEM: i32 = 12;
+const EINVAL: i32 = 22;
+const EMFILE: i32 = 24;
 
 /// Why a command did not begin.
 #[derive(Debug)]
@@ -43,7 +51,48 @@ impl From<io::Error> for Failure {
     }
 }
 
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Failure::Lookup(errno) => write!(f, "find the program: {}", describe(*errno)),
+            Failure::Streams(errno) => write!(f, "open standard streams: {}", describe(*errno)),
+            Failure::Spawn(error) => error.fmt(f),
+        }
+    }
+}
+
 impl Failure {
+    /// How an attempt ends that failed so: refused by the host, or by its own command.
+    pub fn ending(&self, command: &Command) -> Ending {
+        match self.of_host(&command.fences) {
+            true => Ending::NoRoom(self.to_string()),
+            false => Ending::Refused(self.exception(command)),
+        }
+    }
+
+    /// Is it the host that refuses, and would it refuse any other task too?
+    fn of_host(&self, fences: &Fences) -> bool {
+        let SpawnError { step, errno } = match *self {
+            Failure::Lookup(errno) => return is_shortage(errno),
+            Failure::Streams(_) => return true,
+            Failure::Spawn(error) => error,
+        };
+        // What a task runs into may be a fence of its own.
+        let fenced = match errno {
+            ENOMEM => fences.memory.is_some(),
+            EAGAIN => fences.processes.is_some(),
+            EMFILE | EINVAL => fences.open_files.is_some(),
+            _ => false,
+        };
+        match step {
+            Step::Prepare | Step::Clone | Step::Enter | Step::Group | Step::DeathSignal => true,
+            Step::Stdio => !fenced,
+            Step::Nice | Step::Limit | Step::Ids | Step::Folder | Step::Execute => {
+                is_shortage(errno) && !fenced
+            }
+        }
+    }
+
     /// As Python's `subprocess` says it.
     pub fn exception(&self, command: &Command) -> Exception {
         let program = command
@@ -57,9 +106,7 @@ impl Failure {
                 let path = path.map_or_else(String::new, |path| format!(": not on PATH {path}"));
                 os_error(errno, format!("{}{path}", describe(errno)), Some(program))
             }
-            Failure::Streams(errno) => {
-                os_error(errno, format!("open standard streams: {}", describe(errno)), None)
-            }
+            Failure::Streams(errno) => os_error(errno, self.to_string(), None),
             Failure::Spawn(SpawnError { errno: E2BIG, .. }) => {
                 let size = command
                     .argv
@@ -132,12 +179,18 @@ pub(super) fn rlimits(fences: &Fences) -> Vec<Rlimit> {
     [
         limit(Resource::Memory, fences.memory, 0),
         limit(Resource::Cpu, fences.cpu_seconds, 1),
-        limit(Resource::OpenFiles, fences.open_files, 0),
+        limit(Resource::OpenFiles, fences.open_files, 0).or_else(unraised),
         limit(Resource::Processes, fences.processes, 0),
     ]
     .into_iter()
     .flatten()
     .collect()
+}
+
+/// The limit of open files that the worker had before it raised its own.
+fn unraised() -> Option<Rlimit> {
+    let soft = limit::open_files_of_children()?;
+    Some(Rlimit { resource: Resource::OpenFiles, soft, hard: u64::MAX })
 }
 
 /// A path as the kernel wants it; one with a NUL cannot exist.

@@ -1,10 +1,11 @@
 //! Where fenced tasks run: in a control group each, if the worker may have groups; else the
 //! kernel limits each of their processes by itself.
 
+use super::start::Failure;
 use super::{Exhausted, Usage};
-use crate::os::Pid;
 use crate::os::cgroup::{Bounds, Group, Home};
 use crate::os::reap::Exit;
+use crate::os::{Pid, is_shortage};
 use crate::task::Fences;
 use std::cell::OnceCell;
 
@@ -31,11 +32,14 @@ impl Yard {
     }
 
     /// A group with those of these fences that groups can hold; and the others.
-    pub fn fence(&self, fences: &Fences) -> (Option<Fenced>, Fences) {
+    ///
+    /// # Errors
+    /// The host has run out of what a group needs.
+    pub fn fence(&self, fences: &Fences) -> Result<(Option<Fenced>, Fences), Failure> {
         let home = || self.home.get_or_init(|| self.found()).as_ref();
         let Some(home) = Some(fences).filter(|f| **f != Fences::default()).and_then(|_| home())
         else {
-            return (None, *fences);
+            return Ok((None, *fences));
         };
         let memory = fences.memory.filter(|_| home.memory);
         let processes = fences.processes.filter(|_| home.processes);
@@ -46,13 +50,14 @@ impl Yard {
                     processes: fences.processes.filter(|_| processes.is_none()),
                     ..*fences
                 };
-                (Some(Fenced { group, memory }), rest)
+                Ok((Some(Fenced { group, memory }), rest))
             }
+            Err(error) if error.raw_os_error().is_some_and(is_shortage) => Err(error.into()),
             Err(error) => {
                 tracing::warn!(
                     "no control group for a task: {error}; its processes are limited one by one"
                 );
-                (None, *fences)
+                Ok((None, *fences))
             }
         }
     }

@@ -143,8 +143,9 @@ impl Inner {
         let loaded = self.shelf(&attempt.task).loaded(path)?;
         let memory = attempt.task.fences.memory.unwrap_or(self.config.default_memory);
         fits(&loaded, memory)?;
-        let _in_flight = self.ticker.enter().ok_or_else(|| {
-            Exception::new("builtins", "RuntimeError", "cannot start the thread that keeps limits")
+        let _in_flight = self.ticker.enter().map_err(|why| {
+            let text = format!("cannot start the thread that keeps limits: {why}");
+            Exception::new("builtins", "RuntimeError", text)
         })?;
         let watch = Watch::new(attempt, started, memory, cancel);
         match (&*loaded, export) {

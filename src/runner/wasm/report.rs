@@ -71,6 +71,10 @@ impl Report {
     /// thread had used so much processor time.
     pub fn outcome(self, started: Instant, before: (Duration, Duration)) -> Outcome {
         let Report { ending, limit, stdout, stderr, usage } = self;
+        let ending = match ending {
+            Ending::Refused(exception) => Ending::refused(exception),
+            ending => ending,
+        };
         let (user, system) = time_of_thread();
         let user = user.saturating_sub(before.0);
         let usage = Usage { user, system: system.saturating_sub(before.1), ..usage };

@@ -6,6 +6,7 @@ use super::cache;
 use super::engine::{self, Pair};
 use super::module::Loaded;
 use crate::os::module::{map_component, map_module};
+use crate::runner::Ending;
 use crate::wire::Exception;
 use std::collections::HashMap;
 use std::fs::{self, File};
@@ -28,7 +29,7 @@ pub struct Shelf {
     index: usize,
     folder: PathBuf,
     born: Instant,
-    fingerprint: OnceLock<Result<String, Exception>>,
+    fingerprint: OnceLock<String>,
     entries: RwLock<HashMap<PathBuf, Arc<Entry>>>,
     /// Held while a module is loaded, so that two attempts do not load it twice.
     loading: Mutex<()>,
@@ -121,6 +122,8 @@ impl Shelf {
         let target = self.target(&digest).map_err(Prepared::Refused)?;
         let (found, answer) = match self.load(&target) {
             Load::Done(loaded) => (Found::Loaded(loaded.clone()), Ok(loaded)),
+            // The host has no room for it now: it is as good as before.
+            Load::Unfit(why) if is_of_host(&why) => return Err(Prepared::Refused(why)),
             // Compiled anew and still no good: not again.
             Load::Unfit(why) if asked => refused(why),
             Load::Refused(why) => refused(why),
@@ -179,16 +182,19 @@ impl Shelf {
 
     /// The cache file of a digest.
     fn target(&self, digest: &str) -> Result<PathBuf, Exception> {
-        let fingerprint = self.fingerprint.get_or_init(|| {
-            let failed = |text: String| Exception::new("builtins", "OSError", text);
-            cache::prepare_folder(&self.folder).map_err(failed)?;
-            let pair = self.pair();
-            // The pool is made first: both engines have the same fingerprint, and the other
-            // one is rarely needed.
-            let engine = pair.pooled().map_or_else(|| pair.on_demand(), Ok).map_err(failed)?;
-            Ok(engine::fingerprint(engine))
-        });
-        let fingerprint = fingerprint.as_ref().map_err(Clone::clone)?;
+        let fingerprint = match self.fingerprint.get() {
+            Some(fingerprint) => fingerprint,
+            None => {
+                // A folder that cannot be made now may be possible later.
+                let failed = |text: String| Exception::new("builtins", "OSError", text);
+                cache::prepare_folder(&self.folder).map_err(failed)?;
+                let pair = self.pair();
+                // The pool is made first: both engines have the same fingerprint, and the other
+                // one is rarely needed.
+                let engine = pair.pooled().map_or_else(|| pair.on_demand(), Ok).map_err(failed)?;
+                self.fingerprint.get_or_init(|| engine::fingerprint(engine))
+            }
+        };
         Ok(cache::target(&self.folder, digest, fingerprint, self.pair().metering()))
     }
 
@@ -209,7 +215,9 @@ impl Shelf {
                 }
             }
         }
-        cache::discard(target);
+        if !matches!(&unfit, Load::Unfit(why) if is_of_host(why)) {
+            cache::discard(target);
+        }
         unfit
     }
 }
@@ -231,6 +239,10 @@ fn link(engine: &Engine, target: &Path, file: File) -> wasmtime::Result<Result<L
         Some(Precompiled::Component) => Ok(Loaded::component(&map_component(engine, &file)?)),
         None => Err(wasmtime::Error::msg("not a compiled module")),
     }
+}
+
+fn is_of_host(why: &Exception) -> bool {
+    matches!(Ending::refused(why.clone()), Ending::NoRoom(_))
 }
 
 fn refused(why: Exception) -> (Found, Result<Arc<Loaded>, Prepared>) {

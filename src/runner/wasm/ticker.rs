@@ -3,8 +3,9 @@
 //! worker does not wake up.
 
 use super::engine::Pair;
+use std::io;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::{self, Thread};
 use std::time::Duration;
 
@@ -19,7 +20,9 @@ const TICKS_IDLE: usize = 20;
 #[derive(Debug)]
 pub struct Ticker {
     shared: Arc<Shared>,
-    thread: OnceLock<Option<Thread>>,
+    thread: OnceLock<Thread>,
+    /// Held while the thread is started, so that it is not twice.
+    starting: Mutex<()>,
 }
 
 #[derive(Debug)]
@@ -43,24 +46,37 @@ impl Ticker {
             asleep: AtomicBool::new(false),
             closed: AtomicBool::new(false),
         };
-        Ticker { shared: Arc::new(shared), thread: OnceLock::new() }
+        Ticker { shared: Arc::new(shared), thread: OnceLock::new(), starting: Mutex::default() }
     }
 
-    /// Counts an attempt in. `None`: there is no thread to keep its limits with.
-    pub fn enter(&self) -> Option<InFlight<'_>> {
-        let started = self.thread.get_or_init(|| {
-            let shared = self.shared.clone();
-            let thread = thread::Builder::new().name("wasm-ticker".into());
-            thread.spawn(move || shared.run()).ok().map(|handle| handle.thread().clone())
-        });
-        let thread = started.as_ref()?;
+    /// Counts an attempt in.
+    ///
+    /// # Errors
+    /// There can be no thread to keep its limits with.
+    pub fn enter(&self) -> io::Result<InFlight<'_>> {
+        let thread = self.started()?;
         // In this order, against the thread's opposite one: either it sees the count
         // before it parks, or we see that it is about to and leave it a token.
         self.shared.in_flight.fetch_add(1, Ordering::SeqCst);
         if self.shared.asleep.load(Ordering::SeqCst) {
             thread.unpark();
         }
-        Some(InFlight(&self.shared))
+        Ok(InFlight(&self.shared))
+    }
+
+    /// The thread, which the first call starts; one that could not be is tried again.
+    fn started(&self) -> io::Result<&Thread> {
+        let _alone = match self.thread.get() {
+            Some(thread) => return Ok(thread),
+            None => self.starting.lock().unwrap_or_else(PoisonError::into_inner),
+        };
+        if let Some(thread) = self.thread.get() {
+            return Ok(thread);
+        }
+        let shared = self.shared.clone();
+        let thread = thread::Builder::new().name("wasm-ticker".into());
+        let handle = thread.spawn(move || shared.run())?;
+        Ok(self.thread.get_or_init(|| handle.thread().clone()))
     }
 }
 
@@ -73,7 +89,7 @@ impl Drop for InFlight<'_> {
 impl Drop for Ticker {
     fn drop(&mut self) {
         self.shared.closed.store(true, Ordering::SeqCst);
-        if let Some(Some(thread)) = self.thread.get() {
+        if let Some(thread) = self.thread.get() {
             thread.unpark();
         }
     }
