@@ -18,7 +18,8 @@ pub(super) struct Args {
     /// it does not
     #[arg(short = 'D', long)]
     pub(super) detach: bool,
-    /// Write the process number to this file, to none if the name is empty; %n, %h, %d and %p stand for parts of the node name
+    /// Write the process number to this file, to none if the name is empty; %n, %h, %d and %p stand
+    /// for parts of the node name
     #[arg(long, value_name = "FILE", env = "QWORKER_WORKER_PIDFILE")]
     pidfile: Option<String>,
     /// Run as this user, a name or a number; only root can
