@@ -22,7 +22,7 @@ use crate::os::signal::{Meaning, Signals, Term};
 use crate::schedule::entry::Entry;
 use chrono::{DateTime, Local};
 use files::Files;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -164,6 +164,12 @@ fn start(options: Options, global: &Global, role: Role, out: ToUser) -> Result<E
         value,
     }));
     let app = App::open(global, &given)?;
+    // Read again it is looked up by its name, also where that begins with a folder left since.
+    let mut global = global.clone();
+    global.app = Some(app.folder.clone());
+    if let Some(file) = options.place.file(&app) {
+        may_be_state(&file)?;
+    }
     let hostname = App::node_name(options.hostname.as_deref(), "celerybeat")?;
     files::paths_of(&app.folder, &options.place.entries)
         .map_err(|unseen| Error::failure(unseen.to_string()))?;
@@ -213,6 +219,23 @@ fn start(options: Options, global: &Global, role: Role, out: ToUser) -> Result<E
         return Ok(exit);
     }
     ended
+}
+
+/// A file that is damaged is set aside for a new one: one that was never ours must not be.
+///
+/// # Errors
+/// What stands there is no file of a beat.
+fn may_be_state(path: &Path) -> Result<(), Error> {
+    let found = match path.metadata() {
+        Ok(found) if !found.is_file() && !found.is_dir() => "no regular file",
+        Ok(_) if os::file::is_text(path) => "a text",
+        // What cannot be looked at cannot be replaced either, and is told when it is opened.
+        _ => return Ok(()),
+    };
+    let path = path.display();
+    Err(Error::usage(format!(
+        "--schedule {path}: found {found}, expected no file or one of a beat"
+    )))
 }
 
 /// The entries of an application that have no mistakes.

@@ -7,7 +7,7 @@ use nix::fcntl::{AT_FDCWD, AtFlags};
 use nix::unistd::{AccessFlags, faccessat};
 use std::ffi::{CStr, CString};
 use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{self, ErrorKind};
+use std::io::{self, ErrorKind, Read};
 use std::mem::MaybeUninit;
 use std::os::fd::{FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
@@ -74,6 +74,14 @@ pub fn give_folder(path: &Path, ids: &Ids) -> io::Result<()> {
     let flags = libc::O_DIRECTORY | libc::O_NOFOLLOW;
     let folder = File::options().read(true).custom_flags(flags).open(path)?;
     std::os::unix::fs::fchown(&folder, Some(ids.uid), Some(ids.gid))
+}
+
+/// Does this file begin with text, and no database does?
+pub fn is_text(path: &Path) -> bool {
+    let mut begin = Vec::new();
+    let read = File::open(path).and_then(|file| file.take(512).read_to_end(&mut begin));
+    let is_text = |byte: &u8| byte.is_ascii_graphic() || byte.is_ascii_whitespace();
+    read.is_ok_and(|length| length > 0) && begin.iter().all(is_text)
 }
 
 /// An extended attribute of a file, `user.name`; `None` if it has none of this name, or one
@@ -251,7 +259,6 @@ pub fn is_mount(path: &Path) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::io::Read;
 
     #[test]
     fn a_path_leads_through_links_to_what_may_not_be_there() {

@@ -275,7 +275,7 @@ fn may_replace(file: &File) -> Result<(), Refused> {
         return Err(Refused::Foreign(format!("a file of user {uid}")));
     }
     let text = text(file)?;
-    if text.is_empty() || parse(&text).is_some() {
+    if text.trim_ascii().is_empty() || parse(&text).is_some() {
         return Ok(());
     }
     Err(Refused::Foreign("a file with something else in it than a process number".into()))

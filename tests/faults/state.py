@@ -111,10 +111,6 @@ def a_folder(file, _):
     shutil.chown(file, USER)
 
 
-def text(file, _):
-    file.write_text("nothing of the kind\n" * 999)
-
-
 @on_both
 def damages(options, report, App):
     """A beat that is no root starts with a damaged file, and goes on when it is replaced in use."""
@@ -131,7 +127,7 @@ def damages(options, report, App):
             subprocess.run(["chown", "-R", USER, folder], check=True)
         beat = Beat(app, "beat", "-s", str(file), *as_user).start()
         wrong, aside, stuck, done = [], 0, [], 0
-        for damage in [truncated, flipped, unreadable, text] * rounds + [a_folder]:
+        for damage in [truncated, flipped, unreadable] * rounds + [a_folder]:
             if not go_on(watch, WRITTEN):
                 stuck.append(damage.__name__)
             beat.kill()

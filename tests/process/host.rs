@@ -121,7 +121,7 @@ alone: {shell: 'cut -d\" \" -f1,6 /proc/$$/stat'}",
     );
     let line = format!("{} worker -c 3 -l INFO", env!("CARGO_BIN_EXE_qworker"));
     let mut worker = Command::new("script");
-    worker.args(["-qec", &line, "/dev/null"]).current_dir(app.path());
+    worker.args(["-qec", &line, "/dev/null"]).current_dir(app.path()).env("NO_COLOR", "1");
     worker.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
     let mut worker = worker.spawn().unwrap();
     let result = |task| app.qworker(&["call", task, "--wait", "--timeout", "25"]);
@@ -177,6 +177,10 @@ fn only_a_pidfile_of_ours_is_replaced() {
             assert!(stop.stderr.contains(found), "{name}: {stop:?}");
         }
         assert_eq!(look(name), before, "{name}");
+    }
+    for (file, found) in [("kept", "found a text"), ("pipe", "found no regular file")] {
+        let refused = app.qworker(&["beat", "-s", file]);
+        assert!(refused.code == 2 && refused.stderr.contains(found), "{file}: {refused:?}");
     }
     assert_eq!(app.read("kept"), "precious\n");
     // No name is no file, as in Celery's images.
@@ -247,6 +251,9 @@ fn variables_that_anybody_sets_make_nobody_root() {
     worker.env("QWORKER_PROBE", "1").env("QWORKER_RESTARTED", "-").env("QWORKER_GUARD_FD", "3");
     worker.env("QWORKER_BEAT", "1").env("XDG_RUNTIME_DIR", "/run/user/0").env("USER", "root");
     let mut worker = worker.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    eventually("it is ready", || {
+        (app.qworker(&["health", "-n", "who@test"]).code == 0).then_some(())
+    });
     let said = app.must(&["call", "who", "--wait", "--timeout", "25"]);
     if is_root() {
         assert!(said.starts_with("54321\n/::\n"), "{said}");

@@ -293,3 +293,55 @@ fn a_host_that_is_short_gets_nothing_to_do() {
         });
     }
 }
+
+#[test]
+fn what_the_host_has_no_room_for_is_neither_lost_nor_counted() {
+    for seed in 0..100 {
+        history(seed, |world| {
+            world.fate = |rng| match rng.u8(0..3) {
+                0 => (Ending::NoRoom("no descriptors".into()), None),
+                _ => (Ending::Exited(0), None),
+            };
+            slow_down(world);
+            for _ in 0..40 {
+                let task = if world.rng.bool() { "late" } else { "early" };
+                world.send(task, None, None);
+            }
+            world.begin();
+            run_until_quiet(world);
+            for letter in &world.letters {
+                assert_eq!((letter.place, letter.deliveries), (Place::Gone, 0), "{letter:?}");
+                assert_eq!(world.results[&letter.id], State::Success, "{letter:?}");
+            }
+            let told =
+                |part: &str| world.said.iter().filter(|(_, line)| line.contains(part)).count();
+            let (tight, over) = (told("has no room for more"), told("tasks again"));
+            assert!(tight > 0 && tight - over <= 1, "{tight} {over}");
+        });
+    }
+}
+
+#[test]
+fn a_task_that_is_told_to_end_with_its_worker_is_given_back() {
+    for seed in 0..100 {
+        history(seed, |world| {
+            world.fate = |rng| match rng.u8(0..3) {
+                0 => (Ending::Signaled(15), None),
+                1 => (Ending::Exited(143), None),
+                _ => (Ending::Signaled(2), None),
+            };
+            world.slowness[0] = 0.5;
+            for _ in 0..10 {
+                world.send("late", None, None);
+            }
+            world.begin();
+            world.pass(0.6);
+            world.signal(Meaning::Warm);
+            run_until_quiet(world);
+            for letter in &world.letters {
+                assert!(matches!(letter.place, Place::Queue(_)), "{letter:?}");
+                assert_eq!(letter.deliveries, 0, "{letter:?}");
+            }
+        });
+    }
+}
