@@ -42,6 +42,10 @@ pub(super) fn run(args: &Args, global: &Global, out: ToUser) -> Result<Exit, Err
     let status = match choose(said, global) {
         Ok(Some(status)) => status,
         Ok(None) => return Err(silent(&node, &search, &faults, args.timeout)),
+        // The one that is meant may be one that has not answered.
+        Err(_) if faults.iter().any(|fault| !is_gone(fault)) => {
+            return Err(silent(&node, &search, &faults, args.timeout));
+        }
         Err(others) => return Err(mistaken(&node, &others, global)),
     };
     if args.json {
@@ -86,14 +90,16 @@ fn choose(mut said: Vec<Status>, global: &Global) -> Result<Option<Status>, Vec<
     }
 }
 
+/// Says this error that there is no worker any more?
+fn is_gone(fault: &io::Error) -> bool {
+    [io::ErrorKind::ConnectionRefused, io::ErrorKind::NotFound].contains(&fault.kind())
+}
+
 fn silent(node: &str, search: &Search, faults: &[io::Error], timeout: Duration) -> Error {
     let unknown =
         |why: String| Error::unavailable(format!("cannot tell whether {node} is alive: {why}"));
     let dead = |why: String| Error::unavailable(format!("{node} is not alive: {why}"));
-    let is_gone = |error: &&io::Error| {
-        [io::ErrorKind::ConnectionRefused, io::ErrorKind::NotFound].contains(&error.kind())
-    };
-    match faults.iter().find(|error| !is_gone(error)) {
+    match faults.iter().find(|fault| !is_gone(fault)) {
         Some(error) if error.kind() == io::ErrorKind::TimedOut => {
             unknown(format!("no answer within {} s", timeout.as_secs_f64()))
         }
