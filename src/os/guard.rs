@@ -17,7 +17,7 @@ use super::cgroup::clear_abandoned;
 use super::daemon::Report;
 use super::lease::Lease;
 use super::memory::forget_start;
-use super::notify::{self, Manager};
+use super::notify::Manager;
 use super::pidfile::Pidfile;
 use super::reap::{Status, Waited, wait_any};
 use super::signal::{FORWARDED, unblock};
@@ -267,7 +267,7 @@ impl<N: Fn(&str)> Guard<N> {
         let spawn = Spawn {
             program: &self.program,
             argv: &self.argv,
-            envp: &self.environment_of_worker()?,
+            envp: &again::of_worker(&self.environment, self.manager.watchdog())?,
             cwd: Some(&self.folder),
             stdio: [stdin.as_fd(), stdout.as_fd(), stderr.as_fd()],
             inherit: Some(theirs.as_fd()),
@@ -290,21 +290,6 @@ impl<N: Fn(&str)> Guard<N> {
             started => started,
         }?;
         Ok(Worker { pid, link: ours, leases: vec![] })
-    }
-
-    /// What is for us alone the worker does not get, and so no task.
-    fn environment_of_worker(&self) -> io::Result<Vec<Arc<CStr>>> {
-        let mut envp = vec![CString::new(format!("{FD_VARIABLE}={FD_IN_WORKER}"))?.into()];
-        if let Some(patience) = self.manager.watchdog() {
-            let every = (patience / BEATS).as_millis();
-            envp.push(CString::new(format!("{BEAT_VARIABLE}={every}"))?.into());
-        }
-        let is_ours = |entry: &CStr| {
-            let name = entry.to_bytes().split(|byte| *byte == b'=').next().unwrap_or_default();
-            notify::VARIABLES.iter().any(|ours| ours.as_bytes() == name)
-        };
-        envp.extend(self.environment.iter().filter(|entry| !is_ours(entry)).cloned());
-        Ok(envp)
     }
 
     /// Passes on signals and serves the link until the worker is dead.

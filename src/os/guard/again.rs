@@ -1,12 +1,12 @@
 //! A restart in place (`HUP`): whether the program, as it is now, would start; and its
 //! execution in this very process.
 
-use super::{FD_IN_WORKER, FD_VARIABLE, link, text};
+use super::{BEAT_VARIABLE, BEATS, FD_IN_WORKER, FD_VARIABLE, link, text};
 use crate::os::pidfile::Pidfile;
 use crate::os::reap::Status;
 use crate::os::signal::FORWARDED;
 use crate::os::spawn::{Spawn, signal_set};
-use crate::os::{Pid, file};
+use crate::os::{Pid, file, notify};
 use nix::sys::signal::{Signal, kill};
 use std::ffi::{CStr, CString, OsStr, OsString};
 use std::fs::File;
@@ -201,4 +201,23 @@ pub(super) fn environment() -> io::Result<Vec<Arc<CStr>>> {
             Ok(text(&OsString::from_vec(entry))?.into())
         })
         .collect()
+}
+
+/// The variables of a worker: what is for its guard alone it does not get, and so no task. It is to
+/// beat some times within `patience`.
+pub(super) fn of_worker(
+    environment: &[Arc<CStr>],
+    patience: Option<Duration>,
+) -> io::Result<Vec<Arc<CStr>>> {
+    let mut envp = vec![CString::new(format!("{FD_VARIABLE}={FD_IN_WORKER}"))?.into()];
+    if let Some(patience) = patience {
+        let every = (patience / BEATS).as_millis();
+        envp.push(CString::new(format!("{BEAT_VARIABLE}={every}"))?.into());
+    }
+    let is_ours = |entry: &CStr| {
+        let name = entry.to_bytes().split(|byte| *byte == b'=').next().unwrap_or_default();
+        notify::VARIABLES.iter().any(|ours| ours.as_bytes() == name)
+    };
+    envp.extend(environment.iter().filter(|entry| !is_ours(entry)).cloned());
+    Ok(envp)
 }
