@@ -323,17 +323,12 @@ async fn serve(
         ));
     }
     let guard = Rc::new(guard);
-    let twin = args.program.replace.is_none() && has_twin(&client, &plan.hostname).await;
+    if args.program.replace.is_none() {
+        look_for_twin(&client, &plan).await;
+    }
     let (inlet, outlet, store) = take_from(&app, &client, &plan, &guard).await?;
-    let shell = Shell::new(reaper.clone(), plan.app.clone())
-        .map_err(|error| cannot("prepare to run processes", error))?;
-    let shell = shell.with_max_output(app.settings.task_max_output);
-    // Both were killed at once if there is anything.
-    os::cgroup::clear_abandoned();
-    let shell = match app.settings.task_cgroups {
-        true => Rc::new(shell.with_groups(os::Pid::parent())),
-        false => Rc::new(shell),
-    };
+    let shell =
+        shell(&app, &plan, &reaper).map_err(|error| cannot("prepare to run processes", error))?;
     let runtime = wasm::Runtime::new(wasm::Config {
         cache_dir: plan.wasm_cache.clone(),
         slots: plan.slots,
@@ -353,17 +348,11 @@ async fn serve(
     let name = plan.hostname.clone();
     drop(client);
     let events = (sender, receiver);
-    let broker = app.broker();
     let stamp = Arc::new(AtomicU64::new(stamp));
     tokio::task::spawn_local(watched::notice_changes(app.clone(), stamp.clone()));
     let tasks = watched::reader(app, stamp);
     let detached = args.daemon.detach;
     let doors = Doors { inlet, outlet, store, pool, reaper, tasks, events, signals, guard };
-    if twin {
-        tracing::warn!(
-            "worker: another worker named {name} is alive on {broker}: name one of them with -n"
-        );
-    }
     let ready = || {
         crate::log::line(tracing::Level::INFO, &format!("{name} ready."));
         if !args.log.is_chatty() {
@@ -379,10 +368,27 @@ async fn serve(
     Ok(Exit::Code(code))
 }
 
-/// Has the broker a living worker of this name? One that cannot be asked is not here.
-async fn has_twin(client: &Client, hostname: &str) -> bool {
+/// Tells of another living worker of this name. A broker that does not say is told of elsewhere.
+async fn look_for_twin(client: &Client, plan: &Plan) {
+    let Plan { hostname, broker, .. } = plan;
     let nodes = client.outlet.nodes().await.unwrap_or_default();
-    nodes.iter().any(|node| node.hostname == hostname)
+    if nodes.iter().any(|node| node.hostname == *hostname) {
+        tracing::warn!(
+            "worker: another worker named {hostname} is alive on {broker}: name one of them with -n"
+        );
+    }
+}
+
+/// Runs processes, in control groups where that is wished for.
+fn shell(app: &App, plan: &Plan, reaper: &Rc<Reaper>) -> std::io::Result<Rc<Shell>> {
+    let shell = Shell::new(reaper.clone(), plan.app.clone())?;
+    let shell = shell.with_max_output(app.settings.task_max_output);
+    // Both were killed at once if there is anything.
+    os::cgroup::clear_abandoned();
+    Ok(match app.settings.task_cgroups {
+        true => Rc::new(shell.with_groups(os::Pid::parent())),
+        false => Rc::new(shell),
+    })
 }
 
 /// Python workers drop what they do not know, so they must not serve our queues.
