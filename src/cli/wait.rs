@@ -15,6 +15,9 @@ use std::time::Duration;
 /// Silence is no answer for longer than this.
 const SILENCE_MAX: Duration = Duration::from_secs(1);
 
+/// Where somebody is at work, nothing has to be explained before this.
+const WORK_MAX: Duration = Duration::from_secs(10);
+
 /// How waiting ended.
 pub(super) enum Waited {
     /// With what is known of the task.
@@ -50,6 +53,10 @@ pub(super) async fn for_result(
     });
     let mut explained = std::pin::pin!(async {
         tokio::time::sleep(SILENCE_MAX).await;
+        let nodes = client.outlet.nodes().await;
+        if nodes.is_ok_and(|nodes| !nodes.is_empty()) {
+            tokio::time::sleep(WORK_MAX - SILENCE_MAX).await;
+        }
         if !out.quiet
             && let Some(text) = explain(app, client, id).await
         {

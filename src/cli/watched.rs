@@ -15,9 +15,17 @@ const LOOK_EVERY: Duration = Duration::from_secs(3);
 /// Looking takes this part of the time at the most, however many files there are.
 const LOOK_SHARE: u32 = 200;
 
+/// Watches the files of `app`, which were read when their stamp was this. Must be called on an event
+/// loop with local tasks.
+pub(super) fn start(app: App, stamp: u64) -> Reader {
+    let stamp = Arc::new(AtomicU64::new(stamp));
+    tokio::task::spawn_local(notice_changes(app.clone(), stamp.clone()));
+    reader(app, stamp)
+}
+
 /// Reads the definitions when their files are not those of `stamp` any more; a mistake in them is
 /// told once. What cannot be read changes nothing.
-pub(super) fn reader(app: App, stamp: Arc<AtomicU64>) -> Reader {
+fn reader(app: App, stamp: Arc<AtomicU64>) -> Reader {
     let mut told = HashSet::new();
     let mut tell = move |line: String| {
         if !told.contains(&line) {
@@ -46,7 +54,7 @@ pub(super) fn reader(app: App, stamp: Arc<AtomicU64>) -> Reader {
 }
 
 /// Says once that the files are not those of `stamp`.
-pub(super) async fn notice_changes(app: App, stamp: Arc<AtomicU64>) {
+async fn notice_changes(app: App, stamp: Arc<AtomicU64>) {
     let (begun, mut told) = (clock::local(clock::now()), None);
     let mut pause = LOOK_EVERY;
     loop {

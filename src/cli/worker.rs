@@ -29,7 +29,6 @@ use std::io::IsTerminal;
 use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 use tokio::sync::mpsc;
 
 #[derive(Debug, clap::Args)]
@@ -348,9 +347,7 @@ async fn serve(
     let name = plan.hostname.clone();
     drop(client);
     let events = (sender, receiver);
-    let stamp = Arc::new(AtomicU64::new(stamp));
-    tokio::task::spawn_local(watched::notice_changes(app.clone(), stamp.clone()));
-    let tasks = watched::reader(app, stamp);
+    let tasks = watched::start(app, stamp);
     let detached = args.daemon.detach;
     let doors = Doors { inlet, outlet, store, pool, reaper, tasks, events, signals, guard };
     let ready = || {

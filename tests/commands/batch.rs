@@ -205,7 +205,7 @@ fn a_broker_that_ends_is_told_with_the_line() {
     let output = Output::from(child.wait_with_output().unwrap());
     assert_eq!(output.code, 69, "{output:?}");
     for part in [
-        "Error: no such table: kombu_message",
+        "qworker.sqlite: no such table: kombu_message",
         "; 2 tasks accepted, line 5 was the first that was not\n",
         "Hint: send the rest from line 5 on",
     ] {

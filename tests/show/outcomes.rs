@@ -76,7 +76,7 @@ fn the_output_of_a_failed_task() {
     worker.expect_line("3 tests failed");
     let loud = call(&app, "loud", "[]");
     let output = loud.message()[2].as_str().unwrap();
-    assert!(output.len() <= 8192 && output.ends_with("xxx\nend"), "{}", output.len());
+    assert!(output.len() <= 8192 && output.ends_with("xxxend"), "{}", output.len());
     let soft = call(&app, "soft", "[]");
     assert_eq!((soft.message(), soft.traceback()), (&json!([]), "so far"));
     assert_eq!(
