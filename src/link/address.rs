@@ -197,6 +197,9 @@ pub fn redact_all(text: &str) -> String {
         let start =
             start.map_or(0, |start| start + rest[start..].chars().next().map_or(1, char::len_utf8));
         let end = rest[at..].find(|c| !is_in(c)).map_or(rest.len(), |end| at + end);
+        // What ends a part of the sentence is none of the address.
+        let end = start + rest[start..end].trim_end_matches([':', ',', ';', '.', ')']).len();
+        let end = end.max(at + "://".len());
         shown.push_str(&rest[..start]);
         shown.push_str(&redact(&rest[start..end]));
         rest = &rest[end..];
@@ -287,5 +290,10 @@ mod tests {
         assert_eq!(server("redis://me:p%3F@h:7/0").to_string(), "redis://me:**@h:7/0");
         assert_eq!(server("redis://:a%3Fb@h/0").password.as_ref().map(Secret::reveal), Some("a?b"));
         assert_eq!(redact_all("a 'redis://:p@h/0', b"), "a 'redis://:**@h/0', b");
+        assert_eq!(
+            redact_all("redis://**: why (redis://:p@h/0)."),
+            "redis://**: why (redis://:**@h/0)."
+        );
+        assert_eq!(redact_all("disabled://: x ://"), "disabled://: x **");
     }
 }
