@@ -19,11 +19,14 @@ impl Read {
     }
 }
 
+/// A reading under way: it gives its reader back.
+type Reading = JoinHandle<(Box<dyn Definitions>, Option<Read>)>;
+
 /// The definitions, and whoever reads them.
 pub(super) struct Shelf {
     /// `None` while they are being read.
     pub(super) definitions: Option<Box<dyn Definitions>>,
-    pub(super) reading: Option<JoinHandle<(Box<dyn Definitions>, Option<Read>)>>,
+    pub(super) reading: Option<Reading>,
     /// They are to be read again.
     pub(super) stale: bool,
     /// What was read and is not in force yet.

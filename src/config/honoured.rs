@@ -130,7 +130,7 @@ fn forms(value: &Node) -> (bool, bool) {
         _ => value.as_text().unwrap_or_default().split(',').map(str::trim).collect(),
     };
     let is_json = |text: &&str| matches!(*text, "json" | "application/json");
-    (texts.iter().any(is_json), !texts.iter().all(|text| is_json(&text)))
+    (texts.iter().any(is_json), !texts.iter().all(is_json))
 }
 
 /// Is the value the one that is written so?

@@ -198,9 +198,10 @@ impl Judge<'_> {
             None => String::new(),
         };
         // A process that stayed below the worker's own memory has no figure.
-        let peak = (usage.memory_peak > 0)
-            .then(|| format!("; peak memory {}", bytes(usage.memory_peak)))
-            .unwrap_or_default();
+        let peak = match usage.memory_peak {
+            0 => String::new(),
+            peak => format!("; peak memory {}", bytes(peak)),
+        };
         let mut what =
             format!("Worker exited prematurely: signal {signal} ({name}){exhausted}{peak}");
         if let Some(fence) = self.fence(signal) {

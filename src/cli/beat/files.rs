@@ -83,7 +83,7 @@ impl Files {
     }
 
     /// The files as they are, that of the settings first; no folder before it is known.
-    fn look(&self) -> Result<Vec<Trace>, Diagnostic> {
+    fn look(&self) -> Result<Vec<Trace>, Box<Diagnostic>> {
         let Some(app) = &self.app else { return Ok(Vec::new()) };
         let mut paths = cli::files::SETTINGS.map(|name| app.folder.join(name)).to_vec();
         paths.extend(paths_of(&app.folder, &self.chosen)?);
@@ -116,11 +116,12 @@ impl Files {
 ///
 /// # Errors
 /// The folder does not show what is in it: that says nothing about the files.
-pub(super) fn paths_of(folder: &Path, chosen: &[PathBuf]) -> Result<Vec<PathBuf>, Diagnostic> {
+pub(super) fn paths_of(folder: &Path, chosen: &[PathBuf]) -> Result<Vec<PathBuf>, Box<Diagnostic>> {
     if !chosen.is_empty() {
         return Ok(chosen.to_vec());
     }
-    let listed = cli::files::list(folder).map_err(|error| Diagnostic::unseen(folder, &error))?;
+    let listed =
+        cli::files::list(folder).map_err(|error| Box::new(Diagnostic::unseen(folder, &error)))?;
     let mut paths: Vec<PathBuf> =
         listed.iter().map(DirEntry::path).filter(|path| is_schedule(path)).collect();
     paths.sort();
@@ -176,7 +177,7 @@ pub(super) fn read_all(app: &App, chosen: &[PathBuf]) -> Read {
     let mut read = Read::default();
     let mut sets = vec![of_settings(app, &defaults)];
     let paths = paths_of(&app.folder, chosen).unwrap_or_else(|unseen| {
-        read.faults.push(unseen);
+        read.faults.push(*unseen);
         Vec::new()
     });
     for path in &paths {
