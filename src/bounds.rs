@@ -20,8 +20,8 @@ pub const DELIVERIES_MAX: u32 = 5;
 /// adds to it must not overflow.
 pub const COUNT_MAX: u32 = 1_000_000;
 
-/// A message that no worker of ours knows, and that a broker cannot tell from others by its name, is
-/// looked at again after so long.
+/// The longest pause after a round of messages that this worker does not know, and that a broker
+/// cannot tell from others by their names.
 pub const UNKNOWN_PAUSE: Duration = Duration::from_secs(5);
 
 /// First delay before a message whose process died is handed out again; it doubles.

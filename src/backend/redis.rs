@@ -121,9 +121,14 @@ impl Store {
         (self.key(&record.task_id), self.expires, document(record))
     }
 
+    /// The key of a result is the task's id after this.
+    pub fn stem(&self) -> String {
+        format!("{}celery-task-meta-", self.prefix)
+    }
+
     /// The key of a result.
     pub fn key(&self, task_id: &str) -> String {
-        format!("{}celery-task-meta-{task_id}", self.prefix)
+        format!("{}{task_id}", self.stem())
     }
 
     /// See [`super::Store::put`].

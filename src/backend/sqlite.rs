@@ -148,20 +148,24 @@ impl Store {
 
     /// See [`super::Store::revoked`].
     pub async fn revoked(&self, task_ids: Vec<String>) -> Result<HashSet<String>, Error> {
-        self.db
-            .run(Durability::Read, move |c| {
-                let mut ask = c.prepare_cached(
-                    "SELECT 1 FROM celery_taskmeta WHERE task_id = ? AND status = 'REVOKED'",
-                )?;
-                let mut revoked = HashSet::new();
-                for id in task_ids {
-                    if ask.exists([&id])? {
-                        revoked.insert(id);
-                    }
-                }
-                Ok(revoked)
-            })
-            .await
+        self.db.run(Durability::Read, move |c| Store::revoked_within(c, &task_ids)).await
+    }
+
+    /// The same inside a transaction of the caller's, who shares the file.
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    pub fn revoked_within(c: &Connection, task_ids: &[String]) -> Result<HashSet<String>, Error> {
+        let mut ask = c.prepare_cached(
+            "SELECT 1 FROM celery_taskmeta WHERE task_id = ? AND status = 'REVOKED'",
+        )?;
+        let mut revoked = HashSet::new();
+        for id in task_ids {
+            if ask.exists([id])? {
+                revoked.insert(id.clone());
+            }
+        }
+        Ok(revoked)
     }
 
     /// See [`super::Store::forget`].

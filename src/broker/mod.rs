@@ -21,6 +21,7 @@ pub use crate::link::error::Error;
 use crate::wire::Record;
 use chrono::{DateTime, Utc};
 pub use redis::Survey;
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -38,6 +39,21 @@ pub struct Delivery {
     pub deliveries: u32,
     /// It was lost before: mark it before it starts, so that the count stays exact.
     pub suspect: bool,
+    /// Whether its task was revoked, if the results are where the messages are; see
+    /// [`Inlet::see_results`].
+    pub revoked: Option<bool>,
+}
+
+/// Names of tasks.
+pub type Names = Arc<[Arc<str>]>;
+
+/// What a broker does by the names of tasks, without asking the worker.
+#[derive(Debug, Clone, Default)]
+pub struct Sorting {
+    /// Messages of these names are left to others.
+    pub left: Names,
+    /// Those of these names that are not due are put by for this kind of worker.
+    pub parked: Names,
 }
 
 /// A delivery's name; plain data, so that it can travel.
@@ -250,6 +266,19 @@ fn first_refusal(fates: Vec<Fate>) -> Result<(), Error> {
     refusal.map_or(Ok(()), |why| Err(Error::of(crate::link::error::Kind::Refused, why)))
 }
 
+/// Finds the revoked ones among these tasks, within a transaction.
+pub type LookUp = fn(&rusqlite::Connection, &[String]) -> Result<HashSet<String>, Error>;
+
+/// Where results are, as far as a broker may look at them.
+pub enum Results {
+    /// In this file.
+    Sqlite(crate::link::sqlite::Db, LookUp),
+    /// On this server, each at its task's id after this.
+    Redis(crate::link::url::Server, String),
+    /// Nowhere that a broker could be.
+    Elsewhere,
+}
+
 /// See [`Inlet::contact`].
 pub type Contact = Box<dyn Fn() -> (Duration, Option<String>)>;
 
@@ -271,9 +300,21 @@ impl Inlet {
         each!(self, Inlet, inlet => inlet.take(want).await)
     }
 
-    /// Leaves messages of tasks of these names to others from now on, and of no other names.
-    pub fn leave(&mut self, names: Arc<[Arc<str>]>) {
-        each!(self, Inlet, inlet => inlet.leave(names))
+    /// Sorts messages by these names from now on, and by no others.
+    pub fn sort(&mut self, names: Sorting) {
+        each!(self, Inlet, inlet => inlet.sort(names))
+    }
+
+    /// Has whatever takes a message look at its task's result in the same step, if `store` is where the
+    /// messages are; see [`Delivery::revoked`].
+    pub fn see_results(&mut self, store: Results) {
+        match (self, store) {
+            (Inlet::Sqlite(inlet), Results::Sqlite(db, look)) => inlet.see_results(&db, look),
+            (Inlet::Redis(inlet), Results::Redis(server, prefix)) => {
+                inlet.see_results(&server, prefix);
+            }
+            _ => {}
+        }
     }
 
     /// Is another [`Inlet::take`] sure to find nothing, as far as is known here? Then there is

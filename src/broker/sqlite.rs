@@ -23,7 +23,9 @@ pub use member::Hold;
 pub use schema::SCHEMA;
 use take::Taking;
 
-use super::{Delivery, Node, Posting, QueueInfo, Settle, Tag, Want, Whereabouts};
+use super::{
+    Delivery, LookUp, Names, Node, Posting, QueueInfo, Settle, Sorting, Tag, Want, Whereabouts,
+};
 use crate::bounds;
 use crate::clock;
 use crate::link::error::Error;
@@ -62,7 +64,9 @@ pub struct Inlet {
     queues: Queues,
     /// Which queue is asked first; moves on with each take.
     turn: usize,
-    left: Arc<[Arc<str>]>,
+    left: Names,
+    /// Tells which tasks were revoked, if results are in this file.
+    results: Option<LookUp>,
     bell: Bell,
     ringer: Arc<Ringer>,
     swept: Option<Instant>,
@@ -122,6 +126,7 @@ impl Inlet {
             queues,
             turn: 0,
             left: Arc::default(),
+            results: None,
             bell: listen(db.path()),
             ringer: Arc::new(Ringer::new(&bell_of_tasks(db.path()))),
             swept: None,
@@ -139,9 +144,14 @@ impl Inlet {
         }
     }
 
-    /// See [`super::Inlet::leave`].
-    pub fn leave(&mut self, names: Arc<[Arc<str>]>) {
-        self.left = names;
+    /// See [`super::Inlet::sort`]. What is parked here others see all the same, so the worker does it.
+    pub fn sort(&mut self, names: Sorting) {
+        self.left = names.left;
+    }
+
+    /// See [`super::Inlet::see_results`].
+    pub fn see_results(&mut self, db: &Db, look: LookUp) {
+        self.results = self.db.same(db).then_some(look);
     }
 
     /// See [`super::Inlet::take`].
@@ -152,7 +162,7 @@ impl Inlet {
         }
         let (card, queues, turn) = (self.member.card.clone(), self.queues.clone(), self.turn);
         let names = self.names.clone();
-        let left = self.left.clone();
+        let (left, results) = (self.left.clone(), self.results);
         self.turn = (self.turn + 1) % self.queues.len().max(1);
         // Before the look: what is committed from now on rings, or is seen.
         self.cover_bell(false);
@@ -164,8 +174,11 @@ impl Inlet {
                 promote(c, now)?;
             }
             let queues = fresh.as_ref().unwrap_or(&queues);
-            let (taken, marked) =
+            let (mut taken, marked) =
                 Taking { c, owner: card.id, left: &left }.take(queues, turn, want)?;
+            if let Some(look) = results {
+                take::tell_revoked(c, look, &mut taken)?;
+            }
             Ok(Look { taken, marked, next_due: next_due(c)?, queues: fresh, odd })
         };
         let found = self.db.run(Durability::Process, look).await?;

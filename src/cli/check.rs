@@ -30,10 +30,10 @@ pub(super) fn run(_: &Args, global: &Global, out: ToUser) -> Result<Exit, Error>
     faults.extend(schedule.faults);
     faults.extend(broker(&app, &tasks, &out));
     for fault in &faults {
-        out.print(&fault.to_string());
+        out.tell(&fault.to_string());
     }
     for warning in &warnings {
-        out.print(&format!("Warning: {warning}"));
+        out.tell(&format!("Warning: {warning}"));
     }
     let usable = match schedule.entries.len() {
         0 => count(tasks.len(), "task"),
@@ -45,7 +45,7 @@ pub(super) fn run(_: &Args, global: &Global, out: ToUser) -> Result<Exit, Error>
     };
     if faults.is_empty() {
         let folder = app.folder.display();
-        out.print(&format!("{folder}: no error in the settings and {usable}{warned}."));
+        out.tell(&format!("{folder}: no error in the settings and {usable}{warned}."));
         return Ok(Exit::Ok);
     }
     out.say(&format!("{} found{warned}; {usable} can be used.", count(faults.len(), "error")));

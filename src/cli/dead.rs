@@ -58,7 +58,7 @@ pub(super) fn run(what: What, global: &Global, out: ToUser) -> Result<Exit, Erro
                 let all = client.outlet.dead().await?;
                 let letter = all.iter().find(|letter| letter.number == number);
                 let letter = letter.ok_or_else(|| none(&number.to_string()))?;
-                out.print(
+                out.data(
                     &serde_json::to_string_pretty(&document(letter, true)).unwrap_or_default(),
                 );
             }

@@ -51,7 +51,7 @@ pub(super) fn run(args: &Args, global: &Global, out: ToUser) -> Result<Exit, Err
     if args.json {
         out.print(&serde_json::to_string(&status).unwrap_or_default());
     } else if !out.quiet {
-        out.print(&sentence(&status));
+        out.tell(&sentence(&status));
     }
     Ok(if status.ready || args.live { Exit::Ok } else { Exit::Failure })
 }

@@ -61,6 +61,11 @@ impl ToUser {
         self.write(&format!("{line}\n"));
     }
 
+    /// A line for people, or some, with names in it that come from outside.
+    pub fn tell(&self, line: &str) {
+        self.print(&escape::lines(line));
+    }
+
     /// A text from outside, as it is; on a terminal without what would move its cursor.
     pub fn data(&self, text: &str) {
         match io::stdout().is_terminal() {

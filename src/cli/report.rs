@@ -41,7 +41,7 @@ pub(super) fn run(args: &Args, global: &Global, out: ToUser) -> Result<Exit, Err
             crate::link::sqlite::version()
         ));
         out.print(&format!("platform -> {platform}"));
-        out.print(&format!("app      -> {}\n", app.folder.display()));
+        out.tell(&format!("app      -> {}\n", app.folder.display()));
         let rows: Vec<Vec<String>> = rows
             .into_iter()
             .map(|row| vec![row.name.to_string(), row.value, row.origin.to_string()])

@@ -3,6 +3,7 @@
 
 use super::core::Event;
 use super::drive::Reader;
+use crate::broker::Sorting;
 use crate::os::tree;
 use crate::pool::Key;
 use std::cell::RefCell;
@@ -36,16 +37,16 @@ impl Chores {
     pub(super) fn new(
         reader: Reader,
         events: mpsc::UnboundedSender<Event>,
-        left: watch::Receiver<Arc<[Arc<str>]>>,
+        sorting: watch::Receiver<Sorting>,
     ) -> Chores {
         let reader = Rc::new(RefCell::new(Some(reader)));
         let chores = Chores { events, reader, waiting: Rc::default(), strangers: Rc::default() };
-        spawn_local(chores.clone().watch(left));
+        spawn_local(chores.clone().watch(sorting));
         chores
     }
 
-    async fn watch(self, mut left: watch::Receiver<Arc<[Arc<str>]>>) {
-        while left.wait_for(|left| !left.is_empty()).await.is_ok() {
+    async fn watch(self, mut sorting: watch::Receiver<Sorting>) {
+        while sorting.wait_for(|names| !names.left.is_empty()).await.is_ok() {
             tokio::time::sleep(DEFINITIONS_EVERY).await;
             self.read_tasks();
         }

@@ -6,14 +6,14 @@ pub use super::event::{Effect, Event, Now, Snapshot};
 use super::autoscale::{Change, Scale};
 use super::doubt::{self, Doubts};
 use super::finish::{self, Verdict};
+use super::names::{Learned, Names, Rounds};
 use super::plan::{Plan, Unregistered};
 use super::refusal::{self, kept, kept_of, settle_only};
 use super::request::{Key, Request, about, label};
 use super::room::Room;
 use super::signals::{self, Action, State};
-use super::unknown::{Learned, Unknown};
 use crate::bounds;
-use crate::broker::{Delivery, Settle, Tag, Want};
+use crate::broker::{Delivery, Settle, Sorting, Tag, Want};
 use crate::log::escape;
 use crate::os::signal::Meaning;
 use crate::runner::{Ending, Outcome};
@@ -80,7 +80,12 @@ pub struct Core {
     /// Those of `settling` that still have their slot; see [`keeps_slot`].
     slotted: HashSet<Key>,
     buckets: HashMap<String, rate::Bucket>,
-    unknown: Unknown,
+    /// Left to others.
+    unknown: Names,
+    /// Ours, and put by by the broker if they are early.
+    early: Names,
+    /// Of those that no list of names keeps away.
+    rounds: Rounds,
     next_key: Key,
     turn: u64,
     /// Time of the last event.
@@ -126,7 +131,9 @@ impl Core {
             forfeited: HashSet::new(),
             slotted: HashSet::new(),
             buckets: HashMap::new(),
-            unknown: Unknown::default(),
+            unknown: Names::default(),
+            early: Names::default(),
+            rounds: Rounds::default(),
             next_key: 0,
             turn: 0,
             wall: DateTime::UNIX_EPOCH,
@@ -218,7 +225,7 @@ impl Core {
     /// Is there anything that the passing of time alone can change?
     pub fn needs_ticks(&self) -> bool {
         let shrinks = self.state == State::Running && self.scale.may_shrink();
-        let waits = self.deadline.is_some() || self.unsettled.is_some();
+        let waits = self.deadline.is_some() || self.unsettled.is_some() || self.rests();
         let tries = !self.doubts.is_empty() || self.room.is_tight();
         !self.ready.is_empty() || waits || tries || shrinks
     }
@@ -274,8 +281,12 @@ impl Core {
         self.state == State::Running && !self.short && self.room.of(1) > 0
     }
 
+    fn rests(&self) -> bool {
+        self.mono.is_some_and(|now| self.rounds.rest(now))
+    }
+
     fn wanted(&self) -> Want {
-        if !self.takes() || self.settling.len() >= SETTLING_MAX {
+        if !self.takes() || self.rests() || self.settling.len() >= SETTLING_MAX {
             return Want::default();
         }
         // Slots that are not there yet come with the work for them.
@@ -331,6 +342,10 @@ impl Core {
             return Err(Box::new(self.refuse_unknown(&delivery, &message, now, out)));
         };
         if let Some(eta) = message.eta.filter(|eta| *eta > now.wall) {
+            // Not before its name is known to be ours: nobody else finds what is put by.
+            if message.is_named_outside() && self.early.learn(&message.task) == Learned::New {
+                out.push(self.sorting());
+            }
             return Err(Box::new(settle_only(Settle::Park(eta))));
         }
         // Who was sent away by a rate has been received before.
@@ -430,25 +445,28 @@ impl Core {
         }
         let learned = self.unknown.learn(&message.task);
         if learned == Learned::New {
-            out.push(Effect::Leave(self.unknown.list()));
+            out.push(self.sorting());
             out.push(Effect::Log(Level::WARN, refusal::left(message, &delivery.queue)));
         }
-        // What a broker cannot know by its name is left alone for a while.
-        let listed = learned != Learned::TooMuch && message.is_named_outside();
-        settle_only(match listed {
-            true => Settle::Pass(message.task.clone()),
-            false => Settle::Park(now.wall + bounds::UNKNOWN_PAUSE),
-        })
+        if learned == Learned::TooMuch || !message.is_named_outside() {
+            self.rounds.pass(&message.id, now.mono);
+        }
+        settle_only(Settle::Pass(message.task.clone()))
+    }
+
+    fn sorting(&self) -> Effect {
+        Effect::Sort(Sorting { left: self.unknown.list(), parked: self.early.list() })
     }
 
     /// The definitions were read again.
     fn redefine(&mut self, tasks: Arc<Set>, out: &mut Vec<Effect>) {
         self.tasks = tasks;
         let known = self.unknown.forget(|name| self.tasks.get(name).is_some());
-        if known.is_empty() || self.state == State::Closing {
+        let gone = self.early.forget(|name| self.tasks.get(name).is_none());
+        if known.is_empty() && gone.is_empty() || self.state == State::Closing {
             return;
         }
-        out.push(Effect::Leave(self.unknown.list()));
+        out.push(self.sorting());
         for name in known {
             let line = format!("worker: task {:?} is known now, and taken", escape::name(&name));
             out.push(Effect::Log(Level::INFO, line));

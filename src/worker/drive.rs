@@ -8,7 +8,7 @@ use super::plan::Plan;
 use super::pulse::{self, Door, Portrait, Pulse};
 use super::settle::{self, Order};
 use crate::backend::Store;
-use crate::broker::{Inlet, Outlet, Tag, Want};
+use crate::broker::{Inlet, Outlet, Sorting, Tag, Want};
 use crate::clock;
 use crate::os::guard::GuardLink;
 use crate::os::reap::Reaper;
@@ -91,16 +91,16 @@ pub async fn run(plan: Arc<Plan>, doors: Doors, ready: impl FnOnce()) -> u8 {
     ));
     let told = sender.clone();
     tokio::task::spawn_local(hear_losses(inlet.losses(), sender.clone()));
-    let (leave, left) = watch::channel(Arc::default());
-    let chores = Chores::new(tasks, told.clone(), left.clone());
-    let feeding = Feed { inlet, wants: watched, left, store: store.clone() };
+    let (sort, sorting) = watch::channel(Sorting::default());
+    let chores = Chores::new(tasks, told.clone(), sorting.clone());
+    let feeding = Feed { inlet, wants: watched, sorting, store: store.clone() };
     let feeding = tokio::task::spawn_local(feeding.run(sender, pulse.clone()));
     tokio::task::spawn_local(expire(store, plan.result_expires));
     let processes = Processes::default();
     tokio::task::spawn_local(sweep(reaper, processes.clone()));
     let portrait = Portrait::new(plan.clone(), contact, pulse);
     let (orders, exit) = (Some(orders), None);
-    let mut drive = Drive { pool, processes, chores, leave, orders, wants, exit, portrait };
+    let mut drive = Drive { pool, processes, chores, sort, orders, wants, exit, portrait };
     let (_door, mut questions) = Door::open(&plan);
     let (mut core, mut effects) = (Core::new(plan.clone()), Vec::new());
     if let Some(change) = begin_with_host(&plan, told) {
@@ -170,8 +170,8 @@ struct Drive {
     pool: Pool,
     processes: Processes,
     chores: Chores,
-    /// Names of tasks that are left to others.
-    leave: watch::Sender<Arc<[Arc<str>]>>,
+    /// What the broker does by the names of tasks.
+    sort: watch::Sender<Sorting>,
     orders: Option<mpsc::UnboundedSender<Order>>,
     /// `None` closes the inlet.
     wants: watch::Sender<Option<(u64, Want)>>,
@@ -210,7 +210,7 @@ impl Drive {
                     self.wants.send_replace(Some((turn, want)));
                 }
                 Effect::Clear(key, id) => self.chores.clear(key, id),
-                Effect::Leave(names) => drop(self.leave.send_replace(names)),
+                Effect::Sort(names) => drop(self.sort.send_replace(names)),
                 Effect::Start(key, attempt) => {
                     if !matches!(attempt.task.program, Program::Wasm { .. }) {
                         self.processes.borrow_mut().insert(key, attempt.id.clone());

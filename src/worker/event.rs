@@ -4,7 +4,7 @@
 use super::finish::Verdict;
 use super::request::Key;
 use super::signals::State;
-use crate::broker::{Delivery, Tag, Want};
+use crate::broker::{Delivery, Sorting, Tag, Want};
 use crate::log::About;
 use crate::os::signal::Meaning;
 use crate::runner::{Attempt, Outcome};
@@ -58,8 +58,8 @@ pub enum Effect {
     /// End what an earlier attempt at the task of this id may have left on this machine; then
     /// say [`Event::Cleared`].
     Clear(Key, String),
-    /// Leave messages of tasks of these names, and of no others, where they are.
-    Leave(Arc<[Arc<str>]>),
+    /// Sort messages by these names of tasks, and by no others.
+    Sort(Sorting),
     /// Run this.
     Start(Key, Box<Attempt>),
     /// Ask this to end.

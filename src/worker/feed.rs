@@ -4,26 +4,22 @@ use super::core::Event;
 use super::outage::Outage;
 use super::pulse::Pulse;
 use crate::backend::Store;
-use crate::broker::{Delivery, Error, Inlet, Want};
+use crate::broker::{Delivery, Error, Inlet, Results, Sorting, Want};
 use crate::wire::message::id_of;
 use std::collections::HashSet;
-use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 
 /// How long the broker may take to hear that this worker ends.
 const CLOSE_MAX: Duration = Duration::from_secs(5);
 
-/// Names of tasks.
-type Names = Arc<[Arc<str>]>;
-
 /// The worker's end of the broker.
 pub(super) struct Feed {
     pub inlet: Inlet,
     /// `None` closes the inlet.
     pub wants: watch::Receiver<Option<(u64, Want)>>,
-    /// What is left to others.
-    pub left: watch::Receiver<Names>,
+    /// What the broker does by the names of tasks.
+    pub sorting: watch::Receiver<Sorting>,
     /// Tells which tasks were revoked.
     pub store: Store,
 }
@@ -31,13 +27,14 @@ pub(super) struct Feed {
 impl Feed {
     /// Works until nothing is ever wanted again.
     pub(super) async fn run(mut self, events: mpsc::UnboundedSender<Event>, pulse: Pulse) {
+        self.inlet.see_results(results_of(&self.store));
         let mut done = None;
         let mut outage = Outage::new("cannot take messages", pulse.clone());
         let mut deaf = Outage::new("cannot read results", pulse);
         loop {
-            if self.left.has_changed().unwrap_or(false) {
-                let names = self.left.borrow_and_update().clone();
-                self.inlet.leave(names);
+            if self.sorting.has_changed().unwrap_or(false) {
+                let names = self.sorting.borrow_and_update().clone();
+                self.inlet.sort(names);
             }
             let wanted = *self.wants.borrow_and_update();
             let Some((turn, want)) = wanted else { break };
@@ -81,18 +78,20 @@ impl Feed {
         tokio::select! {
             () = self.inlet.wait() => {}
             _ = self.wants.changed() => {}
-            _ = self.left.changed() => self.left.mark_changed(),
+            _ = self.sorting.changed() => self.sorting.mark_changed(),
         }
     }
 
-    /// Which of these tasks somebody has revoked, as the result store says. A store that does not
+    /// Which of these tasks somebody has revoked, as the result store says where the broker could
+    /// not. A store that does not
     /// answer is waited for: what it cannot say is not a no. A worker that is to end waits for
     /// nothing.
     async fn revoked(&mut self, deliveries: &[Delivery], deaf: &mut Outage) -> HashSet<String> {
         if matches!(self.store, Store::Disabled) {
             return HashSet::new();
         }
-        let ids: Vec<String> = deliveries.iter().filter_map(|one| id_of(&one.payload)).collect();
+        let unseen = deliveries.iter().filter(|one| one.revoked.is_none());
+        let ids: Vec<String> = unseen.filter_map(|one| id_of(&one.payload)).collect();
         while !ids.is_empty() && self.wants.borrow().is_some() {
             match self.store.revoked(&ids).await {
                 Ok(revoked) => {
@@ -106,10 +105,21 @@ impl Feed {
     }
 }
 
-/// Those of the tasks with these ids, and the others.
-fn split(deliveries: Vec<Delivery>, ids: &HashSet<String>) -> (Vec<Delivery>, Vec<Delivery>) {
-    if ids.is_empty() {
-        return (Vec::new(), deliveries);
+/// Where a broker may look for results itself.
+fn results_of(store: &Store) -> Results {
+    match store {
+        Store::Sqlite(store) => {
+            Results::Sqlite(store.db().clone(), crate::backend::sqlite::Store::revoked_within)
+        }
+        Store::Redis(store) => Results::Redis(store.link().server().clone(), store.stem()),
+        Store::Disabled => Results::Elsewhere,
     }
-    deliveries.into_iter().partition(|one| id_of(&one.payload).is_some_and(|id| ids.contains(&id)))
+}
+
+/// Those that were revoked, `ids` among them, and the others.
+fn split(deliveries: Vec<Delivery>, ids: &HashSet<String>) -> (Vec<Delivery>, Vec<Delivery>) {
+    deliveries.into_iter().partition(|one| {
+        let asked = || !ids.is_empty() && id_of(&one.payload).is_some_and(|id| ids.contains(&id));
+        one.revoked.unwrap_or_else(asked)
+    })
 }

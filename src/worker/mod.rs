@@ -16,8 +16,8 @@ pub mod pulse;
 pub mod request;
 pub mod settle;
 pub mod signals;
-mod unknown;
 
+mod names;
 mod refusal;
 mod room;
 mod unfit;

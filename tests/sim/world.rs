@@ -344,6 +344,7 @@ impl World {
                         payload: letter.payload.clone(),
                         deliveries: letter.deliveries,
                         suspect: letter.suspect,
+                        revoked: None,
                     });
                     self.by_id.insert(letter.id.clone(), row);
                 }
@@ -443,7 +444,7 @@ impl World {
                     one.ends = self.now + self.rng.f64() * 0.01;
                 }
                 Effect::Settle(key, tag, verdict) => self.order(key, tag, *verdict),
-                Effect::Leave(names) => self.left = names,
+                Effect::Sort(names) => self.left = names.left,
                 Effect::Clear(key, _) => {
                     self.clearing.push((self.now + self.rng.f64() * 0.1, key));
                 }

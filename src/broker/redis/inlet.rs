@@ -5,11 +5,12 @@ use super::instance;
 use super::keeper::{self, Member};
 use super::{Layout, Outlet, STEPS};
 use crate::bounds;
-use crate::broker::{Delivery, Tag, Want};
+use crate::broker::{Delivery, Sorting, Tag, Want};
 use crate::link::error::{Error, Kind};
 use crate::link::redis::{Link, WORKER_PATIENCE};
 use crate::link::url::Server;
 use crate::os::lease::Lease;
+use crate::wire::message::id_of;
 use redis::{Script, Value};
 use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
@@ -46,7 +47,9 @@ pub struct Inlet {
     queues: Arc<[Arc<str>]>,
     /// Which queue is asked first; moves on with each take.
     turn: usize,
-    left: Arc<[Arc<str>]>,
+    sorting: Sorting,
+    /// Keys of results begin so, if they are on this server.
+    results: Option<String>,
     /// Looks in a row that found nothing but what is left to others.
     in_vain: u32,
     next_due: Option<f64>,
@@ -114,7 +117,8 @@ impl Inlet {
             outlet: settling,
             queues,
             turn: 0,
-            left: Arc::default(),
+            sorting: Sorting::default(),
+            results: None,
             in_vain: 0,
             next_due: None,
             dry: None,
@@ -141,9 +145,14 @@ impl Inlet {
         self.lease.as_ref().map(Lease::path)
     }
 
-    /// See [`crate::broker::Inlet::leave`].
-    pub fn leave(&mut self, names: Arc<[Arc<str>]>) {
-        (self.left, self.in_vain) = (names, 0);
+    /// See [`crate::broker::Inlet::sort`].
+    pub fn sort(&mut self, names: Sorting) {
+        (self.sorting, self.in_vain) = (names, 0);
+    }
+
+    /// See [`crate::broker::Inlet::see_results`].
+    pub fn see_results(&mut self, server: &Server, prefix: String) {
+        self.results = (server == self.outlet.link.server()).then_some(prefix);
     }
 
     /// See [`crate::broker::Inlet::is_dry`].
@@ -182,14 +191,19 @@ impl Inlet {
         };
         let odd = text(found.next());
         let mut taken = Vec::new();
-        while let (Some(Value::Int(queue)), Some(Value::Int(step)), Some(element)) =
-            (found.next(), found.next(), found.next())
+        while let (Some(Value::Int(queue)), Some(Value::Int(step)), Some(element), Some(fate)) =
+            (found.next(), found.next(), found.next(), found.next())
         {
             let (deliveries, suspect, payload) = marks(text(Some(element)));
+            let revoked = match fate {
+                Value::Int(fate @ 0..=1) if names_itself_first(&payload) => Some(fate == 1),
+                _ => None,
+            };
             let queue = queues[queue as usize - 1].clone();
             let number = first + taken.len() as u64;
             self.member.hold.add(number, STEPS[step as usize - 1], queue.clone(), suspect);
-            taken.push(Delivery { tag: Tag::Number(number), queue, payload, deliveries, suspect });
+            let tag = Tag::Number(number);
+            taken.push(Delivery { tag, queue, payload, deliveries, suspect, revoked });
         }
         self.in_vain = if taken.is_empty() { in_vain } else { 0 };
         drop(entered);
@@ -216,11 +230,14 @@ impl Inlet {
         for queue in queues {
             call.arg(&***queue);
         }
-        call.arg(match self.left.is_empty() {
-            true => String::new(),
-            false => serde_json::json!(self.left.iter().map(|name| &**name).collect::<Vec<_>>())
-                .to_string(),
-        });
+        for names in [&self.sorting.left, &self.sorting.parked] {
+            call.arg(match names.is_empty() {
+                true => String::new(),
+                false => serde_json::json!(names.iter().map(|name| &**name).collect::<Vec<_>>())
+                    .to_string(),
+            });
+        }
+        call.arg(self.results.as_deref().unwrap_or_default());
         self.member.link.run(async |c| call.invoke_async(c).await).await
     }
 
@@ -359,6 +376,16 @@ fn text(value: Option<Value>) -> String {
     }
 }
 
+/// Is the id that `take.lua` finds first the task's?
+fn names_itself_first(payload: &str) -> bool {
+    let mut ids = payload.split("\"id\":").skip(1).filter_map(|rest| {
+        let text = rest.strip_prefix(' ').unwrap_or(rest).strip_prefix('"')?;
+        let end = text.find(['"', '\\'])?;
+        text[end..].starts_with('"').then_some(&text[..end])
+    });
+    ids.next().is_some_and(|first| id_of(payload).is_some_and(|id| id == first))
+}
+
 /// Takes the marks of `redis/common.lua` off: deliveries, whether it is a suspect, and the
 /// message as it was sent.
 pub(super) fn marks(element: String) -> (u32, bool, String) {
@@ -383,7 +410,22 @@ pub(super) fn marks(element: String) -> (u32, bool, String) {
 
 #[cfg(test)]
 mod tests {
-    use super::marks;
+    use super::{marks, names_itself_first};
+
+    #[test]
+    fn the_first_id_is_the_tasks_or_it_is_asked_again() {
+        for (payload, expected) in [
+            (r#"{"body": "", "headers": {"task": "t", "id": "a"}}"#, true),
+            (r#"{"headers":{"id":"a","x":{"id":"b"}}}"#, true),
+            (r#"{"x": {"id": "b"}, "headers": {"id": "a"}}"#, false),
+            (r#"{"headers": {"id": "a", "id": "b"}}"#, false),
+            (r#"{"headers": {"id": "a\u0062"}}"#, false),
+            (r#"{"headers": {"id": 7}}"#, false),
+            ("no envelope", false),
+        ] {
+            assert_eq!(names_itself_first(payload), expected, "{payload}");
+        }
+    }
 
     #[test]
     fn marks_come_off_and_leave_the_message() {

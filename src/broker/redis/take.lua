@@ -1,4 +1,4 @@
--- Takes messages out of their lists and records them as unacked, in one step; parks those
+-- Takes messages out of their lists and records them as unacked, in one step; parks those of ours
 -- that are not due, and brings back those that are.
 --
 -- A key that is something else spoils what goes through it, and nothing besides. Never call this
@@ -8,10 +8,12 @@
 --   then the scheduled messages of each queue.
 -- ARGV: epoch, stem of the tags, first number, slots, ahead, lease in seconds, steps, queues,
 --   unacked, unacked_index, this worker, then the text of each step, then the name of each queue,
---   then the names of tasks that are left to others, as JSON, or nothing
+--   then the names of tasks that are left to others and those that are parked here, as JSON, or
+--   nothing; then the prefix of the results that are here, or nothing
 -- Gives: when the next is due (or nothing); 1 if nothing is left, 2 if something is left to others,
 --   3 if there are more messages behind those; what is wrong with which keys; then queue, step and
---   element of each message, the first two as places in the arguments.
+--   element of each message, the first two as places in the arguments, and 1 if its task was
+--   revoked, 0 if not, 2 if it cannot be told here.
 
 -- Scheduled messages brought back in one call at the most: the server does nothing else meanwhile.
 local DUE_MAX = 512
@@ -65,10 +67,16 @@ local function step(s) return ARGV[11 + s] end
 local function queue(q) return ARGV[11 + steps + q] end
 
 -- Reading an envelope takes a while, so it is done only where a name is left to others.
-local left, leaves = {}, ARGV[#ARGV] ~= ''
-if leaves then
-  for _, name in ipairs(cjson.decode(ARGV[#ARGV])) do left[name] = true end
+local function names(json)
+  local set = {}
+  if json ~= '' then
+    for _, name in ipairs(cjson.decode(json)) do set[name] = true end
+  end
+  return set
 end
+local left, leaves = names(ARGV[#ARGV - 2]), ARGV[#ARGV - 2] ~= ''
+local ours, parks = names(ARGV[#ARGV - 1]), ARGV[#ARGV - 1] ~= ''
+local results = ARGV[#ARGV]
 local function is_left(element)
   if not leaves then return false end
   local read, envelope = pcall(cjson.decode, element)
@@ -110,9 +118,11 @@ local function instant(eta)
   return days * 86400 + h * 3600 + mi * 60 + s - offset
 end
 
--- The eta of a message that is not due. Only where the text has one that is for later is the
--- envelope read: that header alone counts, and whatever is of another form is the worker's to judge.
+-- The eta of a message of ours that is not due. Only where the text has one that is for later is
+-- the envelope read: that header alone counts, and whatever is of another form is the worker's to
+-- judge, as is any other name: what is parked nobody else finds.
 local function early(element)
+  if not parks then return nil end
   local found, from = false, 1
   repeat
     local _, to = string.find(element, '"eta": ?"', from)
@@ -123,7 +133,7 @@ local function early(element)
   if not found then return nil end
   local read, envelope = pcall(cjson.decode, element)
   local headers = read and type(envelope) == 'table' and envelope.headers
-  local eta = type(headers) == 'table' and type(headers.task) == 'string' and headers.eta
+  local eta = type(headers) == 'table' and ours[headers.task] and headers.eta
   local at = type(eta) == 'string' and instant(eta)
   return at and at > now and at or nil
 end
@@ -169,6 +179,15 @@ for q = 1, queues do
   local lists = {}
   for s = 1, steps do lists[s] = list(s, q) end
   is_filled[q] = redis.call('EXISTS', unpack(lists)) > 0
+end
+
+-- Was its task revoked? The first id of an envelope is the task's, or the worker asks again.
+local function revoked(element)
+  local id = results ~= '' and string.match(element, '"id": ?"([^"\\]*)"')
+  if not id then return 2 end
+  local head = redis.pcall('GETRANGE', results .. id, 0, 20)
+  if type(head) ~= 'string' then return 2 end
+  return string.find(head, '^{"status": ?"REVOKED"') and 1 or 0
 end
 
 local taken, bytes, parked, kept_back = {}, 0, 0, {}
@@ -282,7 +301,7 @@ for n, one in ipairs(taken) do
   local tag = stem .. string.format('%.0f', first + n - 1) .. ':' .. step(s) .. ':' .. queue(q)
   held[2 * n - 1], held[2 * n] = tag, wrap(element, queue(q))
   scores[2 * n - 1], scores[2 * n] = score, tag
-  out[3 * n + 1], out[3 * n + 2], out[3 * n + 3] = q, s, element
+  out[4 * n], out[4 * n + 1], out[4 * n + 2], out[4 * n + 3] = q, s, element, revoked(element)
 end
 many('HSET', unacked, held)
 many('ZADD', index, scores)

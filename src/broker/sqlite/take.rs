@@ -2,10 +2,10 @@
 //! are marked with the name, and are looked up by it from then on.
 
 use super::{pass, payload_of, row_of};
-use crate::broker::{Delivery, Tag, Want};
+use crate::broker::{Delivery, LookUp, Tag, Want};
 use crate::link::error::Error;
 use crate::link::sqlite::cell;
-use crate::wire::message::task_of;
+use crate::wire::message::{id_of, task_of};
 use rusqlite::{Connection, params};
 use std::cmp::Reverse;
 use std::sync::Arc;
@@ -25,6 +25,20 @@ WITH RECURSIVE found (name) AS (
     FROM found WHERE name IS NOT NULL
 )
 SELECT name FROM found WHERE name IS NOT NULL";
+
+/// Notes whose task was revoked.
+pub(super) fn tell_revoked(
+    c: &Connection,
+    look: LookUp,
+    taken: &mut [Delivery],
+) -> Result<(), Error> {
+    let ids: Vec<Option<String>> = taken.iter().map(|one| id_of(&one.payload)).collect();
+    let revoked = look(c, &ids.iter().flatten().cloned().collect::<Vec<_>>())?;
+    for (one, id) in taken.iter_mut().zip(ids) {
+        one.revoked = Some(id.is_some_and(|id| revoked.contains(&id)));
+    }
+    Ok(())
+}
 
 /// One look for messages.
 pub(super) struct Taking<'a> {
@@ -134,7 +148,10 @@ impl Taking<'_> {
             let tag = Tag::Row(row.get(0)?);
             let (deliveries, suspect) = (cell::count(row, 2), cell::number(row, 4) != 0);
             let queue = queue.clone();
-            Ok((cell::number(row, 1), Delivery { tag, queue, payload, deliveries, suspect }))
+            Ok((
+                cell::number(row, 1),
+                Delivery { tag, queue, payload, deliveries, suspect, revoked: None },
+            ))
         })?;
         // RETURNING gives rows in no promised order.
         let mut rows: Vec<(i64, Delivery)> = rows.collect::<Result<_, _>>()?;

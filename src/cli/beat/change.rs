@@ -103,7 +103,7 @@ pub(super) fn pause(
         let all = entries.iter().map(|entry| json!({"name": &*entry.name, "state": word}));
         out.print(&Value::from_iter(all).to_string());
     } else if !out.quiet {
-        entries.iter().for_each(|entry| out.print(&format!("{}: {word}", entry.name)));
+        entries.iter().for_each(|entry| out.tell(&format!("{}: {word}", entry.name)));
     }
     Ok(Exit::Ok)
 }

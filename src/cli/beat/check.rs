@@ -75,7 +75,7 @@ pub(super) fn run(args: &Args, global: &Global, out: ToUser) -> Result<Exit, Err
         let all: Value = all.collect();
         out.print(&json!({"entries": read.entries.len(), "errors": all}).to_string());
     } else {
-        faults.iter().for_each(|fault| out.print(&fault.to_string()));
+        faults.iter().for_each(|fault| out.tell(&fault.to_string()));
         let count = match read.entries.len() {
             1 => "1 entry".to_string(),
             count => format!("{count} entries"),

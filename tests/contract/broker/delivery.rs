@@ -2,6 +2,7 @@
 
 use super::sites::Site;
 use super::*;
+use qworker::broker::Sorting;
 use std::sync::Arc;
 
 pub async fn published_then_taken_then_acknowledged(site: impl Site) {
@@ -159,7 +160,10 @@ pub async fn what_is_left_to_others_stays_for_them(site: impl Site) {
     outlet.publish(vec![call("py.x", "first")]).await.unwrap();
     let taken = inlet.take(MANY).await.unwrap();
     settle(&outlet, &taken[0], Settle::Pass("py.x".into())).await;
-    inlet.leave(Arc::from([Arc::from("py.x"), Arc::from("py.\"y\u{e9}")]));
+    inlet.sort(Sorting {
+        left: Arc::from([Arc::from("py.x"), Arc::from("py.\"y\u{e9}")]),
+        parked: Arc::default(),
+    });
     assert!(inlet.take(MANY).await.unwrap().is_empty(), "it is left alone");
     let taken = other.take(MANY).await.unwrap();
     assert_eq!(taken.iter().map(|one| one.deliveries).collect::<Vec<_>>(), [0], "uncounted");
@@ -173,7 +177,7 @@ pub async fn what_is_left_to_others_stays_for_them(site: impl Site) {
     assert_eq!(found.len(), 1);
     assert!(found[0].payload.contains("ours"), "{found:?}");
     ack(&outlet, &found).await;
-    inlet.leave(Arc::default());
+    inlet.sort(Sorting::default());
     let all = take_until(&mut inlet, MANY, 1500).await;
     assert_eq!((all.len(), all.iter().all(|one| one.deliveries == 0)), (1500, true));
 }

@@ -2,7 +2,11 @@
 
 use super::*;
 use chrono::{DateTime, FixedOffset, SecondsFormat, Utc};
+use qworker::broker::{Results, Sorting};
 use qworker::clock;
+use qworker::link::url::Url;
+use std::path::Path;
+use std::sync::Arc;
 
 fn push(server: &Server, element: &str) {
     server.run::<u32>(&["LPUSH", "test:celery", element]);
@@ -11,6 +15,11 @@ fn push(server: &Server, element: &str) {
 /// An envelope with these headers.
 fn headed(headers: &str) -> String {
     format!(r#"{{"body": "", "headers": {{"task": "t", {headers}}}, "properties": {{}}}}"#)
+}
+
+/// What `headed` names is ours.
+fn parks_t() -> Sorting {
+    Sorting { parked: Arc::from([Arc::from("t")]), ..Sorting::default() }
 }
 
 fn scheduled(server: &Server) -> usize {
@@ -22,6 +31,7 @@ fn what_python_pushes_early_is_not_delivered_before_its_time() {
     block_on(async {
         let server = Server::start();
         let (mut inlet, _outlet) = Redis::at(&server.url()).worker("one@test", &[QUEUE]).await;
+        inlet.sort(parks_t());
         let due = clock::now() + Duration::from_millis(700);
         let at = |hours: i32| due.with_timezone(&FixedOffset::east_opt(hours * 1800).unwrap());
         let iso = |hours: i32| at(hours).to_rfc3339_opts(SecondsFormat::Micros, false);
@@ -46,12 +56,64 @@ fn what_python_pushes_early_is_not_delivered_before_its_time() {
     });
 }
 
+/// Nobody but our workers finds what is put by.
+#[test]
+fn what_is_early_is_put_by_only_under_a_name_that_is_known_to_be_ours() {
+    block_on(async {
+        let server = Server::start();
+        let (mut inlet, outlet) = Redis::at(&server.url()).worker("one@test", &[QUEUE]).await;
+        let early = headed(r#""id": "a", "eta": "2099-01-01T00:00:00+00:00""#);
+        let others = early.replace(r#""task": "t""#, r#""task": "py.t""#);
+        push(&server, &early);
+        push(&server, &others);
+        let taken = inlet.take(MANY).await.unwrap();
+        assert_eq!((taken.len(), scheduled(&server)), (2, 0), "the worker decides");
+        for one in &taken {
+            settle(&outlet, one, Settle::Release).await;
+        }
+        inlet.sort(Sorting { left: Arc::from([Arc::from("py.t")]), ..parks_t() });
+        assert!(inlet.take(MANY).await.unwrap().is_empty());
+        assert_eq!(scheduled(&server), 1);
+        let left: Vec<String> = server.run(&["LRANGE", "test:celery", "0", "-1"]);
+        assert_eq!(left, [others]);
+    });
+}
+
+#[test]
+fn whether_a_task_was_revoked_comes_with_its_message() {
+    block_on(async {
+        let server = Server::start();
+        let (mut inlet, _outlet) = Redis::at(&server.url()).worker("one@test", &[QUEUE]).await;
+        let Ok(Url::Redis(at)) = Url::parse(&server.url(), Path::new("/")) else { panic!() };
+        inlet.see_results(Results::Redis((*at).clone(), "test:celery-task-meta-".into()));
+        let key = |id: &str| format!("test:celery-task-meta-{id}");
+        let states = [
+            ("gone", r#"{"status": "REVOKED", "result": null}"#),
+            ("tight", r#"{"status":"REVOKED","result":null}"#),
+            ("done", r#"{"status": "SUCCESS", "result": "REVOKED"}"#),
+            ("other", "x"),
+        ];
+        for (id, document) in states {
+            server.run::<()>(&["SET", &key(id), document]);
+        }
+        server.run::<u32>(&["RPUSH", &key("list"), "REVOKED"]);
+        for id in ["gone", "tight", "done", "other", "new", "list", "a\\u0062"] {
+            push(&server, &headed(&format!(r#""id": "{id}""#)));
+        }
+        let taken = inlet.take(MANY).await.unwrap();
+        let revoked: Vec<Option<bool>> = taken.iter().map(|one| one.revoked).collect();
+        let [yes, no] = [Some(true), Some(false)];
+        assert_eq!(revoked, [yes, yes, no, no, no, None, None]);
+    });
+}
+
 /// A leap day, the turn of a year: the script's calendar is its own.
 #[test]
 fn days_are_counted_as_everybody_counts_them() {
     block_on(async {
         let server = Server::start();
         let (mut inlet, _outlet) = Redis::at(&server.url()).worker("one@test", &[QUEUE]).await;
+        inlet.sort(parks_t());
         for text in [
             "2028-02-29T23:59:59.250000+00:00",
             "2028-03-01T00:00:00+14:00",
@@ -78,6 +140,7 @@ fn what_only_looks_like_a_time_does_not_hold_a_message_back() {
     block_on(async {
         let server = Server::start();
         let (mut inlet, _outlet) = Redis::at(&server.url()).worker("one@test", &[QUEUE]).await;
+        inlet.sort(parks_t());
         let late = r#""eta": "2099-01-01T00:00:00+00:00""#;
         let mut forms = [
             r#""eta": null"#,
