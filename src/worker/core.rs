@@ -342,11 +342,7 @@ impl Core {
             return Err(Box::new(self.refuse_unknown(&delivery, &message, now, out)));
         };
         if let Some(eta) = message.eta.filter(|eta| *eta > now.wall) {
-            // Not before its name is known to be ours: nobody else finds what is put by.
-            if message.is_named_outside() && self.early.learn(&message.task) == Learned::New {
-                out.push(self.sorting());
-            }
-            return Err(Box::new(settle_only(Settle::Park(eta))));
+            return Err(Box::new(self.put_by(&message, eta, out)));
         }
         // Who was sent away by a rate has been received before.
         let bucket = self.buckets.get(&message.task);
@@ -452,6 +448,14 @@ impl Core {
             self.rounds.pass(&message.id, now.mono);
         }
         settle_only(Settle::Pass(message.task.clone()))
+    }
+
+    /// It is early. Not before its name is known to be ours: nobody else finds what is put by.
+    fn put_by(&mut self, message: &Message, eta: DateTime<Utc>, out: &mut Vec<Effect>) -> Verdict {
+        if message.is_named_outside() && self.early.learn(&message.task) == Learned::New {
+            out.push(self.sorting());
+        }
+        settle_only(Settle::Park(eta))
     }
 
     fn sorting(&self) -> Effect {

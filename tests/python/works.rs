@@ -1,11 +1,14 @@
 //! We send, a real Python worker runs it, and we read its result.
 
+use super::celery;
 use super::worker::PythonWorker;
 use crate::harness::{Place, eventually, in_every_place};
+use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
 in_every_place! {
     a_python_worker_runs_what_we_send
+    what_python_sends_for_later_stays_pythons
 }
 
 fn a_python_worker_runs_what_we_send(place: Place) {
@@ -43,4 +46,36 @@ fn a_python_worker_runs_what_we_send(place: Place) {
     assert!(failed["traceback"].as_str().unwrap().contains("raise KeyError"));
     assert_eq!(result(&later)["result"], json!(42));
     assert_eq!(result(&me)["result"], json!(["our-own-id", "our-own-id", 0]));
+}
+
+/// A worker of ours that gets them first, does not know their names and is stopped then, has put none by.
+fn what_python_sends_for_later_stays_pythons(place: Place) {
+    let app = place.app("ours: {shell: 'echo ran'}\n");
+    let mut worker = app.worker(&["-c", "2", "-l", "INFO", "-f", "log"]);
+    let script = r#"
+sent = [app.send_task(name, (1,), countdown=4) for name in ("ours", "py.add", "py.add", "ours", "py.add")]
+say([result.id for result in sent])
+"#;
+    let ids = celery(&app, script);
+    let queues =
+        || -> Value { serde_json::from_str(&app.must(&["list", "queues", "--json"])).unwrap() };
+    let counts = |queue: &Value| {
+        let of = |name: &str| queue[name].as_u64().unwrap();
+        (of("ready"), of("scheduled"), of("held"))
+    };
+    eventually("ours are put by, and no others", || {
+        let told = app.read("log").contains("not in tasks.d");
+        (told && counts(&queues()[0]) == (3, 2, 0)).then_some(())
+    });
+    let result = |n: usize| -> Value {
+        let id = ids[n].as_str().unwrap();
+        let output = app.must(&["result", id, "--json", "--wait", "--timeout", "60"]);
+        serde_json::from_str(&output).unwrap()
+    };
+    assert_eq!((&result(0)["result"], &result(3)["result"]), (&json!("ran"), &json!("ran")));
+    assert_eq!(worker.stop(Signal::SIGTERM), 0);
+    let _python = PythonWorker::start(&app, "");
+    for n in [1, 2, 4] {
+        assert_eq!((n, &result(n)["result"]), (n, &json!(2)));
+    }
 }

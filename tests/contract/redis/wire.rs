@@ -2,7 +2,7 @@
 
 use super::*;
 use chrono::{DateTime, FixedOffset, SecondsFormat, Utc};
-use qworker::broker::{Results, Sorting};
+use qworker::broker::{Results, Settle, Sorting};
 use qworker::clock;
 use qworker::link::url::Url;
 use std::path::Path;
