@@ -21,7 +21,6 @@ pub use crate::link::error::Error;
 use crate::wire::Record;
 use chrono::{DateTime, Utc};
 pub use redis::Survey;
-use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -266,13 +265,10 @@ fn first_refusal(fates: Vec<Fate>) -> Result<(), Error> {
     refusal.map_or(Ok(()), |why| Err(Error::of(crate::link::error::Kind::Refused, why)))
 }
 
-/// Finds the revoked ones among these tasks, within a transaction.
-pub type LookUp = fn(&rusqlite::Connection, &[String]) -> Result<HashSet<String>, Error>;
-
 /// Where results are, as far as a broker may look at them.
 pub enum Results {
     /// In this file.
-    Sqlite(crate::link::sqlite::Db, LookUp),
+    Sqlite(crate::link::sqlite::Db, sqlite::LookUp),
     /// On this server, each at its task's id after this.
     Redis(crate::link::url::Server, String),
     /// Nowhere that a broker could be.

@@ -21,11 +21,10 @@ mod take;
 pub use beat::Ledger;
 pub use member::Hold;
 pub use schema::SCHEMA;
+pub use take::LookUp;
 use take::Taking;
 
-use super::{
-    Delivery, LookUp, Names, Node, Posting, QueueInfo, Settle, Sorting, Tag, Want, Whereabouts,
-};
+use super::{Delivery, Names, Node, Posting, QueueInfo, Settle, Sorting, Tag, Want, Whereabouts};
 use crate::bounds;
 use crate::clock;
 use crate::link::error::Error;

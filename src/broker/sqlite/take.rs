@@ -2,12 +2,13 @@
 //! are marked with the name, and are looked up by it from then on.
 
 use super::{pass, payload_of, row_of};
-use crate::broker::{Delivery, LookUp, Tag, Want};
+use crate::broker::{Delivery, Tag, Want};
 use crate::link::error::Error;
 use crate::link::sqlite::cell;
 use crate::wire::message::{id_of, task_of};
 use rusqlite::{Connection, params};
 use std::cmp::Reverse;
+use std::collections::HashSet;
 use std::sync::Arc;
 
 /// Rows of names that are left to others which one look marks at the most.
@@ -25,6 +26,9 @@ WITH RECURSIVE found (name) AS (
     FROM found WHERE name IS NOT NULL
 )
 SELECT name FROM found WHERE name IS NOT NULL";
+
+/// Finds the revoked ones among these tasks, within a transaction.
+pub type LookUp = fn(&Connection, &[String]) -> Result<HashSet<String>, Error>;
 
 /// Notes whose task was revoked.
 pub(super) fn tell_revoked(
