@@ -183,7 +183,14 @@ fn a_reader_that_sleeps_stops_nothing() {
     let mut worker = started(&app, &["-l", "INFO", "-f", "pipe"]);
     app.write("batch", &"[]\n".repeat(6000));
     app.must(&["call", "say", "--from-jsonl", "batch"]);
-    super::await_empty(&app);
+    // So many processes take their time on a busy machine; what counts is that they go on.
+    let mut left = 6000;
+    while left > 0 {
+        left = eventually("the end of more messages", || {
+            let now = super::messages(&app).len();
+            (now == 0 || now + 500 <= left).then_some(now)
+        });
+    }
     // Now somebody reads.
     let mut lines = BufReader::new(reader).lines().map(Result::unwrap);
     let (mut there, mut dropped) = (0, 0);
