@@ -202,7 +202,7 @@ fn the_state_is_in_a_file(place: Place) {
     // Nobody else knows of it.
     assert_eq!(listed(&app, "quick")["state"], "new");
     // Damaged, it is set aside.
-    app.write("state.sqlite", "nonsense, and much of it: there is no database that begins so");
+    app.write("state.sqlite", "SQLite format 3\0nonsense, and much of it: no database goes on so");
     let beat = app.beat(&["-s", "state.sqlite"]);
     beat.expect_line("Sending due task quick");
     assert_eq!(beat.log().matches("WARNING").count(), 1, "{}", beat.log());

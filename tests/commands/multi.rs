@@ -109,7 +109,10 @@ fn options_of_the_program_go_with_every_node() {
     let here = app.path().canonicalize().unwrap().join("tasks.d").display().to_string();
     assert_eq!(node(&["--workdir", "tasks.d", "multi", "show", "a"]), format!("--workdir={here}"));
     // What is encoded in an address is no letter of ours.
-    assert_eq!(node(&["-b", "redis://:p%40s@h", "multi", "show", "a"]), "-b redis://:p%40s@h");
+    let address = "redis+socket:///run/a%20b.sock";
+    assert_eq!(node(&["-b", address, "multi", "show", "a"]), format!("-b {address}"));
+    // Its secret is not for whoever looks over a shoulder.
+    assert_eq!(node(&["-b", "redis://:p%40s@h", "multi", "show", "a"]), "-b redis://:**@h");
 }
 
 #[test]
