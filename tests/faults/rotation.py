@@ -12,7 +12,7 @@ from torture import until
 
 from .life import FileApp, place, send, start
 
-LINE = re.compile(r"\[\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3}: [A-Z]+/MainProcess\] .*")
+LINE = re.compile(r"\[\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3}[+-]\d\d:\d\d: [A-Z]+/MainProcess\] .*")
 
 
 def stand_still(pid):
