@@ -86,7 +86,8 @@ fn namespace() -> Option<u64> {
     fs::metadata("/proc/self/ns/pid").ok().map(|found| found.ino())
 }
 
-/// Has the process of this name ended? One that cannot be seen from here has not.
+/// Has the process of this name ended, or been killed and is about to? One that cannot be seen
+/// from here has not.
 fn is_gone(worker: &str) -> bool {
     let parts: Option<Vec<u64>> = worker.split(':').map(|part| part.parse().ok()).collect();
     let Some([space, pid, start]) = parts.as_deref() else { return false };
@@ -95,9 +96,19 @@ fn is_gone(worker: &str) -> bool {
         return false;
     }
     match fs::metadata(format!("/proc/{pid}")) {
-        Ok(_) => began(pid).is_some_and(|begun| begun != *start),
+        Ok(_) => began(pid).is_some_and(|begun| begun != *start) || is_exiting(pid),
         Err(error) => error.kind() == std::io::ErrorKind::NotFound,
     }
+}
+
+/// Is it dead but for its number, which its parent has not taken note of, or on its way there? Its
+/// lease falls while it exits.
+fn is_exiting(pid: i32) -> bool {
+    /// The kernel's `PF_EXITING`.
+    const EXITING: u64 = 0x4;
+    let flags: Option<u64> = field(pid, 6);
+    let state: Option<char> = field(pid, 0);
+    state.is_some_and(|state| "ZX".contains(state)) || flags.is_some_and(|all| all & EXITING != 0)
 }
 
 /// Processes that are nobody's task, by number: their inode in `/proc`, which a later process of
@@ -399,6 +410,12 @@ mod tests {
         let dead = format!("{space}:{}:1", gone.id());
         gone.wait().unwrap();
         let elsewhere = format!("{}:{}:1", space + 1, gone.id());
+        let mut unburied = Command::new("true").spawn().unwrap();
+        let number = unburied.id() as i32;
+        let exiting = format!("{space}:{number}:{}", began(number).unwrap());
+        while !is_exiting(number) {
+            std::thread::sleep(PAUSE);
+        }
         let reused = format!("{space}:{this}:{}", began(this).unwrap() + 1);
         let task = uuid::Uuid::new_v4().to_string();
         let tasks = HashSet::from([task.clone(), "another".into()]);
@@ -408,6 +425,7 @@ mod tests {
             ("nonsense", 0),
             (&format!("{space}:{this}:0"), 0),
             (&dead, 1),
+            (&exiting, 1),
             (&reused, 1),
         ] {
             let mut child = Command::new("sleep")
@@ -428,5 +446,6 @@ mod tests {
             let _ = child.kill();
             child.wait().unwrap();
         }
+        unburied.wait().unwrap();
     }
 }
