@@ -155,6 +155,9 @@ pub fn redact(text: &str) -> String {
     if scheme.ends_with("sqlite") && rest.starts_with('/') && !rest.contains('?') {
         return text.into();
     }
+    // What is encoded in the path of a socket is no secret.
+    let of_path =
+        |c: char| is_of_place(c) || c == '%' && scheme == "redis+socket" && rest.starts_with('/');
     let shown = Parts::of(rest).ok().filter(|parts| {
         let place = parts.place.split('?').next().unwrap_or_default();
         let (host, path) = place.split_once('/').unwrap_or((place, ""));
@@ -166,7 +169,7 @@ pub fn redact(text: &str) -> String {
         let is_port = port.parse::<u16>().is_ok() && (!name.is_empty() || !host.contains(':'));
         is_port
             && name.chars().all(|c| is_of_place(c) || "[:]".contains(c))
-            && path.chars().all(is_of_place)
+            && path.chars().all(of_path)
     });
     match shown {
         Some(Parts { user, password, place }) => {
@@ -277,6 +280,7 @@ mod tests {
             "sqlite:////data/a:b@c.sqlite",
             "disabled://",
             "redis+socket:///run/r.sock?virtual_host=2",
+            "redis+socket:///run/a%20b.sock",
             "kafka://x",
             "redis://h/one",
             "rpc://",

@@ -149,8 +149,8 @@ fn an_empty_table_is_a_sentence() {
 #[test]
 fn the_log_on_a_terminal() {
     let app = app();
-    app.must(&["call", "fail"]);
-    let worker = "& n=0; until test $(\"$QW\" list queues --json | tr -dc 0-9) = 000; do sleep 0.1; n=$((n+1)); test $n -lt 300 || break; done; kill $!; wait $!";
+    app.must(&["call", "fail", "--task-id", "one"]);
+    let worker = r#"& "$QW" -q result "$ID" --wait >/dev/null 2>&1; kill $!; wait $!"#;
     let log = app.file("typescript");
     let mut command = app.command(&[]);
     let program = command.get_program().to_owned();
@@ -159,11 +159,11 @@ fn the_log_on_a_terminal() {
     let text = format!("\"$QW\" worker -l INFO {worker}");
     typed.args(["--quiet", "--command", &text]).arg(&log).current_dir(app.path());
     typed.env("SHELL", "/bin/sh").env("QW", &program).env("TERM", "xterm").env_remove("NO_COLOR");
-    let said = Output::of(typed.stdin(Stdio::null())).stdout;
+    let said = Output::of(typed.stdin(Stdio::null()).env("ID", "one")).stdout;
     assert!(!said.contains("tracing-subscriber"), "{said}");
     assert!(said.contains("\u{1b}[31m[") && said.contains("ERROR/MainProcess"), "{said}");
-    typed.env("TERM", "dumb");
-    app.must(&["call", "fail"]);
+    typed.env("TERM", "dumb").env("ID", "two");
+    app.must(&["call", "fail", "--task-id", "two"]);
     let said = Output::of(&mut typed).stdout;
     assert!(!said.contains("\u{1b}[") && said.contains("ERROR/MainProcess"), "{said}");
 }

@@ -90,9 +90,6 @@ class Watch:
         self.trouble = None
 
     def __enter__(self):
-        if isinstance(self.app, FileApp):
-            # Whoever asks first makes the file.
-            self.app.run("list", "queues")
         self.thread.start()
         return self
 
@@ -123,7 +120,11 @@ class Watch:
 
     def look_at_file(self):
         path = self.app.folder / "var/qworker.sqlite"
+        if not path.exists():
+            return  # Whoever sends first makes it.
         with contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", 30, uri=True)) as file:
+            if not file.execute("SELECT 1 FROM sqlite_master WHERE name = 'kombu_message'").fetchall():
+                return
             sql = "SELECT id, payload FROM kombu_message WHERE id > ? ORDER BY id"
             found = file.execute(sql, [self.seen]).fetchall()
         if found:

@@ -197,7 +197,9 @@ def cut(app, proxy):
         yield
         proxy.flow()
         return
-    with contextlib.closing(sqlite3.connect(app.folder / "var/qworker.sqlite", 30, isolation_level=None)) as file:
+    path = app.folder / "var/qworker.sqlite"
+    path.parent.mkdir(exist_ok=True)
+    with contextlib.closing(sqlite3.connect(path, 30, isolation_level=None)) as file:
         file.execute("BEGIN IMMEDIATE")
         yield
         file.execute("ROLLBACK")

@@ -13,7 +13,7 @@ from torture import until
 from .ground import LISTS, QUEUE, Mint, application, tree
 
 COMMANDS = 1.0  # a second, of an idle worker
-CONNECTIONS = 2
+CONNECTIONS = 3  # for commands, for waiting, for the watch over its queues
 SETTLES = 40.0  # seconds until a dead worker is known to be dead
 OLD = 15  # seconds without a sign of life
 

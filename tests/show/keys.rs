@@ -399,7 +399,9 @@ child: {shell: '"$QWORKER" call facts --queue celery --wait', result: text}
     let _worker = app.worker(&["-c", "2", "-n", "w1@here", "-Q", "media,celery"]);
     let now = chrono::Utc::now().timestamp();
     let told = call_with(&app, "facts", &["--task-id", "an-id"]).value();
-    let told: Vec<&str> = told.as_str().unwrap().lines().collect();
+    let mut told: Vec<&str> = told.as_str().unwrap().lines().collect();
+    let worker = told.pop().unwrap().strip_prefix("QWORKER_TASK_WORKER=").unwrap();
+    assert_eq!(worker.split(':').filter(|part| part.parse::<u64>().is_ok()).count(), 3, "{worker}");
     let deadline: i64 = told[0].strip_prefix("QWORKER_TASK_DEADLINE=").unwrap().parse().unwrap();
     assert!((now + 3600..now + 3660).contains(&deadline), "{deadline} at {now}");
     let names = ["HOSTNAME=w1@here", "ID=an-id", "NAME=facts", "PARENT_ID=", "QUEUE=media"];

@@ -201,14 +201,23 @@ fn signals_that_do_not_kill() {
 
 #[test]
 fn a_stopped_process_meets_its_limits() {
-    let app =
-        TestDir::with("stop: {shell: 'kill -$1 $$', soft_time_limit: 1s, time_limit: 1500ms}\n");
-    let _worker = app.worker(&["-c", "4"]);
-    let ids = [19, 20, 21, 22].map(|number| post(&app, "stop", &format!("[{number}]")));
-    for id in ids {
-        let ended = wait(&app, &id);
-        expect_failure(&app, &ended, "billiard.exceptions.TimeLimitExceeded", json!([1.5]), "");
+    let limits = "soft_time_limit: 1s, time_limit: 1500ms";
+    let app = TestDir::with(&format!(
+        "stop: {{shell: 'kill -$1 $$', {limits}}}\n\
+         deaf: {{shell: 'trap \"\" TERM; kill -STOP $$; sleep 100', {limits}}}\n"
+    ));
+    let _worker = app.worker(&["-c", "5"]);
+    let (stopped, deaf) = (post(&app, "stop", "[19]"), post(&app, "deaf", "[]"));
+    // What a terminal sends does not stop a session that has none.
+    let on = [20, 21, 22].map(|number| post(&app, "stop", &format!("[{number}]")));
+    for id in on {
+        assert_eq!(wait(&app, &id).value(), Value::Null);
     }
+    // It is continued for its TERM.
+    let class = "billiard.exceptions.SoftTimeLimitExceeded";
+    expect_failure(&app, &wait(&app, &stopped), class, json!([]), "");
+    let class = "billiard.exceptions.TimeLimitExceeded";
+    expect_failure(&app, &wait(&app, &deaf), class, json!([1.5]), "");
 }
 
 #[test]
