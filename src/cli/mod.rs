@@ -29,6 +29,7 @@ mod unknown;
 mod wait;
 mod watched;
 mod worker;
+mod zones;
 
 use crate::config::units;
 use crate::os::guard::Role;

@@ -3,6 +3,7 @@
 use super::app::{App, Global};
 use super::exit::{Error, Exit};
 use super::output::ToUser;
+use super::zones::Zones;
 use serde_json::{Map, json};
 
 #[derive(Debug, clap::Args)]
@@ -16,6 +17,7 @@ pub(super) fn run(args: &Args, global: &Global, out: ToUser) -> Result<Exit, Err
     let app = App::examine(global, &[])?;
     let rows = app.settings.report();
     let platform = format!("{} {}", std::env::consts::OS, std::env::consts::ARCH);
+    let zones = Zones::of_host();
     if args.json {
         let settings: Map<String, _> = rows
             .iter()
@@ -29,6 +31,7 @@ pub(super) fn run(args: &Args, global: &Global, out: ToUser) -> Result<Exit, Err
         let report = json!({
             "version": env!("CARGO_PKG_VERSION"),
             "platform": platform,
+            "zones": zones.json(),
             "app": app.folder,
             "settings": settings,
             "errors": app.faults.iter().map(ToString::to_string).collect::<Vec<_>>(),
@@ -41,7 +44,9 @@ pub(super) fn run(args: &Args, global: &Global, out: ToUser) -> Result<Exit, Err
             crate::link::sqlite::version()
         ));
         out.print(&format!("platform -> {platform}"));
-        out.tell(&format!("app      -> {}\n", app.folder.display()));
+        out.tell(&format!("zones    -> {}", zones.text()));
+        out.tell(&format!("app      -> {}
+", app.folder.display()));
         let rows: Vec<Vec<String>> = rows
             .into_iter()
             .map(|row| vec![row.name.to_string(), row.value, row.origin.to_string()])

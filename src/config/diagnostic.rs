@@ -13,6 +13,8 @@ pub enum Weight {
     /// Something means nothing here, or something else than its author may think; nothing is
     /// left out because of it.
     Note,
+    /// Something of the host is not as it should be, and is replaced.
+    Warning,
     /// The host refuses to show what is there, so nobody knows what it says.
     Unseen,
 }
@@ -63,7 +65,7 @@ impl Diagnostic {
 
     /// Is it no mistake?
     pub fn is_note(&self) -> bool {
-        self.weight == Weight::Note
+        matches!(self.weight, Weight::Note | Weight::Warning)
     }
 
     /// The same mistake, which costs the task `name`, defined at `place`.

@@ -35,6 +35,7 @@ pub mod spawn;
 pub mod standard;
 pub mod tree;
 pub mod user;
+pub mod zoneinfo;
 
 pub use nix::unistd::Pid;
 

@@ -7,6 +7,7 @@ use super::load::Shared;
 use super::moment::{self, Moment};
 use super::options::{self, raw};
 use super::when::{self, Means, When};
+use super::zone::Calendar;
 use crate::bounds;
 use crate::config::Faults;
 use crate::config::kind::{Flag, Kind, Span, Word, kind};
@@ -126,14 +127,14 @@ pub fn define(
     let relative = get("relative").filter(|node| !node.is_null());
     let relative = relative.and_then(|node| faults.within("relative", |f| Flag::read(node, f)));
     let means = Means { days: shared.defaults.days, relative: relative.unwrap_or_default() };
-    let zone = draft.zone.unwrap_or(shared.zone);
+    let calendar = shared.calendar(draft.zone.unwrap_or(shared.zone));
     for (key, value) in map {
         faults.within(&key.text, |f| match key.text.as_str() {
             "timezone" | "relative" => {}
             "task" => draft.task = Word::read(value, f),
             "schedule" => draft.when = when::read(value, means, f),
-            "options" => options::read_all(&mut draft.options, value, zone, f),
-            _ => draft.read(key, value, zone, f),
+            "options" => options::read_all(&mut draft.options, value, &calendar, f),
+            _ => draft.read(key, value, &calendar, f),
         });
     }
     for (key, given) in [("task", get("task")), ("schedule", get("schedule"))] {
@@ -152,8 +153,8 @@ impl Draft {
         Draft { when, ..Draft::default() }
     }
 
-    /// Reads one of the keys that stand for themselves; `zone` is the entry's.
-    pub fn read(&mut self, key: &Key, value: &Node, zone: Tz, faults: &mut Faults) {
+    /// Reads one of the keys that stand for themselves; `calendar` is the entry's.
+    pub fn read(&mut self, key: &Key, value: &Node, calendar: &Calendar, faults: &mut Faults) {
         let name = key.text.as_str();
         if KEYS.contains(&name) && value.is_null() {
             return;
@@ -172,8 +173,8 @@ impl Draft {
             "overlap" => self.overlap = OverlapRule::read(value, faults).unwrap_or_default(),
             "jitter" => self.jitter = Span::read(value, faults),
             "enabled" => self.disabled = Flag::read(value, faults) == Some(false),
-            "from" => self.from = at(value, zone, moment::instant, faults),
-            "until" => self.until = at(value, zone, moment::last_instant, faults),
+            "from" => self.from = at(value, calendar, moment::instant, faults),
+            "until" => self.until = at(value, calendar, moment::last_instant, faults),
             other => refuse(other, key.line, faults),
         }
     }
@@ -248,11 +249,11 @@ impl Draft {
 
 fn at(
     node: &Node,
-    zone: Tz,
-    instant: fn(Moment, Tz) -> Option<DateTime<Utc>>,
+    calendar: &Calendar,
+    instant: fn(Moment, &Calendar) -> Option<DateTime<Utc>>,
     faults: &mut Faults,
 ) -> Option<DateTime<Utc>> {
-    let at = node.as_text().and_then(Moment::parse).and_then(|moment| instant(moment, zone));
+    let at = node.as_text().and_then(Moment::parse).and_then(|moment| instant(moment, calendar));
     if at.is_none() {
         faults.mismatch(node.line, &node.found(), moment::EXPECTED);
     }

@@ -4,6 +4,7 @@
 use super::cron::Days;
 use super::define::define;
 use super::entry::Entry;
+use super::rules::{BuiltIn, Host};
 use super::zone::{Calendar, Dst};
 use crate::config::beat::{DaysRule, DstRule, Plan, Zone};
 use crate::config::kind::Kind;
@@ -14,6 +15,7 @@ use chrono::{DateTime, Utc};
 use chrono_tz::Tz;
 use serde_json::value::RawValue;
 use std::collections::{HashMap, HashSet};
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,7 +23,7 @@ use std::time::Duration;
 const KEYS: [&str; 2] = ["timezone", "entries"];
 
 /// What is said of entries elsewhere than in themselves.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 pub struct Defaults {
     /// The zone of entries whose file says none.
     pub zone: Tz,
@@ -35,10 +37,12 @@ pub struct Defaults {
     pub starting_deadline: Option<Duration>,
     /// When the host was started.
     pub boot: DateTime<Utc>,
+    /// Whose rules of zones hold, where it has any.
+    pub host: Rc<dyn Host>,
 }
 
 impl Defaults {
-    /// Those of the settings, on a host that was started at `boot`.
+    /// Those of the settings, on a host that was started at `boot`; zones by the built-in rules.
     pub fn new(settings: &Settings, boot: DateTime<Utc>) -> Defaults {
         Defaults {
             zone: settings.timezone,
@@ -51,6 +55,7 @@ impl Defaults {
             days_of_tables: settings.beat_days.map_or(Days::Or, days),
             starting_deadline: settings.beat_cron_starting_deadline,
             boot,
+            host: Rc::new(BuiltIn),
         }
     }
 }
@@ -112,9 +117,9 @@ impl Shared<'_> {
 
     /// The calendar of a zone.
     pub fn calendar(&mut self, zone: Tz) -> Arc<Calendar> {
-        let Defaults { dst, boot, .. } = *self.defaults;
-        let calendar = self.calendars.entry(zone);
-        calendar.or_insert_with(|| Arc::new(Calendar::new(zone, dst, boot))).clone()
+        let Defaults { dst, boot, ref host, .. } = *self.defaults;
+        let new = || Arc::new(Calendar::new(zone, dst, boot).by(host.rules(zone)));
+        self.calendars.entry(zone).or_insert_with(new).clone()
     }
 
     /// A zone by its name; null is that of the file.

@@ -11,6 +11,7 @@ mod field;
 pub mod load;
 pub mod moment;
 pub mod options;
+pub mod rules;
 pub mod solar;
 pub mod table;
 pub mod when;

@@ -1,7 +1,7 @@
 //! Instants as people write them: ISO 8601, local where no offset is said.
 
-use chrono::{DateTime, Days, NaiveDate, NaiveDateTime, NaiveTime, TimeDelta, TimeZone, Utc};
-use chrono_tz::Tz;
+use super::zone::{Calendar, Pass};
+use chrono::{DateTime, Days, NaiveDate, NaiveDateTime, NaiveTime, TimeDelta, Timelike, Utc};
 
 /// What is expected, behind the word "expected".
 pub const EXPECTED: &str =
@@ -41,37 +41,38 @@ impl Moment {
     }
 }
 
-/// When that is in `zone`; a day is its beginning. Of a local time that comes twice the first
+/// When that is by `calendar`; a day is its beginning. Of a local time that comes twice the first
 /// one; one that does not exist is as much later as the clock is put forward.
-pub fn instant(moment: Moment, zone: Tz) -> Option<DateTime<Utc>> {
+pub fn instant(moment: Moment, calendar: &Calendar) -> Option<DateTime<Utc>> {
     let local = match moment {
         Moment::Instant(at) => return Some(at),
         Moment::Local(local) => local,
         Moment::Day(day) => day.and_time(NaiveTime::MIN),
     };
-    if let Some(at) = zone.from_local_datetime(&local).earliest() {
-        return Some(at.with_timezone(&Utc));
-    }
-    // With the offset of the day before, which no gap is as long as.
-    let before = local.checked_sub_signed(TimeDelta::days(2))?;
-    let offset = chrono::Offset::fix(&zone.offset_from_utc_datetime(&before));
-    local.checked_sub_offset(offset).map(|utc| utc.and_utc())
+    let at = calendar.instant(local.and_utc().timestamp(), Pass::First);
+    DateTime::from_timestamp(at, local.nanosecond())
 }
 
 /// The last instant of a moment: a day ends before the next one begins.
-pub fn last_instant(moment: Moment, zone: Tz) -> Option<DateTime<Utc>> {
-    let Moment::Day(day) = moment else { return instant(moment, zone) };
-    let next = instant(Moment::Day(day.checked_add_days(Days::new(1))?), zone)?;
+pub fn last_instant(moment: Moment, calendar: &Calendar) -> Option<DateTime<Utc>> {
+    let Moment::Day(day) = moment else { return instant(moment, calendar) };
+    let next = instant(Moment::Day(day.checked_add_days(Days::new(1))?), calendar)?;
     next.checked_sub_signed(TimeDelta::microseconds(1))
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::zone::Dst;
     use super::*;
+    use chrono_tz::Tz;
+
+    fn calendar(zone: Tz) -> Calendar {
+        Calendar::new(zone, Dst::Once, DateTime::UNIX_EPOCH)
+    }
 
     #[test]
     fn local_and_other_times() {
-        let oslo: Tz = "Europe/Oslo".parse().unwrap();
+        let oslo = calendar(Tz::Europe__Oslo);
         let cases = [
             ("2026-11-21T10:00:00Z", Some("2026-11-21T10:00:00Z")),
             ("2026-11-21 10:00:00+02:00", Some("2026-11-21T08:00:00Z")),
@@ -90,14 +91,14 @@ mod tests {
             ("é", None),
         ];
         for (text, expected) in cases {
-            let at = Moment::parse(text).and_then(|moment| instant(moment, oslo));
+            let at = Moment::parse(text).and_then(|moment| instant(moment, &oslo));
             let at = at.map(|at| at.to_rfc3339_opts(chrono::SecondsFormat::AutoSi, true));
             assert_eq!(at.as_deref(), expected, "{text}");
         }
-        let end = last_instant(Moment::parse("2026-07-01").unwrap(), oslo).unwrap();
+        let end = last_instant(Moment::parse("2026-07-01").unwrap(), &oslo).unwrap();
         assert_eq!(end.to_rfc3339(), "2026-07-01T21:59:59.999999+00:00");
-        let samoa: Tz = "Pacific/Apia".parse().unwrap();
-        let lost = instant(Moment::parse("2011-12-30T12:00:00").unwrap(), samoa).unwrap();
+        let samoa = calendar(Tz::Pacific__Apia);
+        let lost = instant(Moment::parse("2011-12-30T12:00:00").unwrap(), &samoa).unwrap();
         assert_eq!(lost.to_rfc3339(), "2011-12-30T22:00:00+00:00");
     }
 }

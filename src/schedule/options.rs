@@ -3,11 +3,11 @@
 
 use super::entry::{Expires, Options};
 use super::moment::{self, Moment};
+use super::zone::Calendar;
 use crate::config::Faults;
 use crate::config::kind::{Flag, Kind, Limit, Priority, Span, Text, Word};
 use crate::config::node::{Data, Key, Node};
 use crate::config::units;
-use chrono_tz::Tz;
 use serde_json::value::RawValue;
 
 /// The options, in the order of the manual.
@@ -111,12 +111,12 @@ const PROTOCOL: [&str; 21] = [
     "reply_to",
 ];
 
-/// Reads the mapping `options`; local instants are those of `zone`.
-pub fn read_all(options: &mut Options, node: &Node, zone: Tz, faults: &mut Faults) {
+/// Reads the mapping `options`; local instants are those of `calendar`.
+pub fn read_all(options: &mut Options, node: &Node, calendar: &Calendar, faults: &mut Faults) {
     match &node.data {
         Data::Map(map) => {
             for (key, value) in map {
-                faults.within(&key.text, |f| read(options, key, value, zone, f));
+                faults.within(&key.text, |f| read(options, key, value, calendar, f));
             }
         }
         _ if node.is_null() => {}
@@ -125,7 +125,13 @@ pub fn read_all(options: &mut Options, node: &Node, zone: Tz, faults: &mut Fault
 }
 
 /// Reads one option. Null is as if it were not there.
-pub fn read(options: &mut Options, key: &Key, value: &Node, zone: Tz, faults: &mut Faults) {
+pub fn read(
+    options: &mut Options,
+    key: &Key,
+    value: &Node,
+    calendar: &Calendar,
+    faults: &mut Faults,
+) {
     let known = OPTIONS.contains(&key.text.as_str());
     if known && value.is_null() {
         return;
@@ -135,7 +141,7 @@ pub fn read(options: &mut Options, key: &Key, value: &Node, zone: Tz, faults: &m
         "exchange" => options.exchange = Word::read(value, faults),
         "routing_key" => options.routing_key = Word::read(value, faults),
         "priority" => options.priority = Priority::read(value, faults),
-        "expires" => options.expires = expires(value, zone, faults),
+        "expires" => options.expires = expires(value, calendar, faults),
         "countdown" => options.countdown = Span::read(value, faults),
         "ignore_result" => options.ignore_result = Flag::read(value, faults),
         "shadow" => options.shadow = Text::read(value, faults),
@@ -152,7 +158,7 @@ fn limit(node: &Node, faults: &mut Faults) -> Option<f64> {
     Limit::read(node, faults).map(|span| span.as_secs_f64())
 }
 
-fn expires(node: &Node, zone: Tz, faults: &mut Faults) -> Option<Expires> {
+fn expires(node: &Node, calendar: &Calendar, faults: &mut Faults) -> Option<Expires> {
     let expected = "seconds, a span such as 10m, or a time such as 2027-01-31T12:00:00";
     let span = match (node.as_number(), node.as_text()) {
         (Some(seconds), _) => units::duration_of(seconds),
@@ -162,7 +168,7 @@ fn expires(node: &Node, zone: Tz, faults: &mut Faults) -> Option<Expires> {
     let at = || match node.as_text().and_then(Moment::parse)? {
         // A day alone would be its beginning or its end.
         Moment::Day(_) => None,
-        moment => moment::instant(moment, zone),
+        moment => moment::instant(moment, calendar),
     };
     let expires = match span {
         Some(span) => Some(Expires::After(span)).filter(|_| !span.is_zero()),

@@ -316,7 +316,7 @@ impl Line<'_> {
             let node = self.node(value.clone());
             draft.zone = faults.within(key, |f| shared.zone(&node, f));
         }
-        let zone = draft.zone.unwrap_or(shared.zone);
+        let calendar = shared.calendar(draft.zone.unwrap_or(shared.zone));
         for (at, (text, value)) in options.iter().enumerate() {
             let key = Key { line: self.number, text: text.clone() };
             let node = self.node(value.clone());
@@ -328,9 +328,9 @@ impl Line<'_> {
                 "timezone" => {}
                 key_of if !KEYS.contains(&key_of) => self.refuse(key_of, f),
                 option if OPTIONS.contains(&option) => {
-                    options::read(&mut draft.options, &key, &node, zone, f);
+                    options::read(&mut draft.options, &key, &node, &calendar, f);
                 }
-                _ => draft.read(&key, &node, zone, f),
+                _ => draft.read(&key, &node, &calendar, f),
             });
         }
     }

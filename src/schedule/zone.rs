@@ -20,11 +20,15 @@
 //! at midnight, by half an hour, by a day, or twice within weeks.
 //!
 //! Occurrences are found in the years 1970 to 2100.
+//!
+//! When clocks are changed the host says, if it has a file of the zone ([`Rules`]); else what is
+//! built in.
 
-use chrono::{DateTime, Offset, TimeZone, Utc};
+use super::rules::Rules;
+use chrono::{DateTime, FixedOffset, Offset, TimeZone, Utc};
 use chrono_tz::Tz;
 use std::fmt;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 /// Seconds of a day without a change of clocks.
 pub(super) const DAY: i64 = 86_400;
@@ -38,6 +42,9 @@ const END: i64 = 4_133_980_800;
 /// Changes of one zone's clocks are a week apart or more, so in each stride there is one at most.
 const STRIDE: i64 = 6 * DAY;
 
+/// 2026-01-01: nothing was sent by this program before.
+const SENDING: i64 = 1_767_225_600;
+
 /// How an entry's schedule is read. Cheap to make: what is known of its zone is found when it
 /// is needed for the first time, and shared by all entries that share the calendar.
 #[derive(Debug, Clone)]
@@ -48,8 +55,12 @@ pub struct Calendar {
     pub dst: Dst,
     /// When the host was started.
     pub boot: DateTime<Utc>,
+    /// The host's rules of the zone; `None`: those that are built in.
+    rules: Option<Arc<Rules>>,
     /// The zone's time from `START` to `END`.
     pieces: OnceLock<Box<[Piece]>>,
+    /// The sum of what the host's rules say; `None` if the built-in ones say the same.
+    sum: OnceLock<Option<u64>>,
 }
 
 /// What happens to local times that do not exist, or exist twice.
@@ -105,14 +116,35 @@ pub(super) struct Piece {
 
 impl PartialEq for Calendar {
     fn eq(&self, other: &Calendar) -> bool {
-        self.zone == other.zone && self.dst == other.dst && self.boot == other.boot
+        let of = |calendar: &Calendar| (calendar.zone, calendar.dst, calendar.boot);
+        of(self) == of(other) && self.rules == other.rules
     }
 }
 
 impl Calendar {
-    /// A calendar of this zone, on a host that was started at `boot`.
+    /// A calendar of this zone by the built-in rules, on a host that was started at `boot`.
     pub fn new(zone: Tz, dst: Dst, boot: DateTime<Utc>) -> Calendar {
-        Calendar { zone, dst, boot, pieces: OnceLock::new() }
+        Calendar { zone, dst, boot, rules: None, pieces: OnceLock::new(), sum: OnceLock::new() }
+    }
+
+    /// The same by the rules that the host has, if it has any.
+    pub fn by(self, rules: Option<Arc<Rules>>) -> Calendar {
+        Calendar { rules, pieces: OnceLock::new(), sum: OnceLock::new(), ..self }
+    }
+
+    /// What clocks show.
+    pub fn local(&self, at: DateTime<Utc>) -> DateTime<FixedOffset> {
+        let offset = i32::try_from(self.piece(at.timestamp()).offset).ok();
+        at.with_timezone(&offset.and_then(FixedOffset::east_opt).unwrap_or_else(|| Utc.fix()))
+    }
+
+    /// The letters for the local time of `at`, such as CEST; its offset where nobody knows them.
+    pub fn letters(&self, at: DateTime<Utc>) -> String {
+        let known = self.zone.offset_from_utc_datetime(&at.naive_utc());
+        match *self.local(at).offset() {
+            offset if offset == known.fix() => known.to_string(),
+            offset => offset.to_string(),
+        }
     }
 
     /// The first occurrence after `after`.
@@ -260,8 +292,31 @@ impl Calendar {
 
     /// The piece of time around `at`, which may be any second.
     pub(super) fn piece(&self, at: i64) -> Piece {
-        let pieces = self.pieces.get_or_init(|| pieces(self.zone));
+        let pieces = self.pieces();
         pieces[pieces.partition_point(|piece| piece.to <= at).min(pieces.len() - 1)]
+    }
+
+    fn pieces(&self) -> &[Piece] {
+        self.pieces.get_or_init(|| match &self.rules {
+            Some(rules) => pieces(&|at| rules.offset(at), &rules.changes()),
+            None => pieces(&|at| offset(self.zone, at), &[]),
+        })
+    }
+
+    /// Tells rules apart by which occurrences are sent at different times.
+    fn sum(&self) -> Option<u64> {
+        *self.sum.get_or_init(|| {
+            self.rules.as_ref()?;
+            let said = |pieces: &[Piece]| {
+                let late = pieces.iter().filter(|piece| piece.to > SENDING);
+                let said: Vec<_> =
+                    late.map(|piece| (piece.from.max(SENDING), piece.offset)).collect();
+                format!("{said:?}")
+            };
+            let here = said(self.pieces());
+            let built_in = pieces(&|at| offset(self.zone, at), &[]);
+            (here != said(&built_in)).then(|| super::entry::sum(&here))
+        })
     }
 }
 
@@ -291,24 +346,26 @@ fn last(pattern: &impl Pattern, until: i64) -> Option<i64> {
     Some(day * DAY + pattern.time_until(DAY - 1)?)
 }
 
-/// Cuts the time from `START` to `END` where the zone's clocks are changed.
-fn pieces(zone: Tz) -> Box<[Piece]> {
+/// Cuts the time from `START` to `END` where a zone's clocks are changed. Of two `changes` that
+/// are known none is missed, however close they are.
+fn pieces(offset_at: &dyn Fn(i64) -> i64, changes: &[i64]) -> Box<[Piece]> {
     let mut pieces = Vec::new();
-    let (mut from, mut offset) = (START, offset(zone, START));
+    let (mut from, mut offset) = (START, offset_at(START));
     let mut known = START;
     while known < END {
-        let next = (known + STRIDE).min(END);
-        while self::offset(zone, next) != offset {
+        let change = changes.get(changes.partition_point(|change| *change <= known));
+        let next = change.map_or(END, |change| *change).min(known + STRIDE).min(END);
+        while offset_at(next) != offset {
             let (mut same, mut other) = (known, next);
             while other - same > 1 {
                 let middle = same + (other - same) / 2;
-                match self::offset(zone, middle) == offset {
+                match offset_at(middle) == offset {
                     true => same = middle,
                     false => other = middle,
                 }
             }
             pieces.push(Piece { from, to: other, offset });
-            (from, known, offset) = (other, other, self::offset(zone, other));
+            (from, known, offset) = (other, other, offset_at(other));
         }
         known = next;
     }
@@ -322,9 +379,11 @@ fn offset(zone: Tz, at: i64) -> i64 {
     i64::from(zone.offset_from_utc_datetime(&at).fix().local_minus_utc())
 }
 
+/// Two calendars with the same text have the same occurrences, whatever their host.
 impl fmt::Display for Calendar {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(out, "{} {:?}", self.zone, self.dst)
+        write!(out, "{} {:?}", self.zone, self.dst)?;
+        self.sum().map_or(Ok(()), |sum| write!(out, " {sum:016x}"))
     }
 }
 
@@ -349,7 +408,7 @@ mod tests {
         assert_eq!(summer.offset, 7200);
         // Beyond the 32 bits that many lists of changes end with.
         assert_eq!(oslo.piece(at("2090-07-01T00:00:00Z")).offset, 7200);
-        assert_eq!(calendar(Tz::UTC).pieces.get_or_init(|| pieces(Tz::UTC)).len(), 1);
+        assert_eq!(calendar(Tz::UTC).pieces().len(), 1);
     }
 
     #[test]

@@ -18,6 +18,7 @@ mod report;
 mod result;
 mod status;
 mod worker;
+mod zones;
 
 use crate::harness::{Output, TestDir};
 

@@ -8,6 +8,7 @@ pub mod machine;
 pub mod process;
 pub mod python;
 pub mod redis;
+pub mod tzif;
 pub mod wait;
 pub mod worker;
 

@@ -5,7 +5,7 @@ use super::process;
 use super::wait::{SOON, eventually};
 use nix::sys::signal::Signal;
 use std::io::{BufRead, BufReader, Read};
-use std::process::{ExitStatus, Stdio};
+use std::process::{Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Instant;
@@ -86,9 +86,13 @@ impl Worker {
 
     /// Starts `qworker ARGS`, a program that runs for long, and waits for nothing.
     pub fn run(app: &TestDir, args: &[&str]) -> Worker {
+        Worker::of(app.command(args))
+    }
+
+    /// The same of a command that is made already.
+    pub fn of(mut command: Command) -> Worker {
         let mark = format!("QWTEST_MARK={}", uuid::Uuid::new_v4());
         let (name, value) = mark.split_once('=').unwrap();
-        let mut command = app.command(args);
         command.env(name, value).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();
         let guard = child.id() as i32;

@@ -3,6 +3,7 @@
 mod celery;
 mod chain;
 mod files;
+mod host;
 mod oracle;
 
 use chrono::{DateTime, Offset, TimeZone, Utc};

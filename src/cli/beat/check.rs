@@ -6,6 +6,7 @@ use crate::cli::app::{App, Global};
 use crate::cli::exit::{Error, Exit};
 use crate::cli::output::ToUser;
 use crate::config::Diagnostic;
+use crate::config::diagnostic::Weight;
 use crate::link::url::Url;
 use crate::schedule::Schedule;
 use crate::schedule::entry::{Entry, Overlap};
@@ -41,7 +42,10 @@ pub(super) fn run(args: &Args, global: &Global, out: ToUser) -> Result<Exit, Err
     let mut faults = app.faults.clone();
     faults.extend(read.faults.iter().cloned());
     app.tell_notes(&out);
-    read.notes.iter().for_each(|note| out.say(&format!("Note: {note}")));
+    read.notes.iter().for_each(|note| match note.weight {
+        Weight::Warning => out.say(&format!("Warning: {note}")),
+        _ => out.say(&format!("Note: {note}")),
+    });
     for entry in &read.entries {
         if let Schedule::Cron(cron) = &entry.schedule
             && let Some(either) = cron.either_day()

@@ -3,7 +3,9 @@
 use crate::beat::{Address, Book, Definitions};
 use crate::cli;
 use crate::cli::app::{App, Global};
+use crate::cli::zones::Zones;
 use crate::clock;
+use crate::config::diagnostic::Weight;
 use crate::config::{Diagnostic, Given};
 use crate::os;
 use crate::schedule::entry::Entry;
@@ -14,6 +16,7 @@ use std::collections::HashMap;
 use std::fs::DirEntry;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 use std::sync::Arc;
 
 /// Names that the file of entries may have.
@@ -61,7 +64,7 @@ pub(in crate::cli) struct Read {
     pub(in crate::cli) entries: Vec<Arc<Entry>>,
     /// What is wrong with the others.
     pub(in crate::cli) faults: Vec<Diagnostic>,
-    /// What means nothing here.
+    /// What means nothing here, and what the host lacks.
     pub(in crate::cli) notes: Vec<Diagnostic>,
 }
 
@@ -151,9 +154,10 @@ fn rival(path: &Path, paths: &[PathBuf]) -> Option<Diagnostic> {
     })
 }
 
-/// What the settings say to those who read entries.
-pub(super) fn defaults(app: &App) -> Defaults {
-    Defaults::new(&app.settings, os::host::boot_time().unwrap_or_else(clock::now))
+/// What the settings and the host say to those who read entries.
+fn defaults(app: &App, zones: &Rc<Zones>) -> Defaults {
+    let boot = os::host::boot_time().unwrap_or_else(clock::now);
+    Defaults { host: zones.clone(), ..Defaults::new(&app.settings, boot) }
 }
 
 /// What one file says.
@@ -173,7 +177,8 @@ pub(super) fn of_settings(app: &App, defaults: &Defaults) -> (Vec<Entry>, Vec<Di
 
 /// What all files of an application say, for commands that look once.
 pub(super) fn read_all(app: &App, chosen: &[PathBuf]) -> Read {
-    let defaults = defaults(app);
+    let zones = Rc::new(Zones::of_host());
+    let defaults = defaults(app, &zones);
     let mut read = Read::default();
     let mut sets = vec![of_settings(app, &defaults)];
     let paths = paths_of(&app.folder, chosen).unwrap_or_else(|unseen| {
@@ -193,6 +198,7 @@ pub(super) fn read_all(app: &App, chosen: &[PathBuf]) -> Read {
         read.faults.extend(faults);
         read.notes.extend(notes);
     }
+    read.notes.extend(zones.faults());
     read.entries = distinct(all, &mut read.faults);
     read
 }
@@ -252,7 +258,9 @@ impl Definitions for Files {
             return None;
         }
         let mut found = app.notes.clone();
-        let defaults = defaults(app);
+        // Whenever files are read, so are the zones.
+        let zones = Rc::new(Zones::of_host());
+        let defaults = defaults(app, &zones);
         let paths: Vec<PathBuf> = traces.iter().map(|trace| trace.path.clone()).collect();
         let count = cli::files::SETTINGS.len();
         let mut sets = Vec::new();
@@ -282,6 +290,7 @@ impl Definitions for Files {
             good.insert(path.clone(), entries.clone());
             sets.push(entries);
         }
+        found.extend(zones.faults());
         let address = address_of(app, tasks);
         self.tell_unseen(None);
         (self.good, self.read, self.seen) = (good, traces, None);
@@ -297,9 +306,10 @@ impl Files {
     fn tell(&mut self, found: &[Diagnostic]) {
         let lines: Vec<String> = found.iter().map(ToString::to_string).collect();
         for (line, one) in lines.iter().zip(found).filter(|(line, _)| !self.told.contains(line)) {
-            match one.is_note() {
-                true => tracing::info!("Note: {line}"),
-                false => tracing::error!("{line}"),
+            match one.weight {
+                Weight::Note => tracing::info!("Note: {line}"),
+                Weight::Warning => tracing::warn!("{line}"),
+                Weight::Mistake | Weight::Unseen => tracing::error!("{line}"),
             }
         }
         self.told = lines;

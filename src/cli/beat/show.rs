@@ -9,7 +9,7 @@ use crate::cli::app::{App, Global};
 use crate::cli::exit::{Error, Exit};
 use crate::cli::output::ToUser;
 use crate::clock;
-use crate::config::diagnostic::nearest;
+use crate::config::diagnostic::{Weight, nearest};
 use crate::link::sqlite::Access;
 use crate::schedule::entry::Entry;
 use crate::wire::message::parse_instant;
@@ -74,8 +74,9 @@ pub(super) fn entries(
     names: &[String],
     out: &ToUser,
 ) -> Result<Vec<Arc<Entry>>, Error> {
-    let Read { mut entries, faults, .. } = files::read_all(app, &place.entries);
-    for fault in faults {
+    let Read { mut entries, faults, notes } = files::read_all(app, &place.entries);
+    let warnings = notes.into_iter().filter(|note| note.weight == Weight::Warning);
+    for fault in faults.into_iter().chain(warnings) {
         out.say(&format!("Warning: {fault}"));
     }
     for name in names {
@@ -137,7 +138,7 @@ impl Known {
     fn row(&self) -> Vec<String> {
         let local = |at: Option<DateTime<Utc>>| {
             at.map_or("-".into(), |at| {
-                let at = at.with_timezone(&self.entry.calendar.zone);
+                let at = self.entry.calendar.local(at);
                 at.format("%Y-%m-%d %H:%M:%S%:z").to_string()
             })
         };
@@ -158,9 +159,7 @@ impl Known {
             &*self.entry;
         let ran = self.state.as_ref().and_then(|state| state.ran);
         let local = |at: Option<DateTime<Utc>>| {
-            at.map(|at| {
-                at.with_timezone(&calendar.zone).to_rfc3339_opts(SecondsFormat::Secs, false)
-            })
+            at.map(|at| calendar.local(at).to_rfc3339_opts(SecondsFormat::Secs, false))
         };
         json!({
             "name": &**name,
@@ -237,7 +236,7 @@ pub(super) fn next(args: &Next, global: &Global, out: ToUser) -> Result<Exit, Er
     }
     if args.json {
         let all = runs.iter().map(|due| {
-            let local = due.with_timezone(&entry.calendar.zone);
+            let local = entry.calendar.local(*due);
             json!({
                 "due": utc(*due),
                 "local": local.to_rfc3339_opts(SecondsFormat::Secs, false),
@@ -248,8 +247,8 @@ pub(super) fn next(args: &Next, global: &Global, out: ToUser) -> Result<Exit, Er
         out.print(&Value::from_iter(all).to_string());
     } else {
         for due in &runs {
-            let local = due.with_timezone(&entry.calendar.zone);
-            out.print(&format!("{}  {}", local.format("%a %Y-%m-%d %H:%M:%S %Z"), utc(*due)));
+            let local = entry.calendar.local(*due).format("%a %Y-%m-%d %H:%M:%S");
+            out.print(&format!("{local} {}  {}", entry.calendar.letters(*due), utc(*due)));
         }
         if runs.len() < args.count {
             out.say(&format!("{}: no run after that", args.name));
@@ -303,7 +302,7 @@ pub(super) fn simulate(args: &Simulate, global: &Global, out: ToUser) -> Result<
 }
 
 fn sending(entry: &Entry, due: DateTime<Utc>, now: DateTime<Utc>, as_json: bool) -> String {
-    let local = due.with_timezone(&entry.calendar.zone);
+    let local = entry.calendar.local(due);
     if as_json {
         let line = json!({
             "at": now.to_rfc3339_opts(SecondsFormat::AutoSi, true),
@@ -317,6 +316,6 @@ fn sending(entry: &Entry, due: DateTime<Utc>, now: DateTime<Utc>, as_json: bool)
     }
     let (args, kwargs) = (entry.args.get(), entry.kwargs.get());
     let kwargs = if kwargs == "{}" { String::new() } else { format!(" {kwargs}") };
-    let local = local.format("%Y-%m-%d %H:%M:%S %Z");
+    let local = format!("{} {}", local.format("%Y-%m-%d %H:%M:%S"), entry.calendar.letters(due));
     format!("{}  {local}  {}  {}{args}{kwargs}\n", utc(now), entry.name, entry.task)
 }

@@ -1,0 +1,82 @@
+//! Whose rules of time zones hold: the host's, and the built-in ones where it has none.
+
+use crate::config::Diagnostic;
+use crate::config::diagnostic::Weight;
+use crate::os::zoneinfo;
+use crate::schedule::rules::{Host, Rules};
+use chrono_tz::{IANA_TZDB_VERSION, Tz};
+use serde_json::{Value, json};
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// The host's zones, each read when it is asked for first, and what is wrong with them.
+#[derive(Debug)]
+pub(in crate::cli) struct Zones {
+    folder: Option<PathBuf>,
+    known: RefCell<HashMap<Tz, Option<Arc<Rules>>>>,
+    faults: RefCell<Vec<Diagnostic>>,
+}
+
+impl Zones {
+    /// As they are now; nothing is read yet.
+    pub(in crate::cli) fn of_host() -> Zones {
+        Zones {
+            folder: zoneinfo::folder(std::env::var_os("TZDIR")),
+            known: RefCell::default(),
+            faults: RefCell::default(),
+        }
+    }
+
+    /// What was wrong with those that were asked for: a warning for each.
+    pub(in crate::cli) fn faults(&self) -> Vec<Diagnostic> {
+        self.faults.borrow().clone()
+    }
+
+    /// Where the rules come from, and of which version they are.
+    pub(in crate::cli) fn origin(&self) -> (Option<String>, Option<String>) {
+        match self.folder.as_ref().filter(|folder| folder.is_dir()) {
+            Some(folder) => (Some(folder.display().to_string()), zoneinfo::version(folder)),
+            None => (None, Some(IANA_TZDB_VERSION.into())),
+        }
+    }
+
+    /// The same for a person.
+    pub(in crate::cli) fn text(&self) -> String {
+        let (folder, version) = self.origin();
+        let version = version.unwrap_or_else(|| "(of unknown version)".into());
+        let built_in = format!("built in {IANA_TZDB_VERSION}");
+        match (folder, &self.folder) {
+            (Some(folder), _) => format!("{folder} {version}; what it lacks: {built_in}"),
+            (None, Some(wrong)) => format!("{built_in} (no folder {})", wrong.display()),
+            (None, None) => built_in,
+        }
+    }
+
+    /// The same for a program.
+    pub(in crate::cli) fn json(&self) -> Value {
+        let (folder, version) = self.origin();
+        json!({"folder": folder, "version": version, "built_in": IANA_TZDB_VERSION})
+    }
+}
+
+impl Host for Zones {
+    fn rules(&self, zone: Tz) -> Option<Arc<Rules>> {
+        // Of UTC there is nothing to know.
+        let folder = self.folder.as_ref().filter(|_| zone != Tz::UTC)?;
+        if let Some(known) = self.known.borrow().get(&zone) {
+            return known.clone();
+        }
+        let read = zoneinfo::read(folder, zone.name()).map_err(|error| error.to_string());
+        let rules = read.and_then(|bytes| Rules::read(&bytes)).map(Arc::new);
+        let rules = rules.map_err(|why| {
+            let path = folder.join(zone.name()).display().to_string();
+            let why = format!("{why}; the built-in rules ({IANA_TZDB_VERSION}) hold for this zone");
+            let fault = Diagnostic::new(&path, None, why);
+            self.faults.borrow_mut().push(Diagnostic { weight: Weight::Warning, ..fault });
+        });
+        self.known.borrow_mut().insert(zone, rules.clone().ok());
+        rules.ok()
+    }
+}
