@@ -32,7 +32,6 @@ const ADDRESSES: &[(&str, &[&str])] = &[
     ("serde_yaml", &["config/", "task/"]),
     ("saphyr_parser", &["config/", "task/"]),
     ("solar_positioning", &["schedule/solar.rs"]),
-    ("tz", &["schedule/rules.rs"]),
     ("tracing_subscriber", &["log/", "cli/logging.rs"]),
     ("tracing_appender", &["log/"]),
     ("libc", &["os/"]),

@@ -92,7 +92,7 @@ fn the_table_is_for_people() {
         lines[0]
             .starts_with(&format!("software -> qworker:{} sqlite:3.", env!("CARGO_PKG_VERSION")))
     );
-    assert!(lines[2].ends_with(app.path().to_str().unwrap()), "{}", lines[2]);
+    assert!(lines[3].ends_with(app.path().to_str().unwrap()), "{}", lines[3]);
     let row = lines.iter().find(|line| line.starts_with("worker_concurrency")).unwrap();
     assert!(row.contains(" 3 ") && row.ends_with("qworker.yaml:1"), "{row}");
 }

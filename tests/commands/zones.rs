@@ -41,7 +41,8 @@ fn the_hosts_rules_come_first() {
     // Before it, and what the file says of all years.
     let before = due(&app, "2026-03-07T00:00:00Z").stdout;
     assert!(before.starts_with("2026-03-07T17:00:00Z  2026-03-07 09:00:00 PST"), "{before}");
-    let rule = tzif(CHANGE, offsets, "XST8XDT,M3.2.0,M11.1.0", false);
+    // A change to what is in force at that time by the rule.
+    let rule = tzif(1_767_225_600, (0, -8 * 3600), "PST8PDT,M3.2.0,M11.1.0", false);
     fs::write(app.file(ZONE), rule).unwrap();
     for (from, at) in [("2090-07-01", "2090-07-01T16"), ("2090-12-01", "2090-12-01T17")] {
         let output = due(&app, &format!("{from}T00:00:00Z"));

@@ -1,7 +1,7 @@
 //! Files of time zones, made by hand (RFC 9636).
 
 /// A zone whose clocks are `offsets.0` seconds from UTC, `offsets.1` from `change` on, and
-/// then what `footer` says. With `leaps` it counts a leap second.
+/// then what `footer` says, whose first name of three letters both have. With `leaps` it counts a leap second.
 pub fn tzif(change: i64, offsets: (i32, i32), footer: &str, leaps: bool) -> Vec<u8> {
     let header = |counts: [u32; 6]| {
         let mut bytes = [b"TZif2".as_slice(), &[0; 15]].concat();
@@ -18,7 +18,7 @@ pub fn tzif(change: i64, offsets: (i32, i32), footer: &str, leaps: bool) -> Vec<
         bytes.extend(offset.to_be_bytes());
         bytes.extend([0, 0]);
     }
-    bytes.extend(b"XXX\0");
+    bytes.extend(footer.trim_start_matches('<').bytes().take(3).chain([0]));
     if leaps {
         bytes.extend(78_796_800_i64.to_be_bytes());
         bytes.extend(1_i32.to_be_bytes());
