@@ -6,6 +6,7 @@ use super::exit::{Error, Exit};
 use super::output::ToUser;
 use super::{beat, inspect};
 use crate::config::Diagnostic;
+use crate::link::error::Kind;
 use crate::link::sqlite::Access;
 use crate::link::url::Url;
 use crate::task::set::Set;
@@ -62,14 +63,20 @@ fn count(number: usize, what: &str) -> String {
 }
 
 /// What the broker refuses to a worker of these settings; what it only risks is said. One that
-/// does not answer may do so when the worker comes.
+/// is not there may be when the worker comes.
 fn broker(app: &App, tasks: &Set, out: &ToUser) -> Vec<Diagnostic> {
     let settings = &app.settings;
     let Ok(Url::Redis(_)) = settings.broker_url.open(&app.folder) else { return Vec::new() };
     let Ok(client) = app.client_to(Access::Look) else { return Vec::new() };
     let queues = app.queues(tasks);
+    let origin = settings.origin("broker_url").to_string();
     let survey = match super::block_on(async { Ok(client.survey(&queues).await) }) {
         Ok(Ok(survey)) => survey,
+        // A password is wrong whenever the worker comes.
+        Ok(Err(error)) if matches!(error.kind(), Kind::Other | Kind::Forbidden) => {
+            let fault = Diagnostic::new(&origin, None, error.to_string());
+            return vec![fault.of_key("broker_url")];
+        }
         Ok(Err(error)) => {
             out.say(&format!("The broker was not asked: {error}"));
             return Vec::new();
@@ -81,7 +88,7 @@ fn broker(app: &App, tasks: &Set, out: &ToUser) -> Vec<Diagnostic> {
     let fault = (!refused.is_empty()).then(|| {
         let text =
             format!("{}: a worker has to do what this user may not: {refused}", app.broker());
-        Diagnostic::new(&settings.origin("broker_url").to_string(), None, text).of_key("broker_url")
+        Diagnostic::new(&origin, None, text).of_key("broker_url")
     });
     fault.into_iter().collect()
 }

@@ -95,8 +95,11 @@ impl Look<'_> {
     fn shell(&mut self, text: &str) {
         let first = self.task.text_line;
         self.risks("shell", first, text);
-        let names: Vec<String> =
+        let mut names: Vec<String> =
             self.params().map(String::from).chain((1..10).map(|n| n.to_string())).collect();
+        if self.task.params.is_none() {
+            names.extend(in_braces(text).map(String::from));
+        }
         for (number, line) in text.lines().enumerate() {
             let template = names.iter().find(|name| {
                 let written = format!("{{{name}}}");
@@ -187,6 +190,50 @@ impl Look<'_> {
             if !host.is_dir() {
                 self.warn("dirs", line, format!("there is no folder {} here", host.display()));
             }
+        }
+    }
+}
+
+/// Names in braces that a shell hands on as they stand: outside of single quotes, which have other
+/// programs' code, and before a document.
+fn in_braces(text: &str) -> Vec<&str> {
+    let text = text.split("<<").next().unwrap_or_default();
+    let is_name = |name: &str| {
+        name.starts_with(|c: char| c.is_ascii_lowercase())
+            && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_')
+    };
+    let mut found = Vec::new();
+    let (mut at, mut quoted) = (0, false);
+    while let Some(next) = text[at..].find(['\'', '{']) {
+        let (before, rest) = text.split_at(at + next);
+        at += next + 1;
+        if rest.starts_with('\'') {
+            quoted = !quoted;
+        } else if !quoted && !before.ends_with(['$', '{', '\\'])
+            && let Some((name, behind)) = rest[1..].split_once('}')
+            // `{fd}>file` is the shell's own.
+            && is_name(name) && !behind.starts_with(['<', '>', '}'])
+        {
+            found.push(name);
+        }
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::in_braces;
+
+    #[test]
+    fn names_that_nobody_replaces() {
+        for (text, names) in [
+            ("cp {src} \"{dst}\"", &["src", "dst"][..]),
+            ("echo ${src} {} {a,b} {{.Names}} \\{x} {1}", &[]),
+            ("awk '{print}' x; exec {fd}>log; f() { echo; }", &[]),
+            ("python3 - <<E\nprint(f\"{x}\")\nE", &[]),
+            ("echo 'it' {one", &[]),
+        ] {
+            assert_eq!(in_braces(text), names, "{text}");
         }
     }
 }

@@ -235,7 +235,12 @@ impl Line<'_> {
             faults.mismatch(self.number, "no task", LINE);
             return None;
         };
-        let is_user = !task.quoted && task.text == "root" && !cursor.is_at_end();
+        // In the crontab of a system the user stands before the command.
+        let mut ahead = *cursor;
+        let next = ahead.word().ok().flatten().filter(|word| !word.quoted);
+        let before_command = next.is_some_and(|word| is_program(&word.text));
+        let is_user =
+            !task.quoted && (before_command || task.text == "root" && !cursor.is_at_end());
         let is_command = task.text.starts_with(['/', '.', '~', '(', '[', '!', '$', '`'])
             || !task.quoted && COMMANDS.contains(&task.text.as_str());
         // A field or a span too much.
@@ -357,6 +362,12 @@ impl Line<'_> {
 }
 
 /// One word further.
+/// Can it be nothing but a command?
+fn is_program(word: &str) -> bool {
+    ["cd", "sudo"].contains(&word)
+        || word.starts_with('/') && (word.contains("/bin/") || word.contains("/sbin/"))
+}
+
 fn ahead_of(mut cursor: Cursor<'_>) -> Cursor<'_> {
     // It was read before, so it can be read.
     cursor.word().ok();

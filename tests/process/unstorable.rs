@@ -131,5 +131,11 @@ fn a_changed_password_is_told() {
         let said = app.qworker(&["health", "-n", "pass@test"]);
         (said.stdout + &said.stderr).contains("WRONGPASS").then_some(())
     });
+    // It will be as wrong tomorrow.
+    let checked = app.qworker(&["check"]);
+    assert!(
+        checked.code == 1 && checked.stdout.contains("broker_url: redis://me:**@"),
+        "{checked:?}"
+    );
     worker.stop(Signal::SIGTERM);
 }

@@ -169,6 +169,11 @@ fn every_mistake_of_a_line() {
             "17 * * * * root cd / && run-parts --report /etc/cron.hourly",
             "found \"root\", expected a task: lines have no column of users",
         ),
+        (
+            "*/5 * * * * www-data /usr/bin/php /var/www/cron.php",
+            "found \"www-data\", expected a task: lines have no column of users",
+        ),
+        ("@daily backup cd /srv", "found \"backup\", expected a task: lines have no column"),
         ("0 3 * * * cd /srv && ./x.sh", "found \"cd\", expected a task: no commands"),
         ("@daily [ -x /usr/sbin/x ] && x", "found \"[\", expected a task: no commands"),
         ("@daily report > /tmp/x 2>&1", "arguments: found \">\", which means something to a shell"),
