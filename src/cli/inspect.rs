@@ -98,7 +98,7 @@ impl Look<'_> {
         let mut names: Vec<String> =
             self.params().map(String::from).chain((1..10).map(|n| n.to_string())).collect();
         if self.task.params.is_none() {
-            names.extend(in_braces(text).map(String::from));
+            names.extend(in_braces(text).into_iter().map(String::from));
         }
         for (number, line) in text.lines().enumerate() {
             let template = names.iter().find(|name| {

@@ -51,7 +51,7 @@ impl fmt::Display for Malformed {
 impl std::error::Error for Malformed {}
 
 /// What a worker reads of a message. Names are Celery's header names.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Message {
     /// Registered task name.
     pub task: String,
@@ -82,7 +82,7 @@ pub struct Message {
     content: Content,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 struct Content {
     body: String,
     base64: bool,
@@ -160,6 +160,13 @@ impl Message {
             },
             read => read,
         }
+    }
+
+    /// Task and id of a message that cannot be read, where they can; all else is empty.
+    pub fn outline(payload: &str) -> Option<Message> {
+        let (task, id) = (task_of(payload)?, id_of(payload)?);
+        let content = Content { protocol: 2, ..Content::default() };
+        Some(Message { root_id: id.clone(), task, id, content, ..Message::default() })
     }
 
     fn decode_json(payload: &str) -> Result<Message, Malformed> {
@@ -431,6 +438,14 @@ mod tests {
         assert_eq!((message.task.as_str(), message.retries), ("t", 2));
         let retry = retry_of(&payload, &message, clock::now()).unwrap();
         assert_eq!(Message::decode(&retry).unwrap().retries, 3);
+    }
+
+    #[test]
+    fn of_what_is_malformed_name_and_id_may_be_known() {
+        let payload = r#"{"body": "x", "headers": {"task": "t", "id": "i", "timelimit": [1]}}"#;
+        let outline = Message::decode(payload).err().and(Message::outline(payload)).unwrap();
+        assert_eq!((&*outline.task, &*outline.id, outline.ignore_result), ("t", "i", None));
+        assert!(Message::outline(r#"{"headers": {"id": "i"}}"#).is_none());
     }
 
     #[test]

@@ -331,9 +331,12 @@ impl Core {
         now: Now,
         out: &mut Vec<Effect>,
     ) -> Result<Request, Box<Verdict>> {
-        let message = match Message::decode(&delivery.payload) {
-            Ok(message) => message,
-            Err(malformed) => return Err(Box::new(kept("malformed", &malformed, None, now))),
+        let (message, malformed) = match Message::decode(&delivery.payload) {
+            Ok(message) => (message, None),
+            Err(malformed) => match Message::outline(&delivery.payload) {
+                Some(message) => (message, Some(malformed)),
+                None => return Err(Box::new(kept("malformed", &malformed, None, now))),
+            },
         };
         if !self.takes() {
             return Err(Box::new(settle_only(Settle::Release)));
@@ -341,6 +344,10 @@ impl Core {
         let Some(task) = self.tasks.get(&message.task).cloned() else {
             return Err(Box::new(self.refuse_unknown(&delivery, &message, now, out)));
         };
+        if let Some(malformed) = malformed {
+            let policy = &self.plan.policy;
+            return Err(kept_of("malformed", &malformed, &message, &task, policy, now));
+        }
         if let Some(eta) = message.eta.filter(|eta| *eta > now.wall) {
             return Err(Box::new(self.put_by(&message, eta, out)));
         }
