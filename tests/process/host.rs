@@ -119,7 +119,7 @@ fn a_task_has_no_terminal_and_is_asked_to_end_though_it_is_stopped() {
 stopped: {shell: 'trap \"echo asked; exit 0\" TERM; kill -STOP $$; sleep 9', soft_time_limit: 1}
 alone: {shell: 'cut -d\" \" -f1,6 /proc/$$/stat'}",
     );
-    let line = format!("{} worker -c 3 -l INFO", env!("CARGO_BIN_EXE_qworker"));
+    let line = format!("{} worker -c 3 -l INFO --pidfile=w.pid", env!("CARGO_BIN_EXE_qworker"));
     let mut worker = Command::new("script");
     worker.args(["-qec", &line, "/dev/null"]).current_dir(app.path()).env("NO_COLOR", "1");
     worker.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
@@ -132,7 +132,8 @@ alone: {shell: 'cut -d\" \" -f1,6 /proc/$$/stat'}",
     let alone = result("alone").stdout;
     let (pid, session) = alone.trim().trim_matches('"').split_once(' ').unwrap();
     assert_eq!(pid, session);
-    worker.kill().unwrap();
+    // A hangup would start it anew.
+    send(app.read("w.pid").trim().parse().unwrap(), Signal::SIGTERM);
     worker.wait().unwrap();
 }
 
