@@ -4,8 +4,9 @@
 //! extended columns are always there; Celery's plain model does not mind them.
 
 use crate::link::error::Error;
-use crate::link::sqlite::{Db, Durability, Schema, cell, make_run_folder, run_folder};
+use crate::link::sqlite::{Db, Durability, Schema, cell, run_folder};
 use crate::os::bell::{Bell, Ringer};
+use crate::os::run;
 use crate::wire::result::Meta;
 use crate::wire::{Record, body, value};
 use chrono::{DateTime, NaiveDateTime, Utc};
@@ -76,9 +77,8 @@ CREATE INDEX IF NOT EXISTS ix_celery_tasksetmeta_date_done ON celery_tasksetmeta
 /// Celery's tables of results.
 pub const SCHEMA: Schema = Schema { tables: TABLES, columns: COLUMNS, indexes: INDEXES };
 
-fn bell_of_results(database: &Path) -> PathBuf {
-    run_folder(database).join("results")
-}
+/// The name of the bell that announces results.
+const BELL: &str = "results";
 
 /// See [`super::Store`].
 #[derive(Clone)]
@@ -90,7 +90,7 @@ pub struct Store {
 impl Store {
     /// Results in the file of `db`, whose tables exist.
     pub fn open(db: &Db) -> Store {
-        Store { db: db.clone(), ringer: Arc::new(Ringer::new(&bell_of_results(db.path()))) }
+        Store { db: db.clone(), ringer: Arc::new(Ringer::new(db.path(), BELL)) }
     }
 
     /// The connection.
@@ -122,8 +122,7 @@ impl Store {
         let done = self.ringer.ring().or_else(|error| match error.kind() {
             std::io::ErrorKind::NotFound => {
                 // A file that has results alone: no worker has made the folder.
-                let made = make_run_folder(self.db.path()).map_err(std::io::Error::other);
-                made.and_then(|_| self.ringer.ring())
+                run::make(self.db.path()).and_then(|_| self.ringer.ring())
             }
             _ => Err(error),
         });
@@ -199,24 +198,32 @@ impl Store {
 
     /// See [`super::Store::listen`].
     pub fn listen(&self) -> Listener {
-        let path = bell_of_results(self.db.path());
-        let (bell, why) = Bell::watch_or_poll(&[&path], LOOK_AGAIN);
-        Listener { bell, later: why.map(|_| path) }
+        let path = self.db.path().to_path_buf();
+        match watch(&path) {
+            Ok(bell) => Listener { bell, later: None },
+            Err(_) => Listener { bell: Bell::clock(LOOK_AGAIN), later: Some(path) },
+        }
     }
 }
 
 /// See [`super::Listener`].
 pub struct Listener {
     bell: Bell,
-    /// What it is to watch as soon as it can.
+    /// The file of which it is to watch the bell as soon as it can.
     later: Option<PathBuf>,
+}
+
+/// Hears the bell of results, if its folder is one that counts.
+fn watch(database: &Path) -> std::io::Result<Bell> {
+    run::open(database)?;
+    Bell::watch(&[run_folder(database).join(BELL)])
 }
 
 impl Listener {
     /// See [`super::Listener::stored`].
     pub async fn stored(&mut self) {
         if let Some(path) = &self.later
-            && let Ok(bell) = Bell::watch(&[path])
+            && let Ok(bell) = watch(path)
         {
             // Before a look, for something may be there already.
             (self.bell, self.later) = (bell, None);

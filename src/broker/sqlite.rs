@@ -30,10 +30,11 @@ use crate::clock;
 use crate::link::error::Error;
 use crate::link::sqlite::{Db, Durability, cell, log_of, run_folder};
 use crate::os::bell::{Bell, Ringer};
+use crate::os::run;
 use chrono::{DateTime, Utc};
 use member::{Card, Member, Verdict};
 use rusqlite::{Connection, OptionalExtension, Row, params};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -51,9 +52,8 @@ const ECHOES_MS: [u64; 5] = [1, 2, 5, 15, 50];
 /// Where the kernel tells of no changes, a worker that waits looks so often.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
-fn bell_of_tasks(database: &Path) -> PathBuf {
-    run_folder(database).join("tasks")
-}
+/// The name of the bell that announces tasks.
+const BELL: &str = "tasks";
 
 /// See [`super::Inlet`].
 pub struct Inlet {
@@ -127,7 +127,7 @@ impl Inlet {
             left: Arc::default(),
             results: None,
             bell: listen(db.path()),
-            ringer: Arc::new(Ringer::new(&bell_of_tasks(db.path()))),
+            ringer: Arc::new(Ringer::new(db.path(), BELL)),
             swept: None,
             next_due: None,
             echo: ECHOES_MS.len(),
@@ -237,8 +237,10 @@ impl Inlet {
                 Verdict::Dead => {
                     let (id, now) = (other.id, clock::now());
                     self.db.run(Durability::Process, move |c| orphan(c, id, now)).await?;
-                    // Gone already if another worker was quicker.
-                    let _ = std::fs::remove_file(other.lease(&path));
+                    if run::open(&path).is_ok() {
+                        // Gone already if another worker was quicker.
+                        let _ = std::fs::remove_file(other.lease(&path));
+                    }
                     ring(&self.ringer);
                 }
             }
@@ -273,21 +275,17 @@ fn ring(ringer: &Ringer) {
 
 /// A bell for new messages; where there is none, it rings by the clock.
 fn listen(database: &Path) -> Bell {
-    let tasks = bell_of_tasks(database);
     // The log is what counts: its folder is there, and every commit is a change of it.
-    let files = [log_of(database), tasks];
-    let (bell, why) = match Bell::watch(&files) {
-        Ok(bell) => (bell, None),
-        Err(_) => Bell::watch_or_poll(&files[..1], LOOK_EVERY),
-    };
-    if let Some(why) = why {
+    let files = [log_of(database), run_folder(database).join(BELL)];
+    let both = run::open(database).and_then(|_| Bell::watch(&files));
+    both.or_else(|_| Bell::watch(&files[..1])).unwrap_or_else(|why| {
         tracing::warn!(
             "no changes of files are told of ({why}; see fs.inotify.max_user_instances): new \
              messages are looked for every {} ms",
             LOOK_EVERY.as_millis()
         );
-    }
-    bell
+        Bell::clock(LOOK_EVERY)
+    })
 }
 
 fn queues_of(c: &Connection, names: &[String]) -> Result<Queues, Error> {
@@ -351,7 +349,7 @@ fn orphan(c: &Connection, owner: i64, now: DateTime<Utc>) -> Result<(), Error> {
 impl Outlet {
     /// The end for programs that are no worker: they settle nothing.
     pub fn open(db: &Db) -> Outlet {
-        let ringer = Arc::new(Ringer::new(&bell_of_tasks(db.path())));
+        let ringer = Arc::new(Ringer::new(db.path(), BELL));
         Outlet { db: db.clone(), ringer, owner: None }
     }
 

@@ -10,16 +10,14 @@ mod base;
 pub mod cell;
 mod schema;
 
+pub use crate::os::run::folder as run_folder;
 pub use schema::Schema;
 
 use super::error::{Error, Kind};
-use crate::os::file;
 use crate::os::signal::deaf;
 use base::{BUSY_MAX, Base, Place, QUIET};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use rusqlite::{Connection, ErrorCode};
-use std::fs::Permissions;
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::{JoinHandle, ThreadId};
@@ -80,52 +78,6 @@ impl From<rusqlite::Error> for Error {
 
 fn gone() -> Error {
     Error::misuse("the store's thread has ended")
-}
-
-/// The folder of leases and bells that belongs to a database file.
-pub fn run_folder(database: &Path) -> PathBuf {
-    let mut name = database.file_name().unwrap_or_default().to_os_string();
-    name.push(".run");
-    database.with_file_name(name)
-}
-
-/// Makes that folder, or looks whether it can be trusted: who may not write the database may
-/// not write there.
-///
-/// # Errors
-/// It cannot be made, or is somebody else's; names it.
-pub fn make_run_folder(database: &Path) -> Result<PathBuf, Error> {
-    let folder = run_folder(database);
-    let at = |error: std::io::Error| Error::io(folder.display(), &error);
-    let of_database = std::fs::metadata(database).map_err(|e| Error::io(database.display(), &e))?;
-    let shared = of_database.mode() & 0o020 != 0;
-    let mode = if shared { 0o770 } else { 0o700 };
-    file::make_folders(&folder, mode).map_err(|error| Error::io("create folder", &error))?;
-    let opened = file::open_folder(&folder).map_err(at)?;
-    let found = opened.metadata().map_err(at)?;
-    let own = nix::unistd::geteuid().as_raw();
-    if ![own, 0, of_database.uid()].contains(&found.uid()) {
-        let (path, owner) = (folder.display(), found.uid());
-        let text = format!("{path}: it belongs to user {owner}, expected {}", of_database.uid());
-        return Err(Error::of(Kind::Unopened, text));
-    }
-    if found.uid() == own {
-        if shared && found.gid() != of_database.gid() {
-            // Who is not in the group shares nothing.
-            let _ = std::os::unix::fs::fchown(&opened, None, Some(of_database.gid()));
-        }
-        if found.mode() & 0o777 != mode {
-            opened.set_permissions(Permissions::from_mode(mode)).map_err(at)?;
-        }
-    } else if found.mode() & 0o002 != 0 {
-        let text = format!(
-            "{}: everybody can write there (mode {:o})",
-            folder.display(),
-            found.mode() & 0o777
-        );
-        return Err(Error::of(Kind::Unopened, text));
-    }
-    Ok(folder)
 }
 
 /// The write-ahead log of a database file.

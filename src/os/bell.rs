@@ -1,7 +1,7 @@
 //! A bell between processes: whoever changed something touches a file, whoever waits for
 //! a change watches it with inotify. Ringing at nobody costs one system call.
 
-use super::{file, last_error};
+use super::{file, last_error, run};
 use std::cell::Cell;
 use std::collections::HashMap;
 use std::ffi::{CStr, CString, OsStr, OsString};
@@ -81,19 +81,10 @@ impl Bell {
         Ok(Bell { ear: Ear::Inotify(events), names, folders, covered: Cell::new(false) })
     }
 
-    /// As [`Bell::watch`]; if that is impossible, one that rings each time after `pause`, and why.
-    pub fn watch_or_poll<P: AsRef<Path>>(
-        paths: &[P],
-        pause: Duration,
-    ) -> (Bell, Option<io::Error>) {
-        match Bell::watch(paths) {
-            Ok(bell) => (bell, None),
-            Err(error) => {
-                let (names, folders) = (HashMap::new(), Vec::new());
-                let ear = Ear::Clock(pause);
-                (Bell { ear, names, folders, covered: Cell::new(false) }, Some(error))
-            }
-        }
+    /// Where nothing can be watched: one that rings each time after `pause`.
+    pub fn clock(pause: Duration) -> Bell {
+        let (names, folders) = (HashMap::new(), Vec::new());
+        Bell { ear: Ear::Clock(pause), names, folders, covered: Cell::new(false) }
     }
 
     /// Hears nothing, or hears again. For whoever is not waiting: each event costs the one who
@@ -183,30 +174,32 @@ fn add(fd: RawFd, folder: &CStr, mask: u32) -> io::Result<i32> {
     if watch < 0 { Err(io::Error::from_raw_os_error(last_error())) } else { Ok(watch) }
 }
 
-/// Rings a bell: the file stays open, a ring is one write.
+/// Rings a bell beside a database: the file stays open, a ring is one write.
 #[derive(Debug)]
 pub struct Ringer {
-    path: PathBuf,
+    database: PathBuf,
+    name: &'static str,
     file: Mutex<Option<File>>,
 }
 
 impl Ringer {
-    /// For the bell at this path, which is hung when it is first rung.
-    pub fn new(path: &Path) -> Ringer {
-        Ringer { path: path.into(), file: Mutex::new(None) }
+    /// For the bell of this name beside this database, which is hung when it is first rung.
+    pub fn new(database: &Path, name: &'static str) -> Ringer {
+        Ringer { database: database.into(), name, file: Mutex::new(None) }
     }
 
     /// Wakes everyone who watches the file.
     ///
     /// # Errors
-    /// The file cannot be written to, or was removed and cannot be made again.
+    /// The file cannot be written to, or was removed and cannot be made again; its folder is not
+    /// one that counts.
     pub fn ring(&self) -> io::Result<()> {
         // A file that cannot be broken by a panic: the lock is as good as it was.
         let mut held = self.file.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let file = match held.take() {
             // Somebody removed it; nobody would hear us.
             Some(file) if file.metadata()?.nlink() > 0 => file,
-            _ => file::open_or_create(&self.path).map_err(|e| file::naming(&self.path, &e))?,
+            _ => run::bell(&self.database, self.name)?,
         };
         let done = file.write_at(b"!", 0);
         *held = Some(file);
@@ -224,14 +217,16 @@ mod tests {
     #[tokio::test]
     async fn heard_once_however_often_rung() {
         let dir = tempfile::tempdir().unwrap();
-        let (tasks, wal) = (dir.path().join("tasks"), dir.path().join("db-wal"));
+        let (database, wal) = (dir.path().join("db"), dir.path().join("db-wal"));
+        std::fs::write(&database, "").unwrap();
+        let tasks = run::make(&database).unwrap().join("tasks");
         let bell = Bell::watch(&[&tasks, &wal]).unwrap();
-        let ringer = Ringer::new(&tasks);
+        let ringer = Ringer::new(&database, "tasks");
         for _ in 0..1000 {
             ringer.ring().unwrap();
         }
         timeout(SOON, bell.rung()).await.unwrap().unwrap();
-        std::fs::write(dir.path().join("other"), "x").unwrap();
+        std::fs::write(tasks.with_file_name("other"), "x").unwrap();
         assert!(timeout(Duration::from_millis(50), bell.rung()).await.is_err(), "no ring of ours");
         std::fs::write(&wal, "x").unwrap();
         timeout(SOON, bell.rung()).await.unwrap().unwrap();
@@ -255,8 +250,7 @@ mod tests {
         event.extend([0; 8]);
         assert!(bell.concerns_us(&event));
         assert!(Bell::watch(&["/nowhere/x"]).is_err());
-        let (bell, why) = Bell::watch_or_poll(&["/nowhere/x"], Duration::from_millis(1));
-        assert!(why.is_some());
+        let bell = Bell::clock(Duration::from_millis(1));
         timeout(SOON, bell.rung()).await.unwrap().unwrap();
         bell.cover(true).unwrap();
     }

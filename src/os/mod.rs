@@ -29,6 +29,7 @@ pub mod pidfile;
 pub mod process;
 pub mod reap;
 pub mod resolve;
+pub mod run;
 pub mod runtime;
 pub mod signal;
 pub mod spawn;
@@ -56,8 +57,52 @@ pub fn is_shortage(errno: i32) -> bool {
 
 /// As [`is_shortage`], of an error that is a text by now: Rust's, which ends in its number.
 pub fn says_shortage(text: &str) -> bool {
+    numbers_in(text).any(is_shortage)
+}
+
+/// As [`is_passing`], of such a text.
+pub fn says_passing(text: &str) -> bool {
+    numbers_in(text).any(is_passing)
+}
+
+fn numbers_in(text: &str) -> impl Iterator<Item = i32> {
     let numbers = text.split("(os error ").skip(1).filter_map(|rest| rest.split_once(')'));
-    numbers.filter_map(|(number, _)| number.parse().ok()).any(is_shortage)
+    numbers.filter_map(|(number, _)| number.parse().ok())
+}
+
+/// Does this error number say that one file or folder cannot be had for now: somebody writes the
+/// program, or its disk or server does not answer? It says nothing of whoever asked for it.
+pub fn is_passing(errno: i32) -> bool {
+    use libc::{
+        EBUSY, ECONNABORTED, ECONNREFUSED, ECONNRESET, EHOSTDOWN, EHOSTUNREACH, EINTR, EIO, ENODEV,
+        ENOLCK, ENOLINK, ENOTCONN, ENXIO, EREMOTEIO, ESHUTDOWN, ESTALE, ETIMEDOUT, ETXTBSY,
+    };
+    use libc::{ENETDOWN, ENETRESET, ENETUNREACH, ENOMEDIUM};
+    [
+        EBUSY,
+        ECONNABORTED,
+        ECONNREFUSED,
+        ECONNRESET,
+        EHOSTDOWN,
+        EHOSTUNREACH,
+        EINTR,
+        EIO,
+        ENODEV,
+        ENOLCK,
+        ENOLINK,
+        ENOTCONN,
+        ENXIO,
+        EREMOTEIO,
+        ESHUTDOWN,
+        ESTALE,
+        ETIMEDOUT,
+        ETXTBSY,
+        ENETDOWN,
+        ENETRESET,
+        ENETUNREACH,
+        ENOMEDIUM,
+    ]
+    .contains(&errno)
 }
 
 /// Makes this process the adopter of every orphan below it, so that no descendant

@@ -1,6 +1,7 @@
 //! Where a program named in a task file is, by the rules of `execvp`, looked up
 //! before the process exists: after `clone` nothing may be computed.
 
+use super::{is_passing, is_shortage};
 use std::ffi::{OsStr, OsString};
 use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
@@ -16,7 +17,8 @@ const PATH_DEFAULT: &str = "/usr/local/bin:/usr/bin:/bin";
 ///
 /// # Errors
 /// The error number that `execvp` would give: `EACCES` if the only files of that name
-/// cannot be executed, else `ENOENT`.
+/// cannot be executed, else `ENOENT`; that of a folder which the host cannot look into now, for
+/// the file may be there.
 pub fn resolve(program: &OsStr, path: Option<&OsStr>, cwd: &Path) -> Result<PathBuf, i32> {
     if program.is_empty() {
         return Err(libc::ENOENT);
@@ -26,7 +28,7 @@ pub fn resolve(program: &OsStr, path: Option<&OsStr>, cwd: &Path) -> Result<Path
         return Ok(cwd.join(program));
     }
     let fallback = OsString::from(PATH_DEFAULT);
-    let mut errno = libc::ENOENT;
+    let (mut errno, mut unseen) = (libc::ENOENT, None);
     for folder in std::env::split_paths(path.unwrap_or(&fallback)) {
         let file = cwd.join(folder).join(program);
         match std::fs::metadata(&file) {
@@ -34,10 +36,13 @@ pub fn resolve(program: &OsStr, path: Option<&OsStr>, cwd: &Path) -> Result<Path
                 return Ok(file);
             }
             Ok(_) => errno = libc::EACCES,
-            Err(_) => {}
+            Err(error) => {
+                let hides = |errno: &i32| is_passing(*errno) || is_shortage(*errno);
+                unseen = unseen.or(error.raw_os_error().filter(hides));
+            }
         }
     }
-    Err(errno)
+    Err(unseen.unwrap_or(errno))
 }
 
 /// Why a file that is there cannot be executed.

@@ -1,7 +1,7 @@
 //! Compiles WASM modules in processes of their own: a module that takes for ever or all
 //! memory costs its task, not the worker.
 
-use crate::os::says_shortage;
+use crate::os::{says_passing, says_shortage};
 use crate::runner::shell::{Limits, Shell, command::Command};
 use crate::runner::wasm::{Prepared, Runtime};
 use crate::runner::{Attempt, Ending, Outcome};
@@ -91,7 +91,7 @@ impl Compiler {
             // Somebody's doing, not the module's: the task is handed out again, counted.
             return Err(Box::new(outcome));
         }
-        if matches!(outcome.ending, Ending::NoRoom(_)) {
+        if matches!(outcome.ending, Ending::NoRoom(_) | Ending::Withheld(_)) {
             return Err(Box::new(outcome));
         }
         let said = String::from_utf8_lossy(&outcome.stderr.bytes).trim().to_string();
@@ -115,6 +115,9 @@ impl Compiler {
         // Its memory is bounded: what it does not get is the module's own excess.
         if says_shortage(&text) && !text.contains(OUT_OF_MEMORY) {
             return Err(Box::new(Outcome::immediate(Ending::NoRoom(text))));
+        }
+        if says_passing(&text) {
+            return Err(Box::new(Outcome::immediate(Ending::Withheld(text))));
         }
         let exception = Exception::new("qworker.wasm", "CompileError", text);
         self.runtime.refuse(&attempt.task, exception.clone());

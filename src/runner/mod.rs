@@ -5,7 +5,7 @@ pub mod capture;
 pub mod shell;
 pub mod wasm;
 
-use crate::os::says_shortage;
+use crate::os::{says_passing, says_shortage};
 use crate::task::Task;
 use crate::wire::Exception;
 use serde_json::value::RawValue;
@@ -84,6 +84,9 @@ pub enum Ending {
     /// It never began: the host has no descriptors, processes or memory left for it. Why; it is to
     /// be handed out again, and says nothing of the task.
     NoRoom(String),
+    /// It never began: the host does not give its program or its folder now, as while a deployment
+    /// writes the program. Why; it is to be handed out again later, and other tasks may run.
+    Withheld(String),
     /// The worker stopped it (cold shutdown); it is to be redelivered.
     Cancelled,
 }
@@ -91,11 +94,13 @@ pub enum Ending {
 impl Ending {
     /// An attempt that could not begin, by this error: the task's, or the host's.
     pub fn refused(exception: Exception) -> Ending {
-        let texts = exception.exc_message.iter().filter_map(|value| value.as_str());
-        match texts.into_iter().find(|text| says_shortage(text)) {
-            Some(text) => Ending::NoRoom(text.to_string()),
-            None => Ending::Refused(exception),
-        }
+        let said = |by: fn(&str) -> bool| {
+            let mut texts = exception.exc_message.iter().filter_map(|value| value.as_str());
+            texts.find(|text| by(text)).map(str::to_string)
+        };
+        let held = || said(says_passing).map(Ending::Withheld);
+        let ending = said(says_shortage).map(Ending::NoRoom).or_else(held);
+        ending.unwrap_or(Ending::Refused(exception))
     }
 }
 
@@ -140,7 +145,7 @@ pub struct Usage {
 impl Outcome {
     /// Did it begin at all?
     pub fn has_run(&self) -> bool {
-        !matches!(self.ending, Ending::Refused(_) | Ending::NoRoom(_))
+        !matches!(self.ending, Ending::Refused(_) | Ending::NoRoom(_) | Ending::Withheld(_))
     }
 
     /// An attempt that ended before it began.

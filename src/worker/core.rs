@@ -12,6 +12,7 @@ use super::refusal::{self, kept, kept_of, settle_only};
 use super::request::{Key, Request, about, label};
 use super::room::Room;
 use super::signals::{self, Action, State};
+use super::withheld::Withheld;
 use crate::bounds;
 use crate::broker::{Delivery, Settle, Sorting, Tag, Want};
 use crate::log::escape;
@@ -97,6 +98,8 @@ pub struct Core {
     short: bool,
     /// What the host has refused.
     room: Room,
+    /// What it has refused to single tasks.
+    withheld: Withheld,
     want: Option<(u64, Want)>,
     /// Smoothed runtime of a task in seconds; `None` until one has ended.
     pace: Option<f64>,
@@ -114,6 +117,7 @@ impl Core {
             scale,
             short: false,
             room: Room::default(),
+            withheld: Withheld::default(),
             mono: None,
             asked: None,
             plan,
@@ -415,7 +419,8 @@ impl Core {
             );
             return Err(Box::new(finish::lost(&request, plan, &what, None, now.wall)));
         }
-        match self.pass_rate(&request, now) {
+        let wait = self.withheld.wait(&request.task.name, now.mono);
+        match wait.or_else(|| self.pass_rate(&request, now)) {
             Some(wait) => Err(Box::new(settle_only(Settle::Park(now.wall + wait)))),
             None => Ok(request),
         }
@@ -579,6 +584,17 @@ impl Core {
             self.give_back_all(out);
             let verdict = finish::given_back(&request);
             return self.settle_as(key, request.tag, verdict, out);
+        }
+        if let Ending::Withheld(why) = &outcome.ending {
+            let name = &request.task.name;
+            let (wait, line) = self.withheld.refused(name, why, now.mono);
+            out.extend(line.map(|line| Effect::Log(Level::WARN, line)));
+            let verdict = finish::put_by(&request, now.wall + wait);
+            return self.settle_as(key, request.tag, verdict, out);
+        }
+        if outcome.has_run() {
+            let line = self.withheld.began(&request.task.name, outcome.started);
+            out.extend(line.map(|line| Effect::Log(Level::WARN, line)));
         }
         let took = outcome.runtime.as_secs_f64();
         // Quick to believe that tasks are long, slow to believe that they are short.

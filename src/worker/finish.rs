@@ -65,6 +65,7 @@ pub fn verdict(
     let verdict = match (&outcome.ending, outcome.limit) {
         (Ending::Cancelled, _) => judge.cancelled(),
         (Ending::NoRoom(_), _) => given_back(request),
+        (Ending::Withheld(_), _) => put_by(request, now),
         (_, Some(Limit::Hard)) => judge.failed(&hard_limit(outcome, request, plan), None),
         (Ending::Returned, _) => judge.succeeded(),
         (Ending::Exited(code), _) if task.ok.contains(code) => judge.succeeded(),
@@ -310,6 +311,14 @@ pub fn given_back(request: &Request) -> Verdict {
     match request.acked {
         true => Verdict { publish: Some(request.posting(None)), ..Verdict::default() },
         false => Verdict { settle: Some(Settle::Release), ..Verdict::default() },
+    }
+}
+
+/// It did not start, and is handed out again from `until` on; uncounted.
+pub fn put_by(request: &Request, until: DateTime<Utc>) -> Verdict {
+    match request.acked {
+        true => Verdict { publish: Some(request.posting(Some(until))), ..Verdict::default() },
+        false => Verdict { settle: Some(Settle::Park(until)), ..Verdict::default() },
     }
 }
 

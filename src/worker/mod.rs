@@ -21,6 +21,7 @@ mod names;
 mod refusal;
 mod room;
 mod unfit;
+mod withheld;
 
 pub use drive::run;
 pub use plan::Plan;

@@ -182,6 +182,41 @@ fn as_user(app: &TestDir, args: &[&str]) -> Command {
 }
 
 #[test]
+fn nothing_is_written_through_a_link_in_the_place_of_the_folder_of_leases() {
+    let app = TestDir::with(HELLO);
+    let files = [("outside/tasks", "tasks of others"), ("outside/results", "results of others")];
+    for (name, text) in files {
+        app.write(name, text);
+    }
+    app.must(&["call", "hello"]);
+    let run = app.file("var/qworker.sqlite.run");
+    symlink("../outside", &run).unwrap();
+    let mut worker = app.worker(&["-c", "1"]);
+    let found = "/var/qworker.sqlite.run: found a symbolic link, expected a folder of this user";
+    assert!(worker.expect_line("no lease and no bell: ").contains(found), "{}", worker.log());
+    assert_eq!(app.must(&["call", "hello", "--wait"]), "hello");
+    assert!(app.must(&["status"]).contains("1 node online"));
+    assert_eq!(app.lines("ran").len(), 2);
+    // In an empty folder nothing is made.
+    fs::create_dir(app.file("empty")).unwrap();
+    fs::remove_file(&run).unwrap();
+    symlink("../empty", &run).unwrap();
+    assert_eq!(app.must(&["call", "hello", "--wait"]), "hello");
+    // Once it is gone, all is as ever.
+    fs::remove_file(&run).unwrap();
+    let is_lease = |name: &String| name.ends_with(".lease");
+    eventually("a lease", || (run.exists() && names(&run).iter().any(is_lease)).then_some(()));
+    assert_eq!(app.must(&["call", "hello", "--wait"]), "hello");
+    assert_eq!(worker.log().matches("no lease").count(), 1, "{}", worker.log());
+    assert_eq!(worker.stop(Signal::SIGTERM), 0);
+    assert_eq!(names(&app.file("empty")), [""; 0]);
+    assert_eq!(names(&app.file("outside")), ["results", "tasks"]);
+    for (name, text) in files {
+        assert_eq!(app.read(name), text);
+    }
+}
+
+#[test]
 fn a_worker_outlives_its_file() {
     let app = TestDir::with(HELLO);
     let mut worker = app.worker(&["-c", "1", "-n", "one@h"]);

@@ -87,6 +87,37 @@ fn what_the_host_refuses_is_no_answer_of_a_task() {
     assert_eq!(app.qworker(&["health", "-n", &node]).code, 0);
 }
 
+/// A deployment still writes the program: its tasks wait, uncounted, and no other one does.
+#[test]
+fn a_program_that_is_being_written_is_no_answer_and_holds_up_nobody() {
+    let app = TestDir::with(
+        "busy: {exec: [./program]}\nearly: {exec: [./program], acks_late: false}\n\
+         other: {shell: 'echo done'}\n",
+    );
+    app.program("program", "#!/bin/sh\necho ran\n");
+    let writer = fs::OpenOptions::new().append(true).open(app.file("program")).unwrap();
+    let worker = app.worker(&["-c", "2"]);
+    let mut ids = send_many(&app, "busy", 20);
+    ids.extend(send_many(&app, "early", 2));
+    let told = worker.expect_line("task \"busy\" cannot be started now: ");
+    assert!(told.contains("./program: Text file busy; its messages are tried again"), "{told}");
+    for _ in 0..3 {
+        for id in send_many(&app, "other", 10) {
+            assert_eq!(app.must(&["result", &id, "--wait"]), "done");
+        }
+    }
+    assert_eq!(messages(&app).len(), ids.len());
+    assert!(messages(&app).iter().all(|(_, _, deliveries)| *deliveries == 0));
+    drop(writer);
+    for id in &ids {
+        assert_eq!(app.must(&["result", id, "--wait"]), "ran");
+    }
+    worker.expect_line("worker: task \"busy\" can be started again");
+    let log = worker.log();
+    assert_eq!(log.matches("task \"busy\" cannot be started now").count(), 1, "{log}");
+    assert!(!log.contains("no room for more"), "{log}");
+}
+
 #[test]
 fn what_is_sent_to_all_processes_at_once_is_one_order() {
     let app = TestDir::with(SLOW);

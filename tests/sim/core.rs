@@ -322,6 +322,28 @@ fn what_the_host_has_no_room_for_is_neither_lost_nor_counted() {
 }
 
 #[test]
+fn what_the_host_withholds_from_a_task_is_neither_lost_nor_counted() {
+    for seed in 0..100 {
+        history(seed, |world| {
+            world.fate = |rng| match rng.u8(0..3) {
+                0 => (Ending::Withheld("program: Text file busy".into()), None),
+                _ => (Ending::Exited(0), None),
+            };
+            for _ in 0..20 {
+                let task = if world.rng.bool() { "late" } else { "early" };
+                world.send(task, None, None);
+            }
+            world.begin();
+            run_until_quiet(world);
+            for letter in &world.letters {
+                assert_eq!((letter.place, letter.deliveries), (Place::Gone, 0), "{letter:?}");
+                assert_eq!(world.results[&letter.id], State::Success, "{letter:?}");
+            }
+        });
+    }
+}
+
+#[test]
 fn a_task_that_is_told_to_end_with_its_worker_is_given_back() {
     for seed in 0..100 {
         history(seed, |world| {

@@ -5,9 +5,11 @@
 //! seen from here. What neither tells is not dead.
 
 use crate::link::error::Error;
-use crate::link::sqlite::{cell, make_run_folder, run_folder};
+use crate::link::sqlite::{cell, run_folder};
+use crate::os::file;
 use crate::os::kin::Kin;
 use crate::os::lease::{Lease, Sign};
+use crate::os::run;
 use rusqlite::{Connection, params};
 use std::collections::HashSet;
 use std::io;
@@ -67,7 +69,12 @@ impl Card {
 
     /// Is it dead?
     pub(super) fn judge(&self, database: &Path) -> Verdict {
-        let error = match Lease::ask(&self.lease(database)) {
+        // What is in another folder says nothing.
+        let sign = match run::open(database) {
+            Ok(_) => Lease::ask(&self.lease(database)),
+            Err(error) => Sign::Unseen(error),
+        };
+        let error = match sign {
             Sign::Held => return Verdict::Alive,
             Sign::Free => return Verdict::Dead,
             Sign::Unseen(error) => error,
@@ -148,17 +155,17 @@ impl Member {
             Err(error) if !self.warned => {
                 self.warned = true;
                 tracing::warn!(
-                    "no lease: {error}; others look for the processes of this worker instead"
+                    "no lease and no bell: {error}; others look for the processes of this worker \
+                     instead, and new messages are seen by changes of the database"
                 );
             }
             Err(_) => {}
         }
     }
 
-    fn make(&self, database: &Path) -> Result<Lease, Error> {
-        make_run_folder(database)?;
-        let at = |error| Error::io(self.path.display(), &error);
-        let lease = Lease::make(&self.path).map_err(at)?;
+    fn make(&self, database: &Path) -> io::Result<Lease> {
+        run::make(database)?;
+        let lease = Lease::make(&self.path).map_err(|error| file::naming(&self.path, &error))?;
         if let Err(error) = (self.hold)(&self.path) {
             tracing::warn!("the guard cannot hold {}: {error}", self.path.display());
         }
@@ -182,6 +189,8 @@ impl Member {
 
     /// Lets go.
     pub(super) fn end(self) {
-        let _ = std::fs::remove_file(&self.path);
+        if self.held.last().is_some_and(Lease::is_in_place) {
+            let _ = std::fs::remove_file(&self.path);
+        }
     }
 }

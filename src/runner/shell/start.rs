@@ -5,7 +5,7 @@ use super::arguments::too_long;
 use super::{Command, arguments::E2BIG};
 use crate::os::resolve::{self, resolve};
 use crate::os::spawn::{Resource, Rlimit, SpawnError, Step};
-use crate::os::{describe, is_shortage, limit};
+use crate::os::{describe, is_passing, is_shortage, limit};
 use crate::runner::Ending;
 use crate::task::Fences;
 use crate::wire::Exception;
@@ -62,12 +62,30 @@ impl fmt::Display for Failure {
 }
 
 impl Failure {
-    /// How an attempt ends that failed so: refused by the host, or by its own command.
+    /// How an attempt ends that failed so: refused by the host, for any task or for this one, or by
+    /// its own command.
     pub fn ending(&self, command: &Command) -> Ending {
-        match self.of_host(&command.fences) {
-            true => Ending::NoRoom(self.to_string()),
-            false => Ending::Refused(self.exception(command)),
+        if self.of_host(&command.fences) {
+            return Ending::NoRoom(self.to_string());
         }
+        match self.withheld(command) {
+            Some(why) => Ending::Withheld(why),
+            None => Ending::Refused(self.exception(command)),
+        }
+    }
+
+    /// What the host does not give now, and why.
+    fn withheld(&self, command: &Command) -> Option<String> {
+        let name = command.argv.first().map(|name| name.to_string_lossy());
+        let (errno, what) = match *self {
+            Failure::Lookup(errno) => (errno, name?),
+            Failure::Spawn(SpawnError { step: Step::Execute, errno }) => (errno, name?),
+            Failure::Spawn(SpawnError { step: Step::Folder, errno }) => {
+                (errno, command.cwd.to_string_lossy())
+            }
+            _ => return None,
+        };
+        is_passing(errno).then(|| format!("{what}: {}", describe(errno)))
     }
 
     /// Is it the host that refuses, and would it refuse any other task too?
@@ -196,4 +214,37 @@ fn unraised() -> Option<Rlimit> {
 /// A path as the kernel wants it; one with a NUL cannot exist.
 pub(super) fn c_path(path: &Path) -> Result<CString, Failure> {
     CString::new(path.as_os_str().as_bytes()).map_err(|_| Failure::Lookup(ENOENT))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_one_program_or_folder_runs_into_holds_up_no_other_task() {
+        let command = Command {
+            argv: vec![c"prog".into()],
+            env: vec![],
+            cwd: "/share".into(),
+            stdin: None,
+            fences: Fences::default(),
+            nice: None,
+            ids: None,
+            max_output: 0,
+        };
+        let ending = |step, errno| Failure::Spawn(SpawnError { step, errno }).ending(&command);
+        let withheld = |text: &str| Ending::Withheld(text.into());
+        // ETXTBSY, ESTALE, EIO, ENOTCONN.
+        assert_eq!(ending(Step::Execute, 26), withheld("prog: Text file busy"));
+        assert_eq!(ending(Step::Folder, 116), withheld("/share: Stale file handle"));
+        assert_eq!(Failure::Lookup(5).ending(&command), withheld("prog: I/O error"));
+        assert!(matches!(ending(Step::Folder, 107), Ending::Withheld(_)));
+        // EDQUOT, ENOBUFS and EUSERS, whatever the step.
+        for errno in [122, 105, 87] {
+            assert!(matches!(ending(Step::Execute, errno), Ending::NoRoom(_)), "{errno}");
+        }
+        for errno in [ENOENT, 13, 20, 8] {
+            assert!(matches!(ending(Step::Execute, errno), Ending::Refused(_)), "{errno}");
+        }
+    }
 }
