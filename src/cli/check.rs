@@ -6,6 +6,7 @@ use super::exit::{Error, Exit};
 use super::output::ToUser;
 use super::{beat, inspect};
 use crate::config::Diagnostic;
+use crate::config::diagnostic::Weight;
 use crate::link::error::Kind;
 use crate::link::sqlite::Access;
 use crate::link::url::Url;
@@ -29,6 +30,7 @@ pub(super) fn run(_: &Args, global: &Global, out: ToUser) -> Result<Exit, Error>
     app.tell_notes(&out);
     let schedule = beat::check::examine(&app, &[], &tasks);
     faults.extend(schedule.faults);
+    warnings.extend(schedule.notes.into_iter().filter(|note| note.weight == Weight::Warning));
     faults.extend(broker(&app, &tasks, &out));
     for fault in &faults {
         out.tell(&fault.to_string());

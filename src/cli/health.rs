@@ -123,7 +123,7 @@ fn mistaken(node: &str, others: &[Status], global: &Global) -> Error {
         ))
         .hint("name the application with -A, or the broker with -b"),
         _ => Error::unavailable(format!(
-            "{node} of what is named is not alive: it is that of {names}"
+            "the application or broker that is named has no living {node}: there is one of {names}"
         )),
     }
 }

@@ -135,17 +135,27 @@ impl Look<'_> {
                 self.warn("exec", line, format!("no program {program:?} on PATH here ({path})"));
             }
         }
-        let name = program.rsplit('/').next().unwrap_or_default();
-        let code = words.windows(2).find(|pair| {
+        // Behind env, nice and the like, too.
+        let base = |word: &Word| {
+            let text = fixed(word)?;
+            let name = text.rsplit('/').next()?.to_string();
+            lint::INTERPRETERS.contains(&name.as_str()).then_some(name)
+        };
+        let Some((at, name)) =
+            words.iter().enumerate().find_map(|(at, word)| Some((at, base(word)?)))
+        else {
+            return;
+        };
+        let code = words[at..].windows(2).find(|pair| {
             let has_argument =
                 pair[1].pieces().iter().any(|piece| !matches!(piece, Piece::Text(_)));
-            fixed(&pair[0]).is_some_and(|flag| flag.starts_with('-') && flag.ends_with('c'))
+            fixed(&pair[0]).is_some_and(|flag| flag.starts_with('-') && flag.ends_with(['c', 'e']))
                 && has_argument
         });
-        if let Some([_, text]) = code.filter(|_| SHELLS.contains(&name)) {
+        if let Some([_, text]) = code {
             let what = format!(
                 "the argument in {:?} is read by {name} as code; write it as a word of its own, which the \
-                 text has as \"$1\"",
+                 text has as \"$1\" in a shell, as sys.argv[1] in Python",
                 text.text()
             );
             self.warn("exec", line, what);

@@ -44,6 +44,11 @@ const MEANT: &[(&[&str], &str)] = &[
     ),
     (&["config", "settings", "conf", "info"], "qworker report prints every setting"),
     (&["test", "validate", "lint"], "qworker check finds mistakes"),
+    (
+        &["delete", "clear", "flush", "discard"],
+        "qworker purge empties queues, qworker dead purge the dead-letter list",
+    ),
+    (&["ping"], "qworker health asks a worker, qworker status says which are alive"),
     (&["version"], "qworker --version"),
     (&["wait", "get"], "qworker result --wait waits for the result of a task"),
 ];
@@ -56,7 +61,7 @@ pub(super) fn refuse(error: &clap::Error) -> Option<String> {
     // Commands of commands have their own error.
     let of_program = error
         .get(ContextKind::Usage)
-        .is_some_and(|usage| usage.to_string().contains(" qworker [OPTIONS]"));
+        .is_some_and(|usage| usage.to_string().split(' ').nth(2) == Some("[OPTIONS]"));
     if error.kind() != ErrorKind::InvalidSubcommand || !of_program {
         return None;
     }
@@ -72,7 +77,8 @@ pub(super) fn refuse(error: &clap::Error) -> Option<String> {
     });
     let tip = tip.map_or(String::new(), |tip| format!("\n\n  tip: {tip}"));
     Some(format!(
-        "error: unrecognized subcommand '{word}'{tip}\n\nUsage: qworker [OPTIONS] [COMMAND]\n\n\
-         For more information, try '--help'."
+        "error: unrecognized subcommand '{}'{tip}\n\nUsage: qworker [OPTIONS] [COMMAND]\n\n\
+         For more information, try '--help'.",
+        crate::log::escape::name(word)
     ))
 }

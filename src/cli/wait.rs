@@ -10,13 +10,14 @@ use crate::client::wait::{self, Answer};
 use crate::log::escape;
 use crate::os::signal::Interrupts;
 use crate::wire::result::Meta;
+use std::cell::Cell;
 use std::time::Duration;
 
 /// Silence is no answer for longer than this.
 const SILENCE_MAX: Duration = Duration::from_secs(1);
 
 /// Where somebody is at work, nothing has to be explained before this.
-const WORK_MAX: Duration = Duration::from_secs(10);
+const WORK_MAX: Duration = Duration::from_secs(3);
 
 /// How waiting ended.
 pub(super) enum Waited {
@@ -51,6 +52,7 @@ pub(super) async fn for_result(
         };
         wait::until_known(client, id, tell).await
     });
+    let told = Cell::new(false);
     let mut explained = std::pin::pin!(async {
         tokio::time::sleep(SILENCE_MAX).await;
         let nodes = client.outlet.nodes().await;
@@ -60,6 +62,7 @@ pub(super) async fn for_result(
         if !out.quiet
             && let Some(text) = explain(app, client, id).await
         {
+            told.set(true);
             out.say(&text);
         }
         std::future::pending::<()>().await;
@@ -80,6 +83,9 @@ pub(super) async fn for_result(
             Ok(Waited::Left(Exit::Code(u8::try_from(128 + signal).unwrap_or(u8::MAX))))
         }
         () = late => {
+            if !out.quiet && !told.get() && let Some(text) = explain(app, client, id).await {
+                out.say(&text);
+            }
             out.say(&format!(
                 "Task {id} is not ready after the given time; ask with `qworker result {id}`."
             ));

@@ -23,8 +23,14 @@ pub struct Rotation {
 }
 
 /// Opens a log file. Every write goes to its end, wherever that is by then: several processes
-/// may write, and whoever copies and truncates it leaves no hole.
+/// may write, and whoever copies and truncates it leaves no hole. Root follows no link that somebody
+/// else has made: it could lead to any file.
 pub(super) fn open(path: &Path) -> io::Result<File> {
+    let link = fs::symlink_metadata(path).ok().filter(Metadata::is_symlink);
+    if link.is_some_and(|link| link.uid() != 0) && nix::unistd::geteuid().is_root() {
+        let text = "found a link of another user, expected a file, or a link of root";
+        return Err(io::Error::new(io::ErrorKind::PermissionDenied, text));
+    }
     File::options().append(true).create(true).open(path)
 }
 
@@ -109,7 +115,7 @@ impl LogFile {
         large || self.rotation.max_age.is_some_and(|max| age() > max)
     }
 
-    /// `FILE.1` becomes `FILE.2` and so on, `FILE` becomes `FILE.1`.
+    /// `FILE.1` becomes `FILE.2` and so on, `FILE` becomes `FILE.1`; all of them where a link leads.
     fn rotate(&self, seen: &Metadata) -> io::Result<()> {
         let Some(open) = &self.open else { return Ok(()) };
         // Who shares the file would rotate it at the same time.
@@ -118,24 +124,25 @@ impl LogFile {
             if stat(&self.path)?.is_none_or(|meta| id(&meta) != id(seen)) {
                 return Ok(());
             }
+            let path = fs::canonicalize(&self.path)?;
             for number in (1..self.rotation.backups.max(1)).rev() {
-                match fs::rename(self.aside(number), self.aside(number + 1)) {
+                match fs::rename(aside(&path, number), aside(&path, number + 1)) {
                     Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
                     _ => {}
                 }
             }
-            fs::rename(&self.path, self.aside(1))
+            fs::rename(&path, aside(&path, 1))
         };
         let renamed = rename();
         open.file.unlock()?;
         renamed
     }
+}
 
-    fn aside(&self, number: u64) -> PathBuf {
-        let mut name = self.path.clone().into_os_string();
-        name.push(format!(".{number}"));
-        name.into()
-    }
+fn aside(path: &Path, number: u64) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(format!(".{number}"));
+    name.into()
 }
 
 fn stat(path: &Path) -> io::Result<Option<Metadata>> {
@@ -182,6 +189,24 @@ mod tests {
         assert_eq!(log.ready(1).err().unwrap().kind(), io::ErrorKind::NotFound);
         fs::create_dir(dir.path()).unwrap();
         assert!(put(&mut log, "f\n"));
+    }
+
+    #[test]
+    fn behind_a_link_it_is_put_aside_there() {
+        let (dir, disk) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let path = dir.path().join("log");
+        std::os::unix::fs::symlink(disk.path().join("log"), &path).unwrap();
+        let rotation = Rotation { max_bytes: Some(2), max_age: None, backups: 1 };
+        let mut log = LogFile::new(path.clone(), rotation);
+        put(&mut log, "a\n");
+        put(&mut log, "b\n");
+        assert!(fs::symlink_metadata(&path).unwrap().is_symlink());
+        let read = |name: &str| fs::read_to_string(disk.path().join(name)).unwrap();
+        assert_eq!((read("log"), read("log.1")), ("b\n".into(), "a\n".into()));
+        if nix::unistd::geteuid().is_root() {
+            std::os::unix::fs::lchown(&path, Some(12_345), None).unwrap();
+            assert_eq!(open(&path).err().unwrap().kind(), io::ErrorKind::PermissionDenied);
+        }
     }
 
     #[test]

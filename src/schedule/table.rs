@@ -330,6 +330,9 @@ impl Line<'_> {
                     f.add(self.number, "is here twice");
                 }
                 "name" => *name = value.clone(),
+                _ if value.is_empty() => {
+                    f.mismatch(self.number, "nothing", "a value behind the =");
+                }
                 "timezone" => {}
                 key_of if !KEYS.contains(&key_of) => self.refuse(key_of, f),
                 option if OPTIONS.contains(&option) => {
@@ -361,13 +364,13 @@ impl Line<'_> {
     }
 }
 
-/// One word further.
 /// Can it be nothing but a command?
 fn is_program(word: &str) -> bool {
     ["cd", "sudo"].contains(&word)
         || word.starts_with('/') && (word.contains("/bin/") || word.contains("/sbin/"))
 }
 
+/// One word further.
 fn ahead_of(mut cursor: Cursor<'_>) -> Cursor<'_> {
     // It was read before, so it can be read.
     cursor.word().ok();

@@ -7,7 +7,7 @@ use scan::{Scan, Word};
 use std::collections::HashSet;
 
 /// Programs that run the word behind `-c` or `-e`.
-const INTERPRETERS: &[&str] = &[
+pub const INTERPRETERS: &[&str] = &[
     "sh", "bash", "dash", "ash", "ksh", "zsh", "su", "python", "python3", "perl", "ruby", "node",
     "php", "psql", "lua",
 ];
@@ -175,7 +175,7 @@ impl Finder {
                 text.line,
                 format!(
                     "an argument is part of the text that {program} runs, and is read as code; hand it over \
-                     as one: sh -c '… \"$1\" …' sh \"$1\""
+                     as an argument of its own, which the text has as \"$1\" in a shell, sys.argv in Python"
                 ),
             );
         }

@@ -484,7 +484,8 @@ impl Core {
         }
         out.push(self.sorting());
         for name in known {
-            let line = format!("worker: task {:?} is known now, and taken", escape::name(&name));
+            let name = escape::name(&name);
+            let line = format!("worker: task \"{name}\" is known now, and taken");
             out.push(Effect::Log(Level::INFO, line));
         }
     }

@@ -57,7 +57,7 @@ fn ended(
 pub(super) fn left(message: &Message, queue: &str) -> String {
     let (name, queue) = (escape::name(&message.task), escape::name(queue));
     format!(
-        "queue {queue} holds tasks of the name {name:?}, which is not in tasks.d: they are left \
+        "queue {queue} holds tasks of the name \"{name}\", which is not in tasks.d: they are left \
          there for other workers; define it, or send it to a queue of workers that have it"
     )
 }
@@ -69,8 +69,8 @@ pub(super) fn unknown(deliveries: u32, message: &Message, policy: &Policy, now: 
     let tries = deliveries.saturating_add(1);
     let max = policy.max_deliveries;
     let id = escape::name(&message.id);
-    let log =
-        format!("Received unregistered task {:?}, id {id} ({tries} of {max})", escape::name(name));
+    let shown = escape::name(name);
+    let log = format!("Received unregistered task \"{shown}\", id {id} ({tries} of {max})");
     if tries < max {
         // From the first time on: whoever knows it may be a deployment away.
         let delay = bounds::redelivery_delay(tries);

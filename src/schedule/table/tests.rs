@@ -184,6 +184,8 @@ fn every_mistake_of_a_line() {
         ("@daily report $HOME", "arguments: found \"$HOME\""),
         ("@daily report `date`", "arguments: found \"`date`\""),
         ("@daily report ~/x", "arguments: found \"~/x\""),
+        ("@daily report queue=", "queue: found nothing, expected a value"),
+        ("@daily report expires=\"\"", "expires: found nothing, expected a value"),
         ("CRON_TZ=Olso 5 9 * * * report", "CRON_TZ: found text \"Olso\", expected a time zone"),
         ("70 * * * * * add", "second: found 70, expected 0-59"),
         ("5/10 * * * * add", "minute: found 5/10, expected */10"),
