@@ -229,7 +229,11 @@ impl Inlet {
         // Its own first: others judge by it.
         self.member.keep(&path);
         let me = self.member.card.id;
-        let others = self.db.run(Durability::Read, move |c| Card::others(c, me)).await?;
+        let look = move |c: &Connection| Ok((Card::others(c, me)?, member::strangers(c, me)?));
+        let (others, strangers) = self.db.run(Durability::Read, look).await?;
+        if !strangers.is_empty() {
+            self.bury_strangers(&strangers, &others).await?;
+        }
         for other in others {
             match other.judge(&path) {
                 Verdict::Alive => {}
@@ -245,6 +249,32 @@ impl Inlet {
                 }
             }
         }
+        Ok(())
+    }
+
+    /// Hands out again what is held by workers that are not registered.
+    async fn bury_strangers(&mut self, strangers: &[i64], others: &[Card]) -> Result<(), Error> {
+        let path = self.db.path().to_path_buf();
+        if let Some(why) = self.member.doubt(others, &path) {
+            strangers.iter().for_each(|owner| self.member.tell_unknown(*owner, &why));
+            return Ok(());
+        }
+        let (me, now) = (self.member.card.id, clock::now());
+        let seen = strangers.to_vec();
+        // Looked at again: somebody may have registered meanwhile.
+        let bury = move |c: &Connection| {
+            let mut still = member::strangers(c, me)?;
+            still.retain(|owner| seen.contains(owner));
+            still.iter().try_for_each(|owner| orphan(c, *owner, now))?;
+            Ok(still)
+        };
+        for owner in self.db.run(Durability::Process, bury).await? {
+            tracing::warn!(
+                "messages were held by worker {owner}, which is not in qworker_worker: they are \
+                 handed out again"
+            );
+        }
+        ring(&self.ringer);
         Ok(())
     }
 

@@ -7,7 +7,7 @@ use super::output::ToUser;
 use crate::client::{self, Client};
 use crate::config::diagnostic::Weight;
 use crate::config::{Diagnostic, Given, Settings, names};
-use crate::link::address::Address;
+use crate::link::address::{Address, is_address, redact};
 use crate::link::sqlite::Access;
 use crate::os;
 use crate::task::Task;
@@ -230,10 +230,17 @@ fn find(app: Option<&Path>) -> Result<PathBuf, Error> {
         os::folder::absolute(folder)
             .map_err(|error| Error::usage(format!("{}: {error}", folder.display())))
     };
-    if let Some(folder) = app {
-        let folder = absolute(folder)?;
+    if let Some(typed) = app {
+        let folder = absolute(typed)?;
         if is_app(&folder)? {
             return Ok(folder);
+        }
+        // As a path it would be shown with its password.
+        if let Some(address) = typed.to_str().filter(|text| is_address(text)) {
+            return Err(Error::usage(format!(
+                "--app {}: found an address, expected a folder; -b names the broker",
+                redact(address)
+            )));
         }
         return Err(Error::usage(format!(
             "--app {}: no application: expected a folder with tasks.d/ or qworker.yaml in it",

@@ -1,9 +1,12 @@
 //! Reads what an application is made of, and hands its text to those who understand it.
 
 use super::exit::Error;
-use crate::config::{Diagnostic, Given, Layers, Settings};
+use super::utf8;
+use crate::config::settings::{Entry, TABLE};
+use crate::config::{Diagnostic, Given, Layers, Settings, load as layers};
 use crate::task::Task;
 use crate::task::load::{self, Content, File, Sort};
+use std::ffi::OsStr;
 use std::fs::DirEntry;
 use std::io::{ErrorKind, Read};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -32,13 +35,28 @@ pub(super) fn settings(
     };
     let name = path.display().to_string();
     let files: Vec<(&str, &str)> = text.iter().map(|text| (name.as_str(), text.as_str())).collect();
-    // What is no text cannot be a setting of ours.
-    let environment: Vec<(String, String)> = std::env::vars_os()
-        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
-        .filter(|(name, _)| name.starts_with("QWORKER_"))
-        .collect();
+    let (mut environment, mut no_text) = (Vec::new(), Vec::new());
+    for (name, value) in std::env::vars_os() {
+        let name = name.into_string().ok().filter(|name| name.starts_with("QWORKER_"));
+        let Some(name) = name else { continue };
+        match value.into_string() {
+            Ok(value) => environment.push((name, value)),
+            Err(value) => no_text.extend(not_text(&name, &value)),
+        }
+    }
     let layers = Layers { files: &files, environment: &environment, command_line: options };
-    Ok(Settings::load(layers))
+    let (settings, mut found) = Settings::load(layers);
+    found.extend(no_text);
+    Ok((settings, found))
+}
+
+/// What is wrong with a variable whose value is no text, if it is one of a setting.
+fn not_text(name: &str, value: &OsStr) -> Option<Diagnostic> {
+    let of_setting = |entry: &&Entry| layers::variables(entry.name).iter().any(|one| one == name);
+    let setting = TABLE.iter().find(of_setting)?;
+    let found = if setting.secret { "\"**\"".into() } else { format!("{value:?}") };
+    let fault = Diagnostic::new("environment", None, format!("found bytes {found}")).of_key(name);
+    Some(Diagnostic { expected: Some(utf8::EXPECTED.into()), ..fault })
 }
 
 /// The file of the settings, whether it is there or not.

@@ -26,6 +26,7 @@ mod result;
 mod status;
 mod table;
 mod unknown;
+mod utf8;
 mod wait;
 mod watched;
 mod worker;
@@ -129,7 +130,7 @@ pub fn main() -> ExitCode {
                 output::note(error.print());
                 return ExitCode::from(end(Exit::Ok, &ToUser::new(true, false)).code());
             }
-            match unknown::refuse(&error) {
+            match unknown::refuse(&error).or_else(|| utf8::refuse(&error)) {
                 Some(text) => ToUser::new(true, false).say(&text),
                 None => complain(&error),
             }

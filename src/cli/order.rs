@@ -3,6 +3,7 @@
 
 use super::app::App;
 use super::exit::Error;
+use super::utf8;
 use crate::broker::{Outlet, Posting};
 use crate::client::send::{self, Sender, Wish};
 use crate::config::{Diagnostic, kind, units};
@@ -13,6 +14,7 @@ use crate::wire::draft::Route;
 use crate::wire::message::parse_instant;
 use chrono::{DateTime, Utc};
 use serde_json::Value;
+use std::env::VarError;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -94,7 +96,14 @@ impl Order {
             App::seen(&faults)?;
             return Err(unknown(name, &tasks, &faults));
         }
-        let variable = |name| std::env::var(name).ok().filter(|id: &String| !id.is_empty());
+        let variable = |name| match std::env::var(name) {
+            Ok(id) => Ok(Some(id).filter(|id| !id.is_empty())),
+            Err(VarError::NotPresent) => Ok(None),
+            Err(VarError::NotUnicode(found)) => Err(Error::usage(format!(
+                "{name}: found bytes {found:?}, expected {}",
+                utf8::EXPECTED
+            ))),
+        };
         let route = options.exchange.clone().zip(options.routing_key.clone());
         let route = route.map(|(exchange, routing_key)| Route { exchange, routing_key });
         let common = Wish {
@@ -103,8 +112,8 @@ impl Order {
             route: route.clone(),
             priority: options.priority.or_else(|| app.priority_of(name, task.as_deref())),
             // A task that calls another one is its parent.
-            parent_id: variable("QWORKER_TASK_ID"),
-            root_id: variable("QWORKER_TASK_ROOT_ID"),
+            parent_id: variable("QWORKER_TASK_ID")?,
+            root_id: variable("QWORKER_TASK_ROOT_ID")?,
             ..Wish::default()
         };
         let deadline = app.settings.client_timeout;

@@ -3,7 +3,7 @@
 
 use super::diagnostic::Faults;
 use super::node::{Data, Node, quote};
-use super::secret::{redact_url, redact_value};
+use super::secret::{redact_key, redact_url, redact_value};
 use super::units::{self, Least, Rate};
 use crate::bounds::SLOTS_MAX;
 use crate::link::address;
@@ -19,6 +19,8 @@ pub trait Kind {
     const EXPECTED: &'static str;
     /// Is it a list or a mapping? Such a value is YAML in the environment too.
     const NESTED: bool = false;
+    /// May it hold a secret? What is wrong with it then does not show it.
+    const SECRET: bool = false;
 
     /// Reads a value; what is wrong with it goes to `faults`, and then there is none.
     fn read(node: &Node, faults: &mut Faults) -> Option<Self::Value>;
@@ -33,7 +35,8 @@ pub trait Kind {
 
     /// Reports that the value is none of this kind.
     fn mismatch<T>(node: &Node, faults: &mut Faults) -> Option<T> {
-        faults.mismatch(node.line, &node.found(), Self::EXPECTED);
+        let found = if Self::SECRET { node.found_kind().into() } else { node.found() };
+        faults.mismatch(node.line, &found, Self::EXPECTED);
         None
     }
 }
@@ -177,6 +180,7 @@ impl Kind for Address {
     type Value = address::Address;
     const EXPECTED: &'static str =
         "a URL such as sqlite:///var/qworker.sqlite or redis://host:6379/0";
+    const SECRET: bool = true;
 
     fn read(node: &Node, faults: &mut Faults) -> Option<address::Address> {
         let scheme = |c: char| c.is_ascii_alphanumeric() || "+-.".contains(c);
@@ -188,7 +192,7 @@ impl Kind for Address {
             // A URL with a slip in it still has its password.
             let found = match node.as_text() {
                 Some(text) => format!("text {:?}", redact_url(text)),
-                None => node.found(),
+                None => node.found_kind().into(),
             };
             faults.mismatch(node.line, &found, Self::EXPECTED);
         }
@@ -212,6 +216,7 @@ impl<K: Kind> Kind for Maybe<K> {
     type Value = Option<K::Value>;
     const EXPECTED: &'static str = K::EXPECTED;
     const NESTED: bool = K::NESTED;
+    const SECRET: bool = K::SECRET;
 
     fn read(node: &Node, faults: &mut Faults) -> Option<Option<K::Value>> {
         if node.is_null() { Some(None) } else { K::read(node, faults).map(Some) }
@@ -232,8 +237,9 @@ pub struct Environment;
 
 impl Kind for Environment {
     type Value = Vec<(String, String)>;
-    const EXPECTED: &'static str = "a mapping of names to text";
+    const EXPECTED: &'static str = "a mapping of names to text, such as {NAME: text}";
     const NESTED: bool = true;
+    const SECRET: bool = true;
 
     fn read(node: &Node, faults: &mut Faults) -> Option<Self::Value> {
         let map = match &node.data {
@@ -244,13 +250,16 @@ impl Kind for Environment {
         let before = faults.count();
         let mut pairs = Vec::new();
         for (key, value) in map {
-            faults.within(&key.text, |faults| {
+            faults.within(&redact_key(&key.text), |faults| {
                 let name_fits = !key.text.is_empty() && !key.text.contains(['=', '\0']);
                 match value.as_written().filter(|text| !text.contains('\0')) {
                     _ if !name_fits => {
                         faults.add(key.line, "a variable's name is not empty and has no = in it");
                     }
-                    None => faults.mismatch(value.line, &value.found(), "text"),
+                    None if value.as_written().is_some() => {
+                        faults.mismatch(value.line, "text with a NUL character", "text without it");
+                    }
+                    None => faults.mismatch(value.line, value.found_kind(), "text"),
                     Some(text) => pairs.push((key.text.clone(), text.to_string())),
                 }
             });

@@ -65,7 +65,7 @@ impl Settings {
                 }
             }
             _ if root.is_null() => {}
-            _ => faults.mismatch(root.line, &root.found(), "a mapping of settings"),
+            _ => faults.mismatch(root.line, root.found_kind(), "a mapping of settings"),
         }
         found.extend(faults.into_vec());
     }

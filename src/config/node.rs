@@ -196,6 +196,18 @@ impl Node {
         }
     }
 
+    /// As [`Node::found`], of a value that may hold a secret: its kind alone.
+    pub fn found_kind(&self) -> &'static str {
+        match &self.data {
+            Data::List(_) => "a list",
+            Data::Map(_) => "a mapping",
+            _ if self.is_null() => "null",
+            _ if self.as_text().is_some() => "text",
+            _ if self.as_number().is_some() => "a number",
+            _ => "a truth value",
+        }
+    }
+
     /// What it is, for "found …".
     pub fn found(&self) -> String {
         match &self.data {

@@ -42,6 +42,15 @@ pub fn redact_value(name: &str, value: &str) -> String {
     }
 }
 
+/// What is shown of a name in a mapping whose values may be secrets: who writes `NAME=SECRET`
+/// where a mapping is expected has the secret in the name.
+pub fn redact_key(key: &str) -> String {
+    match key.find(['=', ':']).map(|at| key.split_at(at + 1)) {
+        Some((name, rest)) if !rest.is_empty() => format!("{name}**"),
+        _ => key.into(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -54,6 +63,9 @@ mod tests {
             assert_eq!(redact_value(name, "http://h/"), "********");
         }
         assert_eq!(redact_value("LANG", "C"), "C");
+        for (key, shown) in [("A", "A"), ("A=", "A="), ("A=s", "A=**"), ("A:s=t", "A:**")] {
+            assert_eq!(redact_key(key), shown);
+        }
         assert_eq!(redact_value("LC_ALL", "C.UTF-8"), "C.UTF-8");
         assert_eq!(redact_value("VERBOSE", "true"), "true");
         assert_eq!(redact_value("PATH", "/bin:/usr/bin"), "/bin:/usr/bin");

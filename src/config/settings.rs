@@ -69,6 +69,8 @@ pub struct Entry {
     pub expected: &'static str,
     /// Is it a list or a mapping?
     pub nested: bool,
+    /// May its value hold a secret?
+    pub secret: bool,
     /// Reads it; whether that went well.
     pub(super) read: fn(&mut Settings, &Node, &mut Faults) -> bool,
     /// Puts the default back.
@@ -100,6 +102,7 @@ macro_rules! settings {
             meaning: &[$($meaning),+],
             expected: <$kind as Kind>::EXPECTED,
             nested: <$kind as Kind>::NESTED,
+            secret: <$kind as Kind>::SECRET,
             read: |settings, node, faults| {
                 let value = <$kind as Kind>::read(node, faults);
                 value.map(|value| settings.$name = value).is_some()

@@ -5,6 +5,7 @@ use super::diagnostic::Faults;
 use super::honoured;
 use super::kind::{Keep, Kind, Word};
 use super::node::{Data, Node, quote};
+use super::secret::redact_key;
 use crate::link::address::OF_CONNECTIONS;
 use std::time::Duration;
 
@@ -49,6 +50,7 @@ impl Kind for BrokerOptions {
     type Value = BrokerOptions;
     const EXPECTED: &'static str = "a mapping of global_keyprefix and visibility_timeout";
     const NESTED: bool = true;
+    const SECRET: bool = true;
 
     fn read(node: &Node, faults: &mut Faults) -> Option<BrokerOptions> {
         let mut options = BrokerOptions::default();
@@ -81,6 +83,7 @@ impl Kind for ResultOptions {
     type Value = ResultOptions;
     const EXPECTED: &'static str = "a mapping of global_keyprefix";
     const NESTED: bool = true;
+    const SECRET: bool = true;
 
     fn read(node: &Node, faults: &mut Faults) -> Option<ResultOptions> {
         let mut options = ResultOptions::default();
@@ -141,7 +144,7 @@ fn is_of_client(name: &str, value: &Node) -> bool {
 }
 
 fn unknown<K: Kind>(name: &str, node: &Node, faults: &mut Faults) -> Option<()> {
-    faults.add(node.line, format!("unknown option {name}; expected {}", K::EXPECTED));
+    faults.add(node.line, format!("unknown option {}; expected {}", redact_key(name), K::EXPECTED));
     None
 }
 
@@ -158,7 +161,7 @@ fn read_map<K: Kind>(
     };
     let before = faults.count();
     for (key, value) in map {
-        faults.within(&key.text, |faults| read(&key.text, value, faults));
+        faults.within(&redact_key(&key.text), |faults| read(&key.text, value, faults));
     }
     (faults.count() == before).then_some(())
 }

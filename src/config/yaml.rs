@@ -287,6 +287,10 @@ impl Builder<'_> {
     }
 }
 
+/// What is marked may be a secret that begins with a `!`, so it is not repeated.
+const NO_TAGS: &str = "found a tag (a ! before a value), expected none; text that begins with ! \
+                       stands in quotes";
+
 /// Whether a tag makes a text of what it marks; any other tag than `!!str` is refused,
 /// for what it asks would not be done.
 fn check_tag(tag: Option<&Tag>) -> Result<bool, Cow<'static, str>> {
@@ -294,7 +298,7 @@ fn check_tag(tag: Option<&Tag>) -> Result<bool, Cow<'static, str>> {
         None => Ok(false),
         Some(tag) if tag.is_yaml_core_schema() && tag.suffix == "str" => Ok(true),
         Some(tag) if tag.is_yaml_core_schema() => Ok(false),
-        Some(tag) => Err(format!("unknown tag {}{}", tag.handle, tag.suffix).into()),
+        Some(_) => Err(NO_TAGS.into()),
     }
 }
 
@@ -346,7 +350,7 @@ fn merge_sources(value: Node, merged: &mut Vec<(Key, Node)>, faults: &mut Faults
             list.into_iter().for_each(|source| merge_sources(source, merged, faults))
         }
         Data::Scalar(..) => {
-            faults.mismatch(value.line, &format!("{} behind <<", value.found()), "a mapping")
+            faults.mismatch(value.line, &format!("{} behind <<", value.found_kind()), "a mapping")
         }
     }
 }

@@ -142,10 +142,10 @@ pub(super) fn parameters(place: &str) -> String {
 }
 
 /// An address of any kind as it may be shown. Where it is not certain which part is a secret,
-/// `**` stands for all of it.
+/// `**` stands for all of it: so it is of what has no scheme, which may be a password alone.
 pub fn redact(text: &str) -> String {
     let Some((scheme, rest)) = text.split_once("://") else {
-        return if text.chars().all(is_of_place) { text.into() } else { "**".into() };
+        return if text.is_empty() { String::new() } else { "**".into() };
     };
     let of_scheme = |c: char| c.is_ascii_alphanumeric() || "+-.".contains(c);
     if scheme.is_empty() || !scheme.chars().all(of_scheme) {
@@ -177,6 +177,13 @@ pub fn redact(text: &str) -> String {
         }
         None => format!("{scheme}://**"),
     }
+}
+
+/// Is it an address, or meant to be one?
+pub fn is_address(text: &str) -> bool {
+    let schemes = ["redis", "rediss", "redis+socket", "sqlite"];
+    text.contains("://")
+        || text.split_once(':').is_some_and(|(scheme, _)| schemes.contains(&scheme))
 }
 
 /// The letters of hosts and paths; each other one may divide a secret from what stands around it.

@@ -162,11 +162,13 @@ impl Draft {
         match name {
             "args" => match &value.data {
                 Data::List(list) => self.args = Some(raw(value)).filter(|_| !list.is_empty()),
-                _ => faults.mismatch(value.line, &value.found(), "a list"),
+                _ => faults.mismatch(value.line, value.found_kind(), "a list"),
             },
             "kwargs" => match &value.data {
                 Data::Map(map) => self.kwargs = Some(raw(value)).filter(|_| !map.is_empty()),
-                _ => faults.mismatch(value.line, &value.found(), "a mapping of names to values"),
+                _ => {
+                    faults.mismatch(value.line, value.found_kind(), "a mapping of names to values");
+                }
             },
             "misfire" => self.misfire = MisfireRule::read(value, faults),
             "grace" => self.grace = Span::read(value, faults),

@@ -120,7 +120,7 @@ pub fn read_all(options: &mut Options, node: &Node, calendar: &Calendar, faults:
             }
         }
         _ if node.is_null() => {}
-        _ => faults.mismatch(node.line, &node.found(), "a mapping of options"),
+        _ => faults.mismatch(node.line, node.found_kind(), "a mapping of options"),
     }
 }
 
@@ -182,7 +182,7 @@ fn expires(node: &Node, calendar: &Calendar, faults: &mut Faults) -> Option<Expi
 
 fn headers(options: &mut Options, node: &Node, faults: &mut Faults) {
     let Data::Map(map) = &node.data else {
-        return faults.mismatch(node.line, &node.found(), "a mapping of names to values");
+        return faults.mismatch(node.line, node.found_kind(), "a mapping of names to values");
     };
     for (key, value) in map {
         if PROTOCOL.contains(&key.text.as_str()) {

@@ -128,6 +128,95 @@ fn mistakes_are_told_beside_the_rest() {
     );
 }
 
+/// Where a value is of the wrong form, what was found may be the secret itself.
+#[test]
+fn a_secret_in_a_wrong_place_is_not_shown() {
+    let commands: [&[&str]; 5] =
+        [&["check"], &["report"], &["report", "--json"], &["list", "tasks"], &["worker"]];
+    let hidden = |output: Output, part: &str| {
+        let all = format!("{}{}", output.stdout, output.stderr).replace("\\\"", "\"");
+        assert!(!all.contains("geheim") && all.contains(part), "{part}: {all}");
+    };
+    let no_map = "found text, expected a mapping of names to text";
+    for (text, part) in [
+        ("task_env: geheim", no_map),
+        ("task_env: {A: geheim, B: [x]}", "task_env.B: found a list, expected text"),
+        ("task_env: {A=geheim}", "task_env.A=**: "),
+        ("task_env: {A: !geheim}", "found a tag"),
+        ("task_env: {A: \"geheim\\0\"}", "found text with a NUL character"),
+        ("broker_url: geheim", "broker_url: found text \"**\", expected a URL"),
+        ("broker_transport_options: password=geheim", "found text, expected a mapping"),
+        ("result_backend_transport_options: {password=geheim: 1}", "option password=**"),
+        ("broker_url=redis://:geheim@h", "found text, expected a mapping of settings"),
+    ] {
+        let app = app();
+        app.settings(&format!("{text}\n"));
+        commands.iter().for_each(|command| hidden(app.qworker(command), part));
+    }
+    let app = app();
+    let found = "found text \"**\", expected a URL";
+    for command in commands {
+        for option in ["-b", "--result-backend"] {
+            hidden(app.qworker(&[&[option, "geheim"][..], command].concat()), found);
+        }
+        for address in ["redis://u:geheim@h", "redis:u:geheim@h"] {
+            let part = "found an address, expected a folder; -b names the broker";
+            hidden(app.qworker(&[&["-A", address][..], command].concat()), part);
+        }
+        hidden(with_env(&app, &[("QWORKER_TASK_ENV", "API_KEY=geheim")], command), no_map);
+        hidden(with_env(&app, &[("QWORKER_BROKER_URL", "geheim")], command), found);
+    }
+    hidden(app.qworker(&["worker", "--", "task_env=API_KEY=geheim"]), no_map);
+    let options = "broker_transport_options=password=geheim";
+    hidden(app.qworker(&["worker", "--", options]), "found text, expected a mapping");
+    app.write("tasks.d/more.yaml", "t: {shell: 'true', env: API_KEY=geheim}\n");
+    hidden(app.qworker(&["check"]), no_map);
+    app.settings("beat_schedule: {e: {task: greet, schedule: 5, kwargs: password=geheim}}\n");
+    hidden(app.qworker(&["beat", "check"]), "found text, expected a mapping of names to values");
+}
+
+/// What is no text is named, wherever it stands.
+#[test]
+fn bytes_that_are_no_text_are_named() {
+    use std::ffi::OsStr;
+    use std::os::unix::ffi::OsStrExt;
+    let app = app();
+    let bytes = OsStr::from_bytes;
+    for (args, last, part) in [
+        (&["worker", "--pidfile"][..], &b"a\xff"[..], "--pidfile: found bytes \"a\\xff\""),
+        (&["worker"], b"--pidfile=a\xff", "--pidfile: found bytes \"a\\xff\""),
+        (&["worker", "-f"], b"a\xff", "-f: found bytes \"a\\xff\""),
+        (&["worker"], b"-fa\xff", "-f: found bytes \"a\\xff\""),
+        (&["beat", "-s"], b"a\xff", "-s: found bytes"),
+        (&["beat", "-f"], b"a\xff", "-f: found bytes"),
+        (&["report", "--json", "-b"], b"redis://:geheim\xff@h", "unexpected"),
+        (&["call"], b"a\xff", "argument 2: found bytes \"a\\xff\""),
+        (&["multi", "start", "1", "-A"], b"a\xff", "-A: found bytes \"a\\xff\""),
+        (&["multi", "start"], b"a\xff", "argument 3: found bytes"),
+    ] {
+        let output = Output::of(app.command(args).arg(bytes(last)));
+        super::refused(&output, 2, &[part]);
+        assert!(!output.stderr.contains("geheim"), "{output:?}");
+        assert!(part == "unexpected" || output.stderr.contains("expected text in UTF-8"));
+    }
+    let mut command = app.command(&["-b"]);
+    let output = Output::of(command.arg(bytes(b"redis://:geheim\xff@h")).arg("status"));
+    super::refused(&output, 2, &["-b: found bytes \"**\", expected text in UTF-8"]);
+    for (variable, args, part) in [
+        ("QWORKER_WORKER_PIDFILE", &["worker"][..], "found bytes \"sqlite:////\\xff/x.db\""),
+        ("QWORKER_WORKER_LOGFILE", &["worker"], "found bytes \"sqlite:////\\xff/x.db\""),
+        ("QWORKER_CALL_QUEUE", &["call", "greet"], "found bytes"),
+        ("QWORKER_TASK_ID", &["call", "greet"], "found bytes"),
+        ("QWORKER_BROKER_URL", &["status"], "found bytes \"**\""),
+        ("QWORKER_RESULT_EXPIRES", &["status"], "found bytes"),
+    ] {
+        let mut command = app.command(args);
+        let output = Output::of(command.env(variable, bytes(b"sqlite:////\xff/x.db")));
+        super::refused(&output, 2, &[&format!("{variable}: {part}"), "expected text in UTF-8"]);
+    }
+    assert!(!app.database().exists());
+}
+
 /// Whatever is printed, by whatever command: no password is in it.
 #[test]
 fn no_output_has_a_secret_in_it() {

@@ -256,7 +256,7 @@ fn a_file_that_was_removed_is_waited_for_and_another_one_is_opened() {
 }
 
 /// A number of rows, each with one strange value, and what is said of it.
-const ODD: [(&str, &str, &str); 13] = [
+const ODD: [(&str, &str, &str); 15] = [
     ("visible", "7", "visible is \"7\", expected 0 or 1"),
     ("visible", "NULL", "visible is NULL"),
     ("eta", "'soon'", "eta is \"soon\", expected seconds"),
@@ -270,6 +270,8 @@ const ODD: [(&str, &str, &str); 13] = [
     ("suspect", "'x'", "suspect is "),
     ("task", "x'41'", "task is \"A\", expected a name"),
     ("queue_id", "'celery'", "queue_id is "),
+    ("owner", "'zz', visible = 0", "owner is \"zz\", expected the number of a worker"),
+    ("owner", "1.5", "owner is \"1.5\""),
 ];
 
 #[test]
@@ -304,6 +306,34 @@ fn a_strange_row_is_set_aside_and_holds_up_no_other() {
         assert!(inlet.take(MANY).await.unwrap().is_empty());
         ack(&outlet, &taken).await;
         assert_eq!(outlet.dead().await.unwrap().len(), ODD.len() - 1);
+    });
+}
+
+/// A worker is in the table before it takes, and until it has given back.
+#[test]
+fn what_a_worker_holds_that_is_in_no_table_is_handed_out_again() {
+    block_on(async {
+        let site = Sqlite::create();
+        let (mut one, outlet) = site.worker("one@test", &[QUEUE]).await;
+        let sql = Connection::open(site.address()).unwrap();
+        let take = "UPDATE kombu_message SET visible = 0, owner = 4611686018427387904, started = 1";
+        outlet.publish(vec![posting("a")]).await.unwrap();
+        sql.execute(take, []).unwrap();
+        let taken = take_until(&mut one, MANY, 1).await;
+        assert_eq!((ids(&taken), taken[0].deliveries), (vec!["a"], 1));
+        ack(&outlet, &taken).await;
+        // Somebody has removed the row of one that lives: its lease speaks for it.
+        let (mut two, _) = site.worker("two@test", &[QUEUE]).await;
+        outlet.publish(vec![posting("b")]).await.unwrap();
+        assert_eq!(take_until(&mut two, MANY, 1).await.len(), 1);
+        sql.execute("DELETE FROM qworker_worker WHERE hostname = 'two@test'", []).unwrap();
+        let until = std::time::Instant::now() + std::time::Duration::from_millis(1500);
+        while std::time::Instant::now() < until {
+            assert!(one.take(MANY).await.unwrap().is_empty());
+            one.wait().await;
+        }
+        drop(two);
+        assert_eq!(ids(&take_until(&mut one, MANY, 1).await), ["b"]);
     });
 }
 

@@ -107,6 +107,15 @@ impl Card {
     }
 }
 
+/// Workers that hold messages and are not registered.
+pub(super) fn strangers(c: &Connection, me: i64) -> Result<Vec<i64>, Error> {
+    let sql = "SELECT DISTINCT owner FROM kombu_message
+               WHERE owner IS NOT NULL AND typeof(owner) = 'integer' AND owner <> ?
+                   AND NOT EXISTS (SELECT 1 FROM qworker_worker w WHERE w.id = owner)";
+    let mut found = c.prepare_cached(sql)?;
+    Ok(found.query_map([me], |row| row.get(0))?.collect::<Result<_, _>>()?)
+}
+
 /// This worker.
 pub(super) struct Member {
     pub(super) card: Arc<Card>,
@@ -170,6 +179,40 @@ impl Member {
             tracing::warn!("the guard cannot hold {}: {error}", self.path.display());
         }
         Ok(lease)
+    }
+
+    /// Why what a worker holds that is not registered may not be handed out again: another one lives
+    /// that is not registered either, or nobody can say. A worker is registered before it takes,
+    /// and until it has given back; but somebody may have removed its row.
+    pub(super) fn doubt(&self, others: &[Card], database: &Path) -> Option<String> {
+        let registered: HashSet<PathBuf> = others.iter().map(|card| card.lease(database)).collect();
+        let folder = run_folder(database);
+        let all = match std::fs::read_dir(&folder).and_then(Iterator::collect::<io::Result<Vec<_>>>)
+        {
+            Ok(all) => all,
+            // Without the folder nobody has a lease.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
+            Err(error) => return Some(format!("{}: {error}", folder.display())),
+        };
+        let leases = all.iter().map(std::fs::DirEntry::path).filter(|path| {
+            let is_lease = path.extension().is_some_and(|name| name == "lease");
+            is_lease && path.file_name() != self.path.file_name() && !registered.contains(path)
+        });
+        leases.map(|path| (Lease::ask(&path), path)).find_map(|(sign, path)| match sign {
+            Sign::Free => None,
+            Sign::Held => Some(format!("somebody who is not registered holds {}", path.display())),
+            Sign::Unseen(error) => Some(format!("{}: {error}", path.display())),
+        })
+    }
+
+    /// Tells once of a worker that is not registered, and may live all the same.
+    pub(super) fn tell_unknown(&mut self, owner: i64, why: &str) {
+        if self.unseen.insert(owner) {
+            tracing::warn!(
+                "messages are held by worker {owner}, which is not in qworker_worker, and are kept \
+                 for it: {why}; if that is no worker that lives, remove the file"
+            );
+        }
     }
 
     /// Tells once of a worker that nothing can be seen of.

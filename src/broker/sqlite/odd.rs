@@ -11,7 +11,7 @@ use rusqlite::{Connection, Row, params};
 const STEP_MAX: i64 = 64;
 
 /// What is expected of each column, and how SQL says that it is not so.
-const RULES: [(&str, &str, &str); 8] = [
+const RULES: [(&str, &str, &str); 9] = [
     ("visible", "0 or 1", "(visible IS NULL OR visible NOT IN (0, 1))"),
     ("queue_id", "the number of a queue", "typeof(queue_id) <> 'integer'"),
     (
@@ -32,6 +32,7 @@ const RULES: [(&str, &str, &str); 8] = [
     ("task", "a name", "typeof(task) NOT IN ('null', 'text')"),
     ("started", "0 or 1", "started NOT IN (0, 1)"),
     ("suspect", "0 or 1", "suspect NOT IN (0, 1)"),
+    ("owner", "the number of a worker", "typeof(owner) NOT IN ('null', 'integer')"),
 ];
 
 /// Moves what is odd to the dead-letter list; says what it was.
@@ -91,6 +92,6 @@ mod tests {
         crate::broker::sqlite::SCHEMA.create(&c).unwrap();
         let sql = format!("EXPLAIN QUERY PLAN SELECT id, eta FROM kombu_message WHERE {ODD}");
         let plan: String = c.query_row(&sql, [], |row| row.get(3)).unwrap();
-        assert!(plan.contains("USING INDEX qworker_odd"), "{plan}");
+        assert!(plan.contains("USING INDEX qworker_strange"), "{plan}");
     }
 }

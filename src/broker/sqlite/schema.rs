@@ -73,11 +73,12 @@ macro_rules! odd {
             OR (typeof(deliveries) <> 'integer' OR deliveries NOT BETWEEN 0 AND 1000000)
             OR typeof(task) NOT IN ('null', 'text')
             OR started NOT IN (0, 1)
-            OR suspect NOT IN (0, 1))"
+            OR suspect NOT IN (0, 1)
+            OR typeof(owner) NOT IN ('null', 'integer'))"
     };
 }
 
-/// The condition of the index `qworker_odd`, and of who looks for such rows. The index is empty,
+/// The condition of the index `qworker_strange`, and of who looks for such rows. The index is empty,
 /// and costs nothing.
 pub(super) const ODD: &str = odd!();
 
@@ -94,7 +95,8 @@ CREATE INDEX IF NOT EXISTS qworker_held ON kombu_message (owner) WHERE owner IS 
 CREATE INDEX IF NOT EXISTS qworker_task ON kombu_message (task_id);
 CREATE INDEX IF NOT EXISTS qworker_dead_task ON qworker_dead (task_id);
 CREATE INDEX IF NOT EXISTS qworker_once_at ON qworker_once (at);
-CREATE INDEX IF NOT EXISTS qworker_odd ON kombu_message (id) WHERE ",
+DROP INDEX IF EXISTS qworker_odd;
+CREATE INDEX IF NOT EXISTS qworker_strange ON kombu_message (id) WHERE ",
     odd!(),
     ";"
 );

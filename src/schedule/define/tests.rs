@@ -147,7 +147,7 @@ fn every_mistake_of_an_entry() {
             "x.schedule.crontab.hour: found 24, expected 0-23",
         ),
         ("{task: t, schedule: '* 24 * * *'}", "x.schedule.hour: found 24, expected 0-23"),
-        ("{task: t, schedule: 5, args: 5}", "x.args: found 5, expected a list"),
+        ("{task: t, schedule: 5, args: 5}", "x.args: found a number, expected a list"),
         ("{task: t, schedule: 5, args: {a: 1}}", "x.args: found a mapping, expected a list"),
         ("{task: t, schedule: 5, kwargs: [a]}", "x.kwargs: found a list, expected a mapping"),
         (
@@ -246,7 +246,7 @@ fn every_mistake_of_an_entry() {
         ),
         (
             "{task: t, schedule: 5, options: {headers: 5}}",
-            "x.options.headers: found 5, expected a mapping",
+            "x.options.headers: found a number, expected a mapping",
         ),
         (
             "{task: t, schedule: 5, options: {exchange: e}}",

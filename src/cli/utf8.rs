@@ -1,0 +1,96 @@
+//! Words and variables that are no text, where text is expected. The parser only says that there is
+//! one; here it is found.
+
+use super::command_line;
+use crate::link::address::Address;
+use clap::builder::ValueParser;
+use clap::error::ErrorKind;
+use clap::{Arg, Command};
+use std::any::TypeId;
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+/// What is expected.
+pub(super) const EXPECTED: &str = "text in UTF-8";
+
+/// What is said of it; `None` if that is not the error.
+pub(super) fn refuse(error: &clap::Error) -> Option<String> {
+    if error.kind() != ErrorKind::InvalidUtf8 {
+        return None;
+    }
+    let words: Vec<OsString> = std::env::args_os().collect();
+    let (name, found) = in_words(&words).or_else(|| in_environment(&words))?;
+    Some(format!("error: {name}: found bytes {found}, expected {EXPECTED}"))
+}
+
+/// The first word that the parser refuses: with it alone as it is, the error is the same.
+fn in_words(words: &[OsString]) -> Option<(String, String)> {
+    let wrong = |at: &usize| words[*at].to_str().is_none();
+    let mut wrong = (1..words.len()).filter(wrong);
+    let at = wrong.find(|at| {
+        let as_text = |(n, word): (usize, &OsString)| match n == *at {
+            true => word.clone(),
+            false => word.to_string_lossy().into_owned().into(),
+        };
+        is_refused(words.iter().enumerate().map(as_text))
+            && !is_refused(words.iter().map(|word| word.to_string_lossy().into_owned().into()))
+    })?;
+    let (word, program) = (words[at].as_encoded_bytes(), command_line());
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let equals = word.iter().position(|byte| *byte == b'=');
+    let (name, value) = match (word, equals) {
+        ([b'-', b'-', ..], Some(equals)) => (text(&word[..equals]), &word[equals + 1..]),
+        ([b'-', letter, value @ ..], _) if *letter != b'-' => (text(&[b'-', *letter]), value),
+        _ => (words[at - 1].to_string_lossy().into_owned(), word),
+    };
+    let option = option_of(&program, &name).filter(|arg| arg.get_action().takes_values());
+    // An option that only multi knows is one too.
+    let is_option = option.is_some() || name.len() > 1 && name.starts_with('-') && name != "--";
+    Some((if is_option { name } else { format!("argument {at}") }, shown(option, value)))
+}
+
+fn is_refused(words: impl Iterator<Item = OsString>) -> bool {
+    let parsed = command_line().try_get_matches_from(words);
+    parsed.is_err_and(|error| error.kind() == ErrorKind::InvalidUtf8)
+}
+
+/// The first variable of an option of this command that is no text.
+fn in_environment(words: &[OsString]) -> Option<(String, String)> {
+    let program = command_line();
+    let mut commands = vec![&program];
+    for word in words.iter().filter_map(|word| word.to_str()) {
+        let inner = commands.last().and_then(|command| command.find_subcommand(word));
+        commands.extend(inner);
+    }
+    let args = commands.iter().flat_map(|command| command.get_arguments());
+    args.filter(|arg| !is_of(arg, TypeId::of::<PathBuf>())).find_map(|arg| {
+        let name = arg.get_env()?;
+        let value = std::env::var_os(name).filter(|value| value.to_str().is_none())?;
+        Some((name.to_string_lossy().into_owned(), shown(Some(arg), value.as_encoded_bytes())))
+    })
+}
+
+/// An option by what is typed, of whatever command.
+fn option_of<'a>(command: &'a Command, typed: &str) -> Option<&'a Arg> {
+    let is_it = |arg: &&Arg| {
+        let long = typed.strip_prefix("--");
+        long.is_some_and(|long| {
+            arg.get_long_and_visible_aliases().is_some_and(|all| all.contains(&long))
+        }) || arg.get_short().is_some_and(|short| typed == format!("-{short}"))
+    };
+    let inner = || command.get_subcommands().find_map(|inner| option_of(inner, typed));
+    command.get_arguments().find(is_it).or_else(inner)
+}
+
+fn is_of(arg: &Arg, kind: TypeId) -> bool {
+    let parser: &ValueParser = arg.get_value_parser();
+    parser.type_id() == kind
+}
+
+/// The bytes as they may be shown.
+fn shown(arg: Option<&Arg>, bytes: &[u8]) -> String {
+    match arg.is_some_and(|arg| is_of(arg, TypeId::of::<Address>())) {
+        true => "\"**\"".into(),
+        false => format!("\"{}\"", bytes.escape_ascii()),
+    }
+}
