@@ -59,7 +59,10 @@ fn what_is_refused() {
         ("a: 1\na: 2\n", "t.yaml:2: a: is here twice, first on line 1"),
         ("b: {x: 1, x: 2}\n", "t.yaml:1: x: is here twice, first on line 1"),
         ("a: 'x", "t.yaml:1: column 4: "),
-        ("a: !secret x", "t.yaml:1: column 4: found a tag (a ! before a value), expected none; text that begins with ! stands in quotes"),
+        (
+            "a: !secret x",
+            "t.yaml:1: column 4: found a tag (a ! before a value), expected none; text that begins with ! stands in quotes",
+        ),
         ("? [a]\n: b", "t.yaml:1: a key that is no plain text"),
         ("a: &x [*x]", "t.yaml:1: column "),
         ("a: {<<: 5}", "t.yaml:1: found a number behind <<, expected a mapping"),
