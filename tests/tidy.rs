@@ -18,10 +18,7 @@ const ADDRESSES: &[(&str, &[&str])] = &[
     ("clap", &["cli/"]),
     ("clap_complete", &["cli/complete.rs"]),
     ("indicatif", &["cli/"]),
-    (
-        "rusqlite",
-        &["link/sqlite/", "broker/sqlite/", "broker/ledger/apart/file.rs", "backend/sqlite.rs"],
-    ),
+    ("rusqlite", &["link/sqlite/", "broker/sqlite/", "broker/ledger/apart/", "backend/sqlite.rs"]),
     ("redis", &["link/", "broker/", "backend/", "client/", "cli/worker.rs"]),
     ("rustls", &["link/tls.rs", "link/redis.rs"]),
     ("tokio_rustls", &["link/tls.rs"]),

@@ -85,7 +85,7 @@ impl Ledger {
     }
 
     /// The ledger of this group in the SQLite file at `path`, which is made if need be, while
-    /// messages go to `outlet`. Several beats of one host may share the file. A file that is
+    /// messages go to `outlet`. Several beats of one host may share the file. One of a beat that is
     /// damaged is set aside; where there can be none, the values are in memory for as long, of one
     /// of these beats, and the others get an error. Both are logged. Blocks while it looks at the whole
     /// file, but never for somebody who has it locked: then calls give an error until it is free.
@@ -149,6 +149,20 @@ impl Ledger {
             Ledger::Apart(ledger) => ledger.tend().await,
         }
     }
+}
+
+/// What stands at `path` and cannot be the file of [`Ledger::apart`], if it cannot. Changes nothing.
+pub fn refusal(path: &Path) -> Option<String> {
+    apart::refusal(path)
+}
+
+/// The values of these names in the file of [`Ledger::apart`], for one who only looks: nothing is
+/// made, written or set aside.
+///
+/// # Errors
+/// The file is damaged, cannot be read, is somebody else's, or a beat has its values in memory.
+pub fn peek(path: &Path, group: &str, names: &[String]) -> Result<Vec<Option<String>>, Error> {
+    apart::peek(path, group, names)
 }
 
 fn is_same_file(one: &Path, other: &Path) -> bool {

@@ -12,7 +12,7 @@ use super::exit::{Error, Exit};
 use super::logging;
 use super::output::ToUser;
 use crate::beat::{self, Definitions, Doors, Order, Plan};
-use crate::broker::ledger::Ledger;
+use crate::broker::ledger::{self, Ledger};
 use crate::client::Client;
 use crate::config::Given;
 use crate::os;
@@ -22,7 +22,7 @@ use crate::os::signal::{Meaning, Signals, Term};
 use crate::schedule::entry::Entry;
 use chrono::{DateTime, Local};
 use files::Files;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -131,12 +131,30 @@ impl Place {
     }
 
     /// Where entries are claimed. Must be called on an event loop.
-    fn ledger(&self, app: &App, client: &Client) -> Ledger {
+    ///
+    /// # Errors
+    /// What stands where the file is to be is somebody else's.
+    fn ledger(&self, app: &App, client: &Client) -> Result<Ledger, Error> {
         let group = &app.settings.beat_group;
-        match self.file(app) {
+        Ok(match self.own_file(app)? {
             Some(file) => Ledger::apart(&file, group, &client.outlet),
             None => client.outlet.ledger(group),
-        }
+        })
+    }
+
+    /// As [`Place::file`]. One that is damaged is set aside for a new one, so it must be a beat's.
+    ///
+    /// # Errors
+    /// What stands there is somebody else's.
+    fn own_file(&self, app: &App) -> Result<Option<PathBuf>, Error> {
+        let Some(file) = self.file(app) else { return Ok(None) };
+        // What cannot be looked at cannot be replaced either, and is told when it is opened.
+        let Some(why) = ledger::refusal(&file) else { return Ok(Some(file)) };
+        let name = match self.schedule {
+            Some(_) => "--schedule",
+            None => "beat_schedule_filename",
+        };
+        Err(Error::usage(format!("{name} {}: {why}", file.display())))
     }
 }
 
@@ -167,9 +185,7 @@ fn start(options: Options, global: &Global, role: Role, out: ToUser) -> Result<E
     // Read again it is looked up by its name, also where that begins with a folder left since.
     let mut global = global.clone();
     global.app = Some(app.folder.clone());
-    if let Some(file) = options.place.file(&app) {
-        may_be_state(&file)?;
-    }
+    options.place.own_file(&app)?;
     let hostname = App::node_name(options.hostname.as_deref(), "celerybeat")?;
     files::paths_of(&app.folder, &options.place.entries)
         .map_err(|unseen| Error::failure(unseen.to_string()))?;
@@ -189,7 +205,7 @@ fn start(options: Options, global: &Global, role: Role, out: ToUser) -> Result<E
             .map_err(|error| Error::failure(format!("cannot listen to signals: {error}")))?;
         let _log = crate::log::start(log);
         let client = app.client()?;
-        let ledger = place.ledger(&app, &client);
+        let ledger = place.ledger(&app, &client)?;
         if !out.quiet && !detached {
             out.announce(&shown);
         }
@@ -219,23 +235,6 @@ fn start(options: Options, global: &Global, role: Role, out: ToUser) -> Result<E
         return Ok(exit);
     }
     ended
-}
-
-/// A file that is damaged is set aside for a new one: one that was never ours must not be.
-///
-/// # Errors
-/// What stands there is no file of a beat.
-fn may_be_state(path: &Path) -> Result<(), Error> {
-    let found = match path.metadata() {
-        Ok(found) if !found.is_file() && !found.is_dir() => "no regular file",
-        Ok(_) if os::file::is_text(path) => "a text",
-        // What cannot be looked at cannot be replaced either, and is told when it is opened.
-        _ => return Ok(()),
-    };
-    let path = path.display();
-    Err(Error::usage(format!(
-        "--schedule {path}: found {found}, expected no file or one of a beat"
-    )))
 }
 
 /// The entries of an application that have no mistakes.
@@ -306,15 +305,22 @@ impl Embedded {
     }
 
     /// The beat that is asked for; `given` are all of the worker's options that are settings.
+    ///
+    /// # Errors
+    /// Its state would be in a file of somebody else.
     pub(super) fn prepare(
         &self,
         app: &App,
         global: &Global,
         given: Vec<Given>,
-    ) -> Option<Prepared> {
+    ) -> Result<Option<Prepared>, Error> {
+        if !self.beat {
+            return Ok(None);
+        }
         let place = self.place();
+        place.own_file(app)?;
         let files = Files::new(global.clone(), given, place.entries.clone());
-        self.beat.then(|| Prepared { app: app.clone(), place, files })
+        Ok(Some(Prepared { app: app.clone(), place, files }))
     }
 }
 
@@ -322,11 +328,14 @@ impl Prepared {
     /// Sends what is due for as long as it is polled.
     pub(super) async fn run(self) {
         // The worker has opened the same broker just now.
-        let client = match self.app.client() {
-            Ok(client) => client,
+        let opened = self.app.client().map_err(Error::from).and_then(|client| {
+            let ledger = self.place.ledger(&self.app, &client)?;
+            Ok((client, ledger))
+        });
+        let (client, ledger) = match opened {
+            Ok(opened) => opened,
             Err(error) => return tracing::error!("beat: {error}"),
         };
-        let ledger = self.place.ledger(&self.app, &client);
         // Nobody orders anything: what concerns the worker concerns its beat.
         let (_orders, received) = mpsc::unbounded_channel();
         tracing::info!("beat: Starting...");

@@ -189,7 +189,7 @@ fn work(
     let plan = plan(&app, &args, hostname, queues, tasks)?;
     // With the old limit it can still do much.
     let _ = os::limit::raise_open_files();
-    let beat = args.beat.prepare(&app, global, given(&args));
+    let beat = args.beat.prepare(&app, global, given(&args))?;
     super::block_on(async move {
         let served = serve(app, plan, args, log, guard, (beat, stamp), out);
         tokio::task::LocalSet::new().run_until(served).await

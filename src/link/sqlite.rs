@@ -11,6 +11,7 @@ pub mod cell;
 mod schema;
 
 pub use crate::os::run::folder as run_folder;
+pub use base::as_it_is;
 pub use schema::Schema;
 
 use super::error::{Error, Kind};
@@ -20,6 +21,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use rusqlite::{Connection, ErrorCode};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{JoinHandle, ThreadId};
 use std::time::Duration;
 use tokio::sync::oneshot;
@@ -97,6 +99,8 @@ struct Handle {
     thread: ThreadId,
     ended: Receiver<()>,
     path: PathBuf,
+    /// The log is moved to the file at the end, whoever else has it open.
+    cuts: Arc<AtomicBool>,
 }
 
 impl Drop for Handle {
@@ -176,11 +180,11 @@ impl Db {
         setup: impl Fn(&Connection) -> Result<(), Error> + Send + 'static,
     ) -> Result<Db, Error> {
         let place = Place::find(path, access)?;
-        Db::start(Base::open(place, access, BUSY_MAX, Box::new(setup))?)
+        Db::start(Base::open(place, access, BUSY_MAX, Box::new(setup))?, false)
     }
 
     /// As [`Db::open`], for one who looks himself whether the file is still in its place. Waits
-    /// for others who have it locked for `patience`.
+    /// for others who have it locked for `patience`. At its end the log is moved to the file.
     ///
     /// # Errors
     /// The file is no database, or is locked, or `setup` fails.
@@ -192,28 +196,35 @@ impl Db {
         let place = Place::find(path, Access::Create)?;
         let mut base = Base::open(place, Access::Create, patience, Box::new(setup))?;
         base.follows = false;
-        Db::start(base)
+        Db::start(base, true)
     }
 
-    fn start(base: Base) -> Result<Db, Error> {
+    fn start(base: Base, cuts: bool) -> Result<Db, Error> {
         let path = base.path().to_path_buf();
         let (jobs, queue) = crossbeam_channel::unbounded::<Box<dyn Job>>();
         let (end, ended) = crossbeam_channel::bounded::<()>(0);
         let thread = std::thread::Builder::new().name("store".into());
+        let cuts = Arc::new(AtomicBool::new(cuts));
+        let cuts_at_end = cuts.clone();
         let thread: JoinHandle<()> = deaf(|| {
             thread.spawn(move || {
-                serve(base, &queue);
+                serve(base, &queue, &cuts_at_end);
                 drop(end);
             })
         })
         .map_err(|error| Error::io("start a thread", &error))?;
         let thread = thread.thread().id();
-        Ok(Db(Arc::new(Handle { jobs: Some(jobs), thread, ended, path })))
+        Ok(Db(Arc::new(Handle { jobs: Some(jobs), thread, ended, path, cuts })))
     }
 
     /// The file that was opened first, through any links.
     pub fn path(&self) -> &Path {
         &self.0.path
+    }
+
+    /// The log stays as it is at the end: who looks for the cause of a damage may need it.
+    pub fn leave_log(&self) {
+        self.0.cuts.store(false, Ordering::Relaxed);
     }
 
     /// Do both handles lead to the same connection?
@@ -236,7 +247,7 @@ impl Db {
     }
 }
 
-fn serve(mut base: Base, queue: &Receiver<Box<dyn Job>>) {
+fn serve(mut base: Base, queue: &Receiver<Box<dyn Job>>, cuts: &AtomicBool) {
     let mut group: Vec<Box<dyn Job>> = Vec::new();
     loop {
         let first = match base.is_restless() {
@@ -246,7 +257,12 @@ fn serve(mut base: Base, queue: &Receiver<Box<dyn Job>>) {
         match first {
             Ok(first) => group.push(first),
             Err(RecvTimeoutError::Timeout) => {}
-            Err(RecvTimeoutError::Disconnected) => return,
+            Err(RecvTimeoutError::Disconnected) => {
+                if cuts.load(Ordering::Relaxed) {
+                    base.end();
+                }
+                return;
+            }
         }
         base.rest();
         group.extend(queue.try_iter().take(GROUP_MAX - 1));

@@ -201,11 +201,77 @@ fn the_state_is_in_a_file(place: Place) {
     assert_eq!(waiting(&app, "celery"), sent);
     // Nobody else knows of it.
     assert_eq!(listed(&app, "quick")["state"], "new");
-    // Damaged, it is set aside.
-    app.write("state.sqlite", "SQLite format 3\0nonsense, and much of it: no database goes on so");
+    // It alone has all: its log is empty.
+    assert_eq!(std::fs::metadata(app.file("state.sqlite-wal")).map_or(0, |log| log.len()), 0);
+    std::fs::copy(app.file("state.sqlite"), app.file("copy.sqlite")).unwrap();
+    let copied = json(&app.must(&["beat", "list", "quick", "-s", "copy.sqlite", "--json"]));
+    assert_eq!(copied, known);
+    // Damaged, it is set aside by a beat, and by nobody else.
+    let damaged = std::fs::OpenOptions::new().write(true).open(app.file("state.sqlite")).unwrap();
+    damaged.set_len(9000).unwrap();
+    for words in [&["beat", "list"][..], &["beat", "next", "quick"]] {
+        let output = app.qworker(&[words, &["-s", "state.sqlite"]].concat());
+        refused(&output, 1, &["state.sqlite is damaged ("]);
+    }
+    assert_eq!(std::fs::metadata(app.file("state.sqlite")).unwrap().len(), 9000);
     let beat = app.beat(&["-s", "state.sqlite"]);
     beat.expect_line("Sending due task quick");
     assert_eq!(beat.log().matches("WARNING").count(), 1, "{}", beat.log());
+    assert!(beat.log().contains("state.sqlite.damaged-"), "{}", beat.log());
+}
+
+#[test]
+fn a_worker_leaves_all_in_the_file_of_its_beat() {
+    let app = TestDir::with(TASKS);
+    app.write("schedule.yaml", QUICK);
+    let mut worker = app.worker(&["-B", "-s", "state.sqlite", "-l", "INFO"]);
+    worker.expect_line("Scheduler: Sending due task quick (add)");
+    assert_eq!(worker.stop(Signal::SIGTERM), 0);
+    let list = |file: &str| app.must(&["beat", "list", "quick", "-s", file, "--json"]);
+    let known = json(&list("state.sqlite"));
+    assert!(known[0]["total_run_count"].as_u64().unwrap() > 0);
+    std::fs::copy(app.file("state.sqlite"), app.file("copy.sqlite")).unwrap();
+    assert_eq!(json(&list("copy.sqlite")), known);
+}
+
+#[test]
+fn a_file_of_somebody_else_is_no_place_for_the_state() {
+    let app = TestDir::with(TASKS);
+    app.write("schedule.yaml", QUICK);
+    app.must(&["call", "add", "--args", "[1, 2]"]);
+    let people = rusqlite::Connection::open(app.file("people.db")).unwrap();
+    people.execute_batch("CREATE TABLE people (name)").unwrap();
+    drop(people);
+    app.write("magic", "SQLite format 3\0").write("folder/kept", "");
+    let broker = app.database().display().to_string();
+    let cases = [
+        ("people.db", "(with the table people)"),
+        ("folder", "a folder"),
+        ("magic", "a damaged SQLite database"),
+        (broker.as_str(), "another program's SQLite database"),
+    ];
+    for (file, what) in cases {
+        let before = std::fs::read(app.file(file)).ok();
+        let commands: [&[&str]; 6] = [
+            &["beat"],
+            &["worker", "-B"],
+            &["beat", "list"],
+            &["beat", "next", "quick"],
+            &["beat", "pause", "quick"],
+            &["beat", "run", "quick"],
+        ];
+        for words in commands {
+            let output = app.qworker(&[words, &["-s", file]].concat());
+            refused(&output, 2, &[file, what, "expected no file, or one of a beat"]);
+        }
+        let after = std::fs::read(app.file(file)).ok();
+        // Who opens the broker may move its own log.
+        assert!(file == broker || after == before, "{file}");
+    }
+    assert!(app.file("folder/kept").exists());
+    let names = std::fs::read_dir(app.path()).unwrap();
+    let mut names = names.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    assert!(!names.any(|name| name.contains("damaged") || name.starts_with("people.db-")));
 }
 
 fn what_overlaps_is_left_out(place: Place) {

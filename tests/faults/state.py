@@ -10,7 +10,7 @@ import sqlite3
 import subprocess
 import time
 
-from torture import until
+from torture import PATIENCE, until
 
 from .beats import Beat, Chain, Watch, told
 from .ground import some
@@ -20,6 +20,7 @@ from .life import FileApp, name_of, on_both, place
 WRITTEN = {f"every{period}": period * 1000 for period in range(200, 320, 10)}
 ENTRY = "  {name}: {{task: note, schedule: {seconds}, misfire: run_all(1000)}}\n"
 USER = "nobody"
+ID = range(68, 72)  # where a file says that it is a beat's
 BACK = 15.0  # seconds within which a file is used again once there is room
 
 
@@ -90,14 +91,16 @@ def settle(file):
 
 
 def truncated(file, chance):
-    os.truncate(file, chance.randrange(1, file.stat().st_size))
+    # Nothing is lost with the end of the last page.
+    os.truncate(file, chance.randrange(ID.stop, file.stat().st_size - 4096))
 
 
 def flipped(file, chance):
-    """Bits of every page, and of the header, for one alone may be where nothing is."""
+    """Bits of every page, and of the header, for one alone may be where nothing is. Not of what says whose it is."""
     content = bytearray(file.read_bytes())
     for at in [chance.randrange(100), *(chance.randrange(page, page + 4096) for page in range(0, len(content) - 4095, 128))]:
-        content[at] ^= 1 << chance.randrange(8)
+        if at not in ID:
+            content[at] ^= 1 << chance.randrange(8)
     file.write_bytes(content)
 
 
@@ -127,7 +130,7 @@ def damages(options, report, App):
             subprocess.run(["chown", "-R", USER, folder], check=True)
         beat = Beat(app, "beat", "-s", str(file), *as_user).start()
         wrong, aside, stuck, done = [], 0, [], 0
-        for damage in [truncated, flipped, unreadable] * rounds + [a_folder]:
+        for damage in [truncated, flipped] * (rounds + 1):
             if not go_on(watch, WRITTEN):
                 stuck.append(damage.__name__)
             beat.kill()
@@ -139,7 +142,7 @@ def damages(options, report, App):
             if len(lines := complaints(beat)) != 1 or "set aside as" not in lines[0]:
                 wrong.append((damage.__name__, lines))
             done += 1
-        in_use = {"removed": "removed or replaced", "replaced": "set aside as"}
+        in_use = {"removed": "removed or replaced", "replaced": "cannot be used (found a text"}
         for name, word in in_use.items():
             before = len(complaints(beat))
             os.replace(shutil.copy(__file__, f"{file}.new"), file) if name == "replaced" else file.unlink()
@@ -150,11 +153,22 @@ def damages(options, report, App):
                 wrong.append((name, lines))
             done += 1
         code = beat.end()
+        refused = []
+        for damage in (unreadable, a_folder):
+            file.unlink()
+            file.write_bytes(b"SQLite format 3\0")
+            damage(file, chance)
+            before = file.stat()
+            beat.start()
+            if beat.process.wait(PATIENCE) != 2 or "expected no file, or one of a beat" not in beat.log() \
+                    or (file.stat().st_ino, file.stat().st_mode) != (before.st_ino, before.st_mode):
+                refused.append((damage.__name__, beat.log()))
         aside = sum(".damaged-" in one.name and one.suffix == one.suffix.split("-wal")[0].split("-shm")[0]
                     for one in file.parent.iterdir())
     print(f"state: {where}: {done} damages as {USER if as_user else 'this user'}, {aside} files set aside")
     report.check(not stuck and code == 0, f"{where}: it starts with any file, and sends all entries ({stuck}, {code})")
     report.check(not wrong, f"{where}: each damage has one warning ({len(wrong)}{some(wrong)})")
+    report.check(not refused, f"{where}: what is not recognisably a beat's is refused, and stays ({refused})")
     judge(report, f"{where}, damages", watch, WRITTEN, whole=False)
 
 

@@ -5,13 +5,16 @@
 //! and then removed. What a beat that was killed in between has left is published by the next
 //! one that uses the file.
 //!
-//! The file is worth less than the beat: damaged, it is set aside; where there can be none, the
+//! The file is worth less than the beat: damaged, it is set aside, if it is recognisably a beat's;
+//! what is somebody else's stays as it is. Where there can be none, the
 //! values are in memory for a while, and whoever knows a value is believed. One beat of the host
 //! does that, by a claim that needs no disk; for as long nobody else changes anything, neither in
 //! memory nor in the file, until the one has put there what it knows. If it dies before, what it sent last
 //! may be sent again. A file that is locked by somebody is waited for, and nothing else.
 
+mod aside;
 mod file;
+mod found;
 mod memory;
 mod parcel;
 
@@ -20,8 +23,10 @@ use crate::broker::{Error, Outlet};
 use crate::clock;
 use crate::link::error::Kind;
 use crate::os::claim::Claim;
+use aside::{Number, number_of};
 use chrono::{DateTime, Utc};
-use file::{File, Number, Whose, sum};
+use file::{File, Whose};
+use found::{damaged, sum};
 use memory::Memory;
 use parcel::Parcel;
 use std::collections::HashMap;
@@ -76,8 +81,6 @@ enum Store {
 impl Apart {
     /// See [`super::Ledger::apart`].
     pub fn open(path: &Path, group: &str, outlet: &Outlet) -> Apart {
-        let place = std::path::absolute(path).unwrap_or_else(|_| path.into());
-        let place = place.canonicalize().unwrap_or(place);
         let mut desk = Desk {
             path: path.into(),
             group: group.into(),
@@ -86,7 +89,7 @@ impl Apart {
             waiting: Some(Whose::Anybodys),
             published: Vec::new(),
             refused: HashMap::new(),
-            name: format!("qworker.beat.{:016x}", sum(&[&place.to_string_lossy(), group])),
+            name: name_of(path, group),
         };
         if let Err(error) = desk.open() {
             tracing::debug!("{}: {error}", path.display());
@@ -154,6 +157,38 @@ impl Apart {
         let whose = desk.waiting.unwrap_or(Whose::Left);
         desk.publish_waiting(whose).await
     }
+}
+
+/// See [`super::refusal`].
+pub fn refusal(path: &Path) -> Option<String> {
+    found::look(path).err().filter(|error| error.kind() == Kind::Unopened).map(|e| e.to_string())
+}
+
+/// See [`super::peek`].
+pub fn peek(path: &Path, group: &str, names: &[String]) -> Result<Vec<Option<String>>, Error> {
+    if Claim::is_taken(&name_of(path, group)).unwrap_or(false) {
+        return Err(is_in_memory(path));
+    }
+    file::peek(path, group, names).map_err(|error| match error.kind() {
+        Kind::Damaged => {
+            let path = path.display();
+            damaged(format!("{path} is damaged ({error}): a beat that starts sets it aside"))
+        }
+        _ => error.with(path.display()),
+    })
+}
+
+/// The name that whoever works in memory has.
+fn name_of(path: &Path, group: &str) -> String {
+    let place = std::path::absolute(path).unwrap_or_else(|_| path.into());
+    let place = place.canonicalize().unwrap_or(place);
+    format!("qworker.beat.{:016x}", sum(&[&place.to_string_lossy(), group]))
+}
+
+fn is_in_memory(path: &Path) -> Error {
+    let path = path.display();
+    let text = format!("another beat of this host has in memory what {path} is to hold");
+    Error::of(Kind::Busy, text)
 }
 
 impl Desk {
@@ -314,7 +349,7 @@ impl Desk {
     fn tell_of_another(&self, old: Number, found: Option<Number>) {
         let path = self.path.display();
         let Store::File(file) = &self.store else { return };
-        if file::aside(&self.path, old) {
+        if aside::aside(&self.path, old) {
             // By another beat, which says so.
             tracing::info!("{path} is another file now");
         } else if found.is_none_or(|found| found == file.number()) {
@@ -349,22 +384,16 @@ impl Desk {
     fn stand_back(&self) -> Result<(), Error> {
         let is_ours = matches!(self.store, Store::Memory(..));
         if !is_ours && Claim::is_taken(&self.name).unwrap_or(false) {
-            return Err(self.other());
+            return Err(is_in_memory(&self.path));
         }
         Ok(())
-    }
-
-    fn other(&self) -> Error {
-        let path = self.path.display();
-        let text = format!("another beat of this host has in memory what {path} is to hold");
-        Error::of(Kind::Busy, text)
     }
 
     /// The place of values while there is no file, and a warning.
     fn in_memory(&self, why: &Error) -> Result<Store, Error> {
         let claim = match Claim::take(&self.name) {
             Ok(Some(claim)) => Some(claim),
-            Ok(None) => return Err(self.other()),
+            Ok(None) => return Err(is_in_memory(&self.path)),
             Err(error) => {
                 tracing::debug!("{}: {error}", self.name);
                 None
@@ -384,7 +413,7 @@ impl Desk {
             Store::Closed => return self.open(),
             Store::File(file) if file.is_in_place(&self.path) => {}
             Store::File(file) => {
-                let (old, found) = (file.number(), file::number_of(&self.path));
+                let (old, found) = (file.number(), number_of(&self.path));
                 self.store = Store::Closed;
                 self.open()?;
                 self.tell_of_another(old, found);
@@ -428,14 +457,17 @@ impl Desk {
             Kind::Full if file.has_failed() == 1 => return Ok(()),
             Kind::Full => error,
             _ if file.has_failed() > TRIES_MAX => error,
-            Kind::Damaged => match file::replace(&self.path, &self.group, &error, file.number()) {
-                Ok(mut opened) => {
-                    opened.failed_before(file);
-                    self.store = Store::File(opened);
-                    return Ok(());
+            Kind::Damaged => {
+                file.leave();
+                match file::replace(&self.path, &self.group, &error, file.number()) {
+                    Ok(mut opened) => {
+                        opened.failed_before(file);
+                        self.store = Store::File(opened);
+                        return Ok(());
+                    }
+                    Err(error) => error,
                 }
-                Err(error) => error,
-            },
+            }
             _ => match file::open_or_replace(&self.path, &self.group) {
                 Ok(mut opened) => {
                     opened.failed_before(file);

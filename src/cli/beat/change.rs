@@ -48,7 +48,7 @@ pub(super) fn run(args: &Run, global: &Global, out: ToUser) -> Result<Exit, Erro
     let to = files::address(&app)(&entry);
     let id = crate::cli::block_on(async {
         let client = app.client()?;
-        let ledger = args.place.ledger(&app, &client);
+        let ledger = args.place.ledger(&app, &client)?;
         let (now, deadline) = (clock::now(), app.settings.client_timeout);
         let wish = mail::wish(&entry, None, &to, now);
         let bound = match &wish.route {
@@ -84,7 +84,7 @@ pub(super) fn pause(
     let entries = show::entries(&app, &args.place, &args.names, &out)?;
     crate::cli::block_on(async {
         let client = app.client()?;
-        let ledger = args.place.ledger(&app, &client);
+        let ledger = args.place.ledger(&app, &client)?;
         for entry in &entries {
             let now = clock::now();
             change(&ledger, entry, |state| {

@@ -5,11 +5,13 @@ use super::Place;
 use super::files::{self, Read};
 use crate::beat::core::{Action, Core, Verdict};
 use crate::beat::state::{Definition, State};
+use crate::broker::ledger;
 use crate::cli::app::{App, Global};
 use crate::cli::exit::{Error, Exit};
 use crate::cli::output::ToUser;
 use crate::clock;
 use crate::config::diagnostic::{Weight, nearest};
+use crate::link::error::Kind;
 use crate::link::sqlite::Access;
 use crate::schedule::entry::Entry;
 use crate::wire::message::parse_instant;
@@ -95,17 +97,20 @@ pub(super) fn entries(
 
 /// What the ledger has of entries.
 fn states(app: &App, place: &Place, names: Vec<String>) -> Result<HashMap<String, State>, Error> {
-    // Who only looks makes no file.
-    if place.file(app).is_some_and(|file| matches!(file.try_exists(), Ok(false))) {
-        return Ok(HashMap::new());
-    }
-    crate::cli::block_on(async {
-        let client = app.client_to(Access::Look)?;
-        let ledger = place.ledger(app, &client);
-        let texts = ledger.read(names.clone()).await?;
-        let known = names.into_iter().zip(texts);
-        Ok(known.filter_map(|(name, text)| Some((name, State::read(&text?).ok()?))).collect())
-    })
+    let group = &app.settings.beat_group;
+    let texts = match place.own_file(app)? {
+        // Who only looks makes no file, and sets none aside.
+        Some(file) => ledger::peek(&file, group, &names).map_err(|error| match error.kind() {
+            Kind::Damaged => Error::failure(error.to_string()),
+            _ => error.into(),
+        })?,
+        None => crate::cli::block_on(async {
+            let client = app.client_to(Access::Look)?;
+            Ok(client.outlet.ledger(group).read(names.clone()).await?)
+        })?,
+    };
+    let known = names.into_iter().zip(texts);
+    Ok(known.filter_map(|(name, text)| Some((name, State::read(&text?).ok()?))).collect())
 }
 
 /// An entry and what is known of it.
@@ -217,10 +222,12 @@ pub(super) fn next(args: &Next, global: &Global, out: ToUser) -> Result<Exit, Er
     let name = std::slice::from_ref(&args.name);
     let entries = entries(&app, &args.place, name, &out)?;
     let Some(entry) = entries.into_iter().next() else { return Ok(Exit::Failure) };
-    // An interval counts from its last run, if the broker is there to tell.
+    // An interval counts from its last run, if the broker is there to tell. A file is.
+    let is_in_file = args.place.file(&app).is_some();
     let mut state = None;
     match states(&app, &args.place, name.to_vec()) {
         Ok(states) => state = states.into_values().next(),
+        Err(error) if is_in_file => return Err(error),
         Err(error) => out.say(&format!("Warning: {error}; counted from now")),
     }
     let now = clock::now();

@@ -216,6 +216,11 @@ impl Base {
         }
     }
 
+    /// As [`Base::rest`], for one who is about to close it without doing so by that.
+    pub(super) fn end(&mut self) {
+        self.cut_log(CUT_PATIENCE);
+    }
+
     /// Will [`Base::rest`] have something to do?
     pub(super) fn is_restless(&self) -> bool {
         self.wrote.is_some()
@@ -303,7 +308,7 @@ fn log_is_empty(path: &Path) -> bool {
 }
 
 /// The address of a file that nobody changes.
-fn as_it_is(path: &Path) -> PathBuf {
+pub fn as_it_is(path: &Path) -> PathBuf {
     use std::os::unix::ffi::OsStrExt;
     let bytes = path.as_os_str().as_bytes();
     let name = percent_encoding::percent_encode(bytes, percent_encoding::NON_ALPHANUMERIC);

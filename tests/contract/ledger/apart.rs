@@ -1,9 +1,14 @@
 //! Files of ledgers that are damaged, gone, or cannot be had: a beat goes on, and says so once.
 
 use super::*;
+use qworker::broker::ledger::{peek, refusal};
 use std::fs;
 use std::io::{Seek, SeekFrom, Write};
+use std::ops::Range;
 use std::sync::{Arc, Mutex};
+
+/// Where a file says that it is a beat's.
+const ID: Range<usize> = 68..72;
 
 /// A name, and what is done to a file.
 type Case<'a> = (&'a str, &'a dyn Fn(&Path));
@@ -94,31 +99,44 @@ impl Desk {
         all
     }
 
+    fn clear(&self) {
+        let _ = fs::remove_dir(self.file());
+        for end in ["", "-wal", "-shm"] {
+            let _ = fs::remove_file(format!("{}{end}", self.file().display()));
+        }
+    }
+
+    /// All that is there, and what is in it.
+    fn files(&self) -> Vec<(PathBuf, Option<Vec<u8>>)> {
+        let paths = fs::read_dir(self.folder.path()).unwrap().map(|entry| entry.unwrap().path());
+        let mut all: Vec<_> = paths.map(|path| (path.clone(), fs::read(path).ok())).collect();
+        all.sort();
+        all
+    }
+
     async fn messages(&self) -> usize {
         self.site.client().queues().await.unwrap().iter().map(|queue| queue.ready as usize).sum()
     }
 }
 
 #[test]
-fn what_is_no_database_is_set_aside_with_one_warning() {
+fn one_of_a_beat_that_is_damaged_is_set_aside_with_one_warning() {
     block_on(async {
         let desk = Desk::new();
-        let cases: [Case; 5] = [
-            ("form", &|file| fs::write(file, "text ".repeat(1000)).unwrap()),
-            ("directory", &|file| fs::create_dir(file).unwrap()),
+        desk.filled().await;
+        let whole = fs::read(desk.file()).unwrap();
+        assert_eq!(&whole[ID], b"qwBt");
+        let cases: [Case; 4] = [
+            ("form", &|file| fs::write(file, [&[b'x'; 68], &whole[68..]].concat()).unwrap()),
+            ("too short", &|file| fs::write(file, &whole[..72]).unwrap()),
+            ("", &|file| fs::write(file, [&whole[..100], &[7; 5000]].concat()).unwrap()),
+            // As earlier versions made it.
             ("", &|file| {
-                fs::write(file, [&b"SQLite format 3\0"[..], &[7; 5000]].concat()).unwrap()
-            }),
-            ("", &|file| fs::write(file, [0; 8192]).unwrap()),
-            ("empty", &|file| {
-                fs::write(file, "").unwrap();
-                fs::write(file.with_extension("sqlite-wal"), "x").unwrap();
+                fs::write(file, [&whole[..68], &[0; 4], &whole[72..9000]].concat()).unwrap()
             }),
         ];
         for (n, (why, make)) in cases.iter().enumerate() {
-            for end in ["", "-wal", "-shm"] {
-                let _ = fs::remove_file(format!("{}{end}", desk.file().display()));
-            }
+            desk.clear();
             make(&desk.file());
             let ledger = desk.open();
             assert!(ledger.all().await.unwrap().is_empty());
@@ -139,13 +157,143 @@ fn what_is_no_database_is_set_aside_with_one_warning() {
 }
 
 #[test]
+fn what_is_not_recognisably_a_beats_stays_as_it_is() {
+    block_on(async {
+        let desk = Desk::new();
+        desk.filled().await;
+        let whole = fs::read(desk.file()).unwrap();
+        let sql = |file: &Path, text: &str| {
+            rusqlite::Connection::open(file).unwrap().execute_batch(text).unwrap();
+        };
+        let people = "CREATE TABLE people (name); INSERT INTO people VALUES ('Ann')";
+        let cases: [Case; 10] = [
+            ("a text", &|file| fs::write(file, "text ".repeat(1000)).unwrap()),
+            ("a folder", &|file| fs::create_dir(file).unwrap()),
+            ("a file of another program (8192 bytes)", &|file| {
+                fs::write(file, [0; 8192]).unwrap();
+            }),
+            ("a damaged SQLite database", &|file| fs::write(file, &whole[..16]).unwrap()),
+            ("a damaged SQLite database", &|file| {
+                fs::write(file, [&b"SQLite format 3\0"[..], &[7; 5000]].concat()).unwrap();
+            }),
+            ("an empty file with the log", &|file| {
+                fs::write(file, "").unwrap();
+                fs::write(file.with_extension("sqlite-wal"), "x").unwrap();
+            }),
+            ("(with the table people)", &|file| sql(file, people)),
+            ("(with the tables", &|file| {
+                fs::write(file, [&whole[..68], &[0; 4], &whole[72..]].concat()).unwrap();
+                sql(file, people);
+            }),
+            ("(with the table people)", &|file| {
+                sql(file, &format!("PRAGMA journal_mode = WAL; {people}"));
+            }),
+            ("a damaged SQLite database", &|file| {
+                sql(file, people);
+                let bytes = fs::read(file).unwrap();
+                fs::write(file, [&bytes[..100], &[7; 5000]].concat()).unwrap();
+            }),
+        ];
+        for (what, make) in cases {
+            desk.clear();
+            make(&desk.file());
+            let before = desk.files();
+            let why = refusal(&desk.file()).unwrap();
+            assert!(why.contains(&format!("found {what}")) || why.contains(what), "{why}");
+            let error = peek(&desk.file(), GROUP, &["a".into()]).unwrap_err().to_string();
+            assert!(error.contains(what), "{error}");
+            // A beat in whose file's place it comes goes on without.
+            let ledger = desk.open();
+            let new = vec![step("a", None, Some("1"), &[])];
+            assert_eq!(outcomes(&ledger, new).await, [Outcome::Done]);
+            let line = desk.log.line();
+            assert!(line.contains("cannot be used") && line.contains(what), "{line}");
+            drop(ledger);
+            assert_eq!(desk.files(), before, "{what}");
+        }
+    });
+}
+
+/// A beat's file is opened anew in the middle of its use: what was written over it stays.
+#[test]
+fn written_over_in_use_it_is_not_set_aside() {
+    block_on(async {
+        let desk = Desk::new();
+        let all = desk.filled().await;
+        let (ledger, other) = (desk.open(), desk.open());
+        assert_eq!(sorted(&ledger).await, all);
+        let text = "text ".repeat(10_000);
+        fs::write(desk.file(), &text).unwrap();
+        // What others change makes it read the file again.
+        let _ = other.commit(vec![step("b", None, Some("1"), &[])]).await;
+        let _ = ledger.all().await;
+        drop((ledger, other));
+        assert_eq!(desk.aside(), [""; 0]);
+    });
+}
+
+#[test]
+fn a_file_of_an_earlier_version_is_used_and_gets_its_id() {
+    block_on(async {
+        let desk = Desk::new();
+        let all = desk.filled().await;
+        let mut bytes = fs::read(desk.file()).unwrap();
+        bytes[ID].fill(0);
+        desk.clear();
+        fs::write(desk.file(), &bytes).unwrap();
+        let (name, state) = &all[7];
+        let found = peek(&desk.file(), GROUP, std::slice::from_ref(name)).unwrap();
+        assert_eq!(found, [Some(state.clone())]);
+        assert_eq!(fs::read(desk.file()).unwrap(), bytes, "who looks writes nothing");
+        assert_eq!(desk.files().len(), 1, "nor makes anything");
+        assert_eq!(sorted(&desk.open()).await, all);
+        assert_eq!(&fs::read(desk.file()).unwrap()[ID], b"qwBt");
+        // One that has nothing may be anybody's who wants it.
+        desk.clear();
+        fs::write(desk.file(), "").unwrap();
+        assert_eq!(refusal(&desk.file()), None);
+        assert!(sorted(&desk.open()).await.is_empty());
+        assert_eq!(&fs::read(desk.file()).unwrap()[ID], b"qwBt");
+        assert!(desk.log.lines().is_empty() && desk.aside().is_empty());
+    });
+}
+
+#[test]
+fn who_only_looks_sets_nothing_aside() {
+    block_on(async {
+        let desk = Desk::new();
+        desk.filled().await;
+        let whole = fs::read(desk.file()).unwrap();
+        desk.clear();
+        fs::write(desk.file(), &whole[..9000]).unwrap();
+        let before = desk.files();
+        let error = peek(&desk.file(), GROUP, &["a".into()]).unwrap_err().to_string();
+        let path = desk.file().display().to_string();
+        assert!(error.starts_with(&format!("{path} is damaged (")), "{error}");
+        assert_eq!(desk.files(), before);
+        // What is in the log alone is seen too.
+        desk.clear();
+        let ledger = desk.open();
+        let new = vec![step("a", None, Some("1"), &[])];
+        assert_eq!(outcomes(&ledger, new).await, [Outcome::Done]);
+        assert_eq!(peek(&desk.file(), GROUP, &["a".into()]).unwrap(), [Some("1".to_string())]);
+        drop(ledger);
+        let log = desk.folder.path().join("beat.sqlite-wal");
+        assert_eq!(fs::metadata(log).unwrap().len(), 0, "the log is moved to the file at the end");
+        fs::remove_file(desk.folder.path().join("beat.sqlite-wal")).unwrap();
+        assert_eq!(peek(&desk.file(), GROUP, &["a".into()]).unwrap(), [Some("1".to_string())]);
+    });
+}
+
+#[test]
 fn cut_off_anywhere_it_is_set_aside_or_whole() {
     block_on(async {
         let desk = Desk::new();
         let all = desk.filled().await;
         let whole = fs::read(desk.file()).unwrap();
         let mut aside = 0;
-        for length in (1..whole.len()).step_by(whole.len() / 60) {
+        // Shorter it says nobody whose it was.
+        for length in (ID.end..whole.len()).step_by(whole.len() / 60) {
             aside += usize::from(survives(&desk, &all, &whole[..length]).await);
         }
         assert!(aside > 50, "{aside}");
@@ -175,9 +323,7 @@ fn a_flipped_bit_is_noticed_or_says_nothing() {
 /// file was set aside.
 async fn survives(desk: &Desk, all: &[(String, String)], bytes: &[u8]) -> bool {
     // The one before may still be open.
-    for end in ["", "-wal", "-shm"] {
-        let _ = fs::remove_file(format!("{}{end}", desk.file().display()));
-    }
+    desk.clear();
     let before = desk.aside().len();
     fs::write(desk.file(), bytes).unwrap();
     let ledger = desk.open();

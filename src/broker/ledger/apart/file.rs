@@ -1,8 +1,10 @@
-//! The SQLite file of a ledger: its tables, and what is done with one that is damaged.
+//! The SQLite file of a ledger, and what is done with one that is damaged.
 //!
 //! Values and parcels carry a sum of what they say, for SQLite notices damage of its own pages
 //! but not of a text.
 
+use super::aside::{Number, number_of, set_aside};
+use super::found::{self, Found, PATIENCE, check, damaged, sum, text};
 use super::memory::Memory;
 use super::parcel::{self, Parcel};
 use super::{LEFT_AFTER, Step};
@@ -10,55 +12,15 @@ use crate::broker::Error;
 use crate::broker::ledger::Outcome;
 use crate::clock;
 use crate::link::error::Kind;
-use crate::link::sqlite::{Db, Durability, log_of};
+use crate::link::sqlite::{Db, Durability};
 use chrono::{DateTime, Utc};
 use rusqlite::config::DbConfig;
-use rusqlite::types::ValueRef;
-use rusqlite::{Connection, Row, params};
-use std::fs::{self, OpenOptions};
-use std::io;
-use std::os::unix::fs::{FileExt, MetadataExt};
-use std::path::{Path, PathBuf};
+use rusqlite::{Connection, params};
+use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
-
-/// What makes the tables, as the file keeps it.
-const TABLES: [&str; 2] = [
-    "CREATE TABLE beat_entry (
-    grp TEXT NOT NULL,
-    name TEXT NOT NULL,
-    state TEXT NOT NULL,
-    sum INTEGER NOT NULL,
-    PRIMARY KEY (grp, name)
-) WITHOUT ROWID",
-    "CREATE TABLE beat_outbox (
-    id INTEGER NOT NULL PRIMARY KEY,
-    grp TEXT NOT NULL,
-    owner TEXT NOT NULL,
-    at REAL NOT NULL,
-    token TEXT NOT NULL UNIQUE,
-    messages TEXT NOT NULL,
-    sum INTEGER NOT NULL
-)",
-];
-
-/// `PRAGMA user_version` of a file with these tables: one that was lost is not taken for new.
-const MARK: i64 = 7_173_217;
-
-/// No database but an empty one is smaller.
-const PAGE_MIN: u64 = 512;
-
-/// Where a database says who may write and read it: 1 is any version, 2 one with a log.
-const FORMS_AT: u64 = 18;
 
 /// Parcels that are read at once: some ten megabytes.
 const PARCELS_MAX: usize = 32;
-
-/// Who opens a file waits so long for others who have it locked; nothing else is done meanwhile.
-const PATIENCE: Duration = Duration::from_millis(250);
-
-/// Who sets a file aside waits so often, so long, for another one who does.
-const TURNS: (usize, Duration) = (100, Duration::from_millis(10));
 
 /// Whose parcels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -80,9 +42,6 @@ pub struct File {
     number: Number,
     failures: usize,
 }
-
-/// Device and inode.
-pub type Number = (u64, u64);
 
 /// Opens the file, or sets it aside and begins a new one if it is at fault.
 ///
@@ -118,151 +77,33 @@ pub fn replace(path: &Path, group: &str, why: &Error, number: Number) -> Result<
     File::open(path, group)
 }
 
-/// Of what is at that path.
-pub fn number_of(path: &Path) -> Option<Number> {
-    fs::metadata(path).ok().map(|found| number_in(&found))
-}
-
-fn number_in(found: &fs::Metadata) -> Number {
-    (found.dev(), found.ino())
-}
-
-/// Renames the file and its log; nothing if there is another file by now.
-fn set_aside(path: &Path, number: Number) -> io::Result<Option<PathBuf>> {
-    // One after the other, or somebody would set aside what somebody else has just begun.
-    let folder = fs::File::open(folder_of(path))?;
-    for _ in 0..TURNS.0 {
-        if folder.try_lock().is_ok() {
-            break;
+/// The values of these names, for one who only looks: nothing is made, written or set aside.
+///
+/// # Errors
+/// The file is damaged, cannot be read, or is somebody else's.
+pub fn peek(path: &Path, group: &str, names: &[String]) -> Result<Vec<Option<String>>, Error> {
+    match found::look(path)? {
+        Found::New => Ok(vec![None; names.len()]),
+        Found::Ours => {
+            found::read(path, |c| names.iter().map(|name| get(c, group, name)).collect())
         }
-        std::thread::sleep(TURNS.1);
-    }
-    if number_of(path) != Some(number) {
-        return Ok(None);
-    }
-    let stamp = clock::now().format("%Y%m%dT%H%M%S");
-    let mut to = with_end(path, &format!(".damaged-{stamp}"));
-    for n in 2.. {
-        if to.symlink_metadata().is_err() {
-            break;
-        }
-        to = with_end(path, &format!(".damaged-{stamp}-{n}"));
-    }
-    for end in ["-wal", "-shm"] {
-        let _ = fs::rename(with_end(path, end), with_end(&to, end));
-    }
-    fs::rename(path, &to)?;
-    Ok(Some(to))
-}
-
-/// Is the file of this number one that was set aside?
-pub fn aside(path: &Path, number: Number) -> bool {
-    let begin = with_end(path, ".damaged-");
-    let files = fs::read_dir(folder_of(path)).into_iter().flatten().flatten();
-    let mut files = files.filter(|entry| entry.metadata().is_ok_and(|of| number_in(&of) == number));
-    files.any(|entry| {
-        let (name, begin) = (entry.file_name(), begin.file_name().unwrap_or_default());
-        name.as_encoded_bytes().starts_with(begin.as_encoded_bytes())
-    })
-}
-
-fn folder_of(path: &Path) -> &Path {
-    match path.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => folder,
-        _ => Path::new("."),
-    }
-}
-
-fn with_end(path: &Path, end: &str) -> PathBuf {
-    let mut name = path.as_os_str().to_os_string();
-    name.push(end);
-    name.into()
-}
-
-fn damaged(why: impl Into<String>) -> Error {
-    Error::of(Kind::Damaged, why)
-}
-
-/// Is it a file that can be read and written? It is made if there is none.
-fn look_at(path: &Path) -> Result<(), Error> {
-    let folder = folder_of(path);
-    fs::create_dir_all(folder).map_err(|error| Error::io(folder.display(), &error))?;
-    match fs::metadata(path) {
-        Ok(found) if found.is_dir() => return Err(damaged("it is a directory")),
-        Ok(found) if !found.is_file() => return Err(Error::misuse("it is no file")),
-        // A log is begun only after the first page is written.
-        Ok(found) if found.len() == 0 && log_of(path).exists() => {
-            return Err(damaged("it is empty, its log is not"));
-        }
-        // SQLite would take it for empty.
-        Ok(found) if found.len() > 0 && found.len() < PAGE_MIN => {
-            return Err(damaged("it is too short"));
-        }
-        _ => {}
-    }
-    let opened = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path);
-    let opened = opened.map_err(|error| match error.kind() {
-        io::ErrorKind::PermissionDenied => damaged(error.to_string()),
-        io::ErrorKind::StorageFull => Error::of(Kind::Full, error.to_string()),
-        _ => Error::misuse(error.to_string()),
-    })?;
-    let mut forms = [0; 2];
-    match opened.read_exact_at(&mut forms, FORMS_AT) {
-        // Of a form that it does not know SQLite says only that it must not be written.
-        Ok(()) if !forms.iter().all(|form| [1, 2].contains(form)) => {
-            Err(damaged("its header is of no known form"))
-        }
-        _ => Ok(()),
     }
 }
 
 /// Makes the tables, and looks at every page and every text.
 fn set_up(c: &Connection) -> Result<(), Error> {
     // A file that was set aside must not take the log of the new one with it when it is closed.
+    // Who closes one in its place has moved the log to it before.
     c.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
-    let said: String = c.query_row("PRAGMA integrity_check(1)", [], |row| row.get(0))?;
-    if said != "ok" {
-        return Err(damaged(said.lines().last().unwrap_or_default()));
-    }
-    c.execute_batch("BEGIN IMMEDIATE")?;
-    make_tables(c)?;
-    c.execute_batch("COMMIT")?;
-    // What was in a group may be in none now.
-    for sql in [
-        "SELECT grp, name, state, sum FROM beat_entry",
-        "SELECT grp, token, messages, sum FROM beat_outbox",
-    ] {
-        let mut statement = c.prepare(sql)?;
-        let mut rows = statement.query([])?;
-        while let Some(row) = rows.next()? {
-            check(row, 3, &[&text(row, 0)?, &text(row, 1)?, &text(row, 2)?])?;
-        }
-    }
-    Ok(())
-}
-
-fn make_tables(c: &Connection) -> Result<(), Error> {
-    let mark: i64 = c.query_row("PRAGMA user_version", [], |row| row.get(0))?;
-    let mut named = c.prepare(
-        "SELECT sql FROM sqlite_schema WHERE name IN ('beat_entry', 'beat_outbox') ORDER BY name",
-    )?;
-    let found: Vec<String> = named.query_map([], |row| row.get(0))?.collect::<Result<_, _>>()?;
-    match mark {
-        MARK if found == TABLES => Ok(()),
-        0 if found.is_empty() => {
-            TABLES.iter().try_for_each(|table| c.execute_batch(table))?;
-            Ok(c.pragma_update(None, "user_version", MARK)?)
-        }
-        _ if found.is_empty() && mark != MARK => {
-            Err(Error::of(Kind::Unopened, "it is a database of another program"))
-        }
-        _ => Err(damaged("its tables are not those of a beat")),
-    }
+    found::inspect_pages(c)?;
+    found::make_tables(c)?;
+    found::inspect_texts(c)
 }
 
 impl File {
     fn open(path: &Path, group: &str) -> Result<File, Error> {
-        look_at(path)?;
+        found::look(path)?;
+        found::prepare(path)?;
         let db = Db::open_alone(path, PATIENCE, set_up).map_err(|error| match error.kind() {
             // These statements are right, and the file can be written, so it is what is wrong.
             Kind::Other => damaged(error.to_string()),
@@ -281,6 +122,11 @@ impl File {
     /// Is this the file at that path?
     pub fn is_in_place(&self, path: &Path) -> bool {
         number_of(path) == Some(self.number)
+    }
+
+    /// It is damaged: it and its log stay as they are.
+    pub fn leave(&self) {
+        self.db.leave_log();
     }
 
     /// Counts one more failure.
@@ -470,30 +316,4 @@ fn put(c: &Connection, group: &str, owner: &str, parcel: &Parcel) -> Result<(), 
         sum(&[group, &parcel.token, &messages]),
     ])?;
     Ok(())
-}
-
-/// What stands there. A text that has become something else has no place in the order any more.
-fn text(row: &Row, column: usize) -> Result<String, Error> {
-    match row.get_ref(column)? {
-        ValueRef::Text(bytes) => Ok(String::from_utf8_lossy(bytes).into_owned()),
-        _ => Err(damaged("a text has become something else")),
-    }
-}
-
-fn check(row: &Row, column: usize, texts: &[&str]) -> Result<(), Error> {
-    match row.get_ref(column)?.as_i64() {
-        Ok(found) if found == sum(texts) => Ok(()),
-        _ => Err(damaged("a text is not what was written")),
-    }
-}
-
-/// FNV-1a: one flipped bit always gives another sum.
-pub fn sum(texts: &[&str]) -> i64 {
-    let mut hash = 0xcbf2_9ce4_8422_2325_u64;
-    for text in texts {
-        for byte in text.bytes().chain([0xff]) {
-            hash = (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
-        }
-    }
-    hash as i64
 }

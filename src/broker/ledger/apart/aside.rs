@@ -1,0 +1,87 @@
+//! A damaged file of a ledger is renamed, with its log, and never removed.
+
+use super::found;
+use crate::broker::Error;
+use crate::clock;
+use std::fs;
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// Who sets a file aside waits so often, so long, for another one who does.
+const TURNS: (usize, Duration) = (100, Duration::from_millis(10));
+
+/// Device and inode.
+pub type Number = (u64, u64);
+
+/// Of what is at that path.
+pub fn number_of(path: &Path) -> Option<Number> {
+    fs::metadata(path).ok().map(|found| number_in(&found))
+}
+
+fn number_in(found: &fs::Metadata) -> Number {
+    (found.dev(), found.ino())
+}
+
+/// Renames the file and its log; nothing if there is another file by now.
+///
+/// # Errors
+/// It cannot be renamed, or is not recognisably a beat's.
+pub fn set_aside(path: &Path, number: Number) -> Result<Option<PathBuf>, Error> {
+    let cannot = |error: io::Error| Error::io("rename", &error);
+    // One after the other, or somebody would set aside what somebody else has just begun.
+    let folder = fs::File::open(folder_of(path)).map_err(cannot)?;
+    for _ in 0..TURNS.0 {
+        if folder.try_lock().is_ok() {
+            break;
+        }
+        std::thread::sleep(TURNS.1);
+    }
+    if number_of(path) != Some(number) {
+        return Ok(None);
+    }
+    // Somebody may have written something else over it while it was in use. Emptied, it says
+    // nothing, and the log beside it is ours.
+    if fs::metadata(path).is_ok_and(|found| found.len() > 0) {
+        found::look(path)?;
+    }
+    let stamp = clock::now().format("%Y%m%dT%H%M%S");
+    let mut to = with_end(path, &format!(".damaged-{stamp}"));
+    for n in 2.. {
+        if to.symlink_metadata().is_err() {
+            break;
+        }
+        to = with_end(path, &format!(".damaged-{stamp}-{n}"));
+    }
+    for end in ["-wal", "-shm"] {
+        let _ = fs::rename(with_end(path, end), with_end(&to, end));
+    }
+    fs::rename(path, &to).map_err(cannot)?;
+    Ok(Some(to))
+}
+
+/// Is the file of this number one that was set aside?
+pub fn aside(path: &Path, number: Number) -> bool {
+    let begin = with_end(path, ".damaged-");
+    let files = fs::read_dir(folder_of(path)).into_iter().flatten().flatten();
+    let mut files = files.filter(|entry| entry.metadata().is_ok_and(|of| number_in(&of) == number));
+    files.any(|entry| {
+        let (name, begin) = (entry.file_name(), begin.file_name().unwrap_or_default());
+        name.as_encoded_bytes().starts_with(begin.as_encoded_bytes())
+    })
+}
+
+/// The folder that the file is in.
+pub fn folder_of(path: &Path) -> &Path {
+    match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    }
+}
+
+fn with_end(path: &Path, end: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_os_string();
+    name.push(end);
+    name.into()
+}
