@@ -288,7 +288,8 @@ impl<N: Fn(&str)> Guard<N> {
                 Spawn { cwd: None, ..spawn }.start()
             }
             started => started,
-        }?;
+        };
+        let pid = pid.map_err(|error| again::named(error, &self.program, &self.folder))?;
         Ok(Worker { pid, link: ours, leases: vec![] })
     }
 
@@ -344,7 +345,7 @@ impl<N: Fn(&str)> Guard<N> {
         self.manager.reloading();
         match Probe::start(&self.next, &self.argv, &self.environment, &self.folder) {
             Ok(probe) => self.probe = Some(probe),
-            Err(error) => self.refuse(&format!("{}: {error}", self.folder.to_string_lossy())),
+            Err(error) => self.refuse(&error.to_string()),
         }
     }
 

@@ -27,7 +27,7 @@ const CLOCK_SLACK: Duration = Duration::from_millis(20);
 /// Whose a pidfile is.
 #[derive(Debug)]
 pub enum Holder {
-    /// There is no file, or nothing in it that names a process.
+    /// There is no file, or nothing in it.
     Nobody,
     /// The process of this number that wrote it is gone.
     Stale(i32),
@@ -274,11 +274,18 @@ fn may_replace(file: &File) -> Result<(), Refused> {
     if uid != nix::unistd::geteuid().as_raw() && uid != fsuid() && uid != 0 {
         return Err(Refused::Foreign(format!("a file of user {uid}")));
     }
+    named(file).map(drop)
+}
+
+/// The number in a file that has one or nothing.
+fn named(file: &File) -> Result<Option<i32>, Refused> {
     let text = text(file)?;
-    if text.trim_ascii().is_empty() || parse(&text).is_some() {
-        return Ok(());
+    match parse(&text) {
+        None if !text.trim_ascii().is_empty() => {
+            Err(Refused::Foreign("a file with something else in it than a process number".into()))
+        }
+        number => Ok(number),
     }
-    Err(Refused::Foreign("a file with something else in it than a process number".into()))
 }
 
 /// As whom this thread works on files.
@@ -333,7 +340,7 @@ pub fn remove_stale(path: &Path) -> io::Result<bool> {
 
 /// Whose is a file that nobody has locked? A process younger than the file has only got the number.
 fn unlocked(file: &File, path: &Path) -> Result<Holder, Refused> {
-    let Some(pid) = number(file) else { return Ok(Holder::Nobody) };
+    let Some(pid) = named(file)? else { return Ok(Holder::Nobody) };
     if pid == std::process::id().cast_signed() {
         // Ours is locked; this one was left by a process that had our number.
         return Ok(Holder::Stale(pid));

@@ -1,13 +1,17 @@
 //! Where the sockets of running workers are. Workers and those who ask look in the same places,
 //! whatever their environment is.
 
+use nix::errno::Errno;
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, socket};
 use sha2::{Digest, Sha256};
 use std::fs::{DirBuilder, read_dir};
 use std::io;
+use std::os::fd::AsRawFd;
 use std::os::linux::net::SocketAddrExt;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt};
 use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
 /// Where services of the system have them.
 const SYSTEM: &str = "/run/qworker";
@@ -20,6 +24,12 @@ const SHARED: [&str; 2] = ["/tmp", "/var/tmp"];
 
 /// The kernel has room for 108 bytes of a path; the folder has some of them.
 const NODE_BYTES_MAX: usize = 48;
+
+/// A socket that nobody hears is removed when it is so old: a younger one may be about to listen.
+const LEFT_FOR: Duration = Duration::from_secs(60);
+
+/// So many sockets are looked at when a worker makes its own.
+const LOOKS_MAX: usize = 1_000;
 
 /// A place where a worker can be asked.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,7 +62,10 @@ pub fn listen(node: &str, what: &str) -> io::Result<(UnixListener, Address)> {
     let mut faults = Vec::new();
     for place in own_places(uid) {
         match listen_in(&place, &name, uid) {
-            Ok(listening) => return Ok(listening),
+            Ok(listening) => {
+                remove_left(&place, uid, LEFT_FOR);
+                return Ok(listening);
+            }
             // A login that is not there is no fault.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => faults.push(format!("{}: {error}", place.display())),
@@ -77,6 +90,36 @@ fn listen_in(place: &Path, name: &str, uid: u32) -> io::Result<(UnixListener, Ad
         _ => {}
     }
     Ok((UnixListener::bind(&path)?, Address::File(path)))
+}
+
+/// Removes the sockets there that killed workers of ours have left so long ago.
+fn remove_left(place: &Path, uid: u32, age: Duration) {
+    let entries = read_dir(place).into_iter().flatten().flatten();
+    let ours = entries.filter(|entry| is_ours(&entry.file_name().to_string_lossy()));
+    for path in ours.map(|entry| entry.path()).take(LOOKS_MAX) {
+        let number = || path.symlink_metadata().map(|found| (found.dev(), found.ino())).ok();
+        let Ok(found) = path.symlink_metadata() else { continue };
+        let old = found.modified().ok().and_then(|at| SystemTime::now().duration_since(at).ok());
+        let is_left = found.file_type().is_socket()
+            && found.uid() == uid
+            && old.is_some_and(|old| old >= age)
+            && is_deserted(&path);
+        // A new worker may have made its own there meanwhile.
+        if is_left && number() == Some((found.dev(), found.ino())) {
+            // Another worker may be quicker.
+            let _ = std::fs::remove_file(&path);
+        }
+    }
+}
+
+/// Does nobody listen there? Waits for nobody.
+fn is_deserted(path: &Path) -> bool {
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    let Ok(asking) = socket(AddressFamily::Unix, SockType::Stream, flags, None) else {
+        return false;
+    };
+    let at = UnixAddr::new(path);
+    at.is_ok_and(|at| connect(asking.as_raw_fd(), &at) == Err(Errno::ECONNREFUSED))
 }
 
 /// Where workers of this node name that run as `uid` can be asked. Root finds everybody's.
@@ -211,6 +254,14 @@ fn is_of(node: &str, name: &str) -> bool {
     name.strip_prefix(&prefix(node)).is_some_and(|rest| rest.ends_with(".sock"))
 }
 
+/// Is this the name of a socket of some node?
+fn is_ours(name: &str) -> bool {
+    let hex = |text: &str| text.len() == 16 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+    name.strip_suffix(".sock")
+        .and_then(|name| name.rsplit_once('~'))
+        .is_some_and(|(_, end)| hex(end))
+}
+
 /// The same for every version of this program.
 fn digest(text: &str) -> String {
     Sha256::digest(text.as_bytes()).iter().take(8).map(|byte| format!("{byte:02x}")).collect()
@@ -243,6 +294,27 @@ mod tests {
         assert!(error.to_string().contains("expected a folder of user"), "{error}");
         std::os::unix::fs::symlink(dir.path().join("new"), dir.path().join("link")).unwrap();
         assert!(own(&dir.path().join("link"), uid).is_err());
+    }
+
+    #[test]
+    fn what_killed_workers_have_left_is_removed() {
+        let dir = tempfile::tempdir().unwrap();
+        let uid = nix::unistd::geteuid().as_raw();
+        let left = dir.path().join(format!("{}{}.sock", prefix("w1@box"), digest("app")));
+        let living = dir.path().join(format!("{}{}.sock", prefix("w2@box"), digest("app")));
+        let file = dir.path().join(format!("{}{}.sock", prefix("w3@box"), digest("app")));
+        let other = dir.path().join("other.sock");
+        drop((UnixListener::bind(&left).unwrap(), UnixListener::bind(&other).unwrap()));
+        let _listener = UnixListener::bind(&living).unwrap();
+        std::fs::write(&file, "").unwrap();
+        remove_left(dir.path(), uid, LEFT_FOR);
+        remove_left(dir.path(), uid + 1, Duration::ZERO);
+        assert!(left.exists(), "young, or somebody else's");
+        remove_left(dir.path(), uid, Duration::ZERO);
+        assert!(!left.exists());
+        for path in [living, file, other] {
+            assert!(path.exists(), "{}", path.display());
+        }
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use super::{SLOW, await_lines};
 use crate::harness::process::send;
-use crate::harness::{SOON, TestDir, eventually};
+use crate::harness::{SOON, TestDir, Worker, eventually};
 use nix::sys::signal::Signal;
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
@@ -246,4 +246,29 @@ fn a_service_manager_is_told() {
     send(pid, Signal::SIGTERM);
     manager.await_line("STOPPING=1");
     assert_eq!(guard.wait().unwrap().code(), Some(0));
+}
+
+#[test]
+fn a_worker_removes_the_sockets_that_killed_ones_have_left() {
+    use std::os::unix::net::UnixListener;
+    let app = TestDir::new();
+    let folder = app.file("sockets");
+    std::fs::create_dir(&folder).unwrap();
+    let [old, young, living] =
+        ["old", "young", "living"].map(|name| folder.join(format!("{name}~0123456789abcdef.sock")));
+    let _listener = UnixListener::bind(&living).unwrap();
+    for path in [&old, &young] {
+        drop(UnixListener::bind(path).unwrap());
+    }
+    let aged = Command::new("touch").args(["-d", "2 minutes ago"]).args([&old, &living]).status();
+    assert!(aged.unwrap().success());
+    let mut worker = Worker::of({
+        let mut command = app.command(&["worker"]);
+        command.env("RUNTIME_DIRECTORY", &folder);
+        command
+    });
+    worker.expect_line(" ready.");
+    eventually("the end of the old socket", || (!old.exists()).then_some(()));
+    assert!(young.exists() && living.exists());
+    assert_eq!(worker.stop(Signal::SIGTERM), 0);
 }

@@ -248,3 +248,25 @@ fn words_behind_two_hyphens_are_settings() {
 fn commands_at_once_leave_one_worker_a_name() {
     super::faults::trial("multi");
 }
+
+#[test]
+fn a_pidfile_with_another_text_in_it_is_an_error_and_stays() {
+    let nodes = Nodes::new();
+    nodes.0.write("run/w1.pid", "hello\n");
+    let found = format!(
+        "w1@{}: {}: found a file with something else in it than a process number, expected a pidfile",
+        host(),
+        nodes.0.path().canonicalize().unwrap().join("run/w1.pid").display()
+    );
+    for command in ["stop", "stopwait", "kill", "start", "restart"] {
+        let output = nodes.run(&format!("{command} w1"));
+        let said = format!("{}{}", output.stdout, output.stderr);
+        assert!(output.code == 1 && said.contains(&found), "{command}: {output:?}");
+        assert!(!said.contains("DOWN"), "{command}: {output:?}");
+        assert_eq!(nodes.0.read("run/w1.pid"), "hello\n");
+    }
+    assert_eq!(nodes.run("status w1").code, 1);
+    // What is empty names nobody.
+    nodes.0.write("run/w1.pid", "");
+    assert!(nodes.must("stop w1").contains("DOWN"));
+}

@@ -69,6 +69,34 @@ fn a_hup_that_would_not_start_is_refused_and_a_term_ends_a_restart() {
 }
 
 #[test]
+fn a_hup_whose_program_is_gone_names_the_program() {
+    let app = TestDir::with(SLOW);
+    let program = app.file("qworker-now");
+    std::fs::copy(env!("CARGO_BIN_EXE_qworker"), &program).unwrap();
+    let plain = app.command(&[]);
+    let mut command = std::process::Command::new(&program);
+    command.arg("worker").current_dir(app.path()).stdin(Stdio::null());
+    for (name, value) in plain.get_envs() {
+        match value {
+            Some(value) => command.env(name, value),
+            None => command.env_remove(name),
+        };
+    }
+    let mut worker = Worker::of(command);
+    worker.expect_line(" ready.");
+    let refused = format!("restart refused, the worker goes on: {}: ", program.display());
+    std::fs::remove_file(&program).unwrap();
+    worker.signal(Signal::SIGHUP);
+    worker.expect_line(&format!("{refused}No such file or directory"));
+    app.program("qworker-now", "garbage");
+    worker.signal(Signal::SIGHUP);
+    worker.expect_line(&format!("{refused}Exec format error"));
+    assert_eq!(worker.stop(Signal::SIGTERM), 0);
+    let failed = app.qworker(&["worker", "--executable", "qworker-now"]);
+    assert!(failed.code == 1 && failed.stderr.contains("qworker-now: Exec format"), "{failed:?}");
+}
+
+#[test]
 fn the_first_int_is_warm_says_so_and_ends_with_1() {
     let app = TestDir::with(SLOW);
     let mut worker = busy(&app, &["a"]);

@@ -5,6 +5,7 @@ use super::node::Node;
 use crate::os::file;
 use crate::os::user::Ids;
 use std::collections::HashMap;
+use std::fmt;
 use std::fs::create_dir_all;
 use std::io;
 use std::os::unix::fs::MetadataExt;
@@ -26,7 +27,7 @@ pub(super) fn make(nodes: &[Node]) -> Result<(), Error> {
                 Some(ids) => make_for(folder, ids),
                 None => create_dir_all(folder),
             };
-            made.map_err(|error| not_writable(folder, &error))?;
+            made.map_err(|error| not_writable(folder.display(), &error))?;
         }
     }
     Ok(())
@@ -62,8 +63,8 @@ fn make_for(folder: &Path, ids: &Ids) -> io::Result<()> {
 }
 
 /// Nothing can be written there: what to do.
-pub(super) fn not_writable(path: &Path, error: &io::Error) -> Error {
-    let failed = Error::failure(format!("{}: {error}", path.display()));
+pub(super) fn not_writable(what: impl fmt::Display, error: &io::Error) -> Error {
+    let failed = Error::failure(format!("{what}: {error}"));
     match error.kind() {
         io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => failed
             .hint("name files where you may write: --pidfile=DIR/%n.pid --logfile=DIR/%n%I.log"),

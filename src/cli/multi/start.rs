@@ -166,7 +166,10 @@ fn launch(node: &Node, old: Option<i32>) -> Result<Launch, Error> {
         Ok(Holder::Live(process)) if old == Some(process.pid()) => {}
         Ok(Holder::Live(process)) => return Ok(Launch::Over(Started::Already(process))),
         Ok(Holder::Nobody | Holder::Stale(_)) => {}
-        Err(error) => return Err(places::not_writable(&node.pidfile, &error)),
+        Err(error) => {
+            let what = format!("{}: {}", node.name, node.pidfile.display());
+            return Err(places::not_writable(what, &error));
+        }
     }
     let words = node.words(old)?;
     let begun = file::scratch().and_then(|said| {

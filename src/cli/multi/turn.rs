@@ -72,10 +72,10 @@ fn wait_for(
         match claimed {
             Ok(turn) => return Ok(turn),
             Err(Refused::Failed(error)) => {
-                return Err(super::places::not_writable(path, &error));
+                return Err(super::places::not_writable(path.display(), &error));
             }
             Err(refused @ Refused::Foreign(_)) => {
-                return Err(super::places::not_writable(path, &refused.into()));
+                return Err(super::places::not_writable(path.display(), &refused.into()));
             }
             Err(Refused::Held(pid)) => {
                 let Some(other) = locker(path) else { continue };

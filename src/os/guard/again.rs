@@ -5,8 +5,8 @@ use super::{BEAT_VARIABLE, BEATS, FD_IN_WORKER, FD_VARIABLE, link, text};
 use crate::os::pidfile::Pidfile;
 use crate::os::reap::Status;
 use crate::os::signal::FORWARDED;
-use crate::os::spawn::{Spawn, signal_set};
-use crate::os::{Pid, file, notify};
+use crate::os::spawn::{Spawn, SpawnError, Step, signal_set};
+use crate::os::{Pid, describe, file, notify};
 use nix::sys::signal::{Signal, kill};
 use std::ffi::{CStr, CString, OsStr, OsString};
 use std::fs::File;
@@ -65,7 +65,7 @@ impl Probe {
             inherit: Some(theirs.as_fd()),
             ..Spawn::plain(program, argv, stdio)
         };
-        let pid = spawn.start()?;
+        let pid = spawn.start().map_err(|error| named(error, program, folder))?;
         Ok(Probe { pid, said, _link: ours, text: Vec::new(), begun: Instant::now() })
     }
 
@@ -114,6 +114,16 @@ impl Probe {
             Status::Signaled(signal) => Err(format!("it would be killed by signal {signal}")),
         }
     }
+}
+
+/// Why a start failed, with the name of what it failed at.
+pub(super) fn named(error: SpawnError, program: &CStr, folder: &CStr) -> io::Error {
+    let what = match error.step {
+        Step::Execute => program,
+        Step::Folder => folder,
+        _ => return io::Error::other(error),
+    };
+    io::Error::other(format!("{}: {}", what.to_string_lossy(), describe(error.errno)))
 }
 
 /// The file that a restart executes: what the first word of the command line names now, so
