@@ -96,12 +96,12 @@ kind!(
 );
 kind!(
     /// A time span that is not zero.
-    Limit: Duration, "a duration above 0: seconds, or words such as 90s, 5m, 1h30m, 1d",
+    Limit: Duration, "a duration above 0 and up to 36500d: seconds, or words such as 90s, 5m, 1h30m, 1d",
     |node| duration(node).filter(|span| !span.is_zero()), |span| units::show_duration(*span)
 );
 kind!(
     /// How long something is kept; null and 0 are for ever.
-    Keep: Option<Duration>, "a duration (seconds, or words such as 90s, 1h30m, 1d), or null for ever",
+    Keep: Option<Duration>, "a duration up to 36500d (seconds, or words such as 90s, 1h30m, 1d), or null for ever",
     |node| if node.is_null() { Some(None) } else { duration(node).map(|span| Some(span).filter(|s| !s.is_zero())) },
     |span| span.map_or("null".into(), units::show_duration)
 );

@@ -287,7 +287,8 @@ mod tests {
         });
         let pool = "means nothing here: each task runs in a process or WASM instance of its own, \
                     there is no pool to choose";
-        let limit = "expected a duration above 0: seconds, or words such as 90s, 5m, 1h30m, 1d";
+        let limit = "expected a duration above 0 and up to 36500d: seconds, or words such as 90s, \
+                     5m, 1h30m, 1d";
         let found = lines(&found);
         let expected = [
             "q.yaml:1: worker_concurency: unknown setting; did you mean worker_concurrency?"

@@ -28,8 +28,8 @@ pub enum Least {
     Part(f64),
 }
 
-/// What a duration may look like, for "expected …".
-pub const DURATION: &str = "a duration: seconds, or words such as 90s, 5m, 1h30m, 1d";
+/// What a duration may look like, for "expected …"; [`DURATION_MAX`] is the most.
+pub const DURATION: &str = "a duration up to 36500d: seconds, or words such as 90s, 5m, 1h30m, 1d";
 
 /// What a size may look like, for "expected …".
 pub const SIZE: &str = "a size: bytes, or words such as 64K, 1.5MiB, 2G";

@@ -366,10 +366,12 @@ impl Link {
         let said = match answer.code() {
             // The server's own sentence is about a command that nobody typed.
             "NOAUTH" => "NOAUTH the server wants a password".to_string(),
-            // Where in a script it was is nobody's business.
             code => {
+                // Where in a script it was is nobody's business, and BROKEN is a word of ours: a
+                // code of the server stands behind it.
                 let details = answer.details().unwrap_or_default();
-                format!("{code} {}", details.split(" script: ").next().unwrap_or_default())
+                let said = details.split(" script: ").next().unwrap_or_default();
+                if code == "BROKEN" { said.to_string() } else { format!("{code} {said}") }
             }
         };
         Error::of(kind, format!("{}: {}", self.0.server, said.trim_end()))

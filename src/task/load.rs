@@ -266,7 +266,7 @@ mod tests {
         assert_eq!(tasks[2].program, Program::Shell("a".into()));
         assert_eq!(
             found[0],
-            "tasks.d/a.yaml:4: two.time_limit: found text \"soon\", expected a duration above 0: \
+            "tasks.d/a.yaml:4: two.time_limit: found text \"soon\", expected a duration above 0 and up to 36500d: \
              seconds, or words such as 90s, 5m, 1h30m, 1d"
         );
         assert!(found[1].starts_with("tasks.d/b.yaml:"), "{}", found[1]);

@@ -36,7 +36,7 @@ kind!(
 );
 kind!(
     /// The first delay of a retry; `true` is Celery's way to ask for a second.
-    Backoff: Duration, "true, or a duration: seconds, or words such as 90s, 5m, 1h30m",
+    Backoff: Duration, "true, or a duration up to 36500d: seconds, or words such as 90s, 5m, 1h30m",
     |node| match node.as_bool() {
         Some(yes) => yes.then_some(bounds::RETRY_BACKOFF),
         None => Span::read(node, &mut Faults::new("")),

@@ -56,6 +56,17 @@ fn all_mistakes_in_one_run_each_with_file_line_and_key() {
 }
 
 /// A worker starts with what is whole; wrong settings stop it.
+/// The most that a duration can be is said.
+#[test]
+fn a_duration_that_is_too_long_is_told_the_most() {
+    let app = TestDir::with("t: {shell: 'true', time_limit: 1e19}\n");
+    let output = app.qworker(&["check"]);
+    let said = "time_limit: found 1e19, expected a duration above 0 and up to 36500d: seconds";
+    assert!(format!("{}{}", output.stdout, output.stderr).contains(said), "{output:?}");
+    app.write("tasks.d/tasks.yaml", "t: {shell: 'true', time_limit: 36500d}\n");
+    assert_eq!(app.qworker(&["check"]).code, 0);
+}
+
 #[test]
 fn tasks_of_other_files_stay() {
     let app = app();

@@ -80,3 +80,13 @@ local function misfit(key, wanted, command)
   end
   return why or nil
 end
+
+-- The refusal, if `worker`, whose connection says it is of `epoch`, has another one by now, or is
+-- no key of a worker; nothing if all is well.
+local function fenced(worker, epoch, why)
+  local now = redis.pcall('HGET', worker, 'epoch')
+  if type(now) == 'table' and now.err then
+    return redis.error_reply(misfit(worker, 'hash') or now.err .. ' (key ' .. worker .. ')')
+  end
+  if now ~= epoch then return redis.error_reply('FENCED ' .. why) end
+end

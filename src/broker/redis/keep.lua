@@ -4,8 +4,9 @@
 -- ARGV: epoch, lease in seconds, then tags
 -- Gives: the tags that are not held any more
 
-if redis.call('HGET', KEYS[1], 'epoch') ~= ARGV[1] then
-  return redis.error_reply('FENCED this worker was taken for dead')
+do
+  local refusal = fenced(KEYS[1], ARGV[1], 'this worker was taken for dead')
+  if refusal then return refusal end
 end
 do
   local why = misfit(KEYS[3], 'hash') or misfit(KEYS[2], 'zset', 'ZADD')

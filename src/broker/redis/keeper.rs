@@ -140,7 +140,16 @@ impl Member {
         pipe.cmd("ZADD").arg(layout.workers()).arg(self.server_clock()).arg(self.hold.instance());
         pipe.ignore();
         let (before,): (Option<String>,) =
-            self.link.run(async |c| pipe.query_async(c).await).await?;
+            self.link.run(async |c| pipe.query_async(c).await).await.map_err(|error| {
+                let keys = [layout.worker(self.hold.instance()), layout.workers()];
+                match error.kind() {
+                    Kind::Refused => error.with(format!(
+                        "the key {}, expected to be a hash, or {}, expected to be a zset",
+                        keys[0], keys[1]
+                    )),
+                    _ => error,
+                }
+            })?;
         let before = match before.as_deref() {
             None => Before::Unknown,
             Some(DEAD) => Before::Dead,
@@ -272,7 +281,10 @@ pub(super) async fn bury(link: &Link, layout: &Layout, instance: &str) -> Result
     // Should it live after all, it takes nothing from now on before it has entered anew.
     let mut fence = redis::cmd("HSET");
     fence.arg(layout.worker(instance)).arg("epoch").arg(DEAD);
-    link.run(async |c| fence.exec_async(c).await).await?;
+    link.run(async |c| fence.exec_async(c).await).await.map_err(|error| match error.kind() {
+        Kind::Refused => error.with(format!("the key {}", layout.worker(instance))),
+        _ => error,
+    })?;
     let held = held_by(link, layout, instance).await?;
     if !held.is_empty() {
         let now = clock::now();

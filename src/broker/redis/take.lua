@@ -28,8 +28,9 @@ local BYTES_MAX = 16 * 1024 * 1024
 local LATER = 30
 
 local unacked, index, worker = ARGV[9], ARGV[10], ARGV[11]
-if redis.call('HGET', worker, 'epoch') ~= ARGV[1] then
-  return redis.error_reply('FENCED this connection of the worker is not its last one')
+do
+  local refusal = fenced(worker, ARGV[1], 'this connection of the worker is not its last one')
+  if refusal then return refusal end
 end
 local stem, first = ARGV[2], tonumber(ARGV[3])
 local slots, ahead, lease = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6])

@@ -116,7 +116,7 @@ fn every_mistake() {
         ("{minutes: five}", "minutes: found text \"five\", expected a number"),
         ("{minutes: 5, hours: -1}", "found -3300 s in all, expected a time above 0"),
         ("{seconds: 1e300}", "found "),
-        ("{every: 0}", "every: found 0, expected a duration above 0"),
+        ("{every: 0}", "every: found 0, expected a duration above 0 and up to"),
         ("{every: often}", "every: found text \"often\", expected a duration above 0"),
         ("{every: 5h, at: '00:15'}", "every: found 5h, expected with at: a part of a day"),
         (

@@ -56,6 +56,25 @@ fn a_list_that_is_something_else_loses_nothing() {
 }
 
 #[test]
+fn a_key_of_ours_that_is_something_else_is_named() {
+    block_on(async {
+        let server = Server::start();
+        let (mut inlet, _) = Redis::at(&server.url()).worker("one@test", &["a"]).await;
+        assert!(inlet.take(MANY).await.unwrap().is_empty());
+        let workers: Vec<String> = server.run(&["KEYS", "test:qworker.worker.*"]);
+        server.run::<u32>(&["DEL", &workers[0]]);
+        server.run::<u32>(&["RPUSH", &workers[0], "x"]);
+        let error = inlet.take(MANY).await.unwrap_err().to_string();
+        let said = format!("WRONGTYPE the key {} is a list, and a hash is expected", workers[0]);
+        assert!(error.contains(&said), "{error}");
+        let (mut inlet, _) = Redis::at(&server.url()).worker("two@test", &["a"]).await;
+        server.run::<u32>(&["RPUSH", "test:unacked", "x"]);
+        let error = inlet.take(MANY).await.unwrap_err().to_string();
+        assert!(error.contains(": WRONGTYPE the key test:unacked is a list"), "{error}");
+    });
+}
+
+#[test]
 fn what_others_have_put_among_the_scheduled_hides_nothing() {
     block_on(async {
         let server = Server::start();
