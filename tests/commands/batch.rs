@@ -123,7 +123,10 @@ fn what_is_wrong_is_named_and_the_rest_goes_on() {
         (r#"{"kwargs": []}"#, "kwargs: expected a JSON object, found []"),
         (r#"{"id": 7}"#, "id: expected a text, found 7"),
         (r#"{"queue": ""}"#, "queue: expected a text that is not empty, found \"\""),
-        (r#"{"countdown": "soon"}"#, "countdown: expected a duration up to 36500d: seconds, or words"),
+        (
+            r#"{"countdown": "soon"}"#,
+            "countdown: expected a duration up to 36500d: seconds, or words",
+        ),
         (
             r#"{"countdown": 1e99}"#,
             "countdown: expected a duration up to 36500d: seconds, or words such as 90s, 5m, 1h30m, 1d, found 1e99",
