@@ -113,8 +113,13 @@ impl Link {
         let opened = tokio::time::timeout(self.0.patience, self.connection());
         let opened = opened.await;
         let late = |_| Err(self.silent(self.0.patience, Kind::Busy));
-        let (number, _) = opened.unwrap_or_else(late)?;
-        Ok(number)
+        match opened.unwrap_or_else(late) {
+            Ok((number, _)) => Ok(number),
+            Err(error) => {
+                lock(&self.0.heard).1 = Some(error.to_string());
+                Err(error)
+            }
+        }
     }
 
     /// Does `work` on the connection, within the link's patience.
