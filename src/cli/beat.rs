@@ -328,7 +328,7 @@ impl Prepared {
     /// Sends what is due for as long as it is polled.
     pub(super) async fn run(self) {
         // The worker has opened the same broker just now.
-        let opened = self.app.client().map_err(Error::from).and_then(|client| {
+        let opened = self.app.client().and_then(|client| {
             let ledger = self.place.ledger(&self.app, &client)?;
             Ok((client, ledger))
         });

@@ -183,8 +183,7 @@ impl Schema {
 
     /// Are these our tables, whatever else is there?
     fn has_ours(&self) -> bool {
-        let ours = |table: &&str| self.tables.iter().any(|(_, sql)| sql == *table);
-        TABLES.iter().all(|table| ours(&table))
+        TABLES.iter().all(|table| self.tables.iter().any(|(_, sql)| sql == table))
     }
 
     /// Of one that can be read.
