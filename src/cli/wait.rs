@@ -17,7 +17,7 @@ use std::time::Duration;
 const SILENCE_MAX: Duration = Duration::from_secs(1);
 
 /// Where somebody is at work, nothing has to be explained before this.
-const WORK_MAX: Duration = Duration::from_secs(3);
+const WORK_MAX: Duration = Duration::from_secs(10);
 
 /// How waiting ended.
 pub(super) enum Waited {

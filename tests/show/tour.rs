@@ -157,7 +157,9 @@ impl Shell {
         let mut expected: Vec<&str> = step.output.iter().map(String::as_str).collect();
         if background.is_none() {
             let text = read();
-            let lines: Vec<&str> = text.lines().collect();
+            // Where a machine is slow, whoever waits is told what for.
+            let is_told = |line: &&str| line.starts_with("Task ") && line.contains("; alive: ");
+            let lines: Vec<&str> = text.lines().filter(|line| !is_told(line)).collect();
             return if matches(&expected, &lines) { Ok(()) } else { Err(text) };
         }
         if expected.is_empty() {
