@@ -45,11 +45,7 @@ pub(super) fn run(args: &Args, global: &Global, out: ToUser) -> Result<Exit, Err
         ));
         out.print(&format!("platform -> {platform}"));
         out.tell(&format!("zones    -> {}", zones.text()));
-        out.tell(&format!(
-            "app      -> {}
-",
-            app.folder.display()
-        ));
+        out.tell(&format!("app      -> {}\n", app.folder.display()));
         let rows: Vec<Vec<String>> = rows
             .into_iter()
             .map(|row| vec![row.name.to_string(), row.value, row.origin.to_string()])

@@ -44,7 +44,7 @@ impl Withheld {
         self.0.insert(task.into(), Trouble { why: why.into(), last: now, pause, next });
         let line = news.then(|| {
             format!(
-                "worker: task {:?} cannot be started now: {}; its messages are tried again every \
+                "worker: task \"{}\" cannot be started now: {}; its messages are tried again every \
                  {} to {} s, uncounted",
                 escape::name(task),
                 escape::line(why),
@@ -68,7 +68,7 @@ impl Withheld {
             return None;
         }
         self.0.remove(task);
-        Some(format!("worker: task {:?} can be started again", escape::name(task)))
+        Some(format!("worker: task \"{}\" can be started again", escape::name(task)))
     }
 }
 
