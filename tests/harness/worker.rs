@@ -59,6 +59,12 @@ impl Said {
         }
     }
 
+    /// Waits until nobody can say more.
+    fn wait_for_end(&self) {
+        let lines = self.lines.lock().unwrap();
+        drop(self.more.wait_timeout_while(lines, SOON, |lines| !lines.1).unwrap());
+    }
+
     fn text(&self) -> String {
         self.lines.lock().unwrap().0.join("\n")
     }
@@ -142,7 +148,8 @@ impl Worker {
         process::send(self.guard, signal);
     }
 
-    /// Waits until the guard has ended; gives its exit code, or minus the signal.
+    /// Waits until the guard has ended, and all that was said is heard; gives its exit code, or minus
+    /// the signal.
     pub fn wait(&mut self) -> i32 {
         use std::os::unix::process::ExitStatusExt;
         if self.status.is_none() {
@@ -154,6 +161,8 @@ impl Worker {
                 Err(RecvTimeoutError::Disconnected) => panic!("nobody waits for the worker"),
             };
             self.status = Some(status);
+            self.said.wait_for_end();
+            self.banner.wait_for_end();
         }
         let status = self.status.unwrap();
         status.code().unwrap_or_else(|| -status.signal().unwrap_or_default())
