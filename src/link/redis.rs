@@ -36,8 +36,9 @@ const STREAK: Duration = Duration::from_micros(500);
 const WORKER_PATIENCE_MAX: Duration = Duration::from_secs(30);
 
 /// A connection that has been idle for longer is asked whether it still leads anywhere before it
-/// carries something: a firewall may have forgotten it, or the server may have closed it.
-const IDLE: Duration = Duration::from_secs(1);
+/// carries something: a firewall may have forgotten it, which none does so soon. Longer than the pauses of
+/// a worker without work, or it would ask before each of its own questions.
+const IDLE: Duration = Duration::from_secs(8);
 
 /// An idle connection says so often that it is still there: firewalls forget one after a minute
 /// at the earliest.

@@ -249,7 +249,7 @@ fn an_idle_connection_that_is_dead_is_opened_anew_in_silence() {
         for (n, (how, way)) in ways.into_iter().enumerate() {
             ack(&outlet, &taken[n..=n]).await;
             // Only the time makes a connection an idle one.
-            tokio::time::sleep(Duration::from_millis(1100)).await;
+            tokio::time::sleep(Duration::from_millis(8200)).await;
             way();
             let settled = outlet.settle(vec![(taken[2].tag, Settle::Mark)]).await;
             assert!(settled.is_ok(), "{how}: {settled:?}");
