@@ -119,8 +119,9 @@ pub fn main() -> ExitCode {
     let matches = command_line().try_get_matches();
     let cli = match matches.and_then(|matches| Cli::from_arg_matches(&matches)) {
         Ok(cli) => cli,
-        Err(error) => {
+        Err(mut error) => {
             let failed = error.use_stderr();
+            unknown::show_only_text(&mut error);
             if let Some(refused) =
                 unknown(&error).and_then(|option| refused::refuse(&option, typed().as_deref()))
             {

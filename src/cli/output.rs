@@ -5,6 +5,7 @@ use super::table;
 use crate::link::address::redact_all;
 use crate::log::escape;
 use crate::os::standard;
+use std::borrow::Cow;
 use std::io::{self, IsTerminal, Write};
 use std::sync::OnceLock;
 
@@ -32,6 +33,12 @@ fn written(text: &str) -> io::Result<()> {
 fn open() -> io::Result<()> {
     // What stands in its place takes everything.
     if standard::was_closed() { Err(nix::errno::Errno::EBADF.into()) } else { Ok(()) }
+}
+
+/// What comes from outside, for standard output: as it is, but on a terminal without what would
+/// move its cursor.
+fn of_outside(text: &str) -> Cow<'_, str> {
+    if io::stdout().is_terminal() { escape::lines(text) } else { Cow::Borrowed(text) }
 }
 
 /// A reader that went away (`| head`) is no error of ours.
@@ -68,10 +75,7 @@ impl ToUser {
 
     /// A text from outside, as it is; on a terminal without what would move its cursor.
     pub fn data(&self, text: &str) {
-        match io::stdout().is_terminal() {
-            true => self.print(&escape::lines(text)),
-            false => self.print(text),
-        }
+        self.print(&of_outside(text));
     }
 
     /// Data as it is. What could not be written fails the command in the end ([`lost`]), after it
@@ -86,14 +90,14 @@ impl ToUser {
     /// As [`ToUser::write`], for what somebody starts with: a program that goes on for days is not
     /// judged by it.
     pub fn announce(&self, text: &str) {
-        if let Err(error) = written(text) {
+        if let Err(error) = written(&of_outside(text)) {
             self.say(&format!("Warning: standard output: {error}"));
         }
     }
 
     /// Data that nobody else knows: said where it can be, if it could not be printed.
     pub fn hand_over(&self, line: &str) {
-        if let Err(error) = written(&format!("{line}\n")) {
+        if let Err(error) = written(&format!("{}\n", of_outside(line))) {
             self.say(line);
             let _ = LOST.set(error);
         }
@@ -128,7 +132,7 @@ impl ToUser {
     /// Asks, and takes nothing but a yes for one.
     pub fn confirm(&self, question: &str) -> bool {
         let mut err = io::stderr().lock();
-        let _ = write!(err, "{question} [y/N]: ").and_then(|()| err.flush());
+        let _ = write!(err, "{} [y/N]: ", escape::lines(question)).and_then(|()| err.flush());
         let mut answer = String::new();
         if io::stdin().read_line(&mut answer).is_err() {
             return false;

@@ -3,7 +3,9 @@
 //! Celery and of the like are answered by what they mean.
 
 use super::command_line;
+use crate::log::escape;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
+use std::borrow::Cow;
 
 /// Words that other programs have for commands, and what there is here.
 const MEANT: &[(&[&str], &str)] = &[
@@ -53,6 +55,38 @@ const MEANT: &[(&[&str], &str)] = &[
     (&["wait", "get"], "qworker result --wait waits for the result of a task"),
 ];
 
+/// What was typed is repeated in errors of the command line: what would move a terminal's cursor is
+/// escaped in it.
+pub(super) fn show_only_text(error: &mut clap::Error) {
+    let harms = |text: &str| matches!(escape::line(text), Cow::Owned(_));
+    let typed = |value: &ContextValue| match value {
+        ContextValue::String(text) => harms(text),
+        ContextValue::Strings(all) => all.iter().any(|text| harms(text)),
+        _ => false,
+    };
+    let wrong: Vec<(ContextKind, ContextValue)> = error
+        .context()
+        .filter(|(_, value)| typed(value))
+        .map(|(kind, value)| (kind, value.clone()))
+        .collect();
+    if wrong.is_empty() {
+        return;
+    }
+    // They repeat it, in a form that cannot be told from their colours.
+    error.remove(ContextKind::Suggested);
+    let shown = |text: String| escape::line(&text).into_owned();
+    for (kind, value) in wrong {
+        let value = match value {
+            ContextValue::String(text) => ContextValue::String(shown(text)),
+            ContextValue::Strings(all) => {
+                ContextValue::Strings(all.into_iter().map(shown).collect())
+            }
+            other => other,
+        };
+        error.insert(kind, value);
+    }
+}
+
 /// What is said of a command that there is not; `None` if that is not the error.
 pub(super) fn refuse(error: &clap::Error) -> Option<String> {
     let Some(ContextValue::String(word)) = error.get(ContextKind::InvalidSubcommand) else {
@@ -79,6 +113,6 @@ pub(super) fn refuse(error: &clap::Error) -> Option<String> {
     Some(format!(
         "error: unrecognized subcommand '{}'{tip}\n\nUsage: qworker [OPTIONS] [COMMAND]\n\n\
          For more information, try '--help'.",
-        crate::log::escape::name(word)
+        escape::name(word)
     ))
 }

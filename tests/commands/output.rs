@@ -96,9 +96,13 @@ fn an_id_that_cannot_be_printed_is_said() {
 
 /// `qworker ARGS` on a terminal of 80 columns that knows colours; what stands there then.
 fn on_terminal(app: &TestDir, args: &[&str]) -> String {
+    on_terminal_of(app, 80, args)
+}
+
+fn on_terminal_of(app: &TestDir, width: usize, args: &[&str]) -> String {
     let mut command = app.command(&[]);
     let program = command.get_program().to_owned();
-    let mut words = vec!["stty cols 80 rows 24;".to_string(), program.to_string_lossy().into()];
+    let mut words = vec![format!("stty cols {width} rows 24;"), program.to_string_lossy().into()];
     words.extend(args.iter().map(|word| format!("'{word}'")));
     let log = app.file("typescript");
     let script = ["--quiet", "--return", "--command", &words.join(" ")];
@@ -130,6 +134,63 @@ fn tables_are_no_wider_than_the_terminal() {
     assert!(shown.contains("\\x1b[31mred") && !shown.contains("\u{1b}[31m"), "{shown}");
     // Elsewhere one task is one line.
     assert_eq!(app.must(&["list", "tasks"]).lines().count(), 3);
+}
+
+/// Ids are there to be copied, however narrow the terminal is.
+#[test]
+fn no_id_is_broken() {
+    let app = TestDir::with("a.rather.long.name.of.a.task: {shell: ':', description: two words}\n");
+    for width in [40, 80] {
+        let shown = on_terminal_of(&app, width, &["list", "tasks"]);
+        assert!(shown.contains("a.rather.long.name.of.a.task"), "{shown}");
+        assert_eq!(shown.contains("Description: two words"), width == 40, "{shown}");
+    }
+}
+
+/// What somebody types, and what is in a file, is shown by all commands without doing anything to
+/// the terminal; what goes elsewhere is as it is.
+#[test]
+fn what_is_repeated_does_nothing_to_a_terminal() {
+    let app = app();
+    let odd = "\u{1b}[31mx";
+    app.write(&format!("{odd}/tasks.d/t.yaml"), "t: {shell: ':'}\n");
+    app.write("s.yaml", "entries: {\"\\x1b[31mx\": {task: \"\\x1b[31mx\", schedule: 5}}\n");
+    let with = format!("--wait={odd}");
+    let unknown = format!("--{odd}");
+    for args in [
+        &[odd][..],
+        &[&unknown],
+        &["-A", odd, "check"],
+        &["-A", odd, "report"],
+        &["call", odd],
+        &["result", odd],
+        &["call", "greet", "--task-id", odd],
+        &["call", "greet", "--countdown", odd],
+        &["call", "greet", "--priority", odd],
+        &["call", "greet", &with],
+        &["call", "greet", &unknown],
+        &["call", "greet", odd],
+        &["call", "greet", "--from-jsonl", odd],
+        &["list", odd],
+        &["dead", "show", odd],
+        &["health", "-n", odd],
+        &["worker", "--concurrency", odd],
+        &["worker", "--loglevel", odd],
+        &["beat", "--entries", odd],
+        &["beat", "check", "s.yaml"],
+        &["completions", odd],
+        &["multi", odd],
+        &["multi", "names", odd],
+        &["multi", "stop", odd],
+        &["multi", "show", odd],
+    ] {
+        let shown = on_terminal(&app, args);
+        assert!(!shown.contains(odd), "{args:?}: {shown:?}");
+        let is_there = ["\\x1b[31mx", "\\u{1b}[31mx"].iter().any(|form| shown.contains(form));
+        assert!(is_there, "{args:?}: {shown:?}");
+    }
+    // Elsewhere an id is what it is.
+    assert_eq!(app.must(&["call", "greet", "--task-id", odd]), odd);
 }
 
 #[test]
@@ -191,6 +252,14 @@ fn waiting_is_not_silent() {
         assert!(line.contains(&format!("`qworker result {id} --wait`")), "{line}");
         assert_eq!(child.wait().unwrap().code(), Some(code));
     }
+    let mut command = app.command(&["result", "nobodys", "--wait"]);
+    let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut said = BufReader::new(child.stderr.take().unwrap()).lines();
+    assert!(said.next().unwrap().unwrap().starts_with("Task nobodys is not known here: waiting"));
+    kill(Pid::from_raw(child.id() as i32), Signal::SIGINT).unwrap();
+    let line = said.next().unwrap().unwrap();
+    assert!(line.starts_with("Task nobodys is not known here, and nobody waits"), "{line}");
+    assert_eq!(child.wait().unwrap().code(), Some(130));
     let quiet = app.qworker(&["-q", "result", "t", "--wait", "--timeout", "1.3"]);
     assert_eq!(quiet.stderr.lines().count(), 1, "{quiet:?}");
 }

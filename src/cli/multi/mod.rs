@@ -228,7 +228,7 @@ impl Request {
         let Some(node) = found.next() else {
             return Err(Error::failure(format!("{wanted} is none of these nodes")));
         };
-        self.say.out.print(&node.line());
+        self.say.out.data(&node.line());
         Ok(Exit::Ok)
     }
 
@@ -242,7 +242,7 @@ impl Request {
 
     fn each_line(&self, line: impl Fn(&Node) -> Result<String, Error>) -> Result<Exit, Error> {
         let lines: Result<Vec<String>, Error> = self.nodes()?.iter().map(line).collect();
-        self.say.out.print(&lines?.join("\n"));
+        self.say.out.data(&lines?.join("\n"));
         Ok(Exit::Ok)
     }
 

@@ -35,7 +35,7 @@ pub(super) fn restart(
     let mut wrong = Ok(());
     let late = patience.outlast(asked, say, |node| {
         stop::tidy(node);
-        say.note(&format!("\t> {}: {}", node.name, say.ok()));
+        say.marked(&format!("\t> {}: ", node.name), &say.ok());
         wrong = std::mem::replace(&mut wrong, Ok(())).and_then(|()| starts.begin(node));
     });
     let started = starts.finish();

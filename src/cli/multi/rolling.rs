@@ -45,7 +45,7 @@ pub(super) fn restart(nodes: &[Node], patience: Patience, say: &Say) -> Result<E
         stop::waiting(&old, say);
         let patience = patience.again();
         let late = patience.outlast(old, say, |node| {
-            say.note(&format!("\t> {}: {}", node.name, say.ok()));
+            say.marked(&format!("\t> {}: ", node.name), &say.ok());
         });
         if !late.is_empty() {
             return Err(stop::still_there(&late, patience));

@@ -1,6 +1,7 @@
 //! What `multi` tells while it works, in Celery's words: on standard output.
 
 use super::super::output::ToUser;
+use crate::log::escape;
 
 /// Colours, as the terminal knows them.
 const RED: u8 = 31;
@@ -25,17 +26,26 @@ impl Say {
     pub(super) fn splash(&self) {
         if !self.nosplash {
             let text = format!("qworker multi v{}", env!("CARGO_PKG_VERSION"));
-            self.note(&self.out.paint(CYAN, &text));
+            self.write(&format!("{}\n", self.out.paint(CYAN, &text)));
         }
     }
 
     /// A line that the quiet do not want.
     pub(super) fn note(&self, line: &str) {
-        self.part(&format!("{line}\n"));
+        self.marked(line, "");
+    }
+
+    /// As [`Say::note`], with a mark of ours behind it, which has its colour already.
+    pub(super) fn marked(&self, line: &str, mark: &str) {
+        self.write(&format!("{}{mark}\n", escape::lines(line)));
     }
 
     /// As [`Say::note`], without the end of the line.
     pub(super) fn part(&self, text: &str) {
+        self.write(&escape::lines(text));
+    }
+
+    fn write(&self, text: &str) {
         if !self.out.quiet {
             self.out.write(text);
         }
@@ -43,7 +53,7 @@ impl Say {
 
     /// What is done to all nodes.
     pub(super) fn heading(&self, text: &str) {
-        self.note(&self.out.paint(BLUE, text));
+        self.marked("", &self.out.paint(BLUE, &escape::lines(text)));
     }
 
     /// It went well.
@@ -58,6 +68,6 @@ impl Say {
 
     /// A node that does not run.
     pub(super) fn down(&self, name: &str) {
-        self.note(&format!("> {name}: {}", self.out.paint(MAGENTA, "DOWN")));
+        self.marked(&format!("> {name}: "), &self.out.paint(MAGENTA, "DOWN"));
     }
 }

@@ -118,17 +118,18 @@ impl<'a> Starts<'a> {
         }
         let started = self.outcome(node, launch);
         match started {
-            Started::Ready => say.note(&say.ok()),
+            Started::Ready => say.marked("", &say.ok()),
             Started::Already(process) => {
-                say.note(&format!("{} (already running, pid {})", say.ok(), process.pid()));
+                let mark = format!("{} (already running, pid {})", say.ok(), process.pid());
+                say.marked("", &mark);
             }
             Started::Failed(why) | Started::Held(why) => {
-                say.note(&say.failed());
+                say.marked("", &say.failed());
                 say.out.say(&format!("Error: {}: {why}", node.name));
                 self.exit = Exit::Failure;
             }
             Started::Late => {
-                say.note(&say.failed());
+                say.marked("", &say.failed());
                 let over = self.patience.over("it was not ready, and was stopped");
                 say.out.say(&format!("Error: {}: {over}", node.name));
                 self.exit = if self.exit == Exit::Ok { over.exit } else { self.exit };

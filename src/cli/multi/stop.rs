@@ -98,7 +98,7 @@ pub(super) fn stop(
     waiting(&asked, say);
     let late = patience.outlast(asked, say, |node| {
         tidy(node);
-        say.note(&format!("\t> {}: {}", node.name, say.ok()));
+        say.marked(&format!("\t> {}: ", node.name), &say.ok());
     });
     match late.is_empty() {
         true => Ok(exit),
