@@ -20,6 +20,30 @@ pub struct Given {
     pub value: String,
 }
 
+/// Words that other programs have for our settings, and what belongs elsewhere; no distance of
+/// letters finds them.
+const ELSEWHERE: &[(&str, &str)] = &[
+    ("entries", "beat_schedule, or a file schedule.yaml with entries in it"),
+    ("schedule", "beat_schedule, or a file schedule.yaml with entries in it"),
+    ("concurrency", "worker_concurrency"),
+    ("queues", "the option --queues (-Q) of qworker worker, or QWORKER_WORKER_QUEUES"),
+    ("queue", "task_default_queue"),
+    ("default_queue", "task_default_queue"),
+    ("routes", "task_routes"),
+    ("broker", "broker_url"),
+    ("backend", "result_backend"),
+    ("loglevel", "the option --loglevel (-l) of qworker worker, or QWORKER_WORKER_LOGLEVEL"),
+    ("log_level", "the option --loglevel (-l) of qworker worker, or QWORKER_WORKER_LOGLEVEL"),
+    ("logfile", "the option --logfile (-f) of qworker worker, or QWORKER_WORKER_LOGFILE"),
+    ("hostname", "the option --hostname (-n) of qworker worker, or QWORKER_WORKER_HOSTNAME"),
+    ("env", "task_env"),
+    ("environment", "task_env"),
+    ("time_limit", "task_time_limit"),
+    ("soft_time_limit", "task_soft_time_limit"),
+    ("rate_limit", "task_default_rate_limit"),
+    ("tasks", "files of tasks.d, such as tasks.d/tasks.yaml"),
+];
+
 /// What the settings are made from.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Layers<'a> {
@@ -145,6 +169,11 @@ impl Settings {
             return self.set(entry, value, origin, faults);
         }
         let old = old.map_or(String::new(), |new| format!("is an old name of {new}, which "));
+        let lower = name.to_ascii_lowercase();
+        if let Some((_, ours)) = ELSEWHERE.iter().find(|(known, _)| *known == lower) {
+            faults.add(key.line, "unknown setting").hint = Some(ours.to_string());
+            return;
+        }
         let Some(fate) = celery::fate(name) else {
             return faults.unknown(key.line, "setting", name, TABLE.iter().map(|entry| entry.name));
         };
@@ -332,8 +361,16 @@ mod tests {
              socket_timeout: 30, max_retries: 3, fanout_prefix: true, priority_steps: [0, 3, 6, 9]}\n\
              result_backend_transport_options: {visibility_timeout: 18000, retry_policy: {timeout: 5.0}}\n",
         );
-        let mistakes: Vec<_> = found.iter().filter(|line| !line.contains("old name")).collect();
-        assert_eq!(mistakes, Vec::<&String>::new());
+        let mistakes =
+            |line: &&String| !line.contains("old name") && !line.contains("means nothing");
+        assert_eq!(found.iter().filter(mistakes).collect::<Vec<_>>(), Vec::<&String>::new());
+        // What another client would do with its connection is told, and what is so anyway is not.
+        let told: Vec<&str> = found
+            .iter()
+            .filter_map(|line| line.split_once("_transport_options.")?.1.split_once(": means"))
+            .map(|(option, _)| option)
+            .collect();
+        assert_eq!(told, ["socket_timeout", "max_retries", "visibility_timeout", "retry_policy"]);
         assert_eq!(settings.broker_url.reveal(), "redis://h/0");
         assert_eq!((settings.worker_concurrency, &*settings.task_default_queue), (Some(3), "shop"));
         assert_eq!(settings.result_expires, Some(Duration::from_secs(3600)));
@@ -342,6 +379,18 @@ mod tests {
         let wrong =
             load_file("broker_transport_options: {master_name: x, queue_order_strategy: sorted}").1;
         assert_eq!(wrong.len(), 2, "{wrong:?}");
+    }
+
+    #[test]
+    fn words_of_other_programs_lead_to_ours() {
+        for (name, ours) in ELSEWHERE {
+            assert!(entry(name).is_none() && celery::fate(name).is_none(), "{name}");
+            let found = load_file(&format!("{name}: x\n")).1;
+            let expected = format!("q.yaml:1: {name}: unknown setting; did you mean {ours}?");
+            assert_eq!(found, [expected], "{name}");
+        }
+        let found = load_file("BROKER: x\n").1;
+        assert_eq!(found, ["q.yaml:1: BROKER: unknown setting; did you mean broker_url?"]);
     }
 
     #[test]

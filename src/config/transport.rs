@@ -61,8 +61,7 @@ impl Kind for BrokerOptions {
                     Some(timeout) => options.visibility_timeout = timeout,
                     None => return Keep::mismatch(value, faults),
                 },
-                _ if is_of_client(name, value) => {}
-                _ => return unknown::<Self>(name, value, faults),
+                _ => return of_client::<Self>(name, value, faults),
             }
             Some(())
         })?;
@@ -90,10 +89,11 @@ impl Kind for ResultOptions {
         read_map::<Self>(node, faults, |name, value, faults| {
             match name {
                 "global_keyprefix" => options.global_keyprefix = Word::read(value, faults)?,
-                // Results are not handed out again.
-                "visibility_timeout" => {}
-                _ if is_of_client(name, value) => {}
-                _ => return unknown::<Self>(name, value, faults),
+                "visibility_timeout" => {
+                    let why = "means nothing here: results are not handed out again";
+                    faults.note(value.line, why);
+                }
+                _ => return of_client::<Self>(name, value, faults),
             }
             Some(())
         })?;
@@ -112,9 +112,9 @@ fn prefix(prefix: &str) -> Vec<String> {
         .collect()
 }
 
-/// Is it an option that changes no message: of how a client of redis-py or kombu holds its
-/// connection and tries again, or one whose value is what is done here anyway?
-fn is_of_client(name: &str, value: &Node) -> bool {
+/// An option that changes no message is told: of how a client of redis-py or kombu holds its
+/// connection and tries again. One whose value is what is done here anyway is none to speak of.
+fn of_client<K: Kind>(name: &str, value: &Node, faults: &mut Faults) -> Option<()> {
     const TRIES: [&str; 10] = [
         "confirm_publish",
         "interval_max",
@@ -137,10 +137,20 @@ fn is_of_client(name: &str, value: &Node) -> bool {
         ("unacked_index_key", "unacked_index"),
         ("unacked_key", "unacked"),
     ];
-    OF_CONNECTIONS.contains(&name)
-        || TRIES.contains(&name)
-        || value.is_null()
+    if value.is_null()
         || ANYWAY.iter().any(|(known, text)| *known == name && honoured::is(value, text))
+    {
+        return Some(());
+    }
+    let why = match (TRIES.contains(&name), OF_CONNECTIONS.contains(&name)) {
+        (true, _) => {
+            "a worker whose broker is gone tries again until it is back, at most 2 s apart"
+        }
+        (_, true) => "connections are held in qworker's own way; see client_timeout",
+        _ => return unknown::<K>(name, value, faults),
+    };
+    faults.note(value.line, format!("means nothing here: {why}"));
+    Some(())
 }
 
 fn unknown<K: Kind>(name: &str, node: &Node, faults: &mut Faults) -> Option<()> {

@@ -31,6 +31,22 @@ const WORDS: [(&str, &str); 7] = [
     ("@annually", "0 0 1 1 *"),
 ];
 
+/// What a crontab looks like.
+const FORM: &str = "5 fields (minute hour day_of_month month_of_year day_of_week), or 6 with the \
+    second first";
+
+/// What to do about the last field of Quartz and its like.
+pub(super) const NO_YEARS: &str =
+    "a field of years is not supported: leave it out, and see from and until";
+
+/// Can the field be one of years, and nothing else? `2026`, `2026-2030`, `2026/2`.
+pub(super) fn is_year(field: &str) -> bool {
+    field
+        .split([',', '-', '/'])
+        .next()
+        .is_some_and(|first| first.len() == 4 && first.bytes().all(|byte| byte.is_ascii_digit()))
+}
+
 /// A crontab, checked. 32 bytes, nothing on the heap.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Cron {
@@ -110,14 +126,14 @@ impl Cron {
             [second, ref fields @ ..] if fields.len() == 5 => (Some(second), fields),
             ref fields => (None, fields),
         };
+        let of_year = second.is_some() && fields.last().is_some_and(|last| is_year(last));
         let [minute, hour, day_of_month, month_of_year, day_of_week] = *fields else {
-            let years = if fields.len() == 7 { "; years are not supported" } else { "" };
-            let expected = format!(
-                "5 fields (minute hour day_of_month month_of_year day_of_week), or 6 with the \
-                 second first{years}"
-            );
-            return Err(FieldError::new("crontab", text, expected));
+            let years = if fields.len() == 7 { format!("; {NO_YEARS}") } else { String::new() };
+            return Err(FieldError::new("crontab", text, format!("{FORM}{years}")));
         };
+        if of_year {
+            return Err(FieldError::new("crontab", text, format!("{FORM}; {NO_YEARS}")));
+        }
         let fields = Fields { minute, hour, day_of_month, month_of_year, day_of_week, second };
         Cron::from_fields(fields, days)
     }
@@ -382,7 +398,9 @@ mod tests {
         assert_eq!(cron("0 0 12 ? * MON-FRI").to_string(), "0 12 * * 1-5");
         assert_eq!(cron("0 3 * * 7").to_string(), "0 3 * * 0");
         assert!(error("0 0 12 ? * 2").contains("expected names such as mon-fri"));
-        assert!(error("0 0 12 * * ? 2026").ends_with("years are not supported"));
+        for of_years in ["0 0 12 * * ? 2026", "0 0 12 ? * MON-FRI *", "0 12 * * ? 2026/2"] {
+            assert!(error(of_years).ends_with(NO_YEARS), "{of_years}");
+        }
         let either = |text, days| Cron::parse(text, days).unwrap().either_day();
         assert_eq!(either("0 0 1 * 5", Days::Or), Some(true));
         assert_eq!(either("0 0 1 * 5", Days::And), Some(false));

@@ -204,10 +204,9 @@ impl Draft {
             faults.within("until", |f| f.add(name.line, "is not after from").line);
         }
         let odd = |c: char| c.is_control();
-        if name.text.is_empty()
-            || name.text.len() > bounds::ENTRY_NAME_MAX
-            || name.text.contains(odd)
-        {
+        if name.text.is_empty() {
+            faults.add(name.line, "an entry's name is not empty");
+        } else if name.text.len() > bounds::ENTRY_NAME_MAX || name.text.contains(odd) {
             let most = bounds::ENTRY_NAME_MAX;
             faults
                 .add(name.line, format!("a name has 1 to {most} bytes and no control characters"));

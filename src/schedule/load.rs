@@ -22,6 +22,22 @@ use std::time::Duration;
 /// The keys of a file.
 const KEYS: [&str; 2] = ["timezone", "entries"];
 
+/// Words that other programs have for the key of the entries, in lower case.
+const ELSEWHERE: [&str; 12] = [
+    "beat_schedule",
+    "celerybeat_schedule",
+    "celery_beat_schedule",
+    "cron",
+    "crontab",
+    "crontabs",
+    "jobs",
+    "periodic_tasks",
+    "schedule",
+    "schedules",
+    "scheduler",
+    "tasks",
+];
+
 /// What is said of entries elsewhere than in themselves.
 #[derive(Debug, Clone)]
 pub struct Defaults {
@@ -221,8 +237,7 @@ fn stray(name: &str, key: &Key, node: &Node, faults: &mut Faults) {
         _ => false,
     };
     let is_entry = has("task") || has("schedule");
-    if is_entry || ["beat_schedule", "CELERYBEAT_SCHEDULE", "CELERY_BEAT_SCHEDULE"].contains(&name)
-    {
+    if is_entry || ELSEWHERE.contains(&name.to_ascii_lowercase().as_str()) {
         let expected =
             if is_entry { format!("entries: {{{name}: …}}") } else { "entries:".into() };
         faults.add(key.line, "unknown key").hint = Some(expected);

@@ -5,7 +5,7 @@
 //! weekdays and one more word follows, which then is the task; a task that is named so
 //! (`sun`, `5`) stands in quotes.
 
-use super::cron::Cron;
+use super::cron::{Cron, NO_YEARS, is_year};
 use super::define::Draft;
 use super::entry::{Entry, sum};
 use super::field::is_of_quartz;
@@ -162,7 +162,8 @@ impl Line<'_> {
             true => self.word(&mut cursor, shared, faults)?,
             false => self.fields(&mut cursor, shared, faults)?,
         };
-        let task = self.task(&mut cursor, faults)?;
+        let behind_seconds = time.split(' ').count() == 6;
+        let task = self.task(&mut cursor, behind_seconds, faults)?;
         let rest = self.rest(cursor, faults)?;
         let mut name = format!("{time} {task}{}", rest.shown());
         let mut draft = Draft::of(schedule);
@@ -230,7 +231,13 @@ impl Line<'_> {
         Some((time, cron.ok().map(Schedule::Cron)))
     }
 
-    fn task(self, cursor: &mut Cursor<'_>, faults: &mut Faults) -> Option<String> {
+    /// The task; `behind_seconds`, where Quartz has a field of years too.
+    fn task(
+        self,
+        cursor: &mut Cursor<'_>,
+        behind_seconds: bool,
+        faults: &mut Faults,
+    ) -> Option<String> {
         let Some(task) = self.next(cursor, faults)? else {
             faults.mismatch(self.number, "no task", LINE);
             return None;
@@ -248,7 +255,10 @@ impl Line<'_> {
             || units::duration(&task.text).is_some();
         if is_command || is_user || is_time || task.option().is_some() {
             let fault = faults.add(self.number, format!("found {:?}", task.text));
+            let of_year = behind_seconds && (task.text == "*" || is_year(&task.text));
+            let years = format!("a task; {NO_YEARS}");
             let expected = match (is_command, is_user) {
+                _ if of_year => years.as_str(),
                 (true, _) => "a task: no commands are run here, tasks.d gives them names",
                 (_, true) => "a task: lines have no column of users here; see user in tasks.d",
                 _ => "a task",

@@ -273,8 +273,11 @@ fn every_mistake_of_an_entry() {
         assert!(found[0].starts_with(&begin), "{text}: {found:?}");
         assert_eq!(entries.len(), 1, "{text}: the other entry stays, this one goes");
     }
-    for name in ["''", "\"a\\tb\"", &"x".repeat(501)] {
+    let bounds = "a name has 1 to 500 bytes";
+    for (name, why) in
+        [("''", "name is not empty"), ("\"a\\tb\"", bounds), (&"x".repeat(501), bounds)]
+    {
         let (entries, found) = run(&format!("entries: {{{name}: {{task: t, schedule: 1}}}}"));
-        assert!(entries.is_empty() && found[0].contains("a name has 1 to 500 bytes"), "{found:?}");
+        assert!(entries.is_empty() && found[0].contains(why), "{found:?}");
     }
 }

@@ -81,6 +81,10 @@ fn files_that_have_no_entries() {
             "beat_schedule: {a: {task: t, schedule: 5}}",
             "s.yaml:1: beat_schedule: unknown key; did you mean entries:?",
         ),
+        ("schedule: {a: {}}", "s.yaml:1: schedule: unknown key; did you mean entries:?"),
+        ("tasks: []", "s.yaml:1: tasks: unknown key; did you mean entries:?"),
+        ("Jobs: 1", "s.yaml:1: Jobs: unknown key; did you mean entries:?"),
+        ("entries: {'': {task: t, schedule: 5}}", "s.yaml:1: \"\": an entry's name is not empty"),
     ] {
         assert_eq!(run(text).1, [said], "{text}");
     }

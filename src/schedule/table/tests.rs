@@ -164,7 +164,12 @@ fn every_mistake_of_a_line() {
         ("0 0 22 * * 5L report", "day_of_week: found 5L, expected 0-7"),
         ("0 0 9 ? * mon#1 report", "day_of_week: found mon#1, expected 0-7"),
         ("0 0 L * * report", "day_of_month: found L, expected 1-31"),
-        ("0 0 12 * * ? 2026 report", "found \"2026\", expected a task"),
+        ("0 0 12 * * ? 2026 report", "found \"2026\", expected a task; a field of years is not"),
+        (
+            "0 0 12 * * ? * report",
+            "found \"*\", expected a task; a field of years is not supported",
+        ),
+        ("0 12 * * ? 2026-2030 report", "found text \"0 12 * * ? 2026-2030\", expected 5 fields"),
         (
             "17 * * * * root cd / && run-parts --report /etc/cron.hourly",
             "found \"root\", expected a task: lines have no column of users",
