@@ -5,6 +5,7 @@ use super::exit::{Error, Exit};
 use super::order::{self, Order};
 use super::output::ToUser;
 use super::progress::Progress;
+use super::utf8;
 use crate::bounds::{BATCH_BYTES_MAX, BATCH_LINE_MAX, BATCH_TASKS_MAX};
 use crate::broker::{Outlet, Posting};
 use crate::client::send::{self, Wish};
@@ -234,8 +235,7 @@ fn read(order: &Order, line: &[u8], now: DateTime<Utc>) -> Result<Wish, String> 
     if line.len() > BATCH_LINE_MAX {
         return Err(format!("longer than {} MB", BATCH_LINE_MAX / 1024 / 1024));
     }
-    let line = str::from_utf8(line.trim_ascii_end())
-        .map_err(|error| format!("expected JSON in UTF-8: {error}"))?;
+    let line = utf8::text(line.trim_ascii_end()).map_err(|(_, why)| why)?;
     let mut wish = order.wish(now).map_err(|error| error.message)?;
     match line.trim_ascii_start().as_bytes().first() {
         Some(b'[') => wish.args = parse(line, "a JSON array")?,

@@ -6,12 +6,14 @@ use super::exit::{Error, Exit};
 use super::order::{Options, Order};
 use super::output::ToUser;
 use super::result::{self, Form};
+use super::utf8;
 use super::wait::{self, Waited};
 use crate::client::send::{self, Wish};
 use crate::clock;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 use std::borrow::Cow;
+use std::io::Read;
 use std::time::Duration;
 
 #[derive(Debug, clap::Args)]
@@ -93,12 +95,15 @@ type Keywords = Vec<(String, Box<RawValue>)>;
 /// 128 KiB as one argument.
 fn text_of<'a>(option: &str, value: &'a str) -> Result<Cow<'a, str>, Error> {
     let Some(file) = value.strip_prefix('@') else { return Ok(value.into()) };
-    let read = match file {
-        "-" => std::io::read_to_string(std::io::stdin()),
-        file => std::fs::read_to_string(file),
+    let mut read = Vec::new();
+    let done = match file {
+        "-" => std::io::stdin().read_to_end(&mut read),
+        file => std::fs::File::open(file).and_then(|mut file| file.read_to_end(&mut read)),
     };
     let name = if file == "-" { "standard input" } else { file };
-    read.map(Cow::from).map_err(|error| Error::usage(format!("{option}: {name}: {error}")))
+    done.map_err(|error| Error::usage(format!("{option}: {name}: {error}")))?;
+    let text = utf8::text(&read).map(|text| Cow::from(text.to_string()));
+    text.map_err(|(line, why)| Error::usage(format!("{option}: {name}:{line}: {why}")))
 }
 
 fn arguments(args: &Args) -> Result<(Vec<Box<RawValue>>, Keywords), Error> {

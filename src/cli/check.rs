@@ -4,7 +4,7 @@
 use super::app::{App, Global};
 use super::exit::{Error, Exit};
 use super::output::ToUser;
-use super::{beat, inspect};
+use super::{beat, inspect, strays};
 use crate::config::Diagnostic;
 use crate::config::diagnostic::Weight;
 use crate::link::error::Kind;
@@ -28,6 +28,7 @@ pub(super) fn run(_: &Args, global: &Global, out: ToUser) -> Result<Exit, Error>
         warnings.extend(found.warnings);
     }
     app.tell_notes(&out);
+    strays::find(&app.folder).iter().for_each(|note| out.say(&format!("Note: {note}")));
     let schedule = beat::check::examine(&app, &[], &tasks);
     faults.extend(schedule.faults);
     warnings.extend(schedule.notes.into_iter().filter(|note| note.weight == Weight::Warning));

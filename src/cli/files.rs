@@ -6,6 +6,7 @@ use crate::config::settings::{Entry, TABLE};
 use crate::config::{Diagnostic, Given, Layers, Settings, load as layers};
 use crate::task::Task;
 use crate::task::load::{self, Content, File, Sort};
+use nix::errno::Errno;
 use std::ffi::OsStr;
 use std::fs::DirEntry;
 use std::io::{ErrorKind, Read};
@@ -15,9 +16,8 @@ use std::path::{Path, PathBuf};
 /// Names that the file of the settings may have.
 pub(super) const SETTINGS: [&str; 2] = ["qworker.yaml", "qworker.yml"];
 
-/// Folders in folders of `tasks.d` at the most: a link that leads back to its own folder
-/// must come to an end.
-const DEPTH_MAX: usize = 8;
+/// Folders in folders of `tasks.d` at the most.
+pub(super) const DEPTH_MAX: usize = 8;
 
 /// The settings of the application in `folder`, and what is wrong with them.
 ///
@@ -28,11 +28,9 @@ pub(super) fn settings(
     options: &[Given],
 ) -> Result<(Settings, Vec<Diagnostic>), Error> {
     let path = settings_file(folder)?;
-    let text = match std::fs::read_to_string(&path) {
-        Ok(text) => Some(text),
-        Err(error) if error.kind() == ErrorKind::NotFound => None,
-        Err(error) => return Err(Error::usage(format!("{}: {error}", path.display()))),
-    };
+    let there = is_there(&path)?;
+    let text = there.then(|| read(&path)).transpose();
+    let text = text.map_err(|fault| Error::usage(fault.to_string()))?;
     let name = path.display().to_string();
     let files: Vec<(&str, &str)> = text.iter().map(|text| (name.as_str(), text.as_str())).collect();
     let (mut environment, mut no_text) = (Vec::new(), Vec::new());
@@ -95,10 +93,18 @@ pub(super) fn tasks(folder: &Path) -> (Vec<Task>, Vec<Diagnostic>) {
     let root = folder.join("tasks.d");
     let mut files = Vec::new();
     let mut faults = Vec::new();
-    walk(&root, Path::new(""), 0, &mut files, &mut faults);
+    let mut above = identity(&root).into_iter().collect();
+    walk(&root, Path::new(""), &mut above, &mut files, &mut faults);
     let (tasks, more) = load::load(&files, &root, &|path| path.is_file());
     faults.extend(more);
     (tasks, faults)
+}
+
+/// A folder, whatever path leads to it: its device and its number there.
+type Identity = (u64, u64);
+
+fn identity(folder: &Path) -> Option<Identity> {
+    std::fs::metadata(folder).map(|seen| (seen.dev(), seen.ino())).ok()
 }
 
 /// A file from outside: path, inode, size and the time of its last change.
@@ -106,13 +112,15 @@ pub(super) type Looks = (PathBuf, u64, u64, (i64, i64));
 
 /// All files below `root`, in order: whoever changes one changes what is seen here.
 pub(super) fn looks(root: &Path) -> Vec<Looks> {
-    let (mut found, mut folders) = (Vec::new(), vec![(root.to_path_buf(), 0)]);
-    while let Some((folder, depth)) = folders.pop() {
+    let begin: Vec<Identity> = identity(root).into_iter().collect();
+    let (mut found, mut folders) = (Vec::new(), vec![(root.to_path_buf(), begin)]);
+    while let Some((folder, above)) = folders.pop() {
         for entry in std::fs::read_dir(&folder).into_iter().flatten().flatten() {
             let path = entry.path();
             let Ok(seen) = std::fs::metadata(&path) else { continue };
-            if seen.is_dir() && depth < DEPTH_MAX {
-                folders.push((path.clone(), depth + 1));
+            let this = (seen.dev(), seen.ino());
+            if seen.is_dir() && above.len() <= DEPTH_MAX && !above.contains(&this) {
+                folders.push((path.clone(), above.iter().copied().chain([this]).collect()));
             }
             found.push((path, seen.ino(), seen.size(), (seen.ctime(), seen.ctime_nsec())));
         }
@@ -129,25 +137,39 @@ pub(super) fn list(folder: &Path) -> std::io::Result<Vec<DirEntry>> {
     std::fs::read_dir(folder)?.collect()
 }
 
+/// The text of a file.
+///
+/// # Errors
+/// It cannot be read, or is none: the line and the byte are named.
+pub(super) fn read(path: &Path) -> Result<String, Box<Diagnostic>> {
+    let bytes = std::fs::read(path).map_err(|error| Box::new(unreadable(path, &error)))?;
+    let text = utf8::text(&bytes).map(str::to_string);
+    text.map_err(|(line, why)| {
+        Box::new(Diagnostic::new(&path.display().to_string(), Some(line), why))
+    })
+}
+
 /// A file that is of no use as it is, or that the host refuses to show.
 fn unreadable(path: &Path, error: &std::io::Error) -> Diagnostic {
     let is_of_file = matches!(
         error.kind(),
-        ErrorKind::NotFound | ErrorKind::PermissionDenied | ErrorKind::InvalidData
-    );
+        ErrorKind::NotFound | ErrorKind::PermissionDenied | ErrorKind::InvalidFilename
+    ) || error.raw_os_error() == Some(Errno::ELOOP as i32);
     match is_of_file {
         true => Diagnostic::new(&path.display().to_string(), None, error.to_string()),
         false => Diagnostic::unseen(path, error),
     }
 }
 
+/// Reads the folder `inside` of `root`; `above` are the folders that it is in, itself the last.
 fn walk(
     root: &Path,
     inside: &Path,
-    depth: usize,
+    above: &mut Vec<Identity>,
     files: &mut Vec<File>,
     faults: &mut Vec<Diagnostic>,
 ) {
+    let depth = above.len().saturating_sub(1);
     let folder = if depth == 0 { root.to_path_buf() } else { root.join(inside) };
     let entries = match list(&folder) {
         Ok(entries) => entries,
@@ -168,9 +190,20 @@ fn walk(
             }
         };
         if kind.is_dir() {
-            if depth < DEPTH_MAX && !entry.file_name().to_string_lossy().starts_with('.') {
-                walk(root, &path, depth + 1, files, faults);
-            }
+            let this = (kind.dev(), kind.ino());
+            let refused = match (above.contains(&this), depth < DEPTH_MAX) {
+                _ if entry.file_name().to_string_lossy().starts_with('.') => continue,
+                (true, _) => "is not read: the link leads back to a folder that it is in".into(),
+                (_, false) => format!("is not read: it is deeper than {DEPTH_MAX} folders"),
+                _ => {
+                    above.push(this);
+                    walk(root, &path, above, files, faults);
+                    above.pop();
+                    continue;
+                }
+            };
+            let file = root.join(&path).display().to_string();
+            faults.push(Diagnostic::new(&file, None, refused));
             continue;
         }
         let executable = kind.is_file() && kind.permissions().mode() & 0o111 != 0;
@@ -183,10 +216,10 @@ fn walk(
             }
             Some(Sort::Program) => Content::Program,
             Some(Sort::Wasm) => Content::Wasm,
-            Some(Sort::Yaml) => match std::fs::read_to_string(entry.path()) {
+            Some(Sort::Yaml) => match read(&root.join(&path)) {
                 Ok(text) => Content::Yaml(text),
-                Err(error) => {
-                    faults.push(unreadable(&root.join(&path), &error));
+                Err(fault) => {
+                    faults.push(*fault);
                     continue;
                 }
             },

@@ -193,7 +193,8 @@ impl Look<'_> {
             self.warn("cwd", line, format!("there is no folder {} here", cwd.display()));
         }
         if let Err(error) = Ids::of(self.task.user.as_deref(), self.task.group.as_deref()) {
-            self.warn("user", line, format!("{error} here"));
+            let of_group = Ids::of(None, self.task.group.as_deref()).is_err();
+            self.warn(if of_group { "group" } else { "user" }, line, format!("{error} here"));
         }
         for dir in &self.task.dirs {
             let host = self.app.folder.join(&dir.host);

@@ -24,6 +24,7 @@ mod refused;
 mod report;
 mod result;
 mod status;
+mod strays;
 mod table;
 mod unknown;
 mod utf8;

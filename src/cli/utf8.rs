@@ -13,6 +13,24 @@ use std::path::PathBuf;
 /// What is expected.
 pub(super) const EXPECTED: &str = "text in UTF-8";
 
+/// The bytes of a file as text.
+///
+/// # Errors
+/// The line of the first byte that is none, and what it is.
+pub(super) fn text(bytes: &[u8]) -> Result<&str, (usize, String)> {
+    str::from_utf8(bytes).map_err(|error| {
+        let (before, rest) = bytes.split_at(error.valid_up_to());
+        let lines = before.split(|byte| *byte == b'\n');
+        let (line, at) = lines.fold((0, 1), |(number, _), line| (number + 1, line.len() + 1));
+        let byte = rest.first().copied().unwrap_or_default();
+        let why = format!(
+            "found the byte 0x{byte:02X} as byte {at} of the line, expected {EXPECTED}; \
+             `iconv -f ISO-8859-1 -t UTF-8` converts Latin-1"
+        );
+        (line, why)
+    })
+}
+
 /// What is said of it; `None` if that is not the error.
 pub(super) fn refuse(error: &clap::Error) -> Option<String> {
     if error.kind() != ErrorKind::InvalidUtf8 {

@@ -59,7 +59,13 @@ pub struct Obstacle {
 pub fn obstacle(file: &Path, path: Option<&OsStr>) -> Option<Obstacle> {
     let of_the_file = |why: String| Some(Obstacle { why, everywhere: true });
     let of_this_host = |why: String| Some(Obstacle { why, everywhere: false });
-    let about = std::fs::metadata(file).ok().filter(std::fs::Metadata::is_file)?;
+    let about = std::fs::metadata(file).ok()?;
+    if about.is_dir() {
+        return of_the_file("it is a folder; name a program in it".into());
+    }
+    if !about.is_file() {
+        return of_the_file("it is no file".into());
+    }
     if about.permissions().mode() & 0o111 == 0 {
         return of_the_file(format!("it is not executable; chmod +x {}", file.display()));
     }
@@ -144,6 +150,9 @@ mod tests {
         std::fs::write(dir.path().join("x"), "#!/usr/bin/env sh\n").unwrap();
         assert_eq!(obstacle(&dir.path().join("x"), None), None);
         assert_eq!(obstacle(Path::new("/bin/sh"), None), None);
+        for (path, why) in [(dir.path(), "it is a folder"), (Path::new("/dev/null"), "no file")] {
+            assert!(obstacle(path, None).unwrap().why.contains(why), "{}", path.display());
+        }
         assert_eq!(obstacle(&dir.path().join("none"), None), None);
     }
 

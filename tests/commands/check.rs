@@ -1,6 +1,6 @@
 //! `qworker check`: all mistakes of the settings and of every task file, in one run.
 
-use super::{app, printed, with_env};
+use super::{app, printed, refused, with_env};
 use crate::harness::TestDir;
 use nix::sys::signal::Signal;
 
@@ -103,7 +103,9 @@ fn what_cannot_run_is_found() {
          whose: {shell: ':', user: no-such-user}\n\
          plain:\n  wasm: m.wat\n  export: nothing\n\
          braces:\n  shell: |\n    true\n    cp {src} there\n  params: [src]\n\
-         when: {shell: ':', schedule: '* * * * *'}\n",
+         when: {shell: ':', schedule: '* * * * *'}\n\
+         folder: {exec: [/tmp]}\n\
+         group: {shell: ':', group: no-such-group}\n",
     );
     app.write("tasks.d/m.wat", "(module (func (export \"double\")))");
     app.write("tasks.d/quiet.sh", "#!/bin/sh\necho\n");
@@ -123,6 +125,8 @@ fn what_cannot_run_is_found() {
     line(&["tasks.yaml:4: plain.wasm: ", "does not export function `nothing`; it exports double"]);
     line(&["Warning: ", "tasks.yaml:10: braces.shell: {src} stands for an argument in exec only"]);
     line(&["tasks.yaml:12: when.schedule: no key of a task", "schedule.yaml"]);
+    line(&["tasks.yaml:13: folder.exec: /tmp cannot be executed: it is a folder"]);
+    line(&["Warning: ", "tasks.yaml:14: group.group: no group named no-such-group here"]);
     line(&["quiet.sh: begins with #! and is not executable, so it is no task; chmod +x "]);
     line(&["dos.sh: dos: ", "carriage return (CRLF)"]);
     line(&[
@@ -132,6 +136,74 @@ fn what_cannot_run_is_found() {
     ]);
     line(&["none: none: ", "names no interpreter (#!)"]);
     line(&["schedule.yaml:2: e"]);
+}
+
+/// What cannot be read costs itself: the other files count.
+#[test]
+fn a_file_that_is_no_text_and_a_link_that_leads_back_cost_themselves() {
+    let app = app();
+    std::fs::write(app.file("tasks.d/latin.yaml"), b"a: {shell: ':'}\n# caf\xe9\n").unwrap();
+    for (link, to) in [("loop", "loop"), ("l.yaml", "l.yaml"), ("here", "."), ("up", "../tasks.d")]
+    {
+        std::os::unix::fs::symlink(to, app.file("tasks.d").join(link)).unwrap();
+    }
+    let output = app.qworker(&["check"]);
+    for part in [
+        "tasks.d/latin.yaml:2: found the byte 0xE9 as byte 6 of the line, expected text in UTF-8",
+        "tasks.d/loop: Too many levels of symbolic links",
+        "tasks.d/l.yaml: Too many levels of symbolic links",
+        "tasks.d/here: is not read: the link leads back to a folder that it is in",
+        "tasks.d/up: is not read: the link leads back to a folder that it is in",
+    ] {
+        assert!(output.stdout.contains(part), "no {part} in {output:?}");
+    }
+    assert_eq!(output.stderr, "5 errors found; 5 tasks can be used.\n");
+    let mut worker = app.worker(&[]);
+    assert_eq!(app.must(&["call", "greet", "--wait"]).lines().last(), Some("Hello, world!"));
+    assert_eq!(worker.stop(Signal::SIGTERM), 0);
+    // The same byte elsewhere.
+    std::fs::write(app.file("schedule.yaml"), b"entries:\n  \xe9: 5\n").unwrap();
+    let output = app.qworker(&["beat", "check"]);
+    assert!(output.stdout.contains("schedule.yaml:2: found the byte 0xE9 as byte 3"), "{output:?}");
+    std::fs::write(app.file("qworker.yaml"), b"# \xe9").unwrap();
+    refused(&app.qworker(&["status"]), 2, &["qworker.yaml:1: found the byte 0xE9 as byte 3"]);
+}
+
+/// Files that their authors take for a part of the application.
+#[test]
+fn what_nobody_reads_is_a_note() {
+    let app = app();
+    let tasks = "t: {shell: ':'}\n";
+    let read =
+        ["tasks.d/more/b.yml", "schedule.yml", "x.crontab", "README.json", ".env", "tasks.py"];
+    for name in
+        read.iter().chain(&["tasks.d/README.yaml", "tasks.d/a.yaml.bak", "tasks.d/data.csv"])
+    {
+        app.write(name, "");
+    }
+    assert_eq!(app.qworker(&["check"]).stderr, "");
+    let deep = format!("tasks.d/{}", "d/".repeat(9));
+    app.write(&format!("{deep}x.yaml"), tasks);
+    for (name, why) in [
+        ("celeryconfig.py", "settings are read from qworker.yaml"),
+        ("Qworker.yaml", "settings are read from qworker.yaml"),
+        ("schedule.YML", "entries are read from schedule.yaml and *.crontab"),
+        ("tasks.yaml", "tasks are read from tasks.d"),
+        ("tasks.d/A.YAML", "definitions are read from *.yaml and *.yml, in lower case"),
+        ("tasks.d/more/b.json", "definitions are read from *.yaml and *.yml, in lower case"),
+        ("tasks.d/.yaml", "names that begin with a dot are left out"),
+        ("tasks.d/.old/c.yaml", "names that begin with a dot are left out"),
+    ] {
+        app.write(name, tasks);
+        let output = app.qworker(&["check"]);
+        let note = format!("{}: is not read: {why}", app.file(name).display());
+        let said = output.stderr.lines().filter(|line| line.starts_with(&format!("Note: {note}")));
+        assert_eq!(said.count(), 1, "no {note} in {output:?}");
+    }
+    let output = app.qworker(&["check"]);
+    let found = format!("{}: is not read: it is deeper than 8 folders", deep.trim_end_matches('/'));
+    assert!(output.stdout.contains(&found), "no {found} in {output:?}");
+    assert_eq!(output.stderr.lines().count(), 9, "{output:?}");
 }
 
 /// Arguments that a shell reads as code, in definitions and in scripts.

@@ -163,10 +163,10 @@ fn defaults(app: &App, zones: &Rc<Zones>) -> Defaults {
 /// What one file says.
 pub(super) fn read_file(path: &Path, defaults: &Defaults) -> (Vec<Entry>, Vec<Diagnostic>) {
     let name = path.display().to_string();
-    match std::fs::read_to_string(path) {
+    match cli::files::read(path) {
         Ok(text) if is_table(path) => table::crontab(&name, &text, defaults),
         Ok(text) => load::yaml(&name, &text, defaults),
-        Err(error) => (Vec::new(), vec![Diagnostic::new(&name, None, error.to_string())]),
+        Err(fault) => (Vec::new(), vec![*fault]),
     }
 }
 
