@@ -114,6 +114,22 @@ impl Place {
         file.into_iter().collect()
     }
 
+    /// Are the files there that somebody names? One that goes later is told, and changes nothing.
+    ///
+    /// # Errors
+    /// One is not, or is no file.
+    fn check_entries(&self) -> Result<(), Error> {
+        for path in &self.entries {
+            let why = match std::fs::metadata(path) {
+                Ok(found) if found.is_dir() => "found a folder, expected a file".to_string(),
+                Ok(_) => continue,
+                Err(error) => error.to_string(),
+            };
+            return Err(Error::usage(format!("--entries {}: {why}", path.display())));
+        }
+        Ok(())
+    }
+
     /// The file that has the state, if it is not in the broker.
     fn file(&self, app: &App) -> Option<PathBuf> {
         let named = app.settings.beat_schedule_filename.as_ref();
@@ -186,6 +202,7 @@ fn start(options: Options, global: &Global, role: Role, out: ToUser) -> Result<E
     let mut global = global.clone();
     global.app = Some(app.folder.clone());
     options.place.own_file(&app)?;
+    options.place.check_entries()?;
     let hostname = App::node_name(options.hostname.as_deref(), "celerybeat")?;
     files::paths_of(&app.folder, &options.place.entries)
         .map_err(|unseen| Error::failure(unseen.to_string()))?;
@@ -307,7 +324,7 @@ impl Embedded {
     /// The beat that is asked for; `given` are all of the worker's options that are settings.
     ///
     /// # Errors
-    /// Its state would be in a file of somebody else.
+    /// Its state would be in a file of somebody else, or a file of entries is not there.
     pub(super) fn prepare(
         &self,
         app: &App,
@@ -319,6 +336,7 @@ impl Embedded {
         }
         let place = self.place();
         place.own_file(app)?;
+        place.check_entries()?;
         let files = Files::new(global.clone(), given, place.entries.clone());
         Ok(Some(Prepared { app: app.clone(), place, files }))
     }

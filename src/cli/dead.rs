@@ -20,6 +20,7 @@ pub(super) enum What {
     /// One whole, with its message
     Show {
         /// Its number in the list
+        #[arg(value_parser = number)]
         number: i64,
     },
     /// Send them to their queues again
@@ -31,11 +32,17 @@ pub(super) enum What {
 #[derive(Debug, clap::Args)]
 pub(super) struct Which {
     /// Numbers of the list
-    #[arg(required_unless_present = "all", conflicts_with = "all")]
+    #[arg(required_unless_present = "all", conflicts_with = "all", value_parser = number)]
     numbers: Vec<i64>,
     /// All of them
     #[arg(long)]
     all: bool,
+}
+
+/// People have ids of tasks at hand, and may take them for numbers.
+fn number(text: &str) -> Result<i64, String> {
+    let expected = "expected a number of the list, the first column of `qworker dead list`";
+    text.parse().map_err(|_| expected.into())
 }
 
 impl Which {

@@ -4,11 +4,15 @@ use super::app::{App, Global};
 use super::exit::{Error, Exit};
 use super::output::ToUser;
 use crate::client::local::{self, Status};
+use crate::config::nearest;
 use crate::log::escape;
 use crate::os::runtime::{self, Search};
 use std::io;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+/// Where the one that is asked for is not, up to so many others are named.
+const NAMED_MAX: usize = 10;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -106,9 +110,37 @@ fn silent(node: &str, search: &Search, faults: &[io::Error], timeout: Duration) 
         Some(error) => unknown(error.to_string()),
         None if !search.hidden.is_empty() => unknown(search.hidden.join("; ")),
         None if !faults.is_empty() => dead("nobody listens any more".into()),
-        None => dead("no worker of this name runs here as this user".into())
-            .hint("name it with -n; another user's worker answers him and root"),
+        None => {
+            let error = dead("no worker of this name runs here as this user".into());
+            match alive(node, timeout) {
+                nodes if nodes.is_empty() => {
+                    error.hint("name it with -n; another user's worker answers him and root")
+                }
+                nodes => error.hint(format!("name it with -n; alive here: {}", nodes.join(", "))),
+            }
+        }
     }
+}
+
+/// Names of workers that answer here, those most like `node` first, once each; all are given
+/// `timeout`.
+fn alive(node: &str, timeout: Duration) -> Vec<String> {
+    let end = Instant::now() + timeout;
+    let places = runtime::find_all(nix::unistd::geteuid().as_raw()).found;
+    let mut nodes: Vec<String> = places
+        .iter()
+        .filter_map(|place| {
+            let left = end.saturating_duration_since(Instant::now());
+            local::ask(place, left).ok().map(|status| status.node)
+        })
+        .collect();
+    nodes.sort();
+    nodes.dedup();
+    let near = nearest(node, nodes.iter().map(String::as_str), NAMED_MAX);
+    let mut named: Vec<String> = near.into_iter().map(String::from).collect();
+    named.extend(nodes.into_iter().filter(|other| !named.contains(other)).collect::<Vec<_>>());
+    named.truncate(NAMED_MAX);
+    named
 }
 
 fn mistaken(node: &str, others: &[Status], global: &Global) -> Error {

@@ -77,9 +77,15 @@ pub(super) async fn for_result(
         biased;
         answer = &mut ready => Ok(Waited::Answer(answer?)),
         signal = interrupts.next() => {
-            out.say(&format!(
-                "Task {id} goes on without you; wait again with `qworker result {id} --wait`."
-            ));
+            let known = tokio::time::timeout(SILENCE_MAX, wait::look(client, id)).await;
+            let known = match known {
+                Ok(Ok(Answer::Unknown)) => "is not known here, and nobody waits for it any more",
+                Ok(Ok(Answer::Result(meta))) if meta.is_ready() => "is ready",
+                Ok(Ok(Answer::Result(_) | Answer::Pending(_))) => "goes on without you",
+                // The broker does not say.
+                Ok(Err(_)) | Err(_) => "may go on without you",
+            };
+            out.say(&format!("Task {id} {known}; wait again with `qworker result {id} --wait`."));
             Ok(Waited::Left(Exit::Code(u8::try_from(128 + signal).unwrap_or(u8::MAX))))
         }
         () = late => {

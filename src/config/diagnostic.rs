@@ -86,7 +86,7 @@ impl fmt::Display for Diagnostic {
             line.push_str(&format!(":{number}"));
         }
         if let Some(key) = &self.key {
-            line.push_str(&format!(": {key}"));
+            line.push_str(&format!(": {}", if key.is_empty() { "\"\"" } else { key }));
         }
         line.push_str(&format!(": {}", self.message));
         if let Some(expected) = &self.expected {

@@ -141,6 +141,18 @@ pub(super) fn parameters(place: &str) -> String {
     format!("{place}?{}", shown.collect::<Vec<_>>().join("&"))
 }
 
+/// The port of a place, as it is written.
+pub(super) fn port_of(place: &str) -> Option<&str> {
+    let host = place.split(['/', '?']).next().unwrap_or_default();
+    let (name, port) = host.rsplit_once(':')?;
+    (!name.starts_with('[') || name.ends_with(']')).then_some(port)
+}
+
+/// Is it a whole number, however long?
+pub(super) fn is_number(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit())
+}
+
 /// An address of any kind as it may be shown. Where it is not certain which part is a secret,
 /// `**` stands for all of it: so it is of what has no scheme, which may be a password alone.
 pub fn redact(text: &str) -> String {
@@ -161,12 +173,13 @@ pub fn redact(text: &str) -> String {
     let shown = Parts::of(rest).ok().filter(|parts| {
         let place = parts.place.split('?').next().unwrap_or_default();
         let (host, path) = place.split_once('/').unwrap_or((place, ""));
-        let (name, port) = match host.rsplit_once(':') {
-            Some((name, port)) if !name.starts_with('[') || name.ends_with(']') => (name, port),
-            _ => (host, "0"),
-        };
+        let port = port_of(place);
+        let name = port.map_or(host, |port| &host[..host.len() - port.len() - 1]);
+        let port = port.unwrap_or("0");
+        // Behind a password that ends with @ there is none; else a long number may be one.
+        let is_short = port.len() <= "65535".len() || parts.user.or(parts.password).is_some();
         // Without a host, what looks like a port may be a password.
-        let is_port = port.parse::<u16>().is_ok() && (!name.is_empty() || !host.contains(':'));
+        let is_port = is_number(port) && is_short && (!name.is_empty() || !host.contains(':'));
         is_port
             && name.chars().all(|c| is_of_place(c) || "[:]".contains(c))
             && path.chars().all(of_path)
@@ -297,6 +310,9 @@ mod tests {
             assert_eq!(redact(text), text);
         }
         assert_eq!(redact("redis://:p@h/0"), "redis://:**@h/0");
+        assert_eq!(redact("redis://h:99999/0"), "redis://h:99999/0");
+        assert_eq!(redact("redis://:p@h:1234567"), "redis://:**@h:1234567");
+        assert_eq!(redact("redis://h:1234567"), "redis://**");
         assert_eq!(redact("redis://me:p@h:7/0?timeout=1"), "redis://me:**@h:7/0?timeout=1");
         assert_eq!(server("redis://me:p%3F@h:7/0").to_string(), "redis://me:**@h:7/0");
         assert_eq!(server("redis://:a%3Fb@h/0").password.as_ref().map(Secret::reveal), Some("a?b"));

@@ -1,6 +1,8 @@
 //! Broker and result-store addresses, parsed once; a password cannot be printed.
 
-use super::address::{OF_CONNECTIONS, PARAMETERS, Parts, is_plain, parameters, redact, who};
+use super::address::{
+    OF_CONNECTIONS, PARAMETERS, Parts, is_number, is_plain, parameters, port_of, redact, who,
+};
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -158,7 +160,8 @@ impl Server {
         }
         let Parts { user, password, place: shown } = Parts::of(rest)?;
         // Without what is secret: no error of the parser can hold it.
-        let url = ::url::Url::parse(&format!("{scheme}://{shown}")).map_err(|e| broken(&e))?;
+        let url =
+            ::url::Url::parse(&format!("{scheme}://{shown}")).map_err(|e| broken(&e, shown))?;
         let mut query: Vec<(String, String)> = url.query_pairs().into_owned().collect();
         query.retain(|(name, _)| !OF_CONNECTIONS.contains(&name.as_str()));
         let mut take = |name: &str| {
@@ -206,8 +209,12 @@ impl Server {
 }
 
 /// What the parser of addresses says, in words about ours.
-fn broken(error: &::url::ParseError) -> String {
+fn broken(error: &::url::ParseError, place: &str) -> String {
     let why = match error {
+        ::url::ParseError::InvalidPort if is_number(port_of(place).unwrap_or_default()) => {
+            return "the port is out of range: expected a number from 1 to 65535 after host:"
+                .into();
+        }
         ::url::ParseError::InvalidPort => {
             "invalid port: expected a number after host: (a password ends with @)".into()
         }
@@ -301,6 +308,9 @@ mod tests {
         for (text, why) in [
             ("redis://h/one", "number of a database"),
             ("redis://h:port/0", "port"),
+            ("redis://h:99999", "redis://h:99999: the port is out of range"),
+            ("redis://:p@[::1]:1234567/0", "redis://:**@[::1]:1234567/0: the port is out of range"),
+            ("redis://h:1234567", "redis://**: the port is out of range"),
             ("redis://h/0?colour=3", "colour"),
             ("redis://:a?b@h/0", "%3F"),
             ("redis://:a#b@h/0", "%23"),
@@ -318,7 +328,7 @@ mod tests {
             ("redis+socket://", "socket"),
         ] {
             let error = Url::parse(text, Path::new("/")).unwrap_err();
-            assert!(error.why.contains(why), "{text}: {error}");
+            assert!(error.to_string().contains(why), "{text}: {error}");
         }
     }
 }

@@ -124,6 +124,15 @@ fn is_deserted(path: &Path) -> bool {
 
 /// Where workers of this node name that run as `uid` can be asked. Root finds everybody's.
 pub fn find(node: &str, uid: u32) -> Search {
+    search(&|name| is_of(node, name), uid)
+}
+
+/// As [`find`], workers of any name.
+pub fn find_all(uid: u32) -> Search {
+    search(&is_ours, uid)
+}
+
+fn search(is_wanted: &dyn Fn(&str) -> bool, uid: u32) -> Search {
     let mut search = Search::default();
     for (place, owner) in places(uid) {
         // Root's services of the system may run as anybody.
@@ -144,7 +153,7 @@ pub fn find(node: &str, uid: u32) -> Search {
         match read_dir(&place) {
             Ok(entries) => {
                 let names = entries.flatten().map(|entry| entry.file_name());
-                let ours = names.filter(|name| is_of(node, &name.to_string_lossy()));
+                let ours = names.filter(|name| is_wanted(&name.to_string_lossy()));
                 let sockets = ours.map(|name| place.join(name)).filter(|path| {
                     path.symlink_metadata().is_ok_and(|found| is_right(found.uid()))
                 });
@@ -154,7 +163,7 @@ pub fn find(node: &str, uid: u32) -> Search {
             Err(error) => search.hidden.push(format!("{}: {error}", place.display())),
         }
     }
-    search.found.extend(names(node, uid));
+    search.found.extend(names(is_wanted, uid));
     search
 }
 
@@ -216,14 +225,14 @@ fn places(uid: u32) -> Vec<(PathBuf, Option<u32>)> {
 }
 
 /// Names without files, of this user, or for root of everybody.
-fn names(node: &str, uid: u32) -> Vec<Address> {
+fn names(is_wanted: &dyn Fn(&str) -> bool, uid: u32) -> Vec<Address> {
     let sockets = std::fs::read_to_string("/proc/net/unix").unwrap_or_default();
     let names = sockets.lines().filter_map(|line| line.split_once(" @qworker/"));
     let found = names.filter_map(|(_, rest)| {
         let (owner, name) = rest.split_once('/')?;
         let owner: u32 = owner.parse().ok()?;
         let is_ours = owner == uid || nix::unistd::geteuid().is_root();
-        (is_ours && is_of(node, name))
+        (is_ours && is_wanted(name))
             .then(|| Address::Name(format!("{}{name}", of_user(owner)), owner))
     });
     let mut all: Vec<Address> = Vec::new();
@@ -334,7 +343,7 @@ mod tests {
         let name = format!("{}{}{}.sock", of_user(uid), prefix(&node), digest("app"));
         let at = SocketAddr::from_abstract_name(&name).unwrap();
         let _listener = UnixListener::bind_addr(&at).unwrap();
-        assert_eq!(names(&node, uid), [Address::Name(name.clone(), uid)]);
+        assert_eq!(names(&|name| is_of(&node, name), uid), [Address::Name(name.clone(), uid)]);
         Address::Name(name.clone(), uid).connect().unwrap();
         let error = Address::Name(name, uid + 1).connect().unwrap_err();
         assert!(error.to_string().contains("listens, expected user"), "{error}");

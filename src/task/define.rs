@@ -346,7 +346,15 @@ mod tests {
             ),
             (
                 "shell: a\nretry_on: [256]",
-                "x:2: retry_on: found a list, expected an exit code from 0 to 255, or a list of them",
+                "x:2: retry_on: found 256, expected an exit code from 0 to 255",
+            ),
+            (
+                "shell: a\nok:\n  - 0\n  - all",
+                "x:4: ok: found text \"all\", expected an exit code from 0 to 255",
+            ),
+            (
+                "shell: a\nok: -1",
+                "x:2: ok: found -1, expected an exit code from 0 to 255, or a list of them",
             ),
             ("shell: a\nok: []", "x:2: ok: found an empty list, expected at least one exit code"),
             ("shell: a\nok: [0, 3]\nretry_on: 3", "x:3: retry_on: exit code 3 is in ok too"),

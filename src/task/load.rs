@@ -164,7 +164,11 @@ impl Folder<'_> {
     /// Takes the name for the task at `place`; whether it was free and can be a name.
     fn claim(&mut self, name: &str, place: String, line: usize, faults: &mut Faults) -> bool {
         let odd = |c: char| c.is_whitespace() || c.is_control();
-        if name.is_empty() || name.contains(odd) {
+        if name.rsplit('.').next().is_none_or(str::is_empty) {
+            faults.add(line, "a task's name is not empty, and does not end in a dot");
+            return false;
+        }
+        if name.contains(odd) {
             faults.add(line, "a task's name has no blanks in it");
             return false;
         }
@@ -260,7 +264,8 @@ mod tests {
             yaml("b.yaml", "four: {shell: 'x}\n"),
             yaml("c.yaml", "five: {shell: a}\nfive: {shell: b}\nsix: {shell: a, shell: b}\n"),
             yaml("d.yaml", "- list\n"),
-            yaml("e.yaml", "'two words': {shell: a}\n"),
+            yaml("e.yaml", "'two words': {shell: a}\n'': {shell: a}\n"),
+            yaml("sub/f.yaml", "'': {shell: a}\n"),
         ]);
         assert_eq!(names(&tasks), ["one", "three", "five"]);
         assert_eq!(tasks[2].program, Program::Shell("a".into()));
@@ -277,6 +282,8 @@ mod tests {
                 "tasks.d/c.yaml:3: shell: is here twice, first on line 3",
                 "tasks.d/d.yaml:1: found a list, expected a mapping of task names to definitions",
                 "tasks.d/e.yaml:1: two words: a task's name has no blanks in it",
+                "tasks.d/e.yaml:2: \"\": a task's name is not empty, and does not end in a dot",
+                "tasks.d/sub/f.yaml:1: sub.: a task's name is not empty, and does not end in a dot",
             ]
             .map(String::from)
         );

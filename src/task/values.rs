@@ -44,15 +44,6 @@ kind!(
     |span| units::show_duration(*span)
 );
 kind!(
-    /// Exit codes, one or many.
-    Codes: Vec<i32>, "an exit code from 0 to 255, or a list of them",
-    |node| match &node.data {
-        Data::List(list) => list.iter().map(code).collect(),
-        _ => code(node).map(|code| vec![code]),
-    },
-    |codes| format!("{codes:?}")
-);
-kind!(
     /// How often something may be repeated.
     Times: u32, "a whole number from 0, or null for ever",
     |node| node.as_int().and_then(|n| u32::try_from(n).ok()), u32::to_string
@@ -76,6 +67,36 @@ kind!(
     Line: String, "text",
     |node| node.as_written().map(|text| text.split_whitespace().collect::<Vec<_>>().join(" ")), |text| quote(text)
 );
+
+/// Exit codes, one or many.
+#[derive(Debug)]
+pub struct Codes;
+
+impl Kind for Codes {
+    type Value = Vec<i32>;
+    const EXPECTED: &'static str = "an exit code from 0 to 255, or a list of them";
+
+    fn read(node: &Node, faults: &mut Faults) -> Option<Vec<i32>> {
+        let Data::List(list) = &node.data else {
+            return code(node).map(|code| vec![code]).or_else(|| Self::mismatch(node, faults));
+        };
+        let codes: Vec<Option<i32>> = list
+            .iter()
+            .map(|item| {
+                let read = code(item);
+                if read.is_none() {
+                    faults.mismatch(item.line, &item.found(), "an exit code from 0 to 255");
+                }
+                read
+            })
+            .collect();
+        codes.into_iter().collect()
+    }
+
+    fn write(codes: &Vec<i32>) -> String {
+        format!("{codes:?}")
+    }
+}
 
 fn code(node: &Node) -> Option<i32> {
     node.as_int().and_then(|n| u8::try_from(n).ok()).map(i32::from)

@@ -352,6 +352,13 @@ fn a_schedule_is_checked() {
     assert!(lines[0].contains("wrong.yaml:2") && lines[0].contains("minute"), "{lines:?}");
     assert!(lines[1].contains("wrong.yaml:3") && lines[1].contains("'b'"), "{lines:?}");
     assert!(output.stderr.contains("no task \"elsewhere\" in tasks.d"), "{output:?}");
+    assert_eq!(app.qworker(&["beat", "check", "--entries", "wrong.yaml"]), output);
+    for args in [&["beat"][..], &["worker", "-B"], &["beat", "list"], &["beat", "next", "a"]] {
+        for (file, why) in [("nope.yaml", "No such file"), ("tasks.d", "found a folder")] {
+            let told = format!("Error: --entries {file}: {why}");
+            refused(&app.qworker(&[args, &["--entries", file]].concat()), 2, &[&told]);
+        }
+    }
     let all = json(&app.qworker(&["beat", "check", "wrong.yaml", "--json"]).stdout);
     assert_eq!((all["entries"].as_u64(), all["errors"][0]["line"].as_u64()), (Some(2), Some(2)));
 }

@@ -72,6 +72,11 @@ fn list_and_show(place: Place) {
 }
 
 fn requeue_and_purge(place: Place) {
+    let empty = TestDir::new();
+    for args in [&["show"][..], &["requeue", "1"], &["purge"]] {
+        let output = empty.qworker(&[&["dead"], args, &["some-id"]].concat());
+        refused(&output, 2, &["'some-id'", "expected a number of the list", "dead list"]);
+    }
     let app = with_two(place);
     let all = json(&app.must(&["dead", "list", "--json"]));
     let (first, second) = (all[0]["number"].to_string(), all[1]["number"].to_string());

@@ -18,6 +18,9 @@ fn nobody_is_alive(place: Place) {
     );
     let mut worker = app.worker(&["-n", "a@h"]);
     assert_eq!(app.qworker(&["status"]).code, 0);
+    // Who asks for another one is told who is there.
+    let other = ["health", "-n", "b@h", "--timeout", "5"];
+    refused(&app.qworker(&other), 69, &["b@h is not alive", "alive here: a@h"]);
     assert_eq!(worker.stop(Signal::SIGTERM), 0);
     assert_eq!(app.qworker(&["status", "--json"]).code, 69);
     // Nor is one that was killed, from the moment on when it is gone.

@@ -20,6 +20,9 @@ use std::path::PathBuf;
 pub(super) struct Args {
     /// The files [default: schedule.yaml and *.crontab in the application's folder]
     files: Vec<PathBuf>,
+    /// One of the files, as beat takes it; may be repeated
+    #[arg(long, value_name = "FILE", env = "QWORKER_BEAT_ENTRIES", value_delimiter = ',')]
+    entries: Vec<PathBuf>,
     /// Print JSON
     #[arg(short, long, env = "QWORKER_BEAT_JSON", value_parser = crate::cli::truth())]
     json: bool,
@@ -38,7 +41,8 @@ pub(in crate::cli) fn examine(app: &App, files: &[PathBuf], tasks: &Set) -> Read
 pub(super) fn run(args: &Args, global: &Global, out: ToUser) -> Result<Exit, Error> {
     let app = App::examine(global, &[])?;
     let tasks = app.examine_tasks().0;
-    let read = examine(&app, &args.files, &tasks);
+    let files: Vec<PathBuf> = args.files.iter().chain(&args.entries).cloned().collect();
+    let read = examine(&app, &files, &tasks);
     let mut faults = app.faults.clone();
     faults.extend(read.faults.iter().cloned());
     app.tell_notes(&out);

@@ -13,6 +13,7 @@ use crate::clock;
 use crate::config::diagnostic::{Weight, nearest};
 use crate::link::error::Kind;
 use crate::link::sqlite::Access;
+use crate::log::escape;
 use crate::schedule::entry::Entry;
 use crate::wire::message::parse_instant;
 use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
@@ -76,6 +77,7 @@ pub(super) fn entries(
     names: &[String],
     out: &ToUser,
 ) -> Result<Vec<Arc<Entry>>, Error> {
+    place.check_entries()?;
     let Read { mut entries, faults, notes } = files::read_all(app, &place.entries);
     let warnings = notes.into_iter().filter(|note| note.weight == Weight::Warning);
     for fault in faults.into_iter().chain(warnings) {
@@ -324,5 +326,6 @@ fn sending(entry: &Entry, due: DateTime<Utc>, now: DateTime<Utc>, as_json: bool)
     let (args, kwargs) = (entry.args.get(), entry.kwargs.get());
     let kwargs = if kwargs == "{}" { String::new() } else { format!(" {kwargs}") };
     let local = format!("{} {}", local.format("%Y-%m-%d %H:%M:%S"), entry.calendar.letters(due));
-    format!("{}  {local}  {}  {}{args}{kwargs}\n", utc(now), entry.name, entry.task)
+    let what = format!("{}  {}{args}{kwargs}", entry.name, entry.task);
+    format!("{}  {local}  {}\n", utc(now), escape::line(&what))
 }
