@@ -322,7 +322,8 @@ fn what_cannot_start() {
     let plain = app.file("./plain").display().to_string();
     let denied = format!("Permission denied: it is not executable; chmod +x {plain}");
     fail("plain", "builtins.PermissionError", json!([13, denied, "./plain"]));
-    fail("folder", "builtins.PermissionError", json!([13, "Permission denied", "./tasks.d"]));
+    let folder = "Permission denied: it is a folder; name a program in it";
+    fail("folder", "builtins.PermissionError", json!([13, folder, "./tasks.d"]));
     fail("garbage", "builtins.OSError", json!([8, "Exec format error", "./garbage"]));
     let missing = format!("{gone}: its interpreter /no/such/interpreter, of line 1, is not there");
     fail("interpreter", "builtins.FileNotFoundError", json!([2, missing, "./script"]));
