@@ -213,6 +213,7 @@ impl App {
             _ => None,
         };
         names::fill(&format!("{name}@{place}"), "%h, %n, %d or %%", meaning)
+            .and_then(|node| names::check(&node).map(|()| node))
             .map_err(|error| Error::usage(format!("--hostname {error}")))
     }
 }

@@ -10,7 +10,9 @@ use crate::bounds::{BATCH_BYTES_MAX, BATCH_LINE_MAX, BATCH_TASKS_MAX};
 use crate::broker::{Outlet, Posting};
 use crate::client::send::{self, Wish};
 use crate::clock;
-use crate::config::{kind, units};
+use crate::config::Faults;
+use crate::config::kind::{Countdown, Kind, Priority, Queue, TaskId};
+use crate::config::node::Node;
 use crate::wire::body::Pairs;
 use crate::wire::message::parse_instant;
 use chrono::{DateTime, Utc};
@@ -26,9 +28,6 @@ const READ_AHEAD: usize = 256 * 1024;
 
 /// Keys that a line may have, as an error names them.
 const KEYS: &str = "args, kwargs, id, countdown, eta, expires, queue or priority";
-
-/// What a priority has to look like.
-const PRIORITY: &str = "a number from 0 to 9";
 
 /// Where the lines come from.
 pub(super) struct Input {
@@ -259,20 +258,12 @@ fn fields(wish: &mut Wish, Pairs(pairs): Pairs, now: DateTime<Utc>) -> Result<()
                 let Pairs(pairs) = value.read("a JSON object")?;
                 wish.kwargs = pairs;
             }
-            "id" => wish.id = value.word()?,
+            "id" => wish.id = value.kind::<TaskId>()?,
             "queue" if wish.route.is_some() => {
                 return Err("queue: expected none, since --exchange says where to".into());
             }
-            "queue" => {
-                let queue = kind::name(&value.word()?);
-                wish.queue = queue.map_err(|_| value.not("a name without blanks"))?;
-            }
-            "countdown" => {
-                // A number, or the text that the option takes.
-                let text = serde_json::from_str(value.text).unwrap_or(value.text.to_string());
-                let at = order::countdown(&text, now);
-                wish.eta = Some(at.ok_or_else(|| value.not(units::DURATION))?);
-            }
+            "queue" => wish.queue = value.kind::<Queue>()?,
+            "countdown" => wish.eta = Some(order::after(now, value.kind::<Countdown>()?)),
             "eta" => {
                 let text: String = value.read(order::INSTANT)?;
                 wish.eta = Some(parse_instant(&text).ok_or_else(|| value.not(order::INSTANT))?);
@@ -283,11 +274,7 @@ fn fields(wish: &mut Wish, Pairs(pairs): Pairs, now: DateTime<Utc>) -> Result<()
                 let expected = || value.not(&format!("seconds, or {}", order::INSTANT));
                 wish.expires = Some(order::expiry(&text, now).ok_or_else(expected)?);
             }
-            "priority" => {
-                let number: u8 = value.read(PRIORITY)?;
-                wish.priority = (number <= 9).then_some(number);
-                wish.priority.ok_or_else(|| value.not(PRIORITY))?;
-            }
+            "priority" => wish.priority = Some(value.kind::<Priority>()?),
             unknown => return Err(format!("unknown key {unknown:?}; expected {KEYS}")),
         }
     }
@@ -305,9 +292,10 @@ impl Field<'_> {
         serde_json::from_str(self.text).map_err(|_| self.not(expected))
     }
 
-    fn word(&self) -> Result<String, String> {
-        let text: String = self.read("a text")?;
-        if text.is_empty() { Err(self.not("a text that is not empty")) } else { Ok(text) }
+    /// By the rule that settings and options have.
+    fn kind<K: Kind>(&self) -> Result<K::Value, String> {
+        let read = K::read(&Node::json(self.text), &mut Faults::new(""));
+        read.ok_or_else(|| self.not(K::EXPECTED))
     }
 
     fn not(&self, expected: &str) -> String {

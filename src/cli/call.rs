@@ -10,6 +10,7 @@ use super::utf8;
 use super::wait::{self, Waited};
 use crate::client::send::{self, Wish};
 use crate::clock;
+use crate::config::kind;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 use std::borrow::Cow;
@@ -19,6 +20,7 @@ use std::time::Duration;
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// The task's name
+    #[arg(value_parser = kind::from_text::<kind::TaskName>)]
     name: String,
     /// Positional arguments, a JSON array; @FILE reads it from a file, @- from standard input
     #[arg(short, long, value_name = "JSON", default_value = "[]", env = "QWORKER_CALL_ARGS")]
@@ -39,13 +41,13 @@ pub(super) struct Args {
     #[command(flatten)]
     options: Options,
     /// Id of the task [default: a new UUID]
-    #[arg(long, value_name = "ID", env = "QWORKER_CALL_TASK_ID")]
+    #[arg(long, value_name = "ID", env = "QWORKER_CALL_TASK_ID", value_parser = kind::from_text::<kind::TaskId>)]
     task_id: Option<String>,
     /// Wait for the result and print it in place of the id
     #[arg(short, long, env = "QWORKER_CALL_WAIT", value_parser = super::truth())]
     wait: bool,
     /// Wait so many seconds at the most
-    #[arg(long, value_name = "SECONDS", requires = "wait", env = "QWORKER_CALL_TIMEOUT", value_parser = super::span, allow_negative_numbers = true)]
+    #[arg(long, value_name = "SECONDS", requires = "wait", env = "QWORKER_CALL_TIMEOUT", value_parser = kind::from_text::<kind::Span>, allow_negative_numbers = true)]
     timeout: Option<Duration>,
     /// With --wait: print the whole result document as JSON
     #[arg(short, long, requires = "wait", env = "QWORKER_CALL_JSON", value_parser = super::truth())]

@@ -5,7 +5,7 @@
 use super::app::{App, Global};
 use super::exit::{Error, Exit};
 use super::output::ToUser;
-use super::{Cli, beat};
+use super::{Cli, beat, empty};
 use crate::link::sqlite::Access;
 use crate::link::url::Url;
 use crate::task::set::Set;
@@ -57,7 +57,8 @@ pub(super) fn script(args: &Args, out: ToUser) -> Result<Exit, Error> {
 pub(super) fn run(args: Words, out: ToUser) -> Result<Exit, Error> {
     let Some(last) = args.words.last().cloned() else { return Ok(Exit::Ok) };
     // The line is not finished, so that it need not make sense.
-    let so_far = Cli::command().ignore_errors(true).try_get_matches_from(&args.words);
+    let program = empty::without_unset(Cli::command());
+    let so_far = program.ignore_errors(true).try_get_matches_from(&args.words);
     let global = so_far.ok().and_then(|found| Global::from_arg_matches(&found).ok());
     let global = global.unwrap_or_default();
     if let Some(folder) = &global.workdir {

@@ -45,7 +45,10 @@ pub(super) struct OfWorker {
 }
 
 fn mask(text: &str) -> Result<Mode, String> {
-    let bits = u32::from_str_radix(text, 8).ok().filter(|bits| *bits <= 0o777);
+    // A sign is none of octal numbers.
+    let digits = Some(text).filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()));
+    let bits = digits.and_then(|text| u32::from_str_radix(text, 8).ok());
+    let bits = bits.filter(|bits| *bits <= 0o777);
     bits.map(Mode::from_bits_truncate).ok_or_else(|| "expected an octal number up to 777".into())
 }
 

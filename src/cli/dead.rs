@@ -42,7 +42,7 @@ pub(super) struct Which {
 /// People have ids of tasks at hand, and may take them for numbers.
 fn number(text: &str) -> Result<i64, String> {
     let expected = "expected a number of the list, the first column of `qworker dead list`";
-    text.parse().map_err(|_| expected.into())
+    super::count(text).map_err(|_| expected.into())
 }
 
 impl Which {

@@ -4,7 +4,7 @@ use super::app::{App, Global};
 use super::exit::{Error, Exit};
 use super::output::ToUser;
 use crate::client::local::{self, Status};
-use crate::config::nearest;
+use crate::config::{kind, nearest};
 use crate::log::escape;
 use crate::os::runtime::{self, Search};
 use std::io;
@@ -26,7 +26,7 @@ pub(super) struct Args {
     #[arg(long)]
     ready: bool,
     /// Wait so long for an answer
-    #[arg(short, long, value_name = "SECONDS", default_value = "1", value_parser = super::span)]
+    #[arg(short, long, value_name = "SECONDS", default_value = "1", value_parser = kind::from_text::<kind::Span>)]
     timeout: Duration,
     /// Print what the worker says of itself as JSON
     #[arg(long)]

@@ -9,6 +9,7 @@ mod compile;
 mod complete;
 mod daemon;
 mod dead;
+mod empty;
 mod exit;
 mod files;
 mod health;
@@ -33,6 +34,7 @@ mod watched;
 mod worker;
 mod zones;
 
+use crate::config::kind::{self, Kind};
 use crate::config::units;
 use crate::os::guard::Role;
 use app::Global;
@@ -41,7 +43,6 @@ use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use exit::{Error, Exit};
 use output::ToUser;
 use std::process::ExitCode;
-use std::time::Duration;
 
 /// A Celery-compatible worker for any program: shell commands and WASM modules as tasks.
 #[derive(Debug, Parser)]
@@ -117,8 +118,9 @@ fn of_beat(arg: clap::Arg) -> clap::Arg {
 pub fn main() -> ExitCode {
     // Before clap, and before any thread: a guarded worker is told so by its environment.
     let role = crate::os::guard::role();
-    let matches = command_line().try_get_matches();
-    let cli = match matches.and_then(|matches| Cli::from_arg_matches(&matches)) {
+    let matches = empty::without_unset(command_line()).try_get_matches();
+    let whole = matches.and_then(|matches| empty::refuse(&matches).map(|()| matches));
+    let cli = match whole.and_then(|matches| Cli::from_arg_matches(&matches)) {
         Ok(cli) => cli,
         Err(mut error) => {
             let failed = error.use_stderr();
@@ -222,14 +224,16 @@ fn misplaced(error: &clap::Error) -> Option<String> {
     known.then_some(option)
 }
 
-/// Reads the variable of a flag: 1, yes, on and true, and their contraries.
-fn truth() -> clap::builder::BoolishValueParser {
-    clap::builder::BoolishValueParser::new()
+/// Reads the variable of a flag, as a setting that is true or false.
+fn truth() -> fn(&str) -> Result<bool, String> {
+    kind::from_text::<kind::Flag>
 }
 
-/// Reads a time to wait.
-fn span(text: &str) -> Result<Duration, String> {
-    units::duration(text).ok_or_else(|| format!("expected {}", units::DURATION))
+/// Reads a number of at least one.
+fn count<N: TryFrom<i64>>(text: &str) -> Result<N, String> {
+    let number = units::whole(text).filter(|number| *number > 0);
+    let number = number.and_then(|number| N::try_from(number).ok());
+    number.ok_or_else(|| format!("expected {}", kind::Count::EXPECTED))
 }
 
 /// Runs a client's work to its end on a loop of its own.

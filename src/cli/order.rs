@@ -6,7 +6,7 @@ use super::exit::Error;
 use super::utf8;
 use crate::broker::{Outlet, Posting};
 use crate::client::send::{self, Sender, Wish};
-use crate::config::{Diagnostic, kind, units};
+use crate::config::{Diagnostic, kind};
 use crate::os;
 use crate::task::set::Set;
 use crate::task::{Task, bind};
@@ -29,14 +29,14 @@ pub(super) struct Options {
         value_name = "SECONDS",
         env = "QWORKER_CALL_COUNTDOWN",
         allow_negative_numbers = true,
-        value_parser = seconds
+        value_parser = kind::from_text::<kind::Countdown>
     )]
     countdown: Option<f64>,
     /// Not after this time: ISO 8601, or so long from now as above
     #[arg(long, value_name = "TIME", env = "QWORKER_CALL_EXPIRES", allow_negative_numbers = true)]
     expires: Option<String>,
     /// Queue [default: the task's]
-    #[arg(long, env = "QWORKER_CALL_QUEUE", value_parser = kind::name)]
+    #[arg(long, env = "QWORKER_CALL_QUEUE", value_parser = kind::from_text::<kind::Queue>)]
     queue: Option<String>,
     /// Send a copy to each queue that is bound to this exchange for the routing key
     #[arg(
@@ -58,7 +58,7 @@ pub(super) struct Options {
     )]
     routing_key: Option<String>,
     /// Priority, 0 to 9; higher is served first [default: the task's]
-    #[arg(long, value_parser = clap::value_parser!(u8).range(0..=9), env = "QWORKER_CALL_PRIORITY")]
+    #[arg(long, env = "QWORKER_CALL_PRIORITY", value_parser = kind::from_text::<kind::Priority>)]
     priority: Option<u8>,
     /// Send it although tasks.d does not define it: other workers do
     #[arg(long, env = "QWORKER_CALL_UNREGISTERED", value_parser = super::truth())]
@@ -68,7 +68,7 @@ pub(super) struct Options {
 /// Celery sends to the default queue when either is empty, whatever the other says.
 fn named(text: &str) -> Result<String, String> {
     let refused = "expected a name; the exchange without one leads to the queue that --queue names";
-    if text.is_empty() { Err(refused.into()) } else { kind::name(text) }
+    if text.is_empty() { Err(refused.into()) } else { kind::from_text::<kind::Word>(text) }
 }
 
 /// See the module.
@@ -127,9 +127,7 @@ impl Order {
     /// An option makes no sense.
     pub(super) fn wish(&self, now: DateTime<Utc>) -> Result<Wish, Error> {
         let eta = match (&self.options.countdown, &self.options.eta) {
-            (Some(seconds), _) => Some(after(now, *seconds).ok_or_else(|| {
-                Error::usage(format!("--countdown {seconds}: expected {}", units::DURATION))
-            })?),
+            (Some(seconds), _) => Some(after(now, *seconds)),
             (None, Some(text)) => Some(
                 parse_instant(text)
                     .ok_or_else(|| Error::usage(format!("--eta {text}: expected {INSTANT}")))?,
@@ -206,24 +204,13 @@ const UNREAD_SHOWN: usize = 3;
 /// What a time has to look like.
 pub(super) const INSTANT: &str = "ISO 8601 like 2026-11-20T17:30:00+01:00 (UTC without an offset)";
 
-/// A time, or seconds from now.
+/// A time, or so long from now as a countdown says it.
 pub(super) fn expiry(text: &str, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
-    countdown(text, now).or_else(|| parse_instant(text))
+    let seconds = kind::from_text::<kind::Countdown>(text).ok();
+    seconds.map(|seconds| after(now, seconds)).or_else(|| parse_instant(text))
 }
 
-/// So long from now, in seconds or in words; what is past is so too.
-pub(super) fn countdown(text: &str, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
-    seconds(text).ok().and_then(|seconds| after(now, seconds))
-}
-
-/// A number of seconds, or a span as in settings.
-fn seconds(text: &str) -> Result<f64, String> {
-    let span = || units::duration(text).map(|span| span.as_secs_f64());
-    text.parse().ok().or_else(span).ok_or_else(|| format!("expected {}", units::DURATION))
-}
-
-/// So many seconds from now.
-pub(super) fn after(now: DateTime<Utc>, seconds: f64) -> Option<DateTime<Utc>> {
-    // A century is far enough, and keeps the arithmetic safe.
-    (seconds.abs() < 3.2e9).then(|| now + chrono::TimeDelta::microseconds((seconds * 1e6) as i64))
+/// So many seconds from now, as a countdown has them: none is too long for the arithmetic.
+pub(super) fn after(now: DateTime<Utc>, seconds: f64) -> DateTime<Utc> {
+    now + chrono::TimeDelta::microseconds((seconds * 1e6) as i64)
 }

@@ -12,10 +12,10 @@ pub(super) struct Args {
     #[arg(short, long, env = "QWORKER_PURGE_FORCE", value_parser = super::truth())]
     force: bool,
     /// Only these queues, separated by commas [default: the default queue and those of the tasks]
-    #[arg(short = 'Q', long, value_delimiter = ',', value_parser = kind::name, env = "QWORKER_PURGE_QUEUES")]
+    #[arg(short = 'Q', long, value_delimiter = ',', value_parser = kind::listed, env = "QWORKER_PURGE_QUEUES")]
     queues: Vec<String>,
     /// Not these queues
-    #[arg(short = 'X', long, value_delimiter = ',', value_parser = kind::name, env = "QWORKER_PURGE_EXCLUDE_QUEUES")]
+    #[arg(short = 'X', long, value_delimiter = ',', value_parser = kind::listed, env = "QWORKER_PURGE_EXCLUDE_QUEUES")]
     exclude_queues: Vec<String>,
 }
 

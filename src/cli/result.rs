@@ -7,6 +7,7 @@ use super::wait::{self as waiting, Waited};
 use crate::broker::Whereabouts;
 use crate::client::wait::{self, Answer};
 use crate::clock;
+use crate::config::kind;
 use crate::link::sqlite::Access;
 use crate::log::escape;
 use crate::wire::exception::TIME_LIMIT_EXCEEDED;
@@ -19,12 +20,13 @@ use std::time::Duration;
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// The task's id
+    #[arg(value_parser = kind::from_text::<kind::TaskId>)]
     id: String,
     /// Wait until it is ready
     #[arg(short, long, env = "QWORKER_RESULT_WAIT", value_parser = super::truth())]
     wait: bool,
     /// Wait so many seconds at the most
-    #[arg(long, value_name = "SECONDS", requires = "wait", env = "QWORKER_RESULT_TIMEOUT", value_parser = super::span, allow_negative_numbers = true)]
+    #[arg(long, value_name = "SECONDS", requires = "wait", env = "QWORKER_RESULT_TIMEOUT", value_parser = kind::from_text::<kind::Span>, allow_negative_numbers = true)]
     timeout: Option<Duration>,
     /// Print the traceback in place of the result
     #[arg(long, env = "QWORKER_RESULT_TRACEBACK", value_parser = super::truth())]

@@ -11,7 +11,7 @@ use crate::backend::Store;
 use crate::bounds::{self, FILES_OF_TASK, FILES_OF_WORKER, SLOTS_MAX};
 use crate::broker::{Inlet, Outlet};
 use crate::client::Client;
-use crate::config::{Given, Settings, kind};
+use crate::config::{Given, Settings, kind, units};
 use crate::os::guard::{self, GuardLink, Orders, Role};
 use crate::os::pidfile::Pidfile;
 use crate::os::reap::Reaper;
@@ -46,10 +46,10 @@ pub(super) struct Args {
     #[arg(long, value_name = "MAX[,MIN]", allow_negative_numbers = true, conflicts_with = "concurrency", value_parser = autoscale)]
     autoscale: Option<Bounds>,
     /// Queues to take from, separated by commas [default: the default queue and those of the tasks]
-    #[arg(short = 'Q', long, value_delimiter = ',', value_parser = kind::name, env = "QWORKER_WORKER_QUEUES")]
+    #[arg(short = 'Q', long, value_delimiter = ',', value_parser = kind::listed, env = "QWORKER_WORKER_QUEUES")]
     queues: Vec<String>,
     /// Queues to leave out, separated by commas
-    #[arg(short = 'X', long, value_delimiter = ',', value_parser = kind::name, env = "QWORKER_WORKER_EXCLUDE_QUEUES")]
+    #[arg(short = 'X', long, value_delimiter = ',', value_parser = kind::listed, env = "QWORKER_WORKER_EXCLUDE_QUEUES")]
     exclude_queues: Vec<String>,
     #[command(flatten)]
     log: logging::Args,
@@ -89,7 +89,7 @@ struct Bounds {
 
 /// Reads `8,1`, `1,8` or `8`, as Celery does: the larger one is the most.
 fn autoscale(text: &str) -> Result<Bounds, String> {
-    let slots = |text: &str| text.trim().parse().ok().filter(|slots: &usize| *slots <= SLOTS_MAX);
+    let slots = |text: &str| usize::try_from(units::whole(text)?).ok().filter(|n| *n <= SLOTS_MAX);
     let (one, other) = text.split_once(',').unwrap_or((text, "0"));
     match (slots(one), slots(other)) {
         (Some(one), Some(other)) if one.max(other) > 0 => {
@@ -102,6 +102,9 @@ fn autoscale(text: &str) -> Result<Bounds, String> {
 /// Reads `name=value`; Celery has a dot behind the first word of the name.
 fn setting(text: &str) -> Result<(String, String), String> {
     let (name, value) = text.split_once('=').ok_or("expected SETTING=VALUE")?;
+    if value.is_empty() {
+        return Err("found nothing behind the =, expected a value; null is none".into());
+    }
     Ok((name.replacen('.', "_", 1), value.into()))
 }
 
@@ -223,11 +226,10 @@ fn slots(args: &Args, settings: &Settings) -> Result<usize, Error> {
 /// Options that are settings.
 fn given(args: &Args) -> Vec<Given> {
     let mut given = Vec::new();
-    let concurrency = args.concurrency.clone().map(|n| if n == "auto" { "null".into() } else { n });
     let soft_shutdown = args.soft_shutdown_timeout.clone();
     let prefetch = args.disable_prefetch.then(|| "true".to_string());
     for (option, setting, value) in [
-        ("--concurrency", "worker_concurrency", concurrency),
+        ("--concurrency", "worker_concurrency", args.concurrency.clone()),
         ("--time-limit", "task_time_limit", args.time_limit.clone()),
         ("--soft-time-limit", "task_soft_time_limit", args.soft_time_limit.clone()),
         ("--soft-shutdown-timeout", "worker_soft_shutdown_timeout", soft_shutdown),

@@ -80,6 +80,22 @@ kind!(
     |node| node.as_text().filter(|text| is_word(text)).map(String::from), |text| quote(text)
 );
 kind!(
+    /// A queue's name: one that can stand in a list of them.
+    Queue: String, "a queue's name without blanks, and without commas, which stand between names in -Q",
+    |node| node.as_text().filter(|text| is_word(text) && !text.contains(',')).map(String::from),
+    |text| quote(text)
+);
+kind!(
+    /// The name of a task, whoever defines it: Celery's clients can use one with blanks in it.
+    TaskName: String, "a task's name: not empty, without control characters and without blanks at its ends",
+    |node| node.as_text().filter(|text| is_label(text)).map(String::from), |text| quote(text)
+);
+kind!(
+    /// The id of a task, whoever sends it.
+    TaskId: String, "a task's id: text, not empty, without control characters and without blanks at its ends",
+    |node| node.as_text().filter(|text| is_label(text)).map(String::from), |text| quote(text)
+);
+kind!(
     /// A name or a number, as users and groups have.
     NameOrNumber: String, "a name or a number",
     |node| node.as_written().filter(|text| is_word(text)).map(String::from), |text| quote(text)
@@ -93,6 +109,10 @@ kind!(
 kind!(
     /// A time span, zero included.
     Span: Duration, units::DURATION, duration, |span| units::show_duration(*span)
+);
+kind!(
+    /// Seconds from now; what is past is due already, as in Celery.
+    Countdown: f64, units::DURATION, seconds, f64::to_string
 );
 kind!(
     /// A time span that is not zero.
@@ -161,10 +181,13 @@ kind!(
     |node| node.as_int().and_then(|n| u64::try_from(n).ok()).filter(|n| *n > 0), u64::to_string
 );
 kind!(
-    /// How many tasks run at once.
-    Slots: usize, "a whole number from 1 to 10000",
-    |node| node.as_int().and_then(|n| usize::try_from(n).ok()).filter(|n| (1..=SLOTS_MAX).contains(n)),
-    usize::to_string
+    /// How many tasks run at once; `None` is as many as there are processors.
+    Concurrency: Option<usize>, "a whole number from 1 to 10000, or auto",
+    |node| match node.as_int() {
+        _ if node.is_null() || node.as_text() == Some("auto") => Some(None),
+        slots => usize::try_from(slots?).ok().filter(|n| (1..=SLOTS_MAX).contains(n)).map(Some),
+    },
+    |slots| slots.map_or("null".into(), |slots| slots.to_string())
 );
 kind!(
     /// How often a message is handed out.
@@ -283,23 +306,38 @@ fn write_pairs(pairs: &[(String, String)], shown: impl Fn(&str, &str) -> String)
     format!("{{{}}}", pairs.iter().map(pair).collect::<Vec<_>>().join(", "))
 }
 
-/// Reads a name on a command line, by the rule of [`Word`]; blanks around it, as in a list, do
-/// not count.
+/// Reads the text of an option as a value of the kind `K`.
 ///
 /// # Errors
 /// What is expected.
-pub fn name(text: &str) -> Result<String, String> {
-    let text = text.trim();
-    is_word(text).then(|| text.into()).ok_or_else(|| format!("expected {}", Word::EXPECTED))
+pub fn from_text<K: Kind>(text: &str) -> Result<K::Value, String> {
+    let read = K::read(&Node::bare(text), &mut Faults::new(""));
+    read.ok_or_else(|| format!("expected {}", K::EXPECTED))
+}
+
+/// Reads a queue's name in a list of them; blanks around it do not count.
+///
+/// # Errors
+/// What is expected.
+pub fn listed(text: &str) -> Result<String, String> {
+    from_text::<Queue>(text.trim())
 }
 
 fn is_word(text: &str) -> bool {
     !text.is_empty() && !text.chars().any(|c| c.is_whitespace() || c.is_control())
 }
 
+fn is_label(text: &str) -> bool {
+    !text.is_empty() && text.trim() == text && !text.chars().any(char::is_control)
+}
+
 fn duration(node: &Node) -> Option<Duration> {
+    seconds(node).and_then(units::duration_of)
+}
+
+fn seconds(node: &Node) -> Option<f64> {
     match node.as_number() {
-        Some(seconds) => units::duration_of(seconds),
-        None => node.as_text().and_then(units::duration),
+        Some(seconds) => Some(seconds).filter(|seconds| units::is_bounded(*seconds)),
+        None => node.as_text().and_then(units::seconds),
     }
 }

@@ -21,6 +21,24 @@ pub fn expand(template: &str, node: &str) -> Result<String, String> {
     })
 }
 
+/// Refuses what is no name of a node: `multi` could not name it, give it options of its own or
+/// a line of its own.
+///
+/// # Errors
+/// A sentence that says why.
+pub fn check(node: &str) -> Result<(), String> {
+    let odd = |c: char| c.is_whitespace() || c.is_control() || matches!(c, ',' | '=');
+    let name = node.split_once('@').map_or(node, |(name, _)| name);
+    if name.is_empty() || name.starts_with('-') || node.contains(odd) {
+        return Err(format!(
+            "{}: expected NAME@HOST, a NAME that does not begin with -, and neither blanks, control \
+             characters, commas nor = in it",
+            node.escape_debug()
+        ));
+    }
+    Ok(())
+}
+
 /// `template` with the meanings of the letters behind percent signs; `%%` is a percent sign.
 ///
 /// # Errors
@@ -52,6 +70,16 @@ pub fn fill<'a>(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn names_are_those_that_multi_can_name() {
+        for node in ["celery@box", "w-1@box.lan", "a%b@", "a@b@c", "é@h", "a:b@h"] {
+            assert_eq!(check(node), Ok(()), "{node}");
+        }
+        for node in ["", "@h", "-a@h", "a b@h", "a@h ", "a\n@h", "a,b@h", "a=b@h"] {
+            assert!(check(node).unwrap_err().contains("NAME@HOST"), "{node}");
+        }
+    }
 
     #[test]
     fn every_letter_has_its_meaning() {

@@ -1,5 +1,7 @@
 //! What YAML is read into: values that know their line, and what each may be taken for.
 
+use super::units;
+
 /// A value and where it stands.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Node {
@@ -49,6 +51,18 @@ impl Node {
         Node::scalar(0, text.into(), Style::Bare)
     }
 
+    /// A value of JSON, which is YAML: `text` is what stands there. Of a list or an object it is
+    /// known only that it is one.
+    pub fn json(text: &str) -> Node {
+        match serde_json::from_str(text) {
+            Ok(text) => Node::scalar(0, text, Style::Quoted),
+            Err(_) if text.starts_with(['[', '{']) => {
+                Node { line: 0, data: Data::List(Vec::new()), flawed: false }
+            }
+            Err(_) => Node::scalar(0, text.into(), Style::Plain),
+        }
+    }
+
     /// A scalar; `line` counts from 1.
     pub(super) fn scalar(line: usize, text: String, style: Style) -> Node {
         Node { line, data: Data::Scalar(text, style), flawed: false }
@@ -79,21 +93,24 @@ impl Node {
     }
 
     /// As a truth value. `yes`, `no`, `on` and `off` count, as in YAML 1.1, which Python
-    /// programs read; `1` and `0` only where everything is text.
+    /// programs read; letters and digits only where everything is text.
     pub fn as_bool(&self) -> Option<bool> {
-        let bare = matches!(self.data, Data::Scalar(_, Style::Bare));
+        let bare = self.is_bare();
         match self.untyped()?.to_ascii_lowercase().as_str() {
             "true" | "yes" | "on" => Some(true),
             "false" | "no" | "off" => Some(false),
-            "1" if bare => Some(true),
-            "0" if bare => Some(false),
+            "1" | "y" | "t" if bare => Some(true),
+            "0" | "n" | "f" if bare => Some(false),
             _ => None,
         }
     }
 
-    /// As a whole number.
+    /// As a whole number: of text by the rule of all text, in a file as YAML has it.
     pub fn as_int(&self) -> Option<i64> {
         let text = self.untyped()?;
+        if self.is_bare() {
+            return units::whole(text);
+        }
         match (text.strip_prefix("0x"), text.strip_prefix("0o")) {
             (Some(hex), _) if digits(hex) => i64::from_str_radix(hex, 16).ok(),
             (_, Some(octal)) if digits(octal) => i64::from_str_radix(octal, 8).ok(),
@@ -103,13 +120,13 @@ impl Node {
 
     /// As a finite number, whole or not.
     pub fn as_number(&self) -> Option<f64> {
-        if let Some(whole) = self.as_int() {
-            return Some(whole as f64);
-        }
-        let text = self.untyped()?;
-        // Rust also reads the words inf and nan, which are text here.
-        let shaped = text.bytes().all(|b| b.is_ascii_digit() || b"+-.eE".contains(&b));
-        text.parse().ok().filter(|number: &f64| shaped && number.is_finite())
+        let whole = self.as_int().map(|whole| whole as f64);
+        whole.or_else(|| units::number(self.untyped()?))
+    }
+
+    /// Is it text from outside of any file?
+    fn is_bare(&self) -> bool {
+        matches!(self.data, Data::Scalar(_, Style::Bare))
     }
 
     /// As a text: quoted, or nothing else.

@@ -1,7 +1,7 @@
 //! `task_routes`: which queue and priority a task is sent with.
 
 use super::diagnostic::Faults;
-use super::kind::{Kind, Priority, Word};
+use super::kind::{Kind, Priority, Queue};
 use super::node::{Data, Node, quote};
 
 /// Where tasks of one name, or of a pattern of names, are sent.
@@ -93,12 +93,12 @@ fn route(pattern: &str, node: &Node, faults: &mut Faults) -> Option<Route> {
             faults.mismatch(node.line, &node.found(), "a queue's name or {queue, priority}");
             return None;
         }
-        return Word::read(node, faults).map(|queue| Route { queue: Some(queue), ..route });
+        return Queue::read(node, faults).map(|queue| Route { queue: Some(queue), ..route });
     };
     let named = map.iter().find(|(key, _)| key.text == "queue").and_then(|(_, q)| q.as_text());
     for (key, value) in map {
         faults.within(&key.text, |f| match key.text.as_str() {
-            "queue" => route.queue = Word::read(value, f),
+            "queue" => route.queue = Queue::read(value, f),
             "priority" => route.priority = Priority::read(value, f),
             // A queue's own exchange and key, as Celery makes them.
             "exchange" | "routing_key" if value.as_text().is_some() && value.as_text() == named => {

@@ -5,8 +5,8 @@
 use super::beat::{Days, DaysRule, Dst, DstRule, Plan, Zone};
 use super::diagnostic::Faults;
 use super::kind::{
-    Address, Count, Deliveries, Environment, FilePath, Flag, Keep, Kind, Limit, Load, Maybe, Pace,
-    Priority, Reserve, Size, Slots, Span, Unregistered, Word,
+    Address, Concurrency, Count, Deliveries, Environment, FilePath, Flag, Keep, Kind, Limit, Load,
+    Maybe, Pace, Priority, Queue, Reserve, Size, Span, Unregistered, Word,
 };
 use super::node::Node;
 use super::routes::Routes;
@@ -143,7 +143,7 @@ settings! {
     task_acks_late: bool, Flag = true;
     /// The queue that a task is sent to unless its definition or a route names another,
     /// and that a worker without -Q serves.
-    task_default_queue: String, Word = "celery".into();
+    task_default_queue: String, Queue = "celery".into();
     /// The priority of tasks that have none of their own, 0 to 9; higher ones are served
     /// first. null is none, which is served as 0; on Redis as 9, since Python programs put
     /// there what has no priority.
@@ -188,8 +188,8 @@ settings! {
     /// report: {queue: slow, priority: 3}}. An exact name first, then the first that fits.
     task_routes: Routes, Routes = Routes::default();
     /// How many tasks one worker runs at once.
-    /// null is the number of processors, or what the quota of the control group leaves of them.
-    worker_concurrency: Option<usize>, Maybe<Slots> = None;
+    /// null or auto is the number of processors, or what the quota of the control group leaves of them.
+    worker_concurrency: Option<usize>, Concurrency = None;
     /// With --autoscale: slots that nobody needed for so long are removed. More come at once
     /// when more work waits.
     worker_autoscale_keepalive: Duration, Limit = bounds::AUTOSCALE_KEEPALIVE;

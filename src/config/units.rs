@@ -51,12 +51,29 @@ const SIZES: [(&str, f64); 5] = [
     ("T", 1_099_511_627_776.0),
 ];
 
-/// Reads `90`, `90s`, `1h30m`, `1.5d`, `250ms`: units in any order, each once.
+/// Reads a time span: [`seconds`] that are not negative.
 pub fn duration(text: &str) -> Option<Duration> {
+    seconds(text).and_then(duration_of)
+}
+
+/// Reads `90`, `90s`, `1h30m`, `1.5d`, `250ms`: units in any order, each once. A sign stands in
+/// front of all; [`DURATION_MAX`] is the most in both directions.
+pub fn seconds(text: &str) -> Option<f64> {
     let text = text.trim();
-    if let Some(seconds) = number(text) {
-        return duration_of(seconds);
-    }
+    let seconds = match (number(text), text.strip_prefix('-')) {
+        (Some(seconds), _) => seconds,
+        (None, Some(span)) => -in_words(span)?,
+        (None, None) => in_words(text.strip_prefix('+').unwrap_or(text))?,
+    };
+    Some(seconds).filter(|seconds| is_bounded(*seconds))
+}
+
+/// Is it, in seconds, no longer than the longest duration?
+pub(super) fn is_bounded(seconds: f64) -> bool {
+    seconds.abs() <= DURATION_MAX.as_secs_f64()
+}
+
+fn in_words(text: &str) -> Option<f64> {
     let (mut rest, mut seconds, mut seen) = (text, 0.0, Vec::new());
     while !rest.is_empty() {
         let (digits, after) = split_where(rest, |c| !c.is_ascii_digit() && c != '.');
@@ -69,7 +86,7 @@ pub fn duration(text: &str) -> Option<Duration> {
         seconds += number(digits)? * scale;
         rest = after.trim_start();
     }
-    if seen.is_empty() { None } else { duration_of(seconds) }
+    (!seen.is_empty()).then_some(seconds)
 }
 
 /// A duration of so many seconds, if it is none of those that cannot be: negative,
@@ -99,7 +116,12 @@ pub fn show_duration(duration: Duration) -> String {
 
 /// Reads bytes: `1048576`, `64K`, `64KiB`, `1.5M`, `2g`. Every unit is a power of 1024.
 pub fn size(text: &str) -> Option<u64> {
-    let (digits, unit) = split_where(text.trim(), |c| !c.is_ascii_digit() && c != '.');
+    if let Some(bytes) = number(text) {
+        return size_of(bytes);
+    }
+    let text = text.trim();
+    let text = text.strip_prefix('+').unwrap_or(text);
+    let (digits, unit) = split_where(text, |c| !c.is_ascii_digit() && c != '.');
     let unit = unit.trim_start().to_ascii_uppercase();
     let letter = unit.strip_suffix("IB").or(unit.strip_suffix('B').filter(|rest| rest.is_empty()));
     let (_, scale) = SIZES.iter().find(|(name, _)| *name == letter.unwrap_or(&unit))?;
@@ -148,7 +170,7 @@ pub fn rate(text: &str) -> Option<Rate> {
         "h" => 3_600.0,
         _ => return None,
     };
-    Some(Rate(number(count.trim())? / seconds))
+    number(count).filter(|count| *count >= 0.0).map(|count| Rate(count / seconds))
 }
 
 /// Writes a rate so that [`rate`] reads the same, as nearly as `/h` can say it.
@@ -162,10 +184,19 @@ pub fn show_rate(rate: Rate) -> String {
     }
 }
 
-/// A number without a sign, not infinite, in digits only.
-fn number(text: &str) -> Option<f64> {
-    let plain = text.bytes().all(|b| b.is_ascii_digit() || b == b'.');
-    text.parse().ok().filter(|number: &f64| plain && number.is_finite())
+/// Reads a finite number in decimal digits: `5`, `-0.5`, `1e3`. Blanks around it do not count, as
+/// in Python.
+pub fn number(text: &str) -> Option<f64> {
+    let text = text.trim();
+    // Rust also reads the words inf and nan.
+    let shaped = text.bytes().all(|b| b.is_ascii_digit() || b"+-.eE".contains(&b));
+    text.parse().ok().filter(|number: &f64| shaped && number.is_finite())
+}
+
+/// Reads a whole number in decimal digits: `5`, `-5`, `+5`, `05`. Blanks around it do not count, as
+/// in Python.
+pub fn whole(text: &str) -> Option<i64> {
+    text.trim().parse().ok()
 }
 
 /// Splits before the first character of which `is_end` holds.
@@ -195,18 +226,69 @@ mod tests {
             ("s", None),
             ("-1", None),
             ("-1s", None),
+            ("+5", Some(5.0)),
+            ("+5m", Some(300.0)),
+            ("1e3", Some(1000.0)),
+            ("1e3s", None),
+            ("+-5", None),
+            ("0x10", None),
+            ("1_000", None),
+            ("\u{661}", None),
             ("1h1h", None),
             ("5 minutes", None),
             ("1y", None),
             ("inf", None),
             ("nan", None),
-            ("1e9", None),
+            ("1e9", Some(1e9)),
+            ("1e10", None),
             ("99999d", None),
             ("1..5s", None),
             ("1h30", None),
         ];
         for (text, seconds) in cases {
             assert_eq!(duration(text).map(|d| d.as_secs_f64()), seconds, "{text}");
+        }
+    }
+
+    #[test]
+    fn seconds_have_a_sign() {
+        for (text, expected) in [
+            ("-1", Some(-1.0)),
+            (" -1.5 ", Some(-1.5)),
+            ("-1h30m", Some(-5400.0)),
+            ("5m", Some(300.0)),
+            ("--5m", None),
+            ("-+5m", None),
+            ("- 5m", None),
+            ("-", None),
+            ("-99999d", None),
+            ("-inf", None),
+        ] {
+            assert_eq!(seconds(text), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn whole_numbers() {
+        for (text, expected) in [
+            ("5", Some(5)),
+            ("05", Some(5)),
+            ("+5", Some(5)),
+            ("-5", Some(-5)),
+            (" 5 ", Some(5)),
+            ("5\n", Some(5)),
+            ("", None),
+            ("5.0", None),
+            ("1e3", None),
+            ("0x10", None),
+            ("0o7", None),
+            ("1_000", None),
+            ("1 000", None),
+            ("\u{661}", None),
+            ("+-5", None),
+            ("99999999999999999999", None),
+        ] {
+            assert_eq!(whole(text), expected, "{text}");
         }
     }
 
@@ -221,6 +303,8 @@ mod tests {
             ("2G", Some(2 << 30)),
             ("1T", Some(1 << 40)),
             ("5B", Some(5)),
+            ("1e3", Some(1000)),
+            ("+1K", Some(1024)),
             ("0", Some(0)),
             ("", None),
             ("K", None),
@@ -262,6 +346,7 @@ mod tests {
             ("5/m", Some(5.0 / 60.0)),
             ("100/h", Some(100.0 / 3600.0)),
             ("2.5", Some(2.5)),
+            ("1e3/s", Some(1000.0)),
             ("0", Some(0.0)),
             ("1 / m", Some(1.0 / 60.0)),
             ("10/d", None),

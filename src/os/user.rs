@@ -208,15 +208,20 @@ fn find_user(name: &str) -> Result<(u32, Option<User>), UserError> {
     if let Some(user) = User::from_name(name).map_err(failed)? {
         return Ok((user.uid.as_raw(), Some(user)));
     }
-    let uid: u32 = name.parse().map_err(|_| UserError::NoUser(name.into()))?;
+    let uid = number(name).ok_or_else(|| UserError::NoUser(name.into()))?;
     Ok((uid, User::from_uid(Uid::from_raw(uid)).map_err(failed)?))
 }
 
 fn find_group(name: &str) -> Result<u32, UserError> {
     match Group::from_name(name).map_err(|error| UserError::Lookup(name.into(), error as i32))? {
         Some(group) => Ok(group.gid.as_raw()),
-        None => name.parse().map_err(|_| UserError::NoGroup(name.into())),
+        None => number(name).ok_or_else(|| UserError::NoGroup(name.into())),
     }
+}
+
+/// A number in digits alone: `+5` is none.
+fn number(text: &str) -> Option<u32> {
+    text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok()).flatten()
 }
 
 #[cfg(test)]

@@ -9,9 +9,9 @@ use super::options::{self, raw};
 use super::when::{self, Means, When};
 use super::zone::Calendar;
 use crate::bounds;
-use crate::config::Faults;
-use crate::config::kind::{Flag, Kind, Span, Word, kind};
+use crate::config::kind::{Flag, Kind, Span, TaskName, kind};
 use crate::config::node::{Data, Key, Node};
+use crate::config::{Faults, units};
 use chrono::{DateTime, Utc};
 use chrono_tz::Tz;
 use serde_json::value::RawValue;
@@ -73,7 +73,7 @@ fn misfire(node: &Node) -> Option<Misfire> {
         },
         (_, Some("skip")) => return Some(Misfire::Skip),
         (_, Some("run_once")) => return Some(Misfire::RunOnce),
-        (_, Some(text)) => text.strip_prefix("run_all(")?.strip_suffix(')')?.trim().parse().ok()?,
+        (_, Some(text)) => units::whole(text.strip_prefix("run_all(")?.strip_suffix(')')?)?,
         _ => return None,
     };
     u32::try_from(most)
@@ -131,7 +131,7 @@ pub fn define(
     for (key, value) in map {
         faults.within(&key.text, |f| match key.text.as_str() {
             "timezone" | "relative" => {}
-            "task" => draft.task = Word::read(value, f),
+            "task" => draft.task = TaskName::read(value, f),
             "schedule" => draft.when = when::read(value, means, f),
             "options" => options::read_all(&mut draft.options, value, &calendar, f),
             _ => draft.read(key, value, &calendar, f),

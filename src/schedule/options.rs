@@ -5,10 +5,11 @@ use super::entry::{Expires, Options};
 use super::moment::{self, Moment};
 use super::zone::Calendar;
 use crate::config::Faults;
-use crate::config::kind::{Flag, Kind, Limit, Priority, Span, Text, Word};
+use crate::config::kind::{Countdown, Flag, Kind, Limit, Priority, Queue, Text, Word};
 use crate::config::node::{Data, Key, Node};
 use crate::config::units;
 use serde_json::value::RawValue;
+use std::time::Duration;
 
 /// The options, in the order of the manual.
 pub const OPTIONS: [&str; 11] = [
@@ -137,12 +138,12 @@ pub fn read(
         return;
     }
     match key.text.as_str() {
-        "queue" => options.queue = Word::read(value, faults),
+        "queue" => options.queue = Queue::read(value, faults),
         "exchange" => options.exchange = Word::read(value, faults),
         "routing_key" => options.routing_key = Word::read(value, faults),
         "priority" => options.priority = Priority::read(value, faults),
         "expires" => options.expires = expires(value, calendar, faults),
-        "countdown" => options.countdown = Span::read(value, faults),
+        "countdown" => options.countdown = countdown(value, faults),
         "ignore_result" => options.ignore_result = Flag::read(value, faults),
         "shadow" => options.shadow = Text::read(value, faults),
         "time_limit" => options.time_limit = limit(value, faults),
@@ -156,6 +157,11 @@ pub fn read(
 
 fn limit(node: &Node, faults: &mut Faults) -> Option<f64> {
     Limit::read(node, faults).map(|span| span.as_secs_f64())
+}
+
+/// What is past is due at once.
+fn countdown(node: &Node, faults: &mut Faults) -> Option<Duration> {
+    Countdown::read(node, faults).map(|after| units::duration_of(after).unwrap_or_default())
 }
 
 fn expires(node: &Node, calendar: &Calendar, faults: &mut Faults) -> Option<Expires> {

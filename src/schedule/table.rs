@@ -14,7 +14,7 @@ use super::options::{self, OPTIONS};
 use super::when::{self, Means};
 use super::words::{Cursor, Token};
 use super::{Schedule, define};
-use crate::config::kind::{Kind, Word};
+use crate::config::kind::{Kind, TaskName};
 use crate::config::node::{Data, Key, Node, Style};
 use crate::config::{Diagnostic, Faults, units};
 use chrono_tz::Tz;
@@ -267,7 +267,7 @@ impl Line<'_> {
             return None;
         }
         let node = self.node(task.text);
-        faults.within("task", |f| Word::read(&node, f))
+        faults.within("task", |f| TaskName::read(&node, f))
     }
 
     /// Arguments and options, in any order.

@@ -7,8 +7,8 @@ use super::{Fences, Program, ResultMode, Stdin, Task};
 use crate::bounds;
 use crate::config::Faults;
 use crate::config::kind::{
-    Count, Environment, FilePath, Flag, Kind, Limit, Maybe, NameOrNumber, Pace, Priority, Size,
-    Span, Text, Word,
+    Count, Environment, FilePath, Flag, Kind, Limit, Maybe, NameOrNumber, Pace, Priority, Queue,
+    Size, Span, Text, Word,
 };
 use crate::config::node::{Key, Node};
 use std::path::{Path, PathBuf};
@@ -52,7 +52,7 @@ const KEYS: &[(&str, Scope, Read)] = &[
     ("export", Scope::Wasm, |d, n, f| d.export = Word::read(n, f)),
     ("description", Scope::All, |d, n, f| put::<Maybe<Line>>(&mut d.task.description, n, f)),
     ("params", Scope::All, |d, n, f| put::<Maybe<Params>>(&mut d.task.params, n, f)),
-    ("queue", Scope::All, |d, n, f| put::<Maybe<Word>>(&mut d.task.queue, n, f)),
+    ("queue", Scope::All, |d, n, f| put::<Maybe<Queue>>(&mut d.task.queue, n, f)),
     ("priority", Scope::All, |d, n, f| put::<Maybe<Priority>>(&mut d.task.priority, n, f)),
     ("time_limit", Scope::All, |d, n, f| put::<Maybe<Limit>>(&mut d.task.time_limit, n, f)),
     ("soft_time_limit", Scope::All, |d, n, f| put::<Maybe<Limit>>(&mut d.task.soft_time_limit, n, f)),

@@ -121,8 +121,11 @@ fn what_is_wrong_is_named_and_the_rest_goes_on() {
         ("[1]", "TypeError: add() missing 1 required positional argument: 'b'"),
         (r#"{"args": 5}"#, "args: expected a JSON array, found 5"),
         (r#"{"kwargs": []}"#, "kwargs: expected a JSON object, found []"),
-        (r#"{"id": 7}"#, "id: expected a text, found 7"),
-        (r#"{"queue": ""}"#, "queue: expected a text that is not empty, found \"\""),
+        (r#"{"id": 7}"#, "id: expected a task's id: text, not empty, without"),
+        (
+            r#"{"queue": ""}"#,
+            "queue: expected a queue's name without blanks, and without commas, which stand between names in -Q, found \"\"",
+        ),
         (
             r#"{"countdown": "soon"}"#,
             "countdown: expected a duration up to 36500d: seconds, or words",
@@ -134,7 +137,7 @@ fn what_is_wrong_is_named_and_the_rest_goes_on() {
         (r#"{"eta": "soon"}"#, "eta: expected ISO 8601 like 2026-11-20T17:30:00+01:00 (UTC"),
         (r#"{"countdown": 1, "eta": "2099-01-01"}"#, "countdown: expected either this or eta"),
         (r#"{"expires": null}"#, "expires: expected seconds, or ISO 8601 like"),
-        (r#"{"priority": 10}"#, "priority: expected a number from 0 to 9, found 10"),
+        (r#"{"priority": 10}"#, "priority: expected a priority from 0 to 9, found 10"),
         (r#"{"args": [3, 4]}"#, ""),
     ];
     let text: Vec<&str> = lines.iter().map(|(line, _)| *line).collect();

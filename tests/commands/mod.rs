@@ -6,6 +6,7 @@ mod call;
 mod check;
 mod complete;
 mod dead;
+mod entrances;
 mod help;
 mod list;
 mod man;

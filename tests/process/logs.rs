@@ -212,10 +212,17 @@ fn a_reader_that_sleeps_stops_nothing() {
 fn what_comes_from_outside_forges_no_line() {
     let app =
         TestDir::with("bad: {shell: 'printf \"[x: INFO] one\\\\n\\\\033[2Jtwo\" >&2; exit 3'}\n");
-    let mut worker = started(&app, &["-l", "INFO", "-f", "log"]);
     let forged = "x\n[2026-01-01 00:00:00,000: ERROR/MainProcess] forged\u{1b}[2J\u{202e}";
-    app.must(&["call", "bad", "--task-id", forged]);
-    app.must(&["call", forged, "--unregistered", "--task-id", "y"]);
+    app.must(&["call", "bad", "--task-id", "mark"]);
+    app.must(&["call", "mark", "--unregistered", "--task-id", "y"]);
+    // No client of ours sends that.
+    let sql = rusqlite::Connection::open(app.database()).unwrap();
+    let forge = "UPDATE kombu_message SET payload = replace(payload, '\"mark\"', ?1),
+                 task_id = iif(task_id = 'mark', ?2, task_id)";
+    let json = serde_json::Value::from(forged).to_string();
+    assert_eq!(sql.execute(forge, [&json, forged]).unwrap(), 2);
+    drop(sql);
+    let mut worker = started(&app, &["-l", "INFO", "-f", "log"]);
     eventually("both are told", || {
         let log = app.read("log");
         (log.contains("raised unexpected") && log.contains("not in tasks.d")).then_some(())

@@ -37,7 +37,7 @@ pub(super) struct Next {
     /// The entry
     name: String,
     /// So many of its runs
-    #[arg(short = 'n', long = "count", value_name = "N", default_value_t = 1)]
+    #[arg(short = 'n', long = "count", value_name = "N", default_value_t = 1, value_parser = crate::cli::count::<usize>)]
     count: usize,
     #[command(flatten)]
     place: Place,

@@ -18,6 +18,7 @@ mod words;
 use super::app::Global;
 use super::exit::{Error, Exit};
 use super::output::ToUser;
+use crate::config::kind;
 use nix::sys::signal::Signal;
 use node::Node;
 use nodes::Host;
@@ -192,7 +193,8 @@ impl Request {
         places::distinct(&nodes)?;
         let timeout = self.parse()?.options.take("--timeout").flatten();
         let wrong = |why| Error::usage(format!("--timeout: {why}"));
-        let timeout = timeout.map(|text| super::span(&text)).transpose().map_err(wrong)?;
+        let timeout =
+            timeout.map(|text| kind::from_text::<kind::Span>(&text)).transpose().map_err(wrong)?;
         Ok((nodes, Patience::new(timeout)))
     }
 

@@ -34,6 +34,9 @@ const ADDRESSES: &[&str] = &["-b", "--broker", "--result-backend"];
 /// Options whose value is a path that may begin with `~`.
 const PATHS: &[&str] = &["--pidfile", "--logfile", "--workdir"];
 
+/// Options whose value the worker fills in as well.
+const FILES: &[&str] = &["--pidfile", "--logfile"];
+
 /// A worker that may run.
 #[derive(Debug)]
 pub(super) struct Node {
@@ -81,6 +84,10 @@ impl Node {
         for (option, value) in options.iter() {
             let mut value = match value {
                 Some(value) if option == "-n" => Some(value.to_string()),
+                // So it does in these two.
+                Some(value) if FILES.contains(&option) => {
+                    Some(expand_in(option, value, &name.replace('%', "%%"))?)
+                }
                 Some(value) => Some(expand_in(option, value, &name)?),
                 None => None,
             };

@@ -4,6 +4,7 @@ use super::super::exit::Error;
 use super::node::{Node, expand_name, short};
 use super::words::{Options, Words};
 use crate::bounds::NODES_MAX;
+use crate::config::{names, units};
 use std::collections::HashSet;
 use std::ops::RangeInclusive;
 
@@ -82,7 +83,7 @@ fn form(names: &[String]) -> Result<(Form, Vec<String>), Error> {
             false => Ok((Form::Names(names.len()), names.to_vec())),
         };
     };
-    if let Ok(count) = only.parse::<usize>() {
+    if let Some(count) = units::whole(only).and_then(|count| usize::try_from(count).ok()) {
         return match count {
             0 => Err(Error::usage(nobody)),
             _ => Ok((Form::Count(count), numbers(1..=count)?)),
@@ -128,6 +129,7 @@ fn named(
             true => expand_name(&typed, host)?,
             false => expand_name(&format!("{prefix}{typed}@{suffix}"), host)?,
         };
+        names::check(&full).map_err(Error::usage)?;
         if !seen.insert(full.clone()) {
             return Err(Error::usage(format!("{full} is named twice")));
         }

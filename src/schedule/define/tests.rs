@@ -137,10 +137,11 @@ fn every_mistake_of_an_entry() {
         ("{task: t}", "x: has no schedule"),
         ("{schedule: 5}", "x: has no task"),
         (
-            "{task: 'a b', schedule: 5}",
-            "x.task: found text \"a b\", expected a name without blanks",
+            "{task: 'a b ', schedule: 5}",
+            "x.task: found text \"a b \", expected a task's name: not empty, without control \
+             characters and without blanks at its ends",
         ),
-        ("{task: 5, schedule: 5}", "x.task: found 5, expected a name"),
+        ("{task: 5, schedule: 5}", "x.task: found 5, expected a task's name"),
         ("{task: t, schedule: soon}", "x.schedule: found text \"soon\", expected seconds"),
         (
             "{task: t, schedule: {crontab: {hour: 24}}}",

@@ -206,7 +206,7 @@ fn every_mistake_of_a_line() {
             "@daily /usr/bin/backup",
             "found \"/usr/bin/backup\", expected a task: no commands are run here",
         ),
-        ("@daily 'a b'", "task: found text \"a b\", expected a name without blanks"),
+        ("@daily 'a b '", "task: found text \"a b \", expected a task's name: not empty"),
         (
             "@daily add que=q",
             "que: unknown option; an argument with = in it stands in quotes; did you mean queue?",
