@@ -7,7 +7,7 @@ import uuid
 from torture import PATIENCE, until
 
 from .broken import Mutants
-from .ground import LISTS, Mint, application, pss
+from .ground import LISTS, SCHEDULED, Mint, application, pss
 
 GOOD = 100
 GROWTH = 2.0  # MB between the first thousand and the fifth
@@ -57,19 +57,20 @@ def round_of(app, mutants, mint, made, count, first):
     return good, took
 
 
-def quiet(app):
-    """Nothing waits but what is for later, and nothing is held."""
-    return sum(map(app.server.admin.llen, LISTS)) == 0 and app.held() == 0
-
-
 def settled(app, seconds):
-    """Is it quiet, and has nothing moved for so long?"""
+    """Waits nothing but what is for later, is nothing held, and has nothing moved for so long?"""
     state, since = None, time.monotonic()
 
     def still():
         nonlocal state, since
-        now = (quiet(app), app.waiting(), app.server.admin.dbsize())
-        if now != state or not now[0]:
+        with app.server.admin.pipeline() as pipe:
+            # At once: what is handed over meanwhile would be in neither place.
+            pipe.hlen("unacked").zcard("unacked_index")
+            for name in LISTS:
+                pipe.llen(name)
+            *places, later, keys = pipe.zcard(SCHEDULED).dbsize().execute()
+        now = (places, later, keys)
+        if now != state or any(places):
             state, since = now, time.monotonic()
         return time.monotonic() - since > seconds
     return until(still, PATIENCE)

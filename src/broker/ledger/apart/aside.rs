@@ -3,6 +3,7 @@
 use super::found;
 use crate::broker::Error;
 use crate::clock;
+use crate::os::file::folder_of;
 use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
@@ -70,14 +71,6 @@ pub fn aside(path: &Path, number: Number) -> bool {
         let (name, begin) = (entry.file_name(), begin.file_name().unwrap_or_default());
         name.as_encoded_bytes().starts_with(begin.as_encoded_bytes())
     })
-}
-
-/// The folder that the file is in.
-pub fn folder_of(path: &Path) -> &Path {
-    match path.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => folder,
-        _ => Path::new("."),
-    }
 }
 
 fn with_end(path: &Path, end: &str) -> PathBuf {

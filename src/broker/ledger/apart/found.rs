@@ -1,7 +1,6 @@
 //! What stands where the file of a ledger is to be. Only what is recognisably one is ever opened
 //! for writing or set aside: all else is somebody else's, and stays as it is.
 
-use super::aside::folder_of;
 use crate::broker::Error;
 use crate::link::error::Kind;
 use crate::link::sqlite::{as_it_is, log_of};
@@ -264,8 +263,8 @@ pub fn read<T>(path: &Path, read: impl Fn(&Connection) -> Result<T, Error>) -> R
 /// # Errors
 /// It is damaged, or there can be none.
 pub fn prepare(path: &Path) -> Result<(), Error> {
-    let folder = folder_of(path);
-    fs::create_dir_all(folder).map_err(|error| Error::io(folder.display(), &error))?;
+    os::file::make_folders(os::file::folder_of(path), 0o777)
+        .map_err(|error| Error::io("create folder", &error))?;
     let opened = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path);
     opened.map_err(|error| match error.kind() {
         io::ErrorKind::PermissionDenied => damaged(error.to_string()),
