@@ -18,7 +18,7 @@ use crate::config::Given;
 use crate::os;
 use crate::os::guard::Role;
 use crate::os::notify::Manager;
-use crate::os::signal::{Meaning, Signals, Term};
+use crate::os::signal::{Meaning, Signals, Term, ends_by_hup};
 use crate::schedule::entry::Entry;
 use chrono::{DateTime, Local};
 use files::Files;
@@ -212,6 +212,7 @@ fn start(options: Options, global: &Global, role: Role, out: ToUser) -> Result<E
         Begun::Here { pidfile, launcher } => (pidfile, launcher),
         Begun::Elsewhere(exit) => return Ok(exit),
     };
+    let hup = if ends_by_hup() { Order::Stop } else { Order::Reload };
     let shown = banner(&app, &options, &log);
     let files = Files::new(global.clone(), given, options.place.entries.clone());
     let detached = options.daemon.detach;
@@ -229,7 +230,7 @@ fn start(options: Options, global: &Global, role: Role, out: ToUser) -> Result<E
         tracing::info!("beat: Starting...");
         let manager = std::rc::Rc::new(Manager::of_environment());
         let (orders, received) = mpsc::unbounded_channel();
-        tokio::task::spawn_local(listen(signals, orders, manager.clone()));
+        tokio::task::spawn_local(listen(signals, hup, orders, manager.clone()));
         let watched = manager.clone();
         let doors = Doors {
             alive: Box::new(move || watched.tell("WATCHDOG=1")),
@@ -362,21 +363,25 @@ impl Prepared {
     }
 }
 
-/// Passes on signals.
+/// Passes on signals; `hup` is what HUP asks for.
 async fn listen(
     mut signals: Signals,
+    hup: Order,
     orders: mpsc::UnboundedSender<Order>,
     manager: std::rc::Rc<Manager>,
 ) {
     loop {
         let order = match signals.next().await {
-            Meaning::Hup => Order::Reload,
+            Meaning::Hup => hup,
             Meaning::Explain => Order::Explain,
             Meaning::Warm | Meaning::Interrupt | Meaning::Cold => {
                 manager.tell("STOPPING=1");
                 Order::Stop
             }
         };
+        if order == Order::Stop {
+            manager.tell("STOPPING=1");
+        }
         if orders.send(order).is_err() {
             return;
         }

@@ -20,7 +20,7 @@ use super::memory::forget_start;
 use super::notify::Manager;
 use super::pidfile::Pidfile;
 use super::reap::{Status, Waited, wait_any};
-use super::signal::{FORWARDED, unblock};
+use super::signal::{FORWARDED, ends_by_hup, unblock};
 use super::spawn::{Orphan, Spawn, SpawnError, Step};
 use super::tree::kill_all_descendants_of_self;
 use super::{become_subreaper, describe};
@@ -47,6 +47,10 @@ const FD_VARIABLE: &str = "QWORKER_GUARD_FD";
 
 /// Tells the worker how often its beat is awaited, in milliseconds.
 const BEAT_VARIABLE: &str = "QWORKER_BEAT";
+
+/// Variables that pass between a guard, its worker and the programs that go on in their places.
+pub const VARIABLES: [&str; 4] =
+    [FD_VARIABLE, BEAT_VARIABLE, again::PROBE_VARIABLE, again::AGAIN_VARIABLE];
 
 /// So often within the service manager's patience a beat is passed on.
 const BEATS: u32 = 4;
@@ -153,6 +157,8 @@ struct Guard<N> {
     restarting: bool,
     /// Somebody asked the worker to end: it will not be started again.
     ending: bool,
+    /// The signals that ask for that.
+    ends: Vec<i32>,
 }
 
 /// One life of the worker.
@@ -166,6 +172,9 @@ struct Worker {
 impl<N: Fn(&str)> Guard<N> {
     fn begin(orders: Orders, note: N) -> Result<Guard<N>, (io::Error, N)> {
         let Orders { argv, executable, folder, pidfile, launcher } = orders;
+        // Asked now: a terminal that is closed is none any more.
+        let hup = ends_by_hup().then_some(SIGHUP);
+        let ends = [SIGTERM, SIGINT, SIGQUIT].into_iter().chain(hup).collect();
         let prepare = || -> io::Result<_> {
             become_subreaper()?;
             let (wake, theirs) = UnixStream::pair()?;
@@ -208,6 +217,7 @@ impl<N: Fn(&str)> Guard<N> {
                 probe: None,
                 restarting: false,
                 ending: false,
+                ends,
             }),
             Err(error) => Err((error, note)),
         }
@@ -319,13 +329,17 @@ impl<N: Fn(&str)> Guard<N> {
         let arrived = self.arrived.iter().filter(|(_, flag)| flag.swap(false, Ordering::SeqCst));
         let arrived: Vec<i32> = arrived.map(|(signal, _)| *signal).collect();
         for signal in arrived {
-            if signal == SIGHUP {
+            let ends = self.ends.contains(&signal);
+            if signal == SIGHUP && !ends {
                 self.try_again();
                 continue;
             }
-            if [SIGTERM, SIGINT, SIGQUIT].contains(&signal) {
+            if ends {
                 if !std::mem::replace(&mut self.ending, true) {
                     self.manager.tell("STOPPING=1");
+                    if signal == SIGHUP {
+                        (self.note)("HUP: standard output is a terminal, so the worker ends");
+                    }
                 }
                 // There will be no new start after its end.
                 self.restarting = false;
@@ -334,39 +348,6 @@ impl<N: Fn(&str)> Guard<N> {
                 // Not yet waited for, so the number is still the worker's.
                 let _ = kill(worker, signal);
             }
-        }
-    }
-
-    /// First of all a new start has to be possible.
-    fn try_again(&mut self) {
-        if self.ending || self.restarting || self.probe.is_some() {
-            return;
-        }
-        self.manager.reloading();
-        match Probe::start(&self.next, &self.argv, &self.environment, &self.folder) {
-            Ok(probe) => self.probe = Some(probe),
-            Err(error) => self.refuse(&error.to_string()),
-        }
-    }
-
-    fn refuse(&self, why: &str) {
-        (self.note)(&format!("restart refused, the worker goes on: {why}"));
-        self.manager.tell("READY=1");
-    }
-
-    /// Somebody ended; if it is the probe, it says whether the worker is to make room.
-    fn hear_probe(&mut self, pid: i32, status: Status, worker: Pid) {
-        let Some(probe) = self.probe.take_if(|probe| probe.pid().as_raw() == pid) else { return };
-        if self.ending {
-            return;
-        }
-        match probe.verdict(status) {
-            Ok(()) => {
-                self.restarting = true;
-                // Not yet waited for, so the number is still the worker's.
-                let _ = kill(worker, Signal::SIGHUP);
-            }
-            Err(why) => self.refuse(&why),
         }
     }
 
@@ -463,7 +444,7 @@ impl<N: Fn(&str)> Guard<N> {
         let end = Instant::now() + delay;
         loop {
             let asked_to_end = |(signal, arrived): &(i32, Arc<AtomicBool>)| {
-                [SIGTERM, SIGINT, SIGQUIT].contains(signal) && arrived.load(Ordering::SeqCst)
+                self.ends.contains(signal) && arrived.load(Ordering::SeqCst)
             };
             if self.arrived.iter().any(asked_to_end) {
                 return Some(0);

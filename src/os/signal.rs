@@ -6,7 +6,7 @@ use super::spawn::signal_set;
 use signal_hook::SigId;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2};
 use signal_hook::low_level;
-use std::io;
+use std::io::{self, IsTerminal};
 use std::mem::MaybeUninit;
 use std::os::unix::net::UnixStream as StdStream;
 use std::ptr::null_mut;
@@ -17,6 +17,12 @@ use tokio::net::UnixStream;
 
 /// Signals that the guard passes on to the worker.
 pub(super) const FORWARDED: [i32; 6] = [SIGTERM, SIGINT, SIGQUIT, SIGHUP, SIGUSR1, SIGUSR2];
+
+/// Does `SIGHUP` end a program, and not restart it? So it is where standard output is a terminal: the
+/// signal says that it is closed, and nobody wants a program to go on unseen. As Celery has it.
+pub fn ends_by_hup() -> bool {
+    io::stdout().is_terminal()
+}
 
 /// What a signal asks of the worker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -3,8 +3,10 @@
 use super::app::TestDir;
 use super::process;
 use super::wait::{SOON, eventually};
+use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::sys::signal::Signal;
 use std::io::{BufRead, BufReader, Read};
+use std::os::fd::OwnedFd;
 use std::process::{Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::sync::{Arc, Condvar, Mutex};
@@ -41,6 +43,10 @@ impl Said {
             theirs.more.notify_all();
         });
         said
+    }
+
+    fn nothing() -> Arc<Said> {
+        Said::listen(std::io::empty())
     }
 
     /// Waits for a line with `part` in it; `Err` has all that was said.
@@ -95,15 +101,39 @@ impl Worker {
         Worker::of(app.command(args))
     }
 
+    /// `qworker ARGS` on a terminal of its own, as a shell starts it there; dropped, that is closed.
+    pub fn on_terminal(app: &TestDir, args: &[&str]) -> (Worker, OwnedFd) {
+        let terminal = nix::pty::openpty(None, None).unwrap();
+        // Else the worker would have both ends of it.
+        fcntl(&terminal.master, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC)).unwrap();
+        let stream = || Stdio::from(terminal.slave.try_clone().unwrap());
+        let plain = app.command(args);
+        let mut command = Command::new("setsid");
+        command.arg("--ctty").arg(plain.get_program()).args(plain.get_args());
+        for (name, value) in plain.get_envs() {
+            match value {
+                Some(value) => command.env(name, value),
+                None => command.env_remove(name),
+            };
+        }
+        command.current_dir(app.path()).stdin(stream()).stdout(stream()).stderr(stream());
+        (Worker::begin(command), terminal.master)
+    }
+
     /// The same of a command that is made already.
     pub fn of(mut command: Command) -> Worker {
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        Worker::begin(command)
+    }
+
+    /// Of streams that are no pipes nothing is heard.
+    fn begin(mut command: Command) -> Worker {
         let mark = format!("QWTEST_MARK={}", uuid::Uuid::new_v4());
         let (name, value) = mark.split_once('=').unwrap();
-        command.env(name, value).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = command.spawn().unwrap();
+        let mut child = command.env(name, value).spawn().unwrap();
         let guard = child.id() as i32;
-        let said = Said::listen(child.stderr.take().unwrap());
-        let banner = Said::listen(child.stdout.take().unwrap());
+        let said = child.stderr.take().map_or_else(Said::nothing, Said::listen);
+        let banner = child.stdout.take().map_or_else(Said::nothing, Said::listen);
         let (sender, ended) = channel();
         std::thread::spawn(move || {
             // The test may be over.

@@ -47,6 +47,35 @@ fn term_finishes_what_runs_and_gives_back_the_rest_at_once() {
     worker.expect_no_survivors();
 }
 
+/// Without a terminal HUP is a restart; one that is closed sends it to all programs on it.
+#[test]
+fn a_terminal_that_is_closed_ends_what_was_started_on_it() {
+    let app = TestDir::with(SLOW);
+    let ids = ["a", "b"].map(|id| app.must(&["call", "slow", "--task-id", id]));
+    let args = ["worker", "-c", "1", "-l", "INFO", "-f", "log"];
+    let (mut worker, terminal) = Worker::on_terminal(&app, &args);
+    await_lines(&app, "started", 1);
+    drop(terminal);
+    let said = "HUP: standard output is a terminal, so the worker ends";
+    eventually("a word of the guard", || app.read("log").contains(said).then_some(()));
+    eventually("a warm shutdown", || app.read("log").contains("(1 running)").then_some(()));
+    // Another one asks for nothing more.
+    worker.signal(Signal::SIGHUP);
+    worker.signal(Signal::SIGUSR1);
+    eventually("an answer", || app.read("log").contains("worker: draining;").then_some(()));
+    app.write("go", "");
+    assert_eq!(worker.wait(), 0, "{}", app.read("log"));
+    assert_eq!((app.lines("started").len(), messages(&app).len()), (1, 1), "{}", app.read("log"));
+    assert_eq!(app.must(&["result", &ids[0]]), "done");
+    worker.expect_no_survivors();
+
+    let (mut beat, terminal) = Worker::on_terminal(&app, &["beat", "-l", "INFO", "-f", "beat.log"]);
+    eventually("its start", || app.read("beat.log").contains("beat: loaded ").then_some(()));
+    drop(terminal);
+    assert_eq!(beat.wait(), 0, "{}", app.read("beat.log"));
+    assert!(app.read("beat.log").ends_with("beat: Shutting down...\n"));
+}
+
 #[test]
 fn a_hup_that_would_not_start_is_refused_and_a_term_ends_a_restart() {
     let app = TestDir::with(SLOW);

@@ -1,7 +1,7 @@
 //! A restart in place (`HUP`): whether the program, as it is now, would start; and its
 //! execution in this very process.
 
-use super::{BEAT_VARIABLE, BEATS, FD_IN_WORKER, FD_VARIABLE, link, text};
+use super::{BEAT_VARIABLE, BEATS, FD_IN_WORKER, FD_VARIABLE, Guard, link, text};
 use crate::os::pidfile::Pidfile;
 use crate::os::reap::Status;
 use crate::os::signal::FORWARDED;
@@ -230,4 +230,39 @@ pub(super) fn of_worker(
     };
     envp.extend(environment.iter().filter(|entry| !is_ours(entry)).cloned());
     Ok(envp)
+}
+
+impl<N: Fn(&str)> Guard<N> {
+    /// First of all a new start has to be possible.
+    pub(super) fn try_again(&mut self) {
+        if self.ending || self.restarting || self.probe.is_some() {
+            return;
+        }
+        self.manager.reloading();
+        match Probe::start(&self.next, &self.argv, &self.environment, &self.folder) {
+            Ok(probe) => self.probe = Some(probe),
+            Err(error) => self.refuse(&error.to_string()),
+        }
+    }
+
+    fn refuse(&self, why: &str) {
+        (self.note)(&format!("restart refused, the worker goes on: {why}"));
+        self.manager.tell("READY=1");
+    }
+
+    /// Somebody ended; if it is the probe, it says whether the worker is to make room.
+    pub(super) fn hear_probe(&mut self, pid: i32, status: Status, worker: Pid) {
+        let Some(probe) = self.probe.take_if(|probe| probe.pid().as_raw() == pid) else { return };
+        if self.ending {
+            return;
+        }
+        match probe.verdict(status) {
+            Ok(()) => {
+                self.restarting = true;
+                // Not yet waited for, so the number is still the worker's.
+                let _ = kill(worker, Signal::SIGHUP);
+            }
+            Err(why) => self.refuse(&why),
+        }
+    }
 }
