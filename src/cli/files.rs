@@ -1,7 +1,7 @@
 //! Reads what an application is made of, and hands its text to those who understand it.
 
 use super::exit::Error;
-use super::utf8;
+use super::{utf8, zones};
 use crate::config::settings::{Entry, TABLE};
 use crate::config::{Diagnostic, Given, Layers, Settings, load as layers};
 use crate::task::Task;
@@ -45,6 +45,7 @@ pub(super) fn settings(
     let layers = Layers { files: &files, environment: &environment, command_line: options };
     let (settings, mut found) = Settings::load(layers);
     found.extend(no_text);
+    zones::name_foreign(&mut found);
     Ok((settings, found))
 }
 

@@ -4,7 +4,7 @@ use crate::config::Diagnostic;
 use crate::config::diagnostic::Weight;
 use crate::os::zoneinfo;
 use crate::schedule::rules::{Host, Rules};
-use chrono_tz::{IANA_TZDB_VERSION, Tz};
+use chrono_tz::{IANA_TZDB_VERSION, TZ_VARIANTS, Tz};
 use serde_json::{Value, json};
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -58,6 +58,27 @@ impl Zones {
     pub(in crate::cli) fn json(&self) -> Value {
         let (folder, version) = self.origin();
         json!({"folder": folder, "version": version, "built_in": IANA_TZDB_VERSION})
+    }
+}
+
+/// Says of names that are no time zones of ours which of them the host knows.
+pub(in crate::cli) fn name_foreign(found: &mut [Diagnostic]) {
+    let mut unknown = found.iter_mut().filter(|fault| fault.zone.is_some()).peekable();
+    if unknown.peek().is_none() {
+        return;
+    }
+    let Some(folder) = zoneinfo::folder(std::env::var_os("TZDIR")) else { return };
+    let file = |name: &str| {
+        let read = zoneinfo::read(&folder, name).ok();
+        read.filter(|bytes| bytes.starts_with(b"TZif"))
+    };
+    for fault in unknown {
+        let Some(bytes) = fault.zone.as_deref().and_then(file) else { continue };
+        fault.message += ", a time zone that this host knows and qworker does not";
+        if fault.hint.is_none() {
+            let same = |zone: &&Tz| file(zone.name()).is_some_and(|other| other == bytes);
+            fault.hint = TZ_VARIANTS.iter().find(same).map(|zone| zone.name().into());
+        }
     }
 }
 

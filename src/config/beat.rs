@@ -64,6 +64,7 @@ impl Kind for Zone {
             let fault = faults.add(node.line, format!("found {}", node.found()));
             fault.expected = Some(Self::EXPECTED.into());
             fault.hint = Some(near).filter(|near| !near.is_empty());
+            fault.zone = Some(text.into());
         }
         zone
     }

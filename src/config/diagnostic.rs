@@ -39,6 +39,8 @@ pub struct Diagnostic {
     pub weight: Weight,
     /// The task that is lost by it, and where that is defined, as `file:line`.
     pub costs: Option<(String, String)>,
+    /// A name that is no time zone of ours; the host may know it.
+    pub zone: Option<String>,
 }
 
 impl Diagnostic {
@@ -53,6 +55,7 @@ impl Diagnostic {
             hint: None,
             weight: Weight::Mistake,
             costs: None,
+            zone: None,
         }
     }
 

@@ -7,6 +7,7 @@
 
 pub use super::field::FieldError;
 use super::field::Kind;
+pub use super::fields::Fields;
 use super::zone::{Calendar, DAY, Pattern, Rule};
 use chrono::{DateTime, Datelike, NaiveDate, Utc};
 use std::cell::RefCell;
@@ -19,33 +20,6 @@ const COMPILED_MAX: usize = 512;
 
 /// The longest each month gets.
 const MONTH_DAYS: [u64; 12] = [31, 29, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31];
-
-/// Words that stand for five fields.
-const WORDS: [(&str, &str); 7] = [
-    ("@hourly", "0 * * * *"),
-    ("@daily", "0 0 * * *"),
-    ("@midnight", "0 0 * * *"),
-    ("@weekly", "0 0 * * 0"),
-    ("@monthly", "0 0 1 * *"),
-    ("@yearly", "0 0 1 1 *"),
-    ("@annually", "0 0 1 1 *"),
-];
-
-/// What a crontab looks like.
-const FORM: &str = "5 fields (minute hour day_of_month month_of_year day_of_week), or 6 with the \
-    second first";
-
-/// What to do about the last field of Quartz and its like.
-pub(super) const NO_YEARS: &str =
-    "a field of years is not supported: leave it out, and see from and until";
-
-/// Can the field be one of years, and nothing else? `2026`, `2026-2030`, `2026/2`.
-pub(super) fn is_year(field: &str) -> bool {
-    field
-        .split([',', '-', '/'])
-        .next()
-        .is_some_and(|first| first.len() == 4 && first.bytes().all(|byte| byte.is_ascii_digit()))
-}
 
 /// A crontab, checked. 32 bytes, nothing on the heap.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -76,66 +50,13 @@ pub enum Days {
     Or,
 }
 
-/// The texts of the fields, by Celery's names.
-#[derive(Debug, Clone, Copy)]
-pub struct Fields<'a> {
-    /// 0-59.
-    pub minute: &'a str,
-    /// 0-23.
-    pub hour: &'a str,
-    /// 1-31.
-    pub day_of_month: &'a str,
-    /// 1-12 or names.
-    pub month_of_year: &'a str,
-    /// 0-6 from Sunday, or names.
-    pub day_of_week: &'a str,
-    /// 0-59; none: at the start of the minute.
-    pub second: Option<&'a str>,
-}
-
-/// Each minute; those that are given replace their field.
-impl Default for Fields<'_> {
-    fn default() -> Self {
-        Fields {
-            minute: "*",
-            hour: "*",
-            day_of_month: "*",
-            month_of_year: "*",
-            day_of_week: "*",
-            second: None,
-        }
-    }
-}
-
 impl Cron {
     /// Reads five fields, or six with seconds first, or a word such as `@daily`.
     ///
     /// # Errors
     /// Names the first field that is wrong; the field is `crontab` if their number is.
     pub fn parse(text: &str, days: Days) -> Result<Cron, FieldError> {
-        let mut text = text.trim();
-        if text.starts_with('@') {
-            let word = WORDS.iter().find(|(word, _)| word.eq_ignore_ascii_case(text));
-            let names: Vec<&str> = WORDS.iter().map(|(word, _)| *word).collect();
-            let unknown =
-                || FieldError::new("crontab", text, format!("one of {}", names.join(" ")));
-            text = word.ok_or_else(unknown)?.1;
-        }
-        let fields: Vec<&str> = text.split_whitespace().collect();
-        let (second, fields) = match fields[..] {
-            [second, ref fields @ ..] if fields.len() == 5 => (Some(second), fields),
-            ref fields => (None, fields),
-        };
-        let of_year = second.is_some() && fields.last().is_some_and(|last| is_year(last));
-        let [minute, hour, day_of_month, month_of_year, day_of_week] = *fields else {
-            let years = if fields.len() == 7 { format!("; {NO_YEARS}") } else { String::new() };
-            return Err(FieldError::new("crontab", text, format!("{FORM}{years}")));
-        };
-        if of_year {
-            return Err(FieldError::new("crontab", text, format!("{FORM}; {NO_YEARS}")));
-        }
-        let fields = Fields { minute, hour, day_of_month, month_of_year, day_of_week, second };
-        Cron::from_fields(fields, days)
+        Cron::from_fields(Fields::of(text)?, days)
     }
 
     /// Reads the fields one by one.
@@ -399,7 +320,7 @@ mod tests {
         assert_eq!(cron("0 3 * * 7").to_string(), "0 3 * * 0");
         assert!(error("0 0 12 ? * 2").contains("expected names such as mon-fri"));
         for of_years in ["0 0 12 * * ? 2026", "0 0 12 ? * MON-FRI *", "0 12 * * ? 2026/2"] {
-            assert!(error(of_years).ends_with(NO_YEARS), "{of_years}");
+            assert!(error(of_years).ends_with(crate::schedule::fields::NO_YEARS), "{of_years}");
         }
         let either = |text, days| Cron::parse(text, days).unwrap().either_day();
         assert_eq!(either("0 0 1 * 5", Days::Or), Some(true));

@@ -106,7 +106,43 @@ impl Kind {
         text.split(',').try_fold(0, |mask, part| Ok(mask | self.part(part.trim())?))
     }
 
+    /// What is right, and may not be what its author thinks: a step as long as its range or longer
+    /// leaves the first value alone, as in Celery.
+    pub(super) fn lone_steps(self, text: &str) -> Vec<String> {
+        let unit = match self {
+            Kind::Second => "s",
+            Kind::Minute => "m",
+            Kind::Hour => "h",
+            Kind::DayOfMonth => "d",
+            Kind::Month | Kind::DayOfWeek => "",
+        };
+        let lone = |part: &str| {
+            let (from, count, step) = self.span(part).ok()?;
+            let interval = match unit {
+                "" => String::new(),
+                unit => format!("; an interval is @every {step}{unit}"),
+            };
+            let why = "the step is not shorter than the range";
+            (count > 1 && step >= count)
+                .then(|| format!("{part} means {from} alone: {why}{interval}"))
+        };
+        text.split(',')
+            .filter(|part| part.contains('/'))
+            .filter_map(|part| lone(part.trim()))
+            .collect()
+    }
+
     fn part(self, part: &str) -> Result<u64, FieldError> {
+        let (min, max) = self.range();
+        let (from, count, step) = self.span(part)?;
+        let steps = (0..count).step_by(usize::try_from(step).unwrap_or(usize::MAX));
+        let value =
+            |nth: u64| if from + nth <= max { from + nth } else { from + nth - max - 1 + min };
+        Ok(steps.fold(0, |mask, nth| mask | 1 << value(nth)))
+    }
+
+    /// The first value, how many there are from it on, and the step.
+    fn span(self, part: &str) -> Result<(u64, u64, u64), FieldError> {
         let (base, mut steps) = match part.split_once('/') {
             Some((base, steps)) => (base, Some(steps.split('/'))),
             None => (part, None),
@@ -138,10 +174,7 @@ impl Kind {
             }
         };
         let count = if from <= to { to - from + 1 } else { max - from + 1 + to - min + 1 };
-        let steps = (0..count).step_by(usize::try_from(step).unwrap_or(usize::MAX));
-        let value =
-            |nth: u64| if from + nth <= max { from + nth } else { from + nth - max - 1 + min };
-        Ok(steps.fold(0, |mask, nth| mask | 1 << value(nth)))
+        Ok((from, count, step))
     }
 
     /// A number, or what begins with the three letters of a name.
@@ -252,6 +285,26 @@ mod tests {
         assert_eq!(values(Kind::DayOfMonth, "?").len(), 31);
         assert_eq!(values(Kind::Month, "jan,Sept,11-dec"), [1, 9, 11, 12]);
         assert_eq!(values(Kind::Month, "*/99"), [1]);
+    }
+
+    #[test]
+    fn a_step_that_leaves_one_value_is_told() {
+        let said = Kind::Minute.lone_steps("*/90, 5,10-30/21,*/59,7-7/9");
+        assert_eq!(
+            said,
+            [
+                "*/90 means 0 alone: the step is not shorter than the range; an interval is @every 90m",
+                "10-30/21 means 10 alone: the step is not shorter than the range; an interval is \
+                 @every 21m",
+            ]
+        );
+        assert_eq!(
+            Kind::DayOfWeek.lone_steps("*/7"),
+            ["*/7 means 0 alone: the step is not shorter than the range"]
+        );
+        for fine in ["*", "*/15", "0-59/59", "*/x", "61"] {
+            assert_eq!(Kind::Minute.lone_steps(fine), [""; 0], "{fine}");
+        }
     }
 
     #[test]

@@ -157,6 +157,7 @@ impl Shared<'_> {
                 let fault = faults.add(node.line, wrong.message.clone());
                 fault.expected = wrong.expected.clone();
                 fault.hint = wrong.hint.clone();
+                fault.zone = wrong.zone.clone();
                 None
             }
         }

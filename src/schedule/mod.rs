@@ -8,6 +8,7 @@ pub mod define;
 pub mod entry;
 pub mod every;
 mod field;
+mod fields;
 pub mod load;
 pub mod moment;
 pub mod options;

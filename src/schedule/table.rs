@@ -5,10 +5,10 @@
 //! weekdays and one more word follows, which then is the task; a task that is named so
 //! (`sun`, `5`) stands in quotes.
 
-use super::cron::{Cron, NO_YEARS, is_year};
 use super::define::Draft;
 use super::entry::{Entry, sum};
 use super::field::is_of_quartz;
+use super::fields::{Fields, NO_YEARS, is_year};
 use super::load::{Defaults, Shared, merge};
 use super::options::{self, OPTIONS};
 use super::when::{self, Means};
@@ -85,10 +85,24 @@ fn variable(line: &str) -> Option<(&str, &str)> {
 /// The zone of one line, and the line behind it: `CRON_TZ=Asia/Tokyo 5 9 * * * report`, as
 /// libraries of cron have it.
 fn zoned<'a>(name: &str, value: &'a str) -> Option<(String, &'a str)> {
+    if !matches!(name, "CRON_TZ" | "TZ") {
+        return None;
+    }
+    // No zone begins like a line: here none is named.
+    if value.starts_with(|c: char| c.is_ascii_digit() || matches!(c, '*' | '@')) {
+        return Some((UNNAMED.into(), value));
+    }
     let mut cursor = Cursor::new(value);
-    let zone = cursor.word().ok().flatten().filter(|_| matches!(name, "CRON_TZ" | "TZ"))?;
+    let zone = named(cursor.word().ok().flatten()?.text);
     let rest = cursor.rest();
-    (!rest.is_empty() && !rest.starts_with('#')).then_some((zone.text, rest))
+    (!rest.is_empty() && !rest.starts_with('#')).then_some((zone, rest))
+}
+
+/// The zone of a variable that is empty, as POSIX has it.
+const UNNAMED: &str = "UTC";
+
+fn named(zone: String) -> String {
+    if zone.is_empty() { UNNAMED.into() } else { zone }
 }
 
 fn is_name(text: &str) -> bool {
@@ -118,7 +132,7 @@ impl Line<'_> {
             let why = match name {
                 "CRON_TZ" => {
                     let zone = Cursor::new(value).word().ok().flatten().unwrap_or_default();
-                    let zone = shared.zone(&self.node(zone.text), f);
+                    let zone = shared.zone(&self.node(named(zone.text)), f);
                     shared.zone_is_known = zone.is_some();
                     shared.zone = zone.unwrap_or(shared.zone);
                     return;
@@ -226,9 +240,9 @@ impl Line<'_> {
             *cursor = ahead_of(*cursor);
         }
         let time = words.join(" ");
-        let cron = Cron::parse(&time, shared.defaults.days_of_tables);
-        let cron = cron.map_err(|wrong| when::report(&wrong, self.number, faults));
-        Some((time, cron.ok().map(Schedule::Cron)))
+        let days = shared.defaults.days_of_tables;
+        let schedule = when::cron(Fields::of(&time), days, |_| self.number, faults);
+        Some((time, schedule))
     }
 
     /// The task; `behind_seconds`, where Quartz has a field of years too.

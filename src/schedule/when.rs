@@ -148,8 +148,28 @@ fn of_span(
 
 fn crontab(text: &str, line: usize, means: Means, faults: &mut Faults) -> Option<Schedule> {
     no_relative(means, line, faults)?;
-    let cron = Cron::parse(text, means.days);
-    cron.map_err(|wrong| report(&wrong, line, faults)).ok().map(Schedule::Cron)
+    cron(Fields::of(text), means.days, |_| line, faults)
+}
+
+/// Reads fields; `line_of` says where each of them stands.
+pub fn cron(
+    fields: Result<Fields<'_>, FieldError>,
+    days: Days,
+    line_of: impl Fn(&str) -> usize,
+    faults: &mut Faults,
+) -> Option<Schedule> {
+    match fields.and_then(|fields| Ok((fields, Cron::from_fields(fields, days)?))) {
+        Ok((fields, cron)) => {
+            for (field, said) in fields.lone_steps() {
+                faults.within(field, |f| f.note(line_of(field), said));
+            }
+            Some(Schedule::Cron(cron))
+        }
+        Err(wrong) => {
+            report(&wrong, line_of(wrong.field), faults);
+            None
+        }
+    }
 }
 
 /// What only an interval can be.
@@ -313,14 +333,11 @@ fn of_crontab(node: &Node, means: Means, faults: &mut Faults) -> Option<Schedule
         month_of_year: month_of_year.unwrap_or("*"),
         day_of_week: day_of_week.unwrap_or("*"),
     };
-    match Cron::from_fields(fields, means.days) {
-        Ok(cron) => Some(Schedule::Cron(cron)),
-        Err(wrong) => {
-            let given = map.iter().find(|(key, _)| key.text == wrong.field);
-            report(&wrong, given.map_or(node.line, |(_, value)| value.line), faults);
-            None
-        }
-    }
+    let line_of = |field: &str| {
+        let given = map.iter().find(|(key, _)| key.text == field);
+        given.map_or(node.line, |(_, value)| value.line)
+    };
+    cron(Ok(fields), means.days, line_of, faults)
 }
 
 /// A number, a text, or a list of them.

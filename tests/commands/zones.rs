@@ -59,6 +59,57 @@ fn the_hosts_rules_come_first() {
 }
 
 #[test]
+fn a_zone_that_only_the_host_knows_is_told_as_such() {
+    let app = TestDir::with(TASKS);
+    let file = tzif(CHANGE, (-8 * 3600, -7 * 3600), "<-07>7", false);
+    for name in ["zoneinfo/Firm/HQ", "zoneinfo/posix/Europe/Oslo", "zoneinfo/Asia/Tokyo"] {
+        fs::create_dir_all(app.file(name).parent().unwrap()).unwrap();
+        fs::write(app.file(name), &file).unwrap();
+    }
+    let host = ", a time zone that this host knows and qworker does not";
+    for (zone, known, hint) in [
+        // The same rules by another name, else the nearest name.
+        ("Firm/HQ", host, "; did you mean Asia/Tokyo?"),
+        ("posix/Europe/Oslo", host, "; did you mean Europe/Oslo?"),
+        ("Firm/Quay", "", ""),
+    ] {
+        app.settings(&format!("timezone: {zone}\n"));
+        app.write("day.crontab", &format!("CRON_TZ={zone}\n@daily add 1 2 name=a\n"));
+        app.write("schedule.yaml", &format!("timezone: {zone}\nentries: {{}}\n"));
+        let output = on_host(&app, &["beat", "check"]);
+        let said = format!(
+            "found text {zone:?}{known}, expected a time zone such as UTC or Europe/Oslo{hint}"
+        );
+        for place in
+            ["qworker.yaml:1: timezone", "day.crontab:1: CRON_TZ", "schedule.yaml:1: timezone"]
+        {
+            let line = format!("{place}: {said}\n");
+            assert!(output.stdout.contains(&line), "no {line:?} in {output:?}");
+        }
+    }
+}
+
+#[test]
+fn a_step_that_leaves_one_value_is_noted() {
+    let app = TestDir::with(TASKS);
+    app.write("day.crontab", "*/90 * * * * add 1 2 name=a\n");
+    app.write(
+        "schedule.yaml",
+        "entries:\n  b: {task: add, args: [1, 2], schedule: {crontab: {hour: '*/36'}}}\n  \
+         c: {task: add, args: [1, 2], schedule: '0 0 */2 * *'}\n",
+    );
+    let output = app.qworker(&["beat", "check"]);
+    let why = "the step is not shorter than the range; an interval is @every";
+    for line in [
+        format!("day.crontab:1: minute: */90 means 0 alone: {why} 90m\n"),
+        format!("b.schedule.crontab.hour: */36 means 0 alone: {why} 36h\n"),
+    ] {
+        assert!(output.stderr.contains(&line), "no {line:?} in {output:?}");
+    }
+    assert_eq!((output.code, output.stderr.matches(" alone: ").count()), (0, 2), "{output:?}");
+}
+
+#[test]
 fn the_built_in_rules_are_the_fallback() {
     let app = app();
     let path = app.file(ZONE).display().to_string();

@@ -3,7 +3,7 @@
 use crate::beat::{Address, Book, Definitions};
 use crate::cli;
 use crate::cli::app::{App, Global};
-use crate::cli::zones::Zones;
+use crate::cli::zones::{self, Zones};
 use crate::clock;
 use crate::config::diagnostic::Weight;
 use crate::config::{Diagnostic, Given};
@@ -192,7 +192,8 @@ pub(super) fn read_all(app: &App, chosen: &[PathBuf]) -> Read {
         });
     }
     let mut all = Vec::new();
-    for (entries, found) in sets {
+    for (entries, mut found) in sets {
+        zones::name_foreign(&mut found);
         all.push(entries.into_iter().map(Arc::new).collect());
         let (notes, faults): (Vec<_>, Vec<_>) = found.into_iter().partition(Diagnostic::is_note);
         read.faults.extend(faults);
@@ -291,6 +292,7 @@ impl Definitions for Files {
             sets.push(entries);
         }
         found.extend(zones.faults());
+        zones::name_foreign(&mut found);
         let address = address_of(app, tasks);
         self.tell_unseen(None);
         (self.good, self.read, self.seen) = (good, traces, None);

@@ -72,7 +72,7 @@ fn every_form_of_a_line() {
 }
 
 fn schedule_text(text: &str) -> String {
-    let cron = Cron::parse(text, super::super::cron::Days::And);
+    let cron = crate::schedule::cron::Cron::parse(text, super::super::cron::Days::And);
     cron.map_or(text.into(), |cron| cron.to_string())
 }
 
@@ -119,6 +119,23 @@ fn names_are_made_of_lines_and_stay_when_lines_move() {
             "x.crontab:3: @daily add 1: is defined already, at x.crontab:1, expected a name of its own: name=…"
         ]
     );
+}
+
+#[test]
+fn an_empty_zone_is_utc() {
+    for text in [
+        "CRON_TZ=Europe/Oslo\nCRON_TZ=\n@daily a",
+        "CRON_TZ=Europe/Oslo\nCRON_TZ=\"\" # none\n@daily a",
+        "CRON_TZ=Europe/Oslo\nCRON_TZ=\"\" @daily a",
+        "CRON_TZ=Europe/Oslo\nTZ='' 0 0 * * * a",
+        "CRON_TZ=Europe/Oslo\nTZ= 0 0 * * * a",
+        "CRON_TZ=Europe/Oslo\nCRON_TZ= */5 * * * * a",
+        "CRON_TZ=Europe/Oslo\nCRON_TZ=@daily a",
+    ] {
+        let (entries, found) = run(text);
+        assert_eq!((entries.len(), found.len()), (1, 0), "{text:?}: {found:?}");
+        assert_eq!(entries[0].calendar.zone, Tz::UTC, "{text:?}");
+    }
 }
 
 #[test]

@@ -1,0 +1,108 @@
+//! The fields of a crontab, each by its name: from a line or a word to their texts.
+
+use super::field::{FieldError, Kind};
+
+/// Words that stand for five fields.
+const WORDS: [(&str, &str); 7] = [
+    ("@hourly", "0 * * * *"),
+    ("@daily", "0 0 * * *"),
+    ("@midnight", "0 0 * * *"),
+    ("@weekly", "0 0 * * 0"),
+    ("@monthly", "0 0 1 * *"),
+    ("@yearly", "0 0 1 1 *"),
+    ("@annually", "0 0 1 1 *"),
+];
+
+/// What a crontab looks like.
+const FORM: &str = "5 fields (minute hour day_of_month month_of_year day_of_week), or 6 with the \
+    second first";
+
+/// What to do about the last field of Quartz and its like.
+pub(super) const NO_YEARS: &str =
+    "a field of years is not supported: leave it out, and see from and until";
+
+/// Can the field be one of years, and nothing else? `2026`, `2026-2030`, `2026/2`.
+pub(super) fn is_year(field: &str) -> bool {
+    field
+        .split([',', '-', '/'])
+        .next()
+        .is_some_and(|first| first.len() == 4 && first.bytes().all(|byte| byte.is_ascii_digit()))
+}
+
+/// The texts of the fields, by Celery's names.
+#[derive(Debug, Clone, Copy)]
+pub struct Fields<'a> {
+    /// 0-59.
+    pub minute: &'a str,
+    /// 0-23.
+    pub hour: &'a str,
+    /// 1-31.
+    pub day_of_month: &'a str,
+    /// 1-12 or names.
+    pub month_of_year: &'a str,
+    /// 0-6 from Sunday, or names.
+    pub day_of_week: &'a str,
+    /// 0-59; none: at the start of the minute.
+    pub second: Option<&'a str>,
+}
+
+/// Each minute; those that are given replace their field.
+impl Default for Fields<'_> {
+    fn default() -> Self {
+        Fields {
+            minute: "*",
+            hour: "*",
+            day_of_month: "*",
+            month_of_year: "*",
+            day_of_week: "*",
+            second: None,
+        }
+    }
+}
+
+impl<'a> Fields<'a> {
+    /// Parts five fields, or six with seconds first; a word such as `@daily` has five.
+    ///
+    /// # Errors
+    /// The field is `crontab`: their number is wrong.
+    pub fn of(text: &'a str) -> Result<Fields<'a>, FieldError> {
+        let mut text = text.trim();
+        if text.starts_with('@') {
+            let word = WORDS.iter().find(|(word, _)| word.eq_ignore_ascii_case(text));
+            let names: Vec<&str> = WORDS.iter().map(|(word, _)| *word).collect();
+            let unknown =
+                || FieldError::new("crontab", text, format!("one of {}", names.join(" ")));
+            text = word.ok_or_else(unknown)?.1;
+        }
+        let fields: Vec<&str> = text.split_whitespace().collect();
+        let (second, fields) = match fields[..] {
+            [second, ref fields @ ..] if fields.len() == 5 => (Some(second), fields),
+            ref fields => (None, fields),
+        };
+        let of_year = second.is_some() && fields.last().is_some_and(|last| is_year(last));
+        let [minute, hour, day_of_month, month_of_year, day_of_week] = *fields else {
+            let years = if fields.len() == 7 { format!("; {NO_YEARS}") } else { String::new() };
+            return Err(FieldError::new("crontab", text, format!("{FORM}{years}")));
+        };
+        if of_year {
+            return Err(FieldError::new("crontab", text, format!("{FORM}; {NO_YEARS}")));
+        }
+        Ok(Fields { minute, hour, day_of_month, month_of_year, day_of_week, second })
+    }
+
+    /// What may not be what its author thinks, by the field: steps that leave one value.
+    pub fn lone_steps(&self) -> Vec<(&'static str, String)> {
+        let all = [
+            (Kind::Second, self.second.unwrap_or_default()),
+            (Kind::Minute, self.minute),
+            (Kind::Hour, self.hour),
+            (Kind::DayOfMonth, self.day_of_month),
+            (Kind::Month, self.month_of_year),
+            (Kind::DayOfWeek, self.day_of_week),
+        ];
+        let of = |(kind, text): (Kind, &str)| {
+            kind.lone_steps(text).into_iter().map(move |said| (kind.name(), said))
+        };
+        all.into_iter().flat_map(of).collect()
+    }
+}
