@@ -162,6 +162,8 @@ fn mistaken(node: &str, others: &[Status], global: &Global) -> Error {
 
 fn sentence(status: &Status) -> String {
     let Status { node, running, slots, .. } = status;
+    let lost = status.log.as_ref();
+    let lost = lost.map_or_else(String::new, |lost| format!("; its log: {}", escape::line(lost)));
     match &status.why {
         None => {
             let names: Vec<_> = status.unknown.iter().map(|name| escape::name(name)).collect();
@@ -171,8 +173,8 @@ fn sentence(status: &Status) -> String {
                     format!("; it leaves to others what it does not know: {}", names.join(", "))
                 }
             };
-            format!("{node} is ready: {running} of {slots} slots run a task{unknown}")
+            format!("{node} is ready: {running} of {slots} slots run a task{unknown}{lost}")
         }
-        Some(why) => format!("{node} is alive, and not ready: {why}"),
+        Some(why) => format!("{node} is alive, and not ready: {why}{lost}"),
     }
 }

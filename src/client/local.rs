@@ -42,6 +42,9 @@ pub struct Status {
     /// Names of tasks that it does not know and leaves to others; some of them.
     #[serde(default)]
     pub unknown: Vec<String>,
+    /// How many lines its log has lost, and why, as long as that cannot be told there.
+    #[serde(default)]
+    pub log: Option<String>,
     /// Seconds since its start.
     pub uptime: f64,
 }

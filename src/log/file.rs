@@ -93,6 +93,10 @@ impl Place for LogFile {
         }
     }
 
+    fn name(&self) -> Option<String> {
+        Some(self.path.display().to_string())
+    }
+
     /// A file that has to stay small is not outgrown by a single batch.
     fn batch_bytes(&self) -> usize {
         let max = self.rotation.max_bytes.and_then(|max| usize::try_from(max).ok());

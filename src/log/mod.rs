@@ -17,7 +17,7 @@ use sink::{Backlog, Sink, Stderr};
 use std::fs::File;
 use std::io::{self, IsTerminal, Write};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 use tracing::Level;
 use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
@@ -62,6 +62,14 @@ pub struct Keeper {
     backlog: Arc<Backlog>,
 }
 
+/// The lines of this process.
+static BACKLOG: OnceLock<Arc<Backlog>> = OnceLock::new();
+
+/// How many lines the log has lost, and why, as long as it cannot say so itself.
+pub fn lost() -> Option<String> {
+    BACKLOG.get()?.lost()
+}
+
 /// Starts logging. A file that cannot be opened is tried again with every line: lines are dropped
 /// and counted until then ([`writable`] tells before).
 pub fn start(options: Options) -> Keeper {
@@ -78,6 +86,8 @@ pub fn start(options: Options) -> Keeper {
         None => queue.finish(Sink::new(Stderr, to, books)),
     });
     backlog.count_with(writer.error_counter());
+    // A second start (in tests) keeps the first.
+    let _ = BACKLOG.set(Arc::clone(&backlog));
     let subscriber = tracing_subscriber::fmt()
         .with_max_level(options.level)
         .with_writer(writer)

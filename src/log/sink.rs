@@ -1,11 +1,12 @@
 //! The far end of the queue: takes lines, writes them in batches, and keeps the books of those
 //! that found no place. Lines stay whole: what is torn by a full disk is finished later.
 
+use super::escape;
 use super::form::Origin;
 use crate::os::describe;
 use std::io::{self, Write};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 use tracing::Level;
 use tracing_appender::non_blocking::ErrorCounter;
@@ -22,6 +23,8 @@ pub(super) struct Backlog {
     made: AtomicUsize,
     taken: AtomicUsize,
     overrun: OnceLock<ErrorCounter>,
+    /// Lines that the place did not take, and why, as long as nothing there says so.
+    lost: Mutex<Option<String>>,
 }
 
 impl Backlog {
@@ -42,6 +45,15 @@ impl Backlog {
         self.made.load(Ordering::Relaxed).saturating_sub(gone)
     }
 
+    /// What is lost and not told in the log.
+    pub fn lost(&self) -> Option<String> {
+        self.lost.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn set_lost(&self, what: Option<String>) {
+        *self.lost.lock().unwrap_or_else(PoisonError::into_inner) = what;
+    }
+
     fn one_taken(&self) {
         self.taken.fetch_add(1, Ordering::Relaxed);
     }
@@ -59,6 +71,11 @@ pub(super) trait Place {
 
     /// Writes some of this to its end.
     fn write(&mut self, text: &[u8]) -> io::Result<usize>;
+
+    /// Its name, if its lines can be missed elsewhere.
+    fn name(&self) -> Option<String> {
+        None
+    }
 
     /// Bytes that it takes in one piece.
     fn batch_bytes(&self) -> usize {
@@ -118,6 +135,8 @@ pub(super) struct Sink<P> {
     dropped: usize,
     /// Why the last one was dropped.
     why: String,
+    /// It takes no lines from the start on, and that is not told yet.
+    untold: bool,
     /// Lines that the queue had no room for, as far as that was told, and when.
     overrun_told: usize,
     overrun_at: Option<Instant>,
@@ -134,6 +153,7 @@ impl<P: Place> Sink<P> {
             torn: Vec::new(),
             dropped: 0,
             why: String::new(),
+            untold: true,
             overrun_told: 0,
             overrun_at: None,
         }
@@ -187,7 +207,9 @@ impl<P: Place> Sink<P> {
         let begun = whole + usize::from(is_torn);
         if dropped_at.is_some_and(|at| at < begun) {
             self.dropped = 0;
+            self.backlog.set_lost(None);
         }
+        self.untold &= written == 0;
         if let Some(count) = overrun.filter(|_| overrun_at.is_some_and(|at| at < begun)) {
             (self.overrun_told, self.overrun_at) = (count, Some(Instant::now()));
         }
@@ -205,6 +227,18 @@ impl<P: Place> Sink<P> {
             Some(number) => describe(number).to_string(),
             None => error.to_string(),
         };
+        if self.dropped == 0 {
+            return;
+        }
+        self.backlog.set_lost(Some(format!("{}: {}", were_dropped(self.dropped), self.why)));
+        // Later the log itself says so. If it never can, whoever has started the program should know.
+        if let Some(name) = self.place.name().filter(|_| std::mem::take(&mut self.untold)) {
+            let (name, why) = (escape::line(&name).into_owned(), &self.why);
+            let _ = writeln!(
+                io::stderr().lock(),
+                "Warning: the log {name} takes no lines: {why}; they are dropped and counted"
+            );
+        }
     }
 }
 

@@ -94,6 +94,7 @@ impl Portrait {
             running: now.running,
             reserved: now.reserved,
             unknown: now.unknown.iter().take(UNKNOWN_MAX).map(ToString::to_string).collect(),
+            log: crate::log::lost(),
             uptime: self.start.elapsed().as_secs_f64(),
         }
     }
@@ -105,7 +106,10 @@ impl Portrait {
         if !now.unknown.is_empty() {
             line.push_str(&format!(", {} names of tasks unknown", now.unknown.len()));
         }
-        status.why.map_or(line.clone(), |why| format!("{line}; {why}"))
+        for more in [status.why, status.log].into_iter().flatten() {
+            line.push_str(&format!("; {more}"));
+        }
+        line
     }
 }
 

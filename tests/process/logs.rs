@@ -236,3 +236,30 @@ fn what_comes_from_outside_forges_no_line() {
         assert!(is_ours || line.starts_with("  "), "{line:?} in {log}");
     }
 }
+
+/// What can never be written is told where somebody looks: by the program that begins, and by `health`.
+#[test]
+fn a_log_that_takes_no_lines_is_told() {
+    let app = TestDir::with("tiny: {shell: ':'}\n");
+    let why =
+        "Warning: the log /dev/full takes no lines: No space left on device; they are dropped";
+    for command in ["worker", "beat"] {
+        let mut program = Worker::run(&app, &[command, "-l", "INFO", "-f", "/dev/full"]);
+        program.expect_line(why);
+        if command == "worker" {
+            eventually("its start", || (app.qworker(&["health"]).code == 0).then_some(()));
+            app.must(&["call", "tiny", "--wait"]);
+            let health = app.must(&["health"]);
+            assert!(health.contains("slots run a task; its log: "), "{health}");
+            assert!(
+                health.contains(" log lines were dropped: No space left on device"),
+                "{health}"
+            );
+            let health: serde_json::Value =
+                serde_json::from_str(&app.must(&["health", "--json"])).unwrap();
+            assert!(health["log"].as_str().unwrap().contains("log lines"), "{health}");
+        }
+        assert_eq!(program.stop(Signal::SIGTERM), 0);
+        assert_eq!(program.log().matches("takes no lines").count(), 1, "{}", program.log());
+    }
+}

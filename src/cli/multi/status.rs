@@ -116,6 +116,7 @@ fn object(node: &Node, known: &Known) -> serde_json::Value {
         "state": state,
         "ready": said.is_some_and(|said| said.ready),
         "why": why,
+        "log": said.and_then(|said| said.log.as_ref()),
         "running": said.map(|said| said.running),
         "reserved": said.map(|said| said.reserved),
         "slots": said.map(|said| said.slots),
