@@ -9,14 +9,20 @@ use crate::config::diagnostic::Weight;
 use crate::config::{Diagnostic, Given, Settings, names};
 use crate::link::address::{Address, is_address, redact};
 use crate::link::sqlite::Access;
+use crate::link::url::Url;
 use crate::os;
+use crate::os::file::folder_of;
 use crate::task::Task;
 use crate::task::set::Set;
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 /// Where an application of the system is.
 const SYSTEM: &str = "/etc/qworker";
+
+/// What to do about a folder that is not there.
+pub(super) const MAKE: &str =
+    "make the folder first; only those within the application's own folder are made";
 
 /// Options that stand before the command.
 #[derive(Debug, Clone, Default, clap::Args)]
@@ -159,6 +165,14 @@ impl App {
         let broker = self.settings.broker_url.open(&self.folder)?;
         let backend = self.settings.result_backend.as_ref();
         let backend = backend.map(|url| url.open(&self.folder)).transpose()?;
+        for url in [Some(&broker), backend.as_ref()].into_iter().flatten() {
+            let Url::Sqlite(file) = url else { continue };
+            if access == Access::Create {
+                self.may_make(file).map_err(|why| {
+                    Error::unavailable(format!("cannot open {url}: {why}")).hint(MAKE)
+                })?;
+            }
+        }
         let options = client::Options {
             prefix: self.settings.broker_transport_options.global_keyprefix.clone(),
             result_prefix: self.settings.result_backend_transport_options.result_prefix(),
@@ -167,6 +181,22 @@ impl App {
             access,
         };
         Ok(Client::connect(&broker, backend.as_ref(), &options)?)
+    }
+
+    /// May this file be made, with its folder? A folder that is missing elsewhere than in the
+    /// application is a slip, or a disk that is not there.
+    ///
+    /// # Errors
+    /// Which folder is missing.
+    pub(super) fn may_make(&self, file: &Path) -> Result<(), String> {
+        let folder = folder_of(file);
+        let climbs = folder.components().any(|part| part == Component::ParentDir);
+        if folder.starts_with(&self.folder) && !climbs
+            || !files::is_there(folder).is_ok_and(|is_there| !is_there)
+        {
+            return Ok(());
+        }
+        Err(format!("there is no folder {}", folder.display()))
     }
 
     /// Where a task of this name is sent to: its route, its own queue, the default.

@@ -19,6 +19,7 @@ use chrono::{DateTime, Utc};
 use serde::de::DeserializeOwned;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
+use std::path::Path;
 
 /// Wrong lines that are reported one by one; of the rest, how many they are.
 const SHOWN_MAX: u64 = 20;
@@ -47,19 +48,20 @@ impl Input {
     ///
     /// # Errors
     /// It cannot be read.
-    pub(super) fn open(name: &str) -> Result<Input, Error> {
-        let (name, source, length): (_, Box<dyn Read>, _) = if name == "-" {
-            ("standard input", Box::new(io::stdin()), None)
+    pub(super) fn open(path: &Path) -> Result<Input, Error> {
+        let (name, source, length): (_, Box<dyn Read>, _) = if path == Path::new("-") {
+            ("standard input".into(), Box::new(io::stdin()), None)
         } else {
-            let opened = File::open(name).and_then(|file| Ok((file.metadata()?, file)));
-            let (about, file) = opened.map_err(|error| unreadable(name, &error))?;
+            let name = path.display().to_string();
+            let opened = File::open(path).and_then(|file| Ok((file.metadata()?, file)));
+            let (about, file) = opened.map_err(|error| unreadable(&name, &error))?;
             if about.is_dir() {
-                return Err(unreadable(name, &io::ErrorKind::IsADirectory.into()));
+                return Err(unreadable(&name, &io::ErrorKind::IsADirectory.into()));
             }
             (name, Box::new(file), about.is_file().then_some(about.len()))
         };
         let reader = BufReader::with_capacity(READ_AHEAD, source);
-        Ok(Input { name: name.into(), reader, length, line: Vec::new(), number: 0, position: 0 })
+        Ok(Input { name, reader, length, line: Vec::new(), number: 0, position: 0 })
     }
 
     /// Reads the next line into `line`; false at the end.

@@ -6,11 +6,11 @@ pub(super) mod check;
 mod files;
 mod show;
 
-use super::app::{App, Global};
+use super::app::{self, App, Global};
 use super::daemon::{self, Begun};
 use super::exit::{Error, Exit};
-use super::logging;
 use super::output::ToUser;
+use super::{logging, variables};
 use crate::beat::{self, Definitions, Doors, Order, Plan};
 use crate::broker::ledger::{self, Ledger};
 use crate::client::Client;
@@ -22,7 +22,7 @@ use crate::os::signal::{Meaning, Signals, Term, ends_by_hup};
 use crate::schedule::entry::Entry;
 use chrono::{DateTime, Local};
 use files::Files;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -81,12 +81,15 @@ pub(super) struct Place {
     /// Keep the state, when each entry was sent last, in this file [default: in the broker,
     /// where any number of beats share it]
     #[arg(short, long, value_name = "FILE")]
-    schedule: Option<String>,
+    schedule: Option<PathBuf>,
     /// Where the state is: broker, or file. Celery's celery.beat:PersistentScheduler is file
     /// [default: file with -s, else broker]
     #[arg(short = 'S', long, value_name = "NAME", env = "QWORKER_BEAT_SCHEDULER", value_parser = scheduler)]
     scheduler: Option<Scheduler>,
 }
+
+/// The file that has the state if another one is not named, in the application's folder.
+const DEFAULT: &str = "var/beat.sqlite";
 
 /// Where the state is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -104,16 +107,6 @@ fn scheduler(name: &str) -> Result<Scheduler, String> {
 }
 
 impl Place {
-    /// Options that are settings.
-    fn given(&self) -> Vec<Given> {
-        let file = self.schedule.clone().map(|value| Given {
-            option: "--schedule".into(),
-            setting: "beat_schedule_filename".into(),
-            value,
-        });
-        file.into_iter().collect()
-    }
-
     /// Are the files there that somebody names? One that goes later is told, and changes nothing.
     ///
     /// # Errors
@@ -132,17 +125,14 @@ impl Place {
 
     /// The file that has the state, if it is not in the broker.
     fn file(&self, app: &App) -> Option<PathBuf> {
-        let named = app.settings.beat_schedule_filename.as_ref();
+        // What the user typed is relative to where he typed it; a setting to the application.
+        let set = || app.settings.beat_schedule_filename.as_ref().map(|set| app.folder.join(set));
+        let named = self.schedule.clone().or_else(set);
         let file = match self.scheduler {
             Some(Scheduler::Broker) => None,
-            Some(Scheduler::File) => {
-                Some(named.cloned().unwrap_or_else(|| PathBuf::from("var/beat.sqlite")))
-            }
-            None => named.cloned(),
+            Some(Scheduler::File) => Some(named.unwrap_or_else(|| app.folder.join(DEFAULT))),
+            None => named,
         };
-        // What the user typed is relative to where he typed it; a setting to the application.
-        let base = if self.schedule.is_some() { PathBuf::new() } else { app.folder.clone() };
-        let file = file.map(|file| base.join(file));
         file.map(|file| std::path::absolute(&file).unwrap_or(file))
     }
 
@@ -152,7 +142,7 @@ impl Place {
     /// What stands where the file is to be is somebody else's.
     fn ledger(&self, app: &App, client: &Client) -> Result<Ledger, Error> {
         let group = &app.settings.beat_group;
-        Ok(match self.own_file(app)? {
+        Ok(match self.made_file(app)? {
             Some(file) => Ledger::apart(&file, group, &client.outlet),
             None => client.outlet.ledger(group),
         })
@@ -165,12 +155,39 @@ impl Place {
     fn own_file(&self, app: &App) -> Result<Option<PathBuf>, Error> {
         let Some(file) = self.file(app) else { return Ok(None) };
         // What cannot be looked at cannot be replaced either, and is told when it is opened.
-        let Some(why) = ledger::refusal(&file) else { return Ok(Some(file)) };
+        match ledger::refusal(&file) {
+            None => Ok(Some(file)),
+            Some(why) => Err(self.refused(&file, &why)),
+        }
+    }
+
+    /// As [`Place::own_file`], for whoever makes it if there is none.
+    ///
+    /// # Errors
+    /// As there; or its folder is not there, and is not the application's.
+    fn made_file(&self, app: &App) -> Result<Option<PathBuf>, Error> {
+        let Some(file) = self.own_file(app)? else { return Ok(None) };
+        match app.may_make(&file) {
+            Ok(()) => Ok(Some(file)),
+            Err(why) => Err(self.refused(&file, &why).hint(app::MAKE)),
+        }
+    }
+
+    /// Before anything begins: the file of the state, and those of entries.
+    ///
+    /// # Errors
+    /// One of them cannot be used.
+    fn check(&self, app: &App) -> Result<(), Error> {
+        self.made_file(app)?;
+        self.check_entries()
+    }
+
+    fn refused(&self, file: &Path, why: &str) -> Error {
         let name = match self.schedule {
             Some(_) => "--schedule",
             None => "beat_schedule_filename",
         };
-        Err(Error::usage(format!("{name} {}: {why}", file.display())))
+        Error::usage(format!("{name} {}: {why}", file.display()))
     }
 }
 
@@ -191,23 +208,26 @@ fn start(options: Options, global: &Global, role: Role, out: ToUser) -> Result<E
     if matches!(role, Role::Fresh) {
         options.daemon.become_user()?;
     }
-    let mut given = options.place.given();
-    given.extend(options.max_interval.clone().map(|value| Given {
-        option: "--max-interval".into(),
-        setting: "beat_max_loop_interval".into(),
-        value,
-    }));
+    let given: Vec<Given> = options
+        .max_interval
+        .iter()
+        .map(|value| Given {
+            option: "--max-interval".into(),
+            setting: "beat_max_loop_interval".into(),
+            value: value.clone(),
+        })
+        .collect();
     let app = App::open(global, &given)?;
     // Read again it is looked up by its name, also where that begins with a folder left since.
     let mut global = global.clone();
     global.app = Some(app.folder.clone());
-    options.place.own_file(&app)?;
-    options.place.check_entries()?;
+    options.place.check(&app)?;
     let hostname = App::node_name(options.hostname.as_deref(), "celerybeat")?;
     files::paths_of(&app.folder, &options.place.entries)
         .map_err(|unseen| Error::failure(unseen.to_string()))?;
     let log = options.log.options(&hostname, &app.settings, &out)?;
     logging::check(&log)?;
+    variables::warn(&out);
     let (mut pidfile, launcher) = match options.daemon.begin(&hostname, None, &out)? {
         Begun::Here { pidfile, launcher } => (pidfile, launcher),
         Begun::Elsewhere(exit) => return Ok(exit),
@@ -294,7 +314,7 @@ pub(super) struct Embedded {
     /// With --beat: keep the state, when each entry was sent last, in this file [default: in the
     /// broker, where any number of beats share it]
     #[arg(short, long, alias = "schedule-filename", value_name = "FILE", requires = "beat")]
-    schedule: Option<String>,
+    schedule: Option<PathBuf>,
     /// With --beat: where the state is, broker or file
     #[arg(long, value_name = "NAME", value_parser = scheduler, requires = "beat")]
     scheduler: Option<Scheduler>,
@@ -317,11 +337,6 @@ impl Embedded {
         Place { entries, schedule, scheduler: self.scheduler }
     }
 
-    /// Options that are settings.
-    pub(super) fn given(&self) -> Vec<Given> {
-        self.place().given()
-    }
-
     /// The beat that is asked for; `given` are all of the worker's options that are settings.
     ///
     /// # Errors
@@ -336,8 +351,7 @@ impl Embedded {
             return Ok(None);
         }
         let place = self.place();
-        place.own_file(app)?;
-        place.check_entries()?;
+        place.check(app)?;
         let files = Files::new(global.clone(), given, place.entries.clone());
         Ok(Some(Prepared { app: app.clone(), place, files }))
     }
@@ -374,10 +388,7 @@ async fn listen(
         let order = match signals.next().await {
             Meaning::Hup => hup,
             Meaning::Explain => Order::Explain,
-            Meaning::Warm | Meaning::Interrupt | Meaning::Cold => {
-                manager.tell("STOPPING=1");
-                Order::Stop
-            }
+            Meaning::Warm | Meaning::Interrupt | Meaning::Cold => Order::Stop,
         };
         if order == Order::Stop {
             manager.tell("STOPPING=1");

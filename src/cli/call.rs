@@ -15,6 +15,7 @@ use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 use std::borrow::Cow;
 use std::io::Read;
+use std::path::PathBuf;
 use std::time::Duration;
 
 #[derive(Debug, clap::Args)]
@@ -37,7 +38,7 @@ pub(super) struct Args {
         env = "QWORKER_CALL_FROM_JSONL",
         conflicts_with_all = ["args", "kwargs", "task_id", "wait", "timeout", "json"]
     )]
-    from_jsonl: Option<String>,
+    from_jsonl: Option<PathBuf>,
     #[command(flatten)]
     options: Options,
     /// Id of the task [default: a new UUID]

@@ -7,6 +7,7 @@ use crate::os::daemon::{self, Report, Side};
 use crate::os::pidfile::{Pidfile, Refused};
 use crate::os::user::Ids;
 use nix::sys::stat::{Mode, umask};
+use std::ffi::OsString;
 use std::os::fd::RawFd;
 use std::path::{Path, PathBuf};
 
@@ -21,7 +22,7 @@ pub(super) struct Args {
     /// Write the process number to this file, to none if the name is empty; %n, %h, %d and %p stand
     /// for parts of the node name
     #[arg(long, value_name = "FILE", env = "QWORKER_WORKER_PIDFILE")]
-    pidfile: Option<String>,
+    pidfile: Option<OsString>,
     /// Run as this user, a name or a number; only root can
     #[arg(long, value_name = "USER", env = "QWORKER_WORKER_UID")]
     uid: Option<String>,
@@ -116,9 +117,10 @@ impl Args {
             return Ok(None);
         };
         let wrong = |why: String| Error::usage(format!("--pidfile {why}"));
-        let path = names::expand(template, node).map_err(wrong)?;
-        let path = std::path::absolute(&path).map_err(|error| wrong(format!("{path}: {error}")))?;
-        Ok(Some(path))
+        let path = names::expand_path(template, node).map_err(wrong)?;
+        let absolute = std::path::absolute(&path)
+            .map_err(|error| wrong(format!("{}: {error}", path.display())))?;
+        Ok(Some(absolute))
     }
 
     /// Detaches if that is wanted, and takes the pidfile; `replace` is the process that has it

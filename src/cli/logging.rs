@@ -3,9 +3,10 @@
 use super::exit::Error;
 use super::output::ToUser;
 use crate::config::Settings;
-use crate::config::names::expand;
+use crate::config::names::expand_path;
 use crate::log::{self, Format, Options, Rotation};
 use crate::os::panics;
+use std::ffi::OsString;
 use std::path::PathBuf;
 use tracing_subscriber::filter::LevelFilter;
 
@@ -19,7 +20,7 @@ pub(super) struct Args {
     /// Log to this file instead of standard error; %n, %h, %d, %p, %i, %I and %% as Celery has
     /// them. It may be renamed, removed or truncated at any time
     #[arg(short = 'f', long, value_name = "FILE", env = "QWORKER_WORKER_LOGFILE")]
-    logfile: Option<String>,
+    logfile: Option<OsString>,
     /// The form of log lines: Celery's, or a JSON object each
     #[arg(long, value_name = "FORMAT", default_value = "celery", env = "QWORKER_WORKER_LOG_FORMAT", value_parser = form())]
     log_format: Format,
@@ -51,6 +52,12 @@ impl Args {
         self.loglevel.0 >= LevelFilter::INFO
     }
 
+    /// The log file of this node. An empty name is none, as Celery has it.
+    fn file(&self, node: &str) -> Option<Result<PathBuf, String>> {
+        let named = self.logfile.as_deref().filter(|file| !file.is_empty());
+        named.map(|file| expand_path(file, node))
+    }
+
     /// How the program of this node logs.
     ///
     /// # Errors
@@ -61,10 +68,12 @@ impl Args {
         settings: &Settings,
         out: &ToUser,
     ) -> Result<Options, Error> {
-        let file = self.logfile.as_deref().map(|file| expand(file, node)).transpose();
-        let file = file.map_err(|error| Error::usage(format!("--logfile {error}")))?;
+        let file = self
+            .file(node)
+            .transpose()
+            .map_err(|error| Error::usage(format!("--logfile {error}")))?;
         // Absolute, whatever folder is the current one later.
-        let file = file.map(|file| std::path::absolute(&file).unwrap_or(PathBuf::from(file)));
+        let file = file.map(|file| std::path::absolute(&file).unwrap_or(file));
         Ok(Options {
             level: self.loglevel.0,
             color: out.color,
@@ -84,11 +93,10 @@ impl Args {
     /// Writes to the log file what goes wrong before the settings are known, if there is to be one;
     /// the user hears of it in any case.
     pub(super) fn complain(&self, node: &str, out: &ToUser, text: &str) {
-        let path = self.logfile.as_deref().and_then(|file| expand(file, node).ok());
-        if let Some(path) = path {
+        if let Some(Ok(path)) = self.file(node) {
             let level = tracing::Level::ERROR;
-            if let Err(error) = log::append(path.as_ref(), self.log_format, node, level, text) {
-                out.say(&format!("--logfile {path}: {error}"));
+            if let Err(error) = log::append(&path, self.log_format, node, level, text) {
+                out.say(&format!("--logfile {}: {error}", path.display()));
             }
         }
     }

@@ -1,7 +1,8 @@
 //! `qworker report`: every setting with its origin, and no secret.
 
 use super::{app, json, with_env};
-use crate::harness::{Output, TestDir};
+use crate::harness::{Output, TestDir, Worker, eventually};
+use nix::sys::signal::Signal;
 use std::collections::BTreeMap;
 
 /// Name, value and origin of every setting.
@@ -183,12 +184,12 @@ fn bytes_that_are_no_text_are_named() {
     let app = app();
     let bytes = OsStr::from_bytes;
     for (args, last, part) in [
-        (&["worker", "--pidfile"][..], &b"a\xff"[..], "--pidfile: found bytes \"a\\xff\""),
-        (&["worker"], b"--pidfile=a\xff", "--pidfile: found bytes \"a\\xff\""),
-        (&["worker", "-f"], b"a\xff", "-f: found bytes \"a\\xff\""),
-        (&["worker"], b"-fa\xff", "-f: found bytes \"a\\xff\""),
-        (&["beat", "-s"], b"a\xff", "-s: found bytes"),
-        (&["beat", "-f"], b"a\xff", "-f: found bytes"),
+        (&["worker", "--uid"][..], &b"a\xff"[..], "--uid: found bytes \"a\\xff\""),
+        (&["worker"], b"--uid=a\xff", "--uid: found bytes \"a\\xff\""),
+        (&["worker", "-n"], b"a\xff", "-n: found bytes \"a\\xff\""),
+        (&["worker"], b"-na\xff", "-n: found bytes \"a\\xff\""),
+        (&["beat", "-S"], b"a\xff", "-S: found bytes"),
+        (&["beat", "-n"], b"a\xff", "-n: found bytes"),
         (&["report", "--json", "-b"], b"redis://:geheim\xff@h", "unexpected"),
         (&["call"], b"a\xff", "argument 2: found bytes \"a\\xff\""),
         (&["multi", "start", "1", "-A"], b"a\xff", "-A: found bytes \"a\\xff\""),
@@ -203,8 +204,8 @@ fn bytes_that_are_no_text_are_named() {
     let output = Output::of(command.arg(bytes(b"redis://:geheim\xff@h")).arg("status"));
     super::refused(&output, 2, &["-b: found bytes \"**\", expected text in UTF-8"]);
     for (variable, args, part) in [
-        ("QWORKER_WORKER_PIDFILE", &["worker"][..], "found bytes \"sqlite:////\\xff/x.db\""),
-        ("QWORKER_WORKER_LOGFILE", &["worker"], "found bytes \"sqlite:////\\xff/x.db\""),
+        ("QWORKER_WORKER_UID", &["worker"][..], "found bytes \"sqlite:////\\xff/x.db\""),
+        ("QWORKER_WORKER_HOSTNAME", &["worker"], "found bytes \"sqlite:////\\xff/x.db\""),
         ("QWORKER_CALL_QUEUE", &["call", "greet"], "found bytes"),
         ("QWORKER_TASK_ID", &["call", "greet"], "found bytes"),
         ("QWORKER_BROKER_URL", &["status"], "found bytes \"**\""),
@@ -215,6 +216,37 @@ fn bytes_that_are_no_text_are_named() {
         super::refused(&output, 2, &[&format!("{variable}: {part}"), "expected text in UTF-8"]);
     }
     assert!(!app.database().exists());
+}
+
+#[test]
+fn paths_are_bytes() {
+    use std::ffi::OsStr;
+    use std::os::unix::ffi::OsStrExt;
+    let app = app();
+    let bytes = OsStr::from_bytes;
+    std::fs::write(app.path().join(bytes(b"l\xff")), "[]\n[]\n").unwrap();
+    let sent = Output::of(app.command(&["call", "greet", "--from-jsonl"]).arg(bytes(b"l\xff")));
+    assert_eq!((sent.code, sent.stdout.lines().count()), (0, 2), "{sent:?}");
+    let mut worker = app.command(&["worker", "-l", "INFO", "-n", "w@box"]);
+    worker.arg(bytes(b"-f%n\xff.log")).arg("--pidfile").arg(bytes(b"%n\xff%%.pid"));
+    let mut worker = Worker::of(worker);
+    let log = app.path().join(bytes(b"w\xff.log"));
+    let read = || String::from_utf8(std::fs::read(&log).unwrap_or_default()).unwrap();
+    eventually("its start", || read().contains("w@box ready.").then_some(()));
+    let pidfile = app.path().join(bytes(b"w\xff%.pid"));
+    assert_eq!(std::fs::read_to_string(&pidfile).unwrap().trim(), worker.guard().to_string());
+    assert_eq!(worker.stop(Signal::SIGTERM), 0);
+    app.write("schedule.yaml", "entries: {a: {task: greet, schedule: 1h}}\n");
+    let mut beat = app.command(&["beat", "-l", "INFO", "-s"]);
+    let mut beat = Worker::of({
+        beat.arg(bytes(b"s\xff"));
+        beat
+    });
+    beat.expect_line("beat: loaded ");
+    assert_eq!(beat.stop(Signal::SIGTERM), 0);
+    assert!(app.path().join(bytes(b"s\xff")).exists());
+    let list = Output::of(app.command(&["beat", "list", "-s"]).arg(bytes(b"s\xff")));
+    assert_eq!(list.code, 0, "{list:?}");
 }
 
 /// Whatever is printed, by whatever command: no password is in it.

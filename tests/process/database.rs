@@ -229,3 +229,52 @@ fn a_worker_outlives_its_file() {
     assert!(app.file("var/qworker.sqlite.run").exists());
     assert_eq!(worker.stop(Signal::SIGTERM), 0);
 }
+
+/// Within the application a folder is made; elsewhere one that is not there is a slip, or a disk that is
+/// not mounted.
+#[test]
+fn a_folder_outside_of_the_application_is_not_made() {
+    let app = TestDir::with("tiny: {shell: ':'}\n");
+    app.write("schedule.yaml", "entries: {a: {task: tiny, schedule: 1h}}\n");
+    let outside = tempfile::tempdir().unwrap();
+    let missing = outside.path().join("no/such");
+    let (file, folder) = (missing.join("x.db").display().to_string(), missing.display());
+    let url = format!("sqlite:///{file}");
+    let beside = format!("sqlite:///../{}-no/x.db", app.path().file_name().unwrap().display());
+    for (args, code, named) in [
+        (&["-b", &url, "worker"][..], 69, &url),
+        (&["-b", &url, "call", "tiny"], 69, &url),
+        (&["-b", &url, "beat"], 69, &url),
+        (&["--result-backend", &url, "call", "tiny"], 69, &url),
+        (&["--result-backend", &url, "worker"], 69, &url),
+        (&["beat", "-s", &file], 2, &file),
+        (&["worker", "-B", "-s", &file], 2, &file),
+        (&["beat", "pause", "a", "-s", &file], 2, &file),
+    ] {
+        let output = app.qworker(args);
+        assert_eq!(output.code, code, "{args:?}: {output:?}");
+        let why = format!("{named}: there is no folder {folder}\nHint: make the folder first");
+        assert!(output.stderr.contains(&why), "{args:?}: no {why:?} in {output:?}");
+    }
+    let output = app.qworker(&["-b", &beside, "call", "tiny"]);
+    assert!(output.code == 69 && output.stderr.contains("-no\nHint"), "{output:?}");
+    for args in [
+        &["-b", &url, "status"][..],
+        &["-b", &url, "list", "queues"],
+        &["-b", &url, "dead", "list"],
+        &["-b", &url, "result", "x"],
+        &["-b", &url, "check"],
+        &["-b", &url, "report"],
+        &["-b", &url, "beat", "list"],
+        &["beat", "list", "-s", &file],
+        &["beat", "next", "a", "-s", &file],
+    ] {
+        app.qworker(args);
+        assert_eq!(names(outside.path()), [""; 0], "{args:?}");
+    }
+    let inside = format!("sqlite:///{}", app.file("an/other/x.db").display());
+    for url in ["sqlite:///deep/er/x.db", &inside] {
+        assert_eq!(app.qworker(&["-b", url, "call", "tiny"]).code, 0, "{url}");
+    }
+    assert!(app.file("deep/er/x.db").exists() && app.file("an/other/x.db").exists());
+}

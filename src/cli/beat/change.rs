@@ -41,7 +41,7 @@ pub(super) struct Change {
 }
 
 pub(super) fn run(args: &Run, global: &Global, out: ToUser) -> Result<Exit, Error> {
-    let app = App::open(global, &args.place.given())?;
+    let app = App::open(global, &[])?;
     let names = std::slice::from_ref(&args.name);
     let entries = show::entries(&app, &args.place, names, &out)?;
     let Some(entry) = entries.into_iter().next() else { return Ok(Exit::Failure) };
@@ -80,7 +80,7 @@ pub(super) fn pause(
     paused: bool,
     out: ToUser,
 ) -> Result<Exit, Error> {
-    let app = App::open(global, &args.place.given())?;
+    let app = App::open(global, &[])?;
     let entries = show::entries(&app, &args.place, &args.names, &out)?;
     crate::cli::block_on(async {
         let client = app.client()?;

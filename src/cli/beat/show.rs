@@ -196,7 +196,7 @@ fn utc(at: DateTime<Utc>) -> String {
 }
 
 pub(super) fn list(args: &List, global: &Global, out: ToUser) -> Result<Exit, Error> {
-    let app = App::open(global, &args.place.given())?;
+    let app = App::open(global, &[])?;
     let entries = entries(&app, &args.place, &args.names, &out)?;
     let names = entries.iter().map(|entry| entry.name.to_string()).collect();
     let mut states = states(&app, &args.place, names)?;
@@ -220,7 +220,7 @@ pub(super) fn list(args: &List, global: &Global, out: ToUser) -> Result<Exit, Er
 }
 
 pub(super) fn next(args: &Next, global: &Global, out: ToUser) -> Result<Exit, Error> {
-    let app = App::open(global, &args.place.given())?;
+    let app = App::open(global, &[])?;
     let name = std::slice::from_ref(&args.name);
     let entries = entries(&app, &args.place, name, &out)?;
     let Some(entry) = entries.into_iter().next() else { return Ok(Exit::Failure) };
@@ -267,7 +267,7 @@ pub(super) fn next(args: &Next, global: &Global, out: ToUser) -> Result<Exit, Er
 }
 
 pub(super) fn simulate(args: &Simulate, global: &Global, out: ToUser) -> Result<Exit, Error> {
-    let app = App::open(global, &args.place.given())?;
+    let app = App::open(global, &[])?;
     let entries = entries(&app, &args.place, &args.names, &out)?;
     let from = args.from.unwrap_or_else(clock::now);
     let to = args.to.unwrap_or(from + TimeDelta::days(1));
