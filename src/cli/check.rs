@@ -4,7 +4,7 @@
 use super::app::{App, Global};
 use super::exit::{Error, Exit};
 use super::output::ToUser;
-use super::{beat, inspect, strays};
+use super::{beat, inspect, strays, variables};
 use crate::config::Diagnostic;
 use crate::config::diagnostic::Weight;
 use crate::link::error::Kind;
@@ -21,7 +21,7 @@ pub(super) fn run(_: &Args, global: &Global, out: ToUser) -> Result<Exit, Error>
     App::seen(&faults)?;
     faults.splice(0..0, app.faults.iter().cloned());
     faults.extend(addresses(&app));
-    let mut warnings = Vec::new();
+    let mut warnings = variables::unread();
     for task in tasks.iter() {
         let found = inspect::task(&app, task);
         faults.extend(found.errors);

@@ -1,6 +1,7 @@
 //! Exit codes: Celery's where Celery has one, sysexits.h where it has none.
 
 use super::output::ToUser;
+use super::variables;
 use std::fmt;
 
 /// How a command ended.
@@ -75,7 +76,7 @@ impl Error {
 
     /// Tells the user, and gives the exit code.
     pub fn report(&self, out: &ToUser) -> Exit {
-        out.say(&format!("Error: {}", self.message));
+        out.say(&format!("Error: {self}"));
         for hint in &self.hints {
             out.say(&format!("Hint: {hint}"));
         }
@@ -85,7 +86,7 @@ impl Error {
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.message)
+        f.write_str(&variables::named(&self.message))
     }
 }
 

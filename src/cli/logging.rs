@@ -52,10 +52,9 @@ impl Args {
         self.loglevel.0 >= LevelFilter::INFO
     }
 
-    /// The log file of this node. An empty name is none, as Celery has it.
+    /// The log file of this node.
     fn file(&self, node: &str) -> Option<Result<PathBuf, String>> {
-        let named = self.logfile.as_deref().filter(|file| !file.is_empty());
-        named.map(|file| expand_path(file, node))
+        self.logfile.as_deref().map(|file| expand_path(file, node))
     }
 
     /// How the program of this node logs.

@@ -29,6 +29,7 @@ mod strays;
 mod table;
 mod unknown;
 mod utf8;
+mod variables;
 mod wait;
 mod watched;
 mod worker;
@@ -120,7 +121,11 @@ pub fn main() -> ExitCode {
     let role = crate::os::guard::role();
     let matches = empty::without_unset(command_line()).try_get_matches();
     let whole = matches.and_then(|matches| empty::refuse(&matches).map(|()| matches));
-    let cli = match whole.and_then(|matches| Cli::from_arg_matches(&matches)) {
+    let read = whole.and_then(|matches| {
+        variables::remember(&matches);
+        Cli::from_arg_matches(&matches)
+    });
+    let cli = match read.map_err(variables::blame) {
         Ok(cli) => cli,
         Err(mut error) => {
             let failed = error.use_stderr();

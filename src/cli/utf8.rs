@@ -2,6 +2,7 @@
 //! one; here it is found.
 
 use super::command_line;
+use super::variables::typed_commands;
 use crate::link::address::Address;
 use clap::builder::ValueParser;
 use clap::error::ErrorKind;
@@ -37,7 +38,7 @@ pub(super) fn refuse(error: &clap::Error) -> Option<String> {
         return None;
     }
     let words: Vec<OsString> = std::env::args_os().collect();
-    let (name, found) = in_words(&words).or_else(|| in_environment(&words))?;
+    let (name, found) = in_words(&words).or_else(in_environment)?;
     Some(format!("error: {name}: found bytes {found}, expected {EXPECTED}"))
 }
 
@@ -73,15 +74,12 @@ fn is_refused(words: impl Iterator<Item = OsString>) -> bool {
 }
 
 /// The first variable of an option of this command that is no text.
-fn in_environment(words: &[OsString]) -> Option<(String, String)> {
+fn in_environment() -> Option<(String, String)> {
     let program = command_line();
-    let mut commands = vec![&program];
-    for word in words.iter().filter_map(|word| word.to_str()) {
-        let inner = commands.last().and_then(|command| command.find_subcommand(word));
-        commands.extend(inner);
-    }
+    let commands = typed_commands(&program);
     let args = commands.iter().flat_map(|command| command.get_arguments());
-    args.filter(|arg| !is_of(arg, TypeId::of::<PathBuf>())).find_map(|arg| {
+    let bytes = [TypeId::of::<PathBuf>(), TypeId::of::<OsString>()];
+    args.filter(|arg| !bytes.iter().any(|kind| is_of(arg, *kind))).find_map(|arg| {
         let name = arg.get_env()?;
         let value = std::env::var_os(name).filter(|value| value.to_str().is_none())?;
         Some((name.to_string_lossy().into_owned(), shown(Some(arg), value.as_encoded_bytes())))

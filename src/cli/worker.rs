@@ -6,7 +6,7 @@ use super::daemon::{self, Begun};
 use super::exit::{Error, Exit};
 use super::logging;
 use super::output::ToUser;
-use super::watched;
+use super::{variables, watched};
 use crate::backend::Store;
 use crate::bounds::{self, FILES_OF_TASK, FILES_OF_WORKER, SLOTS_MAX};
 use crate::broker::{Inlet, Outlet};
@@ -148,6 +148,7 @@ fn begin(
         Role::Fresh => {
             logging::check(&log)?;
             App::seen(&app.examine_tasks().1)?;
+            variables::warn(&out);
             args.daemon.begin(&hostname, args.program.replace, &out)?
         }
         Role::Again(_) => Begun::Here { pidfile: inherited, launcher: None },
@@ -241,7 +242,6 @@ fn given(args: &Args) -> Vec<Given> {
             value,
         }));
     }
-    given.extend(args.beat.given());
     given.extend(args.settings.iter().map(|(setting, value)| Given {
         option: format!("-- {setting}"),
         setting: setting.clone(),

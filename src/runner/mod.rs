@@ -12,6 +12,19 @@ use serde_json::value::RawValue;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+/// Variables that say to a task what it is.
+pub const FACTS: [&str; 9] = [
+    "QWORKER_TASK_ID",
+    "QWORKER_TASK_NAME",
+    "QWORKER_TASK_ROOT_ID",
+    "QWORKER_TASK_PARENT_ID",
+    "QWORKER_TASK_RETRIES",
+    "QWORKER_TASK_HOSTNAME",
+    "QWORKER_TASK_QUEUE",
+    "QWORKER_TASK_WORKER",
+    "QWORKER_TASK_DEADLINE",
+];
+
 /// Everything a runner needs to run one task once.
 #[derive(Debug, Clone)]
 pub struct Attempt {

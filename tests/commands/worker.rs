@@ -1,7 +1,7 @@
 //! `qworker worker`: its options, its banner, its log.
 
 use super::{app, refused, with_env};
-use crate::harness::{TestDir, eventually};
+use crate::harness::{TestDir, Worker, eventually};
 use nix::sys::signal::Signal;
 
 fn host() -> String {
@@ -169,13 +169,90 @@ fn bad_options_are_refused_before_anything_starts() {
 }
 
 #[test]
+fn variables_that_nobody_reads_are_told() {
+    let app = TestDir::with("inner: {exec: [sh, -c, '\"$PROGRAM\" check'], time_limit: 1m}\n");
+    let variables = [
+        ("QWORKER_WORKER_LOGLEVLE", "DEBUG"),
+        ("QWORKER_WORKER_CONCURENCY", "7"),
+        // Of the host: of Kubernetes for a service of this name, unset, and of a task.
+        ("QWORKER_PORT", "tcp://10.0.0.1:80"),
+        ("QWORKER_SERVICE_HOST", "10.0.0.1"),
+        ("QWORKER_NOTHING", ""),
+        ("QWORKER_TASK_WORKER", "1"),
+        ("QWORKER_GUARD_FD", "1"),
+        ("QWORKER_BEAT", "1"),
+    ];
+    let lines = ["LOGLEVLE", "CONCURENCY"].map(|name| {
+        let right = if name == "LOGLEVLE" { "LOGLEVEL" } else { "CONCURRENCY" };
+        let why = "unknown variable, which means nothing here; did you mean";
+        format!("Warning: environment: QWORKER_WORKER_{name}: {why} QWORKER_WORKER_{right}?")
+    });
+    let told = |text: &str| {
+        let told: Vec<&str> = text.lines().filter(|line| line.contains("unknown var")).collect();
+        assert_eq!(told, [&lines[1], &lines[0]], "{text}");
+    };
+    told(&with_env(&app, &variables, &["check"]).stdout);
+    told(&with_env(&app, &variables, &["beat", "check"]).stderr);
+    for command in ["beat", "worker"] {
+        let mut program = app.command(&[command, "-l", "INFO"]);
+        program.envs(variables).env("PROGRAM", env!("CARGO_BIN_EXE_qworker"));
+        let mut program = Worker::of(program);
+        program.expect_line(if command == "beat" { "beat: Starting" } else { " ready." });
+        if command == "worker" {
+            // All that a task finds is known.
+            let inner = app.must(&["call", "inner", "--wait"]);
+            assert!(inner.contains("no error in the settings and 1 task."), "{inner}");
+        }
+        assert_eq!(program.stop(Signal::SIGTERM), 0);
+        told(&program.log());
+    }
+}
+
+#[test]
 fn options_have_variables() {
     let app = app();
     let variables =
         [("QWORKER_WORKER_QUEUES", "celery"), ("QWORKER_WORKER_EXCLUDE_QUEUES", "celery")];
-    refused(&with_env(&app, &variables, &["worker"]), 2, &["leaves no queue"]);
-    refused(&with_env(&app, &[("QWORKER_WORKER_LOGLEVEL", "x")], &["worker"]), 2, &["DEBUG"]);
-    refused(&with_env(&app, &[("QWORKER_WORKER_PURGE", "maybe")], &["worker"]), 2, &["--purge"]);
+    let said = "Error: QWORKER_WORKER_EXCLUDE_QUEUES leaves no queue";
+    refused(&with_env(&app, &variables, &["worker"]), 2, &[said]);
+    // What is wrong is blamed on whatever said it.
+    for (variable, value, args, part) in [
+        (
+            "WORKER_LOGLEVEL",
+            "x",
+            &["worker"][..],
+            "value 'x' for 'QWORKER_WORKER_LOGLEVEL': expected DEBUG",
+        ),
+        (
+            "WORKER_LOGLEVEL",
+            "x",
+            &["worker", "-l", "y"],
+            "value 'y' for '--loglevel <LEVEL>': expected",
+        ),
+        ("BEAT_LOGLEVEL", "x", &["beat"], "value 'x' for 'QWORKER_BEAT_LOGLEVEL': expected DEBUG"),
+        ("WORKER_PURGE", "maybe", &["worker"], "value 'maybe' for 'QWORKER_WORKER_PURGE'"),
+        ("WORKER_QUEUES", "a,,b", &["worker"], "for 'QWORKER_WORKER_QUEUES'"),
+        ("WORKER_PIDFILE", "%N", &["worker"], "Error: QWORKER_WORKER_PIDFILE %N: %N means nothing"),
+        ("WORKER_PIDFILE", "%n", &["worker", "--pidfile", "%N"], "Error: --pidfile %N: %N means"),
+        (
+            "WORKER_LOGFILE",
+            "/no/such",
+            &["worker"],
+            "Error: QWORKER_WORKER_LOGFILE /no/such: there is no",
+        ),
+        ("WORKDIR", "/no/such", &["list", "tasks"], "Error: QWORKER_WORKDIR /no/such: "),
+        (
+            "BEAT_SCHEDULER",
+            "x",
+            &["beat", "list"],
+            "value 'x' for 'QWORKER_BEAT_SCHEDULER': expected",
+        ),
+        ("CALL_ETA", "soon", &["call", "add"], "Error: QWORKER_CALL_ETA soon: expected ISO"),
+        ("CALL_ETA", "soon", &["call", "add", "--countdown", "1"], "'QWORKER_CALL_ETA'"),
+        ("CALL_PRIORITY", "10", &["call", "add"], "value '10' for 'QWORKER_CALL_PRIORITY'"),
+    ] {
+        refused(&with_env(&app, &[(&format!("QWORKER_{variable}"), value)], args), 2, &[part]);
+    }
     for word in ["1", "true", "yes", "on", "0", "no", "false", "off"] {
         let output = with_env(
             &app,

@@ -5,6 +5,7 @@ use crate::beat::{Address, mail};
 use crate::cli::app::{App, Global};
 use crate::cli::exit::{Error, Exit};
 use crate::cli::output::ToUser;
+use crate::cli::variables;
 use crate::config::Diagnostic;
 use crate::config::diagnostic::Weight;
 use crate::link::url::Url;
@@ -46,6 +47,7 @@ pub(super) fn run(args: &Args, global: &Global, out: ToUser) -> Result<Exit, Err
     let mut faults = app.faults.clone();
     faults.extend(read.faults.iter().cloned());
     app.tell_notes(&out);
+    variables::warn(&out);
     read.notes.iter().for_each(|note| match note.weight {
         Weight::Warning => out.say(&format!("Warning: {note}")),
         _ => out.say(&format!("Note: {note}")),
