@@ -11,7 +11,6 @@ disk:  the application's disk, a small tmpfs (needs root), is filled by clients 
 """
 
 import argparse
-import bisect
 import collections
 import concurrent.futures
 import contextlib
@@ -28,13 +27,12 @@ import time
 import uuid
 
 SLOTS = 10
-AFTERLIFE = 50_000_000  # nanoseconds in which a killed worker's tasks may still note something
 PATIENCE = 60.0  # seconds in which what is left must be done once the harm is over
 
 # The file is written by one call each, with O_APPEND: lines are whole.
 TASKS = """
 note:
-  shell: echo "$1 $(date +%s%N)" >>"$NOTES"
+  shell: echo "$1 $(date +%s%N) $PPID" >>"$NOTES"
   params: [id, {ballast: ""}]
 """
 
@@ -100,10 +98,14 @@ class App:
 
     def runs(self):
         """The nanoseconds at which each id was noted."""
+        return {id: [at for at, _ in runs] for id, runs in self.workers().items()}
+
+    def workers(self):
+        """The same, each with the process id of the worker that ran it."""
         runs = collections.defaultdict(list)
         for line in self.notes.read_text().splitlines():
-            id, at = line.split()
-            runs[id].append(int(at))
+            id, at, worker = line.split()
+            runs[id].append((int(at), int(worker)))
         return runs
 
     def left(self):
@@ -152,19 +154,19 @@ def environment(pid):
 
 
 def kill(app, chance):
-    """Kills the guard, the worker proper, or both, and says when; starts a guard that was hit."""
-    guard = app.worker.pid
-    victims = chance.choice([[guard], children(guard)[:1], [guard, *children(guard)[:1]]])
+    """Kills the guard, the worker proper, or both, and says which workers die of it; starts a
+    guard that was hit."""
+    guard, dying = app.worker.pid, children(app.worker.pid)[:1]
+    victims = chance.choice([[guard], dying, [guard, *dying]])
     for victim in victims:
         with contextlib.suppress(ProcessLookupError):
             os.kill(victim, signal.SIGKILL)
         # One that loses its guard has begun to tidy up when it is hit itself.
         time.sleep(chance.choice([0, chance.uniform(0, 0.004)]))
-    at = time.time_ns()
     if guard in victims:
         app.worker.wait()
         app.start()
-    return at
+    return dying
 
 
 def send(app, chance, accepted, unsure):
@@ -203,35 +205,37 @@ def crash(options, report, App=App):
             app.client(last).communicate()
             settled = until(lambda: last in app.runs() and app.left()[0] == 0)
             code = app.stop()
-            runs, (left, held), dead, survivors = app.runs(), app.left(), app.dead(), app.survivors()
+            # Who was killed dies when a busy machine gets to it.
+            until(lambda: not app.survivors(), 5)
+            survivors = [what(pid) for pid in app.survivors()]
+            runs, (left, held), dead = app.workers(), app.left(), app.dead()
 
     lost = [id for id in accepted if id not in runs]
     strangers = set(runs) - set(accepted) - set(unsure)
-    twice = {id: times for id, times in runs.items() if len(times) > 1}
-    # From each run but the last of an id to the kill that made it run again.
-    gaps = [gap(kills, a, b) for times in twice.values() for a, b in zip(times, times[1:])]
-    per_kill = collections.Counter(at for at, _ in filter(None, gaps))
-    longest = max((late for _, late in filter(None, gaps)), default=0) / 1e6
+    twice = {id: of for id, of in runs.items() if len(of) > 1}
+    # The worker of each run but the last of an id: its death made it run again.
+    died = collections.Counter(worker for of in twice.values() for _, worker in of[:-1])
+    alive = set(died) - {worker for dying in kills for worker in dying}
     print(f"crash: {len(accepted)} accepted, {len(unsure)} clients killed "
           f"({sum(id in runs for id in unsure)} of their tasks ran), {len(kills)} kills, "
-          f"{len(twice)} ids ran more than once, at most {max(per_kill.values(), default=0)} a kill, "
-          f"noted at most {longest:.0f} ms before it")
+          f"{len(twice)} ids ran more than once, at most {max(died.values(), default=0)} a kill")
     report.check(not lost, f"every accepted id is there ({len(lost)} are not)")
     report.check(not strangers, "nothing ran that nobody sent")
-    report.check(None not in gaps, "none ran twice without a kill in between")
-    report.check(all(n <= SLOTS for n in per_kill.values()), f"at most {SLOTS} ran twice because of one kill")
+    report.check(not alive, f"only what a killed worker ran is run again ({len(alive)} others' was)")
+    report.check(all(n <= SLOTS for n in died.values()), f"at most {SLOTS} ran twice because of one kill")
     report.check(settled and left == 0, f"no message is left ({left}, {held} of them held)")
     report.check(not dead, f"none is in the dead-letter list ({len(dead)} are)")
     report.check(code == 0, f"the last worker ended with 0 ({code})")
-    report.check(not survivors, f"no process outlives the workers ({len(survivors)} do)")
+    report.check(not survivors, f"no process outlives the workers ({len(survivors)} do: {', '.join(survivors) or 'nobody'})")
 
 
-def gap(kills, first, second):
-    """The kill between two runs, and how long after the first it was; None: there is none."""
-    place = bisect.bisect_left(kills, first - AFTERLIFE)
-    if place == len(kills) or kills[place] > second:
-        return None
-    return kills[place], kills[place] - first
+def what(pid):
+    """A process as a person would ask for it."""
+    with contextlib.suppress(OSError):
+        words = open(f"/proc/{pid}/cmdline").read().replace("\0", " ").strip()
+        how = open(f"/proc/{pid}/status").read().split("State:")[1].split("\n")[0].strip()
+        return f"{pid} {words!r} {how}"
+    return f"{pid} is gone"
 
 
 def disk(options, report):

@@ -66,11 +66,14 @@ fn worker(app: &TestDir, args: &[&str], texts: &[&str]) -> Vec<bool> {
     })
 }
 
+/// Writes the line of one value.
+type Line<'a> = &'a dyn Fn(usize, &str) -> String;
+
 /// A file with a line for each text, which `command` checks: no mistake of that line is told.
 fn file(
     app: &TestDir,
     name: &str,
-    (head, line): (&str, &dyn Fn(usize, &str) -> String),
+    (head, line): (&str, Line<'_>),
     command: &[&str],
     texts: &[&str],
 ) -> Vec<bool> {

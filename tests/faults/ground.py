@@ -30,7 +30,7 @@ HOUR = 3600
 # The file is written by one call each, with O_APPEND: lines are whole.
 TASKS = """
 note:
-  shell: echo "$QWORKER_TASK_ID $(date +%s%N) begin qworker" >>"$NOTES"
+  shell: echo "$QWORKER_TASK_ID $(date +%s%N) begin $PPID" >>"$NOTES"
 long:
   shell: |
     echo "$QWORKER_TASK_ID $(date +%s%N) begin qworker" >>"$NOTES"
@@ -144,6 +144,13 @@ class App(torture.App):
         for line in self.lines():
             if line.what == "begin":
                 runs[line.id].append(line.at)
+        return runs
+
+    def workers(self):
+        """The same of the task `note`, each with the process id of the worker that ran it."""
+        runs = collections.defaultdict(list)
+        for line in self.lines():
+            runs[line.id].append((line.at, int(line.who)))
         return runs
 
     def held(self):
@@ -310,8 +317,10 @@ def settle(report, app, patience=PATIENCE):
     left, held = app.left()
     dead = app.letters()
     reasons = collections.Counter(letter["reason"] for letter in dead)
-    code, survivors = app.stop(), app.survivors()
+    code = app.stop()
+    until(lambda: not app.survivors(), 5)
+    survivors = [torture.what(pid) for pid in app.survivors()]
     report.check(settled, f"no message is left ({left}, {held} of them held)")
     report.check(not dead, f"none is in the dead-letter list ({len(dead)} are{some(list(reasons.items()))})")
     report.check(code == 0, f"the worker ended with 0 ({code})")
-    report.check(not survivors, f"no process outlives the workers ({len(survivors)} do)")
+    report.check(not survivors, f"no process outlives the workers ({len(survivors)} do{some(survivors)})")

@@ -130,9 +130,9 @@ def shared(report, name, app, sent, conf, nap, size):
     # Ours ran it first, and only then Python got it.
     ours = {id for id, lines in twice.items()
             if not hasty or id not in received
-            or (lines[0].who == "qworker" and lines[0].at < received[id])}
-    by = collections.Counter(lines[0].who for lines in runs.values() if lines)
-    print(f"mixed: {name}: of {len(ids)} on a shared queue {dict(by)} began; {len(twice)} ran more than once, "
+            or (lines[0].who != "python" and lines[0].at < received[id])}
+    by = collections.Counter(lines[0].who == "python" for lines in runs.values() if lines)
+    print(f"mixed: {name}: of {len(ids)} on a shared queue Python began {by[True]} and qworker {by[False]}; {len(twice)} ran more than once, "
           f"{len(twice) - len(ours)} of them messages that the Python worker held for too long and took again")
     report.check(ran and all(runs.values()), f"{name}: all of a shared queue ran")
     report.check(not ours, f"{name}: none that was ours ran twice ({len(ours)} did{some(sorted(ours))})")

@@ -9,24 +9,37 @@ in_every_place! {
     a_host_that_is_short_leaves_the_work_to_others
 }
 
-/// Says when it begins and when it ends.
-const BUSY: &str = "busy: {shell: 'echo + >>said; sleep 0.3; echo - >>said'}\n";
+/// Both say when they begin and when they end; one waits for a file.
+const TASKS: &str = "\
+busy: {shell: 'echo + >>said; sleep 0.3; echo - >>said'}
+held: {shell: 'echo + >>said; until [ -e go.$1 ]; do sleep 0.02; done; echo - >>said', params: [wave]}
+";
 
 fn a_square_wave_moves_the_slots_and_interrupts_nobody(place: Place) {
-    let app = place.app(BUSY);
+    let app = place.app(TASKS);
     app.settings("worker_autoscale_keepalive: 1\n");
     let mut worker = app.worker(&["--autoscale", "1,6", "-l", "INFO"]);
     worker.expect_line(" ready.");
     eventually("its banner", || {
         worker.banner().contains(" .> concurrency: {min=1, max=6}\n").then_some(())
     });
-    let downs = || worker.log().matches("Scaling down 5 processes.").count();
+    // On a busy machine the way up or down has several steps.
+    let moved = |way: &str| -> usize {
+        let log = worker.log();
+        let counts = log.split(way).skip(1).filter_map(|rest| rest.split(' ').next());
+        counts.map(|count| count.parse::<usize>().expect("a number of processes")).sum()
+    };
     for wave in 1..=3 {
         for _ in 0..12 {
-            app.must(&["call", "busy"]);
+            app.must(&["call", "held", "-a", &format!("[{wave}]")]);
         }
+        await_lines(&app, "said", (wave - 1) * 24 + 6);
+        app.write(&format!("go.{wave}"), "");
         await_lines(&app, "said", wave * 24);
-        eventually("slots that go again", || (downs() == wave).then_some(()));
+        eventually("slots that go again", || {
+            let (up, down) = (moved("Scaling up "), moved("Scaling down "));
+            (up == down && up >= wave * 5).then_some(())
+        });
     }
     assert_eq!(worker.stop(Signal::SIGTERM), 0);
     let (mut running, mut most) = (0, 0);
@@ -41,7 +54,7 @@ fn a_square_wave_moves_the_slots_and_interrupts_nobody(place: Place) {
 }
 
 fn a_host_that_is_short_leaves_the_work_to_others(place: Place) {
-    let app = place.app(BUSY);
+    let app = place.app(TASKS);
     // Not all the memory of a running host is ever free.
     app.settings("worker_min_free_memory: 100%\n");
     // The socket of a node is one for the whole machine.
