@@ -1,5 +1,5 @@
-//! The five-minute tour of the README, taken as a newcomer would: every command of its
-//! blocks in order, in one shell, in a fresh folder. What the README says that a command
+//! The quick start and the five-minute tour of the README, taken as a newcomer would: every
+//! command of their blocks in order, in one shell each, in a fresh folder. What the README says that a command
 //! prints is what it must print; a line `...` stands for any lines, `...` in a line for
 //! any text of it, and `<id>` for a task id.
 
@@ -217,10 +217,12 @@ fn tour(steps: &[Step]) -> Result<(), String> {
 fn the_tour_of_the_readme() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md");
     let readme = fs::read_to_string(path).expect("a README.md");
-    let steps = steps(&readme, "A five-minute tour");
-    assert!(steps.len() >= 5, "the README has no section \"A five-minute tour\" of console blocks");
-    if let Err(why) = tour(&steps) {
-        panic!("{why}");
+    for section in ["Quick start", "A five-minute tour"] {
+        let steps = steps(&readme, section);
+        assert!(steps.len() >= 5, "the README has no section {section:?} of console blocks");
+        if let Err(why) = tour(&steps) {
+            panic!("{why}");
+        }
     }
 }
 
