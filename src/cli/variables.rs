@@ -7,7 +7,7 @@ use crate::config::diagnostic::Weight;
 use crate::config::settings::TABLE;
 use crate::config::{Diagnostic, Faults, load};
 use crate::os::guard;
-use crate::runner::FACTS;
+use crate::runner::context::FACTS;
 use clap::error::{ContextKind, ContextValue};
 use clap::parser::ValueSource;
 use clap::{Arg, ArgMatches, Command};

@@ -381,7 +381,6 @@ async fn look_for_twin(client: &Client, plan: &Plan) {
 /// Runs processes, in control groups where that is wished for.
 fn shell(app: &App, plan: &Plan, reaper: &Rc<Reaper>) -> std::io::Result<Rc<Shell>> {
     let shell = Shell::new(reaper.clone(), plan.app.clone())?;
-    let shell = shell.with_max_output(app.settings.task_max_output);
     // Both were killed at once if there is anything.
     os::cgroup::clear_abandoned();
     Ok(match app.settings.task_cgroups {

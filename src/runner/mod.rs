@@ -2,6 +2,7 @@
 //! ([`Outcome`]), never an `Err`.
 
 pub mod capture;
+pub mod context;
 pub mod shell;
 pub mod wasm;
 
@@ -11,19 +12,6 @@ use crate::wire::Exception;
 use serde_json::value::RawValue;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-
-/// Variables that say to a task what it is.
-pub const FACTS: [&str; 9] = [
-    "QWORKER_TASK_ID",
-    "QWORKER_TASK_NAME",
-    "QWORKER_TASK_ROOT_ID",
-    "QWORKER_TASK_PARENT_ID",
-    "QWORKER_TASK_RETRIES",
-    "QWORKER_TASK_HOSTNAME",
-    "QWORKER_TASK_QUEUE",
-    "QWORKER_TASK_WORKER",
-    "QWORKER_TASK_DEADLINE",
-];
 
 /// Everything a runner needs to run one task once.
 #[derive(Debug, Clone)]

@@ -3,7 +3,6 @@
 //! A task may do as it likes: fork, start sessions, ignore signals, flood its output,
 //! leave children behind that hold the pipes. None of it may delay the next task.
 
-mod arguments;
 pub mod command;
 mod start;
 mod streams;
@@ -14,7 +13,7 @@ mod yard;
 pub use command::{Command, Setting, command};
 
 use super::{Attempt, Ending, Exhausted, Limit, Outcome, Usage};
-use crate::bounds::{ARG_BYTES_MAX, LEFTOVER_GRACE, OUTPUT_MAX};
+use crate::bounds::{ARG_BYTES_MAX, LEFTOVER_GRACE};
 use crate::clock;
 use crate::os::reap::{Exit, Reaper, Started, Status};
 use crate::os::spawn::{Orphan, Spawn, SpawnError};
@@ -22,7 +21,7 @@ use crate::os::user::{Ids, UserError};
 use crate::os::{Pid, file, is_shortage, tree};
 use crate::task::{Fences, Stdin};
 use crate::wire::Exception;
-use arguments::E2BIG;
+use command::E2BIG;
 use start::{EPERM, Failure, c_path, os_error, rlimits};
 use std::borrow::Cow;
 use std::cell::RefCell;
@@ -52,7 +51,6 @@ pub struct Shell {
     app: PathBuf,
     env: Vec<Arc<CStr>>,
     null: Arc<OwnedFd>,
-    max_output: u64,
     scratch: RefCell<Vec<u8>>,
     yard: Yard,
 }
@@ -84,15 +82,9 @@ impl Shell {
             app,
             env,
             null: Arc::new(file::null()?),
-            max_output: OUTPUT_MAX,
             scratch,
             yard: Yard::default(),
         })
-    }
-
-    /// Keeps so many bytes of each output stream of a task that does not say (`task_max_output`).
-    pub fn with_max_output(self, max_output: u64) -> Shell {
-        Shell { max_output, ..self }
     }
 
     /// Runs tasks with fences in control groups, where the worker that `guard` guards may have
@@ -147,8 +139,7 @@ impl Shell {
         let mut tries = tries.iter().peekable();
         loop {
             let longest = tries.next().copied().unwrap_or(0);
-            let setting =
-                Setting { app: &self.app, env: &env, now, longest, max_output: self.max_output };
+            let setting = Setting { app: &self.app, env: &env, now, longest };
             let command = command(attempt, setting).map_err(Ending::Refused)?;
             let command = Arc::new(Command { ids: ids.clone(), ..command });
             let (fenced, rest) =

@@ -17,13 +17,20 @@ const DEPTH_MAX: usize = 500;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Typed {
+struct Typed<V = Value> {
     __type__: String,
-    __value__: Value,
+    __value__: V,
+}
+
+/// What kombu writes of a UUID.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Hex {
+    hex: String,
 }
 
 /// The bytes a program gets for `value`: a text's characters, the bytes of a typed
-/// value, anything else as its JSON text stands.
+/// value, anything else as its JSON text stands, but typed values within it are texts.
 pub fn text(value: &RawValue) -> Cow<'_, [u8]> {
     let json = value.get();
     if json.starts_with('"') {
@@ -33,7 +40,70 @@ pub fn text(value: &RawValue) -> Cow<'_, [u8]> {
             Err(_) => Cow::Borrowed(json.as_bytes()),
         };
     }
-    typed(value).map_or(Cow::Borrowed(json.as_bytes()), Cow::Owned)
+    if let Some(bytes) = typed(value) {
+        return Cow::Owned(bytes);
+    }
+    match plain(json) {
+        Cow::Borrowed(json) => Cow::Borrowed(json.as_bytes()),
+        Cow::Owned(json) => Cow::Owned(json.into_bytes()),
+    }
+}
+
+/// The same JSON with a text in the place of each typed value within it, to the letter otherwise.
+/// Bytes that are no text stay base64.
+fn plain(json: &str) -> Cow<'_, str> {
+    if !json.contains("__type__") {
+        return Cow::Borrowed(json);
+    }
+    let bytes = json.as_bytes();
+    let (mut out, mut copied, mut at, mut inside) = (String::new(), 0, 0, false);
+    while at < bytes.len() {
+        match bytes[at] {
+            b'\\' if inside => at += 1,
+            b'"' => inside = !inside,
+            b'{' if !inside => {
+                if let Some((text, length)) = typed_text(&json[at..]) {
+                    out.push_str(&json[copied..at]);
+                    out.push_str(&Value::from(text).to_string());
+                    at += length;
+                    copied = at;
+                    continue;
+                }
+            }
+            _ => {}
+        }
+        at += 1;
+    }
+    if copied == 0 {
+        return Cow::Borrowed(json);
+    }
+    out.push_str(&json[copied..]);
+    Cow::Owned(out)
+}
+
+/// The text of the typed value with which this JSON begins, and the value's length. It stops at
+/// the first byte that no typed value has there, so that a deep text is read once and not once
+/// for each of its brackets.
+fn typed_text(json: &str) -> Option<(String, usize)> {
+    if !json[1..].trim_start().starts_with("\"__type__\"") {
+        return None;
+    }
+    let (__type__, __value__, length) = match beginning::<String>(json) {
+        Some((typed, length)) => (typed.__type__, Value::String(typed.__value__), length),
+        None => {
+            let (typed, length) = beginning::<Hex>(json)?;
+            (typed.__type__, json!({"hex": typed.__value__.hex}), length)
+        }
+    };
+    let bytes = untyped(&Typed { __type__, __value__ })?;
+    let text = String::from_utf8(bytes).unwrap_or_else(|error| to_base64(error.as_bytes()));
+    Some((text, length))
+}
+
+fn beginning<'a, V: Deserialize<'a>>(json: &'a str) -> Option<(Typed<V>, usize)> {
+    let mut values = serde_json::Deserializer::from_str(json).into_iter::<Typed<V>>();
+    let typed = values.next()?.ok()?;
+    Some((typed, values.byte_offset()))
 }
 
 /// The text of a value that kombu's JSON revives, as Python's `str` gives it; `None` if it is
@@ -135,12 +205,45 @@ mod tests {
                 r#"{"__type__": "uuid", "__value__": {"hex": "00000000000000000000000000000001"}}"#,
                 b"00000000-0000-0000-0000-000000000001",
             ),
+            (
+                r#"{"__type__": "datetime", "__value__": "2030-01-02T03:04:05"}"#,
+                b"2030-01-02T03:04:05",
+            ),
+            (r#"{"__value__": "03:04:05", "__type__": "time"}"#, b"03:04:05"),
             (r#"{"__type__": "set", "__value__": 1}"#, br#"{"__type__": "set", "__value__": 1}"#),
+            (
+                r#"{"__type__": "uuid", "__value__": "x"}"#,
+                br#"{"__type__": "uuid", "__value__": "x"}"#,
+            ),
+            (
+                r#"[ 1.50,{"a": {"__type__": "decimal", "__value__": "1.10"}, "b":{}}, "{\"__type__\"" ]"#,
+                br#"[ 1.50,{"a": "1.10", "b":{}}, "{\"__type__\"" ]"#,
+            ),
+            (
+                r#"{"id": { "__type__": "uuid", "__value__": {"hex": "00000000000000000000000000000001"}}}"#,
+                br#"{"id": "00000000-0000-0000-0000-000000000001"}"#,
+            ),
+            (
+                r#"[{"__type__": "bytes", "__value__": "\u00fc\""}, {"__type__": "base64", "__value__": "AP8="}]"#,
+                "[\"\u{fc}\\\"\", \"AP8=\"]".as_bytes(),
+            ),
+            (
+                r#"[{"__type__": "set", "__value__": {"__type__": "date", "__value__": "2030-01-02"}}]"#,
+                br#"[{"__type__": "set", "__value__": "2030-01-02"}]"#,
+            ),
+            (r#""\ud800""#, br#""\ud800""#),
         ];
         for (json, expected) in cases {
             let value = RawValue::from_string(json.to_string()).unwrap();
             assert_eq!(&*text(&value), *expected, "{json}");
         }
+    }
+
+    /// Each bracket of it could begin a typed value.
+    #[test]
+    fn a_deep_text_is_read_once() {
+        let deep = r#"{"__type__": "uuid", "__value__": "#.repeat(300_000);
+        assert!(matches!(plain(&deep), Cow::Borrowed(_)));
     }
 
     #[test]

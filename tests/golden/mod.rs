@@ -2,9 +2,14 @@
 
 use chrono::{DateTime, Utc};
 use qworker::clock;
+use qworker::runner::Attempt;
+use qworker::runner::context::Arguments;
+use qworker::task::{Program, keys};
 use qworker::wire::message::retry_of;
-use qworker::wire::{Message, value};
+use qworker::wire::{self, Message};
 use serde_json::{Value, json};
+use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 struct Case {
@@ -32,6 +37,26 @@ fn cases() -> Vec<Case> {
 /// Those that this program says it does not read.
 fn is_refused(case: &Case) -> Option<&str> {
     case.expect["refused"].as_str()
+}
+
+/// An attempt at a task without `params`.
+fn attempt(arguments: wire::Arguments) -> Attempt {
+    let program = Program::Shell(String::new());
+    Attempt {
+        task: Arc::new(keys::plain("add", Path::new("add.yaml"), 1, program)),
+        id: String::new(),
+        root_id: String::new(),
+        parent_id: String::new(),
+        retries: 0,
+        hostname: String::new(),
+        queue: String::new(),
+        args: arguments.args,
+        kwargs: arguments.kwargs,
+        bound: Vec::new(),
+        soft_time_limit: None,
+        time_limit: None,
+        env: Arc::default(),
+    }
 }
 
 fn hex(bytes: &[u8]) -> String {
@@ -85,15 +110,19 @@ fn headers_are_read_as_python_meant_them() {
 fn arguments_reach_a_program_as_python_sent_them() {
     for case in cases().iter().filter(|case| is_refused(case).is_none()) {
         let arguments = Message::decode(&case.payload).unwrap().arguments().unwrap();
-        let args: Vec<String> = arguments.args.iter().map(|arg| hex(&value::text(arg))).collect();
+        let follow_ups = json!(arguments.follow_ups);
+        let seen = Arguments::of(&attempt(arguments));
+        let (args, kwargs) = seen.all().split_at(seen.positional().len());
+        let args: Vec<String> = args.iter().map(|arg| hex(&arg.text)).collect();
         assert_eq!(json!(args), case.expect["args"], "{}", case.name);
         let expected = case.expect["kwargs"].as_object().unwrap();
-        let names: Vec<&String> = arguments.kwargs.iter().map(|(name, _)| name).collect();
+        let names: Vec<&String> = kwargs.iter().filter_map(|arg| arg.name.as_ref()).collect();
         assert_eq!(names, expected.keys().collect::<Vec<_>>(), "{}: in their order", case.name);
-        for (name, arg) in &arguments.kwargs {
-            assert_eq!(json!(hex(&value::text(arg))), expected[name], "{}: {name}", case.name);
+        for arg in kwargs {
+            let name = arg.name.as_ref().unwrap();
+            assert_eq!(json!(hex(&arg.text)), expected[name], "{}: {name}", case.name);
         }
-        assert_eq!(json!(arguments.follow_ups), case.expect["follow_ups"], "{}", case.name);
+        assert_eq!(follow_ups, case.expect["follow_ups"], "{}", case.name);
     }
 }
 

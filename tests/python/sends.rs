@@ -12,9 +12,31 @@ size: {shell: 'wc -c', stdin: json}
 now: {shell: 'date +%s.%N'}
 "#;
 
+/// Each way in which a task finds its arguments.
+const SEEN: &str = r#"
+shell: {shell: 'printf "%s\n" "$@"', params: [a, b, c, d, e, f, g, h], result: text}
+variables: {shell: 'printf "%s\n" "$ARG_1" "$ARG_2" "$ARG_3" "$ARG_4" "$ARG_5" "$ARG_6" "$ARG_7" "$ARG_8"', result: text}
+exec: {exec: [printf, '%s\n', '{a}', '{b}', '{c}', '{d}', '{e}', '{f}', '{g}', '{h}'], params: [a, b, c, d, e, f, g, h], result: text}
+places: {exec: [printf, '%s\n', '{1}', '{*}'], result: text}
+module: {wasm: argv.wat, result: text}
+"#;
+
+/// Writes its arguments, a NUL after each.
+const ARGV: &str = r#"(module
+  (import "wasi_snapshot_preview1" "args_sizes_get" (func $sizes (param i32 i32) (result i32)))
+  (import "wasi_snapshot_preview1" "args_get" (func $get (param i32 i32) (result i32)))
+  (import "wasi_snapshot_preview1" "fd_write" (func $write (param i32 i32 i32 i32) (result i32)))
+  (memory (export "memory") 4)
+  (func (export "_start")
+    (drop (call $sizes (i32.const 0) (i32.const 20)))
+    (drop (call $get (i32.const 64) (i32.const 4096)))
+    (i32.store (i32.const 16) (i32.const 4096))
+    (drop (call $write (i32.const 1) (i32.const 16) (i32.const 1) (i32.const 8)))))"#;
+
 in_every_place! {
     into_a_store_that_we_made
     headers_and_typed_values_reach_the_program
+    every_program_sees_typed_values_as_plain_text
     countdown_and_expiry_are_kept
     a_time_is_the_same_time_however_it_is_written
     ten_megabytes_arrive
@@ -87,6 +109,46 @@ say({"args": got["args"][0] == b"\xff\x01" and got["args"][1] == when
         got,
         json!({"args": true, "kwargs": {"k": [1, null]}, "same": true, "root": "root"})
     );
+}
+
+fn every_program_sees_typed_values_as_plain_text(place: Place) {
+    let app = place.app(SEEN);
+    app.write("tasks.d/argv.wat", ARGV);
+    let _worker = app.worker(&["-c", "2"]);
+    let got = celery(
+        &app,
+        r#"
+import datetime, decimal, uuid
+one = uuid.UUID("11111111-2222-4333-8444-555555555555")
+when = datetime.datetime(2030, 1, 2, 3, 4, 5, tzinfo=datetime.timezone.utc)
+price = decimal.Decimal("1.10")
+args = (one, when, price, when.date(), when.time(), "text".encode(), 2**70,
+        [{"id": one, "price": price, "raw": b"\xff", "n": 2**70}])
+sent = {name: app.send_task(name, args)
+        for name in ("shell", "variables", "exec", "places", "module")}
+got = {name: result.get(timeout=20) for name, result in sent.items()}
+got["module"] = got["module"].rstrip("\0").replace("\0", "\n")
+say({name: text.split("\n") for name, text in got.items()})
+"#,
+    );
+    let seen = json!([
+        "11111111-2222-4333-8444-555555555555",
+        "2030-01-02T03:04:05+00:00",
+        "1.10",
+        "2030-01-02",
+        "03:04:05",
+        "text",
+        "1180591620717411303424",
+        r#"[{"id": "11111111-2222-4333-8444-555555555555", "price": "1.10", "raw": "/w==", "n": 1180591620717411303424}]"#,
+    ]);
+    for name in ["shell", "variables", "exec", "places", "module"] {
+        let mut lines = got[name].as_array().unwrap().clone();
+        // The first argument of a module is the task's name.
+        if name == "module" {
+            assert_eq!(lines.remove(0), "module");
+        }
+        assert_eq!(json!(lines), seen, "{name}");
+    }
 }
 
 fn countdown_and_expiry_are_kept(place: Place) {

@@ -1,12 +1,11 @@
 //! From an attempt to the process that it will be: `argv`, environment, standard input.
 //! Pure; the same attempt gives the same command.
 
-use super::arguments::{Argument, Arguments, too_long, value_error};
 use crate::bounds::ARG_BYTES_MAX;
 use crate::os::tree;
 use crate::os::user::Ids;
 use crate::runner::Attempt;
-use crate::task::template::{Piece, Word};
+use crate::runner::context::{self, Arguments, Deadline};
 use crate::task::{Fences, Program, Stdin};
 use crate::wire::Exception;
 use serde_json::json;
@@ -16,8 +15,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// Variables that say of a task what it is.
-const OURS: &str = "QWORKER_TASK_";
+/// "Argument list too long", `E2BIG` on every Linux.
+pub(super) const E2BIG: i32 = 7;
 
 /// Variables that begin so are ours: those of settings, with the broker's password among them,
 /// and the facts of another task, if that has started the worker. Tasks inherit none of them but
@@ -59,8 +58,6 @@ pub struct Setting<'a> {
     /// Longest text of an argument, in bytes with its variable's name; longer ones are on
     /// standard input only. [`ARG_BYTES_MAX`] unless the sum was too much.
     pub longest: usize,
-    /// Bytes kept of each output stream unless the task says else.
-    pub max_output: u64,
 }
 
 /// The process for this attempt. Users and groups are not looked up here.
@@ -69,20 +66,33 @@ pub struct Setting<'a> {
 /// Why it cannot be: an argument that is too long, has a NUL, or does not exist.
 pub fn command(attempt: &Attempt, setting: Setting<'_>) -> Result<Command, Exception> {
     let task = &*attempt.task;
-    let arguments = Arguments::of(attempt, setting.longest)?;
-    let deadline = attempt.time_limit.or(attempt.soft_time_limit);
-    // Whole seconds: for `$(( … ))` of a shell. Rounded down, so it is never too late.
-    let deadline = deadline.map(|limit| (setting.now + limit.as_secs_f64()).floor() as i64);
+    let mut arguments = Arguments::without_nul(attempt)?;
+    leave_out(&mut arguments, task.stdin, setting.longest)?;
+    let deadline = Deadline::of(attempt, setting.now);
     Ok(Command {
         argv: argv(attempt, &arguments, setting.app)?,
         env: environment(attempt, &arguments, setting.env, deadline)?,
         cwd: task.cwd.as_ref().map_or_else(|| setting.app.into(), |cwd| setting.app.join(cwd)),
-        stdin: (task.stdin == Stdin::Json).then(|| document(attempt, deadline)),
+        stdin: (task.stdin == Stdin::Json).then(|| context::document(attempt, deadline)),
         fences: task.fences,
         nice: task.nice,
         ids: None,
-        max_output: task.max_output.unwrap_or(setting.max_output),
+        max_output: context::max_output(task),
     })
+}
+
+/// Leaves out what the kernel has no room for in `longest` bytes, with the variable's name.
+fn leave_out(arguments: &mut Arguments, stdin: Stdin, longest: usize) -> Result<(), Exception> {
+    for argument in arguments.all_mut() {
+        if argument.variable().len() + 1 + argument.text.len() > longest {
+            if stdin != Stdin::Json {
+                return Err(too_long(&argument.described(), argument.text.len()));
+            }
+            argument.text = Vec::new();
+            argument.left_out = true;
+        }
+    }
+    Ok(())
 }
 
 fn argv(attempt: &Attempt, arguments: &Arguments, app: &Path) -> Result<Vec<CString>, Exception> {
@@ -94,13 +104,14 @@ fn argv(attempt: &Attempt, arguments: &Arguments, app: &Path) -> Result<Vec<CStr
             .map(|item| item.as_bytes().to_vec())
             .chain(positional())
             .collect(),
-        Program::Exec(words) => substitute(&attempt.task.name, words, arguments)?,
+        Program::Exec(words) => arguments.fill(&attempt.task.name, words)?,
         Program::File(path) => [app.join(path).as_os_str().as_bytes().to_vec()]
             .into_iter()
             .chain(positional())
             .collect(),
         Program::Wasm { .. } => {
-            return Err(type_error(&attempt.task.name, "is a WASM task, not a program".into()));
+            let text = format!("{}() is a WASM task, not a program", attempt.task.name);
+            return Err(Exception::new("builtins", "TypeError", text));
         }
     };
     for (number, item) in items.iter().enumerate() {
@@ -111,143 +122,39 @@ fn argv(attempt: &Attempt, arguments: &Arguments, app: &Path) -> Result<Vec<CStr
     items.into_iter().map(|item| without_nul(item, "the command")).collect()
 }
 
-/// The words of an `exec` task with the arguments in their places.
-fn substitute(
-    task: &str,
-    words: &[Word],
-    arguments: &Arguments,
-) -> Result<Vec<Vec<u8>>, Exception> {
-    let find = |piece: &Piece| find(task, arguments, piece);
-    let mut named = HashSet::new();
-    for piece in words.iter().flat_map(Word::pieces) {
-        named.extend(find(piece)?.map(|argument| argument.number));
-    }
-    let mut argv = Vec::new();
-    for word in words {
-        if *word.pieces() == [Piece::All] {
-            let rest =
-                arguments.positional().iter().filter(|argument| !named.contains(&argument.number));
-            argv.extend(rest.map(|argument| argument.text.clone()));
-            continue;
-        }
-        let mut item = Vec::new();
-        for piece in word.pieces() {
-            if let Piece::Text(text) = piece {
-                item.extend_from_slice(text.as_bytes());
-            }
-            item.extend(find(piece)?.iter().flat_map(|argument| &argument.text));
-        }
-        argv.push(item);
-    }
-    Ok(argv)
-}
-
-/// The argument that a piece stands for, if it stands for one.
-fn find<'a>(
-    task: &str,
-    arguments: &'a Arguments,
-    piece: &Piece,
-) -> Result<Option<&'a Argument>, Exception> {
-    let (found, name) = match piece {
-        Piece::Text(_) | Piece::All => return Ok(None),
-        Piece::Name(name) => (arguments.named(name), name.clone()),
-        Piece::Position(number) => (arguments.numbered(*number), number.to_string()),
-    };
-    let missing = || format!("was called without the argument '{name}' of its command");
-    found.map(Some).ok_or_else(|| type_error(task, missing()))
-}
-
-/// The worker's environment, then the application's, the task's, the arguments, and the
-/// facts about the attempt; the last entry of a name counts.
+/// The variables of the attempt, and those of the worker that have no other value there.
 fn environment(
     attempt: &Attempt,
     arguments: &Arguments,
     base: &[Arc<CStr>],
-    deadline: Option<i64>,
+    deadline: Option<Deadline>,
 ) -> Result<Vec<Arc<CStr>>, Exception> {
-    let settings = attempt
-        .env
-        .iter()
-        .chain(&attempt.task.env)
-        .map(|(name, value)| (name.clone(), value.clone().into_bytes()));
-    // A name with `=` would be read as another name.
-    // A keyword that is called as a place is does not stand in for the argument of that place.
-    let (named, unnamed): (Vec<_>, Vec<_>) =
-        arguments.all().iter().partition(|argument| argument.name.is_some());
-    let passed = named
-        .into_iter()
-        .chain(unnamed)
-        .filter(|argument| !argument.left_out && !argument.variable().contains('='));
-    let passed = passed.map(|argument| (argument.variable(), argument.text.clone()));
-    let facts = [
-        ("ID", &*attempt.id),
-        ("NAME", &attempt.task.name),
-        ("ROOT_ID", &attempt.root_id),
-        ("PARENT_ID", &attempt.parent_id),
-        ("RETRIES", &attempt.retries.to_string()),
-        ("HOSTNAME", &attempt.hostname),
-        ("QUEUE", &attempt.queue),
-        ("WORKER", tree::this_worker()),
-    ]
-    .map(|(name, value)| (format!("{OURS}{name}"), value.as_bytes().to_vec()));
-    let deadline = deadline.map(|at| (format!("{OURS}DEADLINE"), at.to_string().into_bytes()));
-
-    let entries: Vec<(String, Vec<u8>)> =
-        settings.chain(passed).chain(facts).chain(deadline).collect();
-    let mut seen: HashSet<&[u8]> = HashSet::with_capacity(entries.len());
-    let mut env = Vec::with_capacity(base.len() + entries.len());
-    for (name, value) in entries.iter().rev() {
-        if seen.insert(name.as_bytes()) {
-            let entry = [name.as_bytes(), b"=", value].concat();
-            if entry.len() > ARG_BYTES_MAX {
-                return Err(too_long(&format!("the variable {name}"), entry.len()));
-            }
-            env.push(without_nul(entry, &format!("the variable {name}"))?.into());
-        }
-    }
+    let own = context::environment(attempt, arguments, deadline, Some(tree::this_worker()));
+    let names: HashSet<&[u8]> = own.iter().map(|(name, _)| name.as_bytes()).collect();
     let inherited = base.iter().filter(|entry| {
         let name = entry.to_bytes().split(|&byte| byte == b'=').next().unwrap_or_default();
         let is_ours = name.starts_with(NOT_INHERITED.as_bytes()) && name != INHERITED.as_bytes();
-        !seen.contains(name) && !is_ours
+        !names.contains(name) && !is_ours
     });
-    env.extend(inherited.cloned());
-    env.reverse();
+    let mut env: Vec<Arc<CStr>> = inherited.cloned().collect();
+    for (name, value) in &own {
+        let entry = [name.as_bytes(), b"=", value].concat();
+        if entry.len() > ARG_BYTES_MAX {
+            return Err(too_long(&format!("the variable {name}"), entry.len()));
+        }
+        env.push(without_nul(entry, &format!("the variable {name}"))?.into());
+    }
     Ok(env)
 }
 
-/// What a task with `stdin: json` reads: one line, the values as the message has them.
-fn document(attempt: &Attempt, deadline: Option<i64>) -> Vec<u8> {
-    let request = json!({
-        "id": attempt.id,
-        "task": attempt.task.name,
-        "root_id": attempt.root_id,
-        "parent_id": Some(&attempt.parent_id).filter(|id| !id.is_empty()),
-        "retries": attempt.retries,
-        "hostname": attempt.hostname,
-        "queue": attempt.queue,
-        "deadline": deadline,
-    });
-    let mut text = String::from(r#"{"args":["#);
-    let join = |text: &mut String, first: bool| text.push_str(if first { "" } else { "," });
-    for (at, value) in attempt.args.iter().enumerate() {
-        join(&mut text, at == 0);
-        text.push_str(value.get());
-    }
-    text.push_str(r#"],"kwargs":{"#);
-    for (at, (name, value)) in attempt.kwargs.iter().enumerate() {
-        join(&mut text, at == 0);
-        text.push_str(&format!("{}:", json!(name)));
-        text.push_str(value.get());
-    }
-    text.push_str(&format!("}},\"request\":{request}}}\n"));
-    text.into_bytes()
-}
-
 fn without_nul(bytes: Vec<u8>, what: &str) -> Result<CString, Exception> {
-    CString::new(bytes)
-        .map_err(|_| value_error(format!("embedded null byte in {}", what.replace('\0', "\\0"))))
+    context::refuse_nul(&bytes, what)?;
+    CString::new(bytes).map_err(|error| Exception::new("builtins", "ValueError", error.to_string()))
 }
 
-fn type_error(task: &str, why: String) -> Exception {
-    Exception::new("builtins", "TypeError", format!("{task}() {why}"))
+/// Python's `OSError` for something that the kernel has no room for.
+pub(super) fn too_long(what: &str, bytes: usize) -> Exception {
+    let hint = "use `stdin: json` for large arguments";
+    let message = format!("Argument list too long: {what} has {bytes} bytes; {hint}");
+    Exception::with("builtins", "OSError", vec![json!(E2BIG), json!(message)])
 }

@@ -1,8 +1,8 @@
 //! From a command to what the kernel wants, and from the kernel's refusal to the
 //! exception that Python would raise.
 
-use super::arguments::too_long;
-use super::{Command, arguments::E2BIG};
+use super::Command;
+use super::command::{E2BIG, too_long};
 use crate::os::resolve::{self, resolve};
 use crate::os::spawn::{Resource, Rlimit, SpawnError, Step};
 use crate::os::{describe, is_passing, is_shortage, limit};

@@ -97,13 +97,8 @@ fn built(attempt: &Attempt) -> Result<Command, Exception> {
         c"QWORKER_RESULT_BACKEND=redis://:hush@h/0".into(),
         c"QWORKER_APP=/srv/shop".into(),
     ];
-    let setting = Setting {
-        app: Path::new("/app"),
-        env: &env,
-        now: 1000.5,
-        longest: ARG_BYTES_MAX,
-        max_output: OUTPUT_MAX,
-    };
+    let setting =
+        Setting { app: Path::new("/app"), env: &env, now: 1000.5, longest: ARG_BYTES_MAX };
     command(attempt, setting)
 }
 
@@ -221,10 +216,17 @@ fn environment_and_standard_input() {
     assert!(text.starts_with(r#"{"args":[1.0,"xxx"#) && text.ends_with("}\n"));
     let document: serde_json::Value = serde_json::from_str(&text).unwrap();
     assert_eq!(document["kwargs"], json!({"key": "v", "a=b": 1}));
-    assert_eq!(document["request"]["deadline"], 1005);
+    assert_eq!(document["request"]["deadline"], 1005.5);
     assert_eq!(document["request"]["parent_id"], json!(null));
 
-    attempt.soft_time_limit = None;
+    // The earlier of both limits is the deadline.
+    for (soft, hard) in [(5, 9), (9, 5)] {
+        attempt.soft_time_limit = Some(Duration::from_secs(soft));
+        attempt.time_limit = Some(Duration::from_secs(hard));
+        let command = built(&attempt).unwrap();
+        assert_eq!(variable(&command, "QWORKER_TASK_DEADLINE").unwrap(), "1005");
+    }
+    (attempt.soft_time_limit, attempt.time_limit) = (None, None);
     assert_eq!(variable(&built(&attempt).unwrap(), "QWORKER_TASK_DEADLINE"), None);
 }
 

@@ -11,7 +11,7 @@ use super::sandbox::{self, Sandbox};
 use super::trap::Phase;
 use super::watch::{self, Watch};
 use crate::runner::Attempt;
-use crate::wire::Exception;
+use crate::wire::{Exception, value};
 use serde_json::value::RawValue;
 use wasmtime::component::types::{ComponentFunc, ComponentItem};
 use wasmtime::component::{Component, ComponentExportIndex, Type, Val};
@@ -145,8 +145,10 @@ fn parse(raw: &RawValue, kind: &Type, argument: &str) -> Result<Val, Exception> 
         Type::Float32 => Val::Float32(float(json, argument, spelled)? as f32),
         Type::Float64 => Val::Float64(float(json, argument, spelled)?),
         Type::Char => Val::Char(serde_json::from_str(json).map_err(|_| wrong())?),
-        // Bytes as kombu writes them are texts too.
-        Type::String if json.starts_with(['"', '{']) => Val::String(sandbox::text(raw)),
+        // What kombu gives a type is a text too.
+        Type::String if json.starts_with(['"', '{']) => {
+            Val::String(sandbox::text(&value::text(raw)))
+        }
         _ => return Err(wrong()),
     })
 }

@@ -3,11 +3,11 @@
 use super::module::{Core, Linked, Signature};
 use super::number::{self, Number};
 use super::report::Report;
-use super::sandbox::{self, Preview1, Sandbox};
+use super::sandbox::{Preview1, Sandbox};
 use super::trap::Phase;
 use super::watch::{self, State, Watch};
 use super::{driver, report};
-use crate::runner::Attempt;
+use crate::runner::{Attempt, context};
 use crate::wire::Exception;
 use serde_json::value::RawValue;
 use wasmtime::{Instance, InstancePre, Store, Val};
@@ -135,7 +135,7 @@ pub fn positional<'a>(
              would say where it belongs"
         ));
     }
-    let given: Vec<_> = sandbox::positional(attempt).collect();
+    let given: Vec<_> = context::positional(attempt).collect();
     if given.len() == count {
         return Ok(given);
     }

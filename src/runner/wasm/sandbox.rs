@@ -2,15 +2,12 @@
 //! document on standard input, two streams to write to. Nothing else of the host.
 
 use super::watch::State;
+use crate::clock;
 use crate::runner::capture::Tail;
+use crate::runner::context::{self, Arguments, Deadline};
 use crate::runner::{Attempt, Captured};
 use crate::task::{Stdin, Task};
 use crate::wire::Exception;
-use crate::{bounds, clock};
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
-use serde_json::value::RawValue;
-use serde_json::{Value, json};
 use std::sync::{Arc, Mutex, PoisonError};
 use wasmtime_wasi::cli::{IsTerminal, StdoutStream};
 use wasmtime_wasi::p1::WasiP1Ctx;
@@ -73,14 +70,20 @@ impl Sandbox {
         // Everything that opens sockets is linked, so that modules which import it without
         // need can run, and refuses.
         builder.allow_tcp(false).allow_udp(false).allow_ip_name_lookup(false);
-        for argument in argv(attempt) {
-            builder.arg(checked(argument)?);
+        let arguments = Arguments::without_nul(attempt)?;
+        builder.arg(&attempt.task.name);
+        for argument in arguments.positional() {
+            builder.arg(text(&argument.text));
         }
-        for (name, value) in environment(attempt) {
-            builder.env(checked(name)?, checked(value)?);
+        let deadline = Deadline::of(attempt, clock::epoch(clock::now()));
+        for (name, value) in context::environment(attempt, &arguments, deadline, None) {
+            for part in [name.as_bytes(), value.as_slice()] {
+                context::refuse_nul(part, &format!("the variable {name}"))?;
+            }
+            builder.env(name, text(&value));
         }
         if attempt.task.stdin == Stdin::Json {
-            builder.stdin(MemoryInputPipe::new(document(attempt)));
+            builder.stdin(MemoryInputPipe::new(context::document(attempt, deadline)));
         }
         open_dirs(&mut builder, &attempt.task)?;
         let handles_max = attempt
@@ -113,8 +116,7 @@ impl Sandbox {
 }
 
 fn sink(attempt: &Attempt) -> Sink {
-    let max = attempt.task.max_output.unwrap_or(bounds::OUTPUT_MAX);
-    Sink::new(max)
+    Sink::new(context::max_output(&attempt.task))
 }
 
 fn open_dirs(builder: &mut WasiCtxBuilder, task: &Task) -> Result<(), Exception> {
@@ -133,95 +135,9 @@ fn open_dirs(builder: &mut WasiCtxBuilder, task: &Task) -> Result<(), Exception>
     Ok(())
 }
 
-/// Arguments are C strings in the guest: what follows a NUL would vanish unseen.
-fn checked(text: String) -> Result<String, Exception> {
-    if !text.contains('\0') {
-        return Ok(text);
-    }
-    Err(Exception::new("builtins", "ValueError", "embedded null byte in an argument"))
-}
-
-/// The task's name, then the bound parameters in their order, or the positional arguments.
-fn argv(attempt: &Attempt) -> Vec<String> {
-    let mut argv = vec![attempt.task.name.clone()];
-    argv.extend(positional(attempt).map(|(_, value)| text(value)));
-    argv
-}
-
-/// Bound parameters with their names, or positional arguments without.
-pub fn positional(attempt: &Attempt) -> impl Iterator<Item = (Option<&str>, &RawValue)> {
-    let bound = attempt.bound.iter().map(|(name, value)| (Some(name.as_str()), &**value));
-    let args = attempt.args.iter().map(|value| (None, &**value));
-    // Only one of them has elements to give.
-    let has_params = attempt.task.params.is_some();
-    bound.filter(move |_| has_params).chain(args.filter(move |_| !has_params))
-}
-
-/// The task's `env`, `ARG_<name>` of each named argument, and what is known of the attempt.
-fn environment(attempt: &Attempt) -> Vec<(String, String)> {
-    let mut all = attempt.task.env.clone();
-    let named = if attempt.task.params.is_some() { &attempt.bound } else { &attempt.kwargs };
-    all.extend(named.iter().map(|(name, value)| (format!("ARG_{name}"), text(value))));
-    let mut tell = |name: &str, value: String| all.push((format!("QWORKER_TASK_{name}"), value));
-    tell("ID", attempt.id.clone());
-    tell("NAME", attempt.task.name.clone());
-    tell("ROOT_ID", attempt.root_id.clone());
-    tell("PARENT_ID", attempt.parent_id.clone());
-    tell("RETRIES", attempt.retries.to_string());
-    tell("HOSTNAME", attempt.hostname.clone());
-    tell("QUEUE", attempt.queue.clone());
-    let limits = [attempt.soft_time_limit, attempt.time_limit];
-    if let Some(limit) = limits.into_iter().flatten().min() {
-        let at = clock::epoch(clock::now()) + limit.as_secs_f64();
-        tell("DEADLINE", format!("{at:.3}"));
-    }
-    all
-}
-
-/// The document on standard input.
-fn document(attempt: &Attempt) -> String {
-    let request = json!({
-        "id": attempt.id,
-        "task": attempt.task.name,
-        "root_id": attempt.root_id,
-        "parent_id": attempt.parent_id,
-        "retries": attempt.retries,
-        "hostname": attempt.hostname,
-        "queue": attempt.queue,
-    });
-    let args: Vec<&str> = attempt.args.iter().map(|raw| raw.get()).collect();
-    let pair = |(name, raw): &(String, Box<RawValue>)| format!("{}:{}", json!(name), raw.get());
-    let kwargs: Vec<String> = attempt.kwargs.iter().map(pair).collect();
-    // The values are put in as they came: parsing them could change large numbers.
-    let (args, kwargs) = (args.join(","), kwargs.join(","));
-    format!("{{\"args\":[{args}],\"kwargs\":{{{kwargs}}},\"request\":{request}}}")
-}
-
-/// A value as a program gets it: a string's characters, kombu's bytes as text, else JSON.
-pub fn text(raw: &RawValue) -> String {
-    let json = raw.get();
-    if !json.starts_with(['"', '{']) {
-        return json.into();
-    }
-    match serde_json::from_str(json) {
-        Ok(Value::String(text)) => text,
-        Ok(Value::Object(object)) => bytes(&object).unwrap_or_else(|| json.into()),
-        _ => json.into(),
-    }
-}
-
-/// kombu writes bytes as `{"__type__": "bytes", "__value__": TEXT}` if they are UTF-8, else
-/// with type `base64`.
-fn bytes(object: &serde_json::Map<String, Value>) -> Option<String> {
-    let value = object.get("__value__")?.as_str()?;
-    match object.get("__type__")?.as_str()? {
-        "bytes" => Some(value.into()),
-        "base64" => {
-            let bytes = STANDARD.decode(value).ok()?;
-            Some(String::from_utf8_lossy(&bytes).into_owned())
-        }
-        _ => None,
-    }
+/// Bytes as the text that a module can be given.
+pub fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
 }
 
 /// A stream that takes whatever is written, at once, and keeps the end of it.
@@ -281,26 +197,5 @@ impl OutputStream for Sink {
 
     fn check_write(&mut self) -> StreamResult<usize> {
         Ok(WRITE_MAX)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn values_as_text() {
-        let cases = [
-            (r#""a\nb\u00e9""#, "a\nbé"),
-            ("12345678901234567890.10", "12345678901234567890.10"),
-            (r#"{"a": 1}"#, r#"{"a": 1}"#),
-            (r#"{"__type__": "bytes", "__value__": "raw"}"#, "raw"),
-            (r#"{"__type__": "base64", "__value__": "aGn/"}"#, "hi\u{fffd}"),
-            ("null", "null"),
-        ];
-        for (json, expected) in cases {
-            let raw = RawValue::from_string(json.into()).unwrap();
-            assert_eq!(text(&raw), expected);
-        }
     }
 }

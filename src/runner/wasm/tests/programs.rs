@@ -64,13 +64,15 @@ fn arguments_and_environment() {
         task.env = vec![("MODE".into(), "fast".into())];
     });
     attempt.kwargs = vec![("size".into(), RawValue::from_string("10".into()).unwrap())];
+    attempt.args = vec![RawValue::from_string("\"one\"".into()).unwrap()];
     let outcome = stdout(&house.run(&attempt));
     let (head, deadline) = outcome.split_once("QWORKER_TASK_DEADLINE=").unwrap();
-    let expected = "MODE=fast\0ARG_size=10\0QWORKER_TASK_ID=an-id\0QWORKER_TASK_NAME=a.task\0\
+    let expected = "MODE=fast\0ARG_size=10\0ARG_1=one\0\
+         QWORKER_TASK_ID=an-id\0QWORKER_TASK_NAME=a.task\0\
          QWORKER_TASK_ROOT_ID=a-root\0QWORKER_TASK_PARENT_ID=\0QWORKER_TASK_RETRIES=2\0\
          QWORKER_TASK_HOSTNAME=worker1@here\0QWORKER_TASK_QUEUE=celery\0";
     assert_eq!(head, expected);
-    assert!(deadline.trim_end_matches('\0').parse::<f64>().unwrap() > 1.7e9);
+    assert!(deadline.trim_end_matches('\0').parse::<u64>().unwrap() > 1_700_000_000);
 }
 
 #[test]
@@ -90,6 +92,8 @@ fn standard_input() {
     let document: Value = serde_json::from_str(&text).unwrap();
     assert_eq!(document["kwargs"], json!({"a\"b": [1]}));
     assert_eq!(document["request"]["retries"], 2);
+    assert_eq!(document["request"]["parent_id"], json!(null));
+    assert!(document["request"]["deadline"].as_f64().unwrap() > 1.7e9);
 }
 
 #[test]
