@@ -69,6 +69,7 @@ pub struct Inlet {
     bell: Bell,
     ringer: Arc<Ringer>,
     swept: Option<Instant>,
+    pass: odd::Pass,
     next_due: Option<f64>,
     echo: usize,
 }
@@ -84,7 +85,8 @@ struct Look {
     next_due: Option<f64>,
     /// This worker was not known there.
     queues: Option<Queues>,
-    odd: Vec<String>,
+    /// The last row that was looked at, and what was odd up to it.
+    passed: Option<(i64, Vec<String>)>,
 }
 
 /// See [`super::Outlet`].
@@ -129,6 +131,7 @@ impl Inlet {
             bell: listen(db.path()),
             ringer: Arc::new(Ringer::new(db.path(), BELL)),
             swept: None,
+            pass: odd::Pass::default(),
             next_due: None,
             echo: ECHOES_MS.len(),
         })
@@ -155,9 +158,11 @@ impl Inlet {
 
     /// See [`super::Inlet::take`].
     pub async fn take(&mut self, want: Want) -> Result<Vec<Delivery>, Error> {
+        let mut begin = None;
         if self.swept.is_none_or(|at| at.elapsed() >= SWEEP_EVERY) {
             self.sweep().await?;
             self.swept = Some(Instant::now());
+            begin = Some(self.pass.next());
         }
         let (card, queues, turn) = (self.member.card.clone(), self.queues.clone(), self.turn);
         let names = self.names.clone();
@@ -168,7 +173,7 @@ impl Inlet {
         let now = clock::epoch(clock::now());
         let look = move |c: &Connection| {
             let fresh = card.register(c)?.then(|| queues_of(c, &names)).transpose()?;
-            let odd = odd::set_aside(c)?;
+            let passed = begin.map(|last| odd::set_aside(c, last)).transpose()?;
             if next_due(c)?.is_some_and(|due| due <= now) {
                 promote(c, now)?;
             }
@@ -178,13 +183,17 @@ impl Inlet {
             if let Some(look) = results {
                 take::tell_revoked(c, look, &mut taken)?;
             }
-            Ok(Look { taken, marked, next_due: next_due(c)?, queues: fresh, odd })
+            Ok(Look { taken, marked, next_due: next_due(c)?, queues: fresh, passed })
         };
         let found = self.db.run(Durability::Process, look).await?;
-        for what in &found.odd {
-            tracing::error!("{what}: set aside in the dead-letter list");
+        if let Some((last, odd)) = found.passed {
+            self.pass.reached(last);
+            for what in odd {
+                tracing::error!("{what}: set aside in the dead-letter list");
+            }
         }
         if let Some(queues) = found.queues {
+            self.pass = odd::Pass::default();
             tracing::warn!("this worker was not known in {} any more", self.db.path().display());
             (self.queues, self.bell) = (queues, listen(self.db.path()));
         }

@@ -94,7 +94,7 @@ pub fn drain(database: &Path, kept: bool) -> f64 {
     let mut take = c
         .prepare(
             "UPDATE kombu_message SET visible = 0, owner = 1 WHERE id IN
-             (SELECT id FROM kombu_message WHERE queue_id = 1 AND visible = 1 AND eta IS NULL
+             (SELECT id FROM kombu_message WHERE queue_id = 1 AND visible = 1 AND eta IS NULL AND task IS NULL
               ORDER BY priority DESC, id LIMIT ?) RETURNING id, task_id, payload",
         )
         .unwrap();

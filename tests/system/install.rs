@@ -35,6 +35,7 @@ fn what_is_installed_can_be_removed() {
         "/usr/local/lib/sysusers.d/qworker.conf",
         "/usr/local/lib/tmpfiles.d/qworker.conf",
         "/usr/local/share/bash-completion/completions/qworker",
+        "/usr/local/share/doc/qworker/BENCHMARKS.md",
         "/usr/local/share/doc/qworker/README.md",
         "/usr/local/share/doc/qworker/examples/example.crontab",
         "/usr/local/share/doc/qworker/examples/qworker.yaml",

@@ -62,28 +62,7 @@ const COLUMNS: &[(&str, &str, &str)] = &[
     ("qworker_worker", "kin", "TEXT"),
 ];
 
-/// Rows that nobody holds, with values that no program of ours or Celery's writes.
-macro_rules! odd {
-    () => {
-        "(owner IS NULL OR typeof(owner) <> 'integer') AND (
-            (visible IS NULL OR visible NOT IN (0, 1))
-            OR typeof(queue_id) <> 'integer'
-            OR (eta IS NOT NULL AND (typeof(eta) <> 'real' OR abs(eta) > 253402300799.0))
-            OR (typeof(priority) <> 'integer' OR priority NOT BETWEEN -1000000 AND 1000000)
-            OR (typeof(deliveries) <> 'integer' OR deliveries NOT BETWEEN 0 AND 1000000)
-            OR typeof(task) NOT IN ('null', 'text')
-            OR started NOT IN (0, 1)
-            OR suspect NOT IN (0, 1)
-            OR typeof(owner) NOT IN ('null', 'integer'))"
-    };
-}
-
-/// The condition of the index `qworker_strange`, and of who looks for such rows. The index is empty,
-/// and costs nothing.
-pub(super) const ODD: &str = odd!();
-
-const INDEXES: &str = concat!(
-    "
+const INDEXES: &str = "
 CREATE INDEX IF NOT EXISTS qworker_fresh ON kombu_message (queue_id, priority DESC, id)
     WHERE visible = 1 AND eta IS NULL AND task IS NULL;
 CREATE INDEX IF NOT EXISTS qworker_passed ON kombu_message (queue_id, task, priority DESC, id)
@@ -96,10 +75,8 @@ CREATE INDEX IF NOT EXISTS qworker_task ON kombu_message (task_id);
 CREATE INDEX IF NOT EXISTS qworker_dead_task ON qworker_dead (task_id);
 CREATE INDEX IF NOT EXISTS qworker_once_at ON qworker_once (at);
 DROP INDEX IF EXISTS qworker_odd;
-CREATE INDEX IF NOT EXISTS qworker_strange ON kombu_message (id) WHERE ",
-    odd!(),
-    ";"
-);
+DROP INDEX IF EXISTS qworker_strange;
+";
 
 /// The tables of messages, workers, dead letters and beats.
 pub const SCHEMA: Schema = Schema { tables: TABLES, columns: COLUMNS, indexes: INDEXES };
