@@ -98,9 +98,9 @@ class App:
 
     def runs(self):
         """The nanoseconds at which each id was noted."""
-        return {id: [at for at, _ in runs] for id, runs in self.workers().items()}
+        return {id: [at for at, _ in runs] for id, runs in self.runners().items()}
 
-    def workers(self):
+    def runners(self):
         """The same, each with the process id of the worker that ran it."""
         runs = collections.defaultdict(list)
         for line in self.notes.read_text().splitlines():
@@ -208,7 +208,7 @@ def crash(options, report, App=App):
             # Who was killed dies when a busy machine gets to it.
             until(lambda: not app.survivors(), 5)
             survivors = [what(pid) for pid in app.survivors()]
-            runs, (left, held), dead = app.workers(), app.left(), app.dead()
+            runs, (left, held), dead = app.runners(), app.left(), app.dead()
 
     lost = [id for id in accepted if id not in runs]
     strangers = set(runs) - set(accepted) - set(unsure)

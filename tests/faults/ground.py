@@ -146,7 +146,7 @@ class App(torture.App):
                 runs[line.id].append(line.at)
         return runs
 
-    def workers(self):
+    def runners(self):
         """The same of the task `note`, each with the process id of the worker that ran it."""
         runs = collections.defaultdict(list)
         for line in self.lines():
