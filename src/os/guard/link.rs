@@ -155,6 +155,11 @@ pub(super) fn join() -> Option<GuardLink> {
     // Only our parent can have made a socket that the kernel calls its own.
     let made_by = getsockopt(&fd, PeerCredentials).ok()?.pid();
     if u32::try_from(made_by) != Ok(parent) {
+        if is_hung_up(fd) {
+            // Our guard was killed before we could look: it is nobody's child that is here, and
+            // whoever has killed it wants no worker.
+            std::process::exit(1);
+        }
         return None;
     }
     // SAFETY: takes numbers only.
@@ -167,6 +172,13 @@ pub(super) fn join() -> Option<GuardLink> {
     become_subreaper().ok()?;
     write_from_background();
     Some(GuardLink { socket, beat: beat.map(Duration::from_millis) })
+}
+
+/// Is this a socket of which nobody has the other end any more? The kernel closes what a process
+/// has open before its children get another parent.
+fn is_hung_up(fd: BorrowedFd) -> bool {
+    let flags = MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT;
+    matches!(recv(fd.as_raw_fd(), &mut [0; 1], flags), Ok(0) | Err(nix::Error::ECONNRESET))
 }
 
 /// Reads a variable that is for this process alone, before any thread exists.
@@ -207,6 +219,15 @@ mod tests {
         timeout(Duration::from_secs(2), link.lost()).await.unwrap();
         timeout(Duration::from_secs(2), link.lost()).await.unwrap();
         assert!(link.hold(Path::new("/tmp/x")).is_err());
+    }
+
+    #[test]
+    fn a_socket_without_its_other_end_is_told_from_others() {
+        let (ours, guards) = super::pair().unwrap();
+        assert!(!is_hung_up(ours.as_fd()));
+        drop(guards);
+        assert!(is_hung_up(ours.as_fd()));
+        assert!(!is_hung_up(std::fs::File::open("/dev/null").unwrap().as_fd()));
     }
 
     #[test]
