@@ -2,7 +2,6 @@
 //! a compose file: nobody said anything. An empty option is mostly the work of such a variable in a
 //! script, and whoever typed it expects something of it: it is refused.
 
-use super::command_line;
 use clap::builder::{OsStr, Resettable};
 use clap::error::ErrorKind;
 use clap::parser::ValueSource;
@@ -23,10 +22,12 @@ pub(super) fn without_unset(command: Command) -> Command {
     command.mut_args(unset).mut_subcommands(without_unset)
 }
 
-/// Refuses the first option with an empty value.
-pub(super) fn refuse(matches: &ArgMatches) -> Result<(), clap::Error> {
-    let mut program = command_line();
-    match option(&program, matches) {
+/// Refuses the first option of `program` with an empty value.
+///
+/// # Errors
+/// There is one.
+pub(super) fn refuse(program: &mut Command, matches: &ArgMatches) -> Result<(), clap::Error> {
+    match option(program, matches) {
         Some(said) => Err(program.error(ErrorKind::ValueValidation, said)),
         None => Ok(()),
     }

@@ -119,10 +119,11 @@ fn of_beat(arg: clap::Arg) -> clap::Arg {
 pub fn main() -> ExitCode {
     // Before clap, and before any thread: a guarded worker is told so by its environment.
     let role = crate::os::guard::role();
-    let matches = empty::without_unset(command_line()).try_get_matches();
-    let whole = matches.and_then(|matches| empty::refuse(&matches).map(|()| matches));
-    let read = whole.and_then(|matches| {
-        variables::remember(&matches);
+    let mut program = empty::without_unset(command_line());
+    let matches = program.try_get_matches_from_mut(std::env::args_os());
+    let read = matches.and_then(|matches| {
+        empty::refuse(&mut program, &matches)?;
+        variables::remember(&program, &matches);
         Cli::from_arg_matches(&matches)
     });
     let cli = match read.map_err(variables::blame) {

@@ -12,7 +12,6 @@ use clap::error::{ContextKind, ContextValue};
 use clap::parser::ValueSource;
 use clap::{Arg, ArgMatches, Command};
 use std::borrow::Cow;
-use std::ffi::OsString;
 use std::sync::OnceLock;
 
 /// With which all of them begin.
@@ -26,13 +25,8 @@ const OF_SERVICES: [&str; 2] = ["_SERVICE_", "_PORT"];
 static GIVEN: OnceLock<Vec<(String, String)>> = OnceLock::new();
 
 /// Notes which options of a command line variables have given.
-pub(super) fn remember(matches: &ArgMatches) {
-    let is_ours = |name: OsString| name.as_encoded_bytes().starts_with(PREFIX.as_bytes());
-    if !std::env::vars_os().any(|(name, _)| is_ours(name)) {
-        return;
-    }
-    let program = command_line();
-    let given = levels(&program, matches).into_iter().flat_map(|(command, matches)| {
+pub(super) fn remember(program: &Command, matches: &ArgMatches) {
+    let given = levels(program, matches).into_iter().flat_map(|(command, matches)| {
         let of_environment = |arg: &&Arg| source(arg, matches) == Some(ValueSource::EnvVariable);
         let given: Vec<(String, String)> = command
             .get_arguments()

@@ -10,6 +10,7 @@ pub mod python;
 pub mod redis;
 pub mod tzif;
 pub mod wait;
+pub mod wasm;
 pub mod worker;
 
 pub use app::{Output, Place, TestDir};

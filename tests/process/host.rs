@@ -36,6 +36,29 @@ fn behind(app: &TestDir, line: &str, words: &[&str]) -> Command {
     shell
 }
 
+/// A guard that is killed between the start of its worker and the worker's first look at its parent.
+#[test]
+fn a_worker_that_finds_no_guard_ends_and_is_none() {
+    let app = TestDir::with("");
+    // The alarm stays set: a worker that goes on ends the test too.
+    let orphan = r#"exec python3 -c 'import os, signal, socket, sys
+ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+guard = os.getpid()
+if os.fork():
+    os._exit(0)
+signal.alarm(20)
+theirs.close()
+link = ours.detach()
+os.dup2(link, 3) if link != 3 else os.set_inheritable(3, True)
+while os.getppid() == guard:
+    pass
+os.environ["QWORKER_GUARD_FD"] = "3"
+os.execv(sys.argv[1], sys.argv[1:])' "$0" "$@""#;
+    let output = Output::of(&mut behind(&app, orphan, &["worker"]));
+    assert_eq!((output.stdout.as_str(), output.stderr.as_str()), ("", ""));
+    assert!(!app.database().exists(), "it has opened its broker");
+}
+
 #[test]
 fn slots_have_to_fit_the_open_files_and_tasks_keep_their_own_limit() {
     let app = TestDir::with("files: {shell: 'sleep 0.2; ulimit -Sn'}");

@@ -1,6 +1,7 @@
 //! Python sends, we run, Python reads the result.
 
 use super::celery;
+use crate::harness::wasm::wasi_printer;
 use crate::harness::{Place, TestDir, in_every_place};
 use serde_json::json;
 
@@ -20,18 +21,6 @@ exec: {exec: [printf, '%s\n', '{a}', '{b}', '{c}', '{d}', '{e}', '{f}', '{g}', '
 places: {exec: [printf, '%s\n', '{1}', '{*}'], result: text}
 module: {wasm: argv.wat, result: text}
 "#;
-
-/// Writes its arguments, a NUL after each.
-const ARGV: &str = r#"(module
-  (import "wasi_snapshot_preview1" "args_sizes_get" (func $sizes (param i32 i32) (result i32)))
-  (import "wasi_snapshot_preview1" "args_get" (func $get (param i32 i32) (result i32)))
-  (import "wasi_snapshot_preview1" "fd_write" (func $write (param i32 i32 i32 i32) (result i32)))
-  (memory (export "memory") 4)
-  (func (export "_start")
-    (drop (call $sizes (i32.const 0) (i32.const 20)))
-    (drop (call $get (i32.const 64) (i32.const 4096)))
-    (i32.store (i32.const 16) (i32.const 4096))
-    (drop (call $write (i32.const 1) (i32.const 16) (i32.const 1) (i32.const 8)))))"#;
 
 in_every_place! {
     into_a_store_that_we_made
@@ -113,7 +102,7 @@ say({"args": got["args"][0] == b"\xff\x01" and got["args"][1] == when
 
 fn every_program_sees_typed_values_as_plain_text(place: Place) {
     let app = place.app(SEEN);
-    app.write("tasks.d/argv.wat", ARGV);
+    app.write("tasks.d/argv.wat", &wasi_printer("args"));
     let _worker = app.worker(&["-c", "2"]);
     let got = celery(
         &app,

@@ -2,6 +2,7 @@
 //! key has its name; [`every_key_has_its_test`] sees to it that none is forgotten.
 
 use super::{Ended, call, call_with, post, post_unchecked, value, wait};
+use crate::harness::wasm::wasi_printer;
 use crate::harness::{TestDir, Worker, eventually};
 use serde_json::{Value, json};
 use std::fs;
@@ -84,18 +85,6 @@ fn dropped_in_program() {
     assert_eq!(tasks.as_array().unwrap().len(), 1, "{tasks}");
 }
 
-/// A WASI command that prints the bytes of its environment's variables.
-const ENVIRONMENT: &str = r#"(module
-  (import "wasi_snapshot_preview1" "environ_sizes_get" (func $sizes (param i32 i32) (result i32)))
-  (import "wasi_snapshot_preview1" "environ_get" (func $get (param i32 i32) (result i32)))
-  (import "wasi_snapshot_preview1" "fd_write" (func $write (param i32 i32 i32 i32) (result i32)))
-  (memory (export "memory") 4)
-  (func (export "_start")
-    (drop (call $sizes (i32.const 0) (i32.const 20)))
-    (drop (call $get (i32.const 64) (i32.const 4096)))
-    (i32.store (i32.const 16) (i32.const 4096))
-    (drop (call $write (i32.const 1) (i32.const 16) (i32.const 1) (i32.const 8)))))"#;
-
 const FUNCTIONS: &str = r#"(module (memory 1)
   (func (export "multiply") (param i64 i64) (result i64) local.get 0 local.get 1 i64.mul)
   (func (export "half") (param f64) (result f64) local.get 0 f64.const 2 f64.div)
@@ -108,7 +97,7 @@ const FUNCTIONS: &str = r#"(module (memory 1)
 #[test]
 fn wasm() {
     let app = TestDir::with("environment: {wasm: modules/environment.wat}\n");
-    app.write("tasks.d/modules/environment.wat", ENVIRONMENT);
+    app.write("tasks.d/modules/environment.wat", &wasi_printer("environ"));
     app.write("tasks.d/dropped.wat", "(module (func (export \"_start\")))");
     let _worker = app.worker(&[]);
     let seen = value(&app, "environment", "[]");
@@ -419,7 +408,7 @@ child: {shell: '"$QWORKER" call facts --queue celery --wait', result: text}
 #[test]
 fn env_of_a_module() {
     let app = TestDir::with("see: {wasm: e.wat, env: {MODE: fast}, params: [size]}\n");
-    app.write("tasks.d/e.wat", ENVIRONMENT);
+    app.write("tasks.d/e.wat", &wasi_printer("environ"));
     let _worker = app.worker(&[]);
     let seen = value(&app, "see", "[10]");
     let seen: Vec<&str> = seen.as_str().unwrap().split_terminator('\0').collect();

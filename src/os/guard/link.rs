@@ -156,8 +156,8 @@ pub(super) fn join() -> Option<GuardLink> {
     let made_by = getsockopt(&fd, PeerCredentials).ok()?.pid();
     if u32::try_from(made_by) != Ok(parent) {
         if is_hung_up(fd) {
-            // Our guard was killed before we could look: it is nobody's child that is here, and
-            // whoever has killed it wants no worker.
+            // The guard that started this worker was killed before this line. A worker without a
+            // guard must not run, and must not become a guard itself.
             std::process::exit(1);
         }
         return None;
