@@ -424,7 +424,7 @@ impl Outlet {
         let owner = self.owner;
         let moved = settlements.iter().any(|(_, settle)| settle.moves());
         let all = move |c: &Connection| {
-            settlements.iter().try_for_each(|(tag, how)| settle(c, owner, *tag, how))
+            settlements.iter().try_for_each(|(tag, how)| settle(c, owner, *tag, how).map(drop))
         };
         self.db.run(Durability::Process, all).await?;
         if moved {
@@ -513,28 +513,28 @@ fn insert(c: &Connection, posting: &Posting) -> Result<(), Error> {
     Ok(())
 }
 
-fn settle(c: &Connection, owner: Option<i64>, tag: Tag, settle: &Settle) -> Result<(), Error> {
+/// Whether the row was held by `owner`; if not, nothing is done.
+fn settle(c: &Connection, owner: Option<i64>, tag: Tag, settle: &Settle) -> Result<bool, Error> {
     let id = &row_of(tag);
     match settle {
-        Settle::Ack => delete(c, owner, *id)?,
+        Settle::Ack => delete(c, owner, *id),
         Settle::Mark => {
-            c.prepare_cached("UPDATE kombu_message SET started = 1 WHERE id = ? AND owner IS ?")?
-                .execute(params![id, owner])?;
+            let sql = "UPDATE kombu_message SET started = 1 WHERE id = ? AND owner IS ?";
+            Ok(c.prepare_cached(sql)?.execute(params![id, owner])? > 0)
         }
-        Settle::Release => give_back(c, owner, *id, None, 0)?,
-        Settle::Pass(name) => pass(c, owner, *id, name)?,
-        Settle::Park(until) => give_back(c, owner, *id, Some(*until), 0)?,
-        Settle::Redeliver(until) => give_back(c, owner, *id, Some(*until), 1)?,
+        Settle::Release => give_back(c, owner, *id, None, 0),
+        Settle::Pass(name) => pass(c, owner, *id, name),
+        Settle::Park(until) => give_back(c, owner, *id, Some(*until), 0),
+        Settle::Redeliver(until) => give_back(c, owner, *id, Some(*until), 1),
         Settle::Replace(payload, eta) => {
-            c.prepare_cached(
+            let mut replace = c.prepare_cached(
                 "UPDATE kombu_message SET visible = 1, owner = NULL, eta = ?, deliveries = 0,
                  suspect = 0, payload = ?, version = version + 1 WHERE id = ? AND owner IS ?",
-            )?
-            .execute(params![clock::epoch(*eta), payload, id, owner])?;
+            )?;
+            Ok(replace.execute(params![clock::epoch(*eta), payload, id, owner])? > 0)
         }
-        Settle::Dead(death) => dead::bury(c, owner, *id, death)?,
+        Settle::Dead(death) => dead::bury(c, owner, *id, death),
     }
-    Ok(())
 }
 
 /// No row has the number of what is no row.
@@ -545,10 +545,9 @@ fn row_of(tag: Tag) -> i64 {
     }
 }
 
-fn delete(c: &Connection, owner: Option<i64>, id: i64) -> Result<(), Error> {
-    c.prepare_cached("DELETE FROM kombu_message WHERE id = ? AND owner IS ?")?
-        .execute(params![id, owner])?;
-    Ok(())
+fn delete(c: &Connection, owner: Option<i64>, id: i64) -> Result<bool, Error> {
+    let mut delete = c.prepare_cached("DELETE FROM kombu_message WHERE id = ? AND owner IS ?")?;
+    Ok(delete.execute(params![id, owner])? > 0)
 }
 
 fn give_back(
@@ -557,24 +556,22 @@ fn give_back(
     id: i64,
     until: Option<DateTime<Utc>>,
     counted: u32,
-) -> Result<(), Error> {
-    c.prepare_cached(
+) -> Result<bool, Error> {
+    let mut give_back = c.prepare_cached(
         "UPDATE kombu_message SET visible = 1, owner = NULL, eta = ?1,
          deliveries = deliveries + ?2, suspect = max(suspect, ?2), version = version + 1
          WHERE id = ?3 AND owner IS ?4",
-    )?
-    .execute(params![until.map(clock::epoch), counted, id, owner])?;
-    Ok(())
+    )?;
+    Ok(give_back.execute(params![until.map(clock::epoch), counted, id, owner])? > 0)
 }
 
 /// Back to its place, for whoever knows a task of this name.
-fn pass(c: &Connection, owner: Option<i64>, id: i64, name: &str) -> Result<(), Error> {
-    c.prepare_cached(
+fn pass(c: &Connection, owner: Option<i64>, id: i64, name: &str) -> Result<bool, Error> {
+    let mut pass = c.prepare_cached(
         "UPDATE kombu_message SET visible = 1, owner = NULL, task = ?1, version = version + 1
          WHERE id = ?2 AND owner IS ?3",
-    )?
-    .execute(params![name, id, owner])?;
-    Ok(())
+    )?;
+    Ok(pass.execute(params![name, id, owner])? > 0)
 }
 
 fn find(c: &Connection, task_id: &str) -> Result<Whereabouts, Error> {

@@ -72,7 +72,14 @@ fn one(
     item: &Item,
     put: impl Fn(&Connection, &Record) -> Result<(), Error>,
 ) -> Result<Fate, Error> {
-    if !is_held(c, owner, item)? {
+    // Settling looks for the row itself; but it comes after what is sent, or a new row could get
+    // the number of the one that is removed.
+    let at_once = item.postings.is_empty().then_some(item.tag.zip(item.settle.as_ref())).flatten();
+    let is_held = match at_once {
+        Some((tag, how)) => settle(c, owner, tag, how)?,
+        None => is_held(c, owner, item)?,
+    };
+    if !is_held {
         return Ok(Fate::Lost);
     }
     if let Some(record) = &item.record {
@@ -81,7 +88,7 @@ fn one(
     if is_fresh(c, &item.token)? {
         item.postings.iter().try_for_each(|posting| insert(c, posting))?;
     }
-    if let (Some(tag), Some(how)) = (item.tag, &item.settle) {
+    if let (None, Some(tag), Some(how)) = (at_once, item.tag, &item.settle) {
         settle(c, owner, tag, how)?;
     }
     Ok(Fate::Done)

@@ -94,7 +94,7 @@ pub(super) fn bury(
     owner: Option<i64>,
     id: i64,
     death: &Death,
-) -> Result<(), Error> {
+) -> Result<bool, Error> {
     c.prepare_cached(
         "INSERT INTO qworker_dead
             (died_at, reason, detail, task_id, task, queue, priority, deliveries, payload)

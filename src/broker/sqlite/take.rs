@@ -27,8 +27,10 @@ WITH RECURSIVE found (name) AS (
 )
 SELECT name FROM found WHERE name IS NOT NULL";
 
-/// Finds the revoked ones among these tasks, within a transaction.
-pub type LookUp = fn(&Connection, &[String]) -> Result<HashSet<String>, Error>;
+/// Finds the revoked ones among these tasks, within a transaction. The ids cost something: they are
+/// asked for only if any task was revoked.
+pub type LookUp =
+    fn(&Connection, &mut dyn Iterator<Item = String>) -> Result<HashSet<String>, Error>;
 
 /// Notes whose task was revoked.
 pub(super) fn tell_revoked(
@@ -36,10 +38,10 @@ pub(super) fn tell_revoked(
     look: LookUp,
     taken: &mut [Delivery],
 ) -> Result<(), Error> {
-    let ids: Vec<Option<String>> = taken.iter().map(|one| id_of(&one.payload)).collect();
-    let revoked = look(c, &ids.iter().flatten().cloned().collect::<Vec<_>>())?;
-    for (one, id) in taken.iter_mut().zip(ids) {
-        one.revoked = Some(id.is_some_and(|id| revoked.contains(&id)));
+    let revoked = look(c, &mut taken.iter().filter_map(|one| id_of(&one.payload)))?;
+    let is_revoked = |one: &Delivery| id_of(&one.payload).is_some_and(|id| revoked.contains(&id));
+    for one in taken {
+        one.revoked = Some(!revoked.is_empty() && is_revoked(one));
     }
     Ok(())
 }
