@@ -121,7 +121,7 @@ pub fn run(orders: Orders, note: impl Fn(&str)) -> i32 {
 }
 
 /// What this process is to be. Call it first of all, before any thread exists. A worker then
-/// adopts orphans, and may write to the terminal although the guard's process group has it.
+/// adopts orphans.
 ///
 /// Anybody may set variables, so they only say where to look: a worker and a probe have a socket
 /// that their parent has made, and who goes on in the place of another has a file of its own process.
@@ -269,8 +269,8 @@ impl<N: Fn(&str)> Guard<N> {
         ));
     }
 
-    /// Starts a worker in its own process group: what a terminal sends arrives here
-    /// only, and is passed on once.
+    /// Starts a worker in its own session: what a terminal sends arrives here only, and is
+    /// passed on once.
     fn start(&self) -> io::Result<Worker> {
         let (ours, theirs) = link::pair()?;
         let (stdin, stdout, stderr) = (io::stdin(), io::stdout(), io::stderr());
@@ -286,7 +286,10 @@ impl<N: Fn(&str)> Guard<N> {
             ids: None,
             // Kept back until the worker listens, or an early one would kill it.
             blocked: &FORWARDED,
-            in_session: true,
+            // Without a terminal, or a task that reads from it would be stopped for ever. Not a
+            // session for each task: the kernel shares the processor among sessions, so nice
+            // would mean nothing among tasks, and the worker would get one share of many.
+            new_session: true,
             // It has to end its tasks when we die, and ends itself afterwards.
             orphan: Orphan::Lives,
             group: None,

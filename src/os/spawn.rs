@@ -25,8 +25,8 @@ use std::os::fd::BorrowedFd;
 use std::ptr::{null, null_mut};
 use std::sync::Arc;
 
-/// What to start, and how. Every new process leads its own process group, most of them in a
-/// session of their own, without a terminal; it has default signal handlers, and inherits no descriptor but those named here.
+/// What to start, and how. Every new process leads its own process group, has default
+/// signal handlers, and inherits no descriptor but those named here.
 #[derive(Debug)]
 pub struct Spawn<'a> {
     /// The file to execute, an absolute path.
@@ -49,8 +49,8 @@ pub struct Spawn<'a> {
     pub ids: Option<&'a Ids>,
     /// Signals that are blocked when it starts (numbers); all others are not.
     pub blocked: &'a [i32],
-    /// It stays in our session, and may write to our terminal.
-    pub in_session: bool,
+    /// It leads a session of its own, without a terminal, rather than a process group of ours.
+    pub new_session: bool,
     /// What happens to it when we die.
     pub orphan: Orphan,
     /// The control group that it begins in; ours if `None`.
@@ -261,7 +261,7 @@ impl<'a> Spawn<'a> {
             nice: None,
             ids: None,
             blocked: &[],
-            in_session: false,
+            new_session: false,
             orphan: Orphan::Dies,
             group: None,
         }

@@ -196,7 +196,7 @@ impl Shell {
                 nice: this.nice,
                 ids: this.ids.as_ref(),
                 blocked: &[],
-                in_session: false,
+                new_session: false,
                 orphan: Orphan::Dies,
                 group: door.as_ref().map(AsFd::as_fd),
             };

@@ -171,7 +171,7 @@ fn a_task_has_no_terminal_and_is_asked_to_end_though_it_is_stopped() {
     let app = TestDir::with(
         "terminal: {shell: 'read line </dev/tty'}
 stopped: {shell: 'trap \"echo asked; exit 0\" TERM; kill -STOP $$; sleep 9', soft_time_limit: 1}
-alone: {shell: 'cut -d\" \" -f1,6 /proc/$$/stat'}",
+session: {shell: 'cut -d\" \" -f4,6,7 /proc/$$/stat'}",
     );
     let line = format!("{} worker -c 3 -l INFO --pidfile=w.pid", env!("CARGO_BIN_EXE_qworker"));
     let mut worker = Command::new("script");
@@ -183,9 +183,11 @@ alone: {shell: 'cut -d\" \" -f1,6 /proc/$$/stat'}",
     assert_eq!(refused.code, 1, "{refused:?}");
     assert!(refused.stderr.contains("/dev/tty"), "{refused:?}");
     assert_eq!(result("stopped").stdout.trim(), "asked");
-    let alone = result("alone").stdout;
-    let (pid, session) = alone.trim().trim_matches('"').split_once(' ').unwrap();
-    assert_eq!(pid, session);
+    // The worker's session, which has no terminal: `nice` counts only within one.
+    let session = result("session").stdout;
+    let numbers: Vec<&str> = session.trim().trim_matches('"').split(' ').collect();
+    assert_eq!(numbers[0], numbers[1], "{numbers:?}");
+    assert_eq!(numbers[2], "0", "{numbers:?}");
     // A hangup would start it anew.
     send(app.read("w.pid").trim().parse().unwrap(), Signal::SIGTERM);
     worker.wait().unwrap();

@@ -170,7 +170,7 @@ pub(super) fn join() -> Option<GuardLink> {
     let socket = unsafe { OwnedFd::from_raw_fd(FD_IN_WORKER) };
     setsockopt(&socket, ReceiveTimeout, &TimeVal::seconds(ANSWER_SECONDS)).ok()?;
     become_subreaper().ok()?;
-    write_from_background();
+    take_name();
     Some(GuardLink { socket, beat: beat.map(Duration::from_millis) })
 }
 
@@ -189,15 +189,10 @@ pub(super) fn take_variable(name: &str) -> Option<String> {
     Some(value)
 }
 
-/// The terminal belongs to the guard's process group. Under `stty tostop` the first line
-/// of log would stop us; ignoring the signal allows the write. Tasks get the default
-/// back ([`crate::os::spawn`]). The name is for `ps`, which would say `exe`.
-fn write_from_background() {
-    // SAFETY: ignoring a signal installs no code; the name is NUL-terminated.
-    let done = unsafe {
-        libc::signal(libc::SIGTTOU, libc::SIG_IGN);
-        libc::prctl(libc::PR_SET_NAME, c"qworker".as_ptr())
-    };
+/// Names this process for `ps`, which would say `exe`.
+fn take_name() {
+    // SAFETY: the name is NUL-terminated.
+    let done = unsafe { libc::prctl(libc::PR_SET_NAME, c"qworker".as_ptr()) };
     debug_assert_eq!(done, 0, "prctl: error {}", last_error());
 }
 

@@ -53,9 +53,8 @@ impl Child<'_, '_> {
         if let Some(group) = self.outside {
             enter(group)?;
         }
-        // Whoever has a terminal is stopped when he reads from it in the background, for ever.
         // SAFETY: takes numbers only.
-        let led = unsafe { if plan.in_session { libc::setpgid(0, 0) } else { libc::setsid() } };
+        let led = unsafe { if plan.new_session { libc::setsid() } else { libc::setpgid(0, 0) } };
         check(Step::Group, led.into())?;
         self.die_with_parent()?;
         if let Some(nice) = plan.nice {
