@@ -210,7 +210,7 @@ def reload(options, report, App):
             (app.folder / "tasks.d/version.yaml").write_text(f"version: {{shell: 'echo {number} $ROUND', result: text}}\n")
             app.worker.send_signal(signal.SIGHUP)
             until(lambda: app.proper() not in (None, proper), 20)
-            answer = app.run("call", "version", "--unregistered", "--wait", "--timeout", "20").stdout.strip()
+            answer = app.run("call", "version", "--unregistered", "--wait", "--timeout", "60").stdout.strip()
             time.sleep(chance.uniform(0, 0.3))
             if answer != f"{number} {number}" or app.worker.poll() is not None:
                 wrong.append(f"{number}: {answer!r}")
@@ -296,7 +296,7 @@ def descriptors(options, report):
                     start(app, *words)
                     assert until((run / "worker.pid").exists)
                 for task in ("fds", "shell") * (5 if options.short else 100):
-                    text = app.run("call", task, "--wait", "--timeout", "20").stdout
+                    text = app.run("call", task, "--wait", "--timeout", "60").stdout
                     open_ones = [line.split(" -> ")[-1] for line in text.splitlines() if " -> " in line]
                     # Its three streams, and the folder that ls reads.
                     extra = [one for one in open_ones[3:] if not (task == "fds" and one.startswith("/proc/"))]

@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 /// No machine is so slow that a right program takes longer.
-pub const SOON: Duration = Duration::from_secs(30);
+pub const SOON: Duration = Duration::from_secs(60);
 
 /// Asks until `look` finds something; panics with `what` after [`SOON`].
 pub fn eventually<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {

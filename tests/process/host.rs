@@ -178,7 +178,7 @@ session: {shell: 'cut -d\" \" -f4,6,7 /proc/$$/stat'}",
     worker.args(["-qec", &line, "/dev/null"]).current_dir(app.path()).env("NO_COLOR", "1");
     worker.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
     let mut worker = worker.spawn().unwrap();
-    let result = |task| app.qworker(&["call", task, "--wait", "--timeout", "25"]);
+    let result = |task| app.qworker(&["call", task, "--wait", "--timeout", "60"]);
     let refused = result("terminal");
     assert_eq!(refused.code, 1, "{refused:?}");
     assert!(refused.stderr.contains("/dev/tty"), "{refused:?}");
@@ -311,7 +311,7 @@ fn variables_that_anybody_sets_make_nobody_root() {
     eventually("it is ready", || {
         (app.qworker(&["health", "-n", "who@test"]).code == 0).then_some(())
     });
-    let said = app.must(&["call", "who", "--wait", "--timeout", "25"]);
+    let said = app.must(&["call", "who", "--wait", "--timeout", "60"]);
     if is_root() {
         assert!(said.starts_with("54321\n/::\n"), "{said}");
     }
@@ -374,7 +374,7 @@ fn a_task_does_not_wait_for_its_own_worker() {
         let started = Output::of(&mut command);
         assert_eq!(started.code, 0, "{started:?}");
         let pid: i32 = app.read("w.pid").trim().parse().unwrap();
-        let said = app.qworker(&["call", "deploy", "--wait", "--timeout", "25"]);
+        let said = app.qworker(&["call", "deploy", "--wait", "--timeout", "60"]);
         assert_eq!(said.code, 1, "{words}: {said:?}");
         let log = app.read("log");
         assert!(log.contains("this command runs in a task of w1@"), "{words}: {said:?} {log}");

@@ -38,14 +38,14 @@ first, second = app.send_task("wait"), app.send_task("wait")
 while first.state == "PENDING": time.sleep(0.01)
 states = [first.state, sorted(first.info), first.info["hostname"], second.state]
 open("GO", "w").close()
-states += [first.get(timeout=20), second.get(timeout=20), first.state]
+states += [first.get(timeout=60), second.get(timeout=60), first.state]
 quiet = app.send_task("add", (1, 2), ignore_result=True)
 gone = app.send_task("add", (1, 2))
-gone.get(timeout=20)
+gone.get(timeout=60)
 gone.forget()
-sums = group(app.signature("add", (n, n)) for n in range(5))().get(timeout=20)
+sums = group(app.signature("add", (n, n)) for n in range(5))().get(timeout=60)
 child = app.send_task("add", (2, 2), parent_id="P", group_id="G")
-child.get(timeout=20)
+child.get(timeout=60)
 client = app.backend.client
 key = lambda result: "celery-task-meta-" + result.id
 say({"states": states, "sums": sums, "document": json.loads(client.get(key(child))),
@@ -87,7 +87,7 @@ fn a_python_worker_serves_our_higher_priorities_first() {
     let elsewhere = call(&app, &["py.add", "-a", "[1]", "--queue", "elsewhere"]);
     let _worker = PythonWorker::start(&app, "");
     assert_eq!(notes(&app, 3), ["9", "5", "1"]);
-    let result = |id: &str| app.qworker(&["result", id, "--wait", "--timeout", "20"]);
+    let result = |id: &str| app.qworker(&["result", id, "--wait", "--timeout", "60"]);
     let expired = result(&late);
     assert_eq!(expired.code, 1, "{expired:?}");
     assert!(expired.stderr.contains("REVOKED: TaskRevokedError: expired"), "{expired:?}");
@@ -144,7 +144,7 @@ fn a_batch_for_a_python_worker() {
     let ids: Vec<&str> = output.stdout.lines().collect();
     assert_eq!(ids.len(), 1000);
     let _worker = PythonWorker::start(&app, "");
-    let result = |id: &str| app.must(&["result", id, "--wait", "--timeout", "25"]);
+    let result = |id: &str| app.must(&["result", id, "--wait", "--timeout", "60"]);
     assert_eq!(result(ids[999]), "1000");
     assert_eq!([result(ids[0]), result(ids[500])], ["1", "501"]);
     let stored: Vec<String> = app.server().run(&["KEYS", "celery-task-meta-*"]);
@@ -168,12 +168,12 @@ app.conf.broker_transport_options = {"global_keyprefix": "app:"}
 app.conf.result_backend_transport_options = {"global_keyprefix": "res"}
 "#;
     let _worker = app.worker(&["-c", "1"]);
-    let script = format!("{options}\nsay(app.send_task('add', (2, 3)).get(timeout=20))");
+    let script = format!("{options}\nsay(app.send_task('add', (2, 3)).get(timeout=60))");
     assert_eq!(celery(&app, &script), json!(5));
     let id = call(&app, &["py.add", "-a", "[20, 22]", "--queue", "python"]);
     let queue = format!("{options}\napp.conf.task_default_queue = 'python'");
     let _python = PythonWorker::start(&app, &queue);
-    assert_eq!(app.must(&["result", &id, "--wait", "--timeout", "20"]), "42");
+    assert_eq!(app.must(&["result", &id, "--wait", "--timeout", "60"]), "42");
     let keys: Vec<String> = app.server().run(&["KEYS", "*"]);
     let odd: Vec<&String> =
         keys.iter().filter(|key| !key.starts_with("app:") && !key.starts_with("res_")).collect();
@@ -213,7 +213,7 @@ app.conf.task_queues = [Queue("celery", Exchange("there"), "key")]
         (server_time(&app) - newest[1].parse::<f64>().unwrap() > 1.0).then_some(())
     });
     let _worker = app.worker(&["-c", "1"]);
-    assert_eq!(app.must(&["result", &id, "--wait", "--timeout", "20"]), id);
+    assert_eq!(app.must(&["result", &id, "--wait", "--timeout", "60"]), id);
     eventually("nothing held", || (held() == 0).then_some(()));
 }
 
@@ -239,7 +239,7 @@ app.conf.broker_transport_options = {"visibility_timeout": 1}
 def wait(self): return [self.request.get("redelivered"), self.request.delivery_info["redelivered"]]
 "#;
     let _python = PythonWorker::start(&app, more);
-    let again = app.must(&["result", &id, "--wait", "--timeout", "20"]);
+    let again = app.must(&["result", &id, "--wait", "--timeout", "60"]);
     assert_eq!(again, "[true, true]");
 }
 
@@ -259,5 +259,5 @@ fn python_sees_that_we_have_lost_it_once() {
     let message: Value = serde_json::from_str(&element[0]).unwrap();
     assert_eq!(message["qworker"], json!([1, 1]), "{message}");
     let _python = PythonWorker::start(&app, "");
-    assert_eq!(app.must(&["result", &id, "--wait", "--timeout", "20"]), "[true, true]");
+    assert_eq!(app.must(&["result", &id, "--wait", "--timeout", "60"]), "[true, true]");
 }

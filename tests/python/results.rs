@@ -21,7 +21,7 @@ fn raised(app: &TestDir, task: &str, args: &str) -> Value {
         r#"
 sent = app.send_task("{task}", {args})
 try:
-    say(["returned", sent.get(timeout=25)])
+    say(["returned", sent.get(timeout=60)])
 except Exception as error:
     import subprocess, billiard.exceptions as billiard, celery.exceptions
     kinds = [kind.__name__ for kind in
@@ -81,9 +81,9 @@ fn values_are_the_values(place: Place) {
     let got = celery(
         &app,
         r#"
-binary = app.send_task("binary").get(timeout=20)
-say([binary == b"\xff\x00x", app.send_task("nothing").get(timeout=20),
-     app.send_task("json").get(timeout=20)])
+binary = app.send_task("binary").get(timeout=60)
+say([binary == b"\xff\x00x", app.send_task("nothing").get(timeout=60),
+     app.send_task("json").get(timeout=60)])
 "#,
     );
     assert_eq!(got, json!([true, null, {"a": [1, 2.5, null]}]));
@@ -194,7 +194,7 @@ fn what_a_task_prints_is_what_all_read(place: Place) {
     let all = ["1e400", "123456789012345678901234567890", &deep, &deeper, &long, odd];
     let script = r#"
 import json
-say([repr(app.AsyncResult(id).get(timeout=20)) for id in IDS])
+say([repr(app.AsyncResult(id).get(timeout=60)) for id in IDS])
 "#;
     let ids: Vec<String> = all
         .iter()

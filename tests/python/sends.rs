@@ -38,11 +38,11 @@ fn into_a_store_that_we_made(place: Place) {
         &app,
         r#"
 say([
-    app.send_task("add", (2, 3)).get(timeout=20),
-    app.send_task("add", (2,)).get(timeout=20),
-    app.send_task("add", kwargs={"b": 1, "a": 2**40}).get(timeout=20),
-    app.send_task("echo", ("Grüße\n'\" $(rm -rf) \U0001f600",)).get(timeout=20),
-    app.send_task("echo", (b"bytes",)).get(timeout=20),
+    app.send_task("add", (2, 3)).get(timeout=60),
+    app.send_task("add", (2,)).get(timeout=60),
+    app.send_task("add", kwargs={"b": 1, "a": 2**40}).get(timeout=60),
+    app.send_task("echo", ("Grüße\n'\" $(rm -rf) \U0001f600",)).get(timeout=60),
+    app.send_task("echo", (b"bytes",)).get(timeout=60),
 ])
 "#,
     );
@@ -71,9 +71,9 @@ say([result.id for result in results])
     assert_eq!(waiting.code, 75, "{waiting:?}");
     let _worker = app.worker(&["-c", "2"]);
     for (n, id) in ids.iter().enumerate() {
-        assert_eq!(app.must(&["result", id, "--wait", "--timeout", "20"]), (n * 2).to_string());
+        assert_eq!(app.must(&["result", id, "--wait", "--timeout", "60"]), (n * 2).to_string());
     }
-    let got = celery(&app, r#"say(app.send_task("add", (20, 22)).get(timeout=20))"#);
+    let got = celery(&app, r#"say(app.send_task("add", (20, 22)).get(timeout=60))"#);
     assert_eq!(got, json!(42), "and Python still works on the columns that we added");
 }
 
@@ -87,7 +87,7 @@ import datetime, decimal, uuid
 when = datetime.datetime(2030, 1, 2, 3, 4, 5, tzinfo=datetime.timezone.utc)
 sent = app.send_task("all", (b"\xff\x01", when, decimal.Decimal("1.10")), {"k": [1, None]},
                      root_id="root", parent_id="parent", priority=3)
-got = sent.get(timeout=20)
+got = sent.get(timeout=60)
 say({"args": got["args"][0] == b"\xff\x01" and got["args"][1] == when
              and got["args"][2] == decimal.Decimal("1.10"),
      "kwargs": got["kwargs"],
@@ -115,7 +115,7 @@ args = (one, when, price, when.date(), when.time(), "text".encode(), 2**70,
         [{"id": one, "price": price, "raw": b"\xff", "n": 2**70}])
 sent = {name: app.send_task(name, args)
         for name in ("shell", "variables", "exec", "places", "module")}
-got = {name: result.get(timeout=20) for name, result in sent.items()}
+got = {name: result.get(timeout=60) for name, result in sent.items()}
 got["module"] = got["module"].rstrip("\0").replace("\0", "\n")
 say({name: text.split("\n") for name, text in got.items()})
 "#,
@@ -150,10 +150,10 @@ import time
 begin = time.time()
 late = app.send_task("add", (1, 1), countdown=1)
 gone = app.send_task("add", (1, 1), countdown=0.3, expires=0.1)
-value = late.get(timeout=20)
+value = late.get(timeout=60)
 took = time.time() - begin
 try:
-    gone.get(timeout=20)
+    gone.get(timeout=60)
 except Exception as error:
     why = [type(error).__module__, type(error).__name__, str(error), gone.state]
 say({"value": value, "early": took < 1, "late": took > 20, "why": why})
@@ -174,7 +174,7 @@ when = datetime.now(timezone.utc) + timedelta(seconds=0.6)
 india = timezone(timedelta(hours=5, minutes=30))
 forms = [when, when.astimezone(india), when.replace(tzinfo=None), when.replace(microsecond=0)]
 sent = [app.send_task("now", eta=form) for form in forms]
-ran = [result.get(timeout=20) for result in sent]
+ran = [result.get(timeout=60) for result in sent]
 say([at >= when.timestamp() - 0.001 and at < when.timestamp() + 10 for at in ran[:3]]
     + [ran[3] >= int(when.timestamp())])
 "#,
@@ -185,7 +185,7 @@ say([at >= when.timestamp() - 0.001 and at < when.timestamp() + 10 for at in ran
 fn ten_megabytes_arrive(place: Place) {
     let app = place.app(TASKS);
     let _worker = app.worker(&["-c", "1"]);
-    let script = r#"say(app.send_task("size", ("x" * 10_000_000,)).get(timeout=25))"#;
+    let script = r#"say(app.send_task("size", ("x" * 10_000_000,)).get(timeout=60))"#;
     let got = celery(&app, script);
     assert!(got.as_u64().unwrap() > 10_000_000, "{got}");
 }

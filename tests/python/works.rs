@@ -29,7 +29,7 @@ fn a_python_worker_runs_what_we_send(place: Place) {
     let _worker = PythonWorker::start(&app, "");
     let result = |id: &str| -> Value {
         let output = eventually("a result", || {
-            let output = app.qworker(&["result", id, "--json", "--wait", "--timeout", "20"]);
+            let output = app.qworker(&["result", id, "--json", "--wait", "--timeout", "60"]);
             (output.code < 2).then_some(output)
         });
         serde_json::from_str(&output.stdout).unwrap()
