@@ -297,7 +297,7 @@ fn read(bytes: &[u8], task_id: &str) -> Meta {
         result: result.unwrap_or_else(null),
         traceback: traceback.map(text),
         children: children.unwrap_or_else(|| value::raw(&json!([]))),
-        date_done: date_done.as_deref().and_then(crate::wire::message::parse_instant),
+        date_done: date_done.as_deref().and_then(clock::parse),
         task_id: task_id.into(),
         extended: fields,
     }
@@ -311,7 +311,7 @@ mod tests {
 
     #[test]
     fn documents_are_those_of_celery() {
-        let at = crate::wire::message::parse_instant("2026-11-20T17:34:55.019470+00:00").unwrap();
+        let at = clock::parse("2026-11-20T17:34:55.019470+00:00").unwrap();
         let plain = Record::success("T", crate::wire::value::raw(&json!({"a": [1]})), at);
         assert_eq!(
             document(&plain),

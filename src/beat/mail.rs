@@ -3,9 +3,10 @@
 use super::Address;
 use super::state::task_id;
 use crate::broker::{Outlet, Posting};
-use crate::client::send::{Sender, Wish};
+use crate::client::send::Sender;
 use crate::schedule::entry::{Entry, Expires, Options};
-use crate::wire::draft::Route;
+use crate::wire::body::Pairs;
+use crate::wire::{Draft, Route};
 use chrono::{DateTime, Utc};
 use serde_json::value::RawValue;
 
@@ -21,7 +22,7 @@ pub fn route(entry: &Entry) -> Option<Route> {
 
 /// The task that this occurrence asks for, sent at `now`. `due`: the occurrence; `None` for one
 /// that somebody asked for.
-pub fn wish(entry: &Entry, due: Option<DateTime<Utc>>, to: &Address, now: DateTime<Utc>) -> Wish {
+pub fn draft(entry: &Entry, due: Option<DateTime<Utc>>, to: &Address, now: DateTime<Utc>) -> Draft {
     let none = Options::default();
     let options = entry.options.as_deref().unwrap_or(&none);
     let mut headers = vec![("celery_beat_task".into(), raw("true"))];
@@ -30,11 +31,11 @@ pub fn wish(entry: &Entry, due: Option<DateTime<Utc>>, to: &Address, now: DateTi
         headers.push((OCCURRENCE.into(), raw(&name)));
     }
     headers.extend(options.headers.iter().cloned());
-    Wish {
+    Draft {
         task: entry.task.to_string(),
         id: due.map(|due| task_id(entry, due).to_string()).unwrap_or_default(),
         args: serde_json::from_str(entry.args.get()).unwrap_or_default(),
-        kwargs: pairs(&entry.kwargs),
+        kwargs: Pairs::read("kwargs", entry.kwargs.get()).map_or_else(|_| Vec::new(), |all| all.0),
         queue: options.queue.clone().unwrap_or_else(|| to.queue.clone()),
         route: route(entry),
         eta: options.countdown.map(|after| now + after),
@@ -48,7 +49,7 @@ pub fn wish(entry: &Entry, due: Option<DateTime<Utc>>, to: &Address, now: DateTi
         time_limit: options.time_limit,
         soft_time_limit: options.soft_time_limit,
         headers,
-        ..Wish::default()
+        ..Draft::default()
     }
 }
 
@@ -62,8 +63,8 @@ pub fn postings(
     now: DateTime<Utc>,
 ) -> Vec<Posting> {
     let each = sends.iter().flat_map(|due| {
-        let wish = wish(entry, Some(*due), to, now);
-        sender.postings(outlet, wish, bound, to.task.as_deref(), now)
+        let draft = draft(entry, Some(*due), to, now);
+        sender.postings(outlet, draft, bound, to.task.as_deref(), now)
     });
     each.collect()
 }
@@ -71,13 +72,4 @@ pub fn postings(
 fn raw(text: &str) -> Box<RawValue> {
     // Ours alone, and JSON.
     RawValue::from_string(text.into()).unwrap_or_else(|_| RawValue::NULL.to_owned())
-}
-
-/// The pairs of an object, in their order.
-fn pairs(object: &RawValue) -> Vec<(String, Box<RawValue>)> {
-    if object.get() == "{}" {
-        return Vec::new();
-    }
-    let body = format!("[[], {object}, null]");
-    crate::wire::body::decode(&body).map(|body| body.kwargs).unwrap_or_default()
 }

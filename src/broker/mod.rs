@@ -18,7 +18,7 @@ pub mod redis;
 pub mod sqlite;
 
 pub use crate::link::error::Error;
-use crate::wire::Record;
+use crate::wire::{Payload, Record};
 use chrono::{DateTime, Utc};
 pub use redis::Survey;
 use std::sync::Arc;
@@ -32,8 +32,8 @@ pub struct Delivery {
     pub tag: Tag,
     /// The queue it waited in.
     pub queue: Arc<str>,
-    /// The envelope, unread.
-    pub payload: String,
+    /// The message, unread.
+    pub payload: Payload,
     /// How often it was handed out and lost or sent back, counted.
     pub deliveries: u32,
     /// It was lost before: mark it before it starts, so that the count stays exact.
@@ -81,7 +81,7 @@ pub enum Settle {
     /// It cost a process or found no task: hand it out again from then on, counted.
     Redeliver(DateTime<Utc>),
     /// Replace it by this message, due then (a retry), in one step.
-    Replace(String, DateTime<Utc>),
+    Replace(Payload, DateTime<Utc>),
     /// Keep it in the dead-letter list.
     Dead(Death),
 }
@@ -148,8 +148,8 @@ pub struct Posting {
     pub priority: u8,
     /// Not before.
     pub eta: Option<DateTime<Utc>>,
-    /// The envelope.
-    pub payload: String,
+    /// The message.
+    pub payload: Payload,
 }
 
 /// How many messages a worker can use now.
@@ -181,8 +181,8 @@ pub struct DeadLetter {
     pub queue: String,
     /// How often it was handed out.
     pub deliveries: u32,
-    /// The envelope as it was.
-    pub payload: String,
+    /// The message as it was.
+    pub payload: Payload,
 }
 
 /// Where a task is, as the broker knows.

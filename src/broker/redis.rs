@@ -181,7 +181,7 @@ impl Outlet {
             // The common case, and as cheap as can be.
             let key = self.layout.list(&posting.queue, step_of(posting.priority));
             let mut push = redis::cmd("LPUSH");
-            push.arg(&key).arg(&posting.payload);
+            push.arg(&key).arg(&*posting.payload.to_envelope());
             let push = async |c: &mut _| push.query_async(c).await;
             let done = match self.hold {
                 None => self.link.run_eagerly(push).await,
@@ -258,7 +258,7 @@ fn naming(error: &Error, key: &str) -> Error {
 
 /// Score and member of a message for later.
 fn planned(posting: &Posting, step: u8, eta: DateTime<Utc>) -> [String; 2] {
-    let member = format!("{step}:{}:{}", unique(), posting.payload);
+    let member = format!("{step}:{}:{}", unique(), posting.payload.to_envelope());
     [clock::epoch(eta).to_string(), member]
 }
 

@@ -31,6 +31,7 @@ use crate::link::error::Error;
 use crate::link::sqlite::{Db, Durability, cell, log_of, run_folder};
 use crate::os::bell::{Bell, Ringer};
 use crate::os::run;
+use crate::wire::Payload;
 use chrono::{DateTime, Utc};
 use member::{Card, Member, Verdict};
 use rusqlite::{Connection, OptionalExtension, Row, params};
@@ -355,11 +356,11 @@ fn next_due(c: &Connection) -> Result<Option<f64>, Error> {
 }
 
 /// A payload that is no text (a stray blob) is still a message: a malformed one.
-fn payload_of(row: &Row, column: usize) -> rusqlite::Result<String> {
-    Ok(match row.get_ref(column)?.as_bytes() {
-        Ok(bytes) => String::from_utf8_lossy(bytes).into_owned(),
-        Err(_) => String::new(),
-    })
+fn payload_of(row: &Row, column: usize) -> rusqlite::Result<Payload> {
+    Ok(Payload::from_envelope(match row.get_ref(column)?.as_bytes() {
+        Ok(bytes) => String::from_utf8_lossy(bytes),
+        Err(_) => "".into(),
+    }))
 }
 
 /// Gives back all that the dead worker `owner` held, with a growing delay from the second
@@ -504,7 +505,7 @@ fn insert(c: &Connection, posting: &Posting) -> Result<(), Error> {
          VALUES (1, 1, ?, ?, ?, ?, ?)",
     )?
     .execute(params![
-        posting.payload,
+        posting.payload.to_envelope(),
         queue,
         posting.eta.map(clock::epoch),
         posting.priority,
@@ -531,7 +532,7 @@ fn settle(c: &Connection, owner: Option<i64>, tag: Tag, settle: &Settle) -> Resu
                 "UPDATE kombu_message SET visible = 1, owner = NULL, eta = ?, deliveries = 0,
                  suspect = 0, payload = ?, version = version + 1 WHERE id = ? AND owner IS ?",
             )?;
-            Ok(replace.execute(params![clock::epoch(*eta), payload, id, owner])? > 0)
+            Ok(replace.execute(params![clock::epoch(*eta), payload.to_envelope(), id, owner])? > 0)
         }
         Settle::Dead(death) => dead::bury(c, owner, *id, death),
     }

@@ -8,13 +8,13 @@ use super::progress::Progress;
 use super::utf8;
 use crate::bounds::{BATCH_BYTES_MAX, BATCH_LINE_MAX, BATCH_TASKS_MAX};
 use crate::broker::{Outlet, Posting};
-use crate::client::send::{self, Wish};
+use crate::client::send;
 use crate::clock;
 use crate::config::Faults;
 use crate::config::kind::{Countdown, Kind, Priority, Queue, TaskId};
 use crate::config::node::Node;
+use crate::wire::Draft;
 use crate::wire::body::Pairs;
-use crate::wire::message::parse_instant;
 use chrono::{DateTime, Utc};
 use serde::de::DeserializeOwned;
 use std::fs::File;
@@ -110,7 +110,7 @@ impl Batch {
         self.ids.push_str(&posting.task_id);
         self.ids.push('\n');
         self.tasks += 1;
-        self.bytes += postings.iter().map(|posting| posting.payload.len()).sum::<usize>();
+        self.bytes += postings.iter().map(|posting| posting.payload.size()).sum::<usize>();
         if self.first == 0 {
             self.first = line;
         }
@@ -163,8 +163,8 @@ impl Run<'_> {
             if !input.line.trim_ascii().is_empty() {
                 let now = clock::now();
                 match read(self.order, &input.line, now) {
-                    Ok(wish) => {
-                        let postings = self.order.postings(self.outlet, &self.bound, wish, now);
+                    Ok(draft) => {
+                        let postings = self.order.postings(self.outlet, &self.bound, draft, now);
                         batch.add(postings, input.number);
                     }
                     Err(why) => self.refuse(input.number, &why),
@@ -232,22 +232,22 @@ fn count(number: u64, what: &str) -> String {
 }
 
 /// The task that a line asks for, or what is wrong with it.
-fn read(order: &Order, line: &[u8], now: DateTime<Utc>) -> Result<Wish, String> {
+fn read(order: &Order, line: &[u8], now: DateTime<Utc>) -> Result<Draft, String> {
     if line.len() > BATCH_LINE_MAX {
         return Err(format!("longer than {} MB", BATCH_LINE_MAX / 1024 / 1024));
     }
     let line = utf8::text(line.trim_ascii_end()).map_err(|(_, why)| why)?;
-    let mut wish = order.wish(now).map_err(|error| error.message)?;
+    let mut draft = order.draft(now).map_err(|error| error.message)?;
     match line.trim_ascii_start().as_bytes().first() {
-        Some(b'[') => wish.args = parse(line, "a JSON array")?,
-        Some(b'{') => fields(&mut wish, parse(line, "a JSON object")?, now)?,
+        Some(b'[') => draft.args = parse(line, "a JSON array")?,
+        Some(b'{') => fields(&mut draft, parse(line, "a JSON object")?, now)?,
         _ => return Err(format!("expected a JSON array of arguments, or an object with {KEYS}")),
     }
-    order.check(&wish)?;
-    Ok(wish)
+    order.check(&draft)?;
+    Ok(draft)
 }
 
-fn fields(wish: &mut Wish, Pairs(pairs): Pairs, now: DateTime<Utc>) -> Result<(), String> {
+fn fields(draft: &mut Draft, Pairs(pairs): Pairs, now: DateTime<Utc>) -> Result<(), String> {
     let has = |name: &str| pairs.iter().any(|(key, _)| key == name);
     if has("countdown") && has("eta") {
         return Err("countdown: expected either this or eta, found both".into());
@@ -255,28 +255,28 @@ fn fields(wish: &mut Wish, Pairs(pairs): Pairs, now: DateTime<Utc>) -> Result<()
     for (key, value) in pairs {
         let value = Field { key: &key, text: value.get() };
         match value.key {
-            "args" => wish.args = value.read("a JSON array")?,
+            "args" => draft.args = value.read("a JSON array")?,
             "kwargs" => {
                 let Pairs(pairs) = value.read("a JSON object")?;
-                wish.kwargs = pairs;
+                draft.kwargs = pairs;
             }
-            "id" => wish.id = value.kind::<TaskId>()?,
-            "queue" if wish.route.is_some() => {
+            "id" => draft.id = value.kind::<TaskId>()?,
+            "queue" if draft.route.is_some() => {
                 return Err("queue: expected none, since --exchange says where to".into());
             }
-            "queue" => wish.queue = value.kind::<Queue>()?,
-            "countdown" => wish.eta = Some(order::after(now, value.kind::<Countdown>()?)),
+            "queue" => draft.queue = value.kind::<Queue>()?,
+            "countdown" => draft.eta = Some(order::after(now, value.kind::<Countdown>()?)),
             "eta" => {
                 let text: String = value.read(order::INSTANT)?;
-                wish.eta = Some(parse_instant(&text).ok_or_else(|| value.not(order::INSTANT))?);
+                draft.eta = Some(clock::parse(&text).ok_or_else(|| value.not(order::INSTANT))?);
             }
             "expires" => {
                 // A number, or the text that the option takes.
                 let text = serde_json::from_str(value.text).unwrap_or(value.text.to_string());
                 let expected = || value.not(&format!("seconds, or {}", order::INSTANT));
-                wish.expires = Some(order::expiry(&text, now).ok_or_else(expected)?);
+                draft.expires = Some(order::expiry(&text, now).ok_or_else(expected)?);
             }
-            "priority" => wish.priority = Some(value.kind::<Priority>()?),
+            "priority" => draft.priority = Some(value.kind::<Priority>()?),
             unknown => return Err(format!("unknown key {unknown:?}; expected {KEYS}")),
         }
     }

@@ -8,11 +8,12 @@ use super::output::ToUser;
 use super::result::{self, Form};
 use super::utf8;
 use super::wait::{self, Waited};
-use crate::client::send::{self, Wish};
+use crate::client::send;
 use crate::clock;
 use crate::config::kind;
+use crate::wire::Draft;
+use crate::wire::body::Pairs;
 use serde_json::value::RawValue;
-use serde_json::{Map, Value};
 use std::borrow::Cow;
 use std::io::Read;
 use std::path::PathBuf;
@@ -60,7 +61,7 @@ pub(super) fn run(mut args: Args, global: &Global, out: ToUser) -> Result<Exit, 
     if let Some(name) = args.from_jsonl {
         let order = Order::new(&args.name, args.options, &app)?;
         // What is wrong with the options is said at once, and not for each line.
-        order.wish(clock::now())?;
+        order.draft(clock::now())?;
         let input = Input::open(&name)?;
         return super::block_on(async {
             let client = app.client()?;
@@ -71,12 +72,12 @@ pub(super) fn run(mut args: Args, global: &Global, out: ToUser) -> Result<Exit, 
     let id = args.task_id.take().unwrap_or_default();
     let order = Order::new(&args.name, args.options, &app)?;
     let now = clock::now();
-    let wish = Wish { id, args: positional, kwargs: keywords, ..order.wish(now)? };
-    order.check(&wish).map_err(Error::usage)?;
+    let draft = Draft { id, args: positional, kwargs: keywords, ..order.draft(now)? };
+    order.check(&draft).map_err(Error::usage)?;
     super::block_on(async {
         let client = app.client()?;
         let bound = order.bound(&client.outlet).await?;
-        let postings = order.postings(&client.outlet, &bound, wish, now);
+        let postings = order.postings(&client.outlet, &bound, draft, now);
         let id = postings.first().map(|posting| posting.task_id.clone()).unwrap_or_default();
         send::send(&client.outlet, postings, order.deadline).await?;
         if !args.wait {
@@ -117,16 +118,11 @@ fn arguments(args: &Args) -> Result<(Vec<Box<RawValue>>, Keywords), Error> {
     let positional = serde_json::from_str(&text).map_err(|error| {
         Error::usage(format!("--args: expected a JSON array like '[2, 3]': {error}"))
     })?;
-    // In the order they were typed.
     let text = text_of("--kwargs", &args.kwargs)?;
-    let checked: Map<String, Value> = serde_json::from_str(&text).map_err(|error| {
+    let Pairs(keywords) = serde_json::from_str(&text).map_err(|error| {
         Error::usage(format!(
             "--kwargs: expected a JSON object like '{{\"path\": \"a.png\"}}': {error}"
         ))
     })?;
-    let body = format!("[[], {text}, null]");
-    let keywords = crate::wire::body::decode(&body)
-        .map_err(|error| Error::usage(format!("--kwargs: {error}")))?;
-    debug_assert!(checked.len() <= keywords.kwargs.len());
-    Ok((positional, keywords.kwargs))
+    Ok((positional, keywords))
 }

@@ -161,8 +161,9 @@ fn document(letter: &DeadLetter, whole: bool) -> Value {
     });
     if whole {
         // As JSON if it is some: people read it.
-        document["message"] = serde_json::from_str(&letter.payload)
-            .unwrap_or_else(|_| Value::String(letter.payload.clone()));
+        let message = letter.payload.to_envelope();
+        document["message"] =
+            serde_json::from_str(&message).unwrap_or_else(|_| Value::String(message.into_owned()));
     }
     document
 }

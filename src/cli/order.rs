@@ -5,13 +5,13 @@ use super::app::App;
 use super::exit::Error;
 use super::utf8;
 use crate::broker::{Outlet, Posting};
-use crate::client::send::{self, Sender, Wish};
+use crate::client::send::{self, Sender};
+use crate::clock;
 use crate::config::{Diagnostic, kind};
 use crate::os;
 use crate::task::set::Set;
 use crate::task::{Task, bind};
-use crate::wire::draft::Route;
-use crate::wire::message::parse_instant;
+use crate::wire::{Draft, Route};
 use chrono::{DateTime, Utc};
 use serde_json::Value;
 use std::env::VarError;
@@ -80,7 +80,7 @@ pub(super) struct Order {
     options: Options,
     task: Option<Arc<Task>>,
     /// All but what depends on the time.
-    common: Wish,
+    common: Draft,
     sender: Sender,
 }
 
@@ -106,7 +106,7 @@ impl Order {
         };
         let route = options.exchange.clone().zip(options.routing_key.clone());
         let route = route.map(|(exchange, routing_key)| Route { exchange, routing_key });
-        let common = Wish {
+        let common = Draft {
             task: name.into(),
             queue: options.queue.clone().unwrap_or_else(|| app.queue_of(name, task.as_deref())),
             route: route.clone(),
@@ -114,7 +114,7 @@ impl Order {
             // A task that calls another one is its parent.
             parent_id: variable("QWORKER_TASK_ID")?,
             root_id: variable("QWORKER_TASK_ROOT_ID")?,
-            ..Wish::default()
+            ..Draft::default()
         };
         let deadline = app.settings.client_timeout;
         let sender = Sender::new(&os::host::name());
@@ -125,11 +125,11 @@ impl Order {
     ///
     /// # Errors
     /// An option makes no sense.
-    pub(super) fn wish(&self, now: DateTime<Utc>) -> Result<Wish, Error> {
+    pub(super) fn draft(&self, now: DateTime<Utc>) -> Result<Draft, Error> {
         let eta = match (&self.options.countdown, &self.options.eta) {
             (Some(seconds), _) => Some(after(now, *seconds)),
             (None, Some(text)) => Some(
-                parse_instant(text)
+                clock::parse(text)
                     .ok_or_else(|| Error::usage(format!("--eta {text}: expected {INSTANT}")))?,
             ),
             (None, None) => None,
@@ -140,13 +140,13 @@ impl Order {
             })
         };
         let expires = self.options.expires.as_ref().map(read).transpose()?;
-        Ok(Wish { eta, expires, ..self.common.clone() })
+        Ok(Draft { eta, expires, ..self.common.clone() })
     }
 
     /// Refuses arguments that the task would fail on: says so as Python would.
-    pub(super) fn check(&self, wish: &Wish) -> Result<(), String> {
+    pub(super) fn check(&self, draft: &Draft) -> Result<(), String> {
         let Some(task) = &self.task else { return Ok(()) };
-        match bind::bind(&task.name, task.params.as_deref(), &wish.args, &wish.kwargs) {
+        match bind::bind(&task.name, task.params.as_deref(), &draft.args, &draft.kwargs) {
             Ok(_) => Ok(()),
             Err(exception) => {
                 let why = exception.exc_message.first().and_then(Value::as_str).unwrap_or_default();
@@ -163,15 +163,15 @@ impl Order {
         }
     }
 
-    /// The messages that fulfil `wish`; all have the same task id.
+    /// The messages of `draft`; all have the same task id.
     pub(super) fn postings(
         &self,
         outlet: &Outlet,
         bound: &[String],
-        wish: Wish,
+        draft: Draft,
         now: DateTime<Utc>,
     ) -> Vec<Posting> {
-        self.sender.postings(outlet, wish, bound, self.task.as_deref(), now)
+        self.sender.postings(outlet, draft, bound, self.task.as_deref(), now)
     }
 }
 
@@ -207,7 +207,7 @@ pub(super) const INSTANT: &str = "ISO 8601 like 2026-11-20T17:30:00+01:00 (UTC w
 /// A time, or so long from now as a countdown says it.
 pub(super) fn expiry(text: &str, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
     let seconds = kind::from_text::<kind::Countdown>(text).ok();
-    seconds.map(|seconds| after(now, seconds)).or_else(|| parse_instant(text))
+    seconds.map(|seconds| after(now, seconds)).or_else(|| clock::parse(text))
 }
 
 /// So many seconds from now, as a countdown has them: none is too long for the arithmetic.

@@ -96,10 +96,7 @@ pub(super) fn show(id: &str, answer: Answer, form: Form, out: ToUser) -> Result<
 
 /// Seconds since the epoch as people read a time.
 pub(super) fn instant(seconds: &str) -> String {
-    let at = seconds
-        .parse()
-        .ok()
-        .and_then(|seconds: f64| chrono::DateTime::from_timestamp_micros((seconds * 1e6) as i64));
+    let at = seconds.parse().ok().and_then(clock::from_epoch);
     at.map_or_else(|| seconds.to_string(), clock::local)
 }
 

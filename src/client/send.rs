@@ -1,50 +1,12 @@
-//! From a wish to a message in a queue.
+//! From a draft to a message in a queue.
 
 use crate::broker::{Error, Outlet, Posting};
 use crate::task::Task;
-use crate::wire::draft::{self, Draft, Route};
+use crate::wire::{Draft, Route};
 use chrono::{DateTime, TimeDelta, Utc};
-use serde_json::value::RawValue;
 use std::time::Duration;
 
-/// A task to be sent.
-#[derive(Debug, Clone, Default)]
-pub struct Wish {
-    /// Its name.
-    pub task: String,
-    /// Its id; made up if empty.
-    pub id: String,
-    /// Positional arguments.
-    pub args: Vec<Box<RawValue>>,
-    /// Keyword arguments.
-    pub kwargs: Vec<(String, Box<RawValue>)>,
-    /// Where to.
-    pub queue: String,
-    /// The named exchange that led there, if one did.
-    pub route: Option<Route>,
-    /// Not before.
-    pub eta: Option<DateTime<Utc>>,
-    /// Not after.
-    pub expires: Option<DateTime<Utc>>,
-    /// 0 to 9, higher is served first.
-    pub priority: Option<u8>,
-    /// The workflow's first task, when a task sends this one.
-    pub root_id: Option<String>,
-    /// The task that sends this one.
-    pub parent_id: Option<String>,
-    /// Store no result; `None` leaves it to the task.
-    pub ignore_result: Option<bool>,
-    /// The name that people see in place of the task's.
-    pub shadow: Option<String>,
-    /// Seconds until the task is ended by force; `None` leaves it to the task.
-    pub time_limit: Option<f64>,
-    /// Seconds until the task is asked to end; likewise.
-    pub soft_time_limit: Option<f64>,
-    /// Headers beside those of the protocol.
-    pub headers: Vec<(String, Box<RawValue>)>,
-}
-
-/// What the sender's settings add to a wish.
+/// Completes drafts: names this process as their sender, and adds what a task's definition says.
 #[derive(Debug, Clone)]
 pub struct Sender {
     /// `gen{pid}@{host}`
@@ -62,68 +24,54 @@ impl Sender {
         }
     }
 
-    /// The message that fulfils `wish` at the broker of `outlet`. `task` is its definition if
-    /// it is known here: it gives a time to live and a priority where the wish has none.
+    /// The message of `draft` at the broker of `outlet`. `task` is its definition if it is known
+    /// here: it gives a time to live and a priority where the draft has none.
     pub fn posting(
         &self,
         outlet: &Outlet,
-        wish: Wish,
+        mut draft: Draft,
         task: Option<&Task>,
         now: DateTime<Utc>,
     ) -> Posting {
-        let id = if wish.id.is_empty() { new_id() } else { wish.id };
+        if draft.id.is_empty() {
+            draft.id = new_id();
+        }
         let lifetime = task.and_then(|task| task.expires);
-        let expires = wish.expires.or_else(|| {
+        draft.expires = draft.expires.or_else(|| {
             lifetime.and_then(|after| {
                 // What would expire beyond the end of all calendars does not.
-                wish.eta.unwrap_or(now).checked_add_signed(TimeDelta::from_std(after).ok()?)
+                draft.eta.unwrap_or(now).checked_add_signed(TimeDelta::from_std(after).ok()?)
             })
         });
-        let priority = wish.priority.or(task.and_then(|task| task.priority));
+        draft.ignore_result = draft.ignore_result.or(task.and_then(|task| task.ignore_result));
+        draft.origin.clone_from(&self.origin);
+        draft.reply_to.clone_from(&self.identity);
+        let priority = draft.priority.or(task.and_then(|task| task.priority));
         let priority = outlet.wire_priority(priority);
-        let draft = Draft {
-            task: wish.task,
-            id: id.clone(),
-            args: wish.args,
-            kwargs: wish.kwargs,
-            queue: wish.queue.clone(),
-            route: wish.route,
-            eta: wish.eta,
-            expires,
-            priority,
-            origin: self.origin.clone(),
-            reply_to: self.identity.clone(),
-            root_id: wish.root_id,
-            parent_id: wish.parent_id,
-            ignore_result: wish.ignore_result.or(task.and_then(|task| task.ignore_result)),
-            shadow: wish.shadow,
-            time_limits: (wish.time_limit, wish.soft_time_limit),
-            headers: wish.headers,
-        };
-        let payload = draft::encode(&draft, now);
+        let payload = draft.encode(priority, now);
         // A task that is not ours may be one of a Celery worker, which looks only at what can
         // be taken, and waits for the time itself. A worker of ours parks what comes early.
-        let eta = task.and(wish.eta);
-        Posting { queue: wish.queue, task_id: id, priority, eta, payload }
+        let eta = task.and(draft.eta);
+        Posting { queue: draft.queue, task_id: draft.id, priority, eta, payload }
     }
 
-    /// The messages that fulfil `wish`: a copy for each of `bound`, the queues that its route
-    /// leads to, or the one for its own queue if it has no route.
+    /// The messages of `draft`: a copy for each of `bound`, the queues that its route leads to, or
+    /// the one for its own queue if it has no route.
     pub fn postings(
         &self,
         outlet: &Outlet,
-        mut wish: Wish,
+        mut draft: Draft,
         bound: &[String],
         task: Option<&Task>,
         now: DateTime<Utc>,
     ) -> Vec<Posting> {
-        if wish.route.is_none() {
-            return vec![self.posting(outlet, wish, task, now)];
+        if draft.route.is_none() {
+            return vec![self.posting(outlet, draft, task, now)];
         }
-        if wish.id.is_empty() {
-            wish.id = new_id();
+        if draft.id.is_empty() {
+            draft.id = new_id();
         }
-        let copy = |queue: &String| Wish { queue: queue.clone(), ..wish.clone() };
+        let copy = |queue: &String| Draft { queue: queue.clone(), ..draft.clone() };
         bound.iter().map(|queue| self.posting(outlet, copy(queue), task, now)).collect()
     }
 }

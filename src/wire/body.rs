@@ -28,6 +28,14 @@ pub struct Arguments {
 pub struct Pairs(pub Vec<(String, Box<RawValue>)>);
 
 impl Pairs {
+    /// Reads a JSON object; numbers that JSON does not have become texts.
+    ///
+    /// # Errors
+    /// `what` it is, and why it is no object.
+    pub fn read(what: &str, text: &str) -> Result<Pairs, Malformed> {
+        parse(&finite(text), what)
+    }
+
     /// Gives these fields these values; new ones come last.
     pub fn set(&mut self, changes: &[(&str, Value)]) {
         for (name, value) in changes {

@@ -1,12 +1,13 @@
-//! A message on its way out: kombu's envelope with Celery's protocol 2 in it.
+//! A message that a client writes, and its written form: Celery's protocol 2.
 //!
-//! Source: celery `app/amqp.py` (`as_task_v2`), kombu `transport/virtual/base.py`. Written
-//! straight from what is known, with no tree of values between: clients send by the thousand.
+//! Source: celery `app/amqp.py` (`as_task_v2`). Written straight from the draft, with no tree of
+//! values between: clients send by the thousand.
 
+use super::Payload;
 use super::{body, saferepr};
 use crate::clock;
 use chrono::{DateTime, Utc};
-use serde::{Serialize, Serializer};
+use serde::ser::{Serialize, SerializeMap, Serializer};
 use serde_json::Number;
 use serde_json::value::RawValue;
 
@@ -19,32 +20,33 @@ pub struct Route {
     pub routing_key: String,
 }
 
-/// What a client sends.
+/// A task to be sent. Who asks for it fills in what is wanted, [`crate::client::send::Sender`]
+/// the rest.
 #[derive(Debug, Clone, Default)]
 pub struct Draft {
     /// Registered task name.
     pub task: String,
-    /// Task id.
+    /// Task id; the sender makes one up if it is empty.
     pub id: String,
-    /// JSON array.
+    /// Positional arguments.
     pub args: Vec<Box<RawValue>>,
-    /// JSON object, in its order.
+    /// Keyword arguments, in their order.
     pub kwargs: Vec<(String, Box<RawValue>)>,
     /// Queue; the routing key of the anonymous exchange.
     pub queue: String,
-    /// The named exchange that led to the queue, if one did.
+    /// The named exchange that leads to the queue, if one does.
     pub route: Option<Route>,
     /// Not before.
     pub eta: Option<DateTime<Utc>>,
     /// Not after.
     pub expires: Option<DateTime<Utc>>,
-    /// 0 to 9, as the broker counts.
-    pub priority: u8,
-    /// `gen{pid}@{host}` of the sender.
+    /// 0 to 9, higher is served first; `None` leaves it to the task.
+    pub priority: Option<u8>,
+    /// `gen{pid}@{host}`; the sender's.
     pub origin: String,
-    /// Identity of the sender, a UUID.
+    /// A UUID that names the sending process; the sender's.
     pub reply_to: String,
-    /// First task of the workflow when a task sends this one.
+    /// First task of the workflow, if a task sends this one.
     pub root_id: Option<String>,
     /// The task that sends this one.
     pub parent_id: Option<String>,
@@ -52,13 +54,31 @@ pub struct Draft {
     pub ignore_result: Option<bool>,
     /// The name that people see in place of the task's.
     pub shadow: Option<String>,
-    /// Seconds until the task is ended by force, and until it is asked to end.
-    pub time_limits: (Option<f64>, Option<f64>),
+    /// Seconds until the task is ended by force; `None` leaves it to the task.
+    pub time_limit: Option<f64>,
+    /// Seconds until the task is asked to end; likewise.
+    pub soft_time_limit: Option<f64>,
     /// Headers beside those of the protocol, none of which they may be named like.
     pub headers: Vec<(String, Box<RawValue>)>,
 }
 
-#[derive(Serialize)]
+impl Draft {
+    /// Writes the message, with a priority as the broker counts.
+    pub fn encode(&self, priority: u8, now: DateTime<Utc>) -> Payload {
+        let envelope = Envelope {
+            body: body::to_base64(body::encode(&self.args, &self.kwargs).as_bytes()),
+            content_encoding: "utf-8",
+            content_type: "application/json",
+            headers: Headers(self),
+            properties: Properties(self, priority, now),
+        };
+        // Texts and numbers alone: nothing in it can fail to be written.
+        Payload::from_envelope(serde_json::to_string(&envelope).unwrap_or_default())
+    }
+}
+
+/// As kombu's virtual transports carry it.
+#[derive(serde::Serialize)]
 struct Envelope<'a> {
     body: String,
     #[serde(rename = "content-encoding")]
@@ -69,113 +89,81 @@ struct Envelope<'a> {
     properties: Properties<'a>,
 }
 
-#[derive(Serialize)]
-struct Headers<'a> {
-    lang: &'static str,
-    task: &'a str,
-    id: &'a str,
-    shadow: Option<&'a str>,
-    eta: Option<String>,
-    expires: Option<String>,
-    group: (),
-    group_index: (),
-    retries: u32,
-    timelimit: (Option<Number>, Option<Number>),
-    root_id: &'a str,
-    parent_id: Option<&'a str>,
-    argsrepr: String,
-    kwargsrepr: String,
-    origin: &'a str,
-    ignore_result: Option<bool>,
-    replaced_task_nesting: u32,
-    stamped_headers: (),
-    stamps: Empty,
-    #[serde(flatten)]
-    more: More<'a>,
-}
+struct Headers<'a>(&'a Draft);
 
-#[derive(Serialize)]
-struct Empty {}
-
-/// Headers of the sender's own.
-struct More<'a>(&'a [(String, Box<RawValue>)]);
-
-impl Serialize for More<'_> {
+impl Serialize for Headers<'_> {
     fn serialize<S: Serializer>(&self, out: S) -> Result<S::Ok, S::Error> {
-        out.collect_map(self.0.iter().map(|(name, value)| (name, value)))
+        let draft = self.0;
+        let limits = (draft.time_limit.and_then(number), draft.soft_time_limit.and_then(number));
+        let mut headers = out.serialize_map(None)?;
+        headers.serialize_entry("lang", "rust")?;
+        headers.serialize_entry("task", &draft.task)?;
+        headers.serialize_entry("id", &draft.id)?;
+        headers.serialize_entry("shadow", &draft.shadow)?;
+        headers.serialize_entry("eta", &draft.eta.map(clock::iso))?;
+        headers.serialize_entry("expires", &draft.expires.map(clock::iso))?;
+        headers.serialize_entry("group", &())?;
+        headers.serialize_entry("group_index", &())?;
+        headers.serialize_entry("retries", &0)?;
+        headers.serialize_entry("timelimit", &limits)?;
+        headers.serialize_entry("root_id", draft.root_id.as_ref().unwrap_or(&draft.id))?;
+        headers.serialize_entry("parent_id", &draft.parent_id)?;
+        headers.serialize_entry("argsrepr", &saferepr::args(&draft.args))?;
+        headers.serialize_entry("kwargsrepr", &saferepr::kwargs(&draft.kwargs))?;
+        headers.serialize_entry("origin", &draft.origin)?;
+        headers.serialize_entry("ignore_result", &draft.ignore_result)?;
+        headers.serialize_entry("replaced_task_nesting", &0)?;
+        headers.serialize_entry("stamped_headers", &())?;
+        headers.serialize_entry("stamps", &Empty {})?;
+        for (name, value) in &draft.headers {
+            headers.serialize_entry(name, value)?;
+        }
+        headers.end()
     }
 }
 
-#[derive(Serialize)]
-struct Properties<'a> {
-    correlation_id: &'a str,
-    reply_to: &'a str,
-    delivery_mode: u8,
-    delivery_info: DeliveryInfo<'a>,
-    priority: u8,
-    body_encoding: &'static str,
-    delivery_tag: String,
-    /// Milliseconds.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    expiration: Option<String>,
+/// The draft, its priority as the broker counts, and the time.
+struct Properties<'a>(&'a Draft, u8, DateTime<Utc>);
+
+impl Serialize for Properties<'_> {
+    fn serialize<S: Serializer>(&self, out: S) -> Result<S::Ok, S::Error> {
+        let Properties(draft, priority, now) = self;
+        let mut properties = out.serialize_map(None)?;
+        properties.serialize_entry("correlation_id", &draft.id)?;
+        properties.serialize_entry("reply_to", &draft.reply_to)?;
+        properties.serialize_entry("delivery_mode", &2)?;
+        properties.serialize_entry("delivery_info", &DeliveryInfo::of(draft))?;
+        properties.serialize_entry("priority", priority)?;
+        properties.serialize_entry("body_encoding", "base64")?;
+        properties.serialize_entry("delivery_tag", &uuid::Uuid::new_v4().to_string())?;
+        if let Some(expires) = draft.expires {
+            let left = (expires - *now).num_milliseconds().max(0);
+            properties.serialize_entry("expiration", &left.to_string())?;
+        }
+        properties.end()
+    }
 }
 
-#[derive(Serialize)]
+#[derive(serde::Serialize)]
 struct DeliveryInfo<'a> {
     exchange: &'a str,
     routing_key: &'a str,
 }
 
+impl DeliveryInfo<'_> {
+    fn of(draft: &Draft) -> DeliveryInfo<'_> {
+        match &draft.route {
+            Some(Route { exchange, routing_key }) => DeliveryInfo { exchange, routing_key },
+            None => DeliveryInfo { exchange: "", routing_key: &draft.queue },
+        }
+    }
+}
+
+#[derive(serde::Serialize)]
+struct Empty {}
+
 /// Whole seconds as a whole number, as who writes 20 sends it.
 fn number(seconds: f64) -> Option<Number> {
     let whole = seconds as u64;
     if whole as f64 == seconds { Some(whole.into()) } else { Number::from_f64(seconds) }
-}
-
-/// Writes `draft` as the envelope that kombu's virtual transports carry.
-pub fn encode(draft: &Draft, now: DateTime<Utc>) -> String {
-    let (exchange, routing_key) = match &draft.route {
-        Some(route) => (route.exchange.as_str(), &route.routing_key),
-        None => ("", &draft.queue),
-    };
-    let left = |expires: DateTime<Utc>| (expires - now).num_milliseconds().max(0).to_string();
-    let envelope = Envelope {
-        body: body::to_base64(body::encode(&draft.args, &draft.kwargs).as_bytes()),
-        content_encoding: "utf-8",
-        content_type: "application/json",
-        headers: Headers {
-            lang: "rust",
-            task: &draft.task,
-            id: &draft.id,
-            shadow: draft.shadow.as_deref(),
-            eta: draft.eta.map(clock::iso),
-            expires: draft.expires.map(clock::iso),
-            group: (),
-            group_index: (),
-            retries: 0,
-            timelimit: (draft.time_limits.0.and_then(number), draft.time_limits.1.and_then(number)),
-            root_id: draft.root_id.as_deref().unwrap_or(&draft.id),
-            parent_id: draft.parent_id.as_deref(),
-            argsrepr: saferepr::args(&draft.args),
-            kwargsrepr: saferepr::kwargs(&draft.kwargs),
-            origin: &draft.origin,
-            ignore_result: draft.ignore_result,
-            replaced_task_nesting: 0,
-            stamped_headers: (),
-            stamps: Empty {},
-            more: More(&draft.headers),
-        },
-        properties: Properties {
-            correlation_id: &draft.id,
-            reply_to: &draft.reply_to,
-            delivery_mode: 2,
-            delivery_info: DeliveryInfo { exchange, routing_key },
-            priority: draft.priority,
-            body_encoding: "base64",
-            delivery_tag: uuid::Uuid::new_v4().to_string(),
-            expiration: draft.expires.map(left),
-        },
-    };
-    // Texts and numbers alone: nothing in it can fail to be written.
-    serde_json::to_string(&envelope).unwrap_or_default()
 }

@@ -1,17 +1,19 @@
 //! Celery's protocol: messages, bodies, result documents. Knows nothing of tasks.
 
 pub mod body;
-pub mod draft;
+mod draft;
 pub mod exception;
-mod instant;
 mod lenient;
-pub mod message;
+mod message;
+mod payload;
 pub mod repr;
 pub mod result;
 pub mod saferepr;
 pub mod value;
 
 pub use body::Arguments;
+pub use draft::{Draft, Route};
 pub use exception::Exception;
 pub use message::{Malformed, Message};
+pub use payload::Payload;
 pub use result::{Record, State};

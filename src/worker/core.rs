@@ -335,9 +335,9 @@ impl Core {
         now: Now,
         out: &mut Vec<Effect>,
     ) -> Result<Request, Box<Verdict>> {
-        let (message, malformed) = match Message::decode(&delivery.payload) {
+        let (message, malformed) = match delivery.payload.decode() {
             Ok(message) => (message, None),
-            Err(malformed) => match Message::outline(&delivery.payload) {
+            Err(malformed) => match delivery.payload.outline() {
                 Some(message) => (message, Some(malformed)),
                 None => return Err(Box::new(kept("malformed", &malformed, None, now))),
             },

@@ -5,7 +5,6 @@ use super::outage::Outage;
 use super::pulse::Pulse;
 use crate::backend::Store;
 use crate::broker::{Delivery, Error, Inlet, Results, Sorting, Want};
-use crate::wire::message::id_of;
 use std::collections::HashSet;
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
@@ -91,7 +90,7 @@ impl Feed {
             return HashSet::new();
         }
         let unseen = deliveries.iter().filter(|one| one.revoked.is_none());
-        let ids: Vec<String> = unseen.filter_map(|one| id_of(&one.payload)).collect();
+        let ids: Vec<String> = unseen.filter_map(|one| one.payload.id()).collect();
         while !ids.is_empty() && self.wants.borrow().is_some() {
             match self.store.revoked(&ids).await {
                 Ok(revoked) => {
@@ -119,7 +118,7 @@ fn results_of(store: &Store) -> Results {
 /// Those that were revoked, `ids` among them, and the others.
 fn split(deliveries: Vec<Delivery>, ids: &HashSet<String>) -> (Vec<Delivery>, Vec<Delivery>) {
     deliveries.into_iter().partition(|one| {
-        let asked = || !ids.is_empty() && id_of(&one.payload).is_some_and(|id| ids.contains(&id));
+        let asked = || !ids.is_empty() && one.payload.id().is_some_and(|id| ids.contains(&id));
         one.revoked.unwrap_or_else(asked)
     })
 }

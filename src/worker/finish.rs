@@ -25,7 +25,7 @@ use crate::log::{About, escape};
 use crate::runner::{Captured, Ending, Exhausted, Limit, Outcome, Usage};
 use crate::task::{ResultMode, retry};
 use crate::wire::exception::TIME_LIMIT_EXCEEDED;
-use crate::wire::{Exception, Record, State, message, result, value};
+use crate::wire::{Exception, Record, State, result, value};
 use chrono::{DateTime, Utc};
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
@@ -160,7 +160,7 @@ impl Judge<'_> {
         let delay = retry::delay(task, retries, random);
         let eta = self.now + delay;
         // The message was read once, so it can be read again.
-        let Ok(payload) = message::retry_of(&request.payload, &request.message, eta) else {
+        let Ok(payload) = request.payload.retry(&request.message, eta) else {
             return self.failed(exception, None);
         };
         let text = last_words(self.outcome);

@@ -8,12 +8,12 @@ use crate::bounds;
 use crate::broker::{Death, Settle};
 use crate::log::escape;
 use crate::task::Task;
-use crate::wire::{self, Exception, Malformed, Message, Record};
+use crate::wire::{self, Exception, Malformed, Message, Payload, Record};
 use tracing::Level;
 
 /// Somebody has revoked it: the result store says so, and goes on saying so.
-pub(super) fn revoked(payload: &str) -> Verdict {
-    let message = Message::decode(payload).ok();
+pub(super) fn revoked(payload: &Payload) -> Verdict {
+    let message = payload.decode().ok();
     let name = message.as_ref().map_or_else(|| "a message".to_string(), label);
     Verdict {
         settle: Some(Settle::Ack),

@@ -6,7 +6,7 @@ use crate::log::{About, escape};
 use crate::runner::Attempt;
 use crate::task::Task;
 use crate::wire::result::Extended;
-use crate::wire::{Arguments, Message, Record, body};
+use crate::wire::{Arguments, Message, Payload, Record, body};
 use chrono::{DateTime, Utc};
 use serde_json::value::RawValue;
 use std::sync::Arc;
@@ -26,8 +26,8 @@ pub struct Request {
     pub deliveries: u32,
     /// Its start has to be marked.
     pub suspect: bool,
-    /// The envelope; a retry is made from it.
-    pub payload: String,
+    /// The message as it came; a retry is made from it.
+    pub payload: Payload,
     /// What it says.
     pub message: Message,
     /// What runs.

@@ -140,7 +140,7 @@ fn batches(jobs: impl Iterator<Item = (Job, Item)>) -> Vec<Batch> {
 
 fn size(item: &Item) -> usize {
     let result = item.record.as_ref().map_or(0, |record| record.result.get().len());
-    result + item.postings.iter().map(|posting| posting.payload.len()).sum::<usize>()
+    result + item.postings.iter().map(|posting| posting.payload.size()).sum::<usize>()
 }
 
 struct Desk {

@@ -73,7 +73,7 @@ fn step(n: usize, from: Option<usize>, to: usize, messages: usize) -> Step {
         task_id: format!("{n:06}"),
         priority: 0,
         eta: None,
-        payload: "x".repeat(PAYLOAD),
+        payload: qworker::wire::Payload::from_envelope("x".repeat(PAYLOAD)),
     };
     Step {
         name: format!("{n:06}"),

@@ -1,10 +1,11 @@
 //! Messages in, through the client; and out again, by the barest loop.
 
 use qworker::broker::Posting;
-use qworker::client::send::{Sender, Wish};
+use qworker::client::send::Sender;
 use qworker::client::{Client, Options};
 use qworker::clock;
 use qworker::link::url::Url;
+use qworker::wire::Draft;
 use rusqlite::{Connection, params};
 use std::io::Write;
 use std::path::Path;
@@ -35,8 +36,8 @@ impl Outbox {
     }
 
     fn posting(&self, task: &str, queue: &str) -> Posting {
-        let wish = Wish { task: task.into(), queue: queue.into(), ..Wish::default() };
-        self.sender.posting(&self.client.outlet, wish, None, clock::now())
+        let draft = Draft { task: task.into(), queue: queue.into(), ..Draft::default() };
+        self.sender.posting(&self.client.outlet, draft, None, clock::now())
     }
 
     fn publish(&self, postings: Vec<Posting>) {

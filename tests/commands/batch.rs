@@ -3,8 +3,8 @@
 
 use super::{app, refused, with_env};
 use crate::harness::{Output, SOON, TestDir};
-use qworker::wire::Message;
-use qworker::wire::message::parse_instant;
+use qworker::clock;
+use qworker::wire::{Message, Payload};
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::process::{Child, Stdio};
@@ -31,7 +31,7 @@ fn sent(app: &TestDir) -> Vec<Sent> {
     let mut query = file.prepare(sql).unwrap();
     let rows = query.query_map([], |row| {
         let payload: String = row.get(3)?;
-        let message = Message::decode(&payload).unwrap();
+        let message = Payload::from_envelope(payload).decode().unwrap();
         Ok(Sent { queue: row.get(0)?, priority: row.get(1)?, due: row.get(2)?, message })
     });
     rows.unwrap().map(Result::unwrap).collect()
@@ -100,12 +100,12 @@ fn a_line_goes_before_the_options() {
     eta(plain, 100);
     assert_eq!(own.message.id, "own");
     assert_eq!(own.message.arguments().unwrap().kwargs[0].1.get(), "\"Ada\"");
-    let at = parse_instant("2099-05-01T10:00:00Z");
+    let at = clock::parse("2099-05-01T10:00:00Z");
     assert_eq!((there.queue.as_str(), there.priority, there.message.eta), ("fast", 9, at));
     eta(later, 1000);
     let expires = later.message.expires.unwrap() - chrono::TimeDelta::seconds(2000);
     assert!((before..=after).contains(&expires), "{expires}");
-    assert_eq!(until.message.expires, parse_instant("2099-05-01"));
+    assert_eq!(until.message.expires, clock::parse("2099-05-01"));
     assert_eq!(until.args(), ["\"B\""]);
 }
 

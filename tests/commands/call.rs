@@ -3,8 +3,8 @@
 use super::{app, json, printed, refused, with_env};
 use crate::harness::TestDir;
 use nix::sys::signal::Signal;
-use qworker::wire::Message;
-use qworker::wire::message::parse_instant;
+use qworker::clock;
+use qworker::wire::{Message, Payload};
 
 /// The one message that waits: queue, priority, the store's own time, the message.
 fn sent(app: &TestDir) -> (String, i64, Option<f64>, Message) {
@@ -13,7 +13,12 @@ fn sent(app: &TestDir) -> (String, i64, Option<f64>, Message) {
                JOIN kombu_queue q ON q.id = m.queue_id";
     let row = file.query_row(sql, [], |row| {
         let payload: String = row.get(3)?;
-        Ok((row.get(0)?, row.get(1)?, row.get(2)?, Message::decode(&payload).unwrap()))
+        Ok((
+            row.get(0)?,
+            row.get(1)?,
+            row.get(2)?,
+            Payload::from_envelope(payload).decode().unwrap(),
+        ))
     });
     row.unwrap()
 }
@@ -65,7 +70,7 @@ fn eta_countdown_and_expires() {
         app.must(&["purge", "-f"]);
         (due, message)
     };
-    let at = parse_instant("2099-05-01T10:00:00Z").unwrap();
+    let at = clock::parse("2099-05-01T10:00:00Z").unwrap();
     let (due, message) = call(&["--eta", "2099-05-01T12:00:00+02:00"]);
     assert_eq!((message.eta, due), (Some(at), Some(at.timestamp() as f64)));
     let (_, message) = call(&["--eta", "2099-05-01 10:00"]);

@@ -6,13 +6,14 @@ use nix::sys::signal::Signal;
 use qworker::broker::Posting;
 use qworker::client::{Client, Options};
 use qworker::link::url::Url;
+use qworker::wire::Payload;
 
 /// Puts `payload` into the queue as it is, as a faulty program might.
 fn publish(app: &TestDir, id: &str, payload: &str) {
     block_on(async {
         let url = Url::parse(&app.broker(), app.path()).unwrap();
         let client = Client::connect(&url, None, &Options::default()).unwrap();
-        let (queue, payload) = ("celery".to_string(), payload.to_string());
+        let (queue, payload) = ("celery".to_string(), Payload::from_envelope(payload));
         let posting = Posting { queue, task_id: id.into(), priority: 0, eta: None, payload };
         client.outlet.publish(vec![posting]).await.unwrap();
     });

@@ -9,7 +9,7 @@ use qworker::client::ends::Ends;
 use qworker::clock;
 use qworker::link::sqlite::Db;
 use qworker::link::url::Url;
-use qworker::wire::{Record, value};
+use qworker::wire::{Payload, Record, value};
 use serde_json::json;
 use std::path::Path;
 use std::sync::Arc;
@@ -59,8 +59,10 @@ fn results_in(path: &Path) -> Store {
 
 /// What is asked twice is done once, and what is not held any more leaves nothing.
 async fn check(name: &str, mut site: Site) {
-    let message =
-        |id: &str| Posting { payload: format!("payload of \"id\": \"{id}\""), ..posting(id) };
+    let message = |id: &str| Posting {
+        payload: Payload::from_envelope(format!("payload of \"id\": \"{id}\"")),
+        ..posting(id)
+    };
     site.outlet.publish(vec![message("first"), message("early")]).await.unwrap();
     let taken = take_until(&mut site.inlet, MANY, 2).await;
     let ends = Ends::new(site.store.clone(), site.outlet.clone());

@@ -6,6 +6,7 @@ use crate::harness::{block_on, eventually};
 use qworker::backend;
 use qworker::broker::{Inlet, Outlet, sqlite};
 use qworker::link::sqlite::{Access, Db, log_of, run_folder};
+use qworker::wire::Payload;
 use rusqlite::Connection;
 use std::ffi::OsStr;
 use std::fs;
@@ -410,7 +411,7 @@ fn the_log_is_emptied_when_it_is_quiet_and_when_the_last_one_leaves() {
         for _ in 0..20 {
             let large = |n: u32| {
                 let mut one = posting(&format!("large{n}"));
-                one.payload = "x".repeat(100_000);
+                one.payload = Payload::from_envelope("x".repeat(100_000));
                 one
             };
             outlet.publish((0..20).map(large).collect()).await.unwrap();

@@ -1,10 +1,10 @@
-//! What a client makes of a wish, whatever the broker.
+//! What a client makes of a draft, whatever the broker.
 
 use super::broker::sites::{Site, Sqlite};
 use crate::harness::block_on;
-use qworker::client::send::{Sender, Wish, bound};
+use qworker::client::send::{Sender, bound};
 use qworker::clock;
-use qworker::wire::draft::Route;
+use qworker::wire::{Draft, Route};
 use serde_json::Value;
 use std::collections::HashSet;
 use std::time::Duration;
@@ -18,16 +18,16 @@ fn an_exchange_gives_each_queue_a_copy_of_the_same_task() {
     block_on(async {
         let site = Sqlite::create();
         let outlet = site.client();
-        let wish = Wish { task: "t".into(), route: Some(route()), ..Wish::default() };
+        let draft = Draft { task: "t".into(), route: Some(route()), ..Draft::default() };
         let queues = ["a".to_string(), "b".to_string()];
         let sender = Sender::new("test");
-        let postings = sender.postings(&outlet, wish, &queues, None, clock::now());
+        let postings = sender.postings(&outlet, draft, &queues, None, clock::now());
         let of_queues: Vec<&str> = postings.iter().map(|one| one.queue.as_str()).collect();
         assert_eq!(of_queues, ["a", "b"]);
         assert_eq!(postings[0].task_id, postings[1].task_id);
         let mut tags = HashSet::new();
         for posting in &postings {
-            let sent: Value = serde_json::from_str(&posting.payload).unwrap();
+            let sent: Value = serde_json::from_str(&posting.payload.to_envelope()).unwrap();
             let info = &sent["properties"]["delivery_info"];
             assert_eq!(info.to_string(), r#"{"exchange":"news","routing_key":"eu.sport"}"#);
             assert_eq!(sent["headers"]["id"], posting.task_id.as_str());

@@ -21,7 +21,7 @@ fn a_stray_blob_is_a_message_like_any_other_to_its_end_in_the_dead_list() {
             "INSERT INTO kombu_message (payload, queue_id) SELECT x'00ff7b', id FROM kombu_queue";
         other.execute(sql, []).unwrap();
         let taken = take_until(&mut inlet, MANY, 1).await;
-        assert_eq!(taken[0].payload, "\u{0}\u{fffd}{");
+        assert_eq!(taken[0].payload.to_envelope(), "\u{0}\u{fffd}{");
         let death = Death {
             reason: "malformed",
             detail: "x".into(),
@@ -30,7 +30,7 @@ fn a_stray_blob_is_a_message_like_any_other_to_its_end_in_the_dead_list() {
             counts: true,
         };
         settle(&outlet, &taken[0], Settle::Dead(death)).await;
-        assert_eq!(outlet.dead().await.unwrap()[0].payload, "\u{0}\u{fffd}{");
+        assert_eq!(outlet.dead().await.unwrap()[0].payload.to_envelope(), "\u{0}\u{fffd}{");
         assert_eq!(outlet.requeue_dead(None).await.unwrap(), 1);
         assert_eq!(take_until(&mut inlet, MANY, 1).await.len(), 1);
     });

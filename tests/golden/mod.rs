@@ -5,8 +5,7 @@ use qworker::clock;
 use qworker::runner::Attempt;
 use qworker::runner::context::Arguments;
 use qworker::task::{Program, keys};
-use qworker::wire::message::retry_of;
-use qworker::wire::{self, Message};
+use qworker::wire::{self, Message, Payload};
 use serde_json::{Value, json};
 use std::path::Path;
 use std::sync::Arc;
@@ -14,7 +13,7 @@ use std::time::Duration;
 
 struct Case {
     name: String,
-    payload: String,
+    payload: Payload,
     expect: Value,
     /// The sender's clock, before and after.
     window: [i64; 2],
@@ -25,7 +24,7 @@ fn cases() -> Vec<Case> {
     assert!(document["celery"].as_str().unwrap().starts_with("5.7."));
     let cases = document["cases"].as_array().unwrap().iter().map(|case| Case {
         name: case["name"].as_str().unwrap().into(),
-        payload: case["payload"].as_str().unwrap().into(),
+        payload: Payload::from_envelope(case["payload"].as_str().unwrap()),
         expect: case["expect"].clone(),
         window: [0, 1].map(|n| case["window"][n].as_i64().unwrap()),
     });
@@ -81,7 +80,7 @@ fn same_instant(case: &Case, found: Option<DateTime<Utc>>, field: &str) {
 #[test]
 fn headers_are_read_as_python_meant_them() {
     for case in cases() {
-        let message = Message::decode(&case.payload).unwrap();
+        let message = case.payload.decode().unwrap();
         let seconds = |limit: Option<Duration>| json!(limit.map(|limit| limit.as_secs_f64()));
         let expect = &case.expect;
         for (field, found) in [
@@ -109,7 +108,7 @@ fn headers_are_read_as_python_meant_them() {
 #[test]
 fn arguments_reach_a_program_as_python_sent_them() {
     for case in cases().iter().filter(|case| is_refused(case).is_none()) {
-        let arguments = Message::decode(&case.payload).unwrap().arguments().unwrap();
+        let arguments = case.payload.decode().unwrap().arguments().unwrap();
         let follow_ups = json!(arguments.follow_ups);
         let seen = Arguments::of(&attempt(arguments));
         let (args, kwargs) = seen.all().split_at(seen.positional().len());
@@ -132,7 +131,7 @@ fn what_cannot_be_read_says_why() {
     let refused: Vec<&Case> = cases.iter().filter(|case| is_refused(case).is_some()).collect();
     assert_eq!(refused.len(), 2);
     for case in refused {
-        let error = Message::decode(&case.payload).unwrap().arguments().unwrap_err();
+        let error = case.payload.decode().unwrap().arguments().unwrap_err();
         assert!(error.0.contains(is_refused(case).unwrap()), "{}: {error}", case.name);
     }
 }
@@ -140,13 +139,13 @@ fn what_cannot_be_read_says_why() {
 #[test]
 fn a_retry_changes_three_headers_of_any_message() {
     for case in cases() {
-        let message = Message::decode(&case.payload).unwrap();
+        let message = case.payload.decode().unwrap();
         let eta = clock::now();
         if is_refused(&case).is_some() {
             continue;
         }
-        let payload = retry_of(&case.payload, &message, eta).unwrap();
-        let retry = Message::decode(&payload).unwrap();
+        let payload = case.payload.retry(&message, eta).unwrap();
+        let retry = payload.decode().unwrap();
         assert_eq!(retry.retries, message.retries + 1, "{}", case.name);
         assert_eq!(retry.eta.map(clock::iso), Some(clock::iso(eta)), "{}", case.name);
         assert_eq!((&retry.id, &retry.root_id), (&message.id, &message.root_id));
@@ -154,8 +153,8 @@ fn a_retry_changes_three_headers_of_any_message() {
             message.arguments().unwrap().args.iter().map(|arg| arg.get().to_string()).collect()
         };
         assert_eq!(texts(&retry), texts(&message), "{}: to the letter", case.name);
-        let strip = |payload: &str| {
-            let mut document: Value = serde_json::from_str(payload).unwrap();
+        let strip = |payload: &Payload| {
+            let mut document: Value = serde_json::from_str(&payload.to_envelope()).unwrap();
             for (map, key) in [
                 ("headers", "retries"),
                 ("headers", "eta"),

@@ -17,10 +17,11 @@ mod torture;
 mod unstorable;
 
 use crate::harness::{TestDir, block_on, eventually};
-use qworker::client::send::{Sender, Wish, send};
+use qworker::client::send::{Sender, send};
 use qworker::client::{Client, Options};
 use qworker::clock;
 use qworker::link::url::Url;
+use qworker::wire::Draft;
 use std::time::Duration;
 
 /// A task that says that it runs, and ends when the file `go` is there.
@@ -36,10 +37,10 @@ fn send_many(app: &TestDir, task: &str, count: usize) -> Vec<String> {
     block_on(async {
         let url = Url::parse("sqlite:///var/qworker.sqlite", app.path()).unwrap();
         let client = Client::connect(&url, None, &Options::default()).unwrap();
-        let wish = || Wish { task: task.into(), queue: "celery".into(), ..Wish::default() };
+        let draft = || Draft { task: task.into(), queue: "celery".into(), ..Draft::default() };
         let sender = Sender::new("test");
         let postings: Vec<_> = (0..count)
-            .map(|_| sender.posting(&client.outlet, wish(), None, clock::now()))
+            .map(|_| sender.posting(&client.outlet, draft(), None, clock::now()))
             .collect();
         let ids = postings.iter().map(|posting| posting.task_id.clone()).collect();
         send(&client.outlet, postings, Duration::from_secs(30)).await.unwrap();

@@ -2,7 +2,7 @@
 
 use super::celery;
 use crate::harness::{Place, TestDir, in_every_place};
-use qworker::wire::Message;
+use qworker::wire::Payload;
 use serde_json::{Map, Value, json};
 
 /// Fields that name the sender, or are new with each message.
@@ -36,7 +36,7 @@ fn fields(payload: &str) -> Map<String, Value> {
         let lines = inner.into_iter().map(|(name, value)| (format!("{part}.{name}"), value));
         all.extend(lines.collect::<Vec<_>>());
     }
-    let arguments = Message::decode(payload).unwrap().arguments().unwrap();
+    let arguments = Payload::from_envelope(payload).decode().unwrap().arguments().unwrap();
     let value = |raw: &serde_json::value::RawValue| serde_json::from_str(raw.get()).unwrap();
     let args: Vec<Value> = arguments.args.iter().map(|arg| value(arg)).collect();
     let kwargs: Map<String, Value> =
@@ -66,7 +66,13 @@ fn sent(app: &TestDir) -> Vec<String> {
         }
     };
     all.sort_by_key(|payload| {
-        Message::decode(payload).unwrap().id.trim_start_matches('t').parse::<usize>().unwrap()
+        Payload::from_envelope(payload)
+            .decode()
+            .unwrap()
+            .id
+            .trim_start_matches('t')
+            .parse::<usize>()
+            .unwrap()
     });
     all
 }

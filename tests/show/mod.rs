@@ -9,9 +9,10 @@ mod tour;
 
 use crate::harness::{Output, SOON, TestDir, block_on};
 use qworker::broker::Posting;
-use qworker::client::send::{self, Sender, Wish};
+use qworker::client::send::{self, Sender};
 use qworker::client::{Client, Options};
 use qworker::link::url::Url;
+use qworker::wire::{Draft, Payload};
 use serde_json::Value;
 
 /// How a task ended, as the result store has it.
@@ -49,16 +50,16 @@ fn post(app: &TestDir, task: &str, args: &str) -> String {
 /// Sends a task as a program elsewhere would, that does not know `tasks.d` and has no
 /// command line to be too long; gives its id.
 fn post_unchecked(app: &TestDir, task: &str, args: &str) -> String {
-    let wish = Wish {
+    let draft = Draft {
         task: task.into(),
         queue: "celery".into(),
         args: serde_json::from_str(args).unwrap(),
-        ..Wish::default()
+        ..Draft::default()
     };
     block_on(async {
         let client = client(app);
         let now = qworker::clock::now();
-        let posting = Sender::new("elsewhere").posting(&client.outlet, wish, None, now);
+        let posting = Sender::new("elsewhere").posting(&client.outlet, draft, None, now);
         let id = posting.task_id.clone();
         send::send(&client.outlet, vec![posting], SOON).await.unwrap();
         id
@@ -72,7 +73,7 @@ fn post_raw(app: &TestDir, payload: &str) {
         task_id: "no-task".into(),
         priority: 0,
         eta: None,
-        payload: payload.into(),
+        payload: Payload::from_envelope(payload),
     };
     block_on(async { send::send(&client(app).outlet, vec![posting], SOON).await.unwrap() });
 }

@@ -8,8 +8,7 @@ use qworker::os::signal::Meaning;
 use qworker::runner::{Attempt, Ending, Limit, Outcome};
 use qworker::task::load::{Content, File, load};
 use qworker::task::set::Set;
-use qworker::wire::State;
-use qworker::wire::draft::{Draft, encode};
+use qworker::wire::{Draft, Payload, State};
 use qworker::worker::core::{Core, Effect, Event, Now};
 use qworker::worker::finish::Verdict;
 use qworker::worker::plan::{Autoscale, Plan, Policy};
@@ -45,7 +44,7 @@ pub enum Place {
 #[derive(Debug)]
 pub struct Letter {
     pub id: String,
-    payload: String,
+    payload: Payload,
     pub place: Place,
     pub deliveries: u32,
     /// It was lost before: it counts from its marked start on.
@@ -192,17 +191,17 @@ impl World {
             expires: expires.map(at),
             ..Draft::default()
         };
-        let payload = encode(&draft, at(0.0));
+        let payload = draft.encode(0, at(0.0));
         self.post(id, payload, eta.map_or(0.0, |eta| self.now + eta));
     }
 
     /// Sends text that is no message.
     pub fn send_nonsense(&mut self) {
         let id = format!("nonsense-{}", self.letters.len());
-        self.post(id, "{".into(), 0.0);
+        self.post(id, Payload::from_envelope("{"), 0.0);
     }
 
-    fn post(&mut self, id: String, payload: String, due: f64) {
+    fn post(&mut self, id: String, payload: Payload, due: f64) {
         let place = Place::Queue(due);
         self.letters.push(Letter {
             id,

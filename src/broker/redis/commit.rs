@@ -8,6 +8,7 @@ use crate::link::error::Error;
 use crate::link::redis::Link;
 use crate::wire::Record;
 use redis::{Script, ScriptInvocation};
+use std::borrow::Cow;
 use std::sync::LazyLock;
 
 static SETTLE: LazyLock<Script> = LazyLock::new(|| script(include_str!("settle.lua")));
@@ -179,7 +180,7 @@ impl Outlet {
             Settle::Replace(payload, eta) if known.tag.is_empty() => {
                 let (queue, step) = &known.place;
                 call.arg("plan").arg(self.layout.scheduled(queue)).arg(2).arg(clock::epoch(*eta));
-                call.arg(format!("{step}:{}:{payload}", unique()));
+                call.arg(format!("{step}:{}:{}", unique(), payload.to_envelope()));
             }
             _ if known.tag.is_empty() => {}
             _ => self::settle(call, settle, &worker),
@@ -202,7 +203,7 @@ enum Added {
 }
 
 fn send(call: &mut ScriptInvocation, layout: &Layout, postings: &[Posting]) {
-    let mut lists: Vec<(String, Vec<&str>)> = Vec::new();
+    let mut lists: Vec<(String, Vec<Cow<str>>)> = Vec::new();
     for posting in postings {
         let step = step_of(posting.priority);
         if let Some(eta) = posting.eta {
@@ -212,12 +213,15 @@ fn send(call: &mut ScriptInvocation, layout: &Layout, postings: &[Posting]) {
         }
         let key = layout.list(&posting.queue, step);
         match lists.iter_mut().find(|(list, _)| *list == key) {
-            Some((_, elements)) => elements.push(&posting.payload),
-            None => lists.push((key, vec![&posting.payload])),
+            Some((_, elements)) => elements.push(posting.payload.to_envelope()),
+            None => lists.push((key, vec![posting.payload.to_envelope()])),
         }
     }
     for (list, elements) in lists {
-        call.arg("send").arg(list).arg(elements.len()).arg(elements);
+        call.arg("send").arg(list).arg(elements.len());
+        elements.iter().for_each(|element| {
+            call.arg(&**element);
+        });
     }
 }
 
@@ -229,7 +233,9 @@ fn settle(call: &mut ScriptInvocation, settle: &Settle, worker: &str) {
         Settle::Pass(_) => call.arg("pass"),
         Settle::Park(until) => call.arg("park").arg(clock::epoch(*until)),
         Settle::Redeliver(until) => call.arg("again").arg(clock::epoch(*until)).arg(1),
-        Settle::Replace(payload, eta) => call.arg("replace").arg(clock::epoch(*eta)).arg(payload),
+        Settle::Replace(payload, eta) => {
+            call.arg("replace").arg(clock::epoch(*eta)).arg(&*payload.to_envelope())
+        }
         Settle::Dead(death) => call.arg("bury").arg(note(death)),
     };
 }

@@ -3,6 +3,7 @@
 use super::{Outlet, text_of};
 use crate::broker::DeadLetter;
 use crate::link::error::{Error, Kind};
+use crate::wire::Payload;
 use redis::Script;
 use serde_json::Value;
 use std::sync::LazyLock;
@@ -61,7 +62,7 @@ impl Outlet {
             }
             let mut call = REVIVE.prepare_invoke();
             call.key(self.layout.dead()).key(self.layout.list(&letter.queue, kept.step));
-            call.arg(letter.number).arg(letter.payload);
+            call.arg(letter.number).arg(&*letter.payload.to_envelope());
             match self.link.run(async |c| call.invoke_async::<u64>(c).await).await {
                 Err(error) if error.kind() == Kind::Refused => {
                     let why = format!("dead letter {}: {error}", letter.number);
@@ -100,7 +101,7 @@ fn letter(number: i64, text: &str) -> Option<Kept> {
     let mut parts = text.splitn(5, '\n');
     let note: Value = serde_json::from_str(parts.next()?).ok()?;
     let (deliveries, step, queue) = (parts.next()?, parts.next()?, parts.next()?);
-    let payload = parts.next()?.into();
+    let payload = Payload::from_envelope(parts.next()?);
     let counts = note["counts"].as_bool().unwrap_or(true);
     let letter = DeadLetter {
         number,
@@ -127,7 +128,7 @@ fn unread(number: i64, text: &str) -> Kept {
         task: String::new(),
         queue: String::new(),
         deliveries: 0,
-        payload: text.into(),
+        payload: Payload::from_envelope(text),
     };
     Kept { letter, step: 0 }
 }

@@ -10,7 +10,7 @@ use crate::link::error::{Error, Kind};
 use crate::link::redis::{Link, WORKER_PATIENCE};
 use crate::link::url::Server;
 use crate::os::lease::Lease;
-use crate::wire::message::id_of;
+use crate::wire::Payload;
 use redis::{Script, Value};
 use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
@@ -194,7 +194,8 @@ impl Inlet {
         while let (Some(Value::Int(queue)), Some(Value::Int(step)), Some(element), Some(fate)) =
             (found.next(), found.next(), found.next(), found.next())
         {
-            let (deliveries, suspect, payload) = marks(text(Some(element)));
+            let (deliveries, suspect, envelope) = marks(text(Some(element)));
+            let payload = Payload::from_envelope(envelope);
             let revoked = match fate {
                 Value::Int(fate @ 0..=1) if names_itself_first(&payload) => Some(fate == 1),
                 _ => None,
@@ -377,13 +378,14 @@ fn text(value: Option<Value>) -> String {
 }
 
 /// Is the id that `take.lua` finds first the task's?
-fn names_itself_first(payload: &str) -> bool {
-    let mut ids = payload.split("\"id\":").skip(1).filter_map(|rest| {
+fn names_itself_first(payload: &Payload) -> bool {
+    let envelope = payload.to_envelope();
+    let mut ids = envelope.split("\"id\":").skip(1).filter_map(|rest| {
         let text = rest.strip_prefix(' ').unwrap_or(rest).strip_prefix('"')?;
         let end = text.find(['"', '\\'])?;
         text[end..].starts_with('"').then_some(&text[..end])
     });
-    ids.next().is_some_and(|first| id_of(payload).is_some_and(|id| id == first))
+    ids.next().is_some_and(|first| payload.id().is_some_and(|id| id == first))
 }
 
 /// Takes the marks of `redis/common.lua` off: deliveries, whether it is a suspect, and the
@@ -410,7 +412,7 @@ pub(super) fn marks(element: String) -> (u32, bool, String) {
 
 #[cfg(test)]
 mod tests {
-    use super::{marks, names_itself_first};
+    use super::{Payload, marks, names_itself_first};
 
     #[test]
     fn the_first_id_is_the_tasks_or_it_is_asked_again() {
@@ -423,7 +425,7 @@ mod tests {
             (r#"{"headers": {"id": 7}}"#, false),
             ("no envelope", false),
         ] {
-            assert_eq!(names_itself_first(payload), expected, "{payload}");
+            assert_eq!(names_itself_first(&Payload::from_envelope(payload)), expected, "{payload}");
         }
     }
 

@@ -115,7 +115,7 @@ impl Ledger {
             }
             for posting in &step.postings {
                 match posting.eta {
-                    None => call.arg(&posting.payload),
+                    None => call.arg(&*posting.payload.to_envelope()),
                     Some(eta) => call.arg(&planned(posting, step_of(posting.priority), eta)),
                 };
             }
@@ -187,7 +187,7 @@ fn places<'a>(
 fn bytes_of(step: &Step) -> usize {
     let texts = [Some(&step.name), step.expected.as_ref(), step.state.as_ref()];
     texts.into_iter().flatten().map(String::len).sum::<usize>()
-        + step.postings.iter().map(|posting| posting.payload.len()).sum::<usize>()
+        + step.postings.iter().map(|posting| posting.payload.size()).sum::<usize>()
 }
 
 /// Which steps go into which call.

@@ -5,7 +5,6 @@ use super::{pass, payload_of, row_of};
 use crate::broker::{Delivery, Tag, Want};
 use crate::link::error::Error;
 use crate::link::sqlite::cell;
-use crate::wire::message::{id_of, task_of};
 use rusqlite::{Connection, params};
 use std::cmp::Reverse;
 use std::collections::HashSet;
@@ -38,8 +37,8 @@ pub(super) fn tell_revoked(
     look: LookUp,
     taken: &mut [Delivery],
 ) -> Result<(), Error> {
-    let revoked = look(c, &mut taken.iter().filter_map(|one| id_of(&one.payload)))?;
-    let is_revoked = |one: &Delivery| id_of(&one.payload).is_some_and(|id| revoked.contains(&id));
+    let revoked = look(c, &mut taken.iter().filter_map(|one| one.payload.id()))?;
+    let is_revoked = |one: &Delivery| one.payload.id().is_some_and(|id| revoked.contains(&id));
     for one in taken {
         one.revoked = Some(!revoked.is_empty() && is_revoked(one));
     }
@@ -86,7 +85,7 @@ impl Taking<'_> {
             let rows = self.rows(queue, None, wanted, only_fresh)?;
             let all = rows.len() < wanted;
             for delivery in rows {
-                let name = (!self.left.is_empty()).then(|| task_of(&delivery.payload)).flatten();
+                let name = (!self.left.is_empty()).then(|| delivery.payload.task()).flatten();
                 match name.filter(|name| self.leaves(name)) {
                     Some(name) => {
                         marked += 1;

@@ -50,13 +50,13 @@ pub(super) fn run(args: &Run, global: &Global, out: ToUser) -> Result<Exit, Erro
         let client = app.client()?;
         let ledger = args.place.ledger(&app, &client)?;
         let (now, deadline) = (clock::now(), app.settings.client_timeout);
-        let wish = mail::wish(&entry, None, &to, now);
-        let bound = match &wish.route {
+        let draft = mail::draft(&entry, None, &to, now);
+        let bound = match &draft.route {
             Some(route) => send::bound(&client.outlet, route, deadline).await?,
             None => Vec::new(),
         };
         let sender = Sender::new(&os::host::name());
-        let postings = sender.postings(&client.outlet, wish, &bound, to.task.as_deref(), now);
+        let postings = sender.postings(&client.outlet, draft, &bound, to.task.as_deref(), now);
         let id = postings.first().map(|posting| posting.task_id.clone()).unwrap_or_default();
         send::send(&client.outlet, postings, deadline).await?;
         // What comes next overlaps with this one too.

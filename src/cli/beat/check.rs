@@ -118,8 +118,8 @@ fn misfit(entry: &Entry, tasks: &Set, keeps_results: bool) -> Option<Diagnostic>
             "needs a result store: nothing else tells when the task of another worker is done";
         return blind.then(|| fault("overlap", why.into())).flatten();
     };
-    let wish = mail::wish(entry, None, &Address::default(), DateTime::UNIX_EPOCH);
-    match bind::bind(&task.name, task.params.as_deref(), &wish.args, &wish.kwargs) {
+    let draft = mail::draft(entry, None, &Address::default(), DateTime::UNIX_EPOCH);
+    match bind::bind(&task.name, task.params.as_deref(), &draft.args, &draft.kwargs) {
         Ok(_) => None,
         Err(exception) => {
             let why = exception.exc_message.first().and_then(Value::as_str).unwrap_or_default();

@@ -15,7 +15,6 @@ use crate::link::error::Kind;
 use crate::link::sqlite::Access;
 use crate::log::escape;
 use crate::schedule::entry::Entry;
-use crate::wire::message::parse_instant;
 use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
 use serde_json::{Value, json};
 use std::collections::HashMap;
@@ -64,7 +63,7 @@ pub(super) struct Simulate {
 }
 
 fn instant(text: &str) -> Result<DateTime<Utc>, String> {
-    parse_instant(text).ok_or_else(|| format!("expected {}", crate::cli::order::INSTANT))
+    clock::parse(text).ok_or_else(|| format!("expected {}", crate::cli::order::INSTANT))
 }
 
 /// The entries of an application, or those of these names; what is wrong with others is told.

@@ -73,7 +73,7 @@ pub async fn what_publish_accepted_survives_a_kill(site: impl Site) {
     accepted.extend(child.kill());
     let (mut inlet, _outlet) = site.worker("one@test", &[QUEUE]).await;
     let taken = inlet.take(MANY).await.unwrap();
-    let found: Vec<&str> = taken.iter().map(|one| one.payload.split_once(' ').unwrap().0).collect();
+    let found: Vec<&str> = taken.iter().map(|one| text(one).split_once(' ').unwrap().0).collect();
     assert!(accepted.len() >= 50);
     // One more may be there: accepted, and killed before it could say so.
     assert!(found.len() <= accepted.len() + 1, "{} of {}", found.len(), accepted.len());

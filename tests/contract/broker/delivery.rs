@@ -101,14 +101,17 @@ pub async fn replaced_by_its_retry_in_one_step(site: impl Site) {
     settle(
         &outlet,
         &taken[0],
-        Settle::Replace(format!("{} \"id\": \"a\"", payload_of("retry")), due),
+        Settle::Replace(
+            Payload::from_envelope(format!("{} \"id\": \"a\"", payload_of("retry"))),
+            due,
+        ),
     )
     .await;
     assert_eq!(outlet.find("a".into()).await.unwrap(), waiting(Some(due)));
     assert_eq!(ids(&inlet.take(MANY).await.unwrap()), ["b"], "the retry is not due yet");
     let retry = take_until(&mut inlet, MANY, 1).await;
     assert!(clock::now() >= due);
-    assert!(retry[0].payload.starts_with(&payload_of("retry")), "{retry:?}");
+    assert!(text(&retry[0]).starts_with(&payload_of("retry")), "{retry:?}");
     assert_eq!(retry[0].deliveries, 0, "a new try begins to count anew");
 }
 
@@ -117,7 +120,9 @@ pub async fn settled_by_its_owner_only(site: impl Site) {
     let (_other_inlet, other) = site.worker("two@test", &[QUEUE]).await;
     outlet.publish(vec![posting("a")]).await.unwrap();
     let taken = inlet.take(MANY).await.unwrap();
-    for settle in [Settle::Ack, Settle::Release, Settle::Replace("x".into(), clock::now())] {
+    for settle in
+        [Settle::Ack, Settle::Release, Settle::Replace(Payload::from_envelope("x"), clock::now())]
+    {
         other.settle(vec![(taken[0].tag, settle.clone())]).await.unwrap();
         site.client().settle(vec![(taken[0].tag, settle)]).await.unwrap();
     }
@@ -129,13 +134,13 @@ pub async fn settled_by_its_owner_only(site: impl Site) {
 pub async fn a_payload_travels_whole(site: impl Site) {
     let large = "ü".repeat(5_000_000);
     let payloads = ["", "no { JSON \u{0} at all \u{1f600}\r\n", "{\"a\": \"'\\\"\"}", &large];
-    let with = |payload: &str| Posting { payload: payload.into(), ..posting("x") };
+    let with = |payload: &str| Posting { payload: Payload::from_envelope(payload), ..posting("x") };
     site.client().publish(payloads.iter().map(|payload| with(payload)).collect()).await.unwrap();
     let (mut inlet, _outlet) = site.worker("one@test", &[QUEUE]).await;
     let taken = inlet.take(MANY).await.unwrap();
     assert_eq!(taken.len(), payloads.len());
     for (one, sent) in taken.iter().zip(payloads) {
-        assert!(one.payload == sent, "{} bytes became {}", sent.len(), one.payload.len());
+        assert!(text(one) == sent, "{} bytes became {}", sent.len(), one.payload.size());
     }
 }
 
@@ -151,7 +156,7 @@ fn call(task: &str, id: &str) -> Posting {
     let payload = format!(
         r#"{{"body": "", "headers": {{"task": "{task}", "id": "{id}"}}, "properties": {{}}}}"#
     );
-    Posting { payload, ..posting(id) }
+    Posting { payload: Payload::from_envelope(payload), ..posting(id) }
 }
 
 pub async fn what_is_left_to_others_stays_for_them(site: impl Site) {
@@ -175,7 +180,7 @@ pub async fn what_is_left_to_others_stays_for_them(site: impl Site) {
     outlet.publish(vec![call("ours", "ours")]).await.unwrap();
     let found = take_until(&mut inlet, Want { slots: 2, ahead: 3 }, 1).await;
     assert_eq!(found.len(), 1);
-    assert!(found[0].payload.contains("ours"), "{found:?}");
+    assert!(text(&found[0]).contains("ours"), "{found:?}");
     ack(&outlet, &found).await;
     inlet.sort(Sorting::default());
     let all = take_until(&mut inlet, MANY, 1500).await;

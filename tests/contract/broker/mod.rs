@@ -13,8 +13,10 @@ pub mod sites;
 use chrono::{DateTime, Utc};
 use qworker::broker::{Delivery, Inlet, Outlet, Posting, Settle, Want};
 use qworker::clock;
+use qworker::wire::Payload;
 #[allow(unused_imports)]
 use sites::Site;
+use std::borrow::Cow;
 use std::time::{Duration, Instant};
 
 /// The suite, called for each broker.
@@ -102,7 +104,7 @@ pub fn posting(id: &str) -> Posting {
         task_id: id.into(),
         priority: 0,
         eta: None,
-        payload: payload_of(id),
+        payload: Payload::from_envelope(payload_of(id)),
     }
 }
 
@@ -118,8 +120,16 @@ pub fn due(id: &str, eta: DateTime<Utc>) -> Posting {
 
 /// The id in a payload of [`posting`].
 pub fn id(delivery: &Delivery) -> &str {
-    let id = delivery.payload.strip_prefix("payload of \"id\": \"");
-    id.and_then(|id| id.strip_suffix('"')).unwrap_or(&delivery.payload)
+    let id = text(delivery).strip_prefix("payload of \"id\": \"");
+    id.and_then(|id| id.strip_suffix('"')).unwrap_or(text(delivery))
+}
+
+/// The envelope of a delivery.
+pub fn text(delivery: &Delivery) -> &str {
+    match delivery.payload.to_envelope() {
+        Cow::Borrowed(text) => text,
+        Cow::Owned(text) => panic!("not carried as an envelope: {text}"),
+    }
 }
 
 /// Ids with their counts.

@@ -5,6 +5,7 @@ use super::{QUEUE, posting, settle, take_until};
 use crate::harness::block_on;
 use crate::harness::child::say;
 use qworker::broker::{Posting, Settle, Want};
+use qworker::wire::Payload;
 
 /// Plays a role; see the functions below.
 pub fn play(role: &str, args: &[&str]) {
@@ -51,7 +52,10 @@ async fn publish(site: impl Site, prefix: &str, bytes: usize) {
     let client = site.client();
     for number in 0.. {
         let id = format!("{prefix}{number}");
-        let filled = Posting { payload: format!("{id} {}", "x".repeat(bytes)), ..posting(&id) };
+        let filled = Posting {
+            payload: Payload::from_envelope(format!("{id} {}", "x".repeat(bytes))),
+            ..posting(&id)
+        };
         match client.publish(vec![filled]).await {
             Ok(()) => say(&id),
             Err(error) => return say(&format!("refused: {error}")),

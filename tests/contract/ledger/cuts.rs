@@ -78,7 +78,7 @@ fn apart_what_is_accepted_is_sent_once_the_broker_is_back() {
         assert_eq!(outcomes(&ledger, third()).await, [Outcome::Done]);
         assert_eq!(messages(&server), 3);
         let all: Vec<String> = server.run(&["LRANGE", "test:celery", "0", "-1"]);
-        let wanted = ["3", "2", "1"].map(|id| posting(id).payload);
+        let wanted = ["3", "2", "1"].map(|id| posting(id).payload.to_envelope().into_owned());
         assert_eq!(all, wanted);
     });
 }

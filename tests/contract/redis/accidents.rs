@@ -6,7 +6,7 @@ use crate::harness::eventually;
 use qworker::broker::{Fate, Item, Outlet, Posting, Settle};
 use qworker::clock;
 use qworker::link::error::Kind;
-use qworker::wire::{Record, value};
+use qworker::wire::{Payload, Record, value};
 use serde_json::json;
 
 fn lists(server: &Server) -> usize {
@@ -33,7 +33,10 @@ fn a_server_without_memory_refuses_and_loses_nothing() {
         let site = Redis::at(&server.url());
         let (mut inlet, outlet) = site.worker("one@test", &[QUEUE]).await;
         let client = site.client();
-        let filled = |id: &str| Posting { payload: "x".repeat(100_000), ..posting(id) };
+        let filled = |id: &str| Posting {
+            payload: Payload::from_envelope("x".repeat(100_000)),
+            ..posting(id)
+        };
         client.publish(vec![filled("first")]).await.unwrap();
         let first = take_until(&mut inlet, MANY, 1).await;
         server.run::<String>(&["CONFIG", "SET", "maxmemory", "6mb"]);
@@ -196,7 +199,7 @@ fn a_commit_whose_answer_is_lost_may_be_asked_for_again() {
         let items = [
             Item { record: Some(result.clone()), ..of(0, Settle::Ack) },
             of(1, Settle::Release),
-            of(2, Settle::Replace("retry".into(), later)),
+            of(2, Settle::Replace(Payload::from_envelope("retry"), later)),
             of(3, Settle::Redeliver(later)),
             Item { postings, token: "token".into(), ..Item::default() },
         ];

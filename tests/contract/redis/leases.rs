@@ -1,5 +1,6 @@
 //! Who holds what, as kombu's two keys tell it, and what is handed out again of others.
 
+use super::super::broker::text;
 use super::*;
 use crate::harness::child::Child;
 use qworker::broker::Settle;
@@ -25,7 +26,7 @@ fn envelope(id: &str) -> String {
 
 /// Ids of envelopes.
 fn envelopes(taken: &[Delivery]) -> Vec<Value> {
-    let read = |one: &Delivery| serde_json::from_str::<Value>(&one.payload).unwrap();
+    let read = |one: &Delivery| serde_json::from_str::<Value>(text(one)).unwrap();
     taken.iter().map(|one| read(one)["headers"]["id"].take()).collect()
 }
 
@@ -90,7 +91,7 @@ fn what_python_workers_left_is_handed_out_again_whatever_it_is() {
         while good < 150 {
             assert!(begin.elapsed() < SOON, "{good} of 150");
             let taken = take_until(&mut inlet, MANY, 1).await;
-            good += taken.iter().filter(|one| one.payload.contains("\"id\"")).count();
+            good += taken.iter().filter(|one| text(one).contains("\"id\"")).count();
         }
         // Who looks after it is still alive.
         let sign = || {
@@ -112,7 +113,7 @@ fn a_count_outlives_the_hands_of_a_python_worker() {
         let (mut inlet, _outlet) = site.worker("one@test", &[QUEUE]).await;
         let taken = take_until(&mut inlet, MANY, 1).await;
         assert_eq!((taken[0].deliveries, taken[0].suspect), (2, true), "{taken:?}");
-        let message: Value = serde_json::from_str(&taken[0].payload).unwrap();
+        let message: Value = serde_json::from_str(text(&taken[0])).unwrap();
         assert_eq!(message["headers"]["redelivered"], json!(true));
         assert_eq!(message["properties"]["delivery_info"]["redelivered"], json!(true));
         assert_eq!(envelopes(&taken), ["a"]);

@@ -1,5 +1,6 @@
 //! Messages as programs of Celery push them.
 
+use super::super::broker::text;
 use super::*;
 use chrono::{DateTime, FixedOffset, SecondsFormat, Utc};
 use qworker::broker::{Results, Settle, Sorting};
@@ -48,7 +49,7 @@ fn what_python_pushes_early_is_not_delivered_before_its_time() {
         assert_eq!(scheduled(&server), forms.len());
         let taken = take_until(&mut inlet, MANY, forms.len()).await;
         assert!(clock::now() >= due, "{taken:?}");
-        let mut payloads: Vec<&str> = taken.iter().map(|one| one.payload.as_str()).collect();
+        let mut payloads: Vec<&str> = taken.iter().map(|one| text(one)).collect();
         payloads.sort_unstable();
         let mut forms = forms.to_vec();
         forms.sort_unstable();
@@ -165,7 +166,7 @@ fn what_only_looks_like_a_time_does_not_hold_a_message_back() {
             push(&server, form);
         }
         let taken = inlet.take(MANY).await.unwrap();
-        let payloads: Vec<&str> = taken.iter().map(|one| one.payload.as_str()).collect();
+        let payloads: Vec<&str> = taken.iter().map(|one| text(one)).collect();
         assert_eq!(payloads, forms);
     });
 }

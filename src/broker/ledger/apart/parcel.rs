@@ -1,6 +1,7 @@
 //! Parcels: messages that leave together, and how a file keeps them.
 
 use crate::broker::Posting;
+use crate::wire::Payload;
 use chrono::DateTime;
 use serde_json::{Value, json};
 use std::collections::HashMap;
@@ -25,7 +26,13 @@ impl Parcel {
     pub fn messages(&self) -> String {
         let one = |posting: &Posting| {
             let eta = posting.eta.map(|eta| eta.timestamp_micros());
-            json!([posting.queue, posting.task_id, posting.priority, eta, posting.payload])
+            json!([
+                posting.queue,
+                posting.task_id,
+                posting.priority,
+                eta,
+                posting.payload.to_envelope()
+            ])
         };
         Value::from_iter(self.postings.iter().map(one)).to_string()
     }
@@ -39,6 +46,7 @@ impl Parcel {
                 Some(eta) => Some(DateTime::from_timestamp_micros(eta)?),
                 None => None,
             };
+            let payload = Payload::from_envelope(payload);
             Some(Posting { queue, task_id, priority, eta, payload })
         };
         let postings = all.into_iter().map(one).collect::<Option<_>>()?;
@@ -52,7 +60,7 @@ pub fn cut(postings: impl Iterator<Item = Posting>) -> Vec<Parcel> {
     let mut found: Vec<Parcel> = Vec::new();
     let mut open: HashMap<(String, u8, bool), (usize, usize)> = HashMap::new();
     for posting in postings {
-        let more = posting.payload.len();
+        let more = posting.payload.size();
         let place = (posting.queue.clone(), posting.priority, posting.eta.is_some());
         let (at, bytes) = open.entry(place).or_insert((usize::MAX, 0));
         *bytes += more;
