@@ -31,7 +31,6 @@ mod unknown;
 mod utf8;
 mod variables;
 mod wait;
-mod watched;
 mod worker;
 mod zones;
 

@@ -4,7 +4,7 @@
 use crate::os::{says_passing, says_shortage};
 use crate::runner::shell::{Limits, Shell, command::Command};
 use crate::runner::wasm::{Prepared, Runtime};
-use crate::runner::{Attempt, Ending, Outcome};
+use crate::runner::{Attempt, Ending, Outcome, Why};
 use crate::task::Fences;
 use crate::wire::Exception;
 use nix::sys::signal::Signal;
@@ -52,14 +52,15 @@ impl Compiler {
         &self,
         attempt: &Attempt,
         target: PathBuf,
-        stopped: oneshot::Receiver<()>,
+        stopped: oneshot::Receiver<Why>,
     ) -> Result<(), Box<Outcome>> {
         let began = Instant::now();
         let gate = self.gates.borrow_mut().entry(target).or_default().clone();
         let stop = async {
-            // A dropped handle means "nobody will stop it".
-            if stopped.await.is_err() {
-                std::future::pending::<()>().await;
+            match stopped.await {
+                Ok(why) => why,
+                // A dropped handle means "nobody will stop it".
+                Err(_) => std::future::pending().await,
             }
         };
         tokio::pin!(stop);
@@ -69,7 +70,7 @@ impl Compiler {
         };
         let ended = tokio::select! {
             done = work => return done,
-            () = &mut stop => Outcome::immediate(Ending::Cancelled),
+            why = &mut stop => Outcome::immediate(Ending::Cancelled(why)),
         };
         Err(Box::new(Outcome { started: began, runtime: began.elapsed(), ..ended }))
     }
@@ -91,7 +92,7 @@ impl Compiler {
             // Somebody's doing, not the module's: the task is handed out again, counted.
             return Err(Box::new(outcome));
         }
-        if matches!(outcome.ending, Ending::NoRoom(_) | Ending::Withheld(_)) {
+        if matches!(outcome.ending, Ending::NoCapacity(_) | Ending::Unavailable(_)) {
             return Err(Box::new(outcome));
         }
         let said = String::from_utf8_lossy(&outcome.stderr.bytes).trim().to_string();
@@ -114,10 +115,10 @@ impl Compiler {
         let text = format!("{}: {why}", source.display());
         // Its memory is bounded: what it does not get is the module's own excess.
         if says_shortage(&text) && !text.contains(OUT_OF_MEMORY) {
-            return Err(Box::new(Outcome::immediate(Ending::NoRoom(text))));
+            return Err(Box::new(Outcome::immediate(Ending::NoCapacity(text))));
         }
         if says_passing(&text) {
-            return Err(Box::new(Outcome::immediate(Ending::Withheld(text))));
+            return Err(Box::new(Outcome::immediate(Ending::Unavailable(text))));
         }
         let exception = Exception::new("qworker.wasm", "CompileError", text);
         self.runtime.refuse(&attempt.task, exception.clone());

@@ -7,13 +7,11 @@ mod threads;
 use crate::os::panics;
 use crate::runner::shell::Shell;
 use crate::runner::wasm::{Prepared, Runtime};
-use crate::runner::{Attempt, Ending, Outcome};
-use crate::task::Program;
+use crate::runner::{Attempt, Cancel, Ending, Outcome, Why};
 use crate::wire::Exception;
 use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use threads::{Threads, Work};
 use tokio::sync::{oneshot, watch};
 
@@ -41,17 +39,17 @@ struct Hands {
 /// The handle that stops an attempt.
 enum Stop {
     Process(watch::Sender<Wish>),
-    Wasm(Arc<AtomicBool>),
-    /// A module being compiled, and the flag for what follows.
-    Compiling(oneshot::Sender<()>, Arc<AtomicBool>),
+    Wasm(Cancel),
+    /// A module being compiled, and the order for the attempt that follows.
+    Compiling(oneshot::Sender<Why>, Cancel),
 }
 
 /// What a process is to do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Wish {
     GoOn,
     End,
-    Die,
+    Die(Why),
 }
 
 impl Pool {
@@ -65,39 +63,37 @@ impl Pool {
 
     /// Starts `attempt`; its end is reported under `key`. Must run inside a `LocalSet`.
     pub fn start(&mut self, key: Key, attempt: Attempt) {
-        let stop = match attempt.task.program {
-            Program::Wasm { .. } => self.start_wasm(key, attempt),
-            Program::Shell(_) | Program::Exec(_) | Program::File(_) => {
-                Some(self.start_process(key, attempt))
-            }
+        let stop = match attempt.task.program.is_process() {
+            true => Some(self.start_process(key, attempt)),
+            false => self.start_wasm(key, attempt),
         };
         if let Some(stop) = stop {
             self.stops.insert(key, stop);
         }
     }
 
-    /// Asks an attempt to end. A process gets TERM; all else, which could do nothing with
-    /// the time, is stopped.
+    /// Asks an attempt to end, since the worker shuts down. A process gets TERM; anything else, which
+    /// could not use the time, is stopped.
     pub fn ask(&mut self, key: Key) {
         match self.stops.get(&key) {
             Some(Stop::Process(wish)) => {
                 wish.send_replace(Wish::End);
             }
-            _ => self.stop(key),
+            _ => self.stop(key, Why::Shutdown),
         }
     }
 
     /// Stops an attempt at once; it is reported as cancelled.
-    pub fn stop(&mut self, key: Key) {
+    pub fn stop(&mut self, key: Key, why: Why) {
         match self.stops.remove(&key) {
             Some(Stop::Process(wish)) => {
-                wish.send_replace(Wish::Die);
+                wish.send_replace(Wish::Die(why));
             }
-            Some(Stop::Wasm(flag)) => flag.store(true, Ordering::Relaxed),
-            // Whoever has ended already is past stopping.
-            Some(Stop::Compiling(stop, flag)) => {
-                flag.store(true, Ordering::Relaxed);
-                let _ = stop.send(());
+            Some(Stop::Wasm(cancel)) => drop(cancel.set(why)),
+            // An attempt that has ended already is not listening.
+            Some(Stop::Compiling(stop, cancel)) => {
+                let _ = cancel.set(why);
+                let _ = stop.send(why);
             }
             None => {}
         }
@@ -113,7 +109,7 @@ impl Pool {
         let hands = self.hands.clone();
         tokio::task::spawn_local(async move {
             let promise = Promise { key, report: Some(hands.report.clone()) };
-            let (ask, cancel) = (until(wishes.clone(), Wish::End), until(wishes, Wish::Die));
+            let (ask, cancel) = (asked(wishes.clone()), cancelled(wishes));
             let run = hands.shell.run(&attempt, ask, cancel);
             promise.keep(panics::contained_future(run).await);
         });
@@ -121,12 +117,12 @@ impl Pool {
     }
 
     fn start_wasm(&self, key: Key, attempt: Attempt) -> Option<Stop> {
-        let flag = Arc::new(AtomicBool::new(false));
-        let work = Work { key, attempt: Box::new(attempt), stop: flag.clone() };
+        let cancel = Cancel::default();
+        let work = Work { key, attempt: Box::new(attempt), cancel: cancel.clone() };
         match self.hands.runtime.prepare(&work.attempt.task) {
             Prepared::Ready => {
                 self.hands.threads.run(work);
-                Some(Stop::Wasm(flag))
+                Some(Stop::Wasm(cancel))
             }
             Prepared::Refused(exception) => {
                 (self.hands.report)(key, Box::new(Outcome::immediate(Ending::refused(exception))));
@@ -146,17 +142,25 @@ impl Pool {
                         Err(outcome) => promise.keep(*outcome),
                     }
                 });
-                Some(Stop::Compiling(stop, flag))
+                Some(Stop::Compiling(stop, cancel))
             }
         }
     }
 }
 
-/// Resolves when so much is wished for.
-async fn until(mut wishes: watch::Receiver<Wish>, wish: Wish) {
+/// Resolves when the process is to end, one way or the other.
+async fn asked(mut wishes: watch::Receiver<Wish>) {
     // A dropped handle means "nobody will stop it", not "stop".
-    if wishes.wait_for(|now| *now >= wish).await.is_err() {
+    if wishes.wait_for(|wish| *wish != Wish::GoOn).await.is_err() {
         std::future::pending::<()>().await;
+    }
+}
+
+/// Resolves when the process is to be killed.
+async fn cancelled(mut wishes: watch::Receiver<Wish>) -> Why {
+    match wishes.wait_for(|wish| matches!(wish, Wish::Die(_))).await.as_deref() {
+        Ok(Wish::Die(why)) => *why,
+        _ => std::future::pending().await,
     }
 }
 

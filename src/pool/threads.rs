@@ -4,12 +4,10 @@ use super::{Key, Report};
 use crate::os::panics;
 use crate::os::signal::deaf;
 use crate::runner::wasm::Runtime;
-use crate::runner::{Attempt, Ending, Outcome};
+use crate::runner::{Attempt, Cancel, Ending, Outcome};
 use crate::wire::Exception;
 use crossbeam_channel::{Receiver, Sender};
 use std::cell::Cell;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 /// One attempt on its way to a thread.
 pub struct Work {
@@ -18,7 +16,7 @@ pub struct Work {
     /// What to run.
     pub attempt: Box<Attempt>,
     /// Set to stop it.
-    pub stop: Arc<AtomicBool>,
+    pub cancel: Cancel,
 }
 
 /// See the module.
@@ -65,7 +63,7 @@ impl Threads {
             Err(error) => {
                 let why = format!("start a thread for WASM: {error}");
                 for work in self.queue.try_iter() {
-                    let ending = Ending::NoRoom(why.clone());
+                    let ending = Ending::NoCapacity(why.clone());
                     (self.report)(work.key, Box::new(Outcome::immediate(ending)));
                 }
             }
@@ -74,10 +72,10 @@ impl Threads {
 }
 
 fn run_one(runtime: &Runtime, work: &Work) -> Outcome {
-    if work.stop.load(Ordering::Relaxed) {
-        return Outcome::immediate(Ending::Cancelled);
+    if let Some(why) = work.cancel.get() {
+        return Outcome::immediate(Ending::Cancelled(*why));
     }
-    panics::contained(|| runtime.run(&work.attempt, work.stop.clone())).unwrap_or_else(|_| {
+    panics::contained(|| runtime.run(&work.attempt, work.cancel.clone())).unwrap_or_else(|_| {
         let exception = Exception::new(
             "builtins",
             "RuntimeError",

@@ -10,7 +10,7 @@ use crate::os::{says_passing, says_shortage};
 use crate::task::Task;
 use crate::wire::Exception;
 use serde_json::value::RawValue;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 /// Everything a runner needs to run one task once.
@@ -82,15 +82,27 @@ pub enum Ending {
     /// It never began: no such program, argument list too long, a NUL in an argument,
     /// a module that does not compile.
     Refused(Exception),
-    /// It never began: the host has no descriptors, processes or memory left for it. Why; it is to
-    /// be handed out again, and says nothing of the task.
-    NoRoom(String),
-    /// It never began: the host does not give its program or its folder now, as while a deployment
-    /// writes the program. Why; it is to be handed out again later, and other tasks may run.
-    Withheld(String),
-    /// The worker stopped it (cold shutdown); it is to be redelivered.
-    Cancelled,
+    /// It never began: the host has no descriptors, processes or memory left for it. Carries the
+    /// reason. It is redelivered uncounted, and says nothing about the task.
+    NoCapacity(String),
+    /// It never began: its program or its folder is unavailable now, for example while a deployment
+    /// writes the program. Carries the reason. It is redelivered later; other tasks may run.
+    Unavailable(String),
+    /// The worker stopped it.
+    Cancelled(Why),
 }
+
+/// Why the worker stopped an attempt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Why {
+    /// The worker shuts down.
+    Shutdown,
+    /// The connection to the broker was lost for so long that another worker has the message.
+    ConnectionLost,
+}
+
+/// The order to stop an attempt that runs on a thread; empty until it is given.
+pub type Cancel = Arc<OnceLock<Why>>;
 
 impl Ending {
     /// An attempt that could not begin, by this error: the task's, or the host's.
@@ -99,8 +111,8 @@ impl Ending {
             let mut texts = exception.exc_message.iter().filter_map(|value| value.as_str());
             texts.find(|text| by(text)).map(str::to_string)
         };
-        let held = || said(says_passing).map(Ending::Withheld);
-        let ending = said(says_shortage).map(Ending::NoRoom).or_else(held);
+        let held = || said(says_passing).map(Ending::Unavailable);
+        let ending = said(says_shortage).map(Ending::NoCapacity).or_else(held);
         ending.unwrap_or(Ending::Refused(exception))
     }
 }
@@ -146,7 +158,7 @@ pub struct Usage {
 impl Outcome {
     /// Did it begin at all?
     pub fn has_run(&self) -> bool {
-        !matches!(self.ending, Ending::Refused(_) | Ending::NoRoom(_) | Ending::Withheld(_))
+        !matches!(self.ending, Ending::Refused(_) | Ending::NoCapacity(_) | Ending::Unavailable(_))
     }
 
     /// An attempt that ended before it began.

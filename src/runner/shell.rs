@@ -12,7 +12,7 @@ mod yard;
 
 pub use command::{Command, Setting, command};
 
-use super::{Attempt, Ending, Exhausted, Limit, Outcome, Usage};
+use super::{Attempt, Ending, Exhausted, Limit, Outcome, Usage, Why};
 use crate::bounds::{ARG_BYTES_MAX, LEFTOVER_GRACE};
 use crate::clock;
 use crate::os::reap::{Exit, Reaper, Started, Status};
@@ -105,7 +105,7 @@ impl Shell {
         &self,
         attempt: &Attempt,
         ask: impl Future<Output = ()>,
-        cancel: impl Future<Output = ()>,
+        cancel: impl Future<Output = Why>,
     ) -> Outcome {
         let limits = Limits { soft: attempt.soft_time_limit, hard: attempt.time_limit };
         match self.begin_attempt(attempt).await {
@@ -119,7 +119,7 @@ impl Shell {
         &self,
         command: Command,
         limits: Limits,
-        cancel: impl Future<Output = ()>,
+        cancel: impl Future<Output = Why>,
     ) -> Outcome {
         let command = Arc::new(command);
         match self.begin(&command, None, command.fences).await {
@@ -154,7 +154,9 @@ impl Shell {
     /// Whom a task runs as; `None` if as we do.
     fn ids(&self, user: Option<&str>, group: Option<&str>) -> Result<Option<Ids>, Ending> {
         let ids = Ids::of(user, group).map_err(|error| match error {
-            UserError::Lookup(_, errno) if is_shortage(errno) => Ending::NoRoom(error.to_string()),
+            UserError::Lookup(_, errno) if is_shortage(errno) => {
+                Ending::NoCapacity(error.to_string())
+            }
             error => Ending::Refused(Exception::new("builtins", "LookupError", error.to_string())),
         })?;
         match ids {
@@ -218,12 +220,12 @@ impl Shell {
         running: Running,
         limits: Limits,
         ask: impl Future<Output = ()>,
-        cancel: impl Future<Output = ()>,
+        cancel: impl Future<Output = Why>,
     ) -> Outcome {
         let Running { mut leash, mut exit, mut streams, started, .. } = running;
         let (mut ask, mut cancel) = (pin!(ask), pin!(cancel));
         let mut limit = None;
-        let (mut asked, mut cancelled) = (false, false);
+        let (mut asked, mut cancelled) = (false, None);
         let ended = loop {
             let next = match limit {
                 None => earliest(
@@ -237,8 +239,8 @@ impl Shell {
                 biased;
                 ended = &mut exit => break ended.ok(),
                 () = streams.read(&self.scratch), if !streams.are_closed() => {}
-                () = &mut cancel, if !cancelled => {
-                    cancelled = true;
+                why = &mut cancel, if cancelled.is_none() => {
+                    cancelled = Some(why);
                     leash.kill();
                 }
                 () = &mut ask, if !asked => {
@@ -272,7 +274,7 @@ impl Shell {
             Some(fenced) => fenced.leave(usage(ended)),
             None => (usage(ended), None),
         };
-        let ending = if cancelled { Ending::Cancelled } else { ending(ended) };
+        let ending = cancelled.map_or_else(|| ending(ended), Ending::Cancelled);
         Outcome { ending, limit, asked, exhausted, stdout, stderr, usage, started, runtime }
     }
 }
@@ -353,6 +355,6 @@ fn ending(exit: Option<Exit>) -> Ending {
         Some(Status::Exited(code)) => Ending::Exited(code),
         Some(Status::Signaled(signal)) => Ending::Signaled(signal),
         // The reaper lives as long as the shell, so its answer comes.
-        None => Ending::Cancelled,
+        None => Ending::Cancelled(Why::Shutdown),
     }
 }

@@ -103,6 +103,20 @@ pub enum Program {
     },
 }
 
+impl Program {
+    /// Does each attempt run as a process of its own?
+    pub fn is_process(&self) -> bool {
+        !matches!(self, Program::Wasm { .. })
+    }
+
+    /// Does an attempt keep its slot until its outcome is stored? A process has acted on the world:
+    /// if the worker dies, no more of them may run again than there are slots. A module mostly only
+    /// computes, within microseconds; waiting would halve the throughput.
+    pub fn holds_slot(&self) -> bool {
+        self.is_process()
+    }
+}
+
 /// One name of `params`.
 #[derive(Debug, Clone)]
 pub struct Param {

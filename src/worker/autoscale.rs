@@ -1,51 +1,51 @@
-//! How many tasks may run at once when that is not fixed (`--autoscale`). Pure.
+//! How many slots there are when the number is not fixed (`--autoscale`). Pure.
 //!
-//! Up at once, when more is at hand than there are slots. Down after a whole keep-alive period
-//! in which some slots were never needed, and by those only: no task is ever interrupted,
-//! and two changes of direction are at least one period apart.
+//! Slots are added at once when there are more messages than slots. Slots that were not needed during
+//! a whole keep-alive period are removed. So no task is ever interrupted, and two changes of direction
+//! are at least one period apart.
 
 use std::time::{Duration, Instant};
 
-/// Slots between two bounds.
+/// A number of slots between two limits.
 #[derive(Debug, Clone)]
 pub struct Scale {
     min: usize,
     max: usize,
     now: usize,
     keepalive: Duration,
-    /// When the present period began.
+    /// When the current period began.
     since: Option<Instant>,
-    /// The most slots that were needed at once in it.
+    /// The highest number of slots that were needed at once in it.
     needed: usize,
 }
 
-/// A change of the number of slots, by so many.
+/// A change of the number of slots.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Change {
-    /// More.
+    /// By this many more.
     Up(usize),
-    /// Fewer.
+    /// By this many fewer.
     Down(usize),
 }
 
 impl Scale {
-    /// From `min` slots up to `max`; if they are equal, nothing ever changes.
+    /// From `min` slots up to `max`; if these are equal, the number is fixed.
     pub fn new(min: usize, max: usize, keepalive: Duration) -> Scale {
         let min = min.min(max);
         Scale { min, max, now: min, keepalive, since: None, needed: 0 }
     }
 
-    /// Slots there are now.
+    /// The current number of slots.
     pub fn slots(&self) -> usize {
         self.now
     }
 
-    /// Can the passing of time take slots away?
+    /// Can the passing of time remove slots?
     pub fn may_shrink(&self) -> bool {
         self.now > self.min
     }
 
-    /// Takes note that `demand` slots are taken or wanted at once.
+    /// Notes that `demand` slots are taken or needed now; gives the change that follows.
     pub fn follow(&mut self, demand: usize, at: Instant) -> Option<Change> {
         if self.min == self.max {
             return None;
@@ -73,7 +73,7 @@ mod tests {
 
     const PERIOD: Duration = Duration::from_secs(30);
 
-    /// Follows a demand that is looked at every second; the changes, each with its second.
+    /// Follows a demand that is read every second; gives the changes, each with its second.
     fn changes(scale: &mut Scale, demand: impl Fn(u64) -> usize, last: u64) -> Vec<(u64, Change)> {
         let start = Instant::now();
         let look = |second| {
@@ -95,32 +95,32 @@ mod tests {
     fn it_grows_at_once_and_shrinks_after_a_period_without_need() {
         let mut scale = Scale::new(1, 8, PERIOD);
         assert_eq!((scale.slots(), scale.may_shrink()), (1, false));
-        let told = changes(&mut scale, |second| if second < 10 { 12 } else { 0 }, 200);
-        assert_eq!(told, [(0, Change::Up(7)), (60, Change::Down(7))]);
+        let seen = changes(&mut scale, |second| if second < 10 { 12 } else { 0 }, 200);
+        assert_eq!(seen, [(0, Change::Up(7)), (60, Change::Down(7))]);
         assert!(!scale.may_shrink());
     }
 
     #[test]
-    fn what_was_needed_within_the_period_stays() {
+    fn slots_that_were_needed_within_the_period_stay() {
         let mut scale = Scale::new(0, 8, PERIOD);
-        // One of two is needed for a second of every twenty.
-        let told = changes(&mut scale, |second| 1 + usize::from(second % 20 == 0), 400);
-        assert_eq!(told, [(0, Change::Up(2))]);
+        // The second one is needed for a second of every twenty.
+        let seen = changes(&mut scale, |second| 1 + usize::from(second % 20 == 0), 400);
+        assert_eq!(seen, [(0, Change::Up(2))]);
     }
 
     #[test]
-    fn a_square_wave_makes_it_change_no_faster_than_the_period() {
+    fn a_square_wave_changes_it_no_faster_than_the_period() {
         for half in [1, 7, 20, 31, 45, 100] {
             let mut scale = Scale::new(1, 8, PERIOD);
             let demand = |second: u64| if (second / half).is_multiple_of(2) { 8 } else { 0 };
-            let told = changes(&mut scale, demand, 3600);
-            for pair in told.windows(2) {
+            let seen = changes(&mut scale, demand, 3600);
+            for pair in seen.windows(2) {
                 let is_down = matches!(pair[1].1, Change::Down(_));
-                assert!(!is_down || pair[1].0 - pair[0].0 >= PERIOD.as_secs(), "{half}: {told:?}");
+                assert!(!is_down || pair[1].0 - pair[0].0 >= PERIOD.as_secs(), "{half}: {seen:?}");
             }
-            // Between one period of idleness and two the slots go.
-            assert!(half >= PERIOD.as_secs() || told.len() == 1, "{half}: {told:?}");
-            assert!(half < 2 * PERIOD.as_secs() || told.len() > 1, "{half}: {told:?}");
+            // The slots are removed after one to two idle periods.
+            assert!(half >= PERIOD.as_secs() || seen.len() == 1, "{half}: {seen:?}");
+            assert!(half < 2 * PERIOD.as_secs() || seen.len() > 1, "{half}: {seen:?}");
         }
     }
 

@@ -1,13 +1,13 @@
-//! What happens to a worker, and what it does about it: the closed lists that
-//! [`super::core`] stands between.
+//! What happens to a worker, and what it does about it: two closed lists, with
+//! [`super::core`] between them.
 
-use super::finish::Verdict;
 use super::request::Key;
 use super::signals::State;
+use super::verdict::Verdict;
 use crate::broker::{Delivery, Sorting, Tag, Want};
 use crate::log::About;
 use crate::os::signal::Meaning;
-use crate::runner::{Attempt, Outcome};
+use crate::runner::{Attempt, Outcome, Why};
 use crate::task::set::Set;
 use crate::wire::Record;
 use chrono::{DateTime, Utc};
@@ -18,65 +18,66 @@ use tracing::Level;
 /// What can happen to a worker.
 #[derive(Debug)]
 pub enum Event {
-    /// Messages are ours now.
+    /// Messages have come.
     Delivered(Vec<Delivery>),
-    /// Messages are ours whose tasks were revoked before.
+    /// Messages have come whose tasks were revoked before.
     Revoked(Vec<Delivery>),
-    /// An attempt is over.
+    /// An attempt has ended.
     Ended(Key, Box<Outcome>),
-    /// What earlier attempts at these may have left is gone.
+    /// What earlier attempts at these left behind is dead.
     Cleared(Vec<Key>),
-    /// These were settled; a request that asked to be acknowledged first may start.
+    /// These were settled; a request that was to be acknowledged first may start.
     Settled(Vec<Key>),
-    /// These were to be settled, and their deliveries are not held any more: they were handed
-    /// out again.
+    /// These were to be settled, but their deliveries are not held any more: they were redelivered.
     Lost(Vec<Key>),
-    /// These deliveries are not held any more: this worker was taken for dead for a while.
+    /// These deliveries are not held any more: the connection was lost for so long that other
+    /// workers have them.
     Forfeited(Vec<Tag>),
-    /// Somebody sent a signal.
+    /// A signal has come.
     Signal(Meaning),
     /// Time has passed.
     Tick,
-    /// The definitions of tasks were read again.
+    /// The definitions of tasks have changed.
     Tasks(Arc<Set>),
-    /// The host has become too short of something to take tasks, and why; or it no more is.
+    /// The host has become too short of something for new tasks, and why; `None`: it no longer is.
     Host(Option<String>),
-    /// The broker's end is closed: nothing is held any more.
+    /// The worker's end of the broker is closed: nothing is held any more.
     Closed,
 }
 
 /// What the worker can do about it.
 #[derive(Debug)]
 pub enum Effect {
-    /// Take so much from the broker, once for each number of `turn`.
+    /// Take up to this much from the broker, once for each `number`.
     Want {
         /// Grows with each delivery, so that one wish is not fulfilled twice.
-        turn: u64,
+        number: u64,
         /// How much.
         want: Want,
     },
-    /// End what an earlier attempt at the task of this id may have left on this machine; then
-    /// say [`Event::Cleared`].
+    /// Kill what earlier attempts at the task of this id left on this machine; answered by
+    /// [`Event::Cleared`].
     Clear(Key, String),
     /// Sort messages by these names of tasks, and by no others.
     Sort(Sorting),
-    /// Run this.
+    /// Run this; answered by [`Event::Ended`].
     Start(Key, Box<Attempt>),
     /// Ask this to end.
     Ask(Key),
     /// Stop this at once.
-    Stop(Key),
-    /// Store, publish and settle, in this order; then say [`Event::Settled`].
+    Stop(Key, Why),
+    /// Store, publish and settle, in this order; answered by [`Event::Settled`].
     Settle(Key, Tag, Box<Verdict>),
-    /// Store this of the task of this delivery; nobody waits for it.
+    /// Store this record of the task of this delivery; not answered.
     Store(Tag, Box<Record>),
-    /// Read the definitions of tasks again; then say [`Event::Tasks`].
+    /// Read the definitions of tasks again; answered by [`Event::Tasks`] if they have changed.
     ReadTasks,
-    /// Say this.
+    /// Log this.
     Log(Level, String),
-    /// Say this about a task.
+    /// Log this about a task.
     LogAbout(Level, About, String),
-    /// Close the broker's end when all that was asked before is done.
+    /// Close the worker's end of the broker once all that was asked before is done; answered by
+    /// [`Event::Closed`].
     Close,
     /// End the process.
     Exit(u8),
@@ -98,14 +99,14 @@ pub struct Now {
 pub struct Snapshot {
     /// Where it is in its life.
     pub state: State,
-    /// Tasks that it may run at once.
+    /// How many tasks it may run at once.
     pub slots: usize,
-    /// Tasks that run.
+    /// How many tasks run.
     pub running: usize,
-    /// Tasks that are here and do not run yet.
+    /// How many tasks are here and do not run yet.
     pub reserved: usize,
-    /// Names of tasks that it leaves to others.
+    /// Names of tasks that it leaves to other workers.
     pub unknown: Arc<[Arc<str>]>,
-    /// Why it runs fewer than that, if the host has refused some.
-    pub no_room: Option<String>,
+    /// Why it runs fewer than `slots`, if the host has refused some.
+    pub limited: Option<String>,
 }

@@ -1,27 +1,31 @@
-//! The room where messages become results. [`core`] decides, [`drive`] does.
+//! Messages become results. [`core`] decides, [`drive`] does.
 
-pub mod admission;
-pub mod autoscale;
-mod chores;
 pub mod core;
-mod doubt;
+pub mod demand;
 pub mod drive;
 pub mod event;
-mod feed;
 pub mod finish;
-pub mod outage;
 pub mod plan;
-pub mod pulse;
-
 pub mod request;
-pub mod settle;
 pub mod signals;
+pub mod verdict;
 
+pub mod autoscale;
+mod capacity;
 mod names;
+pub mod pressure;
 mod refusal;
-mod room;
-mod unfit;
-mod withheld;
+mod unavailable;
+mod undecided;
+
+mod consumer;
+mod expire;
+mod health;
+mod orphans;
+mod outage;
+pub mod reload;
+mod settle;
+mod unstorable;
 
 pub use drive::run;
 pub use plan::Plan;

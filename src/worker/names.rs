@@ -1,6 +1,6 @@
-//! Names of tasks that the broker is told: of those that this worker does not know, since unknown here is
-//! not unknown to others, so their messages stay in their queues, where whoever knows them takes them;
-//! and of those that it knows and has put by before, so that it need not be asked about each.
+//! Names of tasks that the broker uses. Messages with names that are unknown here stay in their
+//! queues for workers that know them. Early messages with names that are known here are parked by the
+//! broker, without asking about each.
 
 use crate::bounds;
 use std::collections::{HashSet, VecDeque};
@@ -8,22 +8,22 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Names that are told apart at the most; they travel to the broker with each look for messages.
+/// How many names a list has at most; they are sent to the broker with each take.
 const NAMES_MAX: usize = 1024;
 
-/// Bytes of one such name at the most.
+/// The longest such name, in bytes.
 const NAME_BYTES_MAX: usize = 1024;
 
-/// Bytes of all of them at the most.
+/// How many bytes all of them have at most.
 const BYTES_MAX: usize = 64 * 1024;
 
-/// Messages that are told apart at the most, while those of names that no broker is told go by.
-const GONE_BY_MAX: usize = 20_000;
+/// How many messages are recognised when they come round again, at most.
+const SEEN_MAX: usize = 20_000;
 
-/// The shortest pause after a round of them.
-const REST_MIN: Duration = Duration::from_secs(1);
+/// The shortest pause after a round.
+const PAUSE_MIN: Duration = Duration::from_secs(1);
 
-/// The names, the oldest first.
+/// A bounded list of names, oldest first.
 #[derive(Debug, Default)]
 pub(super) struct Names {
     names: VecDeque<Arc<str>>,
@@ -31,19 +31,19 @@ pub(super) struct Names {
     list: Arc<[Arc<str>]>,
 }
 
-/// What has become of a name.
+/// What happened to a name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Learned {
-    /// It is in the list now.
+    /// It was added.
     New,
-    /// It was before.
+    /// It was in the list.
     Known,
-    /// There is no room for it.
+    /// The list is full, or the name is too long.
     TooMuch,
 }
 
 impl Names {
-    /// Adds a name, if there is room.
+    /// Adds a name, if it fits.
     pub(super) fn learn(&mut self, name: &str) -> Learned {
         if self.names.iter().any(|known| **known == *name) {
             return Learned::Known;
@@ -58,7 +58,7 @@ impl Names {
         Learned::New
     }
 
-    /// Forgets those of which this is true; gives them.
+    /// Removes and returns the names of which `is_gone` is true.
     pub(super) fn forget(&mut self, is_gone: impl Fn(&str) -> bool) -> Vec<Arc<str>> {
         let (gone, left): (Vec<_>, Vec<_>) = self.names.drain(..).partition(|name| is_gone(name));
         self.names = left.into();
@@ -69,7 +69,7 @@ impl Names {
         gone
     }
 
-    /// All of them.
+    /// All names.
     pub(super) fn list(&self) -> Arc<[Arc<str>]> {
         self.list.clone()
     }
@@ -79,32 +79,39 @@ impl Names {
     }
 }
 
-/// Messages of unknown names which a broker cannot tell from others go to the far end of their list, and
-/// come again. Others find them there at any time; after a round of them this worker takes nothing
-/// for a while, so that it does not only turn the list.
+/// Messages of unknown names that a broker cannot hold back. They go to the far end of their list,
+/// where other workers find them at any time, and come round again. After each round this worker
+/// pauses, so that it does not only rotate the list.
 #[derive(Debug, Default)]
 pub(super) struct Rounds {
-    gone_by: HashSet<u64>,
+    /// Hashes of the ids of this round.
+    seen: HashSet<u64>,
     begun: Option<Instant>,
-    rests: Option<Instant>,
+    pause_until: Option<Instant>,
 }
 
 impl Rounds {
-    /// The message of this task has gone by.
+    /// The message of this task has come.
     pub(super) fn pass(&mut self, id: &str, now: Instant) {
         let begun = *self.begun.get_or_insert(now);
         let mut hasher = DefaultHasher::new();
         id.hash(&mut hasher);
-        let is_new = self.gone_by.insert(hasher.finish());
-        if !is_new || self.gone_by.len() >= GONE_BY_MAX {
-            let rest = (now.duration_since(begun) * 4).clamp(REST_MIN, bounds::UNKNOWN_PAUSE);
-            *self = Rounds { rests: Some(now + rest), ..Rounds::default() };
+        let is_new = self.seen.insert(hasher.finish());
+        if !is_new || self.seen.len() >= SEEN_MAX {
+            let pause = (now.duration_since(begun) * 4).clamp(PAUSE_MIN, bounds::UNKNOWN_PAUSE);
+            *self = Rounds { pause_until: Some(now + pause), ..Rounds::default() };
         }
     }
 
-    /// Is nothing to be taken?
-    pub(super) fn rest(&self, now: Instant) -> bool {
-        self.rests.is_some_and(|until| now < until)
+    /// Is nothing to be taken now?
+    pub(super) fn pauses(&mut self, now: Instant) -> bool {
+        self.pause_until = self.pause_until.filter(|until| now < *until);
+        self.has_pause()
+    }
+
+    /// Was there a pause when that was asked last?
+    pub(super) fn has_pause(&self) -> bool {
+        self.pause_until.is_some()
     }
 }
 
@@ -113,20 +120,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn after_each_round_there_is_a_rest() {
+    fn after_each_round_there_is_a_pause() {
         let (mut rounds, begun) = (Rounds::default(), Instant::now());
         for n in 0..100 {
             rounds.pass(&n.to_string(), begun + Duration::from_millis(n));
-            assert!(!rounds.rest(begun + Duration::from_millis(n)), "{n}");
+            assert!(!rounds.pauses(begun + Duration::from_millis(n)), "{n}");
         }
         let again = begun + Duration::from_secs(1);
         rounds.pass("0", again);
-        assert!(rounds.rest(again) && rounds.rest(again + Duration::from_secs(3)));
-        assert!(!rounds.rest(again + bounds::UNKNOWN_PAUSE));
-        for n in 0..GONE_BY_MAX {
+        assert!(rounds.pauses(again) && rounds.pauses(again + Duration::from_secs(3)));
+        assert!(!rounds.pauses(again + bounds::UNKNOWN_PAUSE));
+        for n in 0..SEEN_MAX {
             rounds.pass(&format!("x{n}"), again + bounds::UNKNOWN_PAUSE);
         }
-        assert!(rounds.rest(again + bounds::UNKNOWN_PAUSE), "what is told apart is bounded");
+        assert!(rounds.pauses(again + bounds::UNKNOWN_PAUSE), "what is recognised is bounded");
     }
 
     #[test]

@@ -1,9 +1,11 @@
-//! What is decided before a worker starts, and never changes after.
+//! What is decided before a worker starts and never changes afterwards.
 
-use super::admission::Rule;
+use super::pressure::Rule;
 pub use crate::config::units::Unregistered;
+use crate::task::Task;
 use crate::task::rate::Rate;
 use crate::task::set::Set;
+use crate::wire::{Message, State};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,44 +17,46 @@ pub struct Plan {
     pub hostname: String,
     /// The application's folder.
     pub app: PathBuf,
+    /// Process id of the worker.
+    pub pid: u32,
     /// The broker's address, without a password.
     pub broker: String,
-    /// Tasks at once, at the most.
+    /// How many tasks run at once, at most.
     pub slots: usize,
-    /// Fewer when there is less to do.
+    /// Whether there are fewer slots when there is less to do.
     pub autoscale: Option<Autoscale>,
-    /// When no new task is taken.
-    pub admission: Rule,
+    /// When the host is too short of something for new tasks.
+    pub pressure: Rule,
     /// Queues it takes from.
     pub queues: Vec<String>,
-    /// What it can run.
+    /// The definitions of tasks.
     pub tasks: Arc<Set>,
-    /// How long a warm shutdown waits for what runs; `None` is for as long as it takes.
+    /// How long a warm shutdown waits for running tasks; `None`: as long as it takes.
     pub soft_shutdown: Option<Duration>,
-    /// What the settings say for tasks that say nothing.
+    /// Settings for tasks that do not set their own.
     pub policy: Policy,
-    /// Are INFO lines wanted? Making them costs time.
+    /// Are INFO lines logged? Formatting them costs time.
     pub chatty: bool,
-    /// Compiled modules.
+    /// The folder of compiled modules.
     pub wasm_cache: PathBuf,
-    /// Linear memory of an instance unless its task says else, bytes.
+    /// Linear memory of an instance in bytes, unless its task sets its own.
     pub wasm_memory: u64,
-    /// How long compiling one module may take.
+    /// How long the compilation of one module may take.
     pub wasm_compile_timeout: Duration,
-    /// Results live so long; `None` is for ever.
+    /// How long results are kept; `None`: for ever.
     pub result_expires: Option<Duration>,
 }
 
-/// What `--autoscale` says beside the most slots.
+/// What `--autoscale` adds to the highest number of slots.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Autoscale {
-    /// Slots at least.
+    /// The lowest number of slots.
     pub min: usize,
     /// `worker_autoscale_keepalive`
     pub keepalive: Duration,
 }
 
-/// Settings that complete a task's own.
+/// Settings for what a task does not set itself.
 #[derive(Debug, Clone)]
 pub struct Policy {
     /// `task_acks_late`
@@ -79,6 +83,21 @@ pub struct Policy {
     pub disable_prefetch: bool,
     /// `task_env`
     pub env: Arc<Vec<(String, String)>>,
+}
+
+impl Policy {
+    /// Is a record with this state stored? `ignore_result` of the message comes first, then that of
+    /// the task, if the task is known.
+    pub fn stores(&self, state: State, message: &Message, task: Option<&Task>) -> bool {
+        let own = message.ignore_result.or(task.and_then(|task| task.ignore_result));
+        let ignored = own.unwrap_or(self.ignore_result);
+        !ignored || (self.store_errors && state == State::Failure)
+    }
+
+    /// Has a message that was lost this many times used up its deliveries?
+    pub fn is_used_up(&self, losses: u32) -> bool {
+        losses >= self.max_deliveries
+    }
 }
 
 impl Default for Policy {

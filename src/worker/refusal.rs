@@ -1,9 +1,10 @@
-//! What becomes of messages that are not run.
+//! Verdicts on messages that are not run.
 
 use super::event::Now;
-use super::finish::{self, Verdict};
+use super::finish::text::show;
 use super::plan::{Plan, Policy};
 use super::request::{Request, about, label};
+use super::verdict::{Verdict, error_record};
 use crate::bounds;
 use crate::broker::{Death, Settle};
 use crate::log::escape;
@@ -11,32 +12,30 @@ use crate::task::Task;
 use crate::wire::{self, Exception, Malformed, Message, Payload, Record};
 use tracing::Level;
 
-/// Somebody has revoked it: the result store says so, and goes on saying so.
+/// The result store has the task as REVOKED, and keeps it so.
 pub(super) fn revoked(payload: &Payload) -> Verdict {
     let message = payload.decode().ok();
     let name = message.as_ref().map_or_else(|| "a message".to_string(), label);
     Verdict {
-        settle: Some(Settle::Ack),
         log: Some((Level::INFO, format!("Discarding revoked task: {name}"))),
         about: message.as_ref().map(about),
-        ..Verdict::default()
+        ..Verdict::only(Settle::Ack)
     }
 }
 
-/// It came too late.
+/// Its `expires` has passed.
 pub(super) fn expired(request: &Request, plan: &Plan, now: Now) -> Verdict {
     let exception = Exception::new("celery.exceptions", "TaskRevokedError", "expired");
     let log = format!("Discarding revoked task: {}: expired", request.label());
     ended(request, plan, (wire::State::Revoked, &exception), (Level::INFO, log), now)
 }
 
-/// Its arguments are not those of the task.
+/// Its arguments do not fit the task's `params`.
 pub(super) fn misfit(request: &Request, plan: &Plan, exception: &Exception, now: Now) -> Verdict {
-    let log = format!("Task {} raised unexpected: {}", request.label(), finish::show(exception));
+    let log = format!("Task {} raised unexpected: {}", request.label(), show(exception));
     ended(request, plan, (wire::State::Failure, exception), (Level::ERROR, log), now)
 }
 
-/// It is over, with this state.
 fn ended(
     request: &Request,
     plan: &Plan,
@@ -45,15 +44,14 @@ fn ended(
     now: Now,
 ) -> Verdict {
     Verdict {
-        record: finish::error_record(request, plan, state, exception, None, now.wall),
-        settle: Some(Settle::Ack),
+        record: error_record(request, plan, state, exception, None, now.wall),
         log: Some(log),
         about: Some(about(&request.message)),
-        ..Verdict::default()
+        ..Verdict::only(Settle::Ack)
     }
 }
 
-/// What is told of a name that no file of ours defines, once.
+/// The line that is logged once for a name that is not defined here.
 pub(super) fn left(message: &Message, queue: &str) -> String {
     let (name, queue) = (escape::name(&message.task), escape::name(queue));
     format!(
@@ -62,8 +60,8 @@ pub(super) fn left(message: &Message, queue: &str) -> String {
     )
 }
 
-/// A name that no file of ours defines, and no worker beside this one is to have: the next
-/// deployment may; after some tries it is kept.
+/// Its name is not defined here, and no other worker is to run it (`task_unregistered`): it is
+/// redelivered, since a deployment may define the name, and becomes a dead letter after some tries.
 pub(super) fn unknown(deliveries: u32, message: &Message, policy: &Policy, now: Now) -> Verdict {
     let name = &message.task;
     let tries = deliveries.saturating_add(1);
@@ -71,74 +69,64 @@ pub(super) fn unknown(deliveries: u32, message: &Message, policy: &Policy, now: 
     let id = escape::name(&message.id);
     let shown = escape::name(name);
     let log = format!("Received unregistered task \"{shown}\", id {id} ({tries} of {max})");
-    if tries < max {
-        // From the first time on: whoever knows it may be a deployment away.
+    if !policy.is_used_up(tries) {
+        // With a delay from the first time on: the deployment takes its time.
         let delay = bounds::redelivery_delay(tries);
         return Verdict {
-            settle: Some(Settle::Redeliver(now.wall + delay)),
             log: Some((Level::WARN, log)),
             about: Some(about(message)),
-            ..Verdict::default()
+            ..Verdict::only(Settle::Redeliver(now.wall + delay))
         };
     }
     let exception = Exception::new("celery.exceptions", "NotRegistered", name);
     let why = Malformed(format!("no worker that saw it {max} times has a task of this name"));
-    let ignored = message.ignore_result.unwrap_or(policy.ignore_result);
-    let stored = !ignored || policy.store_errors;
     Verdict {
-        record: stored.then(|| {
-            Record::exception(&message.id, wire::State::Failure, &exception, None, now.wall)
-        }),
+        record: failure(&exception, message, None, policy, now),
         log: Some((Level::ERROR, format!("{log}; kept in the dead-letter list"))),
-        ..kept("unregistered", &why, Some(message), now)
+        ..dead("unregistered", &why, Some((message, None)), policy, now)
     }
 }
 
-/// Keeps a message of a task that there is; its result only if somebody wants it.
-pub(super) fn kept_of(
+/// It becomes a dead letter. `message` is there as far as it can be read, with its task if that is
+/// defined.
+pub(super) fn dead(
     reason: &'static str,
     why: &Malformed,
-    message: &Message,
-    task: &Task,
+    message: Option<(&Message, Option<&Task>)>,
     policy: &Policy,
     now: Now,
-) -> Box<Verdict> {
-    let ignored = message.ignore_result.or(task.ignore_result).unwrap_or(policy.ignore_result);
-    let verdict = kept(reason, why, Some(message), now);
-    let record = verdict.record.filter(|_| !ignored || policy.store_errors);
-    Box::new(Verdict { record, ..verdict })
-}
-
-/// Nothing is stored or said.
-pub(super) fn settle_only(settle: Settle) -> Verdict {
-    Verdict { settle: Some(settle), ..Verdict::default() }
-}
-
-/// It is kept in the dead-letter list; `message` as far as it can be read.
-pub(super) fn kept(
-    reason: &'static str,
-    why: &Malformed,
-    message: Option<&Message>,
-    now: Now,
 ) -> Verdict {
-    let name = message.map_or_else(|| "a message".to_string(), label);
+    let exception = Exception::new("celery.exceptions", "InvalidTaskError", why.to_string());
+    let record =
+        message.and_then(|(message, task)| failure(&exception, message, task, policy, now));
+    let message = message.map(|(message, _)| message);
     let death = Death {
         reason,
         detail: why.to_string(),
-        task_id: message.map(|m| m.id.clone()),
-        task: message.map(|m| m.task.clone()),
+        task_id: message.map(|message| message.id.clone()),
+        task: message.map(|message| message.task.clone()),
         counts: true,
     };
+    let name = message.map_or_else(|| "a message".to_string(), label);
     let log = format!("{name} is {reason}: {why}; kept in the dead-letter list");
-    let record = message.map(|m| {
-        let exception = Exception::new("celery.exceptions", "InvalidTaskError", why.to_string());
-        Record::exception(&m.id, wire::State::Failure, &exception, None, now.wall)
-    });
     Verdict {
         record,
-        settle: Some(Settle::Dead(death)),
         log: Some((Level::ERROR, log)),
         about: message.map(about),
-        ..Verdict::default()
+        ..Verdict::only(Settle::Dead(death))
     }
+}
+
+/// The record of a message that became no request, if it is to be stored.
+fn failure(
+    exception: &Exception,
+    message: &Message,
+    task: Option<&Task>,
+    policy: &Policy,
+    now: Now,
+) -> Option<Record> {
+    let state = wire::State::Failure;
+    policy
+        .stores(state, message, task)
+        .then(|| Record::exception(&message.id, state, exception, None, now.wall))
 }

@@ -1,4 +1,4 @@
-//! One message in the worker's hands, from its delivery to its settlement.
+//! One message that may run, from its delivery to its settlement.
 
 use super::plan::{Plan, Policy};
 use crate::broker::{Posting, Tag};
@@ -10,21 +10,30 @@ use crate::wire::{Arguments, Message, Payload, Record, body};
 use chrono::{DateTime, Utc};
 use serde_json::value::RawValue;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-/// Names a request inside this worker.
-pub type Key = u64;
+/// Names a request, and its attempt, inside this worker.
+pub use crate::pool::Key;
 
-/// A request that may run.
+/// The time limits of an attempt, from its start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// `soft_time_limit`
+    pub soft: Option<Duration>,
+    /// `time_limit`
+    pub hard: Option<Duration>,
+}
+
+/// A message that may run.
 #[derive(Debug, Clone)]
 pub struct Request {
-    /// To settle it by.
+    /// Names its delivery to the broker.
     pub tag: Tag,
     /// Queue it came from.
     pub queue: Arc<str>,
-    /// How often it was lost before.
+    /// How many times it was lost before.
     pub deliveries: u32,
-    /// Its start has to be marked.
+    /// It was lost before, so its start must be marked.
     pub suspect: bool,
     /// The message as it came; a retry is made from it.
     pub payload: Payload,
@@ -32,31 +41,35 @@ pub struct Request {
     pub message: Message,
     /// What runs.
     pub task: Arc<Task>,
-    /// What it runs with.
+    /// Its arguments.
     pub arguments: Arguments,
     /// The arguments by the names of `params`.
     pub bound: Vec<(String, Box<RawValue>)>,
-    /// When it got here.
+    /// When it was delivered.
     pub received: Instant,
     /// Has it been acknowledged before its start?
     pub acked: bool,
 }
 
 impl Request {
-    /// Acknowledge when done?
+    /// Is it acknowledged after it has run?
     pub fn acks_late(&self, policy: &Policy) -> bool {
         self.task.acks_late.unwrap_or(policy.acks_late)
     }
 
-    /// Is its result wanted? The message's word counts most, then the task's.
-    pub fn ignores_result(&self, policy: &Policy) -> bool {
-        self.message.ignore_result.or(self.task.ignore_result).unwrap_or(policy.ignore_result)
+    /// Its time limits: the message's own come first, then the task's.
+    pub fn time_limits(&self, policy: &Policy) -> Limits {
+        let (message, task) = (&self.message, &self.task);
+        Limits {
+            soft: message.soft_time_limit.or(task.soft_time_limit).or(policy.soft_time_limit),
+            hard: message.time_limit.or(task.time_limit).or(policy.time_limit),
+        }
     }
 
     /// What the runner gets.
     pub fn attempt(&self, plan: &Plan) -> Attempt {
         let message = &self.message;
-        let policy = &plan.policy;
+        let limits = self.time_limits(&plan.policy);
         Attempt {
             task: self.task.clone(),
             id: message.id.clone(),
@@ -68,17 +81,13 @@ impl Request {
             args: self.arguments.args.clone(),
             kwargs: self.arguments.kwargs.clone(),
             bound: self.bound.clone(),
-            soft_time_limit: message
-                .soft_time_limit
-                .or(self.task.soft_time_limit)
-                .or(policy.soft_time_limit),
-            time_limit: message.time_limit.or(self.task.time_limit).or(policy.time_limit),
-            env: policy.env.clone(),
+            soft_time_limit: limits.soft,
+            time_limit: limits.hard,
+            env: plan.policy.env.clone(),
         }
     }
 
-    /// `record` with its group and its parent, and with the fields of `result_extended` if
-    /// they are wanted.
+    /// Adds the group, the parent, and the fields of `result_extended` if that is set.
     pub fn extend(&self, plan: &Plan, record: Record) -> Record {
         let message = &self.message;
         let parent_id = Some(message.parent_id.clone()).filter(|parent| !parent.is_empty());
@@ -98,7 +107,7 @@ impl Request {
         Record { extended: Some(Box::new(extended)), ..record }
     }
 
-    /// The same message on its way to its queue again.
+    /// The same message, to be sent to its queue again.
     pub fn posting(&self, eta: Option<DateTime<Utc>>) -> Posting {
         Posting {
             queue: self.queue.to_string(),
@@ -120,7 +129,7 @@ pub fn label(message: &Message) -> String {
     format!("{}[{}]", escape::name(message.display_name()), escape::name(&message.id))
 }
 
-/// Names a message's task in the log.
+/// The task of a message, for a log line about it.
 pub fn about(message: &Message) -> About {
     About { task: message.task.clone(), id: message.id.clone() }
 }

@@ -1,14 +1,14 @@
-//! Stores, publishes and settles what the worker decided, in batches and in that
-//! order: a crash in between repeats work and loses none. A store that fails is asked
-//! again until it answers; meanwhile nothing counts as done. What a store that answers does not
-//! take holds up nothing else: see [`super::unfit`].
+//! Stores, publishes and settles what the worker decided, in batches and in that order: a crash in
+//! between repeats work and loses none. A store that fails is retried until it answers; until then
+//! nothing counts as done. What a store rejects does not block anything else: see
+//! [`super::unstorable`].
 
 use super::core::Event;
-use super::finish::Verdict;
+use super::health::troubles::Troubles;
 use super::outage::Outage;
-use super::pulse::Pulse;
 use super::request::Key;
-use super::unfit;
+use super::unstorable;
+use super::verdict::Verdict;
 use crate::backend::Store;
 use crate::broker::{Fate, Item, Outlet, Settle, Tag};
 use crate::client::ends::Ends;
@@ -20,83 +20,83 @@ use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
 
-/// Orders handled in one step at the most.
+/// How much work is done in one step at most.
 const BATCH_MAX: usize = 512;
 
-/// Orders wait for company for so long at the most.
-const COMPANY_WAIT: Duration = Duration::from_millis(2);
+/// How long an outcome waits at most for others to be committed with.
+const BATCH_WAIT: Duration = Duration::from_millis(2);
 
-/// Bytes that are stored and sent in one step, but for a single larger item.
+/// Bytes that are stored and sent in one step; a single item may be larger.
 const STEP_MAX: usize = 4 * 1024 * 1024;
 
-/// A connection that ends so often in a row under one item alone, while the store answers
-/// otherwise, ends because of that item.
+/// A connection that breaks this many times in a row during one item alone, while the store answers
+/// otherwise, breaks because of that item.
 const UNHEARD_MAX: u32 = 3;
 
-/// One thing to be settled.
+/// Something to be stored or settled.
 #[derive(Debug)]
-pub enum Order {
+pub enum Work {
     /// What became of a request.
     Verdict(Key, Tag, Box<Verdict>),
-    /// A record that nobody waits for, of the task of this delivery.
+    /// A record of the task of this delivery. Nothing waits for it.
     Record(Tag, Box<Record>),
 }
 
-/// Works until the last sender of `orders` is gone. While `hurry` is false, some orders
-/// are waited for.
+/// Works until the last sender of `work` is gone. While `hurry` is false, it waits up to
+/// [`BATCH_WAIT`] for more work.
 pub async fn run(
     store: Store,
     outlet: Outlet,
-    mut orders: mpsc::UnboundedReceiver<Order>,
+    mut work: mpsc::UnboundedReceiver<Work>,
     mut hurry: watch::Receiver<bool>,
     events: mpsc::UnboundedSender<Event>,
-    pulse: Pulse,
+    troubles: Troubles,
 ) {
-    let outage = Outage::new("cannot store results or acknowledge", pulse);
-    let mut desk = Desk { ends: Ends::new(store, outlet), events, outage };
+    let outage = Outage::new("cannot store results or acknowledge", troubles);
+    let mut settler = Settler { ends: Ends::new(store, outlet), events, outage };
     let mut waiting = Vec::new();
-    while orders.recv_many(&mut waiting, BATCH_MAX).await > 0 {
-        // Whichever ends the wait, the orders there are get settled.
-        let _ = timeout(COMPANY_WAIT, hurry.wait_for(|hurry| *hurry)).await;
+    while work.recv_many(&mut waiting, BATCH_MAX).await > 0 {
+        // However the wait ends, what is there gets settled.
+        let _ = timeout(BATCH_WAIT, hurry.wait_for(|hurry| *hurry)).await;
         while waiting.len() < BATCH_MAX
-            && let Ok(order) = orders.try_recv()
+            && let Ok(more) = work.try_recv()
         {
-            waiting.push(order);
+            waiting.push(more);
         }
         for batch in batches(waiting.drain(..).map(job)) {
-            desk.settle(batch).await;
+            settler.settle(batch).await;
         }
     }
 }
 
-/// What the worker's loop waits for, if it does; and what was tried before.
+/// What the core waits for, if it does; and what was tried before.
 #[derive(Debug, Clone, Default)]
 struct Job {
     key: Option<Key>,
-    /// Of the task, as far as it is known.
+    /// The task's id, or empty if it is unknown.
     id: String,
-    /// How much was given up of it.
-    grade: u8,
-    /// It may have been done when it was asked for the last time.
+    /// How many times it was rejected; see [`super::unstorable`].
+    tries: u8,
+    /// The last try may have succeeded: its answer was lost.
     maybe_done: bool,
 }
 
 type Batch = (Vec<Job>, Vec<Item>);
 
-fn job(order: Order) -> (Job, Item) {
-    match order {
-        Order::Record(tag, record) => {
+fn job(work: Work) -> (Job, Item) {
+    match work {
+        Work::Record(tag, record) => {
             let item = Item { tag: Some(tag), record: Some(*record), ..Item::default() };
             (Job { id: id_of(&item), ..Job::default() }, item)
         }
-        Order::Verdict(key, tag, verdict) => {
+        Work::Verdict(key, tag, verdict) => {
             let verdict = *verdict;
             let token = match verdict.publish {
                 Some(_) => uuid::Uuid::now_v7().simple().to_string(),
                 None => String::new(),
             };
             let item = Item {
-                // What was acknowledged before is nobody's any more.
+                // What was acknowledged before has no delivery any more.
                 tag: verdict.settle.is_some().then_some(tag),
                 record: verdict.record,
                 postings: verdict.publish.into_iter().collect(),
@@ -119,7 +119,7 @@ fn id_of(item: &Item) -> String {
     record.or(dead).or_else(posting).unwrap_or_default()
 }
 
-/// Cut where they would be too large for one step.
+/// Cuts the work into steps of at most [`STEP_MAX`] bytes.
 fn batches(jobs: impl Iterator<Item = (Job, Item)>) -> Vec<Batch> {
     let mut batches = vec![Batch::default()];
     let mut bytes = 0;
@@ -143,26 +143,26 @@ fn size(item: &Item) -> usize {
     result + item.postings.iter().map(|posting| posting.payload.size()).sum::<usize>()
 }
 
-struct Desk {
+struct Settler {
     ends: Ends,
     events: mpsc::UnboundedSender<Event>,
     outage: Outage,
 }
 
-impl Desk {
-    /// Settles all of them, one way or the other.
+impl Settler {
+    /// Settles the whole batch, as it is or as [`super::unstorable`] has it.
     async fn settle(&mut self, batch: Batch) {
         let mut left = vec![batch];
         while let Some((mut jobs, items)) = left.pop() {
             let items = Arc::new(items);
-            let answer = self.ask(&mut jobs, &items).await;
+            let answer = self.commit(&mut jobs, &items).await;
             let items = Arc::try_unwrap(items).unwrap_or_else(|shared| (*shared).clone());
             match answer {
-                Ok(fates) => left.extend(self.note(jobs, items, fates)),
+                Ok(fates) => left.extend(self.report(jobs, items, fates)),
                 Err(why) if jobs.len() == 1 => {
-                    left.extend(self.note(jobs, items, vec![Fate::Refused(why)]));
+                    left.extend(self.report(jobs, items, vec![Fate::Refused(why)]));
                 }
-                // Which of them it is, the halves tell.
+                // The halves tell which of them it is.
                 Err(_) => {
                     let (mut jobs, mut items) = (jobs, items);
                     let half = jobs.len() / 2;
@@ -173,17 +173,21 @@ impl Desk {
         }
     }
 
-    /// Asks until the store answers.
+    /// Commits, and retries until the store answers.
     ///
     /// # Errors
-    /// It answers otherwise, and does not take these: why.
-    async fn ask(&mut self, jobs: &mut [Job], items: &Arc<Vec<Item>>) -> Result<Vec<Fate>, String> {
+    /// The store answers otherwise, and rejects these items. The text says why.
+    async fn commit(
+        &mut self,
+        jobs: &mut [Job],
+        items: &Arc<Vec<Item>>,
+    ) -> Result<Vec<Fate>, String> {
         let mut unheard = 0;
         loop {
             let error = match self.ends.commit(items.clone()).await {
                 Ok(mut fates) => {
                     self.outage.end("the store");
-                    self.judge(jobs, items, &mut fates).await;
+                    self.resolve_lost(jobs, items, &mut fates).await;
                     return Ok(fates);
                 }
                 Err(error) => error,
@@ -198,44 +202,44 @@ impl Desk {
                 if refused || items.len() > 1 || unheard == UNHEARD_MAX {
                     return Err(error.to_string());
                 }
-                // A connection may end at any time; that it does so once is not worth a word.
+                // A connection may break at any time; once is not worth a line.
                 if unheard == 1 {
                     continue;
                 }
             }
-            self.outage.endure(&error).await;
+            self.outage.wait(&error).await;
         }
     }
 
-    /// What is not held any more may have been settled by ourselves, when the answer was lost.
-    async fn judge(&self, jobs: &[Job], items: &[Item], fates: &mut [Fate]) {
+    /// A delivery that is not held any more may have been settled by a try whose answer was lost.
+    async fn resolve_lost(&self, jobs: &[Job], items: &[Item], fates: &mut [Fate]) {
         for ((job, item), fate) in jobs.iter().zip(items).zip(fates) {
             if *fate == Fate::Lost && job.maybe_done {
-                // Who is to start because it was acknowledged must be sure of it.
+                // A task that starts once it is acknowledged must be sure that it is.
                 let sure = !item.durable || self.ends.is_member().await.unwrap_or(false);
                 *fate = if sure { Fate::Done } else { Fate::Lost };
             }
         }
     }
 
-    /// Tells what is done; gives what is to be tried in another way.
-    fn note(&self, jobs: Vec<Job>, items: Vec<Item>, fates: Vec<Fate>) -> Vec<Batch> {
+    /// Reports what is done to the core; returns what is to be tried in another way.
+    fn report(&self, jobs: Vec<Job>, items: Vec<Item>, fates: Vec<Fate>) -> Vec<Batch> {
         let (mut settled, mut lost, mut again) = (Vec::new(), Vec::new(), Vec::new());
         for ((job, item), fate) in jobs.into_iter().zip(items).zip(fates) {
             match fate {
-                // What was to be acknowledged before its start, and is a dead letter now, does not.
+                // It was to be acknowledged before its start and is a dead letter now: no start.
                 Fate::Done if item.durable && matches!(item.settle, Some(Settle::Dead(_))) => {
                     lost.extend(job.key);
                 }
                 Fate::Done => settled.extend(job.key),
                 Fate::Lost => {
-                    unfit::tell_lost(&item, &job.id);
+                    unstorable::log_lost(&item, &job.id);
                     lost.extend(job.key);
                 }
                 Fate::Refused(why) => {
-                    match unfit::instead(item, job.grade, &job.id, &why, clock::now()) {
+                    match unstorable::instead(item, job.tries, &job.id, &why, clock::now()) {
                         Some(item) => {
-                            let job = Job { grade: job.grade + 1, ..job };
+                            let job = Job { tries: job.tries + 1, ..job };
                             again.push((vec![job], vec![item]));
                         }
                         None => settled.extend(job.key),
@@ -243,7 +247,7 @@ impl Desk {
                 }
             }
         }
-        // The worker's loop ends after this task: somebody listens.
+        // The loop ends after this task, so there is a receiver.
         if !settled.is_empty() {
             let _ = self.events.send(Event::Settled(settled));
         }

@@ -1,42 +1,42 @@
-//! The life of a worker under signals: one table, state x signal, for the code and for the manual.
+//! What a signal does to a worker: one table of states and signals, for the code and the manual.
 
 use crate::os::signal::Meaning;
 
-/// Where a worker is in its life. It only ever goes on to a later one.
+/// Where a worker is in its life. A state is only left for a later one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum State {
     /// Takes messages and runs tasks.
     Running,
-    /// Takes nothing; what runs may finish, for as long as the soft shutdown allows.
+    /// Takes nothing; running tasks may finish, for as long as the soft shutdown allows.
     Draining,
-    /// What still ran has been asked to end (TERM).
+    /// The tasks that still run were asked to end (TERM).
     Stopping,
-    /// What still ran has been killed.
+    /// The tasks that still run are killed.
     Killing,
-    /// Nothing runs; the broker's end is being closed.
+    /// Nothing runs; the worker's end of the broker is being closed.
     Closing,
 }
 
 /// What a signal does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Action {
-    /// To [`State::Draining`]: warm shutdown; the exit code will be this.
+    /// Enters [`State::Draining`], a warm shutdown, with this exit code.
     Drain(u8),
-    /// To [`State::Stopping`].
+    /// Enters [`State::Stopping`].
     Stop,
-    /// To [`State::Killing`]: cold shutdown.
+    /// Enters [`State::Killing`], a cold shutdown.
     Kill,
-    /// Tells the log what is being done.
+    /// Logs what the worker is doing.
     Explain,
-    /// Nothing: it is happening already.
+    /// Nothing: it happens already.
     Nothing,
 }
 
-/// Every state, in the order of a life.
+/// Every state in its order.
 pub const STATES: [State; 5] =
     [State::Running, State::Draining, State::Stopping, State::Killing, State::Closing];
 
-/// Every meaning of a signal, with the signal.
+/// Every meaning of a signal, with the name of the signal.
 pub const SIGNALS: [(&str, Meaning); 5] = [
     ("TERM", Meaning::Warm),
     ("INT", Meaning::Interrupt),
@@ -49,7 +49,7 @@ pub const SIGNALS: [(&str, Meaning); 5] = [
 pub const fn action(state: State, meaning: Meaning) -> Action {
     match (state, meaning) {
         (_, Meaning::Explain) => Action::Explain,
-        // The guard starts the worker anew afterwards.
+        // After HUP, the guard starts a new worker.
         (State::Running, Meaning::Warm | Meaning::Hup) => Action::Drain(0),
         // Celery ends with 1 after INT, even when it was idle.
         (State::Running, Meaning::Interrupt) => Action::Drain(1),
@@ -63,7 +63,7 @@ pub const fn action(state: State, meaning: Meaning) -> Action {
 }
 
 impl State {
-    /// What others call it: on the local socket and in `multi status`.
+    /// Its name on the local socket and in `multi status`.
     pub fn name(self) -> &'static str {
         match self {
             State::Running => "running",
@@ -95,7 +95,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_insists_is_obeyed() {
+    fn a_signal_that_is_repeated_kills() {
         for (name, meaning) in &SIGNALS[..3] {
             let mut state = State::Running;
             for _ in 0..3 {

@@ -1,12 +1,11 @@
 //! One instance, one call, one drop: on Wasmtime by itself, and as a worker's thread does it.
 
 use qworker::runner::wasm::{Config, Prepared, Runtime, compile};
-use qworker::runner::{Attempt, Ending};
+use qworker::runner::{Attempt, Cancel, Ending};
 use qworker::task::keys::plain;
 use qworker::task::{Program, Task};
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 use wasmtime::{
     Engine, InstanceAllocationStrategy, Linker, Module, PoolingAllocationConfig, Store,
@@ -65,7 +64,7 @@ pub fn ours(module: &Path, export: &str, calls: usize) -> Vec<Duration> {
     let work = move || {
         measured(calls, || {
             assert_eq!(runtime.prepare(&attempt.task), Prepared::Ready);
-            let outcome = runtime.run(&attempt, Arc::new(AtomicBool::new(false)));
+            let outcome = runtime.run(&attempt, Cancel::default());
             assert_eq!(outcome.ending, Ending::Returned);
         })
     };

@@ -66,10 +66,10 @@ impl Failure {
     /// its own command.
     pub fn ending(&self, command: &Command) -> Ending {
         if self.of_host(&command.fences) {
-            return Ending::NoRoom(self.to_string());
+            return Ending::NoCapacity(self.to_string());
         }
         match self.withheld(command) {
-            Some(why) => Ending::Withheld(why),
+            Some(why) => Ending::Unavailable(why),
             None => Ending::Refused(self.exception(command)),
         }
     }
@@ -233,15 +233,15 @@ mod tests {
             max_output: 0,
         };
         let ending = |step, errno| Failure::Spawn(SpawnError { step, errno }).ending(&command);
-        let withheld = |text: &str| Ending::Withheld(text.into());
+        let withheld = |text: &str| Ending::Unavailable(text.into());
         // ETXTBSY, ESTALE, EIO, ENOTCONN.
         assert_eq!(ending(Step::Execute, 26), withheld("prog: Text file busy"));
         assert_eq!(ending(Step::Folder, 116), withheld("/share: Stale file handle"));
         assert_eq!(Failure::Lookup(5).ending(&command), withheld("prog: I/O error"));
-        assert!(matches!(ending(Step::Folder, 107), Ending::Withheld(_)));
+        assert!(matches!(ending(Step::Folder, 107), Ending::Unavailable(_)));
         // EDQUOT, ENOBUFS and EUSERS, whatever the step.
         for errno in [122, 105, 87] {
-            assert!(matches!(ending(Step::Execute, errno), Ending::NoRoom(_)), "{errno}");
+            assert!(matches!(ending(Step::Execute, errno), Ending::NoCapacity(_)), "{errno}");
         }
         for errno in [ENOENT, 13, 20, 8] {
             assert!(matches!(ending(Step::Execute, errno), Ending::Refused(_)), "{errno}");

@@ -405,8 +405,12 @@ fn cancelled_and_dropped_tasks_die() {
     let text = format!("setsid sleep {mark} & sleep {mark}");
     in_loop(async |runner| {
         let attempt = attempt(shell(&text), &[], &[]);
-        let soon = || tokio::time::sleep(Duration::from_millis(100));
-        assert_eq!(runner.run(&attempt, pending(), soon()).await.ending, Ending::Cancelled);
+        let soon = async {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            Why::Shutdown
+        };
+        let outcome = runner.run(&attempt, pending(), soon).await;
+        assert_eq!(outcome.ending, Ending::Cancelled(Why::Shutdown));
         assert!(
             timeout(Duration::from_millis(100), runner.run(&attempt, pending(), pending()))
                 .await

@@ -3,11 +3,10 @@
 
 use super::ticker::TICK;
 use super::watch::{State, Stop};
+use crate::runner::Cancel;
 use std::cell::OnceCell;
 use std::future::Future;
 use std::io;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 use tokio::runtime::{Builder, Runtime};
 use wasmtime::Store;
@@ -46,7 +45,7 @@ pub fn run<W: Send + 'static, R>(
             let why = store.data_mut().watch.check();
             debug_assert!(why.is_some(), "stopped without a reason");
             Err(wasmtime::Error::msg(match why {
-                Some(Stop::Cancelled) => "cancelled while waiting",
+                Some(Stop::Cancelled(_)) => "cancelled while waiting",
                 _ => "time limit while waiting",
             }))
         }
@@ -68,10 +67,10 @@ fn block_on<R>(future: impl Future<Output = R>) -> io::Result<R> {
 }
 
 /// Returns when a limit has struck or the worker wants an end.
-async fn struck(deadline: Option<Instant>, cancel: Arc<AtomicBool>) {
+async fn struck(deadline: Option<Instant>, cancel: Cancel) {
     loop {
         let now = Instant::now();
-        if cancel.load(Ordering::Relaxed) || deadline.is_some_and(|at| now >= at) {
+        if cancel.get().is_some() || deadline.is_some_and(|at| now >= at) {
             return;
         }
         let next = now + TICK;

@@ -24,7 +24,7 @@ mod watch;
 
 pub use cache::{compile, validate};
 
-use super::{Attempt, Outcome};
+use super::{Attempt, Cancel, Outcome};
 use crate::os::reap::time_of_thread;
 use crate::task::{Program, Task};
 use crate::wire::Exception;
@@ -34,7 +34,6 @@ use report::Report;
 use shelf::Shelf;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 use ticker::Ticker;
 use watch::Watch;
@@ -125,7 +124,7 @@ impl Runtime {
     /// Runs one attempt, prepared before, to its end. Blocks; call it on a thread of its
     /// own with a stack of 2 MiB or more, outside of any tokio runtime, for as many
     /// attempts at once as there are slots. `cancel` ends it within some 20 ms.
-    pub fn run(&self, attempt: &Attempt, cancel: Arc<AtomicBool>) -> Outcome {
+    pub fn run(&self, attempt: &Attempt, cancel: Cancel) -> Outcome {
         let (started, before) = (Instant::now(), time_of_thread());
         let report = self.0.run(attempt, started, cancel).unwrap_or_else(Report::refused);
         report.outcome(started, before)
@@ -137,7 +136,7 @@ impl Inner {
         &self,
         attempt: &Attempt,
         started: Instant,
-        cancel: Arc<AtomicBool>,
+        cancel: Cancel,
     ) -> Result<Report, Exception> {
         let (path, export) = self.find(&attempt.task)?;
         let loaded = self.shelf(&attempt.task).loaded(path)?;

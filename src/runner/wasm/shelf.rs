@@ -242,7 +242,7 @@ fn link(engine: &Engine, target: &Path, file: File) -> wasmtime::Result<Result<L
 }
 
 fn is_of_host(why: &Exception) -> bool {
-    matches!(Ending::refused(why.clone()), Ending::NoRoom(_) | Ending::Withheld(_))
+    matches!(Ending::refused(why.clone()), Ending::NoCapacity(_) | Ending::Unavailable(_))
 }
 
 fn refused(why: Exception) -> (Found, Result<Arc<Loaded>, Prepared>) {

@@ -1,12 +1,11 @@
 //! Modules that behave, and modules that do not.
 
 use super::*;
-use crate::runner::{Ending, Limit, Outcome};
+use crate::runner::{Ending, Limit, Outcome, Why};
 use crate::task::{Dir, Fences, Param, ResultMode, Stdin};
 use serde_json::value::RawValue;
 use std::fs;
 use std::hash::{Hash, Hasher};
-use std::sync::atomic::Ordering;
 use std::thread;
 
 mod limits;

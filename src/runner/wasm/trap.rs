@@ -26,7 +26,7 @@ pub fn ending(
     fuel: Option<u64>,
 ) -> (Ending, Option<Limit>) {
     match watch.stopped {
-        Some(Stop::Cancelled) => return (Ending::Cancelled, None),
+        Some(Stop::Cancelled(why)) => return (Ending::Cancelled(why), None),
         Some(Stop::Limit(limit)) => {
             let exception = trap(match limit {
                 Limit::Soft => "interrupted by the soft time limit",

@@ -1,9 +1,7 @@
 //! What is watched while a module runs: its time limits, the order to stop, and the
 //! memory it takes. Lives inside the store of each instance.
 
-use crate::runner::{Attempt, Limit, Usage};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use crate::runner::{Attempt, Cancel, Limit, Usage, Why};
 use std::time::{Duration, Instant};
 use wasmtime::{Engine, ResourceLimiter, Store, UpdateDeadline};
 
@@ -20,7 +18,7 @@ pub enum Stop {
     /// A time limit struck.
     Limit(Limit),
     /// The worker said so.
-    Cancelled,
+    Cancelled(Why),
 }
 
 /// The data of an instance's store: the watch, and what its host functions work with.
@@ -36,7 +34,7 @@ pub struct State<W> {
 #[derive(Debug)]
 pub struct Watch {
     deadline: Option<(Instant, Limit)>,
-    cancel: Arc<AtomicBool>,
+    cancel: Cancel,
     /// What ended it, once something did.
     pub stopped: Option<Stop>,
     /// Its memory.
@@ -45,7 +43,7 @@ pub struct Watch {
 
 impl Watch {
     /// The watch of an attempt that starts at `started` and may take `memory` bytes.
-    pub fn new(attempt: &Attempt, started: Instant, memory: u64, cancel: Arc<AtomicBool>) -> Watch {
+    pub fn new(attempt: &Attempt, started: Instant, memory: u64, cancel: Cancel) -> Watch {
         // WASM code cannot be told of the soft limit, so the soft limit ends it; at the
         // same instant the hard one has the say.
         // A limit beyond the end of the clock is none.
@@ -58,8 +56,8 @@ impl Watch {
 
     /// Looks at the clock and the order to stop.
     pub fn check(&mut self) -> Option<Stop> {
-        if self.cancel.load(Ordering::Relaxed) {
-            self.stopped = Some(Stop::Cancelled);
+        if let Some(why) = self.cancel.get() {
+            self.stopped = Some(Stop::Cancelled(*why));
         } else if let Some((at, limit)) = self.deadline
             && Instant::now() >= at
         {
@@ -69,7 +67,7 @@ impl Watch {
     }
 
     /// The order to stop, to look at from outside the store.
-    pub fn cancel(&self) -> Arc<AtomicBool> {
+    pub fn cancel(&self) -> Cancel {
         self.cancel.clone()
     }
 

@@ -60,13 +60,14 @@ fn the_worker_stops_attempts() {
     let house = house();
     for attempt in [house.attempt(LOOP, Some("f"), &[]), house.attempt(SLEEP, None, &[])] {
         assert_eq!(house.prepare(&attempt.task), Prepared::Ready);
-        let cancel = Arc::new(AtomicBool::new(false));
+        let cancel = Cancel::default();
         let (runtime, flag) = (house.runtime.clone(), cancel.clone());
         let running = thread::spawn(move || runtime.run(&attempt, flag));
         thread::sleep(Duration::from_millis(50));
         let told = Instant::now();
-        cancel.store(true, Ordering::Relaxed);
-        assert_eq!(running.join().unwrap().ending, Ending::Cancelled);
+        cancel.set(Why::ConnectionLost).unwrap();
+        let ending = running.join().unwrap().ending;
+        assert_eq!(ending, Ending::Cancelled(Why::ConnectionLost));
         assert!(told.elapsed() < Duration::from_millis(100), "{:?}", told.elapsed());
     }
 }

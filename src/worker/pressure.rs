@@ -1,11 +1,17 @@
-//! Holding tasks back while the host is short of memory or of processors.
+//! Takes no new tasks while the host is short of memory or processors.
 //!
-//! The rule and the judgement are pure; [`Watch::look`] reads the host.
+//! The rule and its evaluation are pure; [`Watch::look`] reads the host.
 
+use super::core::Event;
 use crate::config::units::Least;
 use crate::os::host::{self, Room};
+use std::time::Duration;
+use tokio::sync::mpsc;
 
-/// When no new task is taken. Without any part it never holds.
+/// How often the host is checked, if there is a rule.
+const CHECK_EVERY: Duration = Duration::from_secs(1);
+
+/// When no new tasks are taken. A rule without limits never applies.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Rule {
     /// `worker_min_free_memory`
@@ -14,23 +20,23 @@ pub struct Rule {
     pub max_load: Option<f64>,
 }
 
-/// What the host says of itself.
+/// What the host reports.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Reading {
     /// Memory of the host, and of each control group around this process that has a limit.
     pub rooms: Vec<Room>,
-    /// Processes that ran or wanted to, on average over a minute.
+    /// The load average over one minute.
     pub load: Option<f64>,
 }
 
 impl Rule {
-    /// Is there anything to look at?
+    /// Does it have any limit?
     pub fn is_set(&self) -> bool {
         *self != Rule::default()
     }
 
-    /// Why no task should be taken now; `None` if nothing speaks against it, or the host does
-    /// not say.
+    /// Why no task should be taken now; `None` if no limit is exceeded, or the host does not
+    /// report the figure.
     pub fn shortage(&self, reading: &Reading) -> Option<String> {
         if let (Some(max), Some(load)) = (self.max_load, reading.load)
             && load > max
@@ -56,9 +62,9 @@ impl Rule {
     }
 }
 
-/// Looks in a row that must be good before a shortage is over: at the limit it would
-/// otherwise come and go with every task.
-const GOOD_LOOKS: u32 = 3;
+/// A shortage is over after this many good readings in a row; otherwise it would come and go with
+/// every task near the limit.
+const GOOD_READINGS: u32 = 3;
 
 /// The rule over time.
 #[derive(Debug)]
@@ -69,17 +75,17 @@ pub struct Watch {
 }
 
 impl Watch {
-    /// Nothing is short yet.
+    /// No shortage yet.
     pub fn new(rule: Rule) -> Watch {
         Watch { rule, short: false, good: 0 }
     }
 
-    /// Looks at the host; see [`Watch::judge`].
+    /// Reads the host; see [`Watch::judge`].
     pub fn look(&mut self) -> Option<Option<String>> {
         self.judge(&Reading { rooms: host::rooms(), load: host::load() })
     }
 
-    /// What has changed: `Some(Some(why))`, a shortage has begun; `Some(None)`, it is over.
+    /// What has changed: `Some(Some(why))`: a shortage has begun; `Some(None)`: it is over.
     pub fn judge(&mut self, reading: &Reading) -> Option<Option<String>> {
         let shortage = self.rule.shortage(reading);
         match (self.short, shortage) {
@@ -93,7 +99,7 @@ impl Watch {
             }
             (true, None) => {
                 self.good += 1;
-                (self.good >= GOOD_LOOKS).then(|| {
+                (self.good >= GOOD_READINGS).then(|| {
                     self.short = false;
                     None
                 })
@@ -101,6 +107,28 @@ impl Watch {
             (false, None) => None,
         }
     }
+}
+
+/// Reads the host once, and from then on in a task of its own that sends [`Event::Host`] for each
+/// change. Gives the first event, if the host is short already. Without a rule it does nothing.
+pub(super) fn watch(rule: Rule, events: mpsc::UnboundedSender<Event>) -> Option<Event> {
+    if !rule.is_set() {
+        return None;
+    }
+    let mut host = Watch::new(rule);
+    let first = host.look().map(Event::Host);
+    tokio::task::spawn_local(async move {
+        let mut every = tokio::time::interval(CHECK_EVERY);
+        every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            every.tick().await;
+            let change = host.look();
+            if change.is_some_and(|change| events.send(Event::Host(change)).is_err()) {
+                return;
+            }
+        }
+    });
+    first
 }
 
 #[cfg(test)]
@@ -114,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_short_is_named() {
+    fn a_shortage_is_named() {
         let rule = Rule { min_free_memory: Some(Least::Bytes(100 << 20)), max_load: Some(4.0) };
         assert!(rule.is_set() && !Rule::default().is_set());
         assert_eq!(rule.shortage(&reading(200 << 20, 4.0)), None);
@@ -129,23 +157,23 @@ mod tests {
         let part = Rule { min_free_memory: Some(Least::Part(0.1)), ..Rule::default() };
         assert_eq!(part.shortage(&reading(100 << 20, 99.0)), None);
         assert!(part.shortage(&reading(99 << 20, 0.0)).unwrap().contains("on the host"));
-        // A host that says nothing is not short.
+        // A host that reports nothing is not short.
         assert_eq!(rule.shortage(&Reading::default()), None);
     }
 
     #[test]
-    fn a_shortage_begins_at_once_and_ends_after_some_good_looks() {
+    fn a_shortage_begins_at_once_and_ends_after_some_good_readings() {
         let mut watch = Watch::new(Rule { max_load: Some(1.0), ..Rule::default() });
         let mut look = |load| watch.judge(&reading(1 << 30, load)).map(|why| why.is_some());
-        let told: Vec<_> =
+        let seen: Vec<_> =
             [0.5, 1.5, 2.5, 0.5, 0.5, 1.5, 0.5, 0.5, 0.5, 0.5, 1.5].map(&mut look).into();
         let mut expected = vec![None; 11];
         (expected[1], expected[8], expected[10]) = (Some(true), Some(false), Some(true));
-        assert_eq!(told, expected);
+        assert_eq!(seen, expected);
     }
 
     #[test]
-    fn this_host_answers() {
+    fn this_host_reports_figures() {
         let mut watch =
             Watch::new(Rule { min_free_memory: Some(Least::Part(1.0)), max_load: None });
         let why = watch.look().flatten().expect("not all memory of a running host is free");

@@ -1,48 +1,48 @@
-//! Takes messages as they are wanted, and waits when there are none.
+//! Takes messages when the worker wants some, and waits while the queues are empty.
 
 use super::core::Event;
+use super::demand::{Demand, Next};
+use super::health::troubles::Troubles;
 use super::outage::Outage;
-use super::pulse::Pulse;
 use crate::backend::Store;
 use crate::broker::{Delivery, Error, Inlet, Results, Sorting, Want};
 use std::collections::HashSet;
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 
-/// How long the broker may take to hear that this worker ends.
+/// How long closing the worker's end of the broker may take.
 const CLOSE_MAX: Duration = Duration::from_secs(5);
 
 /// The worker's end of the broker.
-pub(super) struct Feed {
+pub(super) struct Consumer {
     pub inlet: Inlet,
-    /// `None` closes the inlet.
-    pub wants: watch::Receiver<Option<(u64, Want)>>,
+    /// See [`Demand::set`].
+    pub wanted: watch::Receiver<Option<(u64, Want)>>,
     /// What the broker does by the names of tasks.
     pub sorting: watch::Receiver<Sorting>,
-    /// Tells which tasks were revoked.
+    /// Knows which tasks were revoked.
     pub store: Store,
 }
 
-impl Feed {
-    /// Works until nothing is ever wanted again.
-    pub(super) async fn run(mut self, events: mpsc::UnboundedSender<Event>, pulse: Pulse) {
+impl Consumer {
+    /// Works until the worker closes its end of the broker.
+    pub(super) async fn run(mut self, events: mpsc::UnboundedSender<Event>, troubles: Troubles) {
         self.inlet.see_results(results_of(&self.store));
-        let mut done = None;
-        let mut outage = Outage::new("cannot take messages", pulse.clone());
-        let mut deaf = Outage::new("cannot read results", pulse);
+        let mut demand = Demand::default();
+        let mut outage = Outage::new("cannot take messages", troubles.clone());
+        let mut unread = Outage::new("cannot read results", troubles);
         loop {
             if self.sorting.has_changed().unwrap_or(false) {
                 let names = self.sorting.borrow_and_update().clone();
                 self.inlet.sort(names);
             }
-            let wanted = *self.wants.borrow_and_update();
-            let Some((turn, want)) = wanted else { break };
-            if want == Want::default() || done == Some(turn) {
-                if self.wants.changed().await.is_err() {
-                    break;
-                }
-                continue;
-            }
+            demand.set(*self.wanted.borrow_and_update());
+            let (number, want) = match demand.next() {
+                Next::Close => break,
+                Next::Wait if self.wanted.changed().await.is_err() => break,
+                Next::Wait => continue,
+                Next::Take(number, want) => (number, want),
+            };
             if self.inlet.is_dry() {
                 self.wait().await;
                 continue;
@@ -54,15 +54,15 @@ impl Feed {
                         self.wait().await;
                         continue;
                     }
-                    let revoked = self.revoked(&deliveries, &mut deaf).await;
-                    let (gone, left) = split(deliveries, &revoked);
-                    done = Some(turn);
-                    let _ = events.send(Event::Delivered(left));
-                    if !gone.is_empty() {
-                        let _ = events.send(Event::Revoked(gone));
+                    let revoked = self.revoked(&deliveries, &mut unread).await;
+                    let (revoked, others) = split(deliveries, &revoked);
+                    demand.fulfil(number);
+                    let _ = events.send(Event::Delivered(others));
+                    if !revoked.is_empty() {
+                        let _ = events.send(Event::Revoked(revoked));
                     }
                 }
-                Err(error) => outage.endure(&error).await,
+                Err(error) => outage.wait(&error).await,
             }
         }
         let closed = tokio::time::timeout(CLOSE_MAX, self.inlet.close()).await;
@@ -76,28 +76,27 @@ impl Feed {
     async fn wait(&mut self) {
         tokio::select! {
             () = self.inlet.wait() => {}
-            _ = self.wants.changed() => {}
+            _ = self.wanted.changed() => {}
             _ = self.sorting.changed() => self.sorting.mark_changed(),
         }
     }
 
-    /// Which of these tasks somebody has revoked, as the result store says where the broker could
-    /// not. A store that does not
-    /// answer is waited for: what it cannot say is not a no. A worker that is to end waits for
-    /// nothing.
-    async fn revoked(&mut self, deliveries: &[Delivery], deaf: &mut Outage) -> HashSet<String> {
+    /// Which of these tasks the result store has as revoked, as far as the broker could not look
+    /// there itself. Retries until the store answers, since no answer does not mean "no", or until
+    /// the worker closes.
+    async fn revoked(&mut self, deliveries: &[Delivery], unread: &mut Outage) -> HashSet<String> {
         if matches!(self.store, Store::Disabled) {
             return HashSet::new();
         }
         let unseen = deliveries.iter().filter(|one| one.revoked.is_none());
         let ids: Vec<String> = unseen.filter_map(|one| one.payload.id()).collect();
-        while !ids.is_empty() && self.wants.borrow().is_some() {
+        while !ids.is_empty() && self.wanted.borrow().is_some() {
             match self.store.revoked(&ids).await {
                 Ok(revoked) => {
-                    deaf.end("the result store");
+                    unread.end("the result store");
                     return revoked;
                 }
-                Err(error) => deaf.endure(&error).await,
+                Err(error) => unread.wait(&error).await,
             }
         }
         HashSet::new()
@@ -115,10 +114,10 @@ fn results_of(store: &Store) -> Results {
     }
 }
 
-/// Those that were revoked, `ids` among them, and the others.
+/// The revoked ones, `ids` among them, and the others.
 fn split(deliveries: Vec<Delivery>, ids: &HashSet<String>) -> (Vec<Delivery>, Vec<Delivery>) {
     deliveries.into_iter().partition(|one| {
-        let asked = || !ids.is_empty() && one.payload.id().is_some_and(|id| ids.contains(&id));
-        one.revoked.unwrap_or_else(asked)
+        let found = || !ids.is_empty() && one.payload.id().is_some_and(|id| ids.contains(&id));
+        one.revoked.unwrap_or_else(found)
     })
 }

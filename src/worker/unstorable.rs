@@ -1,22 +1,22 @@
-//! What becomes of a task whose outcome a store does not take: a result that is too large, a key
-//! that is something else. Each try asks for less.
+//! What happens to an outcome that a store rejects: the result is too large, or the key holds another
+//! type. Each try asks for less.
 //!
 //! | try | what is asked for |
 //! | --- | --- |
 //! | 0 | the outcome as it is |
-//! | 1 | a result: FAILURE that says why, in its place; what is no result: the rest without it |
-//! | 2 | that FAILURE, without arguments, and the message in the dead-letter list |
+//! | 1 | in place of a result: a FAILURE with the reason; of any other record: the rest without it |
+//! | 2 | that FAILURE without arguments, and the message in the dead-letter list |
 //! | 3 | the message in the dead-letter list |
-//! | then | it stays with this worker until that ends, and is handed out again |
+//! | then | the message stays with this worker until the worker ends, and is redelivered |
 //!
-//! A message that was acknowledged before cannot be kept: only its result is lost, and that is told.
+//! A message that was acknowledged before cannot be kept: its result is lost, and the log says so.
 
 use crate::broker::{Death, Item, Settle};
 use crate::wire::{Exception, Record, State};
 use chrono::{DateTime, Utc};
 
-/// What to ask for in place of `item`, which was refused at this try for this reason; `None` if
-/// there is nothing left to ask for, which is told.
+/// What to ask for in place of `item`, which was rejected at this try for this reason; `None` if
+/// there is nothing left to ask for. Either is logged.
 pub(super) fn instead(
     mut item: Item,
     tries: u8,
@@ -24,7 +24,7 @@ pub(super) fn instead(
     why: &str,
     now: DateTime<Utc>,
 ) -> Option<Item> {
-    // Nothing ended: there is nothing to give up either.
+    // Nothing has ended, so there is nothing that could be left out.
     if let Some(
         Settle::Release | Settle::Pass(_) | Settle::Park(_) | Settle::Redeliver(_) | Settle::Mark,
     ) = item.settle
@@ -76,11 +76,11 @@ pub(super) fn instead(
     Some(Item { record, settle: Some(Settle::Dead(death)), postings: Vec::new(), ..item })
 }
 
-/// Why a message is in the dead-letter list whose task's outcome no store takes.
+/// The reason in the dead-letter list for a message whose outcome no store accepts.
 const REASON: &str = "unstorable";
 
-/// Says that somebody else has the task by now.
-pub(super) fn tell_lost(item: &Item, id: &str) {
+/// Logs that a result is not stored, because its message was redelivered.
+pub(super) fn log_lost(item: &Item, id: &str) {
     if item.record.as_ref().is_some_and(|record| record.state.is_ready()) {
         tracing::error!(
             "Task {id}: this worker was taken for dead, and its message was handed out again; this \
@@ -89,7 +89,7 @@ pub(super) fn tell_lost(item: &Item, id: &str) {
     }
 }
 
-/// As `known`, what was to be stored, as far as it is there.
+/// A FAILURE with the reason, in the group and under the parent of `known`.
 fn failure(id: &str, known: Option<&Record>, why: &str, now: DateTime<Utc>) -> Record {
     let why = format!("the store refuses it: {why}");
     let exception = Exception::new("qworker.exceptions", "ResultNotStored", why);

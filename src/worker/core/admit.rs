@@ -1,0 +1,278 @@
+//! The checks between a message and its start.
+
+use crate::broker::{Delivery, Settle, Sorting};
+use crate::log::escape;
+use crate::task::set::Set;
+use crate::task::{bind, rate};
+use crate::wire::{Arguments, Malformed, Message};
+use crate::worker::event::{Effect, Now};
+use crate::worker::names::{Learned, Names, Rounds};
+use crate::worker::plan::{Plan, Unregistered};
+use crate::worker::refusal;
+use crate::worker::request::{Request, about};
+use crate::worker::unavailable::Unavailable;
+use crate::worker::verdict::Verdict;
+use chrono::{DateTime, Utc};
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tracing::Level;
+
+/// How often the definitions of tasks are read at most, however many names are unknown.
+const READ_TASKS_EVERY: Duration = Duration::from_millis(500);
+
+/// What the checks remember.
+pub(super) struct Admission {
+    plan: Arc<Plan>,
+    tasks: Arc<Set>,
+    /// When the definitions were asked for last.
+    read_tasks: Option<Instant>,
+    /// Names that are left to other workers.
+    pub(super) unknown: Names,
+    /// Names of ours, whose early messages the broker parks itself.
+    early: Names,
+    /// Messages of unknown names that the broker cannot hold back.
+    pub(super) rounds: Rounds,
+    buckets: HashMap<String, rate::Bucket>,
+    /// Tasks that the host cannot start now.
+    pub(super) unavailable: Unavailable,
+}
+
+/// A message passes, or there is a verdict on it.
+type Passed = Result<(), Box<Verdict>>;
+
+type Gate = fn(&mut Admission, &mut Request, Now, &mut Vec<Effect>) -> Passed;
+
+/// The checks of a request in their order. Before them, the message must be readable and its task
+/// known, or there is no request; see [`Admission::admit`].
+const GATES: [Gate; 9] = [
+    Admission::due,
+    Admission::received,
+    Admission::readable,
+    Admission::supported,
+    Admission::unexpired,
+    Admission::bindable,
+    Admission::deliverable,
+    Admission::startable,
+    Admission::within_rate,
+];
+
+impl Admission {
+    pub(super) fn new(plan: Arc<Plan>) -> Admission {
+        Admission {
+            tasks: plan.tasks.clone(),
+            plan,
+            read_tasks: None,
+            unknown: Names::default(),
+            early: Names::default(),
+            rounds: Rounds::default(),
+            buckets: HashMap::new(),
+            unavailable: Unavailable::default(),
+        }
+    }
+
+    /// Makes a request of a delivery, unless a check fails; always fails unless the worker is
+    /// `taking` messages.
+    ///
+    /// # Errors
+    /// The verdict on a message that is not admitted.
+    pub(super) fn admit(
+        &mut self,
+        delivery: Delivery,
+        taking: bool,
+        now: Now,
+        out: &mut Vec<Effect>,
+    ) -> Result<Box<Request>, Box<Verdict>> {
+        let policy = &self.plan.policy;
+        let (message, malformed) = match delivery.payload.decode() {
+            Ok(message) => (message, None),
+            Err(why) => match delivery.payload.outline() {
+                Some(message) => (message, Some(why)),
+                None => {
+                    return Err(Box::new(refusal::dead("malformed", &why, None, policy, now)));
+                }
+            },
+        };
+        if !taking {
+            return Err(Box::new(Verdict::only(Settle::Release)));
+        }
+        let Some(task) = self.tasks.get(&message.task).cloned() else {
+            return Err(Box::new(self.refuse_unknown(&delivery, &message, now, out)));
+        };
+        if let Some(why) = malformed {
+            let message = Some((&message, Some(&*task)));
+            return Err(Box::new(refusal::dead("malformed", &why, message, policy, now)));
+        }
+        let mut request = Box::new(Request {
+            tag: delivery.tag,
+            queue: delivery.queue,
+            deliveries: delivery.deliveries,
+            suspect: delivery.suspect,
+            payload: delivery.payload,
+            message,
+            task,
+            arguments: Arguments::default(),
+            bound: Vec::new(),
+            received: now.mono,
+            acked: false,
+        });
+        GATES.iter().try_for_each(|gate| gate(self, &mut request, now, out))?;
+        Ok(request)
+    }
+
+    /// A name that is unknown here may be known to other workers: they may have the message at once,
+    /// uncounted. If `task_unregistered` says that there are none, see [`refusal::unknown`].
+    fn refuse_unknown(
+        &mut self,
+        delivery: &Delivery,
+        message: &Message,
+        now: Now,
+        out: &mut Vec<Effect>,
+    ) -> Verdict {
+        // Its file may have been added meanwhile.
+        if self.read_tasks.is_none_or(|at| now.mono.duration_since(at) >= READ_TASKS_EVERY) {
+            self.read_tasks = Some(now.mono);
+            out.push(Effect::ReadTasks);
+        }
+        let policy = &self.plan.policy;
+        if policy.unregistered == Unregistered::Dead {
+            return refusal::unknown(delivery.deliveries, message, policy, now);
+        }
+        let learned = self.unknown.learn(&message.task);
+        if learned == Learned::New {
+            out.push(self.sorting());
+            out.push(Effect::Log(Level::WARN, refusal::left(message, &delivery.queue)));
+        }
+        if learned == Learned::TooMuch || !message.is_named_outside() {
+            self.rounds.pass(&message.id, now.mono);
+        }
+        Verdict::only(Settle::Pass(message.task.clone()))
+    }
+
+    fn sorting(&self) -> Effect {
+        Effect::Sort(Sorting { left: self.unknown.list(), parked: self.early.list() })
+    }
+
+    /// Takes new definitions; gives the effects for the names that have become known or unknown.
+    pub(super) fn redefine(&mut self, tasks: Arc<Set>) -> Vec<Effect> {
+        self.tasks = tasks;
+        let known = self.unknown.forget(|name| self.tasks.get(name).is_some());
+        let gone = self.early.forget(|name| self.tasks.get(name).is_none());
+        if known.is_empty() && gone.is_empty() {
+            return Vec::new();
+        }
+        let lines = known.iter().map(|name| {
+            let line = format!("worker: task \"{}\" is known now, and taken", escape::name(name));
+            Effect::Log(Level::INFO, line)
+        });
+        std::iter::once(self.sorting()).chain(lines).collect()
+    }
+
+    /// Its `eta` has come. Not checked before its name is known: workers that do not know the name
+    /// do not look at what is parked.
+    fn due(&mut self, request: &mut Request, now: Now, out: &mut Vec<Effect>) -> Passed {
+        let message = &request.message;
+        let Some(eta) = message.eta.filter(|eta| *eta > now.wall) else { return Ok(()) };
+        if message.is_named_outside() && self.early.learn(&message.task) == Learned::New {
+            out.push(self.sorting());
+        }
+        park(eta)
+    }
+
+    /// Always passes. Logs the reception, unless the message was here before.
+    fn received(&mut self, request: &mut Request, _: Now, out: &mut Vec<Effect>) -> Passed {
+        if !self.plan.chatty || request.deliveries > 0 {
+            return Ok(());
+        }
+        let bucket = self.buckets.get(&request.message.task);
+        if bucket.is_none_or(|bucket| bucket.due(&request.message.id).is_none()) {
+            let line = format!("Task {} received", request.label());
+            out.push(Effect::LogAbout(Level::INFO, about(&request.message), line));
+        }
+        Ok(())
+    }
+
+    /// Its arguments can be read.
+    fn readable(&mut self, request: &mut Request, now: Now, _: &mut Vec<Effect>) -> Passed {
+        match request.message.arguments() {
+            Ok(arguments) => request.arguments = arguments,
+            Err(why) => return self.dead(request, "malformed", &why, now),
+        }
+        Ok(())
+    }
+
+    /// It asks for nothing after the task.
+    fn supported(&mut self, request: &mut Request, now: Now, _: &mut Vec<Effect>) -> Passed {
+        let follow_ups = &request.arguments.follow_ups;
+        if follow_ups.is_empty() {
+            return Ok(());
+        }
+        let why = format!(
+            "the message asks for {} after the task, which is not supported",
+            follow_ups.join(", ")
+        );
+        self.dead(request, "unsupported", &Malformed(why), now)
+    }
+
+    /// Its `expires` has not passed.
+    fn unexpired(&mut self, request: &mut Request, now: Now, _: &mut Vec<Effect>) -> Passed {
+        match request.message.expires.is_some_and(|expires| expires <= now.wall) {
+            true => Err(Box::new(refusal::expired(request, &self.plan, now))),
+            false => Ok(()),
+        }
+    }
+
+    /// Its arguments fit the task's `params`.
+    fn bindable(&mut self, request: &mut Request, now: Now, _: &mut Vec<Effect>) -> Passed {
+        let (task, Arguments { args, kwargs, .. }) = (&request.task, &request.arguments);
+        match bind::bind(&task.name, task.params.as_deref(), args, kwargs) {
+            Ok(bound) => request.bound = bound,
+            Err(error) => return Err(Box::new(refusal::misfit(request, &self.plan, &error, now))),
+        }
+        Ok(())
+    }
+
+    /// It was not lost too many times.
+    fn deliverable(&mut self, request: &mut Request, now: Now, _: &mut Vec<Effect>) -> Passed {
+        if !self.plan.policy.is_used_up(request.deliveries) {
+            return Ok(());
+        }
+        let what = format!(
+            "handed out {} times, and each time the worker or its process died under it",
+            request.deliveries
+        );
+        Err(Box::new(Verdict::lost(request, &self.plan, &what, None, now.wall)))
+    }
+
+    /// The host can start its task, as far as is known.
+    fn startable(&mut self, request: &mut Request, now: Now, _: &mut Vec<Effect>) -> Passed {
+        match self.unavailable.wait(&request.task.name, now.mono) {
+            Some(wait) => park(now.wall + wait),
+            None => Ok(()),
+        }
+    }
+
+    /// Its rate limit lets it start. Until then it waits in the broker, so that others overtake it.
+    fn within_rate(&mut self, request: &mut Request, now: Now, _: &mut Vec<Effect>) -> Passed {
+        let rate = request.task.rate_limit.or(self.plan.policy.rate_limit);
+        let Some(rate) = rate else { return Ok(()) };
+        let name = &request.task.name;
+        if !self.buckets.contains_key(name) {
+            self.buckets.insert(name.clone(), rate::Bucket::new(rate));
+        }
+        let bucket = self.buckets.get_mut(name);
+        match bucket.and_then(|bucket| bucket.admit(&request.message.id, now.mono).err()) {
+            Some(wait) => park(now.wall + wait),
+            None => Ok(()),
+        }
+    }
+
+    fn dead(&self, request: &Request, reason: &'static str, why: &Malformed, now: Now) -> Passed {
+        let message = Some((&request.message, Some(&*request.task)));
+        Err(Box::new(refusal::dead(reason, why, message, &self.plan.policy, now)))
+    }
+}
+
+fn park(until: DateTime<Utc>) -> Passed {
+    Err(Box::new(Verdict::only(Settle::Park(until))))
+}

@@ -1,0 +1,321 @@
+//! DECIDE: everything the worker decides is decided here, from an event and the time. Nothing is
+//! performed; what is to be done comes out as effects.
+//!
+//! | file | decides |
+//! | --- | --- |
+//! | `admit` | which messages may run |
+//! | `requests` | what is done with each message in which stage |
+//! | `flow` | how much is taken and runs at once |
+//! | `life` | when the worker goes on to its end |
+
+mod admit;
+mod flow;
+mod life;
+mod requests;
+
+pub use super::event::{Effect, Event, Now, Snapshot};
+
+use super::finish;
+use super::plan::Plan;
+use super::refusal;
+use super::request::Key;
+use super::signals::{Action, State};
+use super::undecided::{Undecided, is_terminated};
+use crate::broker::Delivery;
+use crate::os::signal::Meaning;
+use crate::runner::{Ending, Outcome, Why};
+use admit::Admission;
+use flow::Flow;
+use life::{Due, Life};
+use requests::{Requests, Stage};
+use std::sync::Arc;
+use std::time::Duration;
+use tracing::Level;
+
+/// The worker's state; see the module.
+pub struct Core {
+    plan: Arc<Plan>,
+    admission: Admission,
+    requests: Requests,
+    /// Of the requests that run, those whose attempts have ended for a reason that is not clear yet.
+    undecided: Undecided,
+    flow: Flow,
+    life: Life,
+}
+
+impl Core {
+    /// A worker that has done nothing yet.
+    pub fn new(plan: Arc<Plan>) -> Core {
+        Core {
+            admission: Admission::new(plan.clone()),
+            requests: Requests::new(plan.clone()),
+            undecided: Undecided::default(),
+            flow: Flow::new(&plan),
+            life: Life::new(),
+            plan,
+        }
+    }
+
+    /// Takes in one event. Call [`Core::plan_ahead`] after the last of a batch.
+    pub fn on(&mut self, event: Event, now: Now, out: &mut Vec<Effect>) {
+        match event {
+            Event::Delivered(deliveries) => self.delivered(deliveries, now, out),
+            Event::Revoked(deliveries) => {
+                for delivery in deliveries {
+                    let verdict = refusal::revoked(&delivery.payload);
+                    self.requests.refuse(delivery.tag, verdict, out);
+                }
+            }
+            Event::Cleared(keys) => {
+                for key in keys {
+                    self.requests.cleared(key, now, out);
+                }
+            }
+            Event::Ended(key, outcome) => self.ended(key, outcome, now, out),
+            Event::Settled(keys) => {
+                self.life.store_answered();
+                for key in keys {
+                    self.requests.settled(key, now, out);
+                }
+            }
+            Event::Lost(keys) => {
+                self.life.store_answered();
+                for key in keys {
+                    self.requests.lost(key, out);
+                }
+            }
+            Event::Forfeited(tags) => self.requests.forfeit(&tags, out),
+            Event::Signal(meaning) => self.signal(meaning, now, out),
+            Event::Tick => self.tick(now, out),
+            Event::Tasks(tasks) => {
+                let effects = self.admission.redefine(tasks);
+                if self.life.state() != State::Closing {
+                    out.extend(effects);
+                }
+            }
+            Event::Host(shortage) => {
+                warn(self.flow.host(shortage.as_deref()), out);
+                if shortage.is_some() {
+                    self.requests.release_ready(out);
+                }
+            }
+            Event::Closed => out.push(Effect::Exit(self.life.exit())),
+        }
+    }
+
+    /// Fills free slots, asks for more work, and completes a shutdown.
+    pub fn plan_ahead(&mut self, now: Now, out: &mut Vec<Effect>) {
+        if self.life.state() == State::Closing {
+            // Whatever is wanted now would reopen the broker's end.
+            return;
+        }
+        if self.life.is_running()
+            && let Some(line) = self.flow.rescale(&self.requests, now)
+        {
+            out.push(Effect::Log(Level::INFO, line));
+        }
+        while self.flow.has_slot(&self.requests) && self.requests.start_next(now, out) {}
+        let taking = self.life.is_running() && !self.admission.rounds.pauses(now.mono);
+        if let Some((number, want)) = self.flow.want(&self.requests, &self.plan, taking) {
+            out.push(Effect::Want { number, want });
+        }
+        self.life.wait_for_stores(self.requests.waits_for_stores(), now.mono);
+        if !self.life.is_running() && self.requests.is_empty() {
+            self.enter(State::Closing, now, out);
+        }
+    }
+
+    /// Can the passing of time alone change anything?
+    pub fn needs_ticks(&self) -> bool {
+        let shrinks = self.life.is_running() && self.flow.scale.may_shrink();
+        let tries = !self.undecided.is_empty() || self.flow.capacity.is_limited();
+        let waits = self.life.is_timed() || self.admission.rounds.has_pause();
+        self.requests.ready() > 0 || waits || tries || shrinks
+    }
+
+    /// Must outcomes be settled at once, and not be batched?
+    pub fn hurries(&self) -> bool {
+        self.flow.hurries(&self.requests)
+    }
+
+    /// Stops all attempts, because the guard is gone.
+    pub fn stop_all(&mut self, out: &mut Vec<Effect>) {
+        self.requests.stop_all(out);
+    }
+
+    /// What others may know of the worker.
+    pub fn snapshot(&self) -> Snapshot {
+        let starting = self.requests.count(Stage::Clearing) + self.requests.count(Stage::Acking);
+        Snapshot {
+            state: self.life.state(),
+            slots: self.flow.scale.slots(),
+            running: self.requests.running(),
+            reserved: self.requests.ready() + starting,
+            unknown: self.admission.unknown.list(),
+            limited: self.flow.capacity.why(),
+        }
+    }
+
+    fn delivered(&mut self, deliveries: Vec<Delivery>, now: Now, out: &mut Vec<Effect>) {
+        self.flow.delivered();
+        if self.life.state() == State::Closing {
+            // Closing the broker's end gives them back.
+            return;
+        }
+        for delivery in deliveries {
+            let tag = delivery.tag;
+            let taking = self.life.is_running() && self.flow.is_open();
+            match self.admission.admit(delivery, taking, now, out) {
+                Ok(request) => self.requests.add(request),
+                Err(verdict) => self.requests.refuse(tag, *verdict, out),
+            }
+        }
+    }
+
+    fn ended(&mut self, key: Key, mut outcome: Box<Outcome>, now: Now, out: &mut Vec<Effect>) {
+        let Some((request, _)) = self.requests.attempt(key) else { return };
+        if is_terminated(&outcome, &request.task) {
+            if self.life.is_running() {
+                return self.undecided.add(key, outcome, now.mono);
+            }
+            // The signal that ended the worker was sent to its tasks too.
+            outcome.asked = true;
+        }
+        self.end(key, *outcome, now, out);
+    }
+
+    /// Ends the attempts that were undecided for long enough; with `asked`, all of them, because the
+    /// worker was signalled too.
+    fn decide(&mut self, asked: bool, now: Now, out: &mut Vec<Effect>) {
+        for (key, outcome) in self.undecided.take(asked, now.mono) {
+            self.end(key, Outcome { asked, ..*outcome }, now, out);
+        }
+    }
+
+    fn end(&mut self, key: Key, mut outcome: Outcome, now: Now, out: &mut Vec<Effect>) {
+        let Some((request, stage)) = self.requests.attempt(key) else { return };
+        if stage == Stage::Forfeited {
+            // However it ended meanwhile.
+            outcome.ending = Ending::Cancelled(Why::ConnectionLost);
+        }
+        let name = &request.task.name;
+        let (mut pause, mut keep_slot) = (Duration::ZERO, false);
+        match &outcome.ending {
+            Ending::NoCapacity(why) => {
+                // Without this one.
+                let running = self.requests.running() - 1;
+                warn(self.flow.capacity.refused(why, running, now.mono).map(of_worker), out);
+            }
+            Ending::Unavailable(why) => {
+                let line;
+                (pause, line) = self.admission.unavailable.refused(name, why, now.mono);
+                warn(line, out);
+            }
+            Ending::Cancelled(Why::ConnectionLost) => {}
+            _ => {
+                if outcome.has_run() {
+                    let line = self.admission.unavailable.began(name, outcome.started);
+                    warn(line, out);
+                }
+                self.flow.ended(&outcome);
+                keep_slot = true;
+            }
+        }
+        let verdict = finish::verdict(request, &outcome, &self.plan, pause, now);
+        self.requests.finish(key, verdict, keep_slot, now, out);
+        if let Ending::NoCapacity(_) = outcome.ending {
+            self.requests.release_ready(out);
+        }
+    }
+
+    fn signal(&mut self, meaning: Meaning, now: Now, out: &mut Vec<Effect>) {
+        match self.life.signal(meaning) {
+            Action::Drain(_) => {
+                if meaning == Meaning::Interrupt {
+                    let hint = "hitting Ctrl+C again stops all running tasks; they are redelivered";
+                    warn(Some(of_worker(hint.into())), out);
+                }
+                self.enter(State::Draining, now, out);
+            }
+            Action::Stop => self.enter(State::Stopping, now, out),
+            Action::Kill => self.enter(State::Killing, now, out),
+            Action::Explain => self.log_requests(now, out),
+            Action::Nothing => {}
+        }
+    }
+
+    fn tick(&mut self, now: Now, out: &mut Vec<Effect>) {
+        self.decide(false, now, out);
+        warn(self.flow.capacity.raise(self.plan.slots, now.mono).map(of_worker), out);
+        if self.flow.is_stuck(&self.requests, now) {
+            self.requests.release_ready(out);
+        }
+        match self.life.due(now.mono) {
+            Some(Due::State(state)) => self.enter(state, now, out),
+            Some(Due::GiveUp) => self.give_up(out),
+            None => {}
+        }
+    }
+
+    /// Enters a state of the worker's life, and does what belongs to it.
+    fn enter(&mut self, state: State, now: Now, out: &mut Vec<Effect>) {
+        if state == State::Killing && self.life.is_running() {
+            self.enter(State::Draining, now, out);
+        }
+        self.life.enter(state, self.plan.soft_shutdown, now.mono);
+        if state == State::Draining {
+            self.decide(true, now, out);
+        }
+        let running = self.requests.running();
+        let mut say = |line: String| warn(Some(of_worker(line)), out);
+        match state {
+            State::Running => {}
+            State::Draining => {
+                say(format!("Warm shutdown ({running} running)"));
+                self.requests.release_ready(out);
+            }
+            State::Stopping => {
+                say(format!("Soft shutdown ({running} asked to end)"));
+                self.requests.ask_all(out);
+            }
+            State::Killing => {
+                say(format!("Cold shutdown ({running} stopped)"));
+                self.requests.stop_all(out);
+            }
+            State::Closing => out.push(Effect::Close),
+        }
+    }
+
+    /// Ends without waiting for the stores.
+    fn give_up(&mut self, out: &mut Vec<Effect>) {
+        let count = self.requests.unsettled();
+        let line = format!(
+            "worker: ends with {count} tasks not settled, since the store does not answer; they are \
+             handed out again"
+        );
+        out.push(Effect::Log(Level::ERROR, line));
+        out.push(Effect::Exit(self.life.give_up(count)));
+    }
+
+    /// What the worker is doing, for the log (USR1).
+    fn log_requests(&self, now: Now, out: &mut Vec<Effect>) {
+        let summary = format!(
+            "{}; {} of {} slots running, {} taken ahead, {} being settled",
+            self.life.state().name(),
+            self.requests.running(),
+            self.flow.scale.slots(),
+            self.requests.ready(),
+            self.requests.count(Stage::Clearing) + self.requests.unsettled(),
+        );
+        let lines = std::iter::once(summary).chain(self.requests.lines(now));
+        lines.for_each(|line| warn(Some(of_worker(line)), out));
+    }
+}
+
+fn warn(line: Option<String>, out: &mut Vec<Effect>) {
+    out.extend(line.map(|line| Effect::Log(Level::WARN, line)));
+}
+
+fn of_worker(line: String) -> String {
+    format!("worker: {line}")
+}

@@ -1,0 +1,34 @@
+//! Values as log lines show them.
+
+use crate::wire::exception::TIME_LIMIT_EXCEEDED;
+use crate::wire::{Exception, repr};
+
+/// The last `count` lines of `text` as one line.
+pub(super) fn last_lines(text: &str, count: usize) -> String {
+    let lines: Vec<&str> = text.lines().collect();
+    short(&lines[lines.len().saturating_sub(count)..].join(" | "), 300)
+}
+
+/// `text`; what is beyond `max` characters is replaced by `...`.
+pub(super) fn short(text: &str, max: usize) -> String {
+    match text.char_indices().nth(max) {
+        Some((at, _)) => format!("{}...", &text[..at]),
+        None => text.to_string(),
+    }
+}
+
+/// An exception as Python's `repr` shows it.
+pub(in crate::worker) fn show(exception: &Exception) -> String {
+    // Two arguments identify it; a third is a long text that is shown elsewhere.
+    let shown = exception.exc_message.iter().take(2).filter(|arg| !arg.is_null());
+    let args: Vec<String> = shown.map(|arg| short(&repr::value(arg), 200)).collect();
+    if exception.exc_type == TIME_LIMIT_EXCEEDED {
+        return format!("{}({}s)", exception.exc_type, args.join(", "));
+    }
+    format!("{}({})", exception.exc_type, args.join(", "))
+}
+
+/// A number of bytes in MiB.
+pub(super) fn mebibytes(count: u64) -> String {
+    format!("{:.1} MiB", count as f64 / 1048576.0)
+}
