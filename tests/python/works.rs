@@ -63,8 +63,9 @@ say([result.id for result in sent])
         let of = |name: &str| queue[name].as_u64().unwrap();
         (of("ready"), of("scheduled"), of("held"))
     };
+    // On a slow machine ours have run before anybody looks.
     eventually("ours are put by, and no others", || {
-        (counts(&queues()[0]) == (3, 2, 0)).then_some(())
+        matches!(counts(&queues()[0]), (3, 0..=2, 0)).then_some(())
     });
     let result = |n: usize| -> Value {
         let id = ids[n].as_str().unwrap();
