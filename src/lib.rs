@@ -10,7 +10,7 @@
 //! | 3 hands | [`client`]: send and wait; [`pool`]: run many attempts at once |
 //! | 2 doors | [`broker`], [`backend`], [`runner`]: the code that does I/O for its living |
 //! | 1 words | [`wire`], [`task`], [`schedule`], [`config`]: pure; no sockets, no clock |
-//! | 0 ground | [`os`], [`link`], [`log`], [`bounds`], [`clock`]: the kernel, connections, log lines, limits, time |
+//! | 0 ground | [`os`], [`link`], [`log`], [`bounds`], [`clock`], [`role`]: the kernel, connections, log lines, limits, time, closed sets |
 
 pub mod backend;
 pub mod beat;
@@ -24,6 +24,7 @@ pub mod link;
 pub mod log;
 pub mod os;
 pub mod pool;
+pub mod role;
 pub mod runner;
 pub mod schedule;
 pub mod task;

@@ -19,7 +19,7 @@ const ADDRESSES: &[(&str, &[&str])] = &[
     ("clap_complete", &["cli/complete.rs"]),
     ("indicatif", &["cli/"]),
     ("rusqlite", &["link/sqlite/", "broker/sqlite/", "broker/ledger/apart/", "backend/sqlite.rs"]),
-    ("redis", &["link/", "broker/", "backend/", "client/", "cli/worker/open.rs"]),
+    ("redis", &["link/", "broker/", "backend/"]),
     ("rustls", &["link/tls.rs", "link/redis.rs"]),
     ("tokio_rustls", &["link/tls.rs"]),
     ("rustls_native_certs", &["link/tls.rs"]),
@@ -55,7 +55,6 @@ const LINES_MAX: usize = 500;
 
 /// Files that are longer, each with the reason why it stays one.
 const LONG: &[(&str, &str)] = &[
-    ("src/broker/sqlite.rs", "one table's statements: each row state is seen from all sides"),
     ("tests/show/keys.rs", "one short test for each key of a task file, in their order"),
     ("src/runner/shell/tests.rs", "one case after the other, none longer than a screen"),
 ];

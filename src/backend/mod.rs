@@ -1,82 +1,136 @@
 //! Where results are kept. A closed enum, as brokers are.
 //!
 //! The contract, which `tests/contract/backend.rs` checks for every variant: a stored
-//! SUCCESS or REVOKED is never overwritten; whoever waits is woken, and need not poll.
+//! SUCCESS or REVOKED is never overwritten; waiters are woken, and need not poll.
 
 pub mod redis;
 pub mod sqlite;
 
+use crate::link::Connection;
 pub use crate::link::error::Error;
+use crate::link::sqlite::{Access, Db};
+use crate::link::url::BackendUrl;
+use crate::role::role;
 use crate::wire::Record;
 use crate::wire::result::Meta;
 use chrono::{DateTime, Utc};
 use std::collections::HashSet;
+use std::time::Duration;
 
-/// A result store.
-#[derive(Clone)]
-pub enum Store {
-    /// One file.
-    Sqlite(sqlite::Store),
-    /// A Redis server.
-    Redis(redis::Store),
-    /// `disabled://`: keeps nothing.
-    Disabled,
+role! {
+    /// A result store.
+    Store as Keep { Sqlite(sqlite::Store), Redis(redis::Store), Disabled(Disabled) }
+
+    /// Stores these records, all or none.
+    async fn put(&self, records: Vec<Record>) -> Result<(), Error>;
+
+    /// As [`Store::put`]; where a power cut could undo that, it cannot undo this.
+    async fn put_synced(&self, records: Vec<Record>) -> Result<(), Error>
+        = self.put(records).await;
+
+    /// The result of this task, if one is stored.
+    async fn get(&self, task_id: &str) -> Result<Option<Meta>, Error>;
+
+    /// Those of these tasks that were revoked.
+    async fn revoked(&self, task_ids: &[String]) -> Result<HashSet<String>, Error>;
+
+    /// Removes the results of these tasks, as if they had never run.
+    async fn forget(&self, task_ids: Vec<String>) -> Result<(), Error>;
+
+    /// Removes results that were done before `limit`; says how many. At most a bounded
+    /// number in one call: call again until it says zero. Results that expire by themselves need
+    /// not be removed.
+    async fn expire(&self, limit: DateTime<Utc>) -> Result<u64, Error> = Ok(0);
+
+    /// Begins to listen for the result of this task; listen first, then look.
+    async fn listen(&self, task_id: &str) -> Result<Listener, Error>;
+
+    /// Does it do what [`Store::put`] needs in general?
+    async fn answers(&self) -> Result<(), Error> = Ok(());
+}
+
+/// How a result store is opened.
+#[derive(Debug, Clone, Copy)]
+pub struct Options<'a> {
+    /// In front of every key, on a server that has keys.
+    pub prefix: &'a str,
+    /// How long a result is kept where results expire by themselves; `None` is for ever.
+    pub expires: Option<Duration>,
+    /// How long an answer of a server is waited for.
+    pub patience: Duration,
+    /// What a file is opened for.
+    pub access: Access,
 }
 
 impl Store {
-    /// Stores these records, all or none.
-    pub async fn put(&self, records: Vec<Record>) -> Result<(), Error> {
-        match self {
-            Store::Sqlite(store) => store.put(records).await,
-            Store::Redis(store) => store.put(records).await,
-            Store::Disabled => Ok(()),
-        }
+    /// Opens the result store at this address, over the connection that there is, if there is one. A
+    /// server is connected to when it is first asked.
+    ///
+    /// # Errors
+    /// The file cannot be opened, or a certificate cannot be read.
+    pub fn open(
+        url: &BackendUrl,
+        shared: Option<Connection<'_>>,
+        options: Options<'_>,
+    ) -> Result<Store, Error> {
+        let Options { prefix, expires, patience, access } = options;
+        Ok(match (url, shared) {
+            (_, Some(Connection::Sqlite(db))) => Store::Sqlite(sqlite::Store::open(db)),
+            (_, Some(Connection::Redis(link))) => {
+                Store::Redis(redis::Store::on(link.clone(), prefix, expires))
+            }
+            (BackendUrl::Sqlite(path), None) => {
+                let db = Db::open_with(path, access, vec![&sqlite::SCHEMA])?;
+                Store::Sqlite(sqlite::Store::open(&db))
+            }
+            (BackendUrl::Redis(server), None) => {
+                Store::Redis(redis::Store::open(server, prefix, expires, patience)?)
+            }
+            (BackendUrl::Disabled, None) => Store::Disabled(Disabled),
+        })
     }
 
-    /// The result of this task, if one is stored.
-    pub async fn get(&self, task_id: &str) -> Result<Option<Meta>, Error> {
-        match self {
-            Store::Sqlite(store) => store.get(task_id.to_string()).await,
-            Store::Redis(store) => store.get(task_id).await,
-            Store::Disabled => Ok(None),
-        }
+    /// The same results, as a worker asks for them: over `connection` if that leads to the same
+    /// server,
+    /// else over a connection of its own that does not give up soon. An unreachable one is
+    /// an error now, not with the first result.
+    ///
+    /// # Errors
+    /// The server cannot be reached.
+    pub async fn of_worker(&self, connection: Connection<'_>) -> Result<Store, Error> {
+        let Store::Redis(store) = self else { return Ok(self.clone()) };
+        let store = match connection {
+            Connection::Redis(link) => store.of_worker(Some(link))?,
+            Connection::Sqlite(_) => store.of_worker(None)?,
+        };
+        store.link().session().await?;
+        Ok(Store::Redis(store))
+    }
+}
+
+/// `disabled://`: keeps nothing.
+#[derive(Debug, Clone, Copy)]
+pub struct Disabled;
+
+impl Keep for Disabled {
+    async fn put(&self, _records: Vec<Record>) -> Result<(), Error> {
+        Ok(())
     }
 
-    /// Those of these tasks that were revoked.
-    pub async fn revoked(&self, task_ids: &[String]) -> Result<HashSet<String>, Error> {
-        match self {
-            Store::Sqlite(store) => store.revoked(task_ids.to_vec()).await,
-            Store::Redis(store) => store.revoked(task_ids).await,
-            Store::Disabled => Ok(HashSet::new()),
-        }
+    async fn get(&self, _task_id: &str) -> Result<Option<Meta>, Error> {
+        Ok(None)
     }
 
-    /// Removes the results of these tasks, as if they had never run.
-    pub async fn forget(&self, task_ids: Vec<String>) -> Result<(), Error> {
-        match self {
-            Store::Sqlite(store) => store.forget(task_ids).await,
-            Store::Redis(store) => store.forget(task_ids).await,
-            Store::Disabled => Ok(()),
-        }
+    async fn revoked(&self, _task_ids: &[String]) -> Result<HashSet<String>, Error> {
+        Ok(HashSet::new())
     }
 
-    /// Removes results that were done before `limit`; says how many. At most a bounded
-    /// number in one call: call again until it says zero.
-    pub async fn expire(&self, limit: DateTime<Utc>) -> Result<u64, Error> {
-        match self {
-            Store::Sqlite(store) => store.expire(limit).await,
-            // Its results expire by themselves.
-            Store::Redis(_) | Store::Disabled => Ok(0),
-        }
+    async fn forget(&self, _task_ids: Vec<String>) -> Result<(), Error> {
+        Ok(())
     }
 
-    /// Begins to listen for the result of this task; listen first, then look.
-    pub async fn listen(&self, task_id: &str) -> Result<Listener, Error> {
-        match self {
-            Store::Sqlite(store) => Ok(Listener::Sqlite(store.listen())),
-            Store::Redis(store) => Ok(Listener::Redis(store.listen(task_id).await?)),
-            Store::Disabled => Ok(Listener::Disabled),
-        }
+    async fn listen(&self, _task_id: &str) -> Result<Listener, Error> {
+        Ok(Listener::Disabled)
     }
 }
 

@@ -3,6 +3,7 @@
 //! Source: celery 5.7 `backends/redis.py` and `backends/base.py` (`KeyValueStoreBackend`). A
 //! result is the string `celery-task-meta-ID`, and is published on the channel of that name.
 
+use super::Keep;
 use crate::clock;
 use crate::link::error::{Error, Kind};
 use crate::link::redis::{Link, WORKER_PATIENCE};
@@ -17,7 +18,7 @@ use std::collections::HashSet;
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
-/// Bytes of documents stored in one step at the most, or one document.
+/// Most bytes of documents stored in one step, unless a single one is larger.
 const BYTES_MAX: usize = 4 * 1024 * 1024;
 
 /// A message of the channel may be lost with its connection: listeners look again after this
@@ -39,7 +40,7 @@ static STATES: LazyLock<Script> = LazyLock::new(|| {
     )
 });
 
-/// A listener that is told nothing looks again after this long.
+/// How soon a listener looks again that the server does not notify.
 const LOOK_BLIND: Duration = Duration::from_millis(500);
 
 /// Stores results; a SUCCESS stays what it is, and so does a REVOKED.
@@ -59,7 +60,7 @@ static PUT: LazyLock<Script> = LazyLock::new(|| {
           if not stays[n] then
             if ARGV[1] == '' then redis.call('SET', KEYS[n], ARGV[n + 1])
             else redis.call('SET', KEYS[n], ARGV[n + 1], 'EX', ARGV[1]) end
-            -- A user may be kept from channels; whoever waits looks now and then anyway.
+            -- A user may be kept from channels; listeners look now and then anyway.
             redis.pcall('PUBLISH', KEYS[n], ARGV[n + 1])
           end
         end"#,
@@ -131,8 +132,21 @@ impl Store {
         format!("{}{task_id}", self.stem())
     }
 
-    /// See [`super::Store::put`].
-    pub async fn put(&self, records: Vec<Record>) -> Result<(), Error> {
+    async fn put_some(&self, entries: &[(String, String)]) -> Result<(), Error> {
+        if entries.is_empty() {
+            return Ok(());
+        }
+        let mut call = PUT.prepare_invoke();
+        call.arg(self.expires.map_or(String::new(), |expires| expires.to_string()));
+        for (key, document) in entries {
+            call.key(key).arg(document);
+        }
+        self.link.run(async |c| call.invoke_async::<()>(c).await).await
+    }
+}
+
+impl Keep for Store {
+    async fn put(&self, records: Vec<Record>) -> Result<(), Error> {
         let mut entries: Vec<(String, String)> = Vec::new();
         let mut bytes = 0;
         for record in &records {
@@ -147,30 +161,7 @@ impl Store {
         self.put_some(&entries).await
     }
 
-    async fn put_some(&self, entries: &[(String, String)]) -> Result<(), Error> {
-        if entries.is_empty() {
-            return Ok(());
-        }
-        let mut call = PUT.prepare_invoke();
-        call.arg(self.expires.map_or(String::new(), |expires| expires.to_string()));
-        for (key, document) in entries {
-            call.key(key).arg(document);
-        }
-        self.link.run(async |c| call.invoke_async::<()>(c).await).await
-    }
-
-    /// Does the server do what [`Store::put`] needs in general?
-    ///
-    /// # Errors
-    /// What it said.
-    pub async fn answers(&self) -> Result<(), Error> {
-        let mut call = PUT.prepare_invoke();
-        call.arg("");
-        self.link.run(async |c| call.invoke_async::<()>(c).await).await
-    }
-
-    /// See [`super::Store::get`].
-    pub async fn get(&self, task_id: &str) -> Result<Option<Meta>, Error> {
+    async fn get(&self, task_id: &str) -> Result<Option<Meta>, Error> {
         let mut get = redis::cmd("GET");
         get.arg(self.key(task_id));
         let found: Option<Vec<u8>> =
@@ -180,8 +171,7 @@ impl Store {
         Ok(found.map(|bytes| read(&bytes, task_id)))
     }
 
-    /// See [`super::Store::revoked`].
-    pub async fn revoked(&self, task_ids: &[String]) -> Result<HashSet<String>, Error> {
+    async fn revoked(&self, task_ids: &[String]) -> Result<HashSet<String>, Error> {
         let mut call = STATES.prepare_invoke();
         for id in task_ids {
             call.key(self.key(id));
@@ -190,8 +180,7 @@ impl Store {
         Ok(found.iter().filter_map(|place| task_ids.get(place - 1)).cloned().collect())
     }
 
-    /// See [`super::Store::forget`].
-    pub async fn forget(&self, task_ids: Vec<String>) -> Result<(), Error> {
+    async fn forget(&self, task_ids: Vec<String>) -> Result<(), Error> {
         if task_ids.is_empty() {
             return Ok(());
         }
@@ -202,16 +191,23 @@ impl Store {
         self.link.run(async |c| forget.query_async(c).await).await
     }
 
-    /// See [`super::Store::listen`].
-    pub async fn listen(&self, task_id: &str) -> Result<Listener, Error> {
+    async fn listen(&self, task_id: &str) -> Result<super::Listener, Error> {
         let mut subscribe = redis::cmd("SUBSCRIBE");
         subscribe.arg(self.key(task_id));
         let link = Link::new(self.link.server(), self.link.patience(), vec![subscribe])?;
         match link.session().await {
             // A user may be kept from channels.
-            Err(error) if error.kind() == Kind::Forbidden => Ok(Listener { link: None }),
-            opened => opened.map(|_| Listener { link: Some(link) }),
+            Err(error) if error.kind() == Kind::Forbidden => {
+                Ok(super::Listener::Redis(Listener { link: None }))
+            }
+            opened => opened.map(|_| super::Listener::Redis(Listener { link: Some(link) })),
         }
+    }
+
+    async fn answers(&self) -> Result<(), Error> {
+        let mut call = PUT.prepare_invoke();
+        call.arg("");
+        self.link.run(async |c| call.invoke_async::<()>(c).await).await
     }
 }
 
@@ -225,7 +221,8 @@ impl Listener {
     /// See [`super::Listener::stored`].
     pub async fn stored(&mut self) {
         let Some(link) = &self.link else { return tokio::time::sleep(LOOK_BLIND).await };
-        // Late is as good as told, and so is a lost connection: the caller looks either way.
+        // A timeout is as good as a notification, and so is a lost connection: the caller looks
+        // either way.
         let _ = tokio::time::timeout(LOOK_AGAIN, link.pushed()).await;
         if let Err(error) = link.session().await {
             tracing::debug!("cannot listen for results: {error}");

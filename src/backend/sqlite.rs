@@ -3,6 +3,7 @@
 //! Source: celery 5.7 `backends/database/models.py` (`TaskExtended`, `TaskSet`). The
 //! extended columns are always there; Celery's plain model does not mind them.
 
+use super::Keep;
 use crate::link::error::Error;
 use crate::link::sqlite::{Db, Durability, Schema, cell, run_folder};
 use crate::os::bell::{Bell, Ringer};
@@ -101,23 +102,12 @@ impl Store {
         &self.db
     }
 
-    /// See [`super::Store::put`].
-    pub async fn put(&self, records: Vec<Record>) -> Result<(), Error> {
-        self.db.run(Durability::Process, move |c| put(c, &records)).await?;
-        self.ring();
-        Ok(())
-    }
-
-    /// As [`Store::put`], and on the disk.
-    pub async fn put_synced(&self, records: Vec<Record>) -> Result<(), Error> {
-        self.db.run(Durability::Disk, move |c| put(c, &records)).await?;
-        self.ring();
-        Ok(())
-    }
-
     /// Stores inside a transaction of the caller's, who shares the file and rings later.
-    pub fn put_within(c: &Connection, records: &[Record]) -> Result<(), Error> {
-        put(c, records)
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn put_within(c: &Connection, record: &Record) -> Result<(), Error> {
+        put(c, std::slice::from_ref(record))
     }
 
     /// Wakes those who wait for results.
@@ -133,25 +123,6 @@ impl Store {
         if let Err(error) = done {
             tracing::debug!("cannot wake listeners: {error}");
         }
-    }
-
-    /// See [`super::Store::get`].
-    pub async fn get(&self, task_id: String) -> Result<Option<Meta>, Error> {
-        self.db
-            .run(Durability::Read, move |c| {
-                let sql =
-                    "SELECT status, result, traceback, children, date_done, name, args, kwargs,
-                           worker, retries, queue, usage FROM celery_taskmeta WHERE task_id = ?";
-                let mut statement = c.prepare_cached(sql)?;
-                Ok(statement.query_row([&task_id], |row| read(row, &task_id)).optional()?)
-            })
-            .await
-    }
-
-    /// See [`super::Store::revoked`].
-    pub async fn revoked(&self, task_ids: Vec<String>) -> Result<HashSet<String>, Error> {
-        let look = move |c: &Connection| Store::revoked_within(c, &mut task_ids.iter().cloned());
-        self.db.run(Durability::Read, look).await
     }
 
     /// The same inside a transaction of the caller's, who shares the file.
@@ -177,9 +148,41 @@ impl Store {
         }
         Ok(revoked)
     }
+}
 
-    /// See [`super::Store::forget`].
-    pub async fn forget(&self, task_ids: Vec<String>) -> Result<(), Error> {
+impl Keep for Store {
+    async fn put(&self, records: Vec<Record>) -> Result<(), Error> {
+        self.db.run(Durability::Process, move |c| put(c, &records)).await?;
+        self.ring();
+        Ok(())
+    }
+
+    async fn put_synced(&self, records: Vec<Record>) -> Result<(), Error> {
+        self.db.run(Durability::Disk, move |c| put(c, &records)).await?;
+        self.ring();
+        Ok(())
+    }
+
+    async fn get(&self, task_id: &str) -> Result<Option<Meta>, Error> {
+        let task_id = task_id.to_string();
+        self.db
+            .run(Durability::Read, move |c| {
+                let sql =
+                    "SELECT status, result, traceback, children, date_done, name, args, kwargs,
+                           worker, retries, queue, usage FROM celery_taskmeta WHERE task_id = ?";
+                let mut statement = c.prepare_cached(sql)?;
+                Ok(statement.query_row([&task_id], |row| read(row, &task_id)).optional()?)
+            })
+            .await
+    }
+
+    async fn revoked(&self, task_ids: &[String]) -> Result<HashSet<String>, Error> {
+        let task_ids = task_ids.to_vec();
+        let look = move |c: &Connection| Store::revoked_within(c, &mut task_ids.iter().cloned());
+        self.db.run(Durability::Read, look).await
+    }
+
+    async fn forget(&self, task_ids: Vec<String>) -> Result<(), Error> {
         self.db
             .run(Durability::Process, move |c| {
                 let mut forget =
@@ -189,8 +192,7 @@ impl Store {
             .await
     }
 
-    /// See [`super::Store::expire`].
-    pub async fn expire(&self, limit: DateTime<Utc>) -> Result<u64, Error> {
+    async fn expire(&self, limit: DateTime<Utc>) -> Result<u64, Error> {
         let limit = limit.format(DATETIME).to_string();
         self.db
             .run(Durability::Process, move |c| {
@@ -207,13 +209,13 @@ impl Store {
             .await
     }
 
-    /// See [`super::Store::listen`].
-    pub fn listen(&self) -> Listener {
+    async fn listen(&self, _task_id: &str) -> Result<super::Listener, Error> {
         let path = self.db.path().to_path_buf();
-        match watch(&path) {
+        let listener = match watch(&path) {
             Ok(bell) => Listener { bell, later: None },
             Err(_) => Listener { bell: Bell::clock(LOOK_AGAIN), later: Some(path) },
-        }
+        };
+        Ok(super::Listener::Sqlite(listener))
     }
 }
 
@@ -240,7 +242,7 @@ impl Listener {
             (self.bell, self.later) = (bell, None);
             return;
         }
-        // Late is as good as rung: the caller looks either way.
+        // A timeout is as good as a notification: the caller looks either way.
         let _ = tokio::time::timeout(LOOK_AGAIN, self.bell.rung()).await;
     }
 }

@@ -12,7 +12,7 @@ use super::tell::refused;
 use super::{Address, Definitions};
 use crate::backend::Store;
 use crate::bounds::{BEAT_BATCH, BEAT_FLIGHTS, BEAT_GATHER, BEAT_LAG, BEAT_LATE, BEAT_PAUSE_MAX};
-use crate::broker::Outlet;
+use crate::broker::Broker;
 use crate::broker::ledger::{Ledger, Outcome};
 use crate::client::send::Sender;
 use crate::clock;
@@ -49,7 +49,7 @@ pub struct Doors {
     /// Where entries are claimed.
     pub ledger: Ledger,
     /// Where messages go.
-    pub outlet: Outlet,
+    pub broker: Broker,
     /// Where results are.
     pub store: Store,
     /// The schedule.
@@ -75,7 +75,7 @@ pub enum Order {
 pub(super) struct Beat {
     pub(super) plan: Plan,
     pub(super) ledger: Ledger,
-    outlet: Outlet,
+    broker: Broker,
     store: Store,
     pub(super) core: Core,
     pub(super) clock: Clock,
@@ -103,12 +103,12 @@ pub(super) struct Beat {
 /// Sends what is due until it is told to stop. `ready` is called once: when everything is in
 /// place, or when the broker does not answer, which is no reason not to start.
 pub async fn run(plan: Plan, doors: Doors, ready: impl FnOnce()) {
-    let Doors { ledger, outlet, store, mut definitions, mut orders, alive } = doors;
+    let Doors { ledger, broker, store, mut definitions, mut orders, alive } = doors;
     let alarm = match Alarm::new() {
         Ok(alarm) => alarm,
         Err(error) => return tracing::error!("beat: no timer: {error}"),
     };
-    let mut beat = Beat::new(plan, ledger, outlet, store);
+    let mut beat = Beat::new(plan, ledger, broker, store);
     let mut ready = Some(ready);
     let mut tick = tokio::time::interval(TICK);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -168,14 +168,14 @@ async fn stopped(orders: &mut UnboundedReceiver<Order>) {
 }
 
 impl Beat {
-    fn new(plan: Plan, ledger: Ledger, outlet: Outlet, store: Store) -> Beat {
+    fn new(plan: Plan, ledger: Ledger, broker: Broker, store: Store) -> Beat {
         // Only there a state can be older than what was sent.
         let leads = matches!(ledger, Ledger::Apart(_));
         Beat {
             sender: Sender::new(&plan.host),
             plan,
             ledger,
-            outlet,
+            broker,
             store,
             core: Core::new(leads),
             clock: Clock::new(),
@@ -268,13 +268,13 @@ impl Beat {
         // What is on its way for longer is decided anew: by then it may have been missed.
         let until = now + BEAT_LATE * (1 << self.late);
         let addresses: Vec<Address> = claims.iter().map(|claim| self.to(claim)).collect();
-        let (ledger, outlet) = (self.ledger.clone(), self.outlet.clone());
+        let (ledger, producer) = (self.ledger.clone(), self.broker.producer());
         let (sender, patience) = (self.sender.clone(), self.plan.patience);
         self.flight.spawn_local(async move {
             let asked = clock::now();
             let mut steps = Vec::with_capacity(claims.len());
             for (claim, to) in claims.iter().zip(&addresses) {
-                match step(claim, to, &sender, &outlet, patience, now).await {
+                match step(claim, to, &sender, &producer, patience, now).await {
                     Ok(step) => steps.push(step),
                     Err(error) => return Flown::Claims(claims, Err(error), asked),
                 }
@@ -293,13 +293,13 @@ impl Beat {
     /// Finds out whether the entry's last task is done.
     fn look(&mut self, key: Key, entry: &Entry, state: &State) {
         let Some(id) = state.id.map(|id| id.to_string()) else { return };
-        let (store, outlet) = (self.store.clone(), self.outlet.clone());
+        let (store, admin) = (self.store.clone(), self.broker.admin());
         let ours = (self.address)(entry).task.is_some();
         // By then a result would be forgotten.
         let kept = self.plan.result_expires.and_then(|kept| TimeDelta::from_std(kept).ok());
         let old = state.ran.zip(kept).is_some_and(|(ran, kept)| self.clock.now() - ran > kept);
         self.flight.spawn_local(async move {
-            Flown::Looked(key, is_done(&store, &outlet, id, ours).await.map(|done| done || old))
+            Flown::Looked(key, is_done(&store, &admin, id, ours).await.map(|done| done || old))
         });
     }
 

@@ -4,7 +4,7 @@ use super::action::{Claim, Key};
 use super::{Address, mail};
 use crate::backend::Store;
 use crate::broker::ledger::{Answer, Step};
-use crate::broker::{Error, Outlet, Whereabouts};
+use crate::broker::{Admin, Error, Producer, Whereabouts};
 use crate::client::send::{self, Sender};
 use chrono::{DateTime, Utc};
 use std::sync::Arc;
@@ -32,7 +32,7 @@ pub(super) async fn step(
     claim: &Claim,
     to: &Address,
     sender: &Sender,
-    outlet: &Outlet,
+    producer: &Producer,
     patience: Duration,
     now: DateTime<Utc>,
 ) -> Result<Step, Error> {
@@ -41,10 +41,11 @@ pub(super) async fn step(
         return Ok(step);
     };
     let bound = match mail::route(entry) {
-        Some(route) => send::bound(outlet, &route, patience).await?,
+        Some(route) => send::bound(producer, &route, patience).await?,
         None => Vec::new(),
     };
-    step.postings = mail::postings(sender, outlet, entry, &claim.sends, (to, &bound), now);
+    step.postings =
+        mail::postings(sender, producer.abilities(), entry, &claim.sends, (to, &bound), now);
     Ok(step)
 }
 
@@ -61,17 +62,19 @@ pub(super) fn bare_step(claim: &Claim) -> Step {
 /// hold its message for as long as it runs.
 pub(super) async fn is_done(
     store: &Store,
-    outlet: &Outlet,
+    admin: &Admin,
     id: String,
     ours: bool,
 ) -> Result<bool, Error> {
     if store.get(&id).await?.is_some_and(|meta| meta.is_ready()) {
         return Ok(true);
     }
-    let place = outlet.find(id).await?;
+    let place = admin.find(id).await?;
     Ok(match place {
         Whereabouts::Waiting { .. } | Whereabouts::Held { .. } => false,
         Whereabouts::Dead(_) => true,
-        Whereabouts::Unknown => ours,
+        Whereabouts::Absent => ours,
+        // Only its result tells, and there is none.
+        Whereabouts::Untold => false,
     })
 }

@@ -2,7 +2,7 @@
 
 use super::Address;
 use super::state::task_id;
-use crate::broker::{Outlet, Posting};
+use crate::broker::{Abilities, Posting};
 use crate::client::send::Sender;
 use crate::schedule::entry::{Entry, Expires, Options};
 use crate::wire::body::Pairs;
@@ -56,7 +56,7 @@ pub fn draft(entry: &Entry, due: Option<DateTime<Utc>>, to: &Address, now: DateT
 /// The messages of these occurrences, oldest first.
 pub fn postings(
     sender: &Sender,
-    outlet: &Outlet,
+    abilities: &Abilities,
     entry: &Entry,
     sends: &[DateTime<Utc>],
     (to, bound): (&Address, &[String]),
@@ -64,7 +64,7 @@ pub fn postings(
 ) -> Vec<Posting> {
     let each = sends.iter().flat_map(|due| {
         let draft = draft(entry, Some(*due), to, now);
-        sender.postings(outlet, draft, bound, to.task.as_deref(), now)
+        sender.postings(abilities, draft, bound, to.task.as_deref(), now)
     });
     each.collect()
 }

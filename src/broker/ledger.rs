@@ -13,7 +13,7 @@
 
 mod apart;
 
-use super::{Error, Outlet, Posting, redis, sqlite};
+use super::{Broker, Error, Posting, redis, sqlite};
 use chrono::{DateTime, Utc};
 use std::path::Path;
 
@@ -77,26 +77,26 @@ macro_rules! each {
 
 impl Ledger {
     /// The ledger of this group in the store of the messages.
-    pub fn of(outlet: &Outlet, group: &str) -> Ledger {
-        match outlet {
-            Outlet::Sqlite(outlet) => Ledger::Sqlite(sqlite::Ledger::new(outlet, group)),
-            Outlet::Redis(outlet) => Ledger::Redis(redis::Ledger::new(outlet, group)),
+    pub fn of(broker: &Broker, group: &str) -> Ledger {
+        match broker {
+            Broker::Sqlite(broker) => Ledger::Sqlite(sqlite::Ledger::new(broker, group)),
+            Broker::Redis(broker) => Ledger::Redis(redis::Ledger::new(broker, group)),
         }
     }
 
     /// The ledger of this group in the SQLite file at `path`, which is made if need be, while
-    /// messages go to `outlet`. Several beats of one host may share the file. One of a beat that is
+    /// messages go to `broker`. Several beats of one host may share the file. One of a beat that is
     /// damaged is set aside; where there can be none, the values are in memory for as long, of one
     /// of these beats, and the others get an error. Both are logged. Blocks while it looks at the whole
     /// file, but never for somebody who has it locked: then calls give an error until it is free.
-    pub fn apart(path: &Path, group: &str, outlet: &Outlet) -> Ledger {
-        if let Outlet::Sqlite(broker) = outlet
+    pub fn apart(path: &Path, group: &str, broker: &Broker) -> Ledger {
+        if let Broker::Sqlite(broker) = broker
             && is_same_file(broker.db().path(), path)
         {
             // Nobody may set the messages aside.
-            return Ledger::of(outlet, group);
+            return Ledger::Sqlite(sqlite::Ledger::new(broker, group));
         }
-        Ledger::Apart(apart::Apart::open(path, group, outlet))
+        Ledger::Apart(apart::Apart::open(path, group, broker.producer()))
     }
 
     /// Does these steps, each for itself: one that cannot be done hinders no other. Several of

@@ -1,166 +1,53 @@
-//! Where messages wait. A broker has two ends: the [`Inlet`] waits for messages, the
-//! [`Outlet`] does everything else. Both are closed enums: forgetting a broker in a
-//! `match` does not compile.
+//! Where messages wait. What a broker offers is split by role; each role is a closed enum, and
+//! forgetting a broker in one of them does not compile.
 //!
-//! The contract, which `tests/contract/broker.rs` checks for every variant:
+//! | role | what it does | who has it |
+//! | --- | --- | --- |
+//! | [`Consumer`] | hands out messages | a worker |
+//! | [`Settler`] | says what becomes of them | a worker: only [`Broker::consume`] gives one |
+//! | [`Producer`] | accepts messages | everybody who sends |
+//! | [`Admin`] | counts, finds and removes what waits, names workers | everybody who looks |
+//! | [`DeadLetters`] | keeps what could not be run | likewise |
+//! | [`ledger::Ledger`] | keeps what beats know | beat |
 //!
-//! * What [`Outlet::publish`] answered `Ok` for survives any crash.
+//! The contract, which `tests/contract/broker` checks for every broker:
+//!
+//! * What [`Producer::publish`] answered `Ok` for survives any crash.
 //! * A delivery belongs to its worker until it is settled, or until that worker *and*
-//!   everything it started are dead; then it is handed out again, counted.
-//! * Messages that are not due are not delivered, however many there are.
-//! * Within a queue higher priorities come first (as [`Outlet::wire_priority`] writes them),
-//!   then older messages. No queue starves another.
-//! * To add a broker: a file with both ends, a variant here, a scheme in `link::url`, a
-//!   line in the suite.
+//!   everything it started are dead; then it is redelivered. Without [`Abilities::leases`] it may be
+//!   redelivered while the worker lives, if the broker has lost contact to it.
+//! * With [`Abilities::counts`] a delivery says how often it was lost. Without, a message that
+//!   kills its worker is redelivered up to the broker's own limit.
+//! * With [`Abilities::atomic`] an [`Item`] is done entirely or not at all. Without, its messages
+//!   are sent before its delivery is settled, so a crash repeats work and loses none.
+//! * With [`Abilities::native_eta`] messages that are not due are not delivered, however many
+//!   there are. Without, a worker holds them until they are due.
+//! * With [`Abilities::finds`] [`Admin::find`] knows of every message. Without, it answers
+//!   [`Whereabouts::Untold`], and only the result store tells what became of a task.
+//! * Within a queue higher priorities come first (as [`PriorityRule`] writes them), then older
+//!   messages. No queue starves another.
 
+mod abilities;
+mod delivery;
 pub mod ledger;
+mod loss;
+mod membership;
 pub mod redis;
 pub mod sqlite;
 
+use crate::link::Connection;
 pub use crate::link::error::Error;
+use crate::link::sqlite::{Access, Db, Schema};
+use crate::link::url::{BrokerUrl, Server};
+use crate::role::role;
 use crate::wire::{Payload, Record};
-use chrono::{DateTime, Utc};
+pub use abilities::{Abilities, PriorityRule};
+pub use delivery::{Death, Delivery, Fate, Item, Names, Posting, Settle, Sorting, Tag, Want};
 pub use redis::Survey;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
-
-/// One message in our hands.
-#[derive(Debug, Clone)]
-pub struct Delivery {
-    /// Names it to the broker.
-    pub tag: Tag,
-    /// The queue it waited in.
-    pub queue: Arc<str>,
-    /// The message, unread.
-    pub payload: Payload,
-    /// How often it was handed out and lost or sent back, counted.
-    pub deliveries: u32,
-    /// It was lost before: mark it before it starts, so that the count stays exact.
-    pub suspect: bool,
-    /// Whether its task was revoked, if the results are where the messages are; see
-    /// [`Inlet::see_results`].
-    pub revoked: Option<bool>,
-}
-
-/// Names of tasks.
-pub type Names = Arc<[Arc<str>]>;
-
-/// What a broker does by the names of tasks, without asking the worker.
-#[derive(Debug, Clone, Default)]
-pub struct Sorting {
-    /// Messages of these names are left to others.
-    pub left: Names,
-    /// Those of these names that are not due are put by for this kind of worker.
-    pub parked: Names,
-}
-
-/// A delivery's name; plain data, so that it can travel.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Tag {
-    /// Row of `kombu_message`.
-    Row(i64),
-    /// A number that the worker gave it.
-    Number(u64),
-}
-
-/// What becomes of a delivery.
-#[derive(Debug, Clone)]
-pub enum Settle {
-    /// Done with: remove it.
-    Ack,
-    /// Still ours, and about to start: if this worker dies from now on, that counts. For
-    /// suspects; the first loss of a message always counts, since it may have started.
-    Mark,
-    /// Never started: back to its place, uncounted.
-    Release,
-    /// Nobody here knows a task of this name: others may have it at once, uncounted.
-    Pass(String),
-    /// Not now: hand it out from then on, uncounted.
-    Park(DateTime<Utc>),
-    /// It cost a process or found no task: hand it out again from then on, counted.
-    Redeliver(DateTime<Utc>),
-    /// Replace it by this message, due then (a retry), in one step.
-    Replace(Payload, DateTime<Utc>),
-    /// Keep it in the dead-letter list.
-    Dead(Death),
-}
-
-impl Settle {
-    /// May it be there for others after this?
-    pub fn moves(&self) -> bool {
-        !matches!(self, Settle::Ack | Settle::Mark)
-    }
-}
-
-/// What becomes of one task: all of it, or nothing.
-#[derive(Debug, Clone, Default)]
-pub struct Item {
-    /// The delivery that this is about; nothing is done unless it is still held.
-    pub tag: Option<Tag>,
-    /// Stored.
-    pub record: Option<Record>,
-    /// Sent.
-    pub postings: Vec<Posting>,
-    /// Names the postings: sent again under the same name within an hour, they are accepted
-    /// once. Empty if nobody asks twice.
-    pub token: String,
-    /// What becomes of the delivery; `None` leaves it as it is.
-    pub settle: Option<Settle>,
-    /// Not even a power cut may undo it.
-    pub durable: bool,
-}
-
-/// What has become of an [`Item`].
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Fate {
-    /// It is done.
-    Done,
-    /// Its delivery is not held any more: it was settled before, or handed out again.
-    Lost,
-    /// Nothing of it can be done, and why; others may.
-    Refused(String),
-}
-
-/// Why a message is in the dead-letter list.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Death {
-    /// One word: `malformed`, `unregistered`, `lost`.
-    pub reason: &'static str,
-    /// A sentence.
-    pub detail: String,
-    /// Task id, if the message has one that can be read.
-    pub task_id: Option<String>,
-    /// Task name, likewise.
-    pub task: Option<String>,
-    /// It was handed out once more than was counted before.
-    pub counts: bool,
-}
-
-/// A message on its way to a queue.
-#[derive(Debug, Clone)]
-pub struct Posting {
-    /// The queue.
-    pub queue: String,
-    /// Task id.
-    pub task_id: String,
-    /// As the message has it; see [`Outlet::wire_priority`].
-    pub priority: u8,
-    /// Not before.
-    pub eta: Option<DateTime<Utc>>,
-    /// The message.
-    pub payload: Payload,
-}
-
-/// How many messages a worker can use now.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Want {
-    /// Free slots: so many may start at once.
-    pub slots: usize,
-    /// So many more may wait in memory; never one that was lost before, since a crash
-    /// would count against it though it had not started.
-    pub ahead: usize,
-}
 
 /// A kept message.
 #[derive(Debug, Clone)]
@@ -179,7 +66,7 @@ pub struct DeadLetter {
     pub task: String,
     /// The queue it came from.
     pub queue: String,
-    /// How often it was handed out.
+    /// How many times it was delivered.
     pub deliveries: u32,
     /// The message as it was.
     pub payload: Payload,
@@ -202,8 +89,10 @@ pub enum Whereabouts {
     },
     /// In the dead-letter list, under this number.
     Dead(i64),
-    /// Not here.
-    Unknown,
+    /// Neither in a queue, nor with a worker, nor in the dead-letter list.
+    Absent,
+    /// This broker cannot tell; see [`Abilities::finds`].
+    Untold,
 }
 
 /// A queue and what is in it.
@@ -211,7 +100,7 @@ pub enum Whereabouts {
 pub struct QueueInfo {
     /// Its name.
     pub name: String,
-    /// Can be handed out now.
+    /// Can be delivered now.
     pub ready: u32,
     /// Not due yet.
     pub scheduled: u32,
@@ -230,132 +119,110 @@ pub struct Node {
     pub pid: u32,
 }
 
-/// The end that hands out messages.
-pub enum Inlet {
-    /// One file.
-    Sqlite(sqlite::Inlet),
-    /// A Redis server.
-    Redis(redis::Inlet),
-}
-
-/// The end that takes everything else.
+/// An opened broker: gives its roles. A server is connected to when it is first asked.
 #[derive(Clone)]
-pub enum Outlet {
+pub enum Broker {
     /// One file.
-    Sqlite(sqlite::Outlet),
+    Sqlite(sqlite::Broker),
     /// A Redis server.
-    Redis(redis::Outlet),
+    Redis(redis::Broker),
 }
 
+/// How a broker is opened.
+#[derive(Clone, Copy)]
+pub struct Options<'a> {
+    /// In front of every key, on a server that has keys.
+    pub prefix: &'a str,
+    /// How long an answer of a server is waited for.
+    pub patience: Duration,
+    /// What a file is opened for.
+    pub access: Access,
+    /// Tables that others have in the same file.
+    pub beside: &'static [&'static Schema],
+}
+
+/// A worker, as its broker knows it.
+pub struct Identity<'a> {
+    /// Node name.
+    pub hostname: &'a str,
+    /// Queues that it takes from.
+    pub queues: &'a [String],
+    /// How long Python workers may hold a message before it is redelivered, as kombu does.
+    pub visibility_timeout: Duration,
+    /// Has the guard hold the worker's lease too.
+    pub hold: Hold,
+}
+
+/// See [`Identity::hold`]; takes the lease's path.
+pub type Hold = Box<dyn Fn(&Path) -> std::io::Result<()>>;
+
+/// Matches a role of each broker.
 macro_rules! each {
-    ($self:ident, $type:ident, $end:ident => $call:expr) => {
+    ($self:ident, $role:ident, $store:ident => $call:expr) => {
         match $self {
-            $type::Sqlite($end) => $call,
-            $type::Redis($end) => $call,
+            $role::Sqlite($store) => $call,
+            $role::Redis($store) => $call,
         }
     };
 }
 
-/// The first refusal among these is the error of all.
-fn first_refusal(fates: Vec<Fate>) -> Result<(), Error> {
-    let refusal = fates.into_iter().find_map(|fate| match fate {
-        Fate::Refused(why) => Some(why),
-        Fate::Done | Fate::Lost => None,
-    });
-    refusal.map_or(Ok(()), |why| Err(Error::of(crate::link::error::Kind::Refused, why)))
+/// Gives a role of an opened broker.
+macro_rules! give {
+    ($self:ident, $role:ident) => {
+        match $self {
+            Broker::Sqlite(broker) => $role::Sqlite(broker.clone()),
+            Broker::Redis(broker) => $role::Redis(broker.clone()),
+        }
+    };
 }
 
-/// Where results are, as far as a broker may look at them.
-pub enum Results {
-    /// In this file.
-    Sqlite(crate::link::sqlite::Db, sqlite::LookUp),
-    /// On this server, each at its task's id after this.
-    Redis(crate::link::url::Server, String),
-    /// Nowhere that a broker could be.
-    Elsewhere,
-}
-
-/// See [`Inlet::contact`].
-pub type Contact = Box<dyn Fn() -> (Duration, Option<String>)>;
-
-impl Inlet {
-    /// Tells, for as long as the inlet lives, how long ago the broker last answered it, and
-    /// what went wrong since. A file always answers.
-    pub fn contact(&self) -> Contact {
-        match self {
-            Inlet::Sqlite(_) => Box::new(|| (Duration::ZERO, None)),
-            Inlet::Redis(inlet) => {
-                let link = inlet.link().clone();
-                Box::new(move || link.heard())
-            }
-        }
-    }
-
-    /// Takes what is there and `want` allows, at once; often nothing.
-    pub async fn take(&mut self, want: Want) -> Result<Vec<Delivery>, Error> {
-        each!(self, Inlet, inlet => inlet.take(want).await)
-    }
-
-    /// Sorts messages by these names from now on, and by no others.
-    pub fn sort(&mut self, names: Sorting) {
-        each!(self, Inlet, inlet => inlet.sort(names))
-    }
-
-    /// Has whatever takes a message look at its task's result in the same step, if `store` is where the
-    /// messages are; see [`Delivery::revoked`].
-    pub fn see_results(&mut self, store: Results) {
-        match (self, store) {
-            (Inlet::Sqlite(inlet), Results::Sqlite(db, look)) => inlet.see_results(&db, look),
-            (Inlet::Redis(inlet), Results::Redis(server, prefix)) => {
-                inlet.see_results(&server, prefix);
-            }
-            _ => {}
-        }
-    }
-
-    /// Is another [`Inlet::take`] sure to find nothing, as far as is known here? Then there is
-    /// no need to ask: [`Inlet::wait`].
-    pub fn is_dry(&self) -> bool {
-        match self {
-            // To look costs less than to be told.
-            Inlet::Sqlite(_) => false,
-            Inlet::Redis(inlet) => inlet.is_dry(),
-        }
-    }
-
-    /// Waits until another [`Inlet::take`] may find something. May be dropped at any time.
-    pub async fn wait(&mut self) {
-        each!(self, Inlet, inlet => inlet.wait().await)
-    }
-
-    /// Tells which deliveries are not held any more, though nobody here has settled them; `None`
-    /// where that cannot be, and when it was asked before.
-    pub fn losses(&mut self) -> Option<mpsc::UnboundedReceiver<Vec<Tag>>> {
-        match self {
-            Inlet::Sqlite(_) => None,
-            Inlet::Redis(inlet) => inlet.losses(),
-        }
-    }
-
-    /// Gives up the lease: nothing is held any more.
-    pub async fn close(self) -> Result<(), Error> {
-        each!(self, Inlet, inlet => inlet.close().await)
-    }
-}
-
-impl Outlet {
-    /// Accepts these messages, all or none, durably.
-    pub async fn publish(&self, postings: Vec<Posting>) -> Result<(), Error> {
-        each!(self, Outlet, outlet => outlet.publish(postings).await)
-    }
-
-    /// Accepts these messages, all or none, durably; once, however often it is asked within an
-    /// hour under the same token, for an answer may be lost.
+impl Broker {
+    /// Opens the broker at this address.
     ///
     /// # Errors
-    /// Nothing was accepted, or all was and the answer was lost.
-    pub async fn publish_once(&self, token: String, postings: Vec<Posting>) -> Result<(), Error> {
-        each!(self, Outlet, outlet => outlet.publish_once(token, postings).await)
+    /// The file cannot be opened, or a certificate cannot be read.
+    pub fn open(url: &BrokerUrl, options: Options<'_>) -> Result<Broker, Error> {
+        Ok(match url {
+            BrokerUrl::Sqlite(path) => {
+                let all = std::iter::once(&sqlite::SCHEMA).chain(options.beside.iter().copied());
+                let db = Db::open_with(path, options.access, all.collect())?;
+                Broker::Sqlite(sqlite::Broker::new(&db))
+            }
+            BrokerUrl::Redis(server) => {
+                Broker::Redis(redis::Broker::open(server, options.prefix, options.patience)?)
+            }
+        })
+    }
+
+    /// What it can do.
+    pub fn abilities(&self) -> &'static Abilities {
+        match self {
+            Broker::Sqlite(_) => &sqlite::ABILITIES,
+            Broker::Redis(_) => &redis::ABILITIES,
+        }
+    }
+
+    /// The connection to it.
+    pub fn connection(&self) -> Connection<'_> {
+        match self {
+            Broker::Sqlite(broker) => Connection::Sqlite(broker.db()),
+            Broker::Redis(broker) => Connection::Redis(broker.link()),
+        }
+    }
+
+    /// The role that accepts messages.
+    pub fn producer(&self) -> Producer {
+        give!(self, Producer)
+    }
+
+    /// The role that looks, and removes what waits.
+    pub fn admin(&self) -> Admin {
+        give!(self, Admin)
+    }
+
+    /// The role that keeps what could not be run.
+    pub fn dead_letters(&self) -> DeadLetters {
+        give!(self, DeadLetters)
     }
 
     /// The ledger of the beats of this group, in the broker's own store.
@@ -363,66 +230,249 @@ impl Outlet {
         ledger::Ledger::of(self, group)
     }
 
-    /// Settles deliveries of this worker, all or none.
-    pub async fn settle(&self, settlements: Vec<(Tag, Settle)>) -> Result<(), Error> {
-        each!(self, Outlet, outlet => outlet.settle(settlements).await)
+    /// Registers a worker, which holds a lease until the consumer is closed or the process ends.
+    /// Must be called inside a `LocalSet`.
+    ///
+    /// # Errors
+    /// The broker cannot be reached or written, or the guard cannot hold the lease.
+    pub async fn consume(&self, who: Identity<'_>) -> Result<(Consumer, Settler), Error> {
+        Ok(match self {
+            Broker::Sqlite(broker) => {
+                let consumer = sqlite::Consumer::open(broker, who).await?;
+                let settler = Settler::Sqlite(consumer.settler());
+                (Consumer::Sqlite(consumer), settler)
+            }
+            Broker::Redis(broker) => {
+                let consumer = redis::Consumer::open(broker, who).await?;
+                let settler = Settler::Redis(consumer.settler());
+                (Consumer::Redis(consumer), settler)
+            }
+        })
+    }
+}
+
+/// Where results are, as far as a broker may look at them and write them within its own steps.
+#[derive(Clone)]
+pub enum Results {
+    /// In this file.
+    Sqlite {
+        /// The file.
+        db: Db,
+        /// Finds revoked tasks within a transaction.
+        revoked: sqlite::LookUp,
+        /// Stores a record within a transaction.
+        put: sqlite::Put,
+        /// Called after the transaction: wakes those who wait for results.
+        stored: Arc<dyn Fn() + Send + Sync>,
+    },
+    /// On this server.
+    Redis {
+        /// The server.
+        server: Server,
+        /// The key of a result is its task's id after this.
+        stem: String,
+        /// What is stored of a record.
+        entry: Arc<dyn Fn(&Record) -> redis::Document + Send + Sync>,
+    },
+    /// Nowhere that a broker could be.
+    Elsewhere,
+}
+
+/// How long ago a broker last answered, and what went wrong since.
+pub type Contact = Box<dyn Fn() -> (Duration, Option<String>)>;
+
+/// Hands out messages.
+pub enum Consumer {
+    /// One file.
+    Sqlite(sqlite::Consumer),
+    /// A Redis server.
+    Redis(redis::Consumer),
+}
+
+/// See the methods of [`Consumer`].
+trait Consume {
+    async fn take(&mut self, want: Want) -> Result<Vec<Delivery>, Error>;
+    async fn wait(&mut self);
+    async fn close(self) -> Result<(), Error>;
+    fn sort(&mut self, names: Sorting);
+    fn see_results(&mut self, results: &Results);
+
+    fn is_dry(&self) -> bool {
+        false
     }
 
-    /// The number that a message of this priority (0 to 9, higher is served first; `None`: the
-    /// sender does not care) carries here, so that Celery programs on this broker understand it.
-    pub fn wire_priority(&self, priority: Option<u8>) -> u8 {
-        each!(self, Outlet, outlet => outlet.wire_priority(priority))
+    fn losses(&mut self) -> Option<mpsc::UnboundedReceiver<Vec<Tag>>> {
+        None
     }
 
-    /// The queues that are bound to a named exchange for messages of this routing key.
-    pub async fn route(&self, exchange: String, routing_key: String) -> Result<Vec<String>, Error> {
-        each!(self, Outlet, outlet => outlet.route(exchange, routing_key).await)
+    fn contact(&self) -> Contact {
+        Box::new(|| (Duration::ZERO, None))
+    }
+}
+
+impl Consumer {
+    /// Takes what is there and `want` allows, at once; often nothing.
+    pub async fn take(&mut self, want: Want) -> Result<Vec<Delivery>, Error> {
+        each!(self, Consumer, consumer => consumer.take(want).await)
     }
 
-    /// What this worker holds goes back at once, counted, where others could not tell soon
-    /// that it dies. None of its tasks may live any more.
-    pub async fn surrender(&self) -> Result<(), Error> {
-        match self {
-            // Its lease tells, and is free in a moment.
-            Outlet::Sqlite(_) => Ok(()),
-            Outlet::Redis(outlet) => outlet.surrender().await,
+    /// Waits until another [`Consumer::take`] may find something. May be dropped at any time.
+    pub async fn wait(&mut self) {
+        each!(self, Consumer, consumer => consumer.wait().await)
+    }
+
+    /// Gives up the lease: nothing is held any more.
+    pub async fn close(self) -> Result<(), Error> {
+        each!(self, Consumer, consumer => consumer.close().await)
+    }
+
+    /// Sorts messages by these names from now on, and by no others.
+    pub fn sort(&mut self, names: Sorting) {
+        each!(self, Consumer, consumer => consumer.sort(names))
+    }
+
+    /// Has each take look at the results of its tasks in the same step, if they are where the
+    /// messages are; see [`Delivery::revoked`].
+    pub fn see_results(&mut self, results: &Results) {
+        each!(self, Consumer, consumer => consumer.see_results(results))
+    }
+
+    /// Is another [`Consumer::take`] sure to find nothing, as far as is known here? Then there is
+    /// no need to ask: [`Consumer::wait`].
+    pub fn is_dry(&self) -> bool {
+        each!(self, Consumer, consumer => consumer.is_dry())
+    }
+
+    /// Tells which deliveries are not held any more, though nobody here has settled them; `None`
+    /// where that cannot be, and when it was asked before.
+    pub fn losses(&mut self) -> Option<mpsc::UnboundedReceiver<Vec<Tag>>> {
+        each!(self, Consumer, consumer => consumer.losses())
+    }
+
+    /// Tells for as long as the consumer lives when the broker last answered it. A file always
+    /// answers.
+    pub fn contact(&self) -> Contact {
+        each!(self, Consumer, consumer => consumer.contact())
+    }
+}
+
+role! {
+    /// Says what becomes of deliveries, of one worker.
+    Settler as Settles { Sqlite(sqlite::Settler), Redis(redis::Settler) }
+
+    /// Stores results, sends messages and settles deliveries, all items in one step. Records are
+    /// stored only after [`Settler::keep_results`] has said so. May be asked again if the answer
+    /// was lost: what was done then is [`Fate::Lost`].
+    async fn commit(&self, items: Arc<Vec<Item>>) -> Result<Vec<Fate>, Error>;
+
+    /// Which of these are about a delivery that is not held any more?
+    async fn lost(&self, items: Arc<Vec<Item>>) -> Result<Vec<bool>, Error>;
+
+    /// Does the broker do what [`Settler::commit`] needs, whatever it is asked?
+    async fn answers(&self) -> Result<(), Error> = Ok(());
+
+    /// Does the broker still know this worker? One that it has taken for dead holds nothing.
+    async fn is_member(&self) -> Result<bool, Error> = Ok(true);
+
+    /// Requeues at once, counted, what this worker holds, where other workers could not detect its
+    /// death quickly. None of its tasks may live any more.
+    async fn surrender(&self) -> Result<(), Error> = Ok(());
+}
+
+impl Settler {
+    /// Has [`Settler::commit`] store records in the same step, if results are where the messages
+    /// are; says whether they are.
+    pub fn keep_results(&mut self, results: &Results) -> bool {
+        match (self, results) {
+            (Settler::Sqlite(settler), Results::Sqlite { db, put, stored, .. }) => {
+                settler.keep_results(db, *put, stored.clone())
+            }
+            (Settler::Redis(settler), Results::Redis { server, entry, .. }) => {
+                settler.keep_results(server, entry.clone())
+            }
+            _ => false,
         }
     }
 
+    /// The connection that it settles on.
+    pub fn connection(&self) -> Connection<'_> {
+        match self {
+            Settler::Sqlite(settler) => Connection::Sqlite(settler.db()),
+            Settler::Redis(settler) => Connection::Redis(settler.link()),
+        }
+    }
+}
+
+role! {
+    /// Accepts messages.
+    Producer as Produce { Sqlite(sqlite::Broker), Redis(redis::Broker) }
+
+    /// Accepts these messages, all or none, durably.
+    async fn publish(&self, postings: Vec<Posting>) -> Result<(), Error>;
+
+    /// Accepts these messages, all or none, durably; once, however often it is asked within an
+    /// hour under the same token, for an answer may be lost.
+    ///
+    /// # Errors
+    /// Nothing was accepted, or all was and the answer was lost.
+    async fn publish_once(&self, token: String, postings: Vec<Posting>) -> Result<(), Error>;
+
+    /// The queues that are bound to a named exchange for messages of this routing key.
+    async fn route(&self, exchange: String, routing_key: String) -> Result<Vec<String>, Error>;
+}
+
+impl Producer {
+    /// What its broker can do.
+    pub fn abilities(&self) -> &'static Abilities {
+        match self {
+            Producer::Sqlite(_) => &sqlite::ABILITIES,
+            Producer::Redis(_) => &redis::ABILITIES,
+        }
+    }
+}
+
+role! {
+    /// Counts, finds and removes what waits, and names the workers.
+    Admin as Administer { Sqlite(sqlite::Broker), Redis(redis::Broker) }
+
     /// Removes what waits in these queues, due or not; says how much it was. What
     /// workers hold stays.
-    pub async fn purge(&self, queues: Vec<String>) -> Result<u64, Error> {
-        each!(self, Outlet, outlet => outlet.purge(queues).await)
-    }
+    async fn purge(&self, queues: Vec<String>) -> Result<u64, Error>;
 
     /// Every queue that was ever used.
-    pub async fn queues(&self) -> Result<Vec<QueueInfo>, Error> {
-        each!(self, Outlet, outlet => outlet.queues().await)
-    }
+    async fn queues(&self) -> Result<Vec<QueueInfo>, Error>;
+
+    /// The names of the queues that programs of ours use, without counting what is in them.
+    async fn names(&self) -> Result<Vec<String>, Error>;
 
     /// Every worker alive.
-    pub async fn nodes(&self) -> Result<Vec<Node>, Error> {
-        each!(self, Outlet, outlet => outlet.nodes().await)
-    }
+    async fn nodes(&self) -> Result<Vec<Node>, Error>;
+
+    /// Names of Python workers that have announced themselves here, for whatever queues.
+    async fn python_nodes(&self) -> Result<Vec<String>, Error> = Ok(Vec::new());
 
     /// Where the task of this id is.
-    pub async fn find(&self, task_id: String) -> Result<Whereabouts, Error> {
-        each!(self, Outlet, outlet => outlet.find(task_id).await)
-    }
+    async fn find(&self, task_id: String) -> Result<Whereabouts, Error> = Ok(Whereabouts::Untold);
 
-    /// The dead-letter list, oldest first.
-    pub async fn dead(&self) -> Result<Vec<DeadLetter>, Error> {
-        each!(self, Outlet, outlet => outlet.dead().await)
-    }
+    /// What there is to know for a worker of these queues, with these results.
+    ///
+    /// # Errors
+    /// The broker cannot be reached, or refuses what everything else needs.
+    async fn survey(&self, queues: &[String], results: &Results) -> Result<Survey, Error>
+        = Ok(Survey::default());
+}
+
+role! {
+    /// Keeps what could not be run.
+    DeadLetters as KeepDead { Sqlite(sqlite::Broker), Redis(redis::Broker) }
+
+    /// All of them, oldest first.
+    async fn list(&self) -> Result<Vec<DeadLetter>, Error>;
 
     /// Sends these dead letters to their queues again, their count back at zero; `None`
     /// is all of them. Says how many there were.
-    pub async fn requeue_dead(&self, numbers: Option<Vec<i64>>) -> Result<u64, Error> {
-        each!(self, Outlet, outlet => outlet.requeue_dead(numbers).await)
-    }
+    async fn requeue(&self, numbers: Option<Vec<i64>>) -> Result<u64, Error>;
 
     /// Removes these dead letters; `None` is all of them. Says how many there were.
-    pub async fn purge_dead(&self, numbers: Option<Vec<i64>>) -> Result<u64, Error> {
-        each!(self, Outlet, outlet => outlet.purge_dead(numbers).await)
-    }
+    async fn purge(&self, numbers: Option<Vec<i64>>) -> Result<u64, Error>;
 }

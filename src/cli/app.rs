@@ -9,7 +9,7 @@ use crate::config::diagnostic::Weight;
 use crate::config::{Diagnostic, Given, Settings, names};
 use crate::link::address::{Address, is_address, redact};
 use crate::link::sqlite::Access;
-use crate::link::url::Url;
+use crate::link::url::BackendUrl;
 use crate::os;
 use crate::os::file::folder_of;
 use crate::task::Task;
@@ -162,11 +162,11 @@ impl App {
 
     /// As [`App::client`], for one who may leave files as they are.
     pub(super) fn client_to(&self, access: Access) -> Result<Client, Error> {
-        let broker = self.settings.broker_url.open(&self.folder)?;
+        let broker = self.settings.broker_url.broker(&self.folder)?;
         let backend = self.settings.result_backend.as_ref();
-        let backend = backend.map(|url| url.open(&self.folder)).transpose()?;
-        for url in [Some(&broker), backend.as_ref()].into_iter().flatten() {
-            let Url::Sqlite(file) = url else { continue };
+        let backend = backend.map(|url| url.backend(&self.folder)).transpose()?;
+        for url in std::iter::once(&broker.clone().into()).chain(&backend) {
+            let BackendUrl::Sqlite(file) = url else { continue };
             if access == Access::Create {
                 self.may_make(file).map_err(|why| {
                     Error::unavailable(format!("cannot open {url}: {why}")).hint(MAKE)

@@ -2,12 +2,12 @@
 //! sent some hundred at a time, so that a file of any length takes no more memory.
 
 use super::exit::{Error, Exit};
-use super::order::{self, Order};
 use super::output::ToUser;
 use super::progress::Progress;
+use super::sending::{self, Sending};
 use super::utf8;
 use crate::bounds::{BATCH_BYTES_MAX, BATCH_LINE_MAX, BATCH_TASKS_MAX};
-use crate::broker::{Outlet, Posting};
+use crate::broker::{Posting, Producer};
 use crate::client::send;
 use crate::clock;
 use crate::config::Faults;
@@ -120,8 +120,8 @@ impl Batch {
 
 /// What has become of the lines.
 struct Run<'a> {
-    order: &'a Order,
-    outlet: &'a Outlet,
+    sending: &'a Sending,
+    producer: &'a Producer,
     bound: Vec<String>,
     out: ToUser,
     progress: Progress,
@@ -134,14 +134,14 @@ struct Run<'a> {
 /// # Errors
 /// The lines cannot be read any more, or the broker does not take them: says how far it got.
 pub(super) async fn send(
-    order: &Order,
-    outlet: &Outlet,
+    sending: &Sending,
+    producer: &Producer,
     mut input: Input,
     out: ToUser,
 ) -> Result<Exit, Error> {
-    let bound = order.bound(outlet).await?;
+    let bound = sending.bound(producer).await?;
     let progress = Progress::new(input.length, out);
-    let mut run = Run { order, outlet, bound, out, progress, sent: 0, refused: 0 };
+    let mut run = Run { sending, producer, bound, out, progress, sent: 0, refused: 0 };
     let mut more = true;
     while more {
         let mut batch = Batch::default();
@@ -162,9 +162,10 @@ impl Run<'_> {
         while input.advance()? {
             if !input.line.trim_ascii().is_empty() {
                 let now = clock::now();
-                match read(self.order, &input.line, now) {
+                match read(self.sending, &input.line, now) {
                     Ok(draft) => {
-                        let postings = self.order.postings(self.outlet, &self.bound, draft, now);
+                        let postings =
+                            self.sending.postings(self.producer, &self.bound, draft, now);
                         batch.add(postings, input.number);
                     }
                     Err(why) => self.refuse(input.number, &why),
@@ -189,7 +190,7 @@ impl Run<'_> {
         if batch.tasks == 0 {
             return Ok(());
         }
-        let answer = send::send(self.outlet, batch.postings, self.order.deadline).await;
+        let answer = send::send(self.producer, batch.postings, self.sending.deadline).await;
         answer.map_err(|error| {
             let asked = count(batch.tasks, "task");
             self.stopped(error.into(), batch.first).hint(format!(
@@ -232,18 +233,18 @@ fn count(number: u64, what: &str) -> String {
 }
 
 /// The task that a line asks for, or what is wrong with it.
-fn read(order: &Order, line: &[u8], now: DateTime<Utc>) -> Result<Draft, String> {
+fn read(sending: &Sending, line: &[u8], now: DateTime<Utc>) -> Result<Draft, String> {
     if line.len() > BATCH_LINE_MAX {
         return Err(format!("longer than {} MB", BATCH_LINE_MAX / 1024 / 1024));
     }
     let line = utf8::text(line.trim_ascii_end()).map_err(|(_, why)| why)?;
-    let mut draft = order.draft(now).map_err(|error| error.message)?;
+    let mut draft = sending.draft(now).map_err(|error| error.message)?;
     match line.trim_ascii_start().as_bytes().first() {
         Some(b'[') => draft.args = parse(line, "a JSON array")?,
         Some(b'{') => fields(&mut draft, parse(line, "a JSON object")?, now)?,
         _ => return Err(format!("expected a JSON array of arguments, or an object with {KEYS}")),
     }
-    order.check(&draft)?;
+    sending.check(&draft)?;
     Ok(draft)
 }
 
@@ -265,16 +266,16 @@ fn fields(draft: &mut Draft, Pairs(pairs): Pairs, now: DateTime<Utc>) -> Result<
                 return Err("queue: expected none, since --exchange says where to".into());
             }
             "queue" => draft.queue = value.kind::<Queue>()?,
-            "countdown" => draft.eta = Some(order::after(now, value.kind::<Countdown>()?)),
+            "countdown" => draft.eta = Some(sending::after(now, value.kind::<Countdown>()?)),
             "eta" => {
-                let text: String = value.read(order::INSTANT)?;
-                draft.eta = Some(clock::parse(&text).ok_or_else(|| value.not(order::INSTANT))?);
+                let text: String = value.read(sending::INSTANT)?;
+                draft.eta = Some(clock::parse(&text).ok_or_else(|| value.not(sending::INSTANT))?);
             }
             "expires" => {
                 // A number, or the text that the option takes.
                 let text = serde_json::from_str(value.text).unwrap_or(value.text.to_string());
-                let expected = || value.not(&format!("seconds, or {}", order::INSTANT));
-                draft.expires = Some(order::expiry(&text, now).ok_or_else(expected)?);
+                let expected = || value.not(&format!("seconds, or {}", sending::INSTANT));
+                draft.expires = Some(sending::expiry(&text, now).ok_or_else(expected)?);
             }
             "priority" => draft.priority = Some(value.kind::<Priority>()?),
             unknown => return Err(format!("unknown key {unknown:?}; expected {KEYS}")),

@@ -143,8 +143,8 @@ impl Place {
     fn ledger(&self, app: &App, client: &Client) -> Result<Ledger, Error> {
         let group = &app.settings.beat_group;
         Ok(match self.made_file(app)? {
-            Some(file) => Ledger::apart(&file, group, &client.outlet),
-            None => client.outlet.ledger(group),
+            Some(file) => Ledger::apart(&file, group, &client.broker),
+            None => client.broker.ledger(group),
         })
     }
 
@@ -300,8 +300,8 @@ fn doors(
     definitions: Box<dyn Definitions>,
     orders: mpsc::UnboundedReceiver<Order>,
 ) -> Doors {
-    let Client { outlet, store } = client;
-    Doors { ledger, outlet, store, definitions, orders, alive: Box::new(|| {}) }
+    let Client { broker, store } = client;
+    Doors { ledger, broker, store, definitions, orders, alive: Box::new(|| {}) }
 }
 
 /// Options of a worker with a beat in it.

@@ -3,9 +3,9 @@
 use super::app::{App, Global};
 use super::batch::{self, Input};
 use super::exit::{Error, Exit};
-use super::order::{Options, Order};
 use super::output::ToUser;
 use super::result::{self, Form};
+use super::sending::{Options, Sending};
 use super::utf8;
 use super::wait::{self, Waited};
 use crate::client::send;
@@ -59,27 +59,28 @@ pub(super) struct Args {
 pub(super) fn run(mut args: Args, global: &Global, out: ToUser) -> Result<Exit, Error> {
     let app = App::open(global, &[])?;
     if let Some(name) = args.from_jsonl {
-        let order = Order::new(&args.name, args.options, &app)?;
+        let sending = Sending::new(&args.name, args.options, &app)?;
         // What is wrong with the options is said at once, and not for each line.
-        order.draft(clock::now())?;
+        sending.draft(clock::now())?;
         let input = Input::open(&name)?;
         return super::block_on(async {
             let client = app.client()?;
-            batch::send(&order, &client.outlet, input, out).await
+            batch::send(&sending, &client.broker.producer(), input, out).await
         });
     }
     let (positional, keywords) = arguments(&args)?;
     let id = args.task_id.take().unwrap_or_default();
-    let order = Order::new(&args.name, args.options, &app)?;
+    let sending = Sending::new(&args.name, args.options, &app)?;
     let now = clock::now();
-    let draft = Draft { id, args: positional, kwargs: keywords, ..order.draft(now)? };
-    order.check(&draft).map_err(Error::usage)?;
+    let draft = Draft { id, args: positional, kwargs: keywords, ..sending.draft(now)? };
+    sending.check(&draft).map_err(Error::usage)?;
     super::block_on(async {
         let client = app.client()?;
-        let bound = order.bound(&client.outlet).await?;
-        let postings = order.postings(&client.outlet, &bound, draft, now);
+        let producer = client.broker.producer();
+        let bound = sending.bound(&producer).await?;
+        let postings = sending.postings(&producer, &bound, draft, now);
         let id = postings.first().map(|posting| posting.task_id.clone()).unwrap_or_default();
-        send::send(&client.outlet, postings, order.deadline).await?;
+        send::send(&producer, postings, sending.deadline).await?;
         if !args.wait {
             out.hand_over(&id);
             return Ok(Exit::Ok);

@@ -9,7 +9,7 @@ use crate::config::Diagnostic;
 use crate::config::diagnostic::Weight;
 use crate::link::error::Kind;
 use crate::link::sqlite::Access;
-use crate::link::url::Url;
+use crate::link::url::BrokerUrl;
 use crate::task::set::Set;
 
 #[derive(Debug, clap::Args)]
@@ -69,7 +69,9 @@ fn count(number: usize, what: &str) -> String {
 /// is not there may be when the worker comes.
 fn broker(app: &App, tasks: &Set, out: &ToUser) -> Vec<Diagnostic> {
     let settings = &app.settings;
-    let Ok(Url::Redis(_)) = settings.broker_url.open(&app.folder) else { return Vec::new() };
+    let Ok(BrokerUrl::Redis(_)) = settings.broker_url.broker(&app.folder) else {
+        return Vec::new();
+    };
     let Ok(client) = app.client_to(Access::Look) else { return Vec::new() };
     let queues = app.queues(tasks);
     let origin = settings.origin("broker_url").to_string();
@@ -99,12 +101,10 @@ fn broker(app: &App, tasks: &Set, out: &ToUser) -> Vec<Diagnostic> {
 /// Addresses that are well-formed, but of no store that there is.
 fn addresses(app: &App) -> Vec<Diagnostic> {
     let settings = &app.settings;
-    let urls = [
-        ("broker_url", Some(&settings.broker_url)),
-        ("result_backend", settings.result_backend.as_ref()),
-    ];
-    let wrong =
-        urls.into_iter().filter_map(|(name, url)| Some((name, url?.open(&app.folder).err()?)));
+    let broker = settings.broker_url.broker(&app.folder).err();
+    let backend = settings.result_backend.as_ref().map(|url| url.backend(&app.folder).err());
+    let wrong = [("broker_url", broker), ("result_backend", backend.flatten())];
+    let wrong = wrong.into_iter().filter_map(|(name, error)| Some((name, error?)));
     wrong
         .map(|(name, error)| {
             Diagnostic::new(&settings.origin(name).to_string(), None, error.to_string())

@@ -7,7 +7,7 @@ use super::exit::{Error, Exit};
 use super::output::ToUser;
 use super::{Cli, beat, empty};
 use crate::link::sqlite::Access;
-use crate::link::url::Url;
+use crate::link::url::BrokerUrl;
 use crate::task::set::Set;
 use clap::{CommandFactory, FromArgMatches};
 use clap_complete::engine::{ArgValueCandidates, CompletionCandidate, complete};
@@ -166,8 +166,7 @@ fn entries(app: &App) -> Vec<CompletionCandidate> {
 /// Those that tasks are sent to, and those that the broker knows.
 fn queues(app: &App) -> Vec<CompletionCandidate> {
     let mut names = app.queues(&defined(app));
-    let known = asked(app, async |client| Ok(client.outlet.queues().await?));
-    names.extend(known.into_iter().map(|queue| queue.name));
+    names.extend(asked(app, async |client| Ok(client.broker.admin().names().await?)));
     names.sort();
     names.dedup();
     names.into_iter().map(CompletionCandidate::new).collect()
@@ -178,7 +177,7 @@ fn nodes(app: &App) -> Vec<CompletionCandidate> {
 }
 
 fn nodes_of(app: &App) -> Vec<String> {
-    let known = asked(app, async |client| Ok(client.outlet.nodes().await?));
+    let known = asked(app, async |client| Ok(client.broker.admin().nodes().await?));
     known.into_iter().map(|node| node.hostname).collect()
 }
 
@@ -187,8 +186,8 @@ fn asked<T>(
     app: &App,
     ask: impl AsyncFnOnce(crate::client::Client) -> Result<Vec<T>, Error>,
 ) -> Vec<T> {
-    match app.settings.broker_url.open(&app.folder) {
-        Ok(Url::Sqlite(path)) if !path.exists() => return Vec::new(),
+    match app.settings.broker_url.broker(&app.folder) {
+        Ok(BrokerUrl::Sqlite(path)) if !path.exists() => return Vec::new(),
         Ok(_) => {}
         Err(_) => return Vec::new(),
     }

@@ -60,9 +60,9 @@ pub(super) fn run(what: What, global: &Global, out: ToUser) -> Result<Exit, Erro
         };
         let client = app.client_to(access)?;
         match what {
-            What::List { json } => list(&client.outlet.dead().await?, json, out),
+            What::List { json } => list(&client.broker.dead_letters().list().await?, json, out),
             What::Show { number } => {
-                let all = client.outlet.dead().await?;
+                let all = client.broker.dead_letters().list().await?;
                 let letter = all.iter().find(|letter| letter.number == number);
                 let letter = letter.ok_or_else(|| none(&number.to_string()))?;
                 out.data(
@@ -70,18 +70,18 @@ pub(super) fn run(what: What, global: &Global, out: ToUser) -> Result<Exit, Erro
                 );
             }
             What::Requeue(which) => {
-                let letters = client.outlet.dead().await?;
+                let letters = client.broker.dead_letters().list().await?;
                 report(which, &letters, "Requeued", out, async |numbers| {
                     // Before: else it could be the result of the new run.
                     client.store.forget(ids(&letters, &numbers)).await?;
-                    client.outlet.requeue_dead(numbers).await
+                    client.broker.dead_letters().requeue(numbers).await
                 })
                 .await?;
             }
             What::Purge(which) => {
-                let letters = client.outlet.dead().await?;
+                let letters = client.broker.dead_letters().list().await?;
                 report(which, &letters, "Removed", out, async |numbers| {
-                    client.outlet.purge_dead(numbers).await
+                    client.broker.dead_letters().purge(numbers).await
                 })
                 .await?;
             }

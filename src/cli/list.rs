@@ -91,7 +91,7 @@ fn params(task: &Task) -> Option<String> {
 
 fn queues(app: &App, as_json: bool, out: ToUser) -> Result<Exit, Error> {
     let queues =
-        super::block_on(async { Ok(app.client_to(Access::Look)?.outlet.queues().await?) })?;
+        super::block_on(async { Ok(app.client_to(Access::Look)?.broker.admin().queues().await?) })?;
     if as_json {
         let all: Vec<_> = queues
             .iter()

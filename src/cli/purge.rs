@@ -37,8 +37,9 @@ pub(super) fn run(args: Args, global: &Global, out: ToUser) -> Result<Exit, Erro
         }
     }
     let known = queues.len();
-    let purged =
-        super::block_on(async { Ok(app.client_to(Access::Change)?.outlet.purge(queues).await?) })?;
+    let purged = super::block_on(async {
+        Ok(app.client_to(Access::Change)?.broker.admin().purge(queues).await?)
+    })?;
     let queues = if known == 1 { "queue" } else { "queues" };
     out.print(&match purged {
         0 => format!("No messages purged from {known} {queues}."),

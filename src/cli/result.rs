@@ -113,7 +113,8 @@ fn describe(place: &Whereabouts) -> (&'static str, String) {
         Whereabouts::Dead(number) => {
             ("DEAD", format!("in the dead-letter list; see `qworker dead show {number}`"))
         }
-        Whereabouts::Unknown => ("UNKNOWN", String::new()),
+        Whereabouts::Untold => ("PENDING", "the broker does not tell where it is".into()),
+        Whereabouts::Absent => ("UNKNOWN", String::new()),
     }
 }
 

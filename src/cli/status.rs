@@ -20,7 +20,7 @@ pub(super) struct Args {
 pub(super) fn run(args: &Args, global: &Global, out: ToUser) -> Result<Exit, Error> {
     let app = App::open(global, &[])?;
     let mut nodes =
-        super::block_on(async { Ok(app.client_to(Access::Look)?.outlet.nodes().await?) })?;
+        super::block_on(async { Ok(app.client_to(Access::Look)?.broker.admin().nodes().await?) })?;
     let alive: Vec<String> = nodes.iter().map(|node| node.hostname.clone()).collect();
     nodes.retain(|node| args.destination.is_empty() || args.destination.contains(&node.hostname));
     if nodes.is_empty() {

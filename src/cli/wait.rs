@@ -55,7 +55,7 @@ pub(super) async fn for_result(
     let told = Cell::new(false);
     let mut explained = std::pin::pin!(async {
         tokio::time::sleep(SILENCE_MAX).await;
-        let nodes = client.outlet.nodes().await;
+        let nodes = client.broker.admin().nodes().await;
         if nodes.is_ok_and(|nodes| !nodes.is_empty()) {
             tokio::time::sleep(WORK_MAX - SILENCE_MAX).await;
         }
@@ -111,8 +111,8 @@ async fn explain(app: &App, client: &Client, id: &str) -> Option<String> {
     if let Ok(Answer::Result(meta)) = wait::look(client, id).await {
         return Some(format!("Task {id} is {}; waiting for its end.", state(&meta)));
     }
-    let place = client.outlet.find(id.to_string()).await.ok()?;
-    let nodes = client.outlet.nodes().await.ok()?;
+    let place = client.broker.admin().find(id.to_string()).await.ok()?;
+    let nodes = client.broker.admin().nodes().await.ok()?;
     let alive: Vec<String> = nodes.iter().map(|node| node.hostname.clone()).collect();
     Some(match place {
         Whereabouts::Waiting { queue, eta: Some(eta) } => {
@@ -131,7 +131,7 @@ async fn explain(app: &App, client: &Client, id: &str) -> Option<String> {
         Whereabouts::Held { queue } => {
             format!("Task {id} was taken from queue {queue}; alive: {}.", alive.join(", "))
         }
-        Whereabouts::Dead(_) | Whereabouts::Unknown => return None,
+        Whereabouts::Dead(_) | Whereabouts::Absent | Whereabouts::Untold => return None,
     })
 }
 

@@ -1,6 +1,6 @@
 //! From a draft to a message in a queue.
 
-use crate::broker::{Error, Outlet, Posting};
+use crate::broker::{Abilities, Error, Posting, Producer};
 use crate::task::Task;
 use crate::wire::{Draft, Route};
 use chrono::{DateTime, TimeDelta, Utc};
@@ -24,11 +24,11 @@ impl Sender {
         }
     }
 
-    /// The message of `draft` at the broker of `outlet`. `task` is its definition if it is known
+    /// The message of `draft` for a broker of these abilities. `task` is its definition if it is known
     /// here: it gives a time to live and a priority where the draft has none.
     pub fn posting(
         &self,
-        outlet: &Outlet,
+        abilities: &Abilities,
         mut draft: Draft,
         task: Option<&Task>,
         now: DateTime<Utc>,
@@ -47,7 +47,7 @@ impl Sender {
         draft.origin.clone_from(&self.origin);
         draft.reply_to.clone_from(&self.identity);
         let priority = draft.priority.or(task.and_then(|task| task.priority));
-        let priority = outlet.wire_priority(priority);
+        let priority = abilities.priorities.number(priority);
         let payload = draft.encode(priority, now);
         // A task that is not ours may be one of a Celery worker, which looks only at what can
         // be taken, and waits for the time itself. A worker of ours parks what comes early.
@@ -59,20 +59,20 @@ impl Sender {
     /// the one for its own queue if it has no route.
     pub fn postings(
         &self,
-        outlet: &Outlet,
+        abilities: &Abilities,
         mut draft: Draft,
         bound: &[String],
         task: Option<&Task>,
         now: DateTime<Utc>,
     ) -> Vec<Posting> {
         if draft.route.is_none() {
-            return vec![self.posting(outlet, draft, task, now)];
+            return vec![self.posting(abilities, draft, task, now)];
         }
         if draft.id.is_empty() {
             draft.id = new_id();
         }
         let copy = |queue: &String| Draft { queue: queue.clone(), ..draft.clone() };
-        bound.iter().map(|queue| self.posting(outlet, copy(queue), task, now)).collect()
+        bound.iter().map(|queue| self.posting(abilities, copy(queue), task, now)).collect()
     }
 }
 
@@ -88,12 +88,12 @@ fn new_id() -> String {
 /// What the broker answered, or that it did not in time; or no queue is bound so, and
 /// whatever is sent there would be lost.
 pub async fn bound(
-    outlet: &Outlet,
+    producer: &Producer,
     route: &Route,
     deadline: Duration,
 ) -> Result<Vec<String>, Error> {
     let Route { exchange, routing_key } = route.clone();
-    let asked = outlet.route(exchange, routing_key);
+    let asked = producer.route(exchange, routing_key);
     let queues = tokio::time::timeout(deadline, asked)
         .await
         .unwrap_or_else(|_| Err(Error::late(deadline)))?;
@@ -110,13 +110,13 @@ pub async fn bound(
 ///
 /// # Errors
 /// What the broker answered, or that it did not in time. After a time-out the messages
-/// may have been accepted all the same.
+/// may still have been accepted.
 pub async fn send(
-    outlet: &Outlet,
+    producer: &Producer,
     postings: Vec<Posting>,
     deadline: Duration,
 ) -> Result<(), Error> {
-    match tokio::time::timeout(deadline, outlet.publish(postings)).await {
+    match tokio::time::timeout(deadline, producer.publish(postings)).await {
         Ok(answer) => answer,
         Err(_) => Err(Error::late(deadline)),
     }

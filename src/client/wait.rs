@@ -6,11 +6,11 @@ use crate::broker::{Error, Whereabouts};
 use crate::wire::result::Meta;
 use std::time::{Duration, Instant};
 
-/// Whoever waits for an unknown task is told so after this time.
+/// After this time a user who waits for an unknown task is told so.
 const LONG: Duration = Duration::from_secs(1);
 
-/// A broker is searched anew when so many times as long has passed as the last search took: there
-/// may be many who wait, and a long queue is long to search.
+/// A broker is searched again after this many times the duration of the last search: many clients
+/// may wait, and searching a long queue takes long.
 const SEARCH_SHARE: u32 = 200;
 
 /// What can be said of a task id.
@@ -30,13 +30,13 @@ pub async fn look(client: &Client, task_id: &str) -> Result<Answer, Error> {
     if let Some(meta) = client.store.get(task_id).await? {
         return Ok(Answer::Result(Box::new(meta)));
     }
-    let place = client.outlet.find(task_id.to_string()).await?;
+    let place = client.broker.admin().find(task_id.to_string()).await?;
     // Again: a task that ended in between is found done.
     if let Some(meta) = client.store.get(task_id).await? {
         return Ok(Answer::Result(Box::new(meta)));
     }
     Ok(match place {
-        Whereabouts::Unknown => Answer::Unknown,
+        Whereabouts::Absent => Answer::Unknown,
         place => Answer::Pending(place),
     })
 }
@@ -77,7 +77,7 @@ pub async fn until_known(
     tell: impl FnOnce(),
 ) -> Result<Answer, Error> {
     let answer = until_ready(client, task_id).await?;
-    if !matches!(answer, Answer::Unknown) || matches!(client.store, Store::Disabled) {
+    if !matches!(answer, Answer::Unknown) || matches!(client.store, Store::Disabled(_)) {
         return Ok(answer);
     }
     let known = async {

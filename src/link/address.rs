@@ -1,6 +1,6 @@
 //! Addresses as they may be shown: without their secrets, whether they are right or wrong.
 
-use super::url::{BadUrl, Url};
+use super::url::{BackendUrl, BadUrl, BrokerUrl};
 use std::fmt;
 use std::path::Path;
 
@@ -20,12 +20,20 @@ impl Address {
         &self.0
     }
 
-    /// What it leads to; a relative path is taken from `base`.
+    /// The broker that it leads to; a relative path is taken from `base`.
     ///
     /// # Errors
     /// It is none that this program can use.
-    pub fn open(&self, base: &Path) -> Result<Url, BadUrl> {
-        Url::parse(&self.0, base)
+    pub fn broker(&self, base: &Path) -> Result<BrokerUrl, BadUrl> {
+        BrokerUrl::parse(&self.0, base)
+    }
+
+    /// The result store that it leads to; likewise.
+    ///
+    /// # Errors
+    /// As [`Address::broker`].
+    pub fn backend(&self, base: &Path) -> Result<BackendUrl, BadUrl> {
+        BackendUrl::parse(&self.0, base)
     }
 }
 
@@ -237,8 +245,8 @@ mod tests {
     use std::sync::Arc;
 
     fn server(text: &str) -> Arc<Server> {
-        match Url::parse(text, Path::new("/")).unwrap() {
-            Url::Redis(server) => server,
+        match BackendUrl::parse(text, Path::new("/")).unwrap() {
+            BackendUrl::Redis(server) => server,
             other => panic!("{other:?}"),
         }
     }
@@ -285,7 +293,7 @@ mod tests {
                 "{} {:?} {:?}",
                 Address::new(text),
                 Address::new(text),
-                Url::parse(text, Path::new("/")).map(|url| url.to_string())
+                BackendUrl::parse(text, Path::new("/")).map(|url| url.to_string())
             );
             assert!(!shown.contains("heim"), "{text}: {shown}");
             let said = redact_all(&format!("error: unexpected '{text}' found\nUsage: {text}"));

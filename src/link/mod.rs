@@ -6,3 +6,12 @@ pub mod redis;
 pub mod sqlite;
 mod tls;
 pub mod url;
+
+/// A connection that others may use too.
+#[derive(Clone, Copy)]
+pub enum Connection<'a> {
+    /// To this file.
+    Sqlite(&'a sqlite::Db),
+    /// To this server.
+    Redis(&'a redis::Link),
+}

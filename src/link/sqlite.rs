@@ -183,6 +183,23 @@ impl Db {
         Db::start(Base::open(place, access, BUSY_MAX, Box::new(setup))?, false)
     }
 
+    /// As [`Db::open_as`], with these tables; one who only looks makes none of them.
+    ///
+    /// # Errors
+    /// As [`Db::open`].
+    pub fn open_with(
+        path: &Path,
+        access: Access,
+        schemas: Vec<&'static Schema>,
+    ) -> Result<Db, Error> {
+        Db::open_as(path, access, move |c| {
+            schemas.iter().try_for_each(|schema| match access {
+                Access::Look => schema.imagine(c),
+                Access::Create | Access::Change => schema.create(c),
+            })
+        })
+    }
+
     /// As [`Db::open`], for one who looks himself whether the file is still in its place. Waits
     /// for others who have it locked for `patience`. At its end the log is moved to the file.
     ///

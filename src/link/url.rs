@@ -7,13 +7,22 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// Where messages or results are kept.
+/// Where messages are kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Url {
-    /// One SQLite file. `sqlite:///relative`, `sqlite:////absolute`; SQLAlchemy's
-    /// spellings (`sqla+sqlite:`, `db+sqlite:`) mean the same.
+pub enum BrokerUrl {
+    /// One SQLite file. `sqlite:///relative`, `sqlite:////absolute`; SQLAlchemy's spelling
+    /// (`sqla+sqlite:`) means the same.
     Sqlite(PathBuf),
     /// A Redis server: `redis://`, `rediss://`, `redis+socket://`, as kombu has them.
+    Redis(Arc<Server>),
+}
+
+/// Where results are kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum BackendUrl {
+    /// One SQLite file, as above, or `db+sqlite:`.
+    Sqlite(PathBuf),
+    /// A Redis server, as above.
     Redis(Arc<Server>),
     /// `disabled://`: no results.
     Disabled,
@@ -90,18 +99,36 @@ impl fmt::Display for BadUrl {
 
 impl std::error::Error for BadUrl {}
 
-impl Url {
+impl BrokerUrl {
     /// Parses `text`; a relative path is taken from `base` (the application's folder).
     ///
     /// # Errors
-    /// It is no address, or of no store that there is.
-    pub fn parse(text: &str, base: &Path) -> Result<Url, BadUrl> {
-        Url::read(text, base).map_err(|why| BadUrl { url: redact(text), why })
+    /// It is no address, or of no broker that there is.
+    pub fn parse(text: &str, base: &Path) -> Result<BrokerUrl, BadUrl> {
+        let why = match BackendUrl::read(text, base) {
+            Ok(BackendUrl::Sqlite(path)) => return Ok(BrokerUrl::Sqlite(path)),
+            Ok(BackendUrl::Redis(server)) => return Ok(BrokerUrl::Redis(server)),
+            Ok(BackendUrl::Disabled) => {
+                "names no broker; expected sqlite:///path or redis://host:port/db".into()
+            }
+            Err(why) => why,
+        };
+        Err(BadUrl { url: redact(text), why })
+    }
+}
+
+impl BackendUrl {
+    /// Parses `text`; a relative path is taken from `base` (the application's folder).
+    ///
+    /// # Errors
+    /// It is no address, or of no result store that there is.
+    pub fn parse(text: &str, base: &Path) -> Result<BackendUrl, BadUrl> {
+        BackendUrl::read(text, base).map_err(|why| BadUrl { url: redact(text), why })
     }
 
-    fn read(text: &str, base: &Path) -> Result<Url, String> {
+    fn read(text: &str, base: &Path) -> Result<BackendUrl, String> {
         if text == "disabled://" || text == "disabled" {
-            return Ok(Url::Disabled);
+            return Ok(BackendUrl::Disabled);
         }
         let Some((scheme, rest)) = text.split_once("://") else {
             let expected = "not an address; expected one like sqlite:///var/qworker.sqlite or \
@@ -109,9 +136,11 @@ impl Url {
             return Err(expected.into());
         };
         match scheme {
-            "sqlite" | "sqla+sqlite" | "db+sqlite" => file(rest).map(|p| Url::Sqlite(base.join(p))),
+            "sqlite" | "sqla+sqlite" | "db+sqlite" => {
+                file(rest).map(|path| BackendUrl::Sqlite(base.join(path)))
+            }
             "redis" | "rediss" | "redis+socket" => {
-                Server::parse(text, scheme, rest).map(Arc::new).map(Url::Redis)
+                Server::parse(text, scheme, rest).map(Arc::new).map(BackendUrl::Redis)
             }
             "sentinel" => Err("Redis behind Sentinel is not supported; expected the server's own \
                                address, redis://host:port/db"
@@ -119,6 +148,16 @@ impl Url {
             _ => {
                 Err("unknown kind of store; expected sqlite:///path or redis://host:port/db".into())
             }
+        }
+    }
+}
+
+/// Results are with the messages, if nothing else is said.
+impl From<BrokerUrl> for BackendUrl {
+    fn from(url: BrokerUrl) -> BackendUrl {
+        match url {
+            BrokerUrl::Sqlite(path) => BackendUrl::Sqlite(path),
+            BrokerUrl::Redis(server) => BackendUrl::Redis(server),
         }
     }
 }
@@ -243,12 +282,12 @@ fn decoded(text: &str) -> String {
     percent_encoding::percent_decode_str(text).decode_utf8_lossy().into_owned()
 }
 
-impl fmt::Display for Url {
+impl fmt::Display for BackendUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Url::Sqlite(path) => write!(f, "sqlite:///{}", path.display()),
-            Url::Redis(server) => server.fmt(f),
-            Url::Disabled => f.write_str("disabled://"),
+            BackendUrl::Sqlite(path) => write!(f, "sqlite:///{}", path.display()),
+            BackendUrl::Redis(server) => server.fmt(f),
+            BackendUrl::Disabled => f.write_str("disabled://"),
         }
     }
 }
@@ -262,25 +301,34 @@ mod tests {
         let base = Path::new("/srv/shop");
         for scheme in ["sqlite", "sqla+sqlite", "db+sqlite"] {
             assert_eq!(
-                Url::parse(&format!("{scheme}:///var/q.db"), base),
-                Ok(Url::Sqlite("/srv/shop/var/q.db".into()))
+                BackendUrl::parse(&format!("{scheme}:///var/q.db"), base),
+                Ok(BackendUrl::Sqlite("/srv/shop/var/q.db".into()))
             );
             assert_eq!(
-                Url::parse(&format!("{scheme}:////tmp/q.db"), base),
-                Ok(Url::Sqlite("/tmp/q.db".into()))
+                BackendUrl::parse(&format!("{scheme}:////tmp/q.db"), base),
+                Ok(BackendUrl::Sqlite("/tmp/q.db".into()))
             );
         }
         // As SQLAlchemy has it: nothing is encoded in the path, and parameters are none of it.
-        let odd = Url::parse("sqlite:///a b%20#c@d.db", base);
-        assert_eq!(odd, Ok(Url::Sqlite("/srv/shop/a b%20#c@d.db".into())));
-        assert!(Url::parse("sqlite:///q.db?timeout=5", base).unwrap_err().why.contains("timeout"));
-        assert!(Url::parse("sqlite://x", base).is_err());
-        assert!(Url::parse("kafka://x", base).is_err());
+        let odd = BackendUrl::parse("sqlite:///a b%20#c@d.db", base);
+        assert_eq!(odd, Ok(BackendUrl::Sqlite("/srv/shop/a b%20#c@d.db".into())));
+        assert!(
+            BackendUrl::parse("sqlite:///q.db?timeout=5", base)
+                .unwrap_err()
+                .why
+                .contains("timeout")
+        );
+        assert!(BackendUrl::parse("sqlite://x", base).is_err());
+        assert!(BackendUrl::parse("kafka://x", base).is_err());
+        // Results may be nowhere, messages may not.
+        assert_eq!(BackendUrl::parse("disabled://", base), Ok(BackendUrl::Disabled));
+        let error = BrokerUrl::parse("disabled://", base).unwrap_err();
+        assert!(error.to_string().starts_with("disabled://: names no broker"), "{error}");
     }
 
     fn server(text: &str) -> Arc<Server> {
-        match Url::parse(text, Path::new("/")).unwrap() {
-            Url::Redis(server) => server,
+        match BackendUrl::parse(text, Path::new("/")).unwrap() {
+            BackendUrl::Redis(server) => server,
             other => panic!("{other:?}"),
         }
     }
@@ -327,7 +375,7 @@ mod tests {
             ("rediss://h?ssl_certfile=/c", "ssl_keyfile"),
             ("redis+socket://", "socket"),
         ] {
-            let error = Url::parse(text, Path::new("/")).unwrap_err();
+            let error = BackendUrl::parse(text, Path::new("/")).unwrap_err();
             assert!(error.to_string().contains(why), "{text}: {error}");
         }
     }

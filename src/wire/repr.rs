@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-/// Characters at the most.
+/// Most characters.
 const CHARS_MAX: usize = 1024;
 
 /// Containers nested deeper than this print as `...`.

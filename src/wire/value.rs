@@ -8,11 +8,11 @@ use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use std::borrow::Cow;
 
-/// Digits of an integer that Python reads at the most (`sys.int_info.default_max_str_digits`).
+/// Most digits of an integer that Python reads (`sys.int_info.default_max_str_digits`).
 const DIGITS_MAX: usize = 4300;
 
-/// Brackets in brackets that Python reads at the most, deep within a program of its own: half of
-/// its default bound for calls.
+/// Deepest nesting that Python reads from within a deep call stack: half of its default recursion
+/// limit.
 const DEPTH_MAX: usize = 500;
 
 #[derive(Deserialize)]

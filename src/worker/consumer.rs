@@ -5,7 +5,7 @@ use super::demand::{Demand, Next};
 use super::health::troubles::Troubles;
 use super::outage::Outage;
 use crate::backend::Store;
-use crate::broker::{Delivery, Error, Inlet, Results, Sorting, Want};
+use crate::broker::{self, Delivery, Error, Sorting, Want};
 use std::collections::HashSet;
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
@@ -15,7 +15,7 @@ const CLOSE_MAX: Duration = Duration::from_secs(5);
 
 /// The worker's end of the broker.
 pub(super) struct Consumer {
-    pub inlet: Inlet,
+    pub broker: broker::Consumer,
     /// See [`Demand::set`].
     pub wanted: watch::Receiver<Option<(u64, Want)>>,
     /// What the broker does by the names of tasks.
@@ -27,14 +27,13 @@ pub(super) struct Consumer {
 impl Consumer {
     /// Works until the worker closes its end of the broker.
     pub(super) async fn run(mut self, events: mpsc::UnboundedSender<Event>, troubles: Troubles) {
-        self.inlet.see_results(results_of(&self.store));
         let mut demand = Demand::default();
         let mut outage = Outage::new("cannot take messages", troubles.clone());
         let mut unread = Outage::new("cannot read results", troubles);
         loop {
             if self.sorting.has_changed().unwrap_or(false) {
                 let names = self.sorting.borrow_and_update().clone();
-                self.inlet.sort(names);
+                self.broker.sort(names);
             }
             demand.set(*self.wanted.borrow_and_update());
             let (number, want) = match demand.next() {
@@ -43,11 +42,11 @@ impl Consumer {
                 Next::Wait => continue,
                 Next::Take(number, want) => (number, want),
             };
-            if self.inlet.is_dry() {
+            if self.broker.is_dry() {
                 self.wait().await;
                 continue;
             }
-            match self.inlet.take(want).await {
+            match self.broker.take(want).await {
                 Ok(deliveries) => {
                     outage.end("the broker");
                     if deliveries.is_empty() {
@@ -65,7 +64,7 @@ impl Consumer {
                 Err(error) => outage.wait(&error).await,
             }
         }
-        let closed = tokio::time::timeout(CLOSE_MAX, self.inlet.close()).await;
+        let closed = tokio::time::timeout(CLOSE_MAX, self.broker.close()).await;
         if let Err(error) = closed.unwrap_or_else(|_| Err(Error::late(CLOSE_MAX))) {
             let who = "other workers take over what was held";
             tracing::error!("cannot close the broker: {error}; {who}");
@@ -75,7 +74,7 @@ impl Consumer {
 
     async fn wait(&mut self) {
         tokio::select! {
-            () = self.inlet.wait() => {}
+            () = self.broker.wait() => {}
             _ = self.wanted.changed() => {}
             _ = self.sorting.changed() => self.sorting.mark_changed(),
         }
@@ -85,7 +84,7 @@ impl Consumer {
     /// there itself. Retries until the store answers, since no answer does not mean "no", or until
     /// the worker closes.
     async fn revoked(&mut self, deliveries: &[Delivery], unread: &mut Outage) -> HashSet<String> {
-        if matches!(self.store, Store::Disabled) {
+        if matches!(self.store, Store::Disabled(_)) {
             return HashSet::new();
         }
         let unseen = deliveries.iter().filter(|one| one.revoked.is_none());
@@ -100,17 +99,6 @@ impl Consumer {
             }
         }
         HashSet::new()
-    }
-}
-
-/// Where a broker may look for results itself.
-fn results_of(store: &Store) -> Results {
-    match store {
-        Store::Sqlite(store) => {
-            Results::Sqlite(store.db().clone(), crate::backend::sqlite::Store::revoked_within)
-        }
-        Store::Redis(store) => Results::Redis(store.link().server().clone(), store.stem()),
-        Store::Disabled => Results::Elsewhere,
     }
 }
 

@@ -10,8 +10,8 @@ use super::plan::Plan;
 use super::reload::{Reader, Reload};
 use super::settle::{self, Work};
 use super::{expire, pressure};
-use crate::backend::Store;
-use crate::broker::{Inlet, Outlet, Sorting, Tag, Want};
+use crate::broker::{self, Sorting, Tag, Want};
+use crate::client::ends::Ends;
 use crate::clock;
 use crate::os::guard::GuardLink;
 use crate::os::reap::Reaper;
@@ -41,11 +41,9 @@ const SURRENDER_MAX: Duration = Duration::from_secs(2);
 /// What connects one worker with the outside.
 pub struct Io {
     /// Where messages come from.
-    pub inlet: Inlet,
-    /// Where they are settled.
-    pub outlet: Outlet,
-    /// Where results go.
-    pub store: Store,
+    pub consumer: broker::Consumer,
+    /// Where they are settled, and where results go.
+    pub ends: Ends,
     /// What runs attempts; its outcomes arrive as [`Event::Ended`] through `events`.
     pub pool: Pool,
     /// Knows which processes are tasks.
@@ -63,7 +61,7 @@ pub struct Io {
 /// Works until a signal ends it; `ready` is called once it takes messages. Returns the exit code.
 /// Must run inside a `LocalSet`.
 pub async fn run(plan: Arc<Plan>, io: Io, ready: impl FnOnce()) -> u8 {
-    let (guard, outlet) = (io.guard.clone(), io.outlet.clone());
+    let (guard, ends) = (io.guard.clone(), io.ends.clone());
     let (mut drive, inputs) = start(plan.clone(), io);
     let Inputs { mut events, mut signals, sender, consumer } = inputs;
     let (_socket, mut clients) = Socket::open(&plan);
@@ -87,7 +85,7 @@ pub async fn run(plan: Arc<Plan>, io: Io, ready: impl FnOnce()) -> u8 {
             _ = &mut lost => {
                 core.stop_all(&mut effects);
                 drive.perform(&mut effects);
-                surrender(consumer, &outlet).await;
+                surrender(consumer, &ends).await;
                 return 1;
             }
             // Before the events: a busy worker is alive.
@@ -122,20 +120,20 @@ struct Inputs {
 
 /// Starts everything that works beside the loop.
 fn start(plan: Arc<Plan>, io: Io) -> (Drive, Inputs) {
-    let Io { mut inlet, outlet, store, pool, reaper, tasks, events, signals, .. } = io;
+    let Io { mut consumer, ends, pool, reaper, tasks, events, signals, .. } = io;
     let (sender, events) = events;
     let (settler, work) = mpsc::unbounded_channel();
     let (wants, wanted) = watch::channel(Some((0, Want::default())));
     let (hurry, hurries) = watch::channel(true);
     let (sort, sorting) = watch::channel(Sorting::default());
-    let (troubles, contact) = (Troubles::default(), inlet.contact());
+    let (troubles, contact) = (Troubles::default(), consumer.contact());
     let health = Health::new(plan.clone(), contact, troubles.clone());
-    let settling =
-        settle::run(store.clone(), outlet, work, hurries, sender.clone(), troubles.clone());
+    let settling = settle::run(ends.clone(), work, hurries, sender.clone(), troubles.clone());
     spawn_local(settling);
-    spawn_local(forward_losses(inlet.losses(), sender.clone()));
+    spawn_local(forward_losses(consumer.losses(), sender.clone()));
     let reload = Reload::new(tasks, sender.clone(), sorting.clone());
-    let consumer = Consumer { inlet, wanted, sorting, store: store.clone() };
+    let store = ends.store().clone();
+    let consumer = Consumer { broker: consumer, wanted, sorting, store: store.clone() };
     let consumer = spawn_local(consumer.run(sender.clone(), troubles));
     spawn_local(expire::run(store, plan.result_expires));
     let processes = Processes::default();
@@ -148,12 +146,12 @@ fn start(plan: Arc<Plan>, io: Io) -> (Drive, Inputs) {
 }
 
 /// Ends all tasks and gives back what is held: this worker's guard is gone.
-async fn surrender(consumer: JoinHandle<()>, outlet: &Outlet) {
+async fn surrender(consumer: JoinHandle<()>, ends: &Ends) {
     tree::kill_all_descendants_of_self(KILL_MAX);
     // Otherwise it would take what is given back.
     consumer.abort();
     let _ = consumer.await;
-    match tokio::time::timeout(SURRENDER_MAX, outlet.surrender()).await {
+    match tokio::time::timeout(SURRENDER_MAX, ends.surrender()).await {
         Ok(Ok(())) => {}
         Ok(Err(error)) => tracing::error!("cannot give back what was held: {error}"),
         Err(_) => tracing::error!("cannot give back what was held: no answer"),

@@ -9,8 +9,7 @@ use super::outage::Outage;
 use super::request::Key;
 use super::unstorable;
 use super::verdict::Verdict;
-use crate::backend::Store;
-use crate::broker::{Fate, Item, Outlet, Settle, Tag};
+use crate::broker::{Fate, Item, Settle, Tag};
 use crate::client::ends::Ends;
 use crate::clock;
 use crate::link::error::Kind;
@@ -45,15 +44,14 @@ pub enum Work {
 /// Works until the last sender of `work` is gone. While `hurry` is false, it waits up to
 /// [`BATCH_WAIT`] for more work.
 pub async fn run(
-    store: Store,
-    outlet: Outlet,
+    ends: Ends,
     mut work: mpsc::UnboundedReceiver<Work>,
     mut hurry: watch::Receiver<bool>,
     events: mpsc::UnboundedSender<Event>,
     troubles: Troubles,
 ) {
     let outage = Outage::new("cannot store results or acknowledge", troubles);
-    let mut settler = Settler { ends: Ends::new(store, outlet), events, outage };
+    let mut settler = Settler { ends, events, outage };
     let mut waiting = Vec::new();
     while work.recv_many(&mut waiting, BATCH_MAX).await > 0 {
         // However the wait ends, what is there gets settled.

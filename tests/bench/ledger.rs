@@ -3,7 +3,7 @@
 use qworker::broker::Posting;
 use qworker::broker::ledger::{Ledger, Outcome, Step};
 use qworker::client::{Client, Options};
-use qworker::link::url::Url;
+use qworker::link::url::BrokerUrl;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -16,12 +16,12 @@ const PAYLOAD: usize = 700;
 /// Prints figures of the ledger in the store of this broker, or in this file beside it.
 pub fn print(url: &str, file: Option<&str>) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let url = Url::parse(url, Path::new("/")).unwrap();
+    let url = BrokerUrl::parse(url, Path::new("/")).unwrap();
     runtime.block_on(async {
         let client = Client::connect(&url, None, &Options::default()).unwrap();
         let open = || match file {
-            Some(file) => Ledger::apart(Path::new(file), "bench", &client.outlet),
-            None => client.outlet.ledger("bench"),
+            Some(file) => Ledger::apart(Path::new(file), "bench", &client.broker),
+            None => client.broker.ledger("bench"),
         };
         measure(&open()).await;
         let begin = Instant::now();

@@ -24,7 +24,7 @@ mod ledger;
 mod store;
 mod wasm;
 
-use qworker::link::url::Url;
+use qworker::link::url::BrokerUrl;
 use std::path::Path;
 use std::time::Duration;
 
@@ -32,7 +32,7 @@ fn main() {
     let words: Vec<String> = std::env::args().skip(1).filter(|word| word != "--bench").collect();
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     match words[..] {
-        ["knows", url] => println!("{}", Url::parse(url, Path::new("/")).is_ok()),
+        ["knows", url] => println!("{}", BrokerUrl::parse(url, Path::new("/")).is_ok()),
         ["send", url, count, task] => store::send(url, number(count), task, "celery"),
         ["send", url, count, task, queue] => store::send(url, number(count), task, queue),
         ["enqueue", url, count, task, batch] => {

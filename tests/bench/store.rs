@@ -4,7 +4,7 @@ use qworker::broker::Posting;
 use qworker::client::send::Sender;
 use qworker::client::{Client, Options};
 use qworker::clock;
-use qworker::link::url::Url;
+use qworker::link::url::BrokerUrl;
 use qworker::wire::Draft;
 use rusqlite::{Connection, params};
 use std::io::Write;
@@ -27,7 +27,7 @@ struct Outbox {
 impl Outbox {
     fn open(url: &str) -> Outbox {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let url = Url::parse(url, Path::new("/")).unwrap();
+        let url = BrokerUrl::parse(url, Path::new("/")).unwrap();
         let client = {
             let _entered = runtime.enter();
             Client::connect(&url, None, &Options::default()).unwrap()
@@ -37,11 +37,11 @@ impl Outbox {
 
     fn posting(&self, task: &str, queue: &str) -> Posting {
         let draft = Draft { task: task.into(), queue: queue.into(), ..Draft::default() };
-        self.sender.posting(&self.client.outlet, draft, None, clock::now())
+        self.sender.posting(self.client.broker.abilities(), draft, None, clock::now())
     }
 
     fn publish(&self, postings: Vec<Posting>) {
-        self.runtime.block_on(self.client.outlet.publish(postings)).unwrap();
+        self.runtime.block_on(self.client.broker.producer().publish(postings)).unwrap();
     }
 }
 

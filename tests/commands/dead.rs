@@ -5,17 +5,17 @@ use crate::harness::{Place, TestDir, block_on, eventually, in_every_place};
 use nix::sys::signal::Signal;
 use qworker::broker::Posting;
 use qworker::client::{Client, Options};
-use qworker::link::url::Url;
+use qworker::link::url::BrokerUrl;
 use qworker::wire::Payload;
 
 /// Puts `payload` into the queue as it is, as a faulty program might.
 fn publish(app: &TestDir, id: &str, payload: &str) {
     block_on(async {
-        let url = Url::parse(&app.broker(), app.path()).unwrap();
+        let url = BrokerUrl::parse(&app.broker(), app.path()).unwrap();
         let client = Client::connect(&url, None, &Options::default()).unwrap();
         let (queue, payload) = ("celery".to_string(), Payload::from_envelope(payload));
         let posting = Posting { queue, task_id: id.into(), priority: 0, eta: None, payload };
-        client.outlet.publish(vec![posting]).await.unwrap();
+        client.broker.producer().publish(vec![posting]).await.unwrap();
     });
 }
 

@@ -4,10 +4,10 @@
 use crate::harness::redis::Server;
 use crate::harness::{SOON, block_on};
 use chrono::{DateTime, SubsecRound, TimeDelta, Utc};
-use qworker::backend::{Store, redis, sqlite};
+use qworker::backend::{Disabled, Options, Store, sqlite};
 use qworker::clock;
-use qworker::link::sqlite::Db;
-use qworker::link::url::Url;
+use qworker::link::sqlite::{Access, Db};
+use qworker::link::url::BackendUrl;
 use qworker::wire::result::{Extended, Usage};
 use qworker::wire::{Exception, Record, State};
 use serde_json::value::RawValue;
@@ -64,8 +64,10 @@ impl Site for Redis {
     }
 
     fn open(&self) -> Store {
-        let Ok(Url::Redis(server)) = Url::parse(&self.0.url(), Path::new("/")) else { panic!() };
-        Store::Redis(redis::Store::open(&server, "test_", Some(HOUR), SOON).unwrap())
+        let url = BackendUrl::parse(&self.0.url(), Path::new("/")).unwrap();
+        let (prefix, expires) = ("test_", Some(HOUR));
+        let options = Options { prefix, expires, patience: SOON, access: Access::Create };
+        Store::open(&url, None, options).unwrap()
     }
 }
 
@@ -305,7 +307,7 @@ async fn many_writers_lose_nothing(site: impl Site + Sync) {
 #[test]
 fn a_disabled_store_keeps_nothing() {
     block_on(async {
-        let store = Store::Disabled;
+        let store = Store::Disabled(Disabled);
         store.put(vec![record("a", State::Success, &json!(1))]).await.unwrap();
         assert!(store.get("a").await.unwrap().is_none());
         assert_eq!(store.expire(now()).await.unwrap(), 0);

@@ -4,7 +4,7 @@ use super::broker::sites::{Site, Sqlite};
 use super::broker::{MANY, QUEUE, ack, ids, posting, take_until};
 use crate::harness::{block_on, eventually};
 use qworker::backend;
-use qworker::broker::{Inlet, Outlet, sqlite};
+use qworker::broker::{Broker, Consumer, Identity, sqlite};
 use qworker::link::sqlite::{Access, Db, log_of, run_folder};
 use qworker::wire::Payload;
 use rusqlite::Connection;
@@ -13,6 +13,7 @@ use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 fn open(path: &Path, access: Access) -> Result<Db, String> {
     let opened = Db::open_as(path, access, move |c| {
@@ -25,16 +26,24 @@ fn open(path: &Path, access: Access) -> Result<Db, String> {
     opened.map_err(|error| error.to_string())
 }
 
-async fn worker(path: &Path, name: &str) -> (Inlet, Outlet) {
-    let db = open(path, Access::Create).unwrap();
-    let queues = [QUEUE.to_string()];
-    let inlet = sqlite::Inlet::open(&db, name, &queues, Box::new(|_| Ok(()))).await.unwrap();
-    let outlet = inlet.outlet();
-    (Inlet::Sqlite(inlet), Outlet::Sqlite(outlet))
+async fn worker_on(path: &Path, name: &str) -> (Consumer, Broker) {
+    let client = client(path);
+    let who = Identity {
+        hostname: name,
+        queues: &[QUEUE.to_string()],
+        visibility_timeout: Duration::ZERO,
+        hold: Box::new(|_| Ok(())),
+    };
+    let (consumer, _settler) = client.consume(who).await.unwrap();
+    (consumer, client)
 }
 
-fn client(path: &Path) -> Outlet {
-    Outlet::Sqlite(sqlite::Outlet::open(&open(path, Access::Create).unwrap()))
+fn client(path: &Path) -> Broker {
+    broker(&open(path, Access::Create).unwrap())
+}
+
+fn broker(db: &Db) -> Broker {
+    Broker::Sqlite(sqlite::Broker::new(db))
 }
 
 fn names(folder: &Path) -> Vec<String> {
@@ -46,8 +55,8 @@ fn names(folder: &Path) -> Vec<String> {
     all
 }
 
-async fn names_of_nodes(outlet: &Outlet) -> Vec<String> {
-    let nodes = outlet.nodes().await.unwrap();
+async fn names_of_nodes(worker: &Broker) -> Vec<String> {
+    let nodes = worker.admin().nodes().await.unwrap();
     nodes.into_iter().map(|node| node.hostname).collect()
 }
 
@@ -61,14 +70,14 @@ fn whatever_path_leads_to_a_file_its_workers_see_each_other() {
         symlink("folder/q.sqlite", dir.path().join("relative")).unwrap();
         symlink(dir.path().join("relative"), dir.path().join("chain")).unwrap();
         // Through a link to nothing, the first of them.
-        let (mut one, _) = worker(&dir.path().join("chain"), "one@test").await;
-        client(&dir.path().join("relative")).publish(vec![posting("a")]).await.unwrap();
+        let (mut one, _) = worker_on(&dir.path().join("chain"), "one@test").await;
+        client(&dir.path().join("relative")).producer().publish(vec![posting("a")]).await.unwrap();
         assert_eq!(ids(&take_until(&mut one, MANY, 1).await), ["a"]);
-        let (mut two, outlet) = worker(&real.join("q.sqlite"), "two@test").await;
-        let (mut three, _) = worker(&dir.path().join("folder/q.sqlite"), "three@test").await;
+        let (mut two, worker) = worker_on(&real.join("q.sqlite"), "two@test").await;
+        let (mut three, _) = worker_on(&dir.path().join("folder/q.sqlite"), "three@test").await;
         assert!(two.take(MANY).await.unwrap().is_empty());
         assert!(three.take(MANY).await.unwrap().is_empty());
-        assert_eq!(names_of_nodes(&outlet).await, ["one@test", "three@test", "two@test"]);
+        assert_eq!(names_of_nodes(&worker).await, ["one@test", "three@test", "two@test"]);
         assert_eq!(names(&real).first().map(String::as_str), Some("q.sqlite"));
         assert!(!names(dir.path()).iter().any(|name| name.contains('-') || name.contains(".run")));
         // Its death is seen through each of them.
@@ -111,10 +120,10 @@ fn names_that_mean_something_elsewhere_are_names_here() {
         let dir = tempfile::tempdir().unwrap();
         for name in ["a?mode=memory", "b#c", "d%20e", "f g", "file:h", "i\nj"] {
             let path = dir.path().join(name);
-            client(&path).publish(vec![posting("a")]).await.unwrap();
+            client(&path).producer().publish(vec![posting("a")]).await.unwrap();
             assert!(path.exists(), "{name}");
-            let look = Outlet::Sqlite(sqlite::Outlet::open(&open(&path, Access::Look).unwrap()));
-            assert_eq!(look.queues().await.unwrap()[0].ready, 1, "{name}");
+            let look = broker(&open(&path, Access::Look).unwrap());
+            assert_eq!(look.admin().queues().await.unwrap()[0].ready, 1, "{name}");
         }
     });
 }
@@ -125,12 +134,12 @@ fn who_only_looks_leaves_all_as_it_is() {
         let dir = tempfile::tempdir().unwrap();
         for access in [Access::Look, Access::Change] {
             let path = dir.path().join("var/q.sqlite");
-            let outlet = Outlet::Sqlite(sqlite::Outlet::open(&open(&path, access).unwrap()));
-            assert!(outlet.queues().await.unwrap().is_empty());
-            assert!(outlet.nodes().await.unwrap().is_empty());
-            assert!(outlet.dead().await.unwrap().is_empty());
-            assert_eq!(outlet.purge(vec![QUEUE.into()]).await.unwrap(), 0);
-            assert_eq!(outlet.requeue_dead(None).await.unwrap(), 0);
+            let client = broker(&open(&path, access).unwrap());
+            assert!(client.admin().queues().await.unwrap().is_empty());
+            assert!(client.admin().nodes().await.unwrap().is_empty());
+            assert!(client.dead_letters().list().await.unwrap().is_empty());
+            assert_eq!(client.admin().purge(vec![QUEUE.into()]).await.unwrap(), 0);
+            assert_eq!(client.dead_letters().requeue(None).await.unwrap(), 0);
             assert!(names(dir.path()).is_empty());
         }
         // A Python program has made it, and nobody of ours was there.
@@ -150,17 +159,19 @@ fn who_only_looks_leaves_all_as_it_is() {
         drop(python);
         let before = fs::read(&path).unwrap();
         let db = open(&path, Access::Look).unwrap();
-        let outlet = Outlet::Sqlite(sqlite::Outlet::open(&db));
-        assert_eq!(outlet.queues().await.unwrap()[0].ready, 1);
-        assert!(outlet.find("x".into()).await.unwrap() != qworker::broker::Whereabouts::Unknown);
+        let looks = broker(&db);
+        assert_eq!(looks.admin().queues().await.unwrap()[0].ready, 1);
+        assert!(
+            looks.admin().find("x".into()).await.unwrap() != qworker::broker::Whereabouts::Absent
+        );
         let store = backend::Store::Sqlite(backend::sqlite::Store::open(&db));
         assert!(store.get("x").await.unwrap().is_none());
-        drop((outlet, store, db));
+        drop((looks, store, db));
         assert_eq!(fs::read(&path).unwrap(), before);
         assert_eq!(names(dir.path()), ["q.sqlite"]);
         // One that sends completes it.
-        client(&path).publish(vec![posting("a")]).await.unwrap();
-        assert_eq!(client(&path).queues().await.unwrap()[0].ready, 2);
+        client(&path).producer().publish(vec![posting("a")]).await.unwrap();
+        assert_eq!(client(&path).admin().queues().await.unwrap()[0].ready, 2);
     });
 }
 
@@ -170,8 +181,8 @@ fn leases_that_were_removed_are_made_anew_and_nobody_is_buried() {
         let site = Sqlite::create();
         let path = PathBuf::from(site.address());
         let (mut one, _) = site.worker("one@test", &[QUEUE]).await;
-        let (mut two, outlet) = site.worker("two@test", &[QUEUE]).await;
-        outlet.publish(vec![posting("a")]).await.unwrap();
+        let (mut two, worker) = site.worker("two@test", &[QUEUE]).await;
+        worker.producer().publish(vec![posting("a")]).await.unwrap();
         assert_eq!(ids(&take_until(&mut one, MANY, 1).await), ["a"]);
         let run = run_folder(&path);
         assert_eq!(fs::metadata(&run).unwrap().permissions().mode() & 0o777, 0o700);
@@ -182,7 +193,7 @@ fn leases_that_were_removed_are_made_anew_and_nobody_is_buried() {
             assert!(two.take(MANY).await.unwrap().is_empty());
             two.wait().await;
         }
-        assert_eq!(names_of_nodes(&outlet).await, ["one@test", "two@test"]);
+        assert_eq!(names_of_nodes(&worker).await, ["one@test", "two@test"]);
         assert!(one.take(MANY).await.unwrap().is_empty());
         let leases = || names(&run).iter().filter(|name| name.ends_with(".lease")).count();
         eventually("two leases", || (leases() == 2).then_some(()));
@@ -200,8 +211,8 @@ fn a_worker_without_a_lease_is_known_by_its_processes() {
         // Somebody has put a file where the folder has to be.
         fs::write(run_folder(&path), "").unwrap();
         let (mut one, _) = site.worker("one@test", &[QUEUE]).await;
-        let (mut two, outlet) = site.worker("two@test", &[QUEUE]).await;
-        outlet.publish(vec![posting("a")]).await.unwrap();
+        let (mut two, worker) = site.worker("two@test", &[QUEUE]).await;
+        worker.producer().publish(vec![posting("a")]).await.unwrap();
         assert_eq!(ids(&take_until(&mut one, MANY, 1).await), ["a"]);
         assert!(two.take(MANY).await.unwrap().is_empty());
         let sql = Connection::open(&path).unwrap();
@@ -230,28 +241,31 @@ fn a_file_that_was_removed_is_waited_for_and_another_one_is_opened() {
     block_on(async {
         let site = Sqlite::create();
         let path = PathBuf::from(site.address());
-        let (mut inlet, outlet) = site.worker("one@test", &["other", QUEUE]).await;
-        outlet.publish(vec![posting("old"), posting("kept")]).await.unwrap();
-        let old = take_until(&mut inlet, MANY, 2).await;
+        let (mut consumer, worker) = site.worker("one@test", &["other", QUEUE]).await;
+        worker.producer().publish(vec![posting("old"), posting("kept")]).await.unwrap();
+        let old = take_until(&mut consumer, MANY, 2).await;
         // A copy as an operator makes one, while two messages are held.
         Connection::open(&path).unwrap().execute_batch("PRAGMA wal_checkpoint(FULL)").unwrap();
         fs::copy(&path, path.with_extension("copy")).unwrap();
         fs::remove_file(&path).unwrap();
-        let error = inlet.take(MANY).await.unwrap_err().to_string();
+        let error = consumer.take(MANY).await.unwrap_err().to_string();
         assert!(error.contains(&site.address()) && error.contains("was removed"), "{error}");
-        client(&path).publish(vec![posting("new")]).await.unwrap();
-        let new = take_until(&mut inlet, MANY, 1).await;
+        client(&path).producer().publish(vec![posting("new")]).await.unwrap();
+        let new = take_until(&mut consumer, MANY, 1).await;
         assert_eq!(ids(&new), ["new"]);
         // What was held in the old one has the same numbers here.
-        ack(&outlet, &old).await;
-        assert_eq!(outlet.queues().await.unwrap().iter().map(|queue| queue.held).sum::<u32>(), 0);
+        ack(&worker, &old).await;
+        assert_eq!(
+            worker.admin().queues().await.unwrap().iter().map(|queue| queue.held).sum::<u32>(),
+            0
+        );
         let _ = fs::remove_file(log_of(&path));
         fs::rename(path.with_extension("copy"), &path).unwrap();
-        let (mut two, outlet) = site.worker("two@test", &[QUEUE]).await;
+        let (mut two, worker) = site.worker("two@test", &[QUEUE]).await;
         assert!(two.take(MANY).await.unwrap().is_empty(), "still held by a worker that lives");
-        assert!(inlet.take(MANY).await.unwrap().is_empty());
-        assert_eq!(names_of_nodes(&outlet).await, ["one@test", "two@test"]);
-        drop(inlet);
+        assert!(consumer.take(MANY).await.unwrap().is_empty());
+        assert_eq!(names_of_nodes(&worker).await, ["one@test", "two@test"]);
+        drop(consumer);
         assert_eq!(take_until(&mut two, MANY, 2).await.len(), 2);
     });
 }
@@ -279,7 +293,7 @@ const ODD: [(&str, &str, &str); 15] = [
 fn a_strange_row_is_set_aside_and_holds_up_no_other() {
     block_on(async {
         let site = Sqlite::create();
-        let (mut inlet, outlet) = site.worker("one@test", &[QUEUE]).await;
+        let (mut consumer, worker) = site.worker("one@test", &[QUEUE]).await;
         let sql = Connection::open(site.address()).unwrap();
         sql.execute_batch("PRAGMA foreign_keys = OFF").unwrap();
         for (n, (column, value, _)) in ODD.iter().enumerate() {
@@ -290,23 +304,23 @@ fn a_strange_row_is_set_aside_and_holds_up_no_other() {
             ))
             .unwrap();
         }
-        outlet.publish(vec![posting("a"), posting("b")]).await.unwrap();
-        let taken = take_until(&mut inlet, MANY, 2).await;
+        worker.producer().publish(vec![posting("a"), posting("b")]).await.unwrap();
+        let taken = take_until(&mut consumer, MANY, 2).await;
         assert_eq!(ids(&taken), ["a", "b"]);
-        let dead = outlet.dead().await.unwrap();
+        let dead = worker.dead_letters().list().await.unwrap();
         assert_eq!(dead.len(), ODD.len());
         for (letter, (_, _, said)) in dead.iter().zip(ODD) {
             assert!(letter.detail.contains(said), "{}: {said}", letter.detail);
             assert_eq!(letter.reason, "malformed");
         }
         // As they are sent again they are like any other.
-        assert_eq!(outlet.requeue_dead(Some(vec![dead[6].number])).await.unwrap(), 1);
-        assert_eq!(take_until(&mut inlet, MANY, 1).await.len(), 1);
+        assert_eq!(worker.dead_letters().requeue(Some(vec![dead[6].number])).await.unwrap(), 1);
+        assert_eq!(take_until(&mut consumer, MANY, 1).await.len(), 1);
         // What is held is nobody else's to set aside.
         sql.execute("UPDATE kombu_message SET deliveries = 'x' WHERE task_id = 'a'", []).unwrap();
-        assert!(inlet.take(MANY).await.unwrap().is_empty());
-        ack(&outlet, &taken).await;
-        assert_eq!(outlet.dead().await.unwrap().len(), ODD.len() - 1);
+        assert!(consumer.take(MANY).await.unwrap().is_empty());
+        ack(&worker, &taken).await;
+        assert_eq!(worker.dead_letters().list().await.unwrap().len(), ODD.len() - 1);
     });
 }
 
@@ -315,17 +329,17 @@ fn a_strange_row_is_set_aside_and_holds_up_no_other() {
 fn what_a_worker_holds_that_is_in_no_table_is_handed_out_again() {
     block_on(async {
         let site = Sqlite::create();
-        let (mut one, outlet) = site.worker("one@test", &[QUEUE]).await;
+        let (mut one, worker) = site.worker("one@test", &[QUEUE]).await;
         let sql = Connection::open(site.address()).unwrap();
         let take = "UPDATE kombu_message SET visible = 0, owner = 4611686018427387904, started = 1";
-        outlet.publish(vec![posting("a")]).await.unwrap();
+        worker.producer().publish(vec![posting("a")]).await.unwrap();
         sql.execute(take, []).unwrap();
         let taken = take_until(&mut one, MANY, 1).await;
         assert_eq!((ids(&taken), taken[0].deliveries), (vec!["a"], 1));
-        ack(&outlet, &taken).await;
+        ack(&worker, &taken).await;
         // Somebody has removed the row of one that lives: its lease speaks for it.
         let (mut two, _) = site.worker("two@test", &[QUEUE]).await;
-        outlet.publish(vec![posting("b")]).await.unwrap();
+        worker.producer().publish(vec![posting("b")]).await.unwrap();
         assert_eq!(take_until(&mut two, MANY, 1).await.len(), 1);
         sql.execute("DELETE FROM qworker_worker WHERE hostname = 'two@test'", []).unwrap();
         let until = std::time::Instant::now() + std::time::Duration::from_millis(1500);
@@ -343,7 +357,7 @@ fn strange_values_of_lists_and_results_are_shown_as_they_can_be() {
     block_on(async {
         let site = Sqlite::create();
         let path = PathBuf::from(site.address());
-        let (mut inlet, outlet) = site.worker("one@test", &[QUEUE]).await;
+        let (mut consumer, worker) = site.worker("one@test", &[QUEUE]).await;
         let sql = Connection::open(&path).unwrap();
         let store = backend::Store::Sqlite(backend::sqlite::Store::open(
             &open(&path, Access::Create).unwrap(),
@@ -360,15 +374,15 @@ fn strange_values_of_lists_and_results_are_shown_as_they_can_be() {
              INSERT INTO celery_taskmeta (task_id, status, result) VALUES ('s', x'41', 5);",
         )
         .unwrap();
-        assert!(inlet.take(MANY).await.unwrap().is_empty());
+        assert!(consumer.take(MANY).await.unwrap().is_empty());
         let queues: Vec<String> =
-            outlet.queues().await.unwrap().into_iter().map(|queue| queue.name).collect();
+            worker.admin().queues().await.unwrap().into_iter().map(|queue| queue.name).collect();
         assert!(queues.contains(&"\u{fffd}A".to_string()) && queues.contains(&QUEUE.to_string()));
-        let dead = outlet.dead().await.unwrap();
+        let dead = worker.dead_letters().list().await.unwrap();
         assert_eq!((dead[0].reason.as_str(), dead[0].task_id.as_str()), ("A", "B"));
         assert_eq!((dead[0].deliveries, dead[1].deliveries), (0, 0));
-        assert_eq!(outlet.requeue_dead(Some(vec![dead[0].number])).await.unwrap(), 1);
-        assert_eq!(outlet.nodes().await.unwrap().len(), 2, "of one nothing can be seen");
+        assert_eq!(worker.dead_letters().requeue(Some(vec![dead[0].number])).await.unwrap(), 1);
+        assert_eq!(worker.admin().nodes().await.unwrap().len(), 2, "of one nothing can be seen");
         let meta = store.get("r").await.unwrap().unwrap();
         assert_eq!((meta.status.as_str(), meta.traceback.as_deref()), ("PENDING", Some("A")));
         assert_eq!(store.get("s").await.unwrap().unwrap().status, "A");
@@ -405,7 +419,7 @@ fn the_log_is_emptied_when_it_is_quiet_and_when_the_last_one_leaves() {
         let site = Sqlite::create();
         let path = PathBuf::from(site.address());
         let log = || fs::metadata(log_of(&path)).map_or(0, |found| found.len());
-        let outlet = site.client();
+        let client = site.client();
         let reader = Connection::open(&path).unwrap();
         reader.execute_batch("BEGIN; SELECT * FROM kombu_message").unwrap();
         for _ in 0..20 {
@@ -414,14 +428,14 @@ fn the_log_is_emptied_when_it_is_quiet_and_when_the_last_one_leaves() {
                 one.payload = Payload::from_envelope("x".repeat(100_000));
                 one
             };
-            outlet.publish((0..20).map(large).collect()).await.unwrap();
+            client.producer().publish((0..20).map(large).collect()).await.unwrap();
         }
         assert!(log() > 20_000_000, "a reader keeps all of it");
         reader.execute_batch("ROLLBACK").unwrap();
-        outlet.publish(vec![posting("last")]).await.unwrap();
+        client.producer().publish(vec![posting("last")]).await.unwrap();
         eventually("an empty log", || (log() == 0).then_some(()));
-        outlet.publish(vec![posting("after")]).await.unwrap();
-        drop(outlet);
+        client.producer().publish(vec![posting("after")]).await.unwrap();
+        drop(client);
         assert!(log() > 0, "somebody else has it open");
         drop(reader);
         drop(site.client());

@@ -12,7 +12,7 @@ use crate::harness::block_on;
 use crate::harness::child::{Child, say};
 use chrono::TimeDelta;
 use qworker::broker::ledger::{Ledger, Outcome, Step};
-use qworker::broker::{Outlet, Posting};
+use qworker::broker::{Broker, Posting};
 use qworker::clock;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -48,17 +48,17 @@ impl<S: Site> Home<S> {
 
     /// The ids of all messages, in their order.
     async fn sent(&self, count: usize) -> Vec<String> {
-        let (mut inlet, _outlet) = self.site.worker("one@test", &["celery"]).await;
-        let mut taken = take_until(&mut inlet, MANY, count).await;
-        taken.extend(inlet.take(MANY).await.unwrap());
+        let (mut consumer, _worker) = self.site.worker("one@test", &["celery"]).await;
+        let mut taken = take_until(&mut consumer, MANY, count).await;
+        taken.extend(consumer.take(MANY).await.unwrap());
         ids(&taken).into_iter().map(str::to_string).collect()
     }
 }
 
-fn open(outlet: &Outlet, file: &str, group: &str) -> Ledger {
+fn open(client: &Broker, file: &str, group: &str) -> Ledger {
     match file {
-        "" => outlet.ledger(group),
-        file => Ledger::apart(Path::new(file), group, outlet),
+        "" => client.ledger(group),
+        file => Ledger::apart(Path::new(file), group, client),
     }
 }
 
@@ -210,7 +210,7 @@ fn id(n: usize) -> String {
     format!("{n:06}")
 }
 
-fn client_of(address: &str) -> Outlet {
+fn client_of(address: &str) -> Broker {
     match is_redis(address) {
         true => Redis::at(address).client(),
         false => Sqlite::at(address).client(),
@@ -219,17 +219,17 @@ fn client_of(address: &str) -> Outlet {
 
 async fn messages_are_those_that_publish_sends<S: Site>(home: Home<S>) {
     let other = S::create();
-    let outlet = other.client();
+    let client = other.client();
     let ledger = home.ledger();
     let eta = clock::now() + Duration::from_secs(3600);
     let make = |n: usize| {
         let [queue, priority] = [["celery", "reports", "a b"][n % 3], ["0", "5", "9"][n / 3 % 3]];
-        let priority = outlet.wire_priority(priority.parse().ok());
+        let priority = client.abilities().priorities.number(priority.parse().ok());
         let one = if n.is_multiple_of(4) { due(&id(n), eta) } else { posting(&id(n)) };
         Posting { queue: queue.into(), priority, ..one }
     };
     let postings: Vec<Posting> = (0..60).map(make).collect();
-    outlet.publish(postings.clone()).await.unwrap();
+    client.producer().publish(postings.clone()).await.unwrap();
     let steps = postings
         .chunks(3)
         .enumerate()

@@ -17,11 +17,11 @@ fn route() -> Route {
 fn an_exchange_gives_each_queue_a_copy_of_the_same_task() {
     block_on(async {
         let site = Sqlite::create();
-        let outlet = site.client();
+        let client = site.client();
         let draft = Draft { task: "t".into(), route: Some(route()), ..Draft::default() };
         let queues = ["a".to_string(), "b".to_string()];
         let sender = Sender::new("test");
-        let postings = sender.postings(&outlet, draft, &queues, None, clock::now());
+        let postings = sender.postings(client.abilities(), draft, &queues, None, clock::now());
         let of_queues: Vec<&str> = postings.iter().map(|one| one.queue.as_str()).collect();
         assert_eq!(of_queues, ["a", "b"]);
         assert_eq!(postings[0].task_id, postings[1].task_id);
@@ -41,8 +41,8 @@ fn an_exchange_gives_each_queue_a_copy_of_the_same_task() {
 fn a_route_that_leads_nowhere_is_an_error() {
     block_on(async {
         let site = Sqlite::create();
-        let outlet = site.client();
-        let error = bound(&outlet, &route(), Duration::from_secs(5)).await.unwrap_err();
+        let client = site.client();
+        let error = bound(&client.producer(), &route(), Duration::from_secs(5)).await.unwrap_err();
         assert!(error.to_string().contains("exchange \"news\""), "{error}");
     });
 }

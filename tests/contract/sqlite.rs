@@ -15,12 +15,12 @@ use std::time::Duration;
 fn a_stray_blob_is_a_message_like_any_other_to_its_end_in_the_dead_list() {
     block_on(async {
         let site = Sqlite::create();
-        let (mut inlet, outlet) = site.worker("one@test", &[QUEUE]).await;
+        let (mut consumer, worker) = site.worker("one@test", &[QUEUE]).await;
         let other = Connection::open(site.address()).unwrap();
         let sql =
             "INSERT INTO kombu_message (payload, queue_id) SELECT x'00ff7b', id FROM kombu_queue";
         other.execute(sql, []).unwrap();
-        let taken = take_until(&mut inlet, MANY, 1).await;
+        let taken = take_until(&mut consumer, MANY, 1).await;
         assert_eq!(taken[0].payload.to_envelope(), "\u{0}\u{fffd}{");
         let death = Death {
             reason: "malformed",
@@ -29,10 +29,13 @@ fn a_stray_blob_is_a_message_like_any_other_to_its_end_in_the_dead_list() {
             task: None,
             counts: true,
         };
-        settle(&outlet, &taken[0], Settle::Dead(death)).await;
-        assert_eq!(outlet.dead().await.unwrap()[0].payload.to_envelope(), "\u{0}\u{fffd}{");
-        assert_eq!(outlet.requeue_dead(None).await.unwrap(), 1);
-        assert_eq!(take_until(&mut inlet, MANY, 1).await.len(), 1);
+        settle(&worker, &taken[0], Settle::Dead(death)).await;
+        assert_eq!(
+            worker.dead_letters().list().await.unwrap()[0].payload.to_envelope(),
+            "\u{0}\u{fffd}{"
+        );
+        assert_eq!(worker.dead_letters().requeue(None).await.unwrap(), 1);
+        assert_eq!(take_until(&mut consumer, MANY, 1).await.len(), 1);
     });
 }
 
@@ -40,18 +43,18 @@ fn a_stray_blob_is_a_message_like_any_other_to_its_end_in_the_dead_list() {
 fn a_python_row_is_served_at_once_although_nobody_rings() {
     block_on(async {
         let site = Sqlite::create();
-        let (mut inlet, outlet) = site.worker("one@test", &[QUEUE]).await;
+        let (mut consumer, worker) = site.worker("one@test", &[QUEUE]).await;
         let other = Connection::open(site.address()).unwrap();
         let mut delays = Vec::new();
         for n in 0..15 {
-            while !inlet.take(MANY).await.unwrap().is_empty() {}
+            while !consumer.take(MANY).await.unwrap().is_empty() {}
             let insert = "INSERT INTO kombu_message (visible, payload, version, queue_id)
                           SELECT 1, ?, 1, id FROM kombu_queue";
             other.execute(insert, [n.to_string()]).unwrap();
             let begin = std::time::Instant::now();
-            let taken = take_until(&mut inlet, MANY, 1).await;
+            let taken = take_until(&mut consumer, MANY, 1).await;
             delays.push(begin.elapsed());
-            ack(&outlet, &taken).await;
+            ack(&worker, &taken).await;
         }
         delays.sort();
         assert!(delays[7] < Duration::from_millis(60), "delays: {delays:?}");
@@ -62,13 +65,17 @@ fn a_python_row_is_served_at_once_although_nobody_rings() {
 fn what_a_python_worker_took_is_not_taken_again() {
     block_on(async {
         let site = Sqlite::create();
-        let (mut inlet, outlet) = site.worker("one@test", &[QUEUE]).await;
-        outlet.publish(vec![posting("a"), posting("b")]).await.unwrap();
+        let (mut consumer, worker) = site.worker("one@test", &[QUEUE]).await;
+        worker.producer().publish(vec![posting("a"), posting("b")]).await.unwrap();
         let other = Connection::open(site.address()).unwrap();
         let take = "UPDATE kombu_message SET visible = 0, version = 2 WHERE task_id = 'a'";
         assert_eq!(other.execute(take, []).unwrap(), 1);
-        assert_eq!(ids(&inlet.take(MANY).await.unwrap()), ["b"]);
-        assert_eq!(outlet.queues().await.unwrap()[0].held, 1, "only b: a is no one's any more");
+        assert_eq!(ids(&consumer.take(MANY).await.unwrap()), ["b"]);
+        assert_eq!(
+            worker.admin().queues().await.unwrap()[0].held,
+            1,
+            "only b: a is no one's any more"
+        );
     });
 }
 
@@ -76,14 +83,14 @@ fn what_a_python_worker_took_is_not_taken_again() {
 fn a_task_that_python_sent_is_found_by_its_id() {
     block_on(async {
         let site = Sqlite::create();
-        let (_inlet, outlet) = site.worker("one@test", &[QUEUE]).await;
+        let (_consumer, worker) = site.worker("one@test", &[QUEUE]).await;
         let other = Connection::open(site.address()).unwrap();
         let sql = "INSERT INTO kombu_message (payload, queue_id)
                    SELECT '{\"headers\": {\"id\": \"the-id\"}}', id FROM kombu_queue";
         other.execute(sql, []).unwrap();
-        let place = outlet.find("the-id".into()).await.unwrap();
+        let place = worker.admin().find("the-id".into()).await.unwrap();
         assert_eq!(place, Whereabouts::Waiting { queue: QUEUE.into(), eta: None });
-        assert_eq!(outlet.find("another".into()).await.unwrap(), Whereabouts::Unknown);
+        assert_eq!(worker.admin().find("another".into()).await.unwrap(), Whereabouts::Absent);
     });
 }
 
@@ -91,13 +98,13 @@ fn a_task_that_python_sent_is_found_by_its_id() {
 fn bells_that_were_removed_are_hung_again() {
     block_on(async {
         let site = Sqlite::create();
-        let (mut inlet, outlet) = site.worker("one@test", &[QUEUE]).await;
+        let (mut consumer, worker) = site.worker("one@test", &[QUEUE]).await;
         let run = run_folder(Path::new(&site.address()));
-        outlet.publish(vec![posting("first")]).await.unwrap();
-        assert_eq!(ids(&take_until(&mut inlet, MANY, 1).await), ["first"]);
+        worker.producer().publish(vec![posting("first")]).await.unwrap();
+        assert_eq!(ids(&take_until(&mut consumer, MANY, 1).await), ["first"]);
         std::fs::remove_file(run.join("tasks")).unwrap();
-        outlet.publish(vec![posting("a")]).await.unwrap();
-        assert_eq!(ids(&take_until(&mut inlet, MANY, 1).await), ["a"]);
+        worker.producer().publish(vec![posting("a")]).await.unwrap();
+        assert_eq!(ids(&take_until(&mut consumer, MANY, 1).await), ["a"]);
         assert!(run.join("tasks").exists());
     });
 }
@@ -132,8 +139,8 @@ fn a_file_that_is_no_database_is_named_as_such() {
 fn a_job_that_fails_spoils_only_itself() {
     block_on(async {
         let site = Sqlite::create();
-        let outlet = site.client();
-        let qworker::broker::Outlet::Sqlite(inner) = &outlet else { panic!() };
+        let client = site.client();
+        let qworker::broker::Broker::Sqlite(inner) = &client else { panic!() };
         let db = inner.db().clone();
         let fails = async {
             db.run(qworker::link::sqlite::Durability::Process, |c| {
@@ -142,19 +149,20 @@ fn a_job_that_fails_spoils_only_itself() {
             })
             .await
         };
+        let producer = client.producer();
         // All in one group: they are queued before the thread gets to them.
         let (one, failed, two) = tokio::join!(
-            outlet.publish(vec![posting("a")]),
+            producer.publish(vec![posting("a")]),
             fails,
-            outlet.publish(vec![posting("b")])
+            producer.publish(vec![posting("b")])
         );
         one.unwrap();
         two.unwrap();
         assert!(failed.unwrap_err().to_string().contains("nowhere"));
         let names: Vec<String> =
-            outlet.queues().await.unwrap().into_iter().map(|queue| queue.name).collect();
+            client.admin().queues().await.unwrap().into_iter().map(|queue| queue.name).collect();
         assert_eq!(names, [QUEUE], "what the failed job had done is undone");
-        assert_eq!(outlet.queues().await.unwrap()[0].ready, 2);
+        assert_eq!(client.admin().queues().await.unwrap()[0].ready, 2);
     });
 }
 

@@ -27,8 +27,8 @@ def living(admin):
 def owner(admin, key, instances):
     """Why a key may stay without an end; None: it may not."""
     name = key.decode("utf-8", "replace")
-    if name.startswith("_kombu.binding"):
-        return "kombu's"
+    if name.startswith("_kombu.binding") or name == "qworker.queues":
+        return "queues that were declared"
     if name in LISTS or name == "qworker.dead" or name.startswith("qworker.scheduled."):
         return "a queue with something in it"  # Redis has no empty ones
     if name == "qworker.workers":

@@ -1,7 +1,7 @@
 //! What the host refuses, what others send to all processes at once, and files and processes that
 //! are not ours.
 
-use super::{SLOW, await_empty, await_lines, messages, send_many};
+use super::{SLOW, await_empty, await_lines, left, losses, ready, send_many};
 use crate::harness::process::{is_alive, send};
 use crate::harness::{Output, TestDir, Worker, eventually};
 use nix::sys::signal::Signal;
@@ -100,7 +100,7 @@ fn what_the_host_refuses_is_no_answer_of_a_task() {
         (said.code == 1).then_some(said.stdout)
     });
     assert!(why.contains("not ready: the host has no room for more than"), "{why}");
-    assert!(messages(&app).iter().all(|(_, _, deliveries)| *deliveries == 0));
+    assert_eq!(losses(&app), 0);
     limit("4096:4096");
     for id in &ids {
         assert_eq!(app.must(&["result", id, "--wait"]), "done");
@@ -129,8 +129,8 @@ fn a_program_that_is_being_written_is_no_answer_and_holds_up_nobody() {
             assert_eq!(app.must(&["result", &id, "--wait"]), "done");
         }
     }
-    assert_eq!(messages(&app).len(), ids.len());
-    assert!(messages(&app).iter().all(|(_, _, deliveries)| *deliveries == 0));
+    assert_eq!(left(&app), ids.len());
+    assert_eq!(losses(&app), 0);
     drop(writer);
     for id in &ids {
         assert_eq!(app.must(&["result", id, "--wait"]), "ran");
@@ -157,10 +157,10 @@ fn what_is_sent_to_all_processes_at_once_is_one_order() {
         let log = worker.log();
         assert!(!log.contains("Soft shutdown") && !log.contains("Cold shutdown"), "{log}");
         assert!(!log.contains("lost its process"), "{log}");
-        let left: Vec<_> = ids.iter().map(|id| (id.clone(), true, 0)).collect();
-        let mut all = messages(&app);
-        all.retain(|(id, ..)| ids.contains(id));
-        assert_eq!(all, left, "{log}");
+        let expected: Vec<_> = ids.iter().map(|id| (id.clone(), 0)).collect();
+        let mut all = ready(&app);
+        all.retain(|(id, _)| ids.contains(id));
+        assert_eq!(all, expected, "{log}");
         app.must(&["purge", "-f"]);
     }
     await_empty(&app);

@@ -1,6 +1,6 @@
 //! Tasks that take their process, or their worker, with them.
 
-use super::{SLOW, await_empty, await_lines, messages, send_many};
+use super::{SLOW, await_empty, await_lines, left, send_many};
 use crate::harness::{TestDir, process};
 use nix::sys::signal::Signal;
 use serde_json::Value;
@@ -56,7 +56,7 @@ fn acks_early_is_at_most_once() {
     // Its worker's.
     app.must(&["call", "slow", "--task-id", "s"]);
     await_lines(&app, "started", 2);
-    assert!(messages(&app).is_empty(), "acknowledged before the start");
+    assert_eq!(left(&app), 0, "acknowledged before the start");
     // No message, and no answer yet: its id is known all the same.
     let running = app.qworker(&["result", "s"]);
     assert_eq!((running.code, running.stderr.as_str()), (75, "STARTED: not ready yet\n"));
@@ -74,7 +74,7 @@ fn acks_early_is_at_most_once() {
     let stopped = app.qworker(&["result", "c"]);
     assert_eq!(stopped.code, 1, "{stopped:?}");
     assert!(stopped.stderr.contains("WorkerLostError: stopped by the shutdown"), "{stopped:?}");
-    assert!(messages(&app).is_empty());
+    assert_eq!(left(&app), 0);
     assert_eq!(app.must(&["dead", "list", "--json"]), "[]");
 }
 

@@ -1,7 +1,7 @@
 //! TERM, INT, QUIT and HUP: what runs is finished or stopped, what does not run is given
 //! back, and the exit codes are Celery's.
 
-use super::{SLOW, await_empty, await_lines, messages, send_many};
+use super::{SLOW, await_empty, await_lines, counts, left, ready, send_many};
 use crate::harness::{SOON, TestDir, Worker, eventually};
 use nix::sys::signal::Signal;
 use std::io::{BufRead, BufReader};
@@ -18,7 +18,7 @@ fn busy(app: &TestDir, ids: &[&str]) -> Worker {
 }
 
 fn held(app: &TestDir) -> usize {
-    messages(app).iter().filter(|(_, visible, _)| !visible).count()
+    counts(app).1
 }
 
 #[test]
@@ -33,16 +33,17 @@ fn term_finishes_what_runs_and_gives_back_the_rest_at_once() {
     worker.signal(Signal::SIGTERM);
     worker.expect_line("Warm shutdown (1 running)");
     eventually("the return of all but one", || (held(&app) == 1).then_some(()));
-    assert_eq!(messages(&app).len(), 20, "one still runs");
+    assert_eq!(left(&app), 20, "one still runs");
     app.write("go", "");
     assert_eq!(worker.wait(), 0);
     let started = app.lines("started");
     assert_eq!(started.len(), 1, "it started something in its shutdown: {started:?}");
     assert_eq!(app.must(&["result", &started[0]]), "done");
-    let left = messages(&app);
-    assert_eq!(left.len(), 19);
-    for (id, visible, deliveries) in left {
-        assert!(visible && deliveries == 0 && id != started[0] && ids.contains(&id));
+    assert_eq!(counts(&app), (19, 0));
+    let ready = ready(&app);
+    assert_eq!(ready.len(), 19);
+    for (id, losses) in ready {
+        assert!(losses == 0 && id != started[0] && ids.contains(&id));
     }
     worker.expect_no_survivors();
 }
@@ -65,7 +66,7 @@ fn a_terminal_that_is_closed_ends_what_was_started_on_it() {
     eventually("an answer", || app.read("log").contains("worker: draining;").then_some(()));
     app.write("go", "");
     assert_eq!(worker.wait(), 0, "{}", app.read("log"));
-    assert_eq!((app.lines("started").len(), messages(&app).len()), (1, 1), "{}", app.read("log"));
+    assert_eq!((app.lines("started").len(), left(&app)), (1, 1), "{}", app.read("log"));
     assert_eq!(app.must(&["result", &ids[0]]), "done");
     worker.expect_no_survivors();
 
@@ -142,8 +143,8 @@ fn the_first_int_is_warm_says_so_and_ends_with_1() {
 
 /// What was stopped waits again, uncounted: it was no fault of its own.
 fn expect_given_back(app: &TestDir, worker: &Worker, ids: &[&str]) {
-    let left: Vec<_> = ids.iter().map(|id| (id.to_string(), true, 0)).collect();
-    assert_eq!(messages(app), left);
+    let expected: Vec<_> = ids.iter().map(|id| (id.to_string(), 0)).collect();
+    assert_eq!((ready(app), left(app)), (expected, ids.len()));
     worker.expect_no_survivors();
     // And runs when somebody is there for it.
     app.write("go", "");
@@ -250,7 +251,7 @@ fn remap_sigterm_makes_term_cold() {
     };
     assert_eq!(status.code(), Some(0));
     assert!(said.any(|line| line.contains("Cold shutdown (1 stopped)")));
-    assert_eq!(messages(&app), [("a".to_string(), true, 0)]);
+    assert_eq!((ready(&app), left(&app)), (vec![("a".to_string(), 0)], 1));
 }
 
 #[test]

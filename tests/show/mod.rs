@@ -11,7 +11,7 @@ use crate::harness::{Output, SOON, TestDir, block_on};
 use qworker::broker::Posting;
 use qworker::client::send::{self, Sender};
 use qworker::client::{Client, Options};
-use qworker::link::url::Url;
+use qworker::link::url::BrokerUrl;
 use qworker::wire::{Draft, Payload};
 use serde_json::Value;
 
@@ -59,9 +59,10 @@ fn post_unchecked(app: &TestDir, task: &str, args: &str) -> String {
     block_on(async {
         let client = client(app);
         let now = qworker::clock::now();
-        let posting = Sender::new("elsewhere").posting(&client.outlet, draft, None, now);
+        let sender = Sender::new("elsewhere");
+        let posting = sender.posting(client.broker.abilities(), draft, None, now);
         let id = posting.task_id.clone();
-        send::send(&client.outlet, vec![posting], SOON).await.unwrap();
+        send::send(&client.broker.producer(), vec![posting], SOON).await.unwrap();
         id
     })
 }
@@ -75,11 +76,13 @@ fn post_raw(app: &TestDir, payload: &str) {
         eta: None,
         payload: Payload::from_envelope(payload),
     };
-    block_on(async { send::send(&client(app).outlet, vec![posting], SOON).await.unwrap() });
+    block_on(async {
+        send::send(&client(app).broker.producer(), vec![posting], SOON).await.unwrap()
+    });
 }
 
 fn client(app: &TestDir) -> Client {
-    Client::connect(&Url::Sqlite(app.database()), None, &Options::default()).unwrap()
+    Client::connect(&BrokerUrl::Sqlite(app.database()), None, &Options::default()).unwrap()
 }
 
 impl Ended {

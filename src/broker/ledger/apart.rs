@@ -19,7 +19,7 @@ mod memory;
 mod parcel;
 
 use super::{Answer, Outcome, Step};
-use crate::broker::{Error, Outlet};
+use crate::broker::{Error, Producer};
 use crate::clock;
 use crate::link::error::Kind;
 use crate::os::claim::Claim;
@@ -58,7 +58,7 @@ pub struct Apart(Arc<Mutex<Desk>>);
 struct Desk {
     path: PathBuf,
     group: Arc<str>,
-    outlet: Outlet,
+    producer: Producer,
     store: Store,
     /// Parcels wait whose publishing failed, or of which nobody here knows yet.
     waiting: Option<Whose>,
@@ -80,11 +80,11 @@ enum Store {
 
 impl Apart {
     /// See [`super::Ledger::apart`].
-    pub fn open(path: &Path, group: &str, outlet: &Outlet) -> Apart {
+    pub fn open(path: &Path, group: &str, producer: Producer) -> Apart {
         let mut desk = Desk {
             path: path.into(),
             group: group.into(),
-            outlet: outlet.clone(),
+            producer,
             store: Store::Closed,
             waiting: Some(Whose::Anybodys),
             published: Vec::new(),
@@ -295,7 +295,7 @@ impl Desk {
             if self.published.contains(&token) || self.why_refused(&queue).is_some() {
                 continue;
             }
-            match self.outlet.publish_once(token.clone(), postings).await {
+            match self.producer.publish_once(token.clone(), postings).await {
                 Err(error) if matches!(error.kind(), Kind::Refused | Kind::Forbidden) => {
                     tracing::error!("messages for the queue {queue} wait: {error}");
                     self.refused.insert(queue, (error.to_string(), Instant::now()));

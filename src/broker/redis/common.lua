@@ -3,10 +3,10 @@
 -- A message that was lost, or sent back, carries how often, and whether it is a suspect, in
 -- front: `{"qworker": [2, 1], ` in place of the first brace of an envelope, which kombu reads
 -- and writes back as it is; `{"qworker": [2, 1]}` before anything that is no envelope.
-local MARK = '{"qworker": ['
+local COUNTS = '{"qworker": ['
 
-local function is_marked(element)
-  return string.sub(element, 1, #MARK) == MARK
+local function has_counts(element)
+  return string.sub(element, 1, #COUNTS) == COUNTS
 end
 
 -- A count comes from outside: one that no number holds is this.
@@ -14,7 +14,7 @@ local COUNT_MAX = 1000000
 
 -- Deliveries, 1 for a suspect, and the message as it was sent.
 local function read(element)
-  if is_marked(element) then
+  if has_counts(element) then
     local n, suspect, after, at = string.match(element, '^{"qworker": %[(%d+), ([01])%]([,}])()')
     if after == ',' then
       return math.min(tonumber(n), COUNT_MAX), tonumber(suspect), '{' .. string.sub(element, at + 1)
@@ -25,8 +25,8 @@ local function read(element)
   return 0, 0, element
 end
 
-local function mark(deliveries, suspect, message)
-  local head = MARK .. deliveries .. ', ' .. suspect .. ']'
+local function with_counts(deliveries, suspect, message)
+  local head = COUNTS .. deliveries .. ', ' .. suspect .. ']'
   if string.sub(message, 1, 1) == '{' then
     return head .. ', ' .. string.sub(message, 2)
   end

@@ -4,6 +4,10 @@ use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+/// How long a worker keeps what it holds after the last renewal. In a fleet with
+/// Python workers this is added to their visibility timeout, which may be as short as a second.
+pub(super) const LEASE: Duration = Duration::from_secs(10);
+
 /// The deliveries in one worker's hands, by number.
 pub struct Hold {
     instance: String,
@@ -126,4 +130,9 @@ impl Hold {
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// The number in a tag of ours.
+pub(super) fn number_of(tag: &str) -> u64 {
+    tag.split(':').nth(1).and_then(|number| number.parse().ok()).unwrap_or(0)
 }

@@ -1,7 +1,10 @@
 //! The ledger of beats on a Redis server: one hash of values for each group, and a script that
 //! does a few hundred steps at once.
 
-use super::{Layout, Outlet, Posting, planned, script, step_of};
+use super::call::planned;
+use super::layout::{Layout, step_of};
+use super::{Broker, script};
+use crate::broker::Posting;
 use crate::broker::ledger::{Answer, Outcome, Step};
 use crate::link::error::Error;
 use chrono::{DateTime, Utc};
@@ -27,7 +30,7 @@ const VALUES_MAX: usize = 1000;
 /// The values of one group, beside the messages.
 #[derive(Clone)]
 pub struct Ledger {
-    outlet: Outlet,
+    broker: Broker,
     key: Arc<str>,
 }
 
@@ -36,9 +39,9 @@ type Field = (Vec<u8>, Vec<u8>);
 
 impl Ledger {
     /// Of the beats of this group.
-    pub fn new(outlet: &Outlet, group: &str) -> Ledger {
-        let key = format!("{}qworker.beat.{group}", outlet.layout.prefix);
-        Ledger { outlet: outlet.clone(), key: key.into() }
+    pub fn new(broker: &Broker, group: &str) -> Ledger {
+        let key = format!("{}qworker.beat.{group}", broker.layout.prefix);
+        Ledger { broker: broker.clone(), key: key.into() }
     }
 
     /// See [`crate::broker::ledger::Ledger::commit_by`].
@@ -71,12 +74,12 @@ impl Ledger {
     ) -> Result<Vec<Vec<Value>>, Error> {
         let mut pipe = redis::pipe();
         let all = batches.iter().flat_map(|range| &steps[range.clone()]);
-        let new = self.outlet.declarations(all.flat_map(|step| &step.postings), &mut pipe);
+        let new = self.broker.declarations(all.flat_map(|step| &step.postings), &mut pipe);
         for range in batches {
             self.call_of(&steps[range.clone()], until, &mut pipe);
         }
         let said = self
-            .outlet
+            .broker
             .link
             .run(async |c| match pipe.query_async(c).await {
                 Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript) => {
@@ -86,14 +89,14 @@ impl Ledger {
                 said => said,
             })
             .await?;
-        self.outlet.declared.lock().unwrap_or_else(PoisonError::into_inner).extend(new);
+        self.broker.declared.lock().unwrap_or_else(PoisonError::into_inner).extend(new);
         Ok(said)
     }
 
     /// Adds one call of the script.
     fn call_of(&self, steps: &[Step], until: Option<DateTime<Utc>>, pipe: &mut Pipeline) {
         let postings = || steps.iter().flat_map(|step| &step.postings);
-        let (places, lists) = places(&self.outlet.layout, postings());
+        let (places, lists) = places(&self.broker.layout, postings());
         let mut keys = vec![""; places.len()];
         for (key, place) in &places {
             keys[place - 1] = key;
@@ -106,7 +109,7 @@ impl Ledger {
             let has = u8::from(step.expected.is_some()) + 2 * u8::from(step.state.is_some());
             let mut shape = vec![has];
             for posting in &step.postings {
-                let place = places.get(&key_of(&self.outlet.layout, posting)).map_or(0, |at| *at);
+                let place = places.get(&key_of(&self.broker.layout, posting)).map_or(0, |at| *at);
                 shape.extend_from_slice(&(place as u32).to_be_bytes()[1..]);
             }
             call.arg(&step.name).arg(shape);
@@ -125,7 +128,7 @@ impl Ledger {
     async fn time(&self) -> Result<DateTime<Utc>, Error> {
         let time = redis::cmd("TIME");
         let (seconds, micros): (i64, i64) =
-            self.outlet.link.run(async |c| time.query_async(c).await).await?;
+            self.broker.link.run(async |c| time.query_async(c).await).await?;
         instant(seconds, micros)
     }
 
@@ -136,7 +139,7 @@ impl Ledger {
             let mut ask = redis::cmd("HMGET");
             ask.arg(&*self.key).arg(some);
             let found: Vec<Option<Vec<u8>>> =
-                self.outlet.link.run(async |c| ask.query_async(c).await).await?;
+                self.broker.link.run(async |c| ask.query_async(c).await).await?;
             values.extend(found.into_iter().map(|value| value.map(text)));
         }
         Ok(values)
@@ -151,7 +154,7 @@ impl Ledger {
             let mut ask = redis::cmd("HSCAN");
             ask.arg(&*self.key).arg(&cursor).arg("COUNT").arg(VALUES_MAX);
             let (next, found): (String, Vec<Field>) =
-                self.outlet.link.run(async |c| ask.query_async(c).await).await?;
+                self.broker.link.run(async |c| ask.query_async(c).await).await?;
             all.extend(found.into_iter().map(|(name, value)| (text(name), text(value))));
             if next == "0" {
                 return Ok(all.into_iter().collect());

@@ -95,7 +95,7 @@ local function move(item, act, at)
     key, score, element = scheduled(queue), ARGV[at], ARGV[at + 1]
   else
     local deliveries, _, message = read(element)
-    element = mark(deliveries + tonumber(ARGV[at + 1]), 1, redelivered(message))
+    element = with_counts(deliveries + tonumber(ARGV[at + 1]), 1, redelivered(message))
     key, score, odd = place_of(step, queue, tonumber(ARGV[at]) > now and ARGV[at] or nil)
   end
   if score then

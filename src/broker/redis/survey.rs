@@ -1,7 +1,8 @@
 //! What a server lets a worker do, and how well it keeps what it has: asked before a worker
 //! relies on it.
 
-use super::{Layout, Outlet, STEPS};
+use super::Broker;
+use super::layout::{Layout, STEPS};
 use crate::link::error::{Error, Kind};
 use redis::Script;
 use std::collections::BTreeMap;
@@ -31,47 +32,51 @@ pub struct Survey {
     pub warnings: Vec<String>,
 }
 
-impl Outlet {
-    /// What there is to know for a worker of these queues; `result` is the key of any result, if
-    /// results are kept here too.
-    ///
-    /// # Errors
-    /// The server cannot be reached, or refuses scripts.
-    pub async fn survey(&self, queues: &[String], result: Option<&str>) -> Result<Survey, Error> {
-        let mut asked = needs(&self.layout, queues);
-        asked.extend(result.into_iter().flat_map(of_results));
-        let mut call = MAY.prepare_invoke();
-        for words in &asked {
-            call.arg(words.len()).arg(words);
-        }
-        let refused: Vec<usize> = self.link.run(async |c| call.invoke_async(c).await).await?;
-        let mut survey = self.risks().await?;
-        let mut keys: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
-        for words in refused.iter().filter_map(|place| asked.get(place.checked_sub(1)?)) {
-            match &words[0][..] {
-                "PUBLISH" => survey.warnings.push(format!(
-                    "{}: this user may not PUBLISH on channels as {1}: whoever waits for a result \
-                     looks for it now and then; allow it with ACL SETUSER, &{1}*",
-                    self.link.server(),
-                    words[1].trim_end_matches("ID")
-                )),
-                command => {
-                    keys.entry(command).or_default().push(words.get(1).map_or("", String::as_str))
-                }
+/// What there is to know for a worker of these queues; `result` is the key of any result, if
+/// results are kept here too.
+///
+/// # Errors
+/// The server cannot be reached, or refuses scripts.
+pub(super) async fn survey(
+    broker: &Broker,
+    queues: &[String],
+    result: Option<&str>,
+) -> Result<Survey, Error> {
+    let mut asked = needs(&broker.layout, queues);
+    asked.extend(result.into_iter().flat_map(of_results));
+    let mut call = MAY.prepare_invoke();
+    for words in &asked {
+        call.arg(words.len()).arg(words);
+    }
+    let refused: Vec<usize> = broker.link.run(async |c| call.invoke_async(c).await).await?;
+    let mut survey = broker.risks().await?;
+    let mut keys: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for words in refused.iter().filter_map(|place| asked.get(place.checked_sub(1)?)) {
+        match &words[0][..] {
+            "PUBLISH" => survey.warnings.push(format!(
+                "{}: this user may not PUBLISH on channels as {1}: whoever waits for a result \
+                 looks for it now and then; allow it with ACL SETUSER, &{1}*",
+                broker.link.server(),
+                words[1].trim_end_matches("ID")
+            )),
+            command => {
+                keys.entry(command).or_default().push(words.get(1).map_or("", String::as_str))
             }
         }
-        survey.refused = keys
-            .iter()
-            .map(|(command, keys)| {
-                let shown = keys.iter().take(3).map(|key| key.escape_debug().to_string());
-                let shown = shown.collect::<Vec<_>>().join(", ");
-                let more = if keys.len() > 3 { ", …" } else { "" };
-                format!("{command} ({shown}{more})").replace(" ()", "")
-            })
-            .collect();
-        Ok(survey)
     }
+    survey.refused = keys
+        .iter()
+        .map(|(command, keys)| {
+            let shown = keys.iter().take(3).map(|key| key.escape_debug().to_string());
+            let shown = shown.collect::<Vec<_>>().join(", ");
+            let more = if keys.len() > 3 { ", …" } else { "" };
+            format!("{command} ({shown}{more})").replace(" ()", "")
+        })
+        .collect();
+    Ok(survey)
+}
 
+impl Broker {
     /// How well the server keeps what it has. Of what it does not tell nothing is said.
     async fn risks(&self) -> Result<Survey, Error> {
         let mut survey = Survey::default();

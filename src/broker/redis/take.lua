@@ -201,7 +201,7 @@ local function sort_out(element, s, q, only_fresh, limit, early_ones)
     kept_back[#kept_back + 1] = { list(s, q), element }
     return
   end
-  if only_fresh and is_marked(element) then
+  if only_fresh and has_counts(element) then
     local _, suspect = read(element)
     if suspect == 1 then
       kept_back[#kept_back + 1] = { list(s, q), element }
@@ -230,7 +230,7 @@ local function has_fresh(key)
     local slice = try('list', 'LRANGE', key, -(from + count - 1), -from)
     if not slice then return false end
     for _, element in ipairs(slice) do
-      if not is_marked(element) then return true end
+      if not has_counts(element) then return true end
       local _, suspect = read(element)
       if suspect ~= 1 then return true end
     end

@@ -1,7 +1,8 @@
 //! The ledger of beats in the file of the messages: a table of values, and a transaction for
 //! each batch of steps.
 
-use super::{Outlet, insert};
+use super::Broker;
+use super::producer::insert;
 use crate::broker::ledger::{Answer, Outcome, Step};
 use crate::clock;
 use crate::link::error::Error;
@@ -16,7 +17,7 @@ const STEPS_MAX: usize = 4096;
 /// The values of one group, in the file of the messages.
 #[derive(Clone)]
 pub struct Ledger {
-    outlet: Outlet,
+    broker: Broker,
     group: Arc<str>,
 }
 
@@ -56,8 +57,8 @@ impl Value<'_> {
 
 impl Ledger {
     /// Of the beats of this group.
-    pub fn new(outlet: &Outlet, group: &str) -> Ledger {
-        Ledger { outlet: outlet.clone(), group: group.into() }
+    pub fn new(broker: &Broker, group: &str) -> Ledger {
+        Ledger { broker: broker.clone(), group: group.into() }
     }
 
     /// See [`crate::broker::ledger::Ledger::commit_by`].
@@ -82,7 +83,7 @@ impl Ledger {
         // Of several beats most come too late: they need not wait for the lock to hear it.
         let (steps, group) = (Arc::new(steps), self.group.clone());
         let (asked, of) = (steps.clone(), group.clone());
-        let db = self.outlet.db();
+        let db = self.broker.db();
         let late = db.run(Durability::Read, move |c| all_too_late(c, &of, &asked)).await?;
         if let Some(outcomes) = late {
             return Ok(outcomes);
@@ -99,7 +100,7 @@ impl Ledger {
             })
             .await?;
         if sends && outcomes.contains(&Outcome::Done) {
-            self.outlet.ring();
+            self.broker.ring();
         }
         Ok(outcomes)
     }
@@ -110,13 +111,13 @@ impl Ledger {
         let get = move |c: &Connection| {
             names.iter().map(|name| Value { group: &group, name }.get(c)).collect()
         };
-        self.outlet.db().run(Durability::Read, get).await
+        self.broker.db().run(Durability::Read, get).await
     }
 
     /// See [`crate::broker::ledger::Ledger::all`].
     pub async fn all(&self) -> Result<Vec<(String, String)>, Error> {
         let group = self.group.clone();
-        self.outlet
+        self.broker
             .db()
             .run(Durability::Read, move |c| {
                 let sql = "SELECT name, state FROM qworker_beat WHERE grp = ?";

@@ -4,6 +4,7 @@
 //! folder was removed, cannot be read or could not be made, its processes tell, if they can be
 //! seen from here. What neither tells is not dead.
 
+use crate::broker::Hold;
 use crate::link::error::Error;
 use crate::link::sqlite::{cell, run_folder};
 use crate::os::file;
@@ -18,9 +19,6 @@ use std::sync::Arc;
 
 /// Numbers of workers are drawn, so that one keeps its own in whatever file stands at the path.
 const NUMBERS: std::ops::Range<i64> = 1 << 40..1 << 52;
-
-/// Has the guard hold a lease too.
-pub type Hold = Box<dyn Fn(&Path) -> io::Result<()>>;
 
 /// A row of `qworker_worker`.
 #[derive(Debug, Clone)]
@@ -123,7 +121,7 @@ pub(super) struct Member {
     /// Those whose file was removed are kept: it may be seen elsewhere.
     held: Vec<Lease>,
     hold: Hold,
-    /// It is told once that there can be no lease.
+    /// That there can be no lease was logged.
     warned: bool,
     /// Those of whom it was told that they cannot be seen.
     unseen: HashSet<i64>,
@@ -205,7 +203,7 @@ impl Member {
         })
     }
 
-    /// Tells once of a worker that is not registered, and may live all the same.
+    /// Logs once a worker that is not registered, and may still live.
     pub(super) fn tell_unknown(&mut self, owner: i64, why: &str) {
         if self.unseen.insert(owner) {
             tracing::warn!(

@@ -46,7 +46,7 @@ CREATE TABLE IF NOT EXISTS qworker_once (
 ) WITHOUT ROWID;
 ";
 
-/// What we add to kombu's table, whoever made it, and to those of our older versions.
+/// Columns that we add to kombu's table, and to tables of our older versions.
 const COLUMNS: &[(&str, &str, &str)] = &[
     ("kombu_message", "eta", "REAL"),
     ("kombu_message", "priority", "INTEGER NOT NULL DEFAULT 0"),

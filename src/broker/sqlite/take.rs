@@ -1,7 +1,8 @@
 //! Which messages a worker takes. Those of names that it does not know keep their place: their rows
-//! are marked with the name, and are looked up by it from then on.
+//! get the name, and are looked up by it from then on.
 
-use super::{pass, payload_of, row_of};
+use super::payload_of;
+use super::settler::{pass, row_of};
 use crate::broker::{Delivery, Tag, Want};
 use crate::link::error::Error;
 use crate::link::sqlite::cell;
@@ -10,10 +11,10 @@ use std::cmp::Reverse;
 use std::collections::HashSet;
 use std::sync::Arc;
 
-/// Rows of names that are left to others which one look marks at the most.
+/// Rows of names that are left to others which one look passes at most.
 const LEFT_MAX: usize = 512;
 
-/// The names in a queue whose rows are marked, each found in the index behind the one before.
+/// The names in a queue that rows have, each found in the index behind the one before.
 const NAMES: &str = "
 WITH RECURSIVE found (name) AS (
     SELECT (SELECT min(task) FROM kombu_message
@@ -54,33 +55,33 @@ pub(super) struct Taking<'a> {
 }
 
 impl Taking<'_> {
-    /// Takes what `want` allows, the queues in turn; says whether any were marked instead.
+    /// Takes what `want` allows, the queues in turn; says whether any were passed on instead.
     pub fn take(
         &self,
         queues: &[(i64, Arc<str>)],
         turn: usize,
         want: Want,
     ) -> Result<(Vec<Delivery>, bool), Error> {
-        let (mut taken, mut marked) = (Vec::new(), false);
+        let (mut taken, mut passed) = (Vec::new(), false);
         for (limit, only_fresh) in [(want.slots, false), (want.slots + want.ahead, true)] {
             for n in 0..queues.len() {
                 let queue = &queues[(turn + n) % queues.len()];
-                marked |= self.take_unmarked(queue, limit, only_fresh, &mut taken)?;
-                self.take_marked(queue, limit, only_fresh, &mut taken)?;
+                passed |= self.take_unnamed(queue, limit, only_fresh, &mut taken)?;
+                self.take_named(queue, limit, only_fresh, &mut taken)?;
             }
         }
-        Ok((taken, marked))
+        Ok((taken, passed))
     }
 
-    fn take_unmarked(
+    fn take_unnamed(
         &self,
         queue: &(i64, Arc<str>),
         limit: usize,
         only_fresh: bool,
         taken: &mut Vec<Delivery>,
     ) -> Result<bool, Error> {
-        let mut marked = 0;
-        while taken.len() < limit && marked < LEFT_MAX {
+        let mut passed = 0;
+        while taken.len() < limit && passed < LEFT_MAX {
             let wanted = limit - taken.len();
             let rows = self.rows(queue, None, wanted, only_fresh)?;
             let all = rows.len() < wanted;
@@ -88,8 +89,8 @@ impl Taking<'_> {
                 let name = (!self.left.is_empty()).then(|| delivery.payload.task()).flatten();
                 match name.filter(|name| self.leaves(name)) {
                     Some(name) => {
-                        marked += 1;
-                        pass(self.c, Some(self.owner), row_of(delivery.tag), &name)?;
+                        passed += 1;
+                        pass(self.c, self.owner, row_of(delivery.tag), &name)?;
                     }
                     None => taken.push(delivery),
                 }
@@ -98,10 +99,10 @@ impl Taking<'_> {
                 break;
             }
         }
-        Ok(marked > 0)
+        Ok(passed > 0)
     }
 
-    fn take_marked(
+    fn take_named(
         &self,
         queue: &(i64, Arc<str>),
         limit: usize,
@@ -129,7 +130,7 @@ impl Taking<'_> {
         self.left.iter().any(|left| **left == *name)
     }
 
-    /// Takes rows that are marked with this name, or with none.
+    /// Takes rows that have this name, or with none.
     fn rows(
         &self,
         (queue_id, queue): &(i64, Arc<str>),

@@ -51,14 +51,16 @@ pub(super) fn run(args: &Run, global: &Global, out: ToUser) -> Result<Exit, Erro
         let ledger = args.place.ledger(&app, &client)?;
         let (now, deadline) = (clock::now(), app.settings.client_timeout);
         let draft = mail::draft(&entry, None, &to, now);
+        let producer = client.broker.producer();
         let bound = match &draft.route {
-            Some(route) => send::bound(&client.outlet, route, deadline).await?,
+            Some(route) => send::bound(&producer, route, deadline).await?,
             None => Vec::new(),
         };
         let sender = Sender::new(&os::host::name());
-        let postings = sender.postings(&client.outlet, draft, &bound, to.task.as_deref(), now);
+        let postings =
+            sender.postings(producer.abilities(), draft, &bound, to.task.as_deref(), now);
         let id = postings.first().map(|posting| posting.task_id.clone()).unwrap_or_default();
-        send::send(&client.outlet, postings, deadline).await?;
+        send::send(&producer, postings, deadline).await?;
         // What comes next overlaps with this one too.
         let sent = id.parse().ok();
         change(&ledger, &entry, |state| {

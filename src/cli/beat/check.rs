@@ -8,7 +8,7 @@ use crate::cli::output::ToUser;
 use crate::cli::variables;
 use crate::config::Diagnostic;
 use crate::config::diagnostic::Weight;
-use crate::link::url::Url;
+use crate::link::url::BackendUrl;
 use crate::schedule::Schedule;
 use crate::schedule::entry::{Entry, Overlap};
 use crate::task::bind;
@@ -101,7 +101,7 @@ pub(super) fn run(args: &Args, global: &Global, out: ToUser) -> Result<Exit, Err
 
 fn is_disabled(app: &App) -> bool {
     let backend = app.settings.result_backend.as_ref();
-    backend.is_some_and(|url| matches!(url.open(&app.folder), Ok(Url::Disabled)))
+    backend.is_some_and(|url| matches!(url.backend(&app.folder), Ok(BackendUrl::Disabled)))
 }
 
 /// What is right by itself, and does not go with the task.

@@ -63,7 +63,7 @@ pub(super) struct Simulate {
 }
 
 fn instant(text: &str) -> Result<DateTime<Utc>, String> {
-    clock::parse(text).ok_or_else(|| format!("expected {}", crate::cli::order::INSTANT))
+    clock::parse(text).ok_or_else(|| format!("expected {}", crate::cli::sending::INSTANT))
 }
 
 /// The entries of an application, or those of these names; what is wrong with others is told.
@@ -107,7 +107,7 @@ fn states(app: &App, place: &Place, names: Vec<String>) -> Result<HashMap<String
         })?,
         None => crate::cli::block_on(async {
             let client = app.client_to(Access::Look)?;
-            Ok(client.outlet.ledger(group).read(names.clone()).await?)
+            Ok(client.broker.ledger(group).read(names.clone()).await?)
         })?,
     };
     let known = names.into_iter().zip(texts);

@@ -9,7 +9,7 @@ use std::io::IsTerminal;
 /// Node name, addresses, concurrency, queues and, for INFO, the tasks.
 pub(super) fn banner(app: &App, plan: &Plan, client: &Client) -> String {
     let results = match (&app.settings.result_backend, &client.store) {
-        (_, Store::Disabled) => "disabled://".to_string(),
+        (_, Store::Disabled(_)) => "disabled://".to_string(),
         (Some(url), _) => url.to_string(),
         (None, _) => "in the broker".to_string(),
     };

@@ -1,10 +1,10 @@
 //! Opens the worker's ends of its broker and its result store.
 
-use crate::backend::Store;
-use crate::broker::{self, Inlet, Outlet};
+use crate::broker::{self, Admin, Consumer, Identity};
 use crate::cli::app::App;
 use crate::cli::exit::Error;
 use crate::client::Client;
+use crate::client::ends::Ends;
 use crate::os::guard::GuardLink;
 use crate::worker::plan::Plan;
 use std::path::Path;
@@ -20,46 +20,20 @@ pub(super) async fn open(
     client: &Client,
     plan: &Plan,
     guard: &Rc<GuardLink>,
-) -> Result<(Inlet, Outlet, Store), Error> {
+) -> Result<(Consumer, Ends), Error> {
     let survey = client.survey(&plan.queues).await?;
     survey.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
     may_work(app, &survey)?;
-    let (inlet, outlet) = match &client.outlet {
-        Outlet::Sqlite(outlet) => {
-            let db = outlet.db();
-            let guard = guard.clone();
-            let hold = Box::new(move |lease: &Path| guard.hold(lease));
-            let inlet = broker::sqlite::Inlet::open(db, &plan.hostname, &plan.queues, hold).await?;
-            let outlet = Outlet::Sqlite(inlet.outlet());
-            (Inlet::Sqlite(inlet), outlet)
-        }
-        Outlet::Redis(outlet) => {
-            let who = broker::redis::Identity {
-                hostname: &plan.hostname,
-                queues: &plan.queues,
-                visibility_timeout: app.settings.broker_transport_options.visibility_timeout,
-            };
-            let inlet = broker::redis::Inlet::open(outlet, who).await?;
-            if let Some(Err(error)) = inlet.lease().map(|lease| guard.hold(lease)) {
-                return Err(Error::failure(format!("the guard cannot hold the lease: {error}")));
-            }
-            let outlet = Outlet::Redis(inlet.outlet());
-            (Inlet::Redis(inlet), outlet)
-        }
+    let guard = guard.clone();
+    let who = Identity {
+        hostname: &plan.hostname,
+        queues: &plan.queues,
+        visibility_timeout: app.settings.broker_transport_options.visibility_timeout,
+        hold: Box::new(move |lease: &Path| guard.hold(lease)),
     };
-    let store = match (&client.store, &outlet) {
-        (Store::Redis(store), Outlet::Redis(outlet)) => {
-            Store::Redis(store.of_worker(Some(outlet.link()))?)
-        }
-        (Store::Redis(store), _) => Store::Redis(store.of_worker(None)?),
-        (store, _) => store.clone(),
-    };
-    if let Store::Redis(store) = &store {
-        // An unreachable result store is an error now, not at the first result.
-        store.link().session().await?;
-    }
-    warn_of_python(&outlet).await;
-    Ok((inlet, outlet, store))
+    let ends = client.consume(who).await?;
+    warn_of_python(&client.broker.admin()).await;
+    Ok(ends)
 }
 
 /// Refuses to start if the broker forbids what a worker needs.
@@ -72,9 +46,8 @@ fn may_work(app: &App, survey: &broker::Survey) -> Result<(), Error> {
 }
 
 /// Warns of Python workers: they drop tasks that they do not know.
-async fn warn_of_python(outlet: &Outlet) {
-    let Outlet::Redis(outlet) = outlet else { return };
-    let nodes = outlet.python_nodes().await.unwrap_or_default();
+async fn warn_of_python(admin: &Admin) {
+    let nodes = admin.python_nodes().await.unwrap_or_default();
     if let Some(first) = nodes.first() {
         let (first, others) = (crate::log::escape::name(first), nodes.len() - 1);
         tracing::warn!(
@@ -88,7 +61,7 @@ async fn warn_of_python(outlet: &Outlet) {
 /// Warns of another living worker with this name. A failing broker is reported by [`open`].
 pub(super) async fn warn_of_namesake(client: &Client, plan: &Plan) {
     let Plan { hostname, broker, .. } = plan;
-    let nodes = client.outlet.nodes().await.unwrap_or_default();
+    let nodes = client.broker.admin().nodes().await.unwrap_or_default();
     if nodes.iter().any(|node| node.hostname == *hostname) {
         tracing::warn!(
             "worker: another worker named {hostname} is alive on {broker}: name one of them with -n"

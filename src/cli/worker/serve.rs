@@ -76,7 +76,7 @@ async fn work(
     if args.program.replace.is_none() {
         warn_of_namesake(&client, &plan).await;
     }
-    let (inlet, outlet, store) = open(&app, &client, &plan, &guard).await?;
+    let (consumer, ends) = open(&app, &client, &plan, &guard).await?;
     let events = mpsc::unbounded_channel();
     let pool = pool(&app, &plan, &reaper, events.0.clone())?;
     if !out.quiet && !args.daemon.detach {
@@ -84,7 +84,7 @@ async fn work(
     }
     drop(client);
     let tasks = definitions::watch(app, stamp);
-    let io = Io { inlet, outlet, store, pool, reaper, tasks, events, signals, guard };
+    let io = Io { consumer, ends, pool, reaper, tasks, events, signals, guard };
     let line = format!("{} ready.", plan.hostname);
     let ready = || {
         log::line(tracing::Level::INFO, &line);
@@ -106,7 +106,7 @@ fn cannot(what: &str, error: io::Error) -> Error {
 }
 
 async fn purge(client: &Client, plan: &Plan, out: ToUser) -> Result<(), Error> {
-    let purged = client.outlet.purge(plan.queues.clone()).await?;
+    let purged = client.broker.admin().purge(plan.queues.clone()).await?;
     let messages = if purged == 1 { "message" } else { "messages" };
     out.announce(&format!("purge: Erased {purged} {messages}.\n"));
     Ok(())

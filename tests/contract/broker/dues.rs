@@ -7,38 +7,42 @@ use super::*;
 const PROMPT: Duration = Duration::from_millis(500);
 
 pub async fn not_before_its_time_and_then_at_once(site: impl Site) {
-    let (mut inlet, _outlet) = site.worker("one@test", &[QUEUE]).await;
+    let (mut consumer, _worker) = site.worker("one@test", &[QUEUE]).await;
     let at = after_ms(300);
-    site.client().publish(vec![due("later", at), posting("now")]).await.unwrap();
-    assert_eq!(ids(&take_until(&mut inlet, MANY, 1).await), ["now"]);
-    assert_eq!(ids(&take_until(&mut inlet, MANY, 1).await), ["later"]);
+    site.client().producer().publish(vec![due("later", at), posting("now")]).await.unwrap();
+    assert_eq!(ids(&take_until(&mut consumer, MANY, 1).await), ["now"]);
+    assert_eq!(ids(&take_until(&mut consumer, MANY, 1).await), ["later"]);
     let late = clock::now() - at;
     assert!(late.num_microseconds() >= Some(0), "{late} early");
     assert!(late.to_std().unwrap() < PROMPT, "{late} late");
 }
 
 pub async fn any_number_of_scheduled_ones_hides_no_ready_one(site: impl Site) {
-    let (mut inlet, outlet) = site.worker("one@test", &[QUEUE]).await;
+    let (mut consumer, worker) = site.worker("one@test", &[QUEUE]).await;
     let hour = after_ms(3_600_000);
     let mut sent: Vec<Posting> = (0..3000).map(|n| due(&n.to_string(), hour)).collect();
     sent.push(posting("ready"));
-    outlet.publish(sent).await.unwrap();
-    assert_eq!(ids(&inlet.take(Want { slots: 10, ahead: 100 }).await.unwrap()), ["ready"]);
+    worker.producer().publish(sent).await.unwrap();
+    assert_eq!(ids(&consumer.take(Want { slots: 10, ahead: 100 }).await.unwrap()), ["ready"]);
     // And all of them arrive when many are due at once.
     let at = after_ms(100);
-    outlet.publish((0..1500).map(|n| due(&format!("due{n}"), at)).collect()).await.unwrap();
-    let taken = take_until(&mut inlet, MANY, 1500).await;
+    worker
+        .producer()
+        .publish((0..1500).map(|n| due(&format!("due{n}"), at)).collect())
+        .await
+        .unwrap();
+    let taken = take_until(&mut consumer, MANY, 1500).await;
     assert!(taken.iter().all(|one| id(one).starts_with("due")) && taken.len() == 1500);
 }
 
 pub async fn parked_until_a_time_uncounted(site: impl Site) {
-    let (mut inlet, outlet) = site.worker("one@test", &[QUEUE]).await;
-    outlet.publish(vec![posting("a")]).await.unwrap();
+    let (mut consumer, worker) = site.worker("one@test", &[QUEUE]).await;
+    worker.producer().publish(vec![posting("a")]).await.unwrap();
     for _ in 0..3 {
-        let taken = take_until(&mut inlet, MANY, 1).await;
+        let taken = take_until(&mut consumer, MANY, 1).await;
         assert_eq!(counted(&taken), [("a", 0)]);
         let at = after_ms(60);
-        settle(&outlet, &taken[0], Settle::Park(at)).await;
-        assert!(inlet.take(MANY).await.unwrap().is_empty() || clock::now() >= at);
+        settle(&worker, &taken[0], Settle::Park(at)).await;
+        assert!(consumer.take(MANY).await.unwrap().is_empty() || clock::now() >= at);
     }
 }

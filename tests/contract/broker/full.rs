@@ -59,9 +59,9 @@ async fn check(site: &Sqlite, mut said: Vec<String>) {
     assert!(refused.starts_with("refused: "), "{refused}");
     assert!(refused.contains("full") || refused.contains("disk I/O"), "{refused}");
     assert!(said.len() > 10, "{said:?}");
-    site.client().publish(vec![posting("after")]).await.unwrap();
-    let (mut inlet, _outlet) = site.worker("one@test", &[QUEUE]).await;
-    let mut taken = inlet.take(MANY).await.unwrap();
+    site.client().producer().publish(vec![posting("after")]).await.unwrap();
+    let (mut consumer, _worker) = site.worker("one@test", &[QUEUE]).await;
+    let mut taken = consumer.take(MANY).await.unwrap();
     assert_eq!(id(&taken.pop().unwrap()), "after");
     let found: Vec<&str> = taken.iter().map(|one| text(one).split_once(' ').unwrap().0).collect();
     assert!(taken.iter().all(|one| one.payload.size() > 20_000), "whole");

@@ -19,7 +19,7 @@ pub async fn many_writers_lose_nothing<S: Site>(site: S) {
                         let sends = (0..25).map(|n| {
                             let id = format!("{writer}-{}", batch * 25 + n);
                             let client = client.clone();
-                            async move { client.publish(vec![posting(&id)]).await }
+                            async move { client.producer().publish(vec![posting(&id)]).await }
                         });
                         for sent in join_all(sends).await {
                             sent.unwrap();
@@ -29,8 +29,8 @@ pub async fn many_writers_lose_nothing<S: Site>(site: S) {
             });
         }
     });
-    let (mut inlet, _outlet) = site.worker("one@test", &[QUEUE]).await;
-    let taken = take_until(&mut inlet, MANY, WRITERS * EACH).await;
+    let (mut consumer, _worker) = site.worker("one@test", &[QUEUE]).await;
+    let taken = take_until(&mut consumer, MANY, WRITERS * EACH).await;
     let distinct: BTreeSet<&str> = ids(&taken).into_iter().collect();
     assert_eq!((taken.len(), distinct.len()), (WRITERS * EACH, WRITERS * EACH));
 }
@@ -55,18 +55,22 @@ where
 
 pub async fn many_readers_share_without_doubles<S: Site>(site: S) {
     const COUNT: usize = 1000;
-    site.client().publish((0..COUNT).map(|n| posting(&n.to_string())).collect()).await.unwrap();
+    site.client()
+        .producer()
+        .publish((0..COUNT).map(|n| posting(&n.to_string())).collect())
+        .await
+        .unwrap();
     let address = site.address();
     let read = || {
         crate::harness::block_on(async {
-            let (mut inlet, outlet) = S::at(&address).worker("w@test", &[QUEUE]).await;
+            let (mut consumer, worker) = S::at(&address).worker("w@test", &[QUEUE]).await;
             let mut mine = Vec::new();
             loop {
-                let taken = inlet.take(Want { slots: 3, ahead: 4 }).await.unwrap();
+                let taken = consumer.take(Want { slots: 3, ahead: 4 }).await.unwrap();
                 if taken.is_empty() {
                     return mine;
                 }
-                ack(&outlet, &taken).await;
+                ack(&worker, &taken).await;
                 mine.extend(taken.iter().map(|one| id(one).to_string()));
             }
         })
@@ -80,23 +84,23 @@ pub async fn many_readers_share_without_doubles<S: Site>(site: S) {
 }
 
 pub async fn a_publish_wakes_a_waiting_worker(site: impl Site) {
-    let (mut inlet, outlet) = site.worker("one@test", &[QUEUE]).await;
+    let (mut consumer, worker) = site.worker("one@test", &[QUEUE]).await;
     let client = site.client();
     let mut delays = Vec::new();
     for n in 0..15 {
-        while !inlet.take(MANY).await.unwrap().is_empty() {}
+        while !consumer.take(MANY).await.unwrap().is_empty() {}
         let waits = async {
-            let taken = take_until(&mut inlet, MANY, 1).await;
+            let taken = take_until(&mut consumer, MANY, 1).await;
             (Instant::now(), taken)
         };
         let sends = async {
             // The worker begins to wait first: both are on this one thread.
             tokio::task::yield_now().await;
-            client.publish(vec![posting(&n.to_string())]).await.unwrap();
+            client.producer().publish(vec![posting(&n.to_string())]).await.unwrap();
             Instant::now()
         };
         let ((arrived, taken), sent) = tokio::join!(waits, sends);
-        ack(&outlet, &taken).await;
+        ack(&worker, &taken).await;
         delays.push(arrived.saturating_duration_since(sent));
     }
     delays.sort();
@@ -105,33 +109,33 @@ pub async fn a_publish_wakes_a_waiting_worker(site: impl Site) {
 }
 
 pub async fn a_dropped_wait_loses_no_wake_up(site: impl Site) {
-    let (mut inlet, outlet) = site.worker("one@test", &[QUEUE]).await;
+    let (mut consumer, worker) = site.worker("one@test", &[QUEUE]).await;
     let client = site.client();
     let mut delays = Vec::new();
     for n in 0..15 {
-        assert!(inlet.take(MANY).await.unwrap().is_empty());
-        let _ = tokio::time::timeout(Duration::from_millis(1), inlet.wait()).await;
-        client.publish(vec![posting(&n.to_string())]).await.unwrap();
-        let _ = tokio::time::timeout(Duration::ZERO, inlet.wait()).await;
+        assert!(consumer.take(MANY).await.unwrap().is_empty());
+        let _ = tokio::time::timeout(Duration::from_millis(1), consumer.wait()).await;
+        client.producer().publish(vec![posting(&n.to_string())]).await.unwrap();
+        let _ = tokio::time::timeout(Duration::ZERO, consumer.wait()).await;
         let begin = Instant::now();
-        let taken = take_until(&mut inlet, MANY, 1).await;
+        let taken = take_until(&mut consumer, MANY, 1).await;
         delays.push(begin.elapsed());
-        ack(&outlet, &taken).await;
+        ack(&worker, &taken).await;
     }
     delays.sort();
     assert!(delays[7] < Duration::from_millis(50), "delays: {delays:?}");
 }
 
 pub async fn an_idle_worker_does_not_poll(site: impl Site) {
-    let (mut inlet, outlet) = site.worker("one@test", &[QUEUE]).await;
-    outlet.publish(vec![posting("a")]).await.unwrap();
-    let taken = take_until(&mut inlet, MANY, 1).await;
-    ack(&outlet, &taken).await;
+    let (mut consumer, worker) = site.worker("one@test", &[QUEUE]).await;
+    worker.producer().publish(vec![posting("a")]).await.unwrap();
+    let taken = take_until(&mut consumer, MANY, 1).await;
+    ack(&worker, &taken).await;
     let (begin, mut looks) = (Instant::now(), 0);
     while begin.elapsed() < Duration::from_secs(3) {
-        assert!(inlet.take(MANY).await.unwrap().is_empty());
+        assert!(consumer.take(MANY).await.unwrap().is_empty());
         let left = Duration::from_secs(3).saturating_sub(begin.elapsed());
-        let _ = tokio::time::timeout(left, inlet.wait()).await;
+        let _ = tokio::time::timeout(left, consumer.wait()).await;
         looks += 1;
     }
     // A few right after the last message, then about one a second.

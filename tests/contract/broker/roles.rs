@@ -37,10 +37,10 @@ pub fn is_redis(address: &str) -> bool {
 /// Takes `count` messages, marks them as started if it `runs` them, says `held`, and never
 /// lets go.
 async fn hold(site: impl Site, count: usize, runs: bool) {
-    let (mut inlet, outlet) = site.worker("holder@test", &[QUEUE]).await;
-    let taken = take_until(&mut inlet, Want { slots: count, ahead: 0 }, count).await;
+    let (mut consumer, worker) = site.worker("holder@test", &[QUEUE]).await;
+    let taken = take_until(&mut consumer, Want { slots: count, ahead: 0 }, count).await;
     for one in taken.iter().filter(|_| runs) {
-        settle(&outlet, one, Settle::Mark).await;
+        settle(&worker, one, Settle::Mark).await;
     }
     say("held");
     std::future::pending::<()>().await;
@@ -56,7 +56,7 @@ async fn publish(site: impl Site, prefix: &str, bytes: usize) {
             payload: Payload::from_envelope(format!("{id} {}", "x".repeat(bytes))),
             ..posting(&id)
         };
-        match client.publish(vec![filled]).await {
+        match client.producer().publish(vec![filled]).await {
             Ok(()) => say(&id),
             Err(error) => return say(&format!("refused: {error}")),
         }

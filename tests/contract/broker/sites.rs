@@ -1,12 +1,19 @@
 //! Places where a broker is, one for each kind.
 
+use crate::harness::SOON;
 use crate::harness::redis::Server;
-use qworker::broker::{Inlet, Outlet, redis, sqlite};
-use qworker::link::sqlite::Db;
-use qworker::link::url::Url;
+use qworker::broker::{
+    Broker, Consumer, Error, Fate, Identity, Item, Options, Settle, Settler, Tag,
+};
+use qworker::link::error::Kind;
+use qworker::link::sqlite::Access;
+use qworker::link::url::BrokerUrl;
+use std::ops::Deref;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
 
-/// A broker, empty at first. Each end that is opened has a connection of its own, as if it
+/// A broker, empty at first. Each client that is opened has a connection of its own, as if it
 /// were in another process.
 pub trait Site {
     /// A new, empty one.
@@ -15,10 +22,58 @@ pub trait Site {
     fn at(address: &str) -> Self;
     /// Leads a child here.
     fn address(&self) -> String;
-    /// The end of a worker of this name that takes from these queues, and what settles.
-    async fn worker(&self, name: &str, queues: &[&str]) -> (Inlet, Outlet);
-    /// The end of a client.
-    fn client(&self) -> Outlet;
+    /// Its address as a broker's.
+    fn url(&self) -> BrokerUrl;
+
+    /// A client.
+    fn client(&self) -> Broker {
+        // A prefix, so that every key is seen to have it.
+        let options =
+            Options { prefix: "test:", patience: SOON, access: Access::Create, beside: &[] };
+        Broker::open(&self.url(), options).unwrap()
+    }
+
+    /// A worker of this name that takes from these queues.
+    async fn worker(&self, name: &str, queues: &[&str]) -> (Consumer, Worker) {
+        let queues: Vec<String> = queues.iter().map(|queue| queue.to_string()).collect();
+        let who = Identity {
+            hostname: name,
+            queues: &queues,
+            visibility_timeout: Duration::from_secs(3600),
+            hold: Box::new(|_| Ok(())),
+        };
+        let client = self.client();
+        let (consumer, settler) = client.consume(who).await.unwrap();
+        (consumer, Worker { settler, client })
+    }
+}
+
+/// What settles a worker's deliveries, and a client beside it.
+pub struct Worker {
+    pub settler: Settler,
+    client: Broker,
+}
+
+impl Deref for Worker {
+    type Target = Broker;
+
+    fn deref(&self) -> &Broker {
+        &self.client
+    }
+}
+
+impl Worker {
+    /// Settles these, in one step; the first refusal is an error.
+    pub async fn settle(&self, settlements: Vec<(Tag, Settle)>) -> Result<(), Error> {
+        let item = |(tag, settle)| Item { tag: Some(tag), settle: Some(settle), ..Item::default() };
+        let items = settlements.into_iter().map(item).collect();
+        for fate in self.settler.commit(Arc::new(items)).await? {
+            if let Fate::Refused(why) = fate {
+                return Err(Error::of(Kind::Refused, why));
+            }
+        }
+        Ok(())
+    }
 }
 
 /// One SQLite file.
@@ -31,10 +86,6 @@ impl Sqlite {
     /// The folder whose disk keeps the messages.
     pub fn folder(&self) -> &Path {
         self.file.parent().unwrap()
-    }
-
-    fn open(&self) -> Db {
-        Db::open(&self.file, |c| sqlite::SCHEMA.create(c)).unwrap()
     }
 }
 
@@ -52,17 +103,8 @@ impl Site for Sqlite {
         self.file.display().to_string()
     }
 
-    async fn worker(&self, name: &str, queues: &[&str]) -> (Inlet, Outlet) {
-        let db = self.open();
-        let queues: Vec<String> = queues.iter().map(|queue| queue.to_string()).collect();
-        let hold = Box::new(|_: &Path| Ok(()));
-        let inlet = sqlite::Inlet::open(&db, name, &queues, hold).await.unwrap();
-        let outlet = inlet.outlet();
-        (Inlet::Sqlite(inlet), Outlet::Sqlite(outlet))
-    }
-
-    fn client(&self) -> Outlet {
-        Outlet::Sqlite(sqlite::Outlet::open(&self.open()))
+    fn url(&self) -> BrokerUrl {
+        BrokerUrl::Sqlite(self.file.clone())
     }
 }
 
@@ -73,14 +115,6 @@ pub struct Redis {
 }
 
 impl Redis {
-    fn outlet(&self) -> redis::Outlet {
-        let Ok(Url::Redis(server)) = Url::parse(&self.url, Path::new("/")) else {
-            panic!("{}", self.url)
-        };
-        // A prefix, so that every key is seen to have it.
-        redis::Outlet::open(&server, "test:", crate::harness::SOON).unwrap()
-    }
-
     /// The server, if this is where it was started.
     pub fn server(&self) -> &Server {
         self.server.as_ref().unwrap()
@@ -101,19 +135,7 @@ impl Site for Redis {
         self.url.clone()
     }
 
-    async fn worker(&self, name: &str, queues: &[&str]) -> (Inlet, Outlet) {
-        let queues: Vec<String> = queues.iter().map(|queue| queue.to_string()).collect();
-        let who = redis::Identity {
-            hostname: name,
-            queues: &queues,
-            visibility_timeout: std::time::Duration::from_secs(3600),
-        };
-        let inlet = redis::Inlet::open(&self.outlet(), who).await.unwrap();
-        let outlet = inlet.outlet();
-        (Inlet::Redis(inlet), Outlet::Redis(outlet))
-    }
-
-    fn client(&self) -> Outlet {
-        Outlet::Redis(self.outlet())
+    fn url(&self) -> BrokerUrl {
+        BrokerUrl::parse(&self.url, Path::new("/")).unwrap()
     }
 }

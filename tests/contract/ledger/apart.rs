@@ -120,7 +120,15 @@ impl Desk {
     }
 
     async fn messages(&self) -> usize {
-        self.site.client().queues().await.unwrap().iter().map(|queue| queue.ready as usize).sum()
+        self.site
+            .client()
+            .admin()
+            .queues()
+            .await
+            .unwrap()
+            .iter()
+            .map(|queue| queue.ready as usize)
+            .sum()
     }
 }
 
@@ -475,8 +483,8 @@ fn a_locked_file_is_waited_for() {
 fn a_file_of_messages_is_nobodys_to_set_aside() {
     block_on(async {
         let desk = Desk::new();
-        let outlet = desk.site.client();
-        let ledger = Ledger::apart(Path::new(&desk.site.address()), GROUP, &outlet);
+        let client = desk.site.client();
+        let ledger = Ledger::apart(Path::new(&desk.site.address()), GROUP, &client);
         assert!(matches!(ledger, Ledger::Sqlite(_)));
     });
 }

@@ -3,12 +3,15 @@
 use super::*;
 use crate::contract::redis::proxy::Proxy;
 use crate::harness::redis::Server;
-use qworker::broker::redis;
-use qworker::link::url::Url;
+use qworker::broker::Options;
+use qworker::link::sqlite::Access;
+use qworker::link::url::BrokerUrl;
 
-fn outlet(proxy: &Proxy) -> Outlet {
-    let Ok(Url::Redis(server)) = Url::parse(&proxy.url(), Path::new("/")) else { panic!() };
-    Outlet::Redis(redis::Outlet::open(&server, "test:", Duration::from_millis(500)).unwrap())
+fn broker(proxy: &Proxy) -> Broker {
+    let url = BrokerUrl::parse(&proxy.url(), Path::new("/")).unwrap();
+    let patience = Duration::from_millis(500);
+    let options = Options { prefix: "test:", patience, access: Access::Create, beside: &[] };
+    Broker::open(&url, options).unwrap()
 }
 
 fn messages(server: &Server) -> usize {
@@ -20,7 +23,7 @@ fn a_step_whose_answer_is_lost_is_done_once() {
     block_on(async {
         let server = Server::start();
         let proxy = Proxy::start(&server);
-        let ledger = outlet(&proxy).ledger(GROUP);
+        let ledger = broker(&proxy).ledger(GROUP);
         let first = || vec![step("a", None, Some("1"), &["1"]), step("b", None, Some("1"), &["2"])];
         // Connected, and the script is known: what is lost is the answer.
         assert_eq!(outcomes(&ledger, first()).await, [Outcome::Done, Outcome::Done]);
@@ -41,7 +44,7 @@ fn a_step_that_arrives_late_changes_nothing_any_more() {
     block_on(async {
         let server = Server::start();
         let proxy = Proxy::start(&server);
-        let ledger = outlet(&proxy).ledger(GROUP);
+        let ledger = broker(&proxy).ledger(GROUP);
         assert_eq!(outcomes(&ledger, vec![step("a", None, Some("1"), &["1"])]).await.len(), 1);
         proxy.hold();
         let next = || vec![step("a", Some("1"), Some("2"), &["2"])];
@@ -60,7 +63,7 @@ fn apart_what_is_accepted_is_sent_once_the_broker_is_back() {
         let server = Server::start();
         let proxy = Proxy::start(&server);
         let folder = tempfile::tempdir().unwrap();
-        let ledger = Ledger::apart(&in_folder(&folder), GROUP, &outlet(&proxy));
+        let ledger = Ledger::apart(&in_folder(&folder), GROUP, &broker(&proxy));
         assert_eq!(outcomes(&ledger, vec![step("a", None, Some("1"), &["1"])]).await.len(), 1);
         proxy.cut(true);
         let next = || vec![step("a", Some("1"), Some("2"), &["2"])];

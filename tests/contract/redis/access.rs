@@ -2,26 +2,26 @@
 
 use super::*;
 use crate::harness::redis::free_port;
-use qworker::broker::Outlet;
+use qworker::broker::Broker;
 use qworker::client::{Client, Options};
-use qworker::link::url::Url;
+use qworker::link::url::BrokerUrl;
 use std::path::Path;
 use std::process::Command;
 
-/// A client's end of the broker at this address.
-fn outlet(url: &str) -> Result<Outlet, String> {
-    let url = Url::parse(url, Path::new("/")).unwrap();
+/// The broker at this address.
+fn broker(url: &str) -> Result<Broker, String> {
+    let url = BrokerUrl::parse(url, Path::new("/")).unwrap();
     let client = Client::connect(&url, None, &Options::default());
-    client.map(|client| client.outlet).map_err(|error| error.to_string())
+    client.map(|client| client.broker).map_err(|error| error.to_string())
 }
 
 /// Sends one message and counts it.
 async fn visit(url: &str) -> Result<u32, String> {
-    let outlet = outlet(url)?;
-    outlet.publish(vec![posting("a")]).await.map_err(|error| error.to_string())?;
+    let broker = broker(url)?;
+    broker.producer().publish(vec![posting("a")]).await.map_err(|error| error.to_string())?;
     let begun = Redis::at(url).worker("one@test", &[QUEUE]).await;
     begun.0.close().await.map_err(|error| error.to_string())?;
-    let purged = outlet.purge(vec![QUEUE.into()]).await;
+    let purged = broker.admin().purge(vec![QUEUE.into()]).await;
     purged.map(|count| count as u32).map_err(|error| error.to_string())
 }
 
@@ -68,14 +68,14 @@ fn databases_are_apart_and_a_socket_leads_to_the_same() {
         let socket = folder.path().join("redis.sock").display().to_string();
         let server = Server::with(&["--save", "", "--unixsocket", &socket]);
         let three = format!("redis://127.0.0.1:{}/3", server.port());
-        outlet(&three).unwrap().publish(vec![posting("a")]).await.unwrap();
+        broker(&three).unwrap().producer().publish(vec![posting("a")]).await.unwrap();
         let lists = |url: &str| {
             let mut connection = redis::Client::open(url).unwrap().get_connection().unwrap();
             redis::cmd("LLEN").arg(QUEUE).query::<u32>(&mut connection).unwrap()
         };
         assert_eq!([lists(&server.url()), lists(&three)], [0, 1]);
         let same = format!("redis+socket://{socket}?virtual_host=3");
-        assert_eq!(outlet(&same).unwrap().purge(vec![QUEUE.into()]).await.unwrap(), 1);
+        assert_eq!(broker(&same).unwrap().admin().purge(vec![QUEUE.into()]).await.unwrap(), 1);
         assert_eq!(visit(&same).await, Ok(1));
         let nowhere = format!("redis+socket://{}/no.sock", folder.path().display());
         refused(visit(&nowhere).await, &["no.sock", "No such file"]);

@@ -3,11 +3,12 @@
 use super::proxy::Proxy;
 use super::*;
 use crate::harness::eventually;
-use qworker::broker::{Fate, Item, Outlet, Posting, Settle};
+use qworker::broker::{Fate, Item, Posting, Settle};
 use qworker::clock;
 use qworker::link::error::Kind;
 use qworker::wire::{Payload, Record, value};
 use serde_json::json;
+use std::sync::Arc;
 
 fn lists(server: &Server) -> usize {
     server.run::<usize>(&["LLEN", "test:celery"])
@@ -18,9 +19,9 @@ fn held(server: &Server) -> usize {
 }
 
 /// Acknowledges over a connection that may have ended.
-async fn acked_in_spite(outlet: &Outlet, delivery: &Delivery) {
+async fn acked_in_spite(worker: &Worker, delivery: &Delivery) {
     let mut tries = 0;
-    while let Err(error) = outlet.settle(vec![(delivery.tag, Settle::Ack)]).await {
+    while let Err(error) = worker.settle(vec![(delivery.tag, Settle::Ack)]).await {
         tries += 1;
         assert!(tries < 5, "{error}");
     }
@@ -31,18 +32,18 @@ fn a_server_without_memory_refuses_and_loses_nothing() {
     block_on(async {
         let server = Server::start();
         let site = Redis::at(&server.url());
-        let (mut inlet, outlet) = site.worker("one@test", &[QUEUE]).await;
+        let (mut consumer, worker) = site.worker("one@test", &[QUEUE]).await;
         let client = site.client();
         let filled = |id: &str| Posting {
             payload: Payload::from_envelope("x".repeat(100_000)),
             ..posting(id)
         };
-        client.publish(vec![filled("first")]).await.unwrap();
-        let first = take_until(&mut inlet, MANY, 1).await;
+        client.producer().publish(vec![filled("first")]).await.unwrap();
+        let first = take_until(&mut consumer, MANY, 1).await;
         server.run::<String>(&["CONFIG", "SET", "maxmemory", "6mb"]);
         let mut accepted = 0;
         let error = loop {
-            match client.publish(vec![filled("one")]).await {
+            match client.producer().publish(vec![filled("one")]).await {
                 Ok(()) => accepted += 1,
                 Err(error) => break error,
             }
@@ -53,7 +54,7 @@ fn a_server_without_memory_refuses_and_loses_nothing() {
         assert!(said.contains(&server.url()) && said.contains("memory"), "{said}");
         // Several are refused as a whole, with the same words.
         let later = Posting { eta: Some(clock::now()), ..filled("two") };
-        let error = client.publish(vec![filled("two"), later]).await.unwrap_err();
+        let error = client.producer().publish(vec![filled("two"), later]).await.unwrap_err();
         assert_eq!((error.kind(), error.to_string()), (Kind::Full, said));
         assert_eq!(lists(&server), accepted);
         // Meanwhile what is there is done, and the worker is not taken for dead.
@@ -63,11 +64,11 @@ fn a_server_without_memory_refuses_and_loses_nothing() {
             all[1].parse::<f64>().unwrap()
         };
         let before = score();
-        meanwhile(&mut inlet, "a renewed lease", || (score() > before).then_some(())).await;
-        ack(&outlet, &first).await;
-        let rest = take_until(&mut inlet, MANY, accepted).await;
-        ack(&outlet, &rest).await;
-        client.publish(vec![filled("again")]).await.unwrap();
+        meanwhile(&mut consumer, "a renewed lease", || (score() > before).then_some(())).await;
+        ack(&worker, &first).await;
+        let rest = take_until(&mut consumer, MANY, accepted).await;
+        ack(&worker, &rest).await;
+        client.producer().publish(vec![filled("again")]).await.unwrap();
         assert_eq!(lists(&server), 1);
     });
 }
@@ -77,23 +78,23 @@ fn a_restarted_server_goes_on_with_what_it_had() {
     block_on(async {
         let mut server = Server::durable();
         let site = Redis::at(&server.url());
-        let (mut inlet, outlet) = site.worker("one@test", &[QUEUE]).await;
+        let (mut consumer, worker) = site.worker("one@test", &[QUEUE]).await;
         let client = site.client();
-        client.publish(vec![posting("a")]).await.unwrap();
-        let first = take_until(&mut inlet, MANY, 1).await;
-        client.publish(vec![posting("b")]).await.unwrap();
+        client.producer().publish(vec![posting("a")]).await.unwrap();
+        let first = take_until(&mut consumer, MANY, 1).await;
+        client.producer().publish(vec![posting("b")]).await.unwrap();
         server.restart();
-        let second = take_in_spite(&mut inlet, 1).await;
+        let second = take_in_spite(&mut consumer, 1).await;
         assert_eq!(ids(&second), ["b"], "a is still held");
         let mut tries = 0;
-        while let Err(error) = client.publish(vec![posting("c")]).await {
+        while let Err(error) = client.producer().publish(vec![posting("c")]).await {
             tries += 1;
             let passes = matches!(error.kind(), Kind::Busy | Kind::Unheard);
             assert!(tries < 3 && passes, "{error}");
         }
-        assert_eq!(ids(&take_in_spite(&mut inlet, 1).await), ["c"]);
-        acked_in_spite(&outlet, &first[0]).await;
-        ack(&outlet, &second).await;
+        assert_eq!(ids(&take_in_spite(&mut consumer, 1).await), ["c"]);
+        acked_in_spite(&worker, &first[0]).await;
+        ack(&worker, &second).await;
         assert_eq!(held(&server), 1, "c");
     });
 }
@@ -103,24 +104,24 @@ fn scripts_and_keys_that_are_gone_come_back() {
     block_on(async {
         let server = Server::start();
         let site = Redis::at(&server.url());
-        let (mut inlet, outlet) = site.worker("one@test", &[QUEUE]).await;
+        let (mut consumer, worker) = site.worker("one@test", &[QUEUE]).await;
         let client = site.client();
-        client.publish(vec![posting("a"), posting("b")]).await.unwrap();
-        let taken = take_until(&mut inlet, MANY, 2).await;
+        client.producer().publish(vec![posting("a"), posting("b")]).await.unwrap();
+        let taken = take_until(&mut consumer, MANY, 2).await;
         server.run::<String>(&["SCRIPT", "FLUSH"]);
-        settle(&outlet, &taken[0], Settle::Release).await;
+        settle(&worker, &taken[0], Settle::Release).await;
         server.run::<String>(&["SCRIPT", "FLUSH"]);
-        assert_eq!(ids(&take_until(&mut inlet, MANY, 1).await), ["a"]);
+        assert_eq!(ids(&take_until(&mut consumer, MANY, 1).await), ["a"]);
         server.run::<String>(&["FLUSHALL"]);
-        client.publish(vec![posting("c")]).await.unwrap();
-        assert_eq!(ids(&take_until(&mut inlet, MANY, 1).await), ["c"]);
-        ack(&outlet, &taken).await;
+        client.producer().publish(vec![posting("c")]).await.unwrap();
+        assert_eq!(ids(&take_until(&mut consumer, MANY, 1).await), ["c"]);
+        ack(&worker, &taken).await;
         assert_eq!(held(&server), 1, "c");
-        let queues = client.queues().await.unwrap();
+        let queues = client.admin().queues().await.unwrap();
         assert_eq!((queues[0].name.as_str(), queues[0].held), (QUEUE, 1));
         let known = || (server.run::<usize>(&["ZCARD", "test:qworker.workers"]) == 1).then_some(());
-        meanwhile(&mut inlet, "a sign of life", known).await;
-        assert_eq!(client.nodes().await.unwrap()[0].hostname, "one@test");
+        meanwhile(&mut consumer, "a sign of life", known).await;
+        assert_eq!(client.admin().nodes().await.unwrap()[0].hostname, "one@test");
     });
 }
 
@@ -129,26 +130,26 @@ fn a_take_whose_answer_is_lost_hides_nothing() {
     block_on(async {
         let server = Server::start();
         let proxy = Proxy::start(&server);
-        let (mut inlet, outlet) = Redis::at(&proxy.url()).worker("one@test", &[QUEUE]).await;
+        let (mut consumer, worker) = Redis::at(&proxy.url()).worker("one@test", &[QUEUE]).await;
         let client = Redis::at(&server.url()).client();
-        client.publish(vec![posting("a"), posting("b")]).await.unwrap();
+        client.producer().publish(vec![posting("a"), posting("b")]).await.unwrap();
         let begin = Instant::now();
         while held(&server) == 0 {
             assert!(begin.elapsed() < SOON, "no take reaches the server");
             proxy.cut(false);
             // A connection without anything under way.
-            while inlet.take(Want::default()).await.is_err() {}
+            while consumer.take(Want::default()).await.is_err() {}
             proxy.cut(true);
-            assert!(inlet.take(MANY).await.is_err(), "its answer is lost");
+            assert!(consumer.take(MANY).await.is_err(), "its answer is lost");
         }
         assert_eq!((held(&server), lists(&server)), (2, 0), "taken by nobody");
         proxy.cut(false);
-        let taken = take_in_spite(&mut inlet, 2).await;
+        let taken = take_in_spite(&mut consumer, 2).await;
         let counted: Vec<(&str, u32)> = super::super::broker::counted(&taken);
         assert_eq!(counted, [("a", 0), ("b", 0)]);
         assert_eq!((held(&server), lists(&server)), (2, 0));
-        acked_in_spite(&outlet, &taken[0]).await;
-        ack(&outlet, &taken[1..]).await;
+        acked_in_spite(&worker, &taken[0]).await;
+        ack(&worker, &taken[1..]).await;
         assert_eq!(held(&server), 0);
     });
 }
@@ -158,22 +159,22 @@ fn a_take_that_comes_late_takes_nothing() {
     block_on(async {
         let server = Server::start();
         let proxy = Proxy::start(&server);
-        let (mut inlet, _outlet) = Redis::at(&proxy.url()).worker("one@test", &[QUEUE]).await;
+        let (mut consumer, _worker) = Redis::at(&proxy.url()).worker("one@test", &[QUEUE]).await;
         let client = Redis::at(&server.url()).client();
         // The server knows the script.
-        assert!(inlet.take(MANY).await.unwrap().is_empty());
+        assert!(consumer.take(MANY).await.unwrap().is_empty());
         proxy.hold();
-        let error = inlet.take(MANY).await.unwrap_err();
+        let error = consumer.take(MANY).await.unwrap_err();
         assert!(error.to_string().contains("no answer within"), "{error}");
-        client.publish(vec![posting("a")]).await.unwrap();
-        assert_eq!(ids(&take_in_spite(&mut inlet, 1).await), ["a"]);
-        client.publish(vec![posting("b")]).await.unwrap();
+        client.producer().publish(vec![posting("a")]).await.unwrap();
+        assert_eq!(ids(&take_in_spite(&mut consumer, 1).await), ["a"]);
+        client.producer().publish(vec![posting("b")]).await.unwrap();
         proxy.let_go();
         eventually("the answer to what came late", || {
             proxy.late().contains("FENCED").then_some(())
         });
         assert_eq!((held(&server), lists(&server)), (1, 1));
-        assert_eq!(ids(&take_in_spite(&mut inlet, 1).await), ["b"]);
+        assert_eq!(ids(&take_in_spite(&mut consumer, 1).await), ["b"]);
     });
 }
 
@@ -182,11 +183,10 @@ fn a_commit_whose_answer_is_lost_may_be_asked_for_again() {
     block_on(async {
         let server = Server::start();
         let proxy = Proxy::start(&server);
-        let (mut inlet, outlet) = Redis::at(&proxy.url()).worker("one@test", &[QUEUE]).await;
-        let Outlet::Redis(outlet) = outlet else { panic!() };
+        let (mut consumer, worker) = Redis::at(&proxy.url()).worker("one@test", &[QUEUE]).await;
         let client = Redis::at(&server.url()).client();
-        client.publish((0..4).map(|n| posting(&n.to_string())).collect()).await.unwrap();
-        let taken = take_until(&mut inlet, MANY, 4).await;
+        client.producer().publish((0..4).map(|n| posting(&n.to_string())).collect()).await.unwrap();
+        let taken = take_until(&mut consumer, MANY, 4).await;
         let later = clock::now() + Duration::from_secs(1000);
         let of = |n: usize, settle| Item {
             tag: Some(taken[n].tag),
@@ -196,14 +196,15 @@ fn a_commit_whose_answer_is_lost_may_be_asked_for_again() {
         let planned = Posting { eta: Some(later), ..posting("planned") };
         let postings = vec![Posting { queue: "next".into(), ..posting("next") }, planned];
         let result = Record::success("a", value::raw(&json!(1)), later);
-        let items = [
+        let items = Arc::new(vec![
             Item { record: Some(result.clone()), ..of(0, Settle::Ack) },
             of(1, Settle::Release),
             of(2, Settle::Replace(Payload::from_envelope("retry"), later)),
             of(3, Settle::Redeliver(later)),
             Item { postings, token: "token".into(), ..Item::default() },
-        ];
-        let document = |_: &Record| Some(("result".into(), Some(100), "document".into()));
+        ]);
+        let document = |_: &Record| ("result".into(), Some(100), "document".into());
+        let settler = keeping(&worker, &proxy.url(), document);
         let counts = || {
             let number = |words: &[&str]| server.run::<usize>(words);
             [
@@ -219,20 +220,20 @@ fn a_commit_whose_answer_is_lost_may_be_asked_for_again() {
             assert!(begin.elapsed() < SOON, "no commit reaches the server");
             proxy.cut(false);
             // A connection, and a server that knows the script.
-            while outlet.answers().await.is_err() {}
+            while settler.answers().await.is_err() {}
             proxy.cut(true);
-            assert!(outlet.commit(&items, document).await.is_err(), "its answer is lost");
+            assert!(settler.commit(items.clone()).await.is_err(), "its answer is lost");
         }
         assert_eq!(counts(), [1, 0, 1, 3, 1]);
         proxy.cut(false);
         let fates = loop {
-            if let Ok(fates) = outlet.commit(&items, document).await {
+            if let Ok(fates) = settler.commit(items.clone()).await {
                 break fates;
             }
         };
         use Fate::{Done, Lost};
         assert_eq!(fates, [Lost, Lost, Lost, Lost, Done], "what was done is not held any more");
-        outlet.commit(&items, document).await.unwrap();
+        settler.commit(items.clone()).await.unwrap();
         assert_eq!(counts(), [1, 0, 1, 3, 1]);
     });
 }
@@ -243,23 +244,23 @@ fn an_idle_connection_that_is_dead_is_opened_anew_in_silence() {
     block_on(async {
         let server = Server::start();
         let proxy = Proxy::start(&server);
-        let (mut inlet, outlet) = Redis::at(&proxy.url()).worker("one@test", &[QUEUE]).await;
+        let (mut consumer, worker) = Redis::at(&proxy.url()).worker("one@test", &[QUEUE]).await;
         let client = Redis::at(&proxy.url()).client();
-        client.publish((0..3).map(|n| posting(&n.to_string())).collect()).await.unwrap();
-        let taken = take_until(&mut inlet, MANY, 3).await;
+        client.producer().publish((0..3).map(|n| posting(&n.to_string())).collect()).await.unwrap();
+        let taken = take_until(&mut consumer, MANY, 3).await;
         let ways: [(&str, &dyn Fn()); 2] =
             [("forgotten", &|| proxy.hold()), ("closed", &|| proxy.end())];
         for (n, (how, way)) in ways.into_iter().enumerate() {
-            ack(&outlet, &taken[n..=n]).await;
+            ack(&worker, &taken[n..=n]).await;
             // Only the time makes a connection an idle one.
             tokio::time::sleep(Duration::from_millis(8200)).await;
             way();
-            let settled = outlet.settle(vec![(taken[2].tag, Settle::Mark)]).await;
+            let settled = worker.settle(vec![(taken[2].tag, Settle::Mark)]).await;
             assert!(settled.is_ok(), "{how}: {settled:?}");
             let id = format!("new{n}");
-            let sent = client.publish(vec![posting(&id)]).await;
+            let sent = client.producer().publish(vec![posting(&id)]).await;
             assert!(sent.is_ok(), "{how}: {sent:?}");
-            let found = inlet.take(MANY).await;
+            let found = consumer.take(MANY).await;
             assert!(found.is_ok_and(|found| ids(&found) == [id]), "{how}");
         }
         proxy.let_go();

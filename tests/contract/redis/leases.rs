@@ -35,15 +35,15 @@ fn leases_are_renewed_while_held_and_made_for_nothing_else() {
     block_on(async {
         let server = Server::start();
         let site = Redis::at(&server.url());
-        let (mut inlet, outlet) = site.worker("one@test", &[QUEUE]).await;
-        outlet.publish((0..3).map(|n| posting(&n.to_string())).collect()).await.unwrap();
-        let taken = take_until(&mut inlet, MANY, 3).await;
+        let (mut consumer, worker) = site.worker("one@test", &[QUEUE]).await;
+        worker.producer().publish((0..3).map(|n| posting(&n.to_string())).collect()).await.unwrap();
+        let taken = take_until(&mut consumer, MANY, 3).await;
         let first = index(&server);
         assert_eq!(first.len(), 3);
         let now: Vec<f64> = server.run(&["TIME"]);
         assert!(first.iter().all(|(_, score)| *score > now[0] + 5.0), "{first:?}");
         // The second is done with; the third was handed out again by somebody else.
-        ack(&outlet, &taken[1..2]).await;
+        ack(&worker, &taken[1..2]).await;
         let mut tags: Vec<&String> = first.iter().map(|(tag, _)| tag).collect();
         tags.sort();
         server.run::<u32>(&["HDEL", "test:unacked", tags[2]]);
@@ -52,7 +52,7 @@ fn leases_are_renewed_while_held_and_made_for_nothing_else() {
             let index = index(&server);
             (index[0].1 > first[0].1).then_some(index)
         };
-        let index = meanwhile(&mut inlet, "a renewed lease", renewed).await;
+        let index = meanwhile(&mut consumer, "a renewed lease", renewed).await;
         assert_eq!(index.len(), 1, "{index:?}");
         assert_eq!(&index[0].0, tags[0]);
     });
@@ -85,12 +85,12 @@ fn what_python_workers_left_is_handed_out_again_whatever_it_is() {
             holds(&server, &format!("tag{n}"), &value);
         }
         let site = Redis::at(&server.url());
-        let (mut inlet, _outlet) = site.worker("one@test", &[QUEUE]).await;
+        let (mut consumer, _worker) = site.worker("one@test", &[QUEUE]).await;
         let mut good = 0;
         let begin = Instant::now();
         while good < 150 {
             assert!(begin.elapsed() < SOON, "{good} of 150");
-            let taken = take_until(&mut inlet, MANY, 1).await;
+            let taken = take_until(&mut consumer, MANY, 1).await;
             good += taken.iter().filter(|one| text(one).contains("\"id\"")).count();
         }
         // Who looks after it is still alive.
@@ -100,7 +100,7 @@ fn what_python_workers_left_is_handed_out_again_whatever_it_is() {
             all[0].1
         };
         let before = sign();
-        meanwhile(&mut inlet, "a sign of life", || (sign() > before).then_some(())).await;
+        meanwhile(&mut consumer, "a sign of life", || (sign() > before).then_some(())).await;
     });
 }
 
@@ -110,8 +110,8 @@ fn a_count_outlives_the_hands_of_a_python_worker() {
         let site = Redis::create();
         let marked = envelope("a").replacen('{', "{\"qworker\": [2, 1], ", 1);
         holds(site.server(), "tag", &format!("[{marked}, \"\", \"celery\"]"));
-        let (mut inlet, _outlet) = site.worker("one@test", &[QUEUE]).await;
-        let taken = take_until(&mut inlet, MANY, 1).await;
+        let (mut consumer, _worker) = site.worker("one@test", &[QUEUE]).await;
+        let taken = take_until(&mut consumer, MANY, 1).await;
         assert_eq!((taken[0].deliveries, taken[0].suspect), (2, true), "{taken:?}");
         let message: Value = serde_json::from_str(text(&taken[0])).unwrap();
         assert_eq!(message["headers"]["redelivered"], json!(true));
@@ -141,9 +141,9 @@ fn marks_are_json_that_python_reads() {
         let child = Child::start("hold", &[&site.address(), "4"]);
         assert_eq!(child.hear(), "held");
         child.kill();
-        let (mut inlet, outlet) = site.worker("one@test", &["other"]).await;
+        let (mut consumer, worker) = site.worker("one@test", &["other"]).await;
         let there = || (server.run::<usize>(&["LLEN", "test:celery"]) == 4).then_some(());
-        meanwhile(&mut inlet, "their return", there).await;
+        meanwhile(&mut consumer, "their return", there).await;
         let elements: Vec<String> = server.run(&["LRANGE", "test:celery", "0", "-1"]);
         for (element, form) in elements.iter().rev().zip(&forms) {
             let message: Value = serde_json::from_str(element).unwrap();
@@ -157,12 +157,12 @@ fn marks_are_json_that_python_reads() {
             let names = element.matches("\"redelivered\"").count();
             assert!(names <= 2, "{element}");
         }
-        drop((inlet, outlet));
-        let (mut inlet, outlet) = site.worker("two@test", &[QUEUE]).await;
-        let taken = take_until(&mut inlet, MANY, 4).await;
+        drop((consumer, worker));
+        let (mut consumer, worker) = site.worker("two@test", &[QUEUE]).await;
+        let taken = take_until(&mut consumer, MANY, 4).await;
         assert!(taken.iter().all(|one| one.deliveries == 1 && one.suspect));
         for one in &taken {
-            settle(&outlet, one, Settle::Release).await;
+            settle(&worker, one, Settle::Release).await;
         }
         let again: Vec<String> = server.run(&["LRANGE", "test:celery", "0", "-1"]);
         assert_eq!(again.len(), 4);

@@ -3,11 +3,12 @@
 
 use super::super::broker::text;
 use super::*;
-use qworker::broker::{Fate, Inlet, Item, Outlet, Posting, Settle};
+use qworker::broker::{Consumer, Fate, Item, Posting, Settle};
 use qworker::clock;
 use qworker::link::error::Kind;
 use qworker::wire::{Record, value};
 use serde_json::json;
+use std::sync::Arc;
 
 fn to(queue: &str, id: &str) -> Posting {
     Posting { queue: queue.into(), ..posting(id) }
@@ -18,39 +19,39 @@ fn number(server: &Server, words: &[&str]) -> usize {
 }
 
 /// A worker of two queues that has taken one message of each.
-async fn with_two(server: &Server) -> (Inlet, Outlet, Vec<Delivery>) {
-    let (mut inlet, outlet) = Redis::at(&server.url()).worker("one@test", &["a", "b"]).await;
-    outlet.publish(vec![to("a", "a"), to("b", "b")]).await.unwrap();
-    let mut taken = take_until(&mut inlet, MANY, 2).await;
+async fn with_two(server: &Server) -> (Consumer, Worker, Vec<Delivery>) {
+    let (mut consumer, worker) = Redis::at(&server.url()).worker("one@test", &["a", "b"]).await;
+    worker.producer().publish(vec![to("a", "a"), to("b", "b")]).await.unwrap();
+    let mut taken = take_until(&mut consumer, MANY, 2).await;
     taken.sort_by_key(|one| one.queue.clone());
-    (inlet, outlet, taken)
+    (consumer, worker, taken)
 }
 
 #[test]
 fn a_list_that_is_something_else_loses_nothing() {
     block_on(async {
         let server = Server::start();
-        let (mut inlet, outlet, taken) = with_two(&server).await;
+        let (mut consumer, worker, taken) = with_two(&server).await;
         server.run::<String>(&["SET", "test:a", "a text"]);
         let back = [(taken[0].tag, Settle::Release), (taken[1].tag, Settle::Release)];
-        outlet.settle(back.to_vec()).await.unwrap();
-        assert_eq!(ids(&take_until(&mut inlet, MANY, 1).await), ["b"]);
+        worker.settle(back.to_vec()).await.unwrap();
+        assert_eq!(ids(&take_until(&mut consumer, MANY, 1).await), ["b"]);
         let kept: Vec<String> = server.run(&["ZRANGE", "test:qworker.scheduled.a", "0", "-1"]);
         assert!(kept.len() == 1 && kept[0].contains("\"id\": \"a\""), "{kept:?}");
         // It is due, and cannot go back yet.
         server.run::<u32>(&["ZADD", "test:qworker.scheduled.a", "XX", "1", &kept[0]]);
-        assert!(inlet.take(MANY).await.unwrap().is_empty());
+        assert!(consumer.take(MANY).await.unwrap().is_empty());
         assert_eq!(number(&server, &["ZCARD", "test:qworker.scheduled.a"]), 1);
-        let error = outlet.publish(vec![to("a", "c")]).await.unwrap_err();
+        let error = worker.producer().publish(vec![to("a", "c")]).await.unwrap_err();
         assert!(error.kind() == Kind::Refused && error.to_string().contains("test:a"), "{error}");
-        let error = outlet.publish(vec![to("b", "d"), to("a", "e")]).await.unwrap_err();
+        let error = worker.producer().publish(vec![to("b", "d"), to("a", "e")]).await.unwrap_err();
         assert!(error.to_string().contains("the key test:a is a string"), "{error}");
         assert_eq!(number(&server, &["EXISTS", "test:b"]), 0, "all or none");
         // To purge removes what is ours.
-        let error = outlet.purge(vec!["a".into()]).await.unwrap_err().to_string();
+        let error = worker.admin().purge(vec!["a".into()]).await.unwrap_err().to_string();
         assert!(error.contains("1 were removed") && error.contains("test:a"), "{error}");
         assert_eq!(server.run::<String>(&["GET", "test:a"]), "a text");
-        let queues = outlet.queues().await.unwrap();
+        let queues = worker.admin().queues().await.unwrap();
         let odd: Vec<bool> = queues.iter().map(|queue| queue.odd.is_some()).collect();
         assert_eq!(odd, [true, false], "{queues:?}");
     });
@@ -60,17 +61,17 @@ fn a_list_that_is_something_else_loses_nothing() {
 fn a_key_of_ours_that_is_something_else_is_named() {
     block_on(async {
         let server = Server::start();
-        let (mut inlet, _) = Redis::at(&server.url()).worker("one@test", &["a"]).await;
-        assert!(inlet.take(MANY).await.unwrap().is_empty());
+        let (mut consumer, _) = Redis::at(&server.url()).worker("one@test", &["a"]).await;
+        assert!(consumer.take(MANY).await.unwrap().is_empty());
         let workers: Vec<String> = server.run(&["KEYS", "test:qworker.worker.*"]);
         server.run::<u32>(&["DEL", &workers[0]]);
         server.run::<u32>(&["RPUSH", &workers[0], "x"]);
-        let error = inlet.take(MANY).await.unwrap_err().to_string();
+        let error = consumer.take(MANY).await.unwrap_err().to_string();
         let said = format!("WRONGTYPE the key {} is a list, and a hash is expected", workers[0]);
         assert!(error.contains(&said), "{error}");
-        let (mut inlet, _) = Redis::at(&server.url()).worker("two@test", &["a"]).await;
+        let (mut consumer, _) = Redis::at(&server.url()).worker("two@test", &["a"]).await;
         server.run::<u32>(&["RPUSH", "test:unacked", "x"]);
-        let error = inlet.take(MANY).await.unwrap_err().to_string();
+        let error = consumer.take(MANY).await.unwrap_err().to_string();
         assert!(error.contains(": WRONGTYPE the key test:unacked is a list"), "{error}");
     });
 }
@@ -79,11 +80,11 @@ fn a_key_of_ours_that_is_something_else_is_named() {
 fn what_others_have_put_among_the_scheduled_hides_nothing() {
     block_on(async {
         let server = Server::start();
-        let (mut inlet, outlet) = Redis::at(&server.url()).worker("one@test", &[QUEUE]).await;
+        let (mut consumer, worker) = Redis::at(&server.url()).worker("one@test", &[QUEUE]).await;
         server.run::<u32>(&["ZADD", "test:qworker.scheduled.celery", "1", "garbage"]);
         let due = Posting { eta: Some(clock::now()), ..posting("due") };
-        outlet.publish(vec![due]).await.unwrap();
-        let mut found = take_until(&mut inlet, MANY, 2).await;
+        worker.producer().publish(vec![due]).await.unwrap();
+        let mut found = take_until(&mut consumer, MANY, 2).await;
         found.sort_by_key(|one| text(one).to_string());
         assert_eq!(ids(&found), ["garbage", "due"]);
     });
@@ -93,7 +94,7 @@ fn what_others_have_put_among_the_scheduled_hides_nothing() {
 fn a_set_that_is_something_else_leaves_the_other_queues() {
     block_on(async {
         let server = Server::start();
-        let (mut inlet, outlet, taken) = with_two(&server).await;
+        let (mut consumer, worker, taken) = with_two(&server).await;
         server.run::<String>(&["SET", "test:qworker.scheduled.a", "a text"]);
         let later = clock::now() + Duration::from_secs(100);
         let park = |n: usize| Item {
@@ -101,14 +102,13 @@ fn a_set_that_is_something_else_leaves_the_other_queues() {
             settle: Some(Settle::Park(later)),
             ..Item::default()
         };
-        let Outlet::Redis(ours) = &outlet else { panic!() };
-        let fates = ours.commit(&[park(0), park(1)], |_| None).await.unwrap();
+        let fates = worker.settler.commit(Arc::new(vec![park(0), park(1)])).await.unwrap();
         let Fate::Refused(why) = &fates[0] else { panic!("{fates:?}") };
         assert!(why.contains("test:qworker.scheduled.a is a string"), "{why}");
         assert_eq!(fates[1], Fate::Done);
         assert_eq!(number(&server, &["HLEN", "test:unacked"]), 1, "it is still held");
-        outlet.publish(vec![to("a", "new")]).await.unwrap();
-        assert_eq!(ids(&take_until(&mut inlet, MANY, 1).await), ["new"]);
+        worker.producer().publish(vec![to("a", "new")]).await.unwrap();
+        assert_eq!(ids(&take_until(&mut consumer, MANY, 1).await), ["new"]);
     });
 }
 
@@ -116,7 +116,7 @@ fn a_set_that_is_something_else_leaves_the_other_queues() {
 fn what_cannot_be_kept_is_held_and_the_rest_goes_on() {
     block_on(async {
         let server = Server::start();
-        let (_inlet, outlet, taken) = with_two(&server).await;
+        let (_consumer, worker, taken) = with_two(&server).await;
         server.run::<String>(&["SET", "test:qworker.dead", "a text"]);
         server.run::<u32>(&["LPUSH", "result-a", "x"]);
         let death = qworker::broker::Death {
@@ -134,11 +134,11 @@ fn what_cannot_be_kept_is_held_and_the_rest_goes_on() {
             settle: Some(Settle::Ack),
             ..Item::default()
         };
-        let Outlet::Redis(ours) = &outlet else { panic!() };
         let document =
-            |record: &Record| Some((format!("result-{}", record.task_id), None, "1".to_string()));
-        let items = [dead, result("a", 0), result("b", 1)];
-        let fates = ours.commit(&items, document).await.unwrap();
+            |record: &Record| (format!("result-{}", record.task_id), None, "1".to_string());
+        let settler = keeping(&worker, &server.url(), document);
+        let items = vec![dead, result("a", 0), result("b", 1)];
+        let fates = settler.commit(Arc::new(items)).await.unwrap();
         let why = |n: usize| match &fates[n] {
             Fate::Refused(why) => why.clone(),
             fate => panic!("{fate:?}"),
@@ -155,19 +155,19 @@ fn what_cannot_be_kept_is_held_and_the_rest_goes_on() {
 fn keys_that_all_need_are_waited_for() {
     block_on(async {
         let server = Server::start();
-        let (mut inlet, outlet, taken) = with_two(&server).await;
+        let (mut consumer, worker, taken) = with_two(&server).await;
         server.run::<String>(&["RENAME", "test:unacked", "aside"]);
         server.run::<String>(&["SET", "test:unacked", "a text"]);
-        outlet.publish(vec![to("a", "c")]).await.unwrap();
-        let error = inlet.take(MANY).await.unwrap_err();
+        worker.producer().publish(vec![to("a", "c")]).await.unwrap();
+        let error = consumer.take(MANY).await.unwrap_err();
         assert_eq!(error.kind(), Kind::Damaged);
         assert!(error.to_string().contains("test:unacked is a string, and a hash"), "{error}");
-        let ack = || outlet.settle(vec![(taken[0].tag, Settle::Ack)]);
+        let ack = || worker.settle(vec![(taken[0].tag, Settle::Ack)]);
         assert_eq!(ack().await.unwrap_err().kind(), Kind::Damaged);
         server.run::<u32>(&["DEL", "test:unacked"]);
         server.run::<String>(&["RENAME", "aside", "test:unacked"]);
         ack().await.unwrap();
-        assert_eq!(ids(&take_until(&mut inlet, MANY, 1).await), ["c"]);
+        assert_eq!(ids(&take_until(&mut consumer, MANY, 1).await), ["c"]);
     });
 }
 
@@ -181,14 +181,20 @@ fn dead_letters_of_others_are_shown_and_stay() {
         let letter = format!("{note}\n1\n0\nqueue\nthe message");
         server.run::<u32>(&["HSET", "test:qworker.dead", "3", &letter]);
         server.run::<String>(&["SET", "test:queue", "a text"]);
-        let found: Vec<(i64, String)> =
-            client.dead().await.unwrap().into_iter().map(|one| (one.number, one.reason)).collect();
+        let found: Vec<(i64, String)> = client
+            .dead_letters()
+            .list()
+            .await
+            .unwrap()
+            .into_iter()
+            .map(|one| (one.number, one.reason))
+            .collect();
         assert_eq!(found, [(3, "lost".into()), (7, "unreadable".into())]);
-        let error = client.requeue_dead(None).await.unwrap_err().to_string();
+        let error = client.dead_letters().requeue(None).await.unwrap_err().to_string();
         assert!(error.contains("dead letter 3") && error.contains("test:queue"), "{error}");
-        assert_eq!(client.dead().await.unwrap().len(), 2, "nothing is lost");
+        assert_eq!(client.dead_letters().list().await.unwrap().len(), 2, "nothing is lost");
         server.run::<u32>(&["DEL", "test:queue"]);
-        let error = client.requeue_dead(None).await.unwrap_err().to_string();
+        let error = client.dead_letters().requeue(None).await.unwrap_err().to_string();
         assert!(error.contains("1 were sent again, but dead letter 7"), "{error}");
         assert_eq!(
             server.run::<Vec<String>>(&["LRANGE", "test:queue", "0", "-1"]),
@@ -205,8 +211,8 @@ fn names_of_no_worker_are_left_alone() {
         let server = site.server();
         server.run::<u32>(&["ZADD", "test:qworker.workers", "1", "*", "1", "nobody"]);
         server.run::<String>(&["SET", "test:qworker.worker.nobody", "a text"]);
-        let (_inlet, outlet) = site.worker("one@test", &[QUEUE]).await;
-        let nodes = outlet.nodes().await.unwrap();
+        let (_consumer, worker) = site.worker("one@test", &[QUEUE]).await;
+        let nodes = worker.admin().nodes().await.unwrap();
         assert_eq!(nodes.len(), 1, "{nodes:?}");
         assert_eq!(nodes[0].hostname, "one@test");
     });
@@ -216,11 +222,11 @@ fn names_of_no_worker_are_left_alone() {
 fn what_was_handed_out_again_is_told_and_not_stored() {
     block_on(async {
         let server = Server::start();
-        let (mut inlet, outlet, taken) = with_two(&server).await;
-        let mut losses = inlet.losses().unwrap();
+        let (mut consumer, worker, taken) = with_two(&server).await;
+        let mut losses = consumer.losses().unwrap();
         // As another worker does that takes this one for dead.
-        let worker: Vec<String> = server.run(&["ZRANGE", "test:qworker.workers", "0", "-1"]);
-        let key = format!("test:qworker.worker.{}", worker[0]);
+        let members: Vec<String> = server.run(&["ZRANGE", "test:qworker.workers", "0", "-1"]);
+        let key = format!("test:qworker.worker.{}", members[0]);
         server.run::<u32>(&["HSET", &key, "epoch", "dead"]);
         server.run::<u32>(&["DEL", "test:unacked", "test:unacked_index"]);
         let lost = tokio::time::timeout(SOON, losses.recv()).await.unwrap().unwrap();
@@ -231,9 +237,9 @@ fn what_was_handed_out_again_is_told_and_not_stored() {
             settle: Some(Settle::Ack),
             ..Item::default()
         };
-        let Outlet::Redis(ours) = &outlet else { panic!() };
-        let document = |_: &Record| Some(("result".to_string(), None, "1".to_string()));
-        assert_eq!(ours.commit(&[item], document).await.unwrap(), [Fate::Lost]);
+        let document = |_: &Record| ("result".to_string(), None, "1".to_string());
+        let settler = keeping(&worker, &server.url(), document);
+        assert_eq!(settler.commit(Arc::new(vec![item])).await.unwrap(), [Fate::Lost]);
         assert_eq!(number(&server, &["EXISTS", "result"]), 0);
     });
 }
@@ -242,19 +248,19 @@ fn what_was_handed_out_again_is_told_and_not_stored() {
 fn a_server_that_was_emptied_gets_the_results_of_what_ran() {
     block_on(async {
         let server = Server::start();
-        let (mut inlet, outlet, taken) = with_two(&server).await;
+        let (mut consumer, worker, taken) = with_two(&server).await;
         server.run::<String>(&["FLUSHALL"]);
-        outlet.publish(vec![to("a", "c")]).await.unwrap();
-        assert_eq!(ids(&take_until(&mut inlet, MANY, 1).await), ["c"]);
+        worker.producer().publish(vec![to("a", "c")]).await.unwrap();
+        assert_eq!(ids(&take_until(&mut consumer, MANY, 1).await), ["c"]);
         let item = Item {
             tag: Some(taken[0].tag),
             record: Some(Record::success("a", value::raw(&json!(1)), clock::now())),
             settle: Some(Settle::Ack),
             ..Item::default()
         };
-        let Outlet::Redis(ours) = &outlet else { panic!() };
-        let document = |_: &Record| Some(("result".to_string(), None, "1".to_string()));
-        assert_eq!(ours.commit(&[item], document).await.unwrap(), [Fate::Done]);
+        let document = |_: &Record| ("result".to_string(), None, "1".to_string());
+        let settler = keeping(&worker, &server.url(), document);
+        assert_eq!(settler.commit(Arc::new(vec![item])).await.unwrap(), [Fate::Done]);
         assert_eq!(server.run::<String>(&["GET", "result"]), "1");
     });
 }
@@ -267,8 +273,9 @@ fn what_a_user_may_not_is_named() {
         server.run::<String>(&[&["ACL", "SETUSER", "me"][..], &rules].concat());
         server.run::<String>(&["CONFIG", "SET", "maxmemory-policy", "allkeys-lru"]);
         let url = format!("redis://me:x@127.0.0.1:{}/0", server.port());
-        let Outlet::Redis(outlet) = Redis::at(&url).client() else { panic!() };
-        let survey = outlet.survey(&[QUEUE.into()], Some("celery-task-meta-ID")).await.unwrap();
+        let admin = Redis::at(&url).client().admin();
+        let results = results_at(&url, "celery-task-meta-", |_| Default::default());
+        let survey = admin.survey(&[QUEUE.into()], &results).await.unwrap();
         assert_eq!(survey.refused.len(), 2, "{survey:?}");
         assert!(survey.refused[0].starts_with("RPOP (test:celery, "), "{survey:?}");
         let all = survey.warnings.join("\n");
@@ -277,7 +284,7 @@ fn what_a_user_may_not_is_named() {
         }
         // Who is told nothing says nothing.
         server.run::<String>(&["ACL", "SETUSER", "me", "+@all", "-info", "-config", "allchannels"]);
-        let survey = outlet.survey(&[QUEUE.into()], Some("celery-task-meta-ID")).await.unwrap();
+        let survey = admin.survey(&[QUEUE.into()], &results).await.unwrap();
         assert_eq!(survey, qworker::broker::Survey::default());
     });
 }

@@ -3,10 +3,8 @@
 use super::super::broker::text;
 use super::*;
 use chrono::{DateTime, FixedOffset, SecondsFormat, Utc};
-use qworker::broker::{Results, Settle, Sorting};
+use qworker::broker::{Settle, Sorting};
 use qworker::clock;
-use qworker::link::url::Url;
-use std::path::Path;
 use std::sync::Arc;
 
 fn push(server: &Server, element: &str) {
@@ -31,8 +29,8 @@ fn scheduled(server: &Server) -> usize {
 fn what_python_pushes_early_is_not_delivered_before_its_time() {
     block_on(async {
         let server = Server::start();
-        let (mut inlet, _outlet) = Redis::at(&server.url()).worker("one@test", &[QUEUE]).await;
-        inlet.sort(parks_t());
+        let (mut consumer, _worker) = Redis::at(&server.url()).worker("one@test", &[QUEUE]).await;
+        consumer.sort(parks_t());
         let due = clock::now() + Duration::from_millis(700);
         let at = |hours: i32| due.with_timezone(&FixedOffset::east_opt(hours * 1800).unwrap());
         let iso = |hours: i32| at(hours).to_rfc3339_opts(SecondsFormat::Micros, false);
@@ -45,11 +43,11 @@ fn what_python_pushes_early_is_not_delivered_before_its_time() {
         for form in &forms {
             push(&server, form);
         }
-        assert!(inlet.take(MANY).await.unwrap().is_empty());
+        assert!(consumer.take(MANY).await.unwrap().is_empty());
         assert_eq!(scheduled(&server), forms.len());
-        let taken = take_until(&mut inlet, MANY, forms.len()).await;
+        let taken = take_until(&mut consumer, MANY, forms.len()).await;
         assert!(clock::now() >= due, "{taken:?}");
-        let mut payloads: Vec<&str> = taken.iter().map(|one| text(one)).collect();
+        let mut payloads: Vec<&str> = taken.iter().map(text).collect();
         payloads.sort_unstable();
         let mut forms = forms.to_vec();
         forms.sort_unstable();
@@ -62,18 +60,18 @@ fn what_python_pushes_early_is_not_delivered_before_its_time() {
 fn what_is_early_is_put_by_only_under_a_name_that_is_known_to_be_ours() {
     block_on(async {
         let server = Server::start();
-        let (mut inlet, outlet) = Redis::at(&server.url()).worker("one@test", &[QUEUE]).await;
+        let (mut consumer, worker) = Redis::at(&server.url()).worker("one@test", &[QUEUE]).await;
         let early = headed(r#""id": "a", "eta": "2099-01-01T00:00:00+00:00""#);
         let others = early.replace(r#""task": "t""#, r#""task": "py.t""#);
         push(&server, &early);
         push(&server, &others);
-        let taken = inlet.take(MANY).await.unwrap();
+        let taken = consumer.take(MANY).await.unwrap();
         assert_eq!((taken.len(), scheduled(&server)), (2, 0), "the worker decides");
         for one in &taken {
-            settle(&outlet, one, Settle::Release).await;
+            settle(&worker, one, Settle::Release).await;
         }
-        inlet.sort(Sorting { left: Arc::from([Arc::from("py.t")]), ..parks_t() });
-        assert!(inlet.take(MANY).await.unwrap().is_empty());
+        consumer.sort(Sorting { left: Arc::from([Arc::from("py.t")]), ..parks_t() });
+        assert!(consumer.take(MANY).await.unwrap().is_empty());
         assert_eq!(scheduled(&server), 1);
         let left: Vec<String> = server.run(&["LRANGE", "test:celery", "0", "-1"]);
         assert_eq!(left, [others]);
@@ -84,9 +82,9 @@ fn what_is_early_is_put_by_only_under_a_name_that_is_known_to_be_ours() {
 fn whether_a_task_was_revoked_comes_with_its_message() {
     block_on(async {
         let server = Server::start();
-        let (mut inlet, _outlet) = Redis::at(&server.url()).worker("one@test", &[QUEUE]).await;
-        let Ok(Url::Redis(at)) = Url::parse(&server.url(), Path::new("/")) else { panic!() };
-        inlet.see_results(Results::Redis((*at).clone(), "test:celery-task-meta-".into()));
+        let (mut consumer, _worker) = Redis::at(&server.url()).worker("one@test", &[QUEUE]).await;
+        let stem = "test:celery-task-meta-";
+        consumer.see_results(&results_at(&server.url(), stem, |_| Default::default()));
         let key = |id: &str| format!("test:celery-task-meta-{id}");
         let states = [
             ("gone", r#"{"status": "REVOKED", "result": null}"#),
@@ -101,7 +99,7 @@ fn whether_a_task_was_revoked_comes_with_its_message() {
         for id in ["gone", "tight", "done", "other", "new", "list", "a\\u0062"] {
             push(&server, &headed(&format!(r#""id": "{id}""#)));
         }
-        let taken = inlet.take(MANY).await.unwrap();
+        let taken = consumer.take(MANY).await.unwrap();
         let revoked: Vec<Option<bool>> = taken.iter().map(|one| one.revoked).collect();
         let [yes, no] = [Some(true), Some(false)];
         assert_eq!(revoked, [yes, yes, no, no, no, None, None]);
@@ -113,8 +111,8 @@ fn whether_a_task_was_revoked_comes_with_its_message() {
 fn days_are_counted_as_everybody_counts_them() {
     block_on(async {
         let server = Server::start();
-        let (mut inlet, _outlet) = Redis::at(&server.url()).worker("one@test", &[QUEUE]).await;
-        inlet.sort(parks_t());
+        let (mut consumer, _worker) = Redis::at(&server.url()).worker("one@test", &[QUEUE]).await;
+        consumer.sort(parks_t());
         for text in [
             "2028-02-29T23:59:59.250000+00:00",
             "2028-03-01T00:00:00+14:00",
@@ -123,7 +121,7 @@ fn days_are_counted_as_everybody_counts_them() {
             "2400-02-29T00:00:00+00:00",
         ] {
             push(&server, &headed(&format!("\"eta\": \"{text}\"")));
-            assert!(inlet.take(MANY).await.unwrap().is_empty(), "{text}");
+            assert!(consumer.take(MANY).await.unwrap().is_empty(), "{text}");
             let key = "test:qworker.scheduled.celery";
             let found: Vec<(String, f64)> = server.run(&["ZRANGE", key, "0", "-1", "WITHSCORES"]);
             let whole = text.replace("59:60.5", "59:59.5");
@@ -140,8 +138,8 @@ fn days_are_counted_as_everybody_counts_them() {
 fn what_only_looks_like_a_time_does_not_hold_a_message_back() {
     block_on(async {
         let server = Server::start();
-        let (mut inlet, _outlet) = Redis::at(&server.url()).worker("one@test", &[QUEUE]).await;
-        inlet.sort(parks_t());
+        let (mut consumer, _worker) = Redis::at(&server.url()).worker("one@test", &[QUEUE]).await;
+        consumer.sort(parks_t());
         let late = r#""eta": "2099-01-01T00:00:00+00:00""#;
         let mut forms = [
             r#""eta": null"#,
@@ -165,8 +163,8 @@ fn what_only_looks_like_a_time_does_not_hold_a_message_back() {
         for form in &forms {
             push(&server, form);
         }
-        let taken = inlet.take(MANY).await.unwrap();
-        let payloads: Vec<&str> = taken.iter().map(|one| text(one)).collect();
+        let taken = consumer.take(MANY).await.unwrap();
+        let payloads: Vec<&str> = taken.iter().map(text).collect();
         assert_eq!(payloads, forms);
     });
 }

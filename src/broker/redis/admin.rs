@@ -1,10 +1,12 @@
-//! What people ask a broker, and what they order.
+//! Counts, finds and removes what waits, and names the workers.
 
 use super::instance::{is_instance, lease_says};
-use super::{Outlet, SEPARATOR, STEPS};
-use crate::broker::{Node, QueueInfo, Whereabouts};
+use super::layout::{SEPARATOR, STEPS};
+use super::survey::{self, Survey};
+use super::{Broker, naming};
+use crate::broker::{Administer, Node, QueueInfo, Results, Whereabouts};
 use crate::link::error::{Error, Kind};
-use redis::{FromRedisValue, Script};
+use redis::Script;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::LazyLock;
@@ -66,13 +68,8 @@ struct Wanted<'a> {
     before: &'a [&'a str],
 }
 
-impl Outlet {
-    pub(super) async fn ask<T: FromRedisValue>(&self, command: &redis::Cmd) -> Result<T, Error> {
-        self.link.run(async |c| command.query_async(c).await).await
-    }
-
-    /// See [`crate::broker::Outlet::purge`].
-    pub async fn purge(&self, queues: Vec<String>) -> Result<u64, Error> {
+impl Administer for Broker {
+    async fn purge(&self, queues: Vec<String>) -> Result<u64, Error> {
         let mut purged = 0;
         let mut odd = Vec::new();
         for queue in queues {
@@ -90,23 +87,9 @@ impl Outlet {
         }
     }
 
-    /// Messages in each list and in the set of a queue, which are removed if `purge` is set; and
-    /// what is wrong with its keys.
-    async fn count(&self, queue: &str, purge: bool) -> Result<(Vec<u64>, Option<String>), Error> {
-        let mut call = COUNT.prepare_invoke();
-        for step in STEPS {
-            call.key(self.layout.list(queue, step));
-        }
-        call.key(self.layout.scheduled(queue)).arg(u8::from(purge));
-        let (counts, odd): (Vec<u64>, String) =
-            self.link.run(async |c| call.invoke_async(c).await).await?;
-        Ok((counts, Some(odd).filter(|odd| !odd.is_empty())))
-    }
-
-    /// See [`crate::broker::Outlet::queues`].
-    pub async fn queues(&self) -> Result<Vec<QueueInfo>, Error> {
+    async fn queues(&self) -> Result<Vec<QueueInfo>, Error> {
         let mut held = self.held().await?;
-        let mut names: BTreeSet<String> = self.names().await?;
+        let mut names: BTreeSet<String> = self.all_names().await?;
         names.extend(held.keys().cloned());
         let mut queues = Vec::new();
         for name in names {
@@ -121,8 +104,110 @@ impl Outlet {
         Ok(queues)
     }
 
-    /// Queues that some program has declared, or that hold scheduled messages of ours.
-    async fn names(&self) -> Result<BTreeSet<String>, Error> {
+    async fn names(&self) -> Result<Vec<String>, Error> {
+        let found: Vec<Vec<u8>> =
+            match self.ask(redis::cmd("SMEMBERS").arg(self.layout.queues())).await {
+                // Without them there is the walk over all keys.
+                Err(error) if matches!(error.kind(), Kind::Refused | Kind::Forbidden) => Vec::new(),
+                found => found?,
+            };
+        let mut names: Vec<String> =
+            found.into_iter().filter_map(|name| String::from_utf8(name).ok()).collect();
+        names.sort();
+        Ok(names)
+    }
+
+    async fn nodes(&self) -> Result<Vec<Node>, Error> {
+        let mut ask = redis::pipe();
+        ask.cmd("TIME").cmd("ZRANGE").arg(self.layout.workers()).arg(0).arg(-1).arg("WITHSCORES");
+        let asked = self.link.run(async |c| ask.query_async(c).await).await;
+        let ((now, _), signs): ((f64, u64), Vec<Sign>) =
+            asked.map_err(|error| naming(&error, &self.layout.workers()))?;
+        let mut nodes = Vec::new();
+        for (instance, sign) in signs {
+            // Somebody else may have put something there.
+            let instance = String::from_utf8(instance).ok().filter(|name| is_instance(name));
+            let Some(instance) = instance else { continue };
+            let alive = lease_says(&instance).unwrap_or(now - sign < SIGN_MAX.as_secs_f64());
+            let mut about = redis::cmd("HMGET");
+            about.arg(self.layout.worker(&instance)).arg("node").arg("pid");
+            let about: (Option<String>, Option<String>) = match self.ask(&about).await {
+                Err(error) if error.kind() == Kind::Refused => continue,
+                about => about?,
+            };
+            let pid = about.1.and_then(|pid| pid.parse().ok());
+            if let (true, Some(hostname), Some(pid)) = (alive, about.0, pid) {
+                nodes.push(Node { hostname, pid });
+            }
+        }
+        nodes.sort_by(|a, b| a.hostname.cmp(&b.hostname));
+        Ok(nodes)
+    }
+
+    async fn python_nodes(&self) -> Result<Vec<String>, Error> {
+        let mut ask = redis::cmd("SUNION");
+        ask.arg(self.layout.bindings("celery.pidbox"));
+        ask.arg(self.layout.lasting_bindings("celery.pidbox"));
+        let bindings: Vec<String> = self.ask(&ask).await?;
+        let node = |binding: &String| {
+            let queue = binding.rsplit(SEPARATOR).next()?;
+            queue.strip_suffix(".celery.pidbox").map(str::to_string)
+        };
+        Ok(bindings.iter().filter_map(node).collect())
+    }
+
+    async fn find(&self, task_id: String) -> Result<Whereabouts, Error> {
+        let quoted = Value::String(task_id).to_string();
+        let wanted = Wanted { text: &quoted, before: &IN_HEADERS };
+        if let Some((tag, value)) = self.seek("hash", &self.layout.unacked(), wanted).await? {
+            return Ok(Whereabouts::Held { queue: queue_of(&tag, &value) });
+        }
+        let ours: BTreeSet<String> = self.names().await?.into_iter().collect();
+        if let Some(found) = self.find_in(&ours, wanted).await? {
+            return Ok(found);
+        }
+        // What was moved from one to the next while we looked.
+        if let Some((tag, value)) = self.seek("hash", &self.layout.unacked(), wanted).await? {
+            return Ok(Whereabouts::Held { queue: queue_of(&tag, &value) });
+        }
+        let noted = Wanted { text: &quoted, before: &["\"task_id\":"] };
+        let dead = self.seek("hash", &self.layout.dead(), noted).await?;
+        if let Some(number) = dead.and_then(|(number, _)| number.parse().ok()) {
+            return Ok(Whereabouts::Dead(number));
+        }
+        // Queues that no worker of ours has taken from are known by a walk over all keys alone.
+        let others = self.all_names().await?.difference(&ours).cloned().collect();
+        Ok(self.find_in(&others, wanted).await?.unwrap_or(Whereabouts::Absent))
+    }
+
+    async fn survey(&self, queues: &[String], results: &Results) -> Result<Survey, Error> {
+        let result = match results {
+            Results::Redis { server, stem, .. } if server == self.link.server() => {
+                Some(format!("{stem}ID"))
+            }
+            _ => None,
+        };
+        survey::survey(self, queues, result.as_deref()).await
+    }
+}
+
+impl Broker {
+    /// Messages in each list and in the set of a queue, which are removed if `purge` is set; and
+    /// what is wrong with its keys.
+    async fn count(&self, queue: &str, purge: bool) -> Result<(Vec<u64>, Option<String>), Error> {
+        let mut call = COUNT.prepare_invoke();
+        for step in STEPS {
+            call.key(self.layout.list(queue, step));
+        }
+        call.key(self.layout.scheduled(queue)).arg(u8::from(purge));
+        let (counts, odd): (Vec<u64>, String) =
+            self.link.run(async |c| call.invoke_async(c).await).await?;
+        Ok((counts, Some(odd).filter(|odd| !odd.is_empty())))
+    }
+
+    /// Queues that some program has declared, or that hold scheduled messages of ours: a walk over
+    /// all keys of the server.
+    async fn all_names(&self) -> Result<BTreeSet<String>, Error> {
         let mut names = BTreeSet::new();
         let (scheduled, bindings) = (self.layout.scheduled(""), self.layout.bindings(""));
         for key in self.scan(&[&scheduled, &bindings]).await? {
@@ -165,7 +250,7 @@ impl Outlet {
         }
     }
 
-    /// How many messages of each queue are in hands, of whomever.
+    /// How many messages of each queue workers hold, Python's too.
     async fn held(&self) -> Result<BTreeMap<String, u32>, Error> {
         let mut held = BTreeMap::new();
         let mut cursor = 0_u64;
@@ -173,7 +258,7 @@ impl Outlet {
             let mut scan = redis::cmd("HSCAN");
             scan.arg(self.layout.unacked()).arg(cursor).arg("COUNT").arg(SLICE);
             let (next, found): (u64, Vec<(Bytes, Bytes)>) = match self.ask(&scan).await {
-                Err(error) => return Err(super::naming(&error, &self.layout.unacked())),
+                Err(error) => return Err(naming(&error, &self.layout.unacked())),
                 found => found?,
             };
             for (tag, value) in found {
@@ -187,79 +272,24 @@ impl Outlet {
         }
     }
 
-    /// See [`crate::broker::Outlet::nodes`].
-    pub async fn nodes(&self) -> Result<Vec<Node>, Error> {
-        let mut ask = redis::pipe();
-        ask.cmd("TIME").cmd("ZRANGE").arg(self.layout.workers()).arg(0).arg(-1).arg("WITHSCORES");
-        let asked = self.link.run(async |c| ask.query_async(c).await).await;
-        let ((now, _), signs): ((f64, u64), Vec<Sign>) =
-            asked.map_err(|error| super::naming(&error, &self.layout.workers()))?;
-        let mut nodes = Vec::new();
-        for (instance, sign) in signs {
-            // Somebody else may have put something there.
-            let instance = String::from_utf8(instance).ok().filter(|name| is_instance(name));
-            let Some(instance) = instance else { continue };
-            let alive = lease_says(&instance).unwrap_or(now - sign < SIGN_MAX.as_secs_f64());
-            let mut about = redis::cmd("HMGET");
-            about.arg(self.layout.worker(&instance)).arg("node").arg("pid");
-            let about: (Option<String>, Option<String>) = match self.ask(&about).await {
-                Err(error) if error.kind() == Kind::Refused => continue,
-                about => about?,
-            };
-            let pid = about.1.and_then(|pid| pid.parse().ok());
-            if let (true, Some(hostname), Some(pid)) = (alive, about.0, pid) {
-                nodes.push(Node { hostname, pid });
-            }
-        }
-        nodes.sort_by(|a, b| a.hostname.cmp(&b.hostname));
-        Ok(nodes)
-    }
-
-    /// Python workers that have announced themselves on this server, for whatever queues.
-    ///
-    /// # Errors
-    /// What the server said.
-    pub async fn python_nodes(&self) -> Result<Vec<String>, Error> {
-        let mut ask = redis::cmd("SUNION");
-        ask.arg(self.layout.bindings("celery.pidbox"));
-        ask.arg(self.layout.lasting_bindings("celery.pidbox"));
-        let bindings: Vec<String> = self.ask(&ask).await?;
-        let node = |binding: &String| {
-            let queue = binding.rsplit(super::SEPARATOR).next()?;
-            queue.strip_suffix(".celery.pidbox").map(str::to_string)
-        };
-        Ok(bindings.iter().filter_map(node).collect())
-    }
-
-    /// See [`crate::broker::Outlet::find`].
-    pub async fn find(&self, task_id: String) -> Result<Whereabouts, Error> {
-        let quoted = Value::String(task_id).to_string();
-        let wanted = Wanted { text: &quoted, before: &IN_HEADERS };
-        if let Some((tag, value)) = self.seek("hash", &self.layout.unacked(), wanted).await? {
-            return Ok(Whereabouts::Held { queue: queue_of(&tag, &value) });
-        }
-        for queue in self.names().await? {
+    async fn find_in(
+        &self,
+        queues: &BTreeSet<String>,
+        wanted: Wanted<'_>,
+    ) -> Result<Option<Whereabouts>, Error> {
+        for queue in queues {
+            let waiting = |eta| Some(Whereabouts::Waiting { queue: queue.clone(), eta });
             for step in STEPS {
-                if self.seek("list", &self.layout.list(&queue, step), wanted).await?.is_some() {
-                    return Ok(Whereabouts::Waiting { queue, eta: None });
+                if self.seek("list", &self.layout.list(queue, step), wanted).await?.is_some() {
+                    return Ok(waiting(None));
                 }
             }
-            if let Some((_, score)) =
-                self.seek("zset", &self.layout.scheduled(&queue), wanted).await?
-            {
-                let eta = score.parse::<f64>().ok().map(|eta| eta.to_string());
-                return Ok(Whereabouts::Waiting { queue, eta });
+            let scheduled = self.seek("zset", &self.layout.scheduled(queue), wanted).await?;
+            if let Some((_, score)) = scheduled {
+                return Ok(waiting(score.parse::<f64>().ok().map(|eta| eta.to_string())));
             }
         }
-        // What was moved from one to the next while we looked.
-        if let Some((tag, value)) = self.seek("hash", &self.layout.unacked(), wanted).await? {
-            return Ok(Whereabouts::Held { queue: queue_of(&tag, &value) });
-        }
-        let noted = Wanted { text: &quoted, before: &["\"task_id\":"] };
-        let dead = self.seek("hash", &self.layout.dead(), noted).await?;
-        Ok(dead
-            .and_then(|(number, _)| number.parse().ok())
-            .map_or(Whereabouts::Unknown, Whereabouts::Dead))
+        Ok(None)
     }
 
     async fn seek(
@@ -289,34 +319,9 @@ impl Outlet {
             from = next;
         }
     }
-
-    /// See [`crate::broker::Outlet::route`]. A binding's pattern is a regular expression when
-    /// its exchange is a topic, and empty when it is direct; kombu `transport/virtual/exchange.py`.
-    pub async fn route(&self, exchange: String, routing_key: String) -> Result<Vec<String>, Error> {
-        let key = self.layout.bindings(&exchange);
-        let members: Result<Vec<Vec<u8>>, Error> = self.ask(redis::cmd("SMEMBERS").arg(&key)).await;
-        let members = members.map_err(|error| super::naming(&error, &key))?;
-        let mut queues = BTreeSet::new();
-        for member in members.iter().filter_map(|member| std::str::from_utf8(member).ok()) {
-            let mut parts = member.split(SEPARATOR);
-            let (Some(key), Some(pattern), Some(queue)) =
-                (parts.next(), parts.next(), parts.next())
-            else {
-                continue;
-            };
-            let fits = match pattern {
-                "" => key == routing_key,
-                _ => matches_topic(key, &routing_key),
-            };
-            if fits {
-                queues.insert(queue.to_string());
-            }
-        }
-        Ok(queues.into_iter().collect())
-    }
 }
 
-/// The queue of a message in hands: part of a tag of ours, the routing key of Python's value
+/// The queue of a held message: part of a tag of ours, the routing key of Python's value
 /// `[envelope, exchange, routing key]`.
 fn queue_of(tag: &str, value: &str) -> String {
     if let Some(queue) = tag.splitn(4, ':').nth(3) {
@@ -324,23 +329,4 @@ fn queue_of(tag: &str, value: &str) -> String {
     }
     let key = value.trim_end_matches("\"]").rsplit('"').next();
     key.unwrap_or_default().into()
-}
-
-/// kombu's topics: `*` is one word, and `#` any text, even in the middle of words.
-fn matches_topic(pattern: &str, key: &str) -> bool {
-    fn from(pattern: &[&str], key: &[&str]) -> bool {
-        match pattern {
-            [] => key.is_empty(),
-            // The dots around it stay: kombu's expression wants them there.
-            ["#"] => !key.is_empty(),
-            ["#", rest @ ..] => (1..=key.len()).any(|n| from(rest, &key[n..])),
-            [word, rest @ ..] => match key {
-                [first, others @ ..] => (*word == "*" || word == first) && from(rest, others),
-                [] => false,
-            },
-        }
-    }
-    let (pattern, key): (Vec<&str>, Vec<&str>) =
-        (pattern.split('.').collect(), key.split('.').collect());
-    from(&pattern, &key)
 }

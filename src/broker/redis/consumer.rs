@@ -1,11 +1,12 @@
-//! The end that hands out messages. They are taken on one connection and watched on another.
+//! Hands out messages. They are taken on one connection and watched on another.
 
-use super::hold::Hold;
-use super::instance;
-use super::keeper::{self, Member};
-use super::{Layout, Outlet, STEPS};
+use super::hold::{Hold, LEASE};
+use super::layout::{Layout, STEPS};
+use super::member::Member;
+use super::settler::Settler;
+use super::{Broker, instance, watch};
 use crate::bounds;
-use crate::broker::{Delivery, Sorting, Tag, Want};
+use crate::broker::{Consume, Contact, Delivery, Identity, Results, Sorting, Tag, Want};
 use crate::link::error::{Error, Kind};
 use crate::link::redis::{Link, WORKER_PATIENCE};
 use crate::link::url::Server;
@@ -16,12 +17,7 @@ use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 
-/// What a worker holds is its own for so long after it was last renewed. In a fleet with
-/// Python workers this is added to their visibility timeout, which may be as short as a second.
-pub(super) const LEASE: Duration = Duration::from_secs(10);
-
-/// How often a worker that nobody woke asks whether there is anything in its lists: it costs
-/// one command.
+/// How often a worker that was not woken asks whether its lists are empty: this costs one command.
 const ASK_EVERY: Duration = Duration::from_secs(5);
 
 /// How often it looks in any case.
@@ -35,15 +31,15 @@ const VAIN_BEHIND: u32 = 3;
 
 /// See [`VAIN_PAUSE`].
 const VAIN_PAUSE_MAX: Duration = Duration::from_secs(1);
-/// A worker that the server tells nothing asks so often.
+
+/// How often a worker asks that the server does not notify.
 const BLIND: Duration = Duration::from_millis(200);
 
 static TAKE: LazyLock<Script> = LazyLock::new(|| super::script(include_str!("take.lua")));
 
-/// See [`crate::broker::Inlet`].
-pub struct Inlet {
+/// See [`crate::broker::Consumer`].
+pub struct Consumer {
     member: Arc<Member>,
-    outlet: Outlet,
     queues: Arc<[Arc<str>]>,
     /// Which queue is asked first; moves on with each take.
     turn: usize,
@@ -53,24 +49,14 @@ pub struct Inlet {
     /// Looks in a row that found nothing but what is left to others.
     in_vain: u32,
     next_due: Option<f64>,
-    /// Nothing was left after the last look, at this time, and the server tells of anything new.
+    /// When the last look left nothing behind, if the server notifies of anything new.
     dry: Option<Instant>,
-    watch: Watch,
-    /// What is wrong with keys, as it was told.
+    pushes: Pushes,
+    /// What is wrong with keys, as it was logged last.
     told: String,
     losses: Option<mpsc::UnboundedReceiver<Vec<Tag>>>,
     lease: Option<Lease>,
-    keeper: tokio::task::JoinHandle<()>,
-}
-
-/// How a worker is known to others.
-pub struct Identity<'a> {
-    /// Node name.
-    pub hostname: &'a str,
-    /// Queues that it takes from.
-    pub queues: &'a [String],
-    /// What Python workers hold is handed out again when it is older than this, as kombu does.
-    pub visibility_timeout: Duration,
+    watching: tokio::task::JoinHandle<()>,
 }
 
 /// The lease by which others of this host see at once that a worker is dead. Without one they
@@ -85,36 +71,33 @@ fn hold_lease(instance: &str) -> Option<Lease> {
     .ok()
 }
 
-impl Inlet {
-    /// The connection that messages are taken on, and signs of life are sent.
-    pub fn link(&self) -> &Link {
-        &self.member.link
-    }
-
-    /// Registers a worker, and holds a lease at [`Inlet::lease`], which others may hold too.
-    /// `outlet` is the client's end; settle with [`Inlet::outlet`]. Must be called inside a
-    /// `LocalSet`.
+impl Consumer {
+    /// Registers a worker, which holds a lease. Must be called inside a `LocalSet`.
     ///
     /// # Errors
-    /// The server cannot be reached.
-    pub async fn open(outlet: &Outlet, who: Identity<'_>) -> Result<Inlet, Error> {
-        let server = outlet.link.server();
+    /// The server cannot be reached, or the guard cannot hold the lease.
+    pub async fn open(broker: &Broker, who: Identity<'_>) -> Result<Consumer, Error> {
+        let server = broker.link.server();
         let instance = uuid::Uuid::new_v4().simple().to_string();
         // Held first: a registered worker without a lease is a dead one.
         let lease = hold_lease(&instance);
+        if let Some(Err(error)) = lease.as_ref().map(|lease| (who.hold)(lease.path())) {
+            return Err(Error::io("the guard cannot hold the lease", &error));
+        }
         let hold = Arc::new(Hold::new(instance));
         let link = Link::new(server, WORKER_PATIENCE, Vec::new())?;
-        let settling = worker_outlet(server, &outlet.layout, &hold)?;
+        // A connection of its own: what is settled does not wait behind what is taken.
+        let settling =
+            Broker { link: Link::new(server, WORKER_PATIENCE, Vec::new())?, ..broker.clone() };
         let queues: Arc<[Arc<str>]> =
             who.queues.iter().map(|queue| Arc::from(&queue[..])).collect();
-        let watch = Watch::new(server, &settling.layout, &queues)?;
+        let pushes = Pushes::new(server, &broker.layout, &queues)?;
         let (sender, losses) = mpsc::unbounded_channel();
-        let member = Arc::new(Member::new(link, settling.clone(), hold, &who, sender));
+        let member = Arc::new(Member::new(link, settling, hold, &who, sender));
         member.enter().await.map(drop)?;
-        let keeper = tokio::task::spawn_local(keeper::run(member.clone()));
-        Ok(Inlet {
+        let watching = tokio::task::spawn_local(watch::run(member.clone()));
+        Ok(Consumer {
             member,
-            outlet: settling,
             queues,
             turn: 0,
             sorting: Sorting::default(),
@@ -122,98 +105,21 @@ impl Inlet {
             in_vain: 0,
             next_due: None,
             dry: None,
-            watch,
+            pushes,
             told: String::new(),
             losses: Some(losses),
             lease,
-            keeper,
+            watching,
         })
     }
 
-    /// The end that settles what this one takes.
-    pub fn outlet(&self) -> Outlet {
-        self.outlet.clone()
-    }
-
-    /// See [`crate::broker::Inlet::losses`].
-    pub fn losses(&mut self) -> Option<mpsc::UnboundedReceiver<Vec<Tag>>> {
-        self.losses.take()
-    }
-
-    /// The file that tells whether the worker lives; whoever else holds it keeps it alive.
-    pub fn lease(&self) -> Option<&std::path::Path> {
-        self.lease.as_ref().map(Lease::path)
-    }
-
-    /// See [`crate::broker::Inlet::sort`].
-    pub fn sort(&mut self, names: Sorting) {
-        (self.sorting, self.in_vain) = (names, 0);
-    }
-
-    /// See [`crate::broker::Inlet::see_results`].
-    pub fn see_results(&mut self, server: &Server, prefix: String) {
-        self.results = (server == self.outlet.link.server()).then_some(prefix);
-    }
-
-    /// See [`crate::broker::Inlet::is_dry`].
-    pub fn is_dry(&self) -> bool {
-        let is_due = self.next_due.is_some_and(|due| due <= self.member.server_clock());
-        let is_dry = self.dry.is_some_and(|since| since.elapsed() < ASK_EVERY);
-        is_dry && !is_due && self.watch.is_armed()
-    }
-
-    /// See [`crate::broker::Inlet::take`].
-    pub async fn take(&mut self, want: Want) -> Result<Vec<Delivery>, Error> {
-        self.dry = None;
-        let queues: Vec<&Arc<str>> =
-            self.queues.iter().cycle().skip(self.turn).take(self.queues.len()).collect();
-        self.turn = (self.turn + 1) % self.queues.len().max(1);
-        let mut entered = self.member.enter().await?;
-        let first = self.member.hold.reserve(want.slots + want.ahead);
-        let mut answer = self.ask(&queues, want, first).await;
-        if answer.as_ref().is_err_and(|error| error.kind() == Kind::Fenced) {
-            // Someone took this worker for dead, or the server has lost what it knew.
-            *entered = None;
-            drop(entered);
-            entered = self.member.enter().await?;
-            answer = self.ask(&queues, want, first).await;
-        }
-        let Value::Array(found) = answer? else { return Ok(Vec::new()) };
-        let mut found = found.into_iter();
-        self.next_due = text(found.next()).parse().ok();
-        let told = found.next();
-        self.dry =
-            (matches!(told, Some(Value::Int(1))) && self.watch.is_armed()).then(Instant::now);
-        let in_vain = match told {
-            Some(Value::Int(2)) => self.in_vain.saturating_add(1),
-            Some(Value::Int(3)) => VAIN_BEHIND,
-            _ => 0,
-        };
-        let odd = text(found.next());
-        let mut taken = Vec::new();
-        while let (Some(Value::Int(queue)), Some(Value::Int(step)), Some(element), Some(fate)) =
-            (found.next(), found.next(), found.next(), found.next())
-        {
-            let (deliveries, suspect, envelope) = marks(text(Some(element)));
-            let payload = Payload::from_envelope(envelope);
-            let revoked = match fate {
-                Value::Int(fate @ 0..=1) if names_itself_first(&payload) => Some(fate == 1),
-                _ => None,
-            };
-            let queue = queues[queue as usize - 1].clone();
-            let number = first + taken.len() as u64;
-            self.member.hold.add(number, STEPS[step as usize - 1], queue.clone(), suspect);
-            let tag = Tag::Number(number);
-            taken.push(Delivery { tag, queue, payload, deliveries, suspect, revoked });
-        }
-        self.in_vain = if taken.is_empty() { in_vain } else { 0 };
-        drop(entered);
-        self.tell_odd(odd);
-        Ok(taken)
+    /// Settles what this one takes.
+    pub fn settler(&self) -> Settler {
+        Settler::new(self.member.broker.clone(), self.member.hold.clone())
     }
 
     async fn ask(&self, queues: &[&Arc<str>], want: Want, first: u64) -> Result<Value, Error> {
-        let layout = &self.outlet.layout;
+        let layout = &self.member.layout;
         let hold = &self.member.hold;
         let mut call = TAKE.prepare_invoke();
         for step in STEPS {
@@ -242,24 +148,74 @@ impl Inlet {
         self.member.link.run(async |c| call.invoke_async(c).await).await
     }
 
-    /// Keys that are something else are told, and told again when they are others.
+    /// Logs keys of another type, once until they change.
     fn tell_odd(&mut self, odd: String) {
         if odd != self.told && !odd.is_empty() {
             tracing::error!("{}: {odd}; nothing is taken from there", self.member.link.server());
         }
         self.told = odd;
     }
+}
 
-    /// See [`crate::broker::Inlet::wait`].
-    pub async fn wait(&mut self) {
+impl Consume for Consumer {
+    async fn take(&mut self, want: Want) -> Result<Vec<Delivery>, Error> {
+        self.dry = None;
+        let queues: Vec<&Arc<str>> =
+            self.queues.iter().cycle().skip(self.turn).take(self.queues.len()).collect();
+        self.turn = (self.turn + 1) % self.queues.len().max(1);
+        let mut entered = self.member.enter().await?;
+        let first = self.member.hold.reserve(want.slots + want.ahead);
+        let mut answer = self.ask(&queues, want, first).await;
+        if answer.as_ref().is_err_and(|error| error.kind() == Kind::Fenced) {
+            // Someone took this worker for dead, or the server has lost what it knew.
+            *entered = None;
+            drop(entered);
+            entered = self.member.enter().await?;
+            answer = self.ask(&queues, want, first).await;
+        }
+        let Value::Array(found) = answer? else { return Ok(Vec::new()) };
+        let mut found = found.into_iter();
+        self.next_due = text(found.next()).parse().ok();
+        let told = found.next();
+        self.dry =
+            (matches!(told, Some(Value::Int(1))) && self.pushes.is_armed()).then(Instant::now);
+        let in_vain = match told {
+            Some(Value::Int(2)) => self.in_vain.saturating_add(1),
+            Some(Value::Int(3)) => VAIN_BEHIND,
+            _ => 0,
+        };
+        let odd = text(found.next());
+        let mut taken = Vec::new();
+        while let (Some(Value::Int(queue)), Some(Value::Int(step)), Some(element), Some(fate)) =
+            (found.next(), found.next(), found.next(), found.next())
+        {
+            let (deliveries, suspect, envelope) = counts(text(Some(element)));
+            let payload = Payload::from_envelope(envelope);
+            let revoked = match fate {
+                Value::Int(fate @ 0..=1) if names_itself_first(&payload) => Some(fate == 1),
+                _ => None,
+            };
+            let queue = queues[queue as usize - 1].clone();
+            let number = first + taken.len() as u64;
+            self.member.hold.add(number, STEPS[step as usize - 1], queue.clone(), suspect);
+            let tag = Tag::Number(number);
+            taken.push(Delivery { tag, queue, payload, deliveries, suspect, revoked });
+        }
+        self.in_vain = if taken.is_empty() { in_vain } else { 0 };
+        drop(entered);
+        self.tell_odd(odd);
+        Ok(taken)
+    }
+
+    async fn wait(&mut self) {
         if self.in_vain > 0 {
             // Others come and go in these lists; each time it would be the same messages.
             let pause = VAIN_PAUSE * (1 << self.in_vain.min(7));
             tokio::time::sleep(pause.min(VAIN_PAUSE_MAX)).await;
         }
-        if !self.watch.is_armed() {
+        if !self.pushes.is_armed() {
             // What came before the server was asked to tell is found by another look.
-            if self.watch.arm().await.is_err() {
+            if self.pushes.arm().await.is_err() {
                 tokio::time::sleep(BLIND).await;
             }
             self.dry = None;
@@ -272,44 +228,71 @@ impl Inlet {
             let whole = if until > 0.0 { LOOK_EVERY } else { Duration::ZERO };
             left = left.min(Duration::try_from_secs_f64(until).unwrap_or(whole));
         }
-        // Late is as good as told: the caller looks either way.
+        // A timeout is as good as a notification: the caller looks either way.
         while left > ASK_EVERY {
-            let told = tokio::time::timeout(ASK_EVERY, self.watch.link.pushed()).await.is_ok();
+            let told = tokio::time::timeout(ASK_EVERY, self.pushes.link.pushed()).await.is_ok();
             // A server that does not answer is worth a look too.
-            if told || self.watch.arm().await.unwrap_or(true) {
+            if told || self.pushes.arm().await.unwrap_or(true) {
                 self.dry = None;
                 return;
             }
             left -= ASK_EVERY;
         }
-        let _ = tokio::time::timeout(left, self.watch.link.pushed()).await;
+        let _ = tokio::time::timeout(left, self.pushes.link.pushed()).await;
         self.dry = None;
     }
 
-    /// See [`crate::broker::Inlet::close`].
-    pub async fn close(self) -> Result<(), Error> {
-        self.keeper.abort();
+    async fn close(self) -> Result<(), Error> {
+        self.watching.abort();
         self.member.leave().await?;
         if let Some(lease) = &self.lease {
             let _ = std::fs::remove_file(lease.path());
         }
         Ok(())
     }
+
+    fn sort(&mut self, names: Sorting) {
+        (self.sorting, self.in_vain) = (names, 0);
+    }
+
+    fn see_results(&mut self, results: &Results) {
+        self.results = match results {
+            Results::Redis { server, stem, .. } if server == self.member.link.server() => {
+                Some(stem.clone())
+            }
+            _ => None,
+        };
+    }
+
+    fn is_dry(&self) -> bool {
+        let is_due = self.next_due.is_some_and(|due| due <= self.member.server_clock());
+        let is_dry = self.dry.is_some_and(|since| since.elapsed() < ASK_EVERY);
+        is_dry && !is_due && self.pushes.is_armed()
+    }
+
+    fn losses(&mut self) -> Option<mpsc::UnboundedReceiver<Vec<Tag>>> {
+        self.losses.take()
+    }
+
+    fn contact(&self) -> Contact {
+        let link = self.member.link.clone();
+        Box::new(move || link.heard())
+    }
 }
 
-/// A connection on which the server tells of changes (`CLIENT TRACKING`). What is read there is
-/// watched until it changes, so little is: who takes messages reads much more.
-struct Watch {
+/// A connection on which the server notifies of changes (`CLIENT TRACKING`). What is read on it is
+/// watched until it changes, so little is read: takes read much more.
+struct Pushes {
     link: Link,
     lists: redis::Cmd,
     sets: redis::Cmd,
     armed: bool,
-    /// That the server refuses to tell is told once.
+    /// The refusal of the server was logged.
     is_refused: bool,
 }
 
-impl Watch {
-    fn new(server: &Server, layout: &Layout, queues: &[Arc<str>]) -> Result<Watch, Error> {
+impl Pushes {
+    fn new(server: &Server, layout: &Layout, queues: &[Arc<str>]) -> Result<Pushes, Error> {
         let mut tracking = redis::cmd("CLIENT");
         tracking.arg("TRACKING").arg("ON");
         let link = Link::new(server, WORKER_PATIENCE, vec![tracking])?;
@@ -320,10 +303,10 @@ impl Watch {
             }
             sets.arg(layout.scheduled(queue));
         }
-        Ok(Watch { link, lists, sets, armed: false, is_refused: false })
+        Ok(Pushes { link, lists, sets, armed: false, is_refused: false })
     }
 
-    /// Will the server tell of the next change?
+    /// Will the server notify of the next change?
     fn is_armed(&self) -> bool {
         self.armed && !self.link.is_told()
     }
@@ -331,7 +314,7 @@ impl Watch {
     /// From now on it tells; gives whether there is anything in the lists.
     async fn arm(&mut self) -> Result<bool, Error> {
         self.armed = false;
-        // What is told from here on is news.
+        // Notifications count from here on.
         self.link.forget_told();
         let mut ask = redis::pipe();
         ask.add_command(self.lists.clone()).add_command(self.sets.clone()).ignore();
@@ -355,16 +338,10 @@ impl Watch {
     }
 }
 
-impl Drop for Inlet {
+impl Drop for Consumer {
     fn drop(&mut self) {
-        self.keeper.abort();
+        self.watching.abort();
     }
-}
-
-/// A connection of its own: what is settled does not wait behind what is taken.
-fn worker_outlet(server: &Server, layout: &Arc<Layout>, hold: &Arc<Hold>) -> Result<Outlet, Error> {
-    let link = Link::new(server, WORKER_PATIENCE, Vec::new())?;
-    Ok(Outlet { link, layout: layout.clone(), hold: Some(hold.clone()), declared: Arc::default() })
 }
 
 /// A text of an answer; what is no UTF-8 is still a message, a malformed one.
@@ -388,13 +365,13 @@ fn names_itself_first(payload: &Payload) -> bool {
     ids.next().is_some_and(|first| payload.id().is_some_and(|id| id == first))
 }
 
-/// Takes the marks of `redis/common.lua` off: deliveries, whether it is a suspect, and the
+/// Takes the counts of `common.lua` off: deliveries, whether it is a suspect, and the
 /// message as it was sent.
-pub(super) fn marks(element: String) -> (u32, bool, String) {
+pub(super) fn counts(element: String) -> (u32, bool, String) {
     let read = |element: &str| {
         let rest = element.strip_prefix("{\"qworker\": [")?;
-        let (marks, rest) = rest.split_once(']')?;
-        let (deliveries, suspect) = marks.split_once(", ")?;
+        let (counts, rest) = rest.split_once(']')?;
+        let (deliveries, suspect) = counts.split_once(", ")?;
         let message = match rest.strip_prefix(", ") {
             Some(rest) => format!("{{{rest}"),
             None => rest.strip_prefix('}')?.to_string(),
@@ -412,7 +389,7 @@ pub(super) fn marks(element: String) -> (u32, bool, String) {
 
 #[cfg(test)]
 mod tests {
-    use super::{Payload, marks, names_itself_first};
+    use super::{Payload, counts, names_itself_first};
 
     #[test]
     fn the_first_id_is_the_tasks_or_it_is_asked_again() {
@@ -430,7 +407,7 @@ mod tests {
     }
 
     #[test]
-    fn marks_come_off_and_leave_the_message() {
+    fn counts_come_off_and_leave_the_message() {
         for (element, expected) in [
             (r#"{"body": ""}"#, (0, false, r#"{"body": ""}"#)),
             (r#"{"qworker": [2, 1], "body": ""}"#, (2, true, r#"{"body": ""}"#)),
@@ -442,7 +419,7 @@ mod tests {
             (r#"{"qworker": [1]}x"#, (0, false, r#"{"qworker": [1]}x"#)),
             ("", (0, false, "")),
         ] {
-            let (deliveries, suspect, message) = marks(element.into());
+            let (deliveries, suspect, message) = counts(element.into());
             assert_eq!((deliveries, suspect, &message[..]), expected);
         }
     }

@@ -1,7 +1,7 @@
-//! Messages that are kept, since nobody could make anything of them.
+//! The dead-letter list: messages kept whole that could not be run.
 
-use super::{Outlet, text_of};
-use crate::broker::DeadLetter;
+use super::Broker;
+use crate::broker::{DeadLetter, KeepDead};
 use crate::link::error::{Error, Kind};
 use crate::wire::Payload;
 use redis::Script;
@@ -26,29 +26,12 @@ struct Kept {
     step: u8,
 }
 
-impl Outlet {
-    /// See [`crate::broker::Outlet::dead`].
-    pub async fn dead(&self) -> Result<Vec<DeadLetter>, Error> {
+impl KeepDead for Broker {
+    async fn list(&self) -> Result<Vec<DeadLetter>, Error> {
         Ok(self.kept().await?.into_iter().map(|kept| kept.letter).collect())
     }
 
-    async fn kept(&self) -> Result<Vec<Kept>, Error> {
-        let all: Vec<(String, Vec<u8>)> =
-            self.ask(redis::cmd("HGETALL").arg(self.layout.dead())).await?;
-        let mut kept: Vec<Kept> = all
-            .iter()
-            // What has no number is none of ours.
-            .filter_map(|(number, text)| {
-                Some((number.parse().ok()?, String::from_utf8_lossy(text)))
-            })
-            .map(|(number, text)| letter(number, &text).unwrap_or_else(|| unread(number, &text)))
-            .collect();
-        kept.sort_by_key(|kept| kept.letter.number);
-        Ok(kept)
-    }
-
-    /// See [`crate::broker::Outlet::requeue_dead`].
-    pub async fn requeue_dead(&self, numbers: Option<Vec<i64>>) -> Result<u64, Error> {
+    async fn requeue(&self, numbers: Option<Vec<i64>>) -> Result<u64, Error> {
         let (mut requeued, mut refusal) = (0, None);
         for kept in self.kept().await? {
             let letter = kept.letter;
@@ -79,8 +62,7 @@ impl Outlet {
         }
     }
 
-    /// See [`crate::broker::Outlet::purge_dead`].
-    pub async fn purge_dead(&self, numbers: Option<Vec<i64>>) -> Result<u64, Error> {
+    async fn purge(&self, numbers: Option<Vec<i64>>) -> Result<u64, Error> {
         let numbers = match numbers {
             Some(numbers) => numbers,
             None => {
@@ -96,7 +78,24 @@ impl Outlet {
     }
 }
 
-/// As `bury` of `redis/settle.lua` writes it.
+impl Broker {
+    async fn kept(&self) -> Result<Vec<Kept>, Error> {
+        let all: Vec<(String, Vec<u8>)> =
+            self.ask(redis::cmd("HGETALL").arg(self.layout.dead())).await?;
+        let mut kept: Vec<Kept> = all
+            .iter()
+            // What has no number is none of ours.
+            .filter_map(|(number, text)| {
+                Some((number.parse().ok()?, String::from_utf8_lossy(text)))
+            })
+            .map(|(number, text)| letter(number, &text).unwrap_or_else(|| unread(number, &text)))
+            .collect();
+        kept.sort_by_key(|kept| kept.letter.number);
+        Ok(kept)
+    }
+}
+
+/// As `bury` of `settle.lua` writes it.
 fn letter(number: i64, text: &str) -> Option<Kept> {
     let mut parts = text.splitn(5, '\n');
     let note: Value = serde_json::from_str(parts.next()?).ok()?;
@@ -131,4 +130,9 @@ fn unread(number: i64, text: &str) -> Kept {
         payload: Payload::from_envelope(text),
     };
     Kept { letter, step: 0 }
+}
+
+/// A text of a note, empty if there is none.
+fn text_of(note: &Value, name: &str) -> String {
+    note[name].as_str().unwrap_or_default().into()
 }

@@ -4,7 +4,7 @@
 use super::app::App;
 use super::exit::Error;
 use super::utf8;
-use crate::broker::{Outlet, Posting};
+use crate::broker::{Posting, Producer};
 use crate::client::send::{self, Sender};
 use crate::clock;
 use crate::config::{Diagnostic, kind};
@@ -72,7 +72,7 @@ fn named(text: &str) -> Result<String, String> {
 }
 
 /// See the module.
-pub(super) struct Order {
+pub(super) struct Sending {
     /// Through which exchange, if not straight to a queue.
     pub(super) route: Option<Route>,
     /// The broker has to accept what is sent at once within this time.
@@ -84,12 +84,12 @@ pub(super) struct Order {
     sender: Sender,
 }
 
-impl Order {
-    /// An order of the task `name`.
+impl Sending {
+    /// What is sent to the task `name`.
     ///
     /// # Errors
     /// Neither `tasks.d` defines it, nor do the options say that others do.
-    pub(super) fn new(name: &str, options: Options, app: &App) -> Result<Order, Error> {
+    pub(super) fn new(name: &str, options: Options, app: &App) -> Result<Sending, Error> {
         let (tasks, faults) = app.examine_tasks();
         let task = tasks.get(name).cloned();
         if task.is_none() && !options.unregistered {
@@ -118,10 +118,10 @@ impl Order {
         };
         let deadline = app.settings.client_timeout;
         let sender = Sender::new(&os::host::name());
-        Ok(Order { route, deadline, options, task, common, sender })
+        Ok(Sending { route, deadline, options, task, common, sender })
     }
 
-    /// One task of the order, without arguments.
+    /// One task, without arguments.
     ///
     /// # Errors
     /// An option makes no sense.
@@ -156,9 +156,9 @@ impl Order {
     }
 
     /// The queues that the exchange leads to; none without one.
-    pub(super) async fn bound(&self, outlet: &Outlet) -> Result<Vec<String>, Error> {
+    pub(super) async fn bound(&self, producer: &Producer) -> Result<Vec<String>, Error> {
         match &self.route {
-            Some(route) => Ok(send::bound(outlet, route, self.deadline).await?),
+            Some(route) => Ok(send::bound(producer, route, self.deadline).await?),
             None => Ok(Vec::new()),
         }
     }
@@ -166,12 +166,12 @@ impl Order {
     /// The messages of `draft`; all have the same task id.
     pub(super) fn postings(
         &self,
-        outlet: &Outlet,
+        producer: &Producer,
         bound: &[String],
         draft: Draft,
         now: DateTime<Utc>,
     ) -> Vec<Posting> {
-        self.sender.postings(outlet, draft, bound, self.task.as_deref(), now)
+        self.sender.postings(producer.abilities(), draft, bound, self.task.as_deref(), now)
     }
 }
 

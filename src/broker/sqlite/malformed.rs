@@ -1,7 +1,7 @@
 //! Rows of `kombu_message` with values that no program of ours or Celery's writes. One of them
-//! must hold up no other: it goes to the dead-letter list as it is, and is told.
+//! must not block others: it goes to the dead-letter list as it is, and is logged.
 //!
-//! Each worker reads all rows in passes, a few at a time. An index of such rows would be quicker to
+//! Each worker reads all rows in scans, a few at a time. An index of such rows would be quicker to
 //! read, but every change of a row computes its condition: a sixth of the time of a drain.
 
 use crate::clock;
@@ -16,8 +16,8 @@ const STEP: i64 = 64;
 /// No further step begins after this time.
 const LOOK_MAX: Duration = Duration::from_millis(2);
 
-/// A pass over all rows begins this often: one may have been changed by hand.
-const PASS_EVERY: Duration = Duration::from_secs(60);
+/// A scan of all rows begins this often: one may have been changed by hand.
+const SCAN_EVERY: Duration = Duration::from_secs(60);
 
 /// What is expected of each column, and how SQL says that it is not so.
 const RULES: [(&str, &str, &str); 9] = [
@@ -46,16 +46,16 @@ const RULES: [(&str, &str, &str); 9] = [
 
 /// How far a worker has read.
 #[derive(Default)]
-pub(super) struct Pass {
+pub(super) struct Scan {
     begun: Option<Instant>,
     last: Option<i64>,
 }
 
-impl Pass {
-    /// The last row that was read; `None` where a pass begins.
+impl Scan {
+    /// The last row that was read; `None` where a scan begins.
     pub(super) fn next(&mut self) -> Option<i64> {
-        if self.begun.is_none_or(|at| at.elapsed() >= PASS_EVERY) {
-            *self = Pass { begun: Some(Instant::now()), last: None };
+        if self.begun.is_none_or(|at| at.elapsed() >= SCAN_EVERY) {
+            *self = Scan { begun: Some(Instant::now()), last: None };
         }
         self.last
     }
@@ -92,7 +92,7 @@ pub(super) fn set_aside(c: &Connection, last: Option<i64>) -> Result<(i64, Vec<S
 fn set_aside_between(c: &Connection, after: i64, to: i64) -> Result<Vec<String>, Error> {
     let columns: Vec<&str> = RULES.iter().map(|(column, _, _)| *column).collect();
     let wrong: Vec<&str> = RULES.iter().map(|(_, _, rule)| *rule).collect();
-    // What is held is nobody else's to set aside.
+    // What is held belongs to its worker.
     let sql = format!(
         "SELECT id, {}, {} FROM kombu_message
          WHERE id > ? AND id <= ? AND (owner IS NULL OR typeof(owner) <> 'integer') AND ({})",
@@ -139,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pass_reads_every_row_and_those_that_come_after_it() {
+    fn a_scan_reads_every_row_and_those_that_come_after_it() {
         let c = Connection::open_in_memory().unwrap();
         crate::broker::sqlite::SCHEMA.create(&c).unwrap();
         let insert = |count: usize, eta: &str| {
@@ -148,13 +148,13 @@ mod tests {
                 c.execute_batch(&format!("PRAGMA foreign_keys = OFF; {row} {eta})")).unwrap();
             }
         };
-        let mut pass = Pass::default();
+        let mut scan = Scan::default();
         let mut look = || {
             let mut told = Vec::new();
             loop {
-                let before = pass.next();
+                let before = scan.next();
                 let (last, found) = set_aside(&c, before).unwrap();
-                pass.reached(last);
+                scan.reached(last);
                 told.extend(found);
                 if before == Some(last) || last == i64::MIN {
                     return told.len();

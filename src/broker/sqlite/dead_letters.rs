@@ -1,15 +1,14 @@
 //! The dead-letter list: messages kept whole that could not be run.
 
-use super::{Outlet, delete, payload_of, queue_id, ring};
-use crate::broker::{DeadLetter, Death};
+use super::{Broker, payload_of, queue_id};
+use crate::broker::{DeadLetter, Death, KeepDead};
 use crate::clock;
 use crate::link::error::Error;
 use crate::link::sqlite::{Durability, cell};
 use rusqlite::{Connection, OptionalExtension, params};
 
-impl Outlet {
-    /// See [`crate::broker::Outlet::dead`].
-    pub async fn dead(&self) -> Result<Vec<DeadLetter>, Error> {
+impl KeepDead for Broker {
+    async fn list(&self) -> Result<Vec<DeadLetter>, Error> {
         self.db
             .run(Durability::Read, |c| {
                 let mut statement = c.prepare(
@@ -34,8 +33,7 @@ impl Outlet {
             .await
     }
 
-    /// See [`crate::broker::Outlet::requeue_dead`].
-    pub async fn requeue_dead(&self, numbers: Option<Vec<i64>>) -> Result<u64, Error> {
+    async fn requeue(&self, numbers: Option<Vec<i64>>) -> Result<u64, Error> {
         let requeued = self
             .db
             .run(Durability::Disk, move |c| {
@@ -57,12 +55,11 @@ impl Outlet {
                 })
             })
             .await?;
-        ring(&self.ringer);
+        self.ring();
         Ok(requeued)
     }
 
-    /// See [`crate::broker::Outlet::purge_dead`].
-    pub async fn purge_dead(&self, numbers: Option<Vec<i64>>) -> Result<u64, Error> {
+    async fn purge(&self, numbers: Option<Vec<i64>>) -> Result<u64, Error> {
         self.db
             .run(Durability::Disk, move |c| {
                 each_dead(c, numbers, |c, number| {
@@ -88,19 +85,14 @@ fn each_dead(
     numbers.into_iter().try_fold(0, |sum, number| Ok(sum + act(c, number)?))
 }
 
-/// Moves a delivery of `owner` to the list.
-pub(super) fn bury(
-    c: &Connection,
-    owner: Option<i64>,
-    id: i64,
-    death: &Death,
-) -> Result<bool, Error> {
+/// Copies a delivery of `owner` to the list.
+pub(super) fn bury(c: &Connection, owner: i64, id: i64, death: &Death) -> Result<(), Error> {
     c.prepare_cached(
         "INSERT INTO qworker_dead
             (died_at, reason, detail, task_id, task, queue, priority, deliveries, payload)
          SELECT ?, ?, ?, ?, ?, ifnull(q.name, ''), m.priority, m.deliveries + ?, ifnull(m.payload, '')
          FROM kombu_message m LEFT JOIN kombu_queue q ON q.id = m.queue_id
-         WHERE m.id = ? AND m.owner IS ?",
+         WHERE m.id = ? AND m.owner = ?",
     )?
     .execute(params![
         clock::iso(clock::now()),
@@ -112,5 +104,5 @@ pub(super) fn bury(
         id,
         owner
     ])?;
-    delete(c, owner, id)
+    Ok(())
 }
