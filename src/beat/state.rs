@@ -12,18 +12,19 @@ use uuid::Uuid;
 pub struct State {
     /// Everything up to this instant has been sent, or will never be.
     pub last: DateTime<Utc>,
-    /// How often it was sent.
+    /// How many times it was sent.
     #[serde(default)]
     pub total: u64,
-    /// When it was sent last.
+    /// When it was last sent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ran: Option<DateTime<Utc>>,
     /// The id of the task that was sent then.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub id: Option<Uuid>,
-    /// The definition that is in force; see [`Entry::fingerprint`].
-    pub definition: Definition,
-    /// Nothing is sent until somebody resumes it.
+    /// Of the definition that is in force.
+    #[serde(rename = "definition")]
+    pub fingerprint: Fingerprint,
+    /// Nothing is sent until it is resumed.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub paused: bool,
     /// Since when no file defines it.
@@ -31,9 +32,9 @@ pub struct State {
     pub gone: Option<DateTime<Utc>>,
 }
 
-/// Sums of a definition, so that two of one name can be told apart.
+/// Sums of a definition, which tell two definitions of one name apart; see [`Entry::fingerprint`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Definition {
+pub struct Fingerprint {
     /// Of when it is due.
     #[serde(with = "hexadecimal")]
     pub when: u64,
@@ -42,19 +43,18 @@ pub struct Definition {
     pub what: u64,
 }
 
-impl Definition {
+impl Fingerprint {
     /// Of this entry.
-    pub fn of(entry: &Entry) -> Definition {
+    pub fn of(entry: &Entry) -> Fingerprint {
         let [when, what] = entry.fingerprint();
-        Definition { when, what }
+        Fingerprint { when, what }
     }
 
-    /// Each of these entries with its own, for [`super::core::Core::load`]: what of loading takes
-    /// long, and needs nothing but the entries.
-    pub fn of_all(entries: Vec<Arc<Entry>>) -> Vec<(Arc<Entry>, Definition)> {
+    /// Each of these entries with its own. This is the slow part of loading.
+    pub fn of_all(entries: Vec<Arc<Entry>>) -> Vec<(Arc<Entry>, Fingerprint)> {
         let each = entries.into_iter().map(|entry| {
-            let definition = Definition::of(&entry);
-            (entry, definition)
+            let fingerprint = Fingerprint::of(&entry);
+            (entry, fingerprint)
         });
         each.collect()
     }
@@ -62,13 +62,13 @@ impl Definition {
 
 impl State {
     /// Of an entry that is due for the first time after `last`.
-    pub fn new(definition: Definition, last: DateTime<Utc>) -> State {
-        State { last, total: 0, ran: None, id: None, definition, paused: false, gone: None }
+    pub fn new(fingerprint: Fingerprint, last: DateTime<Utc>) -> State {
+        State { last, total: 0, ran: None, id: None, fingerprint, paused: false, gone: None }
     }
 
-    /// Is the other one of the same definition, and is nothing but sendings between the two?
+    /// Whether nothing but sendings lies between the two.
     pub fn is_like(&self, other: &State) -> bool {
-        let of = |state: &State| (state.definition, state.paused, state.gone);
+        let of = |state: &State| (state.fingerprint, state.paused, state.gone);
         of(self) == of(other)
     }
 
@@ -101,17 +101,16 @@ mod hexadecimal {
     }
 }
 
-/// Since when an entry that nobody knew is in force.
+/// Since when a new entry is in force.
 pub fn since(entry: &Entry, now: DateTime<Utc>) -> DateTime<Utc> {
     match entry.schedule {
-        // The host was started before anybody heard of the entry.
+        // The host was started before the entry was known.
         Schedule::Reboot => DateTime::UNIX_EPOCH,
         _ => now,
     }
 }
 
-/// The id of the task that an occurrence sends: the same wherever it is sent from. In the form
-/// of ids that are ordered by time.
+/// The id of the task that an occurrence sends, a UUID of version 7: the same from every beat.
 pub fn task_id(entry: &Entry, due: DateTime<Utc>) -> Uuid {
     let random = entry.hash_of(due).to_be_bytes();
     let mut bytes = [0; 10];
@@ -128,7 +127,7 @@ mod tests {
     #[test]
     fn a_state_is_one_text() {
         let mut state = State::new(
-            Definition { when: 0xabc, what: u64::MAX },
+            Fingerprint { when: 0xabc, what: u64::MAX },
             "2026-11-21T15:00:00.000001Z".parse().unwrap(),
         );
         assert_eq!(

@@ -138,6 +138,12 @@ impl Ledger {
         each!(self, ledger => ledger.all().await)
     }
 
+    /// May it fall back to an older state, or lose everything, although no message is lost? It says
+    /// so itself then, and takes from a beat what that one knows.
+    pub fn is_disposable(&self) -> bool {
+        matches!(self, Ledger::Apart(_))
+    }
+
     /// What wants to be done about once a second, whether or not anything is committed: messages
     /// that were accepted are sent now if they could not be before.
     ///

@@ -11,7 +11,7 @@ use super::daemon::{self, Begun};
 use super::exit::{Error, Exit};
 use super::output::ToUser;
 use super::{logging, variables};
-use crate::beat::{self, Definitions, Doors, Order, Plan};
+use crate::beat::{self, Command, Plan, Services, Source};
 use crate::broker::ledger::{self, Ledger};
 use crate::client::Client;
 use crate::config::Given;
@@ -143,8 +143,8 @@ impl Place {
     fn ledger(&self, app: &App, client: &Client) -> Result<Ledger, Error> {
         let group = &app.settings.beat_group;
         Ok(match self.made_file(app)? {
-            Some(file) => Ledger::apart(&file, group, &client.broker),
-            None => client.broker.ledger(group),
+            Some(file) => Ledger::apart(&file, group, &client.outlet),
+            None => client.outlet.ledger(group),
         })
     }
 
@@ -232,7 +232,7 @@ fn start(options: Options, global: &Global, role: Role, out: ToUser) -> Result<E
         Begun::Here { pidfile, launcher } => (pidfile, launcher),
         Begun::Elsewhere(exit) => return Ok(exit),
     };
-    let hup = if ends_by_hup() { Order::Stop } else { Order::Reload };
+    let hup = if ends_by_hup() { Command::Stop } else { Command::Reload };
     let shown = banner(&app, &options, &log);
     let files = Files::new(global.clone(), given, options.place.entries.clone());
     let detached = options.daemon.detach;
@@ -249,12 +249,12 @@ fn start(options: Options, global: &Global, role: Role, out: ToUser) -> Result<E
         }
         tracing::info!("beat: Starting...");
         let manager = std::rc::Rc::new(Manager::of_environment());
-        let (orders, received) = mpsc::unbounded_channel();
-        tokio::task::spawn_local(listen(signals, hup, orders, manager.clone()));
+        let (commands, received) = mpsc::unbounded_channel();
+        tokio::task::spawn_local(listen(signals, hup, commands, manager.clone()));
         let watched = manager.clone();
-        let doors = Doors {
+        let services = Services {
             alive: Box::new(move || watched.tell("WATCHDOG=1")),
-            ..doors(client, ledger, Box::new(files), received)
+            ..services(client, ledger, Box::new(files), received)
         };
         let ready = || {
             manager.tell("READY=1");
@@ -263,7 +263,7 @@ fn start(options: Options, global: &Global, role: Role, out: ToUser) -> Result<E
             }
             launcher.take().into_iter().for_each(os::daemon::Report::ready);
         };
-        beat::run(plan(&app), doors, ready).await;
+        beat::run(plan(&app), services, ready).await;
         tracing::info!("beat: Shutting down...");
         Ok(Exit::Ok)
     }));
@@ -294,14 +294,14 @@ pub(super) fn plan(app: &App) -> Plan {
     }
 }
 
-fn doors(
+fn services(
     client: Client,
     ledger: Ledger,
-    definitions: Box<dyn Definitions>,
-    orders: mpsc::UnboundedReceiver<Order>,
-) -> Doors {
-    let Client { broker, store } = client;
-    Doors { ledger, broker, store, definitions, orders, alive: Box::new(|| {}) }
+    source: Box<dyn Source>,
+    commands: mpsc::UnboundedReceiver<Command>,
+) -> Services {
+    let Client { outlet, store } = client;
+    Services { ledger, outlet, store, source, commands, alive: Box::new(|| {}) }
 }
 
 /// Options of a worker with a beat in it.
@@ -370,30 +370,30 @@ impl Prepared {
             Err(error) => return tracing::error!("beat: {error}"),
         };
         // Nobody orders anything: what concerns the worker concerns its beat.
-        let (_orders, received) = mpsc::unbounded_channel();
+        let (_commands, received) = mpsc::unbounded_channel();
         tracing::info!("beat: Starting...");
-        let doors = doors(client, ledger, Box::new(self.files), received);
-        beat::run(plan(&self.app), doors, || {}).await;
+        let services = services(client, ledger, Box::new(self.files), received);
+        beat::run(plan(&self.app), services, || {}).await;
     }
 }
 
 /// Passes on signals; `hup` is what HUP asks for.
 async fn listen(
     mut signals: Signals,
-    hup: Order,
-    orders: mpsc::UnboundedSender<Order>,
+    hup: Command,
+    commands: mpsc::UnboundedSender<Command>,
     manager: std::rc::Rc<Manager>,
 ) {
     loop {
-        let order = match signals.next().await {
+        let command = match signals.next().await {
             Meaning::Hup => hup,
-            Meaning::Explain => Order::Explain,
-            Meaning::Warm | Meaning::Interrupt | Meaning::Cold => Order::Stop,
+            Meaning::Explain => Command::Explain,
+            Meaning::Warm | Meaning::Interrupt | Meaning::Cold => Command::Stop,
         };
-        if order == Order::Stop {
+        if command == Command::Stop {
             manager.tell("STOPPING=1");
         }
-        if orders.send(order).is_err() {
+        if commands.send(command).is_err() {
             return;
         }
     }

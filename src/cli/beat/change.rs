@@ -2,8 +2,8 @@
 
 use super::Place;
 use super::{files, show};
-use crate::beat::mail;
-use crate::beat::state::{Definition, State, since};
+use crate::beat::message;
+use crate::beat::state::{Fingerprint, State, since};
 use crate::broker::ledger::{Ledger, Outcome, Step};
 use crate::cli::app::{App, Global};
 use crate::cli::exit::{Error, Exit};
@@ -45,22 +45,20 @@ pub(super) fn run(args: &Run, global: &Global, out: ToUser) -> Result<Exit, Erro
     let names = std::slice::from_ref(&args.name);
     let entries = show::entries(&app, &args.place, names, &out)?;
     let Some(entry) = entries.into_iter().next() else { return Ok(Exit::Failure) };
-    let to = files::address(&app)(&entry);
+    let to = files::route(&app)(&entry);
     let id = crate::cli::block_on(async {
         let client = app.client()?;
         let ledger = args.place.ledger(&app, &client)?;
         let (now, deadline) = (clock::now(), app.settings.client_timeout);
-        let draft = mail::draft(&entry, None, &to, now);
-        let producer = client.broker.producer();
+        let draft = message::draft(&entry, None, &to, now);
         let bound = match &draft.route {
-            Some(route) => send::bound(&producer, route, deadline).await?,
+            Some(route) => send::bound(&client.outlet, route, deadline).await?,
             None => Vec::new(),
         };
         let sender = Sender::new(&os::host::name());
-        let postings =
-            sender.postings(producer.abilities(), draft, &bound, to.task.as_deref(), now);
+        let postings = sender.postings(&client.outlet, draft, &bound, to.task.as_deref(), now);
         let id = postings.first().map(|posting| posting.task_id.clone()).unwrap_or_default();
-        send::send(&producer, postings, deadline).await?;
+        send::send(&client.outlet, postings, deadline).await?;
         // What comes next overlaps with this one too.
         let sent = id.parse().ok();
         change(&ledger, &entry, |state| {
@@ -117,7 +115,7 @@ async fn change(ledger: &Ledger, entry: &Entry, change: impl Fn(&mut State)) -> 
     for _ in 0..TRIES {
         let state = known.as_deref().and_then(|text| State::read(text).ok());
         let mut state =
-            state.unwrap_or_else(|| State::new(Definition::of(entry), since(entry, clock::now())));
+            state.unwrap_or_else(|| State::new(Fingerprint::of(entry), since(entry, clock::now())));
         change(&mut state);
         let text = state.text();
         if known.as_ref() == Some(&text) {

@@ -1,7 +1,7 @@
 //! `qworker beat check`: everything that is wrong with a schedule, in one run.
 
 use super::files::{self, Read};
-use crate::beat::{Address, mail};
+use crate::beat::{Destination, message};
 use crate::cli::app::{App, Global};
 use crate::cli::exit::{Error, Exit};
 use crate::cli::output::ToUser;
@@ -118,7 +118,7 @@ fn misfit(entry: &Entry, tasks: &Set, keeps_results: bool) -> Option<Diagnostic>
             "needs a result store: nothing else tells when the task of another worker is done";
         return blind.then(|| fault("overlap", why.into())).flatten();
     };
-    let draft = mail::draft(entry, None, &Address::default(), DateTime::UNIX_EPOCH);
+    let draft = message::draft(entry, None, &Destination::default(), DateTime::UNIX_EPOCH);
     match bind::bind(&task.name, task.params.as_deref(), &draft.args, &draft.kwargs) {
         Ok(_) => None,
         Err(exception) => {

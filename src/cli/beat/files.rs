@@ -1,6 +1,6 @@
 //! The files that define a schedule: which they are, when they have changed, what they say.
 
-use crate::beat::{Address, Book, Definitions};
+use crate::beat::{Definitions, Destination, Route, Source};
 use crate::cli;
 use crate::cli::app::{App, Global};
 use crate::cli::zones::{self, Zones};
@@ -222,7 +222,7 @@ fn distinct(sets: Vec<Vec<Arc<Entry>>>, faults: &mut Vec<Diagnostic>) -> Vec<Arc
     all
 }
 
-impl Definitions for Files {
+impl Source for Files {
     fn changed(&mut self) -> bool {
         let now = match self.look() {
             Ok(now) => now,
@@ -242,7 +242,7 @@ impl Definitions for Files {
         settled
     }
 
-    fn read(&mut self) -> Option<Book> {
+    fn read(&mut self) -> Option<Definitions> {
         let mut faults = Vec::new();
         let traces = match self.examine(&mut faults) {
             Ok(traces) => traces,
@@ -293,13 +293,13 @@ impl Definitions for Files {
         }
         found.extend(zones.faults());
         zones::name_foreign(&mut found);
-        let address = address_of(app, tasks);
+        let route = route_of(app, tasks);
         self.tell_unseen(None);
         (self.good, self.read, self.seen) = (good, traces, None);
         let entries = distinct(sets, &mut faults);
         faults.splice(0..0, found);
         self.tell(&faults);
-        Some(Book { entries, address })
+        Some(Definitions { entries, route })
     }
 }
 
@@ -319,15 +319,15 @@ impl Files {
 }
 
 /// Where the tasks of an application are sent to.
-pub(super) fn address(app: &App) -> Box<dyn Fn(&Entry) -> Address + Send> {
-    address_of(app, app.examine_tasks().0)
+pub(super) fn route(app: &App) -> Route {
+    route_of(app, app.examine_tasks().0)
 }
 
-fn address_of(app: &App, tasks: Set) -> Box<dyn Fn(&Entry) -> Address + Send> {
+fn route_of(app: &App, tasks: Set) -> Route {
     let app = app.clone();
     Box::new(move |entry| {
         let task = tasks.get(&entry.task).cloned();
-        Address {
+        Destination {
             queue: app.queue_of(&entry.task, task.as_deref()),
             priority: app.priority_of(&entry.task, task.as_deref()),
             task,

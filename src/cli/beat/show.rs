@@ -3,8 +3,9 @@
 
 use super::Place;
 use super::files::{self, Read};
-use crate::beat::core::{Action, Core, Verdict};
-use crate::beat::state::{Definition, State};
+use crate::beat::claim::{Action, ClaimResult};
+use crate::beat::core::entries::Entries;
+use crate::beat::state::{Fingerprint, State};
 use crate::broker::ledger;
 use crate::cli::app::{App, Global};
 use crate::cli::exit::{Error, Exit};
@@ -273,34 +274,30 @@ pub(super) fn simulate(args: &Simulate, global: &Global, out: ToUser) -> Result<
     if to < from {
         return Err(Error::usage("--to is before --from"));
     }
-    let mut core = Core::default();
-    for (key, _) in core.load(Definition::of_all(entries), from).unknown {
-        if let Some(claim) = core.register(key, None, from)
-            && let Some(key) = claim.key
-        {
-            core.claimed(key, Verdict::Done, from);
+    let mut all = Entries::default();
+    for (id, _) in all.load(Fingerprint::of_all(entries), from).unread {
+        if all.register(id, None, from).is_some() {
+            all.claimed(id, ClaimResult::Done, from);
         }
     }
     let mut text = String::new();
-    while let Some(now) = core.next().filter(|next| *next <= to) {
-        for action in core.due(now, now, usize::MAX) {
+    while let Some(now) = all.next().filter(|next| *next <= to) {
+        for action in all.due(now, now, usize::MAX) {
             let claim = match action {
                 Action::Claim(claim) => Some(claim),
                 // As if every task were done when it is asked for.
-                Action::Look { key, .. } => core.looked(key, true, now),
+                Action::LookUp { id, .. } => all.looked_up(id, true, now),
             };
-            let Some(claim) = claim else { continue };
+            let Some((claim, id)) = claim.and_then(|claim| claim.id.map(|id| (claim, id))) else {
+                continue;
+            };
             if let Some(entry) = &claim.entry {
-                claim
-                    .sends
-                    .iter()
-                    .for_each(|due| text.push_str(&sending(entry, *due, now, args.json)));
+                let lines = claim.sends.iter().map(|due| sending(entry, *due, now, args.json));
+                text.extend(lines);
             }
-            if let Some(key) = claim.key {
-                core.claimed(key, Verdict::Done, now);
-            }
+            all.claimed(id, ClaimResult::Done, now);
         }
-        core.notes();
+        all.notes();
         if text.len() > 1 << 16 {
             out.write(&std::mem::take(&mut text));
         }

@@ -1,14 +1,13 @@
 //! What becomes of occurrences that were missed, and of entries that are gone.
 
-use super::action::Claim;
-use super::state::State;
+use crate::beat::claim::Claim;
+use crate::beat::state::State;
 use crate::bounds::BEAT_GONE;
 use crate::schedule::entry::{Entry, Misfire};
 use chrono::{DateTime, TimeDelta, Utc};
-use std::sync::Arc;
 
-/// Marks the state of an entry that no file defines, or removes it when it has been marked for
-/// long enough: an entry that comes back within that time goes on.
+/// Marks the state of an entry that no file defines, or removes it once it has been marked for
+/// [`BEAT_GONE`]: an entry that comes back within that time continues.
 pub(super) fn gone(
     name: &str,
     state: Option<State>,
@@ -20,17 +19,7 @@ pub(super) fn gone(
         Some(state @ State { gone: None, .. }) => Some(State { gone: Some(now), ..state }),
         _ => None,
     };
-    let name = Arc::from(name);
-    let text = state.map(|state| state.text());
-    Some(Claim {
-        key: None,
-        name,
-        entry: None,
-        expected: Some(expected),
-        text,
-        sends: vec![],
-        missed: None,
-    })
+    Some(Claim::of_value(name.into(), Some(expected), state.map(|state| state.text())))
 }
 
 /// What is sent of the occurrences after `last`, up to `latest`, all of which were missed.

@@ -1,6 +1,6 @@
 //! The messages of an occurrence.
 
-use super::Address;
+use super::Destination;
 use super::state::task_id;
 use crate::broker::{Abilities, Posting};
 use crate::client::send::Sender;
@@ -13,16 +13,21 @@ use serde_json::value::RawValue;
 /// The header that names the occurrence of a message.
 pub const OCCURRENCE: &str = "qworker_occurrence";
 
-/// Which exchange the messages of an entry go through, if not straight to a queue.
+/// The exchange that the messages of an entry go through, if they do not go straight to a queue.
 pub fn route(entry: &Entry) -> Option<Route> {
     let options = entry.options.as_deref()?;
     let exchange = options.exchange.clone()?;
     Some(Route { exchange, routing_key: options.routing_key.clone().unwrap_or_default() })
 }
 
-/// The task that this occurrence asks for, sent at `now`. `due`: the occurrence; `None` for one
-/// that somebody asked for.
-pub fn draft(entry: &Entry, due: Option<DateTime<Utc>>, to: &Address, now: DateTime<Utc>) -> Draft {
+/// The task that this occurrence asks for, sent at `now`. `due`: the occurrence; `None` if it is
+/// sent by hand.
+pub fn draft(
+    entry: &Entry,
+    due: Option<DateTime<Utc>>,
+    to: &Destination,
+    now: DateTime<Utc>,
+) -> Draft {
     let none = Options::default();
     let options = entry.options.as_deref().unwrap_or(&none);
     let mut headers = vec![("celery_beat_task".into(), raw("true"))];
@@ -59,7 +64,7 @@ pub fn postings(
     abilities: &Abilities,
     entry: &Entry,
     sends: &[DateTime<Utc>],
-    (to, bound): (&Address, &[String]),
+    (to, bound): (&Destination, &[String]),
     now: DateTime<Utc>,
 ) -> Vec<Posting> {
     let each = sends.iter().flat_map(|due| {

@@ -1,10 +1,11 @@
 //! Entries by the instant at which something is to be done with them.
 
+use crate::beat::claim::EntryId;
 use chrono::{DateTime, Utc};
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
-/// The next one first. What was pushed for an earlier turn of a slot is told apart by whoever pops it.
+/// The earliest first. An entry may be in it more than once, and for earlier generations.
 #[derive(Debug, Default)]
 pub struct Heap(BinaryHeap<Reverse<(DateTime<Utc>, usize, u32)>>);
 
@@ -14,20 +15,20 @@ impl Heap {
         self.0.peek().map(|Reverse((at, ..))| *at)
     }
 
-    /// Slot and turn are due then.
-    pub fn push(&mut self, at: DateTime<Utc>, slot: usize, turn: u32) {
-        self.0.push(Reverse((at, slot, turn)));
+    /// The entry is due at this time.
+    pub fn push(&mut self, at: DateTime<Utc>, id: EntryId) {
+        self.0.push(Reverse((at, id.slot, id.generation)));
     }
 
     /// The next one, if it is due by `now`.
-    pub fn pop(&mut self, now: DateTime<Utc>) -> Option<(usize, u32)> {
+    pub fn pop(&mut self, now: DateTime<Utc>) -> Option<EntryId> {
         if self.next()? > now {
             return None;
         }
-        self.0.pop().map(|Reverse((_, slot, turn))| (slot, turn))
+        self.0.pop().map(|Reverse((_, slot, generation))| EntryId { slot, generation })
     }
 
-    /// Drops what belongs to these slots.
+    /// Drops the entries of these slots.
     pub fn forget(&mut self, is_gone: impl Fn(usize) -> bool) {
         self.0.retain(|Reverse((_, slot, _))| !is_gone(*slot));
     }

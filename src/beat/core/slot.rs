@@ -1,0 +1,66 @@
+//! One entry of the schedule, and what is known of it.
+
+use crate::beat::Destination;
+use crate::beat::claim::{Claim, EntryId};
+use crate::beat::state::{Fingerprint, State};
+use crate::schedule::entry::Entry;
+use chrono::{DateTime, Utc};
+use std::sync::Arc;
+
+/// Where an entry is in its life.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Phase {
+    /// Its state is not known yet.
+    New,
+    /// Nothing will be sent until the files or the ledger say otherwise.
+    Off,
+    /// In the heap, for this occurrence.
+    Due(DateTime<Utc>),
+    /// For this occurrence; the task of the one before is being looked up.
+    Looking(DateTime<Utc>),
+    /// For this occurrence; that task is not done.
+    Waiting(DateTime<Utc>),
+    /// The ledger is being asked for this state.
+    Claiming(Box<State>),
+}
+
+/// An entry and what is known of it.
+pub(super) struct Slot {
+    pub(super) entry: Arc<Entry>,
+    pub(super) fingerprint: Fingerprint,
+    /// What the ledger has.
+    pub(super) state: Option<State>,
+    /// Its text in the ledger, if the state would be written otherwise.
+    pub(super) raw: Option<Box<str>>,
+    pub(super) phase: Phase,
+    pub(super) generation: u32,
+}
+
+impl Slot {
+    /// Whether the entry may be sent from here while the ledger has this.
+    pub(super) fn allows(&self, state: &State) -> bool {
+        !state.paused && state.gone.is_none() && state.fingerprint == self.fingerprint
+    }
+
+    /// What the ledger is expected to have.
+    pub(super) fn expected(&self) -> Option<String> {
+        let written = || self.state.as_ref().map(State::text);
+        self.raw.as_ref().map(|raw| raw.to_string()).or_else(written)
+    }
+
+    /// Asks for this state in place of what is expected.
+    pub(super) fn claim(&mut self, slot: usize, expected: Option<String>, state: State) -> Claim {
+        let text = Some(state.text());
+        self.phase = Phase::Claiming(Box::new(state));
+        Claim {
+            id: Some(EntryId { slot, generation: self.generation }),
+            name: self.entry.name.clone(),
+            entry: Some(self.entry.clone()),
+            expected,
+            text,
+            sends: Vec::new(),
+            missed: None,
+            to: Destination::default(),
+        }
+    }
+}

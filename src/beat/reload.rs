@@ -1,0 +1,63 @@
+//! Reads the definitions beside the beat's work: a hundred thousand entries take a moment, and what
+//! is due does not wait for them.
+
+use super::state::Fingerprint;
+use super::{Definitions, Route, Source};
+use crate::schedule::entry::Entry;
+use std::sync::Arc;
+use tokio::task::JoinHandle;
+
+/// Definitions with the fingerprints of their entries.
+type Read = (Vec<(Arc<Entry>, Fingerprint)>, Route);
+
+/// Reads a source when it is stale.
+pub(super) struct Reloader {
+    /// `None` while it is being read.
+    source: Option<Box<dyn Source>>,
+    /// Gives the source back.
+    reading: Option<JoinHandle<(Box<dyn Source>, Option<Read>)>>,
+    stale: bool,
+}
+
+impl Reloader {
+    /// Begins by reading it.
+    pub(super) fn new(source: Box<dyn Source>) -> Reloader {
+        Reloader { source: Some(source), reading: None, stale: true }
+    }
+
+    /// The definitions have to be read again.
+    pub(super) fn mark_stale(&mut self) {
+        self.stale = true;
+    }
+
+    /// Looks whether the definitions have changed.
+    pub(super) fn look(&mut self) {
+        self.stale |= self.source.as_mut().is_some_and(|source| source.changed());
+    }
+
+    /// Resolves when definitions have been read. May be dropped and called again.
+    pub(super) async fn next(&mut self) -> Read {
+        loop {
+            let stale = self.stale;
+            if let Some(mut source) = self.source.take_if(|_| stale) {
+                self.stale = false;
+                self.reading = Some(tokio::task::spawn_blocking(move || {
+                    let read = source.read();
+                    let read = read.map(|Definitions { entries, route }| {
+                        (Fingerprint::of_all(entries), route)
+                    });
+                    (source, read)
+                }));
+            }
+            let Some(reading) = &mut self.reading else { return std::future::pending().await };
+            let done = reading.await;
+            self.reading = None;
+            if let Ok((source, read)) = done {
+                self.source = Some(source);
+                if let Some(read) = read {
+                    return read;
+                }
+            }
+        }
+    }
+}
