@@ -18,7 +18,7 @@ const ADDRESSES: &[(&str, &[&str])] = &[
     ("clap", &["cli/"]),
     ("clap_complete", &["cli/complete.rs"]),
     ("indicatif", &["cli/"]),
-    ("rusqlite", &["link/sqlite/", "broker/sqlite/", "broker/ledger/apart/", "backend/sqlite.rs"]),
+    ("rusqlite", &["link/sqlite/", "broker/sqlite/", "broker/ledger/file/", "backend/sqlite.rs"]),
     ("redis", &["link/", "broker/", "backend/"]),
     ("rustls", &["link/tls.rs", "link/redis.rs"]),
     ("tokio_rustls", &["link/tls.rs"]),

@@ -7,7 +7,7 @@ use super::request::Stores;
 use super::{Plan, Source, log};
 use crate::backend::Store;
 use crate::bounds::BEAT_PAUSE_MAX;
-use crate::broker::Outlet;
+use crate::broker::Broker;
 use crate::broker::ledger::Ledger;
 use crate::client::send::Sender;
 use crate::clock;
@@ -28,7 +28,7 @@ pub struct Services {
     /// Where entries are claimed.
     pub ledger: Ledger,
     /// Where messages go.
-    pub outlet: Outlet,
+    pub broker: Broker,
     /// Where results are.
     pub store: Store,
     /// The definitions.
@@ -54,14 +54,15 @@ pub enum Command {
 /// or when the broker does not answer, which is no reason not to start. Must run inside a
 /// `LocalSet`.
 pub async fn run(plan: Plan, services: Services, ready: impl FnOnce()) {
-    let Services { ledger, outlet, store, source, mut commands, alive } = services;
+    let Services { ledger, broker, store, source, mut commands, alive } = services;
     let alarm = match Alarm::new() {
         Ok(alarm) => alarm,
         Err(error) => return tracing::error!("beat: no timer: {error}"),
     };
     let mut core = Core::new(&plan, ledger.is_disposable(), now());
     let (sender, patience) = (Sender::new(&plan.host), plan.patience);
-    let stores = Stores { ledger, outlet, store, sender, patience };
+    let (producer, admin) = (broker.producer(), broker.admin());
+    let stores = Stores { ledger, producer, admin, store, sender, patience };
     let (mut effects, mut requests, mut ready) = (Vec::new(), JoinSet::new(), Some(ready));
     let (mut ticks, mut looks) = (every(TICK), every(plan.max_interval));
     let mut reloader = Reloader::new(source);
@@ -78,7 +79,7 @@ pub async fn run(plan: Plan, services: Services, ready: impl FnOnce()) {
                 Some(Command::Explain) => Event::Explain,
             },
             event = answer(&mut requests) => event,
-            (entries, route) = reloader.next() => Event::Defined(entries, route),
+            (entries, router) = reloader.next() => Event::Defined(entries, router),
             _ = ticks.tick() => {
                 alive();
                 Event::Tick

@@ -1,12 +1,11 @@
 //! What happens to a beat, and what it does about it: the closed lists between [`super::core`] and
 //! [`super::drive`].
 
-use super::Route;
+use super::Router;
 use super::claim::{Claim, EntryId, Unread};
-use super::state::Fingerprint;
+use super::state::Fingerprinted;
 use crate::broker::Error;
 use crate::broker::ledger::Answer;
-use crate::schedule::entry::Entry;
 use chrono::{DateTime, Utc};
 use std::sync::Arc;
 use std::time::Instant;
@@ -20,7 +19,7 @@ pub enum Event {
     /// The longest interval between two looks at the ledger has passed.
     Look,
     /// The definitions have been read.
-    Defined(Vec<(Arc<Entry>, Fingerprint)>, Route),
+    Defined(Fingerprinted, Router),
     /// The log is to say what this beat does.
     Explain,
     /// The answer to [`Request::List`].

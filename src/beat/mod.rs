@@ -50,11 +50,11 @@ pub struct Definitions {
     /// The entries, each with a name of its own.
     pub entries: Vec<Arc<Entry>>,
     /// Where the task of an entry is sent.
-    pub route: Route,
+    pub router: Router,
 }
 
 /// Where the task of an entry is sent.
-pub type Route = Box<dyn Fn(&Entry) -> Destination + Send>;
+pub type Router = Box<dyn Fn(&Entry) -> Destination + Send>;
 
 /// Where a task is sent.
 #[derive(Debug, Clone, Default)]

@@ -1,21 +1,21 @@
 //! Reads the definitions beside the beat's work: a hundred thousand entries take a moment, and what
 //! is due does not wait for them.
 
-use super::state::Fingerprint;
-use super::{Definitions, Route, Source};
-use crate::schedule::entry::Entry;
-use std::sync::Arc;
+use super::state::{Fingerprint, Fingerprinted};
+use super::{Definitions, Router, Source};
 use tokio::task::JoinHandle;
 
-/// Definitions with the fingerprints of their entries.
-type Read = (Vec<(Arc<Entry>, Fingerprint)>, Route);
+/// What was read.
+type Read = (Fingerprinted, Router);
+
+/// A reading under way. It gives the source back.
+type Reading = JoinHandle<(Box<dyn Source>, Option<Read>)>;
 
 /// Reads a source when it is stale.
 pub(super) struct Reloader {
     /// `None` while it is being read.
     source: Option<Box<dyn Source>>,
-    /// Gives the source back.
-    reading: Option<JoinHandle<(Box<dyn Source>, Option<Read>)>>,
+    reading: Option<Reading>,
     stale: bool,
 }
 
@@ -43,8 +43,8 @@ impl Reloader {
                 self.stale = false;
                 self.reading = Some(tokio::task::spawn_blocking(move || {
                     let read = source.read();
-                    let read = read.map(|Definitions { entries, route }| {
-                        (Fingerprint::of_all(entries), route)
+                    let read = read.map(|Definitions { entries, router }| {
+                        (Fingerprint::of_all(entries), router)
                     });
                     (source, read)
                 }));

@@ -6,7 +6,7 @@ use super::event::{Event, MarkCheck, Request};
 use super::message;
 use crate::backend::Store;
 use crate::broker::ledger::{Answer, Ledger, Step};
-use crate::broker::{Error, Outlet, Whereabouts};
+use crate::broker::{Admin, Error, Producer, Whereabouts};
 use crate::client::send::{self, Sender};
 use crate::clock;
 use chrono::{DateTime, Utc};
@@ -16,7 +16,8 @@ use std::time::Duration;
 #[derive(Clone)]
 pub(super) struct Stores {
     pub(super) ledger: Ledger,
-    pub(super) outlet: Outlet,
+    pub(super) producer: Producer,
+    pub(super) admin: Admin,
     pub(super) store: Store,
     pub(super) sender: Sender,
     /// How long an answer of the broker is waited for.
@@ -72,11 +73,12 @@ impl Stores {
             return Ok(step);
         };
         let bound = match message::route(entry) {
-            Some(route) => send::bound(&self.outlet, &route, self.patience).await?,
+            Some(route) => send::bound(&self.producer, &route, self.patience).await?,
             None => Vec::new(),
         };
         let (sender, to) = (&self.sender, (&claim.to, &bound[..]));
-        step.postings = message::postings(sender, &self.outlet, entry, &claim.sends, to, now);
+        let abilities = self.producer.abilities();
+        step.postings = message::postings(sender, abilities, entry, &claim.sends, to, now);
         Ok(step)
     }
 
@@ -95,10 +97,12 @@ impl Stores {
         if self.store.get(&id).await?.is_some_and(|meta| meta.is_ready()) {
             return Ok(true);
         }
-        Ok(match self.outlet.find(id).await? {
+        Ok(match self.admin.find(id).await? {
             Whereabouts::Waiting { .. } | Whereabouts::Held { .. } => false,
             Whereabouts::Dead(_) => true,
-            Whereabouts::Unknown => ours,
+            Whereabouts::Absent => ours,
+            // Only its result tells, and there is none.
+            Whereabouts::Untold => false,
         })
     }
 }

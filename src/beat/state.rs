@@ -7,6 +7,9 @@ use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use uuid::Uuid;
 
+/// Entries with the fingerprints of their definitions.
+pub type Fingerprinted = Vec<(Arc<Entry>, Fingerprint)>;
+
 /// The value of an entry in the ledger: one line of JSON.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct State {
@@ -51,7 +54,7 @@ impl Fingerprint {
     }
 
     /// Each of these entries with its own. This is the slow part of loading.
-    pub fn of_all(entries: Vec<Arc<Entry>>) -> Vec<(Arc<Entry>, Fingerprint)> {
+    pub fn of_all(entries: Vec<Arc<Entry>>) -> Fingerprinted {
         let each = entries.into_iter().map(|entry| {
             let fingerprint = Fingerprint::of(&entry);
             (entry, fingerprint)

@@ -11,7 +11,6 @@
 pub mod alarm;
 pub mod bell;
 pub mod cgroup;
-pub mod claim;
 pub mod daemon;
 pub mod file;
 pub mod folder;

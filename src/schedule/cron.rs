@@ -99,7 +99,7 @@ impl Cron {
         Ok(Cron { seconds, minutes, hours, dates })
     }
 
-    /// Does it restrict days of the month and days of the week? Then whether one of them is
+    /// If it restricts days of the month and days of the week: whether one of them is
     /// enough.
     pub fn either_day(&self) -> Option<bool> {
         let Dates { days_of_month, days_of_week, either, .. } = self.dates;
@@ -311,7 +311,7 @@ mod tests {
         assert_eq!(cron("0 * * * * *"), cron("* * * * *"));
         let error = |text| Cron::parse(text, Days::And).unwrap_err().to_string();
         assert!(error("* * * *").starts_with("crontab: found * * * *, expected 5 fields"));
-        assert!(error("@often").contains("expected one of @hourly @daily"));
+        assert!(error("@often").contains("expected one of @yearly @annually"));
         assert_eq!(error("0 25 * * *"), "hour: found 25, expected 0-23");
         let impossible = "day_of_month: found 30,31, expected a day that month_of_year 2 has";
         assert_eq!(error("0 0 30,31 2 *"), impossible);

@@ -32,9 +32,9 @@ pub struct Entry {
     pub grace: Option<Duration>,
     /// What becomes of an occurrence while the task of the one before is not done.
     pub overlap: Overlap,
-    /// Each occurrence is sent up to so much later, by a time that follows from its identity.
+    /// Each occurrence is sent up to this much later; how much follows from its identity.
     pub jitter: Duration,
-    /// Is anything sent at all?
+    /// Whether anything is sent at all.
     pub enabled: bool,
     /// No occurrence before.
     pub from: Option<DateTime<Utc>>,
@@ -57,12 +57,12 @@ pub struct Origin {
 /// oldest unsent one is more than [`crate::bounds::BEAT_LATE`] late.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Misfire {
-    /// None is sent, but for the last one if it is within the entry's grace.
+    /// None is sent, except the last one if it is within the entry's grace.
     Skip,
     /// The last one is sent.
     #[default]
     RunOnce,
-    /// The last ones are sent, oldest first, so many at the most.
+    /// The last ones are sent, oldest first: at most this many.
     RunAll(u32),
 }
 
@@ -91,7 +91,7 @@ pub struct Options {
     pub priority: Option<u8>,
     /// Not started after.
     pub expires: Option<Expires>,
-    /// Not started before so long after the sending.
+    /// The task does not start earlier than this long after the sending.
     pub countdown: Option<Duration>,
     /// Store no result.
     pub ignore_result: Option<bool>,
@@ -108,7 +108,7 @@ pub struct Options {
 /// When a message expires.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Expires {
-    /// So long after its sending.
+    /// This long after its sending.
     After(Duration),
     /// Then.
     At(DateTime<Utc>),

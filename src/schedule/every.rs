@@ -78,7 +78,7 @@ impl Every {
         self.period
     }
 
-    /// Is each occurrence simply one period after the one before?
+    /// Whether each occurrence is simply one period after the one before.
     pub fn is_plain(&self) -> bool {
         self.at.is_none() && self.rounding().is_none()
     }
@@ -119,7 +119,7 @@ impl Every {
         Some((until - from).to_std().ok()?.as_nanos() / self.period.as_nanos())
     }
 
-    /// So many periods after `from`.
+    /// This many periods after `from`.
     fn later(&self, from: DateTime<Utc>, count: u128) -> Option<DateTime<Utc>> {
         let whole = i128::try_from(count * self.period.as_nanos()).ok()?;
         let second = 1_000_000_000;

@@ -1,7 +1,7 @@
 //! One field of a crontab: from its text to the set of its values, by Celery's grammar.
 //!
 //! A field is a list, separated by commas, of `*`, `*/step`, `value`, `from-to`,
-//! `from-to/step`. A range whose end is before its start goes on at the field's first value
+//! `from-to/step`. A range whose end is before its start continues at the field's first value
 //! (`22-2`, `sat-mon`). Steps of `*` count from the field's first value, so `*/10` of the days
 //! of a month are 1, 11, 21 and 31. Of a second step (`*/15/2`) Celery takes no notice.
 
@@ -12,9 +12,9 @@ use std::fmt;
 pub struct FieldError {
     /// Celery's name of the field, such as `day_of_week`.
     pub field: &'static str,
-    /// What stands there.
+    /// What was found.
     pub found: String,
-    /// What may stand there.
+    /// What is expected there.
     pub expected: String,
 }
 
@@ -228,7 +228,7 @@ impl Kind {
     }
 }
 
-/// Is it a day as Quartz and its like write them: `L`, `L-3`, `5L`, `15W`, `LW`, `mon#1`?
+/// Whether it is a day in the form of Quartz and its like: `L`, `L-3`, `5L`, `15W`, `LW`, `mon#1`.
 pub(super) fn is_of_quartz(part: &str) -> bool {
     let part = part.to_ascii_uppercase();
     let rest = part.trim_start_matches(|c: char| c.is_ascii_digit());

@@ -2,15 +2,15 @@
 
 use super::field::{FieldError, Kind};
 
-/// Words that stand for five fields.
-const WORDS: [(&str, &str); 7] = [
-    ("@hourly", "0 * * * *"),
-    ("@daily", "0 0 * * *"),
-    ("@midnight", "0 0 * * *"),
-    ("@weekly", "0 0 * * 0"),
-    ("@monthly", "0 0 1 * *"),
+/// Names that stand for five fields.
+pub(super) const NICKNAMES: [(&str, &str); 7] = [
     ("@yearly", "0 0 1 1 *"),
     ("@annually", "0 0 1 1 *"),
+    ("@monthly", "0 0 1 * *"),
+    ("@weekly", "0 0 * * 0"),
+    ("@daily", "0 0 * * *"),
+    ("@midnight", "0 0 * * *"),
+    ("@hourly", "0 * * * *"),
 ];
 
 /// What a crontab looks like.
@@ -21,7 +21,7 @@ const FORM: &str = "5 fields (minute hour day_of_month month_of_year day_of_week
 pub(super) const NO_YEARS: &str =
     "a field of years is not supported: leave it out, and see from and until";
 
-/// Can the field be one of years, and nothing else? `2026`, `2026-2030`, `2026/2`.
+/// Whether the field can only be one of years: `2026`, `2026-2030`, `2026/2`.
 pub(super) fn is_year(field: &str) -> bool {
     field
         .split([',', '-', '/'])
@@ -61,15 +61,15 @@ impl Default for Fields<'_> {
 }
 
 impl<'a> Fields<'a> {
-    /// Parts five fields, or six with seconds first; a word such as `@daily` has five.
+    /// Splits a text into five fields, or six with seconds first; a nickname such as `@daily` stands for five.
     ///
     /// # Errors
     /// The field is `crontab`: their number is wrong.
     pub fn of(text: &'a str) -> Result<Fields<'a>, FieldError> {
         let mut text = text.trim();
         if text.starts_with('@') {
-            let word = WORDS.iter().find(|(word, _)| word.eq_ignore_ascii_case(text));
-            let names: Vec<&str> = WORDS.iter().map(|(word, _)| *word).collect();
+            let word = NICKNAMES.iter().find(|(word, _)| word.eq_ignore_ascii_case(text));
+            let names: Vec<&str> = NICKNAMES.iter().map(|(word, _)| *word).collect();
             let unknown =
                 || FieldError::new("crontab", text, format!("one of {}", names.join(" ")));
             text = word.ok_or_else(unknown)?.1;

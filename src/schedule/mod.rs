@@ -4,6 +4,7 @@
 //! All instants are UTC. What is local, the calendar of an entry, is in [`zone`].
 
 pub mod cron;
+pub mod crontab_file;
 pub mod define;
 pub mod entry;
 pub mod every;
@@ -12,19 +13,18 @@ mod fields;
 pub mod load;
 pub mod moment;
 pub mod options;
+pub mod parse;
 pub mod rules;
 pub mod solar;
-pub mod table;
-pub mod when;
-pub mod words;
+pub mod tokens;
 pub mod zone;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use std::fmt;
 use zone::Calendar;
 
-/// What the kernel says of its start moves when the clock is put right; a start of the host that
-/// is this close to the one before is the same one.
+/// The kernel's time of its start moves when the clock is corrected; a start of the host that is
+/// this close to the one before is the same one.
 const REBOOT_APART: TimeDelta = TimeDelta::minutes(1);
 
 /// What a schedule's occurrences follow.
@@ -42,7 +42,7 @@ pub enum Schedule {
 
 impl Schedule {
     /// The first occurrence after `after`, which is the one before it or the instant since
-    /// when the schedule has been in force; `None` if there is none any more.
+    /// when the schedule has been in force; `None` if there are no more.
     pub fn next(&self, after: DateTime<Utc>, calendar: &Calendar) -> Option<DateTime<Utc>> {
         match self {
             Schedule::Cron(cron) => cron.next(after, calendar),

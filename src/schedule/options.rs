@@ -236,7 +236,7 @@ pub fn check(options: &Options, line: usize, faults: &mut Faults) {
 }
 
 impl Options {
-    /// Does it say nothing?
+    /// Whether it says nothing.
     pub fn is_empty(&self) -> bool {
         let Options { queue, exchange, routing_key, priority, expires, countdown, .. } = self;
         let Options { ignore_result, shadow, time_limit, soft_time_limit, headers, .. } = self;

@@ -138,7 +138,7 @@ impl Calendar {
         at.with_timezone(&offset.and_then(FixedOffset::east_opt).unwrap_or_else(|| Utc.fix()))
     }
 
-    /// The letters for the local time of `at`, such as CEST; its offset where nobody knows them.
+    /// The letters for the local time of `at`, such as CEST; its offset if they are unknown.
     pub fn letters(&self, at: DateTime<Utc>) -> String {
         let known = self.zone.offset_from_utc_datetime(&at.naive_utc());
         match *self.local(at).offset() {
@@ -284,7 +284,7 @@ impl Calendar {
         }
     }
 
-    /// Does a clock ever show `local`?
+    /// Whether a clock ever shows `local`.
     pub(super) fn exists(&self, local: i64) -> bool {
         let first = self.reach(local);
         first + self.piece(first).offset == local

@@ -20,7 +20,7 @@ pub fn print(url: &str, file: Option<&str>) {
     runtime.block_on(async {
         let client = Client::connect(&url, None, &Options::default()).unwrap();
         let open = || match file {
-            Some(file) => Ledger::apart(Path::new(file), "bench", &client.broker),
+            Some(file) => Ledger::in_file(Path::new(file), "bench", &client.broker).unwrap(),
             None => client.broker.ledger("bench"),
         };
         measure(&open()).await;

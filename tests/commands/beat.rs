@@ -274,6 +274,19 @@ fn a_file_of_somebody_else_is_no_place_for_the_state() {
     assert!(!names.any(|name| name.contains("damaged") || name.starts_with("people.db-")));
 }
 
+/// A link to nowhere, where no file can be made.
+#[test]
+fn where_there_can_be_no_file_for_the_state_nothing_starts() {
+    let app = TestDir::with(TASKS);
+    app.write("schedule.yaml", QUICK);
+    std::os::unix::fs::symlink("nowhere/x.sqlite", app.file("state.sqlite")).unwrap();
+    let why = "beat cannot keep its state in a file: ";
+    for words in [&["beat"][..], &["worker", "-B"], &["beat", "pause", "quick"]] {
+        let output = app.qworker(&[words, &["-s", "state.sqlite"]].concat());
+        refused(&output, 1, &[why, "state.sqlite: No such file or directory"]);
+    }
+}
+
 fn what_overlaps_is_left_out(place: Place) {
     let app = place.app("slow:\n  shell: 'while [ ! -e go ]; do sleep 0.02; done'\n");
     let schedule = "entries:\n  skips: {task: slow, schedule: 0.2, overlap: skip}\n  \

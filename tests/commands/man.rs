@@ -306,7 +306,7 @@ fn the_page_of_schedules_has_every_key() {
     assert_eq!(paragraphs(section(".SS Keys of an entry")), qworker::schedule::define::KEYS);
     assert_eq!(paragraphs(section(".SH OPTIONS")), qworker::schedule::options::OPTIONS);
     let crontabs = section(".SH CRONTABS");
-    for key in qworker::schedule::table::KEYS {
+    for key in qworker::schedule::crontab_file::KEYS {
         assert!(crontabs.split_once("Options are").unwrap().1.contains(key), "{key}");
     }
 }

@@ -12,8 +12,8 @@ mod slot;
 
 use super::claim::{Action, Claim, ClaimResult, EntryId, Unread};
 use super::event::{Effect, Event, MarkCheck, Note, Now, Request};
-use super::state::{Fingerprint, State};
-use super::{Destination, Plan, Route};
+use super::state::{Fingerprinted, State};
+use super::{Destination, Plan, Router};
 use crate::bounds::{BEAT_BATCH, BEAT_GATHER, BEAT_LAG, BEAT_REFUSED};
 use crate::broker::Error;
 use crate::broker::ledger::{Answer, Outcome};
@@ -25,7 +25,6 @@ use loading::Loading;
 use pace::{Pace, Tally};
 pub use recovery::MARK;
 use recovery::{Recovery, Trust, mark};
-use std::sync::Arc;
 use std::time::Duration;
 
 /// Where a beat is in its life.
@@ -49,9 +48,9 @@ pub struct Core {
     clock: Clock,
     pace: Pace,
     trust: Trust,
-    route: Route,
+    router: Router,
     /// Definitions that come into force when all requests are answered.
-    read: Option<(Vec<(Arc<Entry>, Fingerprint)>, Route)>,
+    read: Option<(Fingerprinted, Router)>,
     /// How many messages were sent.
     sent: u64,
     /// The time of the event that is being handled, and what has to be done about it.
@@ -72,7 +71,7 @@ impl Core {
             clock: Clock::new(at),
             pace: Pace::default(),
             trust: Trust::default(),
-            route: Box::new(|_| Destination::default()),
+            router: Box::new(|_| Destination::default()),
             read: None,
             sent: 0,
             at,
@@ -119,7 +118,7 @@ impl Core {
             Event::Due => self.due(),
             Event::Tick => self.follow_clock(),
             Event::Look => self.look(),
-            Event::Defined(entries, route) => self.read = Some((entries, route)),
+            Event::Defined(entries, router) => self.read = Some((entries, router)),
             Event::Explain => self.out.push(Effect::Log(self.status())),
             answer => {
                 self.pace.in_flight -= 1;
@@ -128,9 +127,9 @@ impl Core {
         }
         if self.pace.in_flight == 0
             && !self.is_loading()
-            && let Some((entries, route)) = self.read.take()
+            && let Some((entries, router)) = self.read.take()
         {
-            self.load(entries, route);
+            self.load(entries, router);
         }
         effects.append(&mut self.out);
     }
@@ -199,9 +198,9 @@ impl Core {
 
     // Definitions
 
-    fn load(&mut self, entries: Vec<(Arc<Entry>, Fingerprint)>, route: Route) {
+    fn load(&mut self, entries: Fingerprinted, router: Router) {
         let first = self.entries.is_empty();
-        self.route = route;
+        self.router = router;
         let loaded = self.entries.load(entries, self.now());
         self.stage = Stage::Loading(Loading::new(first, loaded));
         self.load_on();
@@ -275,7 +274,7 @@ impl Core {
         let now = self.now();
         let until = Some(self.pace.until(now));
         for claim in claims.iter_mut().filter(|claim| !claim.sends.is_empty()) {
-            claim.to = claim.entry.as_ref().map(|entry| (self.route)(entry)).unwrap_or_default();
+            claim.to = claim.entry.as_ref().map(|entry| (self.router)(entry)).unwrap_or_default();
         }
         while !claims.is_empty() {
             let rest = claims.split_off(claims.len().min(BEAT_BATCH));
@@ -298,7 +297,7 @@ impl Core {
             return self.entries.looked_up(id, true, now);
         }
         let task_id = state.id?.to_string();
-        let ours = (self.route)(entry).task.is_some();
+        let ours = (self.router)(entry).task.is_some();
         self.ask(Request::LookUp { id, task_id, ours });
         None
     }

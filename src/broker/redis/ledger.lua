@@ -1,6 +1,6 @@
--- Changes values of beats, each only if it is what it is expected to be, and sends the messages
--- of those that are changed, in one step. Each for itself: one that is not what it should be
--- hinders no other. The same name may come more than once; then they are done in turn.
+-- Changes values of beats, each only if it is what is expected, and sends the messages of those
+-- that are changed, in one step. A value that is not what is expected does not hold up others. The
+-- same name may come more than once; then its steps are done in order.
 --
 -- KEYS: the values, a hash
 -- ARGV: N steps, L lists, Z sets of scheduled messages, UNTIL in microseconds, or 0, the lists, the sets, then for each step
@@ -18,7 +18,7 @@ local at = 4 + lists + sets
 local time, by = redis.call('TIME'), tonumber(ARGV[4])
 if by > 0 and time[1] * 1000000 + time[2] > by then return { time[1], time[2], 0, false } end
 
--- Nothing can be undone, so what cannot be sent is found out before anything is done.
+-- Nothing can be undone, so what cannot be sent is detected before anything is done.
 local refused = {}
 for n = 1, lists + sets do
   local key, wanted, command = ARGV[4 + n], 'list', 'LPUSH'
@@ -43,7 +43,7 @@ local function why_not(shape)
   end
 end
 
--- All are asked for at once: a call for each costs more than all else.
+-- All are read at once: a call for each would cost more than everything else.
 local names, places, shapes = {}, {}, {}
 for n = 1, steps do
   local shape = ARGV[at + 2]

@@ -15,16 +15,16 @@ use std::sync::{Arc, LazyLock, PoisonError};
 
 static LEDGER: LazyLock<Script> = LazyLock::new(|| script(include_str!("ledger.lua")));
 
-/// Steps of one call of the script at the most: the server does nothing else meanwhile.
+/// Steps of one call of the script, at most: the server does nothing else meanwhile.
 const STEPS_MAX: usize = 256;
 
-/// Bytes of one call at the most, but for a single larger step; likewise.
+/// Bytes of one call, at most, unless a single step is larger; likewise.
 const BYTES_MAX: usize = 256 * 1024;
 
-/// Calls that are under way at the same time: what they carry is in memory twice.
+/// Calls at the same time, at most: what they carry is in memory twice.
 const CALLS_MAX: usize = 32;
 
-/// Values that are asked for at once: likewise.
+/// Values that are read at once, at most: likewise.
 const VALUES_MAX: usize = 1000;
 
 /// The values of one group, beside the messages.
@@ -65,7 +65,7 @@ impl Ledger {
         Ok(Answer { outcomes, clock })
     }
 
-    /// Calls the script for each of these batches, one behind the other, without a wait between.
+    /// Calls the script for each of these batches, in their order and without waiting in between.
     async fn call(
         &self,
         steps: &[Step],
@@ -147,7 +147,7 @@ impl Ledger {
 
     /// See [`crate::broker::ledger::Ledger::all`].
     pub async fn all(&self) -> Result<Vec<(String, String)>, Error> {
-        // The server may give the same name twice, the later value being the right one.
+        // The server may return a name twice; then the later value is the right one.
         let mut all: HashMap<String, String> = HashMap::new();
         let mut cursor = String::from("0");
         loop {
@@ -211,7 +211,7 @@ fn batches(steps: &[Step]) -> Vec<Range<usize>> {
     found
 }
 
-/// Takes down what the script has said of a batch; gives the server's clock.
+/// Takes what the script has answered for a batch. Returns the server's clock.
 fn note(said: Vec<Value>, outcomes: &mut [Outcome]) -> Result<DateTime<Utc>, Error> {
     let strange = || Error::misuse("the ledger's script has said what nobody understands");
     let number = |value: &Value| i64::from_redis_value_ref(value).map_err(|_| strange());
@@ -239,7 +239,7 @@ fn instant(seconds: i64, micros: i64) -> Result<DateTime<Utc>, Error> {
     at.ok_or_else(|| Error::misuse("the server's clock is out of this world"))
 }
 
-/// What somebody else has put there may be no text.
+/// What another program has put there may be no text.
 fn text(bytes: Vec<u8>) -> String {
     String::from_utf8(bytes)
         .unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned())

@@ -11,9 +11,9 @@
 //! | taken by a Python worker (never deleted by it) | 0 | null | null |
 
 mod admin;
-mod beat;
 mod consumer;
 mod dead_letters;
+mod ledger;
 mod malformed;
 mod member;
 mod producer;
@@ -21,8 +21,9 @@ mod schema;
 mod settler;
 mod take;
 
-pub use beat::Ledger;
 pub use consumer::Consumer;
+pub use ledger::Ledger;
+pub(super) use ledger::Values;
 pub use schema::SCHEMA;
 pub use settler::{Put, Settler};
 pub use take::LookUp;

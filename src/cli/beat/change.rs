@@ -1,6 +1,6 @@
 //! What can be done to an entry from outside: sent now, paused, resumed.
 
-use super::Place;
+use super::place::BeatPlace;
 use super::{files, show};
 use crate::beat::message;
 use crate::beat::state::{Fingerprint, State, since};
@@ -14,7 +14,7 @@ use crate::os;
 use crate::schedule::entry::Entry;
 use serde_json::{Value, json};
 
-/// So often a change is tried while beats change the same entry.
+/// How many times a change is tried while beats change the same entry.
 const TRIES: usize = 100;
 
 #[derive(Debug, clap::Args)]
@@ -22,7 +22,7 @@ pub(super) struct Run {
     /// The entry
     name: String,
     #[command(flatten)]
-    place: Place,
+    place: BeatPlace,
     /// Print JSON
     #[arg(short, long, env = "QWORKER_BEAT_JSON", value_parser = crate::cli::truth())]
     json: bool,
@@ -34,7 +34,7 @@ pub(super) struct Change {
     #[arg(required = true)]
     names: Vec<String>,
     #[command(flatten)]
-    place: Place,
+    place: BeatPlace,
     /// Print JSON
     #[arg(short, long, env = "QWORKER_BEAT_JSON", value_parser = crate::cli::truth())]
     json: bool,
@@ -45,20 +45,22 @@ pub(super) fn run(args: &Run, global: &Global, out: ToUser) -> Result<Exit, Erro
     let names = std::slice::from_ref(&args.name);
     let entries = show::entries(&app, &args.place, names, &out)?;
     let Some(entry) = entries.into_iter().next() else { return Ok(Exit::Failure) };
-    let to = files::route(&app)(&entry);
+    let to = files::router(&app)(&entry);
     let id = crate::cli::block_on(async {
         let client = app.client()?;
         let ledger = args.place.ledger(&app, &client)?;
         let (now, deadline) = (clock::now(), app.settings.client_timeout);
+        let producer = client.broker.producer();
         let draft = message::draft(&entry, None, &to, now);
         let bound = match &draft.route {
-            Some(route) => send::bound(&client.outlet, route, deadline).await?,
+            Some(route) => send::bound(&producer, route, deadline).await?,
             None => Vec::new(),
         };
         let sender = Sender::new(&os::host::name());
-        let postings = sender.postings(&client.outlet, draft, &bound, to.task.as_deref(), now);
+        let postings =
+            sender.postings(producer.abilities(), draft, &bound, to.task.as_deref(), now);
         let id = postings.first().map(|posting| posting.task_id.clone()).unwrap_or_default();
-        send::send(&client.outlet, postings, deadline).await?;
+        send::send(&producer, postings, deadline).await?;
         // What comes next overlaps with this one too.
         let sent = id.parse().ok();
         change(&ledger, &entry, |state| {

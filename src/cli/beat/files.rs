@@ -1,6 +1,6 @@
 //! The files that define a schedule: which they are, when they have changed, what they say.
 
-use crate::beat::{Definitions, Destination, Route, Source};
+use crate::beat::{Definitions, Destination, Router, Source};
 use crate::cli;
 use crate::cli::app::{App, Global};
 use crate::cli::zones::{self, Zones};
@@ -8,9 +8,9 @@ use crate::clock;
 use crate::config::diagnostic::Weight;
 use crate::config::{Diagnostic, Given};
 use crate::os;
+use crate::schedule::crontab_file;
 use crate::schedule::entry::Entry;
 use crate::schedule::load::{self, Defaults};
-use crate::schedule::table;
 use crate::task::set::Set;
 use std::collections::HashMap;
 use std::fs::DirEntry;
@@ -30,18 +30,18 @@ pub(super) struct Files {
     chosen: Vec<PathBuf>,
     /// What each said when it had no mistakes.
     good: HashMap<PathBuf, Vec<Arc<Entry>>>,
-    /// How they were when they were read.
+    /// Their state when they were read.
     read: Vec<Trace>,
-    /// How they were when they were last looked at, if that is not how they were read.
+    /// Their state when they were last looked at, if it is another one than when they were read.
     seen: Option<Vec<Trace>>,
-    /// Mistakes and notes that have been told.
-    told: Vec<String>,
-    /// That the files cannot be seen, and why, if so.
+    /// Mistakes and notes that have been logged.
+    logged: Vec<String>,
+    /// Why the files cannot be seen, if they cannot.
     unseen: Option<String>,
     app: Option<App>,
 }
 
-/// A file, and what would be another one if it were written anew.
+/// A file, and what changes when it is written.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Trace {
     path: PathBuf,
@@ -79,7 +79,7 @@ impl Files {
             good: HashMap::new(),
             read: Vec::new(),
             seen: None,
-            told: Vec::new(),
+            logged: Vec::new(),
             unseen: None,
             app: None,
         }
@@ -93,8 +93,8 @@ impl Files {
         Ok(paths.into_iter().map(Trace::of).collect())
     }
 
-    /// What cannot be seen is told once, and again when it can.
-    fn tell_unseen(&mut self, why: Option<String>) {
+    /// Logs once that the files cannot be seen, and once that they can be again.
+    fn log_unseen(&mut self, why: Option<String>) {
         if self.unseen == why {
             return;
         }
@@ -131,20 +131,20 @@ pub(super) fn paths_of(folder: &Path, chosen: &[PathBuf]) -> Result<Vec<PathBuf>
     Ok(paths)
 }
 
-/// Does a file of this name define entries?
+/// Whether a file of this name defines entries.
 fn is_schedule(path: &Path) -> bool {
     let name = path.file_name().unwrap_or_default().as_encoded_bytes();
     SCHEDULES.iter().any(|schedule| schedule.as_bytes() == name)
-        || is_table(path) && !name.starts_with(b".")
+        || is_crontab(path) && !name.starts_with(b".")
 }
 
-/// Is it a crontab?
-fn is_table(path: &Path) -> bool {
+/// Whether it is a crontab.
+fn is_crontab(path: &Path) -> bool {
     path.extension().is_some_and(|extension| extension == "crontab")
         || path.file_name().is_some_and(|name| name == "crontab")
 }
 
-/// Two files of which one would do: nobody knows which of them is meant.
+/// Reports the second of two files of which one is enough: it is unclear which one is meant.
 fn rival(path: &Path, paths: &[PathBuf]) -> Option<Diagnostic> {
     let [long, short] = SCHEDULES.map(|name| path.with_file_name(name));
     (path == short && paths.contains(&long)).then(|| {
@@ -154,72 +154,60 @@ fn rival(path: &Path, paths: &[PathBuf]) -> Option<Diagnostic> {
     })
 }
 
-/// What the settings and the host say to those who read entries.
-fn defaults(app: &App, zones: &Rc<Zones>) -> Defaults {
-    let boot = os::host::boot_time().unwrap_or_else(clock::now);
-    Defaults { host: zones.clone(), ..Defaults::new(&app.settings, boot) }
+/// What one file, or the setting `beat_schedule`, says.
+struct Part {
+    /// The file, unless another one is read in its place.
+    path: Option<PathBuf>,
+    entries: Vec<Arc<Entry>>,
+    found: Vec<Diagnostic>,
 }
 
-/// What one file says.
-pub(super) fn read_file(path: &Path, defaults: &Defaults) -> (Vec<Entry>, Vec<Diagnostic>) {
+/// Reads the setting, which is in the file `settings`, and these files.
+fn read_parts(app: &App, settings: PathBuf, paths: &[PathBuf], zones: &Rc<Zones>) -> Vec<Part> {
+    let boot = os::host::boot_time().unwrap_or_else(clock::now);
+    let defaults = Defaults { host: zones.clone(), ..Defaults::new(&app.settings, boot) };
+    let part = |path, (entries, mut found): (Vec<Entry>, Vec<Diagnostic>)| {
+        zones::name_foreign(&mut found);
+        Part { path, entries: entries.into_iter().map(Arc::new).collect(), found }
+    };
+    let setting = part(Some(settings), load::setting(&app.settings.beat_schedule, &defaults));
+    let files = paths.iter().map(|path| match rival(path, paths) {
+        Some(fault) => part(None, (Vec::new(), vec![fault])),
+        None => part(Some(path.clone()), read_file(path, &defaults)),
+    });
+    std::iter::once(setting).chain(files).collect()
+}
+
+fn read_file(path: &Path, defaults: &Defaults) -> (Vec<Entry>, Vec<Diagnostic>) {
     let name = path.display().to_string();
     match cli::files::read(path) {
-        Ok(text) if is_table(path) => table::crontab(&name, &text, defaults),
+        Ok(text) if is_crontab(path) => crontab_file::crontab(&name, &text, defaults),
         Ok(text) => load::yaml(&name, &text, defaults),
         Err(fault) => (Vec::new(), vec![*fault]),
     }
 }
 
-/// What the setting `beat_schedule` says.
-pub(super) fn of_settings(app: &App, defaults: &Defaults) -> (Vec<Entry>, Vec<Diagnostic>) {
-    load::setting(&app.settings.beat_schedule, defaults)
-}
-
-/// What all files of an application say, for commands that look once.
+/// What all files of an application say, for commands that read them once.
 pub(super) fn read_all(app: &App, chosen: &[PathBuf]) -> Read {
     let zones = Rc::new(Zones::of_host());
-    let defaults = defaults(app, &zones);
     let mut read = Read::default();
-    let mut sets = vec![of_settings(app, &defaults)];
     let paths = paths_of(&app.folder, chosen).unwrap_or_else(|unseen| {
         read.faults.push(*unseen);
         Vec::new()
     });
-    for path in &paths {
-        sets.push(match rival(path, &paths) {
-            Some(fault) => (Vec::new(), vec![fault]),
-            None => read_file(path, &defaults),
-        });
-    }
     let mut all = Vec::new();
-    for (entries, mut found) in sets {
-        zones::name_foreign(&mut found);
-        all.push(entries.into_iter().map(Arc::new).collect());
-        let (notes, faults): (Vec<_>, Vec<_>) = found.into_iter().partition(Diagnostic::is_note);
+    for part in read_parts(app, app.folder.clone(), &paths, &zones) {
+        let (notes, faults): (Vec<_>, Vec<_>) =
+            part.found.into_iter().partition(Diagnostic::is_note);
         read.faults.extend(faults);
         read.notes.extend(notes);
+        all.push(part.entries);
     }
     read.notes.extend(zones.faults());
-    read.entries = distinct(all, &mut read.faults);
+    let (entries, doubles) = load::merge(all);
+    read.entries = entries;
+    read.faults.extend(doubles);
     read
-}
-
-/// All entries; of two with one name the first.
-fn distinct(sets: Vec<Vec<Arc<Entry>>>, faults: &mut Vec<Diagnostic>) -> Vec<Arc<Entry>> {
-    let mut by_name: HashMap<Arc<str>, Arc<Entry>> = HashMap::new();
-    let mut all = Vec::new();
-    for entry in sets.into_iter().flatten() {
-        if let Some(first) = by_name.get(&entry.name) {
-            let (at, first) = (&entry.origin, &first.origin);
-            let text = format!("an entry of this name is in {}:{} already", first.file, first.line);
-            let line = Some(at.line as usize).filter(|line| *line > 0);
-            faults.push(Diagnostic::new(&at.file, line, text).of_key(entry.name.to_string()));
-            continue;
-        }
-        by_name.insert(entry.name.clone(), entry.clone());
-        all.push(entry);
-    }
-    all
 }
 
 impl Source for Files {
@@ -227,12 +215,12 @@ impl Source for Files {
         let now = match self.look() {
             Ok(now) => now,
             Err(unseen) => {
-                self.tell_unseen(Some(unseen.to_string()));
+                self.log_unseen(Some(unseen.to_string()));
                 return false;
             }
         };
         if now == self.read {
-            self.tell_unseen(None);
+            self.log_unseen(None);
             self.seen = None;
             return false;
         }
@@ -247,83 +235,70 @@ impl Source for Files {
         let traces = match self.examine(&mut faults) {
             Ok(traces) => traces,
             Err(why) => {
-                self.tell_unseen(Some(why));
+                self.log_unseen(Some(why));
                 return None;
             }
         };
         let app = self.app.as_ref()?;
-        // Without its tasks nobody knows where an entry is sent to.
+        // Without the tasks it is unknown where an entry is sent.
         let (tasks, of_tasks) = app.examine_tasks();
         if let Err(unseen) = App::seen(&of_tasks) {
-            self.tell_unseen(Some(unseen.to_string()));
+            self.log_unseen(Some(unseen.to_string()));
             return None;
         }
         let mut found = app.notes.clone();
         // Whenever files are read, so are the zones.
         let zones = Rc::new(Zones::of_host());
-        let defaults = defaults(app, &zones);
-        let paths: Vec<PathBuf> = traces.iter().map(|trace| trace.path.clone()).collect();
-        let count = cli::files::SETTINGS.len();
-        let mut sets = Vec::new();
-        let mut good = HashMap::new();
-        for (n, path) in paths.iter().enumerate() {
-            let (entries, found_here) = match n {
-                0 => of_settings(app, &defaults),
-                n if n < count => continue,
-                _ => match rival(path, &paths) {
-                    Some(fault) => {
-                        found.push(fault);
-                        continue;
-                    }
-                    None => read_file(path, &defaults),
-                },
-            };
-            let mut entries: Vec<Arc<Entry>> = entries.into_iter().map(Arc::new).collect();
-            if !found_here.iter().all(Diagnostic::is_note) {
-                // Half of a file is worse than how it was.
-                if let Some(before) = self.good.remove(path) {
+        let (settings, paths) = traces.split_at(cli::files::SETTINGS.len());
+        let paths: Vec<PathBuf> = paths.iter().map(|trace| trace.path.clone()).collect();
+        let (mut all, mut good) = (Vec::new(), HashMap::new());
+        for mut part in read_parts(app, settings[0].path.clone(), &paths, &zones) {
+            if let Some(path) = part.path {
+                // Half of a file is worse than its state before.
+                if !part.found.iter().all(Diagnostic::is_note)
+                    && let Some(before) = self.good.remove(&path)
+                {
                     let text = "has mistakes: its entries stay as they were";
                     found.push(Diagnostic::new(&path.display().to_string(), None, text));
-                    entries = before;
+                    part.entries = before;
                 }
+                good.insert(path, part.entries.clone());
             }
-            found.extend(found_here);
-            good.insert(path.clone(), entries.clone());
-            sets.push(entries);
+            found.extend(part.found);
+            all.push(part.entries);
         }
         found.extend(zones.faults());
-        zones::name_foreign(&mut found);
-        let route = route_of(app, tasks);
-        self.tell_unseen(None);
+        let router = router_of(app, tasks);
+        self.log_unseen(None);
         (self.good, self.read, self.seen) = (good, traces, None);
-        let entries = distinct(sets, &mut faults);
-        faults.splice(0..0, found);
-        self.tell(&faults);
-        Some(Definitions { entries, route })
+        let (entries, doubles) = load::merge(all);
+        found.extend(faults.into_iter().chain(doubles));
+        self.log(&found);
+        Some(Definitions { entries, router })
     }
 }
 
 impl Files {
-    /// Tells what has not been told before.
-    fn tell(&mut self, found: &[Diagnostic]) {
+    /// Logs what has not been logged before.
+    fn log(&mut self, found: &[Diagnostic]) {
         let lines: Vec<String> = found.iter().map(ToString::to_string).collect();
-        for (line, one) in lines.iter().zip(found).filter(|(line, _)| !self.told.contains(line)) {
+        for (line, one) in lines.iter().zip(found).filter(|(line, _)| !self.logged.contains(line)) {
             match one.weight {
                 Weight::Note => tracing::info!("Note: {line}"),
                 Weight::Warning => tracing::warn!("{line}"),
                 Weight::Mistake | Weight::Unseen => tracing::error!("{line}"),
             }
         }
-        self.told = lines;
+        self.logged = lines;
     }
 }
 
-/// Where the tasks of an application are sent to.
-pub(super) fn route(app: &App) -> Route {
-    route_of(app, app.examine_tasks().0)
+/// Where the tasks of an application are sent.
+pub(super) fn router(app: &App) -> Router {
+    router_of(app, app.examine_tasks().0)
 }
 
-fn route_of(app: &App, tasks: Set) -> Route {
+fn router_of(app: &App, tasks: Set) -> Router {
     let app = app.clone();
     Box::new(move |entry| {
         let task = tasks.get(&entry.task).cloned();

@@ -1,8 +1,8 @@
 //! What can be asked of a schedule: its entries, the next runs of one, what a stretch of time
 //! would bring.
 
-use super::Place;
 use super::files::{self, Read};
+use super::place::{BeatPlace, Place};
 use crate::beat::claim::{Action, ClaimResult};
 use crate::beat::core::entries::Entries;
 use crate::beat::state::{Fingerprint, State};
@@ -26,7 +26,7 @@ pub(super) struct List {
     /// Only these entries
     names: Vec<String>,
     #[command(flatten)]
-    place: Place,
+    place: BeatPlace,
     /// Print JSON
     #[arg(short, long, env = "QWORKER_BEAT_JSON", value_parser = crate::cli::truth())]
     json: bool,
@@ -36,11 +36,11 @@ pub(super) struct List {
 pub(super) struct Next {
     /// The entry
     name: String,
-    /// So many of its runs
+    /// How many of its runs
     #[arg(short = 'n', long = "count", value_name = "N", default_value_t = 1, value_parser = crate::cli::count::<usize>)]
     count: usize,
     #[command(flatten)]
-    place: Place,
+    place: BeatPlace,
     /// Print JSON
     #[arg(short, long, env = "QWORKER_BEAT_JSON", value_parser = crate::cli::truth())]
     json: bool,
@@ -57,7 +57,7 @@ pub(super) struct Simulate {
     #[arg(long, value_name = "TIME", value_parser = instant)]
     to: Option<DateTime<Utc>>,
     #[command(flatten)]
-    place: Place,
+    place: BeatPlace,
     /// Print JSON, an object in each line
     #[arg(short, long, env = "QWORKER_BEAT_JSON", value_parser = crate::cli::truth())]
     json: bool,
@@ -67,7 +67,7 @@ fn instant(text: &str) -> Result<DateTime<Utc>, String> {
     clock::parse(text).ok_or_else(|| format!("expected {}", crate::cli::sending::INSTANT))
 }
 
-/// The entries of an application, or those of these names; what is wrong with others is told.
+/// The entries of an application, or those of these names; what is wrong with others is reported.
 ///
 /// # Errors
 /// There is no entry of such a name.
@@ -101,7 +101,7 @@ pub(super) fn entries(
 fn states(app: &App, place: &Place, names: Vec<String>) -> Result<HashMap<String, State>, Error> {
     let group = &app.settings.beat_group;
     let texts = match place.own_file(app)? {
-        // Who only looks makes no file, and sets none aside.
+        // A command that only reads makes no file, and sets none aside.
         Some(file) => ledger::peek(&file, group, &names).map_err(|error| match error.kind() {
             Kind::Damaged => Error::failure(error.to_string()),
             _ => error.into(),

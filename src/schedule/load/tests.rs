@@ -1,6 +1,6 @@
 //! Files of entries: every key, every mistake, and any text at all.
 
-use super::super::table::crontab;
+use super::super::crontab_file::crontab;
 use super::*;
 use crate::config::Layers;
 use std::time::{Duration, Instant};

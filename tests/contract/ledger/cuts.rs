@@ -58,12 +58,12 @@ fn a_step_that_arrives_late_changes_nothing_any_more() {
 }
 
 #[test]
-fn apart_what_is_accepted_is_sent_once_the_broker_is_back() {
+fn in_a_file_what_is_accepted_is_sent_once_the_broker_is_back() {
     block_on(async {
         let server = Server::start();
         let proxy = Proxy::start(&server);
         let folder = tempfile::tempdir().unwrap();
-        let ledger = Ledger::apart(&in_folder(&folder), GROUP, &broker(&proxy));
+        let ledger = Ledger::in_file(&in_folder(&folder), GROUP, &broker(&proxy)).unwrap();
         assert_eq!(outcomes(&ledger, vec![step("a", None, Some("1"), &["1"])]).await.len(), 1);
         proxy.cut(true);
         let next = || vec![step("a", Some("1"), Some("2"), &["2"])];

@@ -77,7 +77,7 @@ fn on_redis_what_a_user_may_not_send_is_refused_alone() {
 }
 
 #[test]
-fn apart_from_redis_messages_of_one_queue_wait_alone() {
+fn in_a_file_beside_redis_messages_of_one_queue_wait_alone() {
     block_on(async {
         let home = Home::<Redis>::new(true);
         let server = home.site.server();

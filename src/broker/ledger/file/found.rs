@@ -1,12 +1,11 @@
-//! What stands where the file of a ledger is to be. Only what is recognisably one is ever opened
-//! for writing or set aside: all else is somebody else's, and stays as it is.
+//! What is at the path of a state file. Only what is recognisably one is ever opened for writing or
+//! set aside; anything else stays as it is.
 
 use crate::broker::Error;
 use crate::link::error::Kind;
-use crate::link::sqlite::{as_it_is, log_of};
+use crate::link::sqlite::{as_it_is, cell, log_of};
 use crate::os;
-use rusqlite::types::ValueRef;
-use rusqlite::{Connection, OpenFlags, Row};
+use rusqlite::{Connection, OpenFlags};
 use std::fs::{self, OpenOptions};
 use std::io::{self, Read};
 use std::os::unix::fs::FileExt;
@@ -19,31 +18,41 @@ const TABLES: [&str; 2] = [
     grp TEXT NOT NULL,
     name TEXT NOT NULL,
     state TEXT NOT NULL,
-    sum INTEGER NOT NULL,
     PRIMARY KEY (grp, name)
 ) WITHOUT ROWID",
     "CREATE TABLE beat_outbox (
     id INTEGER NOT NULL PRIMARY KEY,
     grp TEXT NOT NULL,
-    owner TEXT NOT NULL,
     at REAL NOT NULL,
     token TEXT NOT NULL UNIQUE,
-    messages TEXT NOT NULL,
-    sum INTEGER NOT NULL
+    messages TEXT NOT NULL
 )",
 ];
 
-/// Each name of a table that a text of the first page makes follows this.
+/// Takes over the tables of earlier versions, which had more columns.
+const UPGRADE: &str = "
+ALTER TABLE beat_entry RENAME TO old_entry;
+ALTER TABLE beat_outbox RENAME TO old_outbox;";
+const UPGRADED: &str = "
+INSERT INTO beat_entry SELECT grp, name, state FROM old_entry;
+INSERT INTO beat_outbox SELECT id, grp, at, token, messages FROM old_outbox;
+DROP TABLE old_entry;
+DROP TABLE old_outbox;";
+
+/// In the texts of the first page, the name of a table that one of them makes follows this.
 const CREATE: &[u8] = b"CREATE TABLE ";
 
-/// `PRAGMA user_version` of a file with these tables: one that was lost is not taken for new.
-const MARK: i64 = 7_173_217;
+/// `PRAGMA user_version` of a file with these tables: one that has lost them is not taken for new.
+const MARK: i64 = 7_173_218;
+
+/// The same, of a file with the tables of earlier versions.
+const OLD_MARK: i64 = 7_173_217;
 
 /// `PRAGMA application_id` of our files, "qwBt" in ASCII. It says whose a file is when SQLite
 /// cannot read it any more. Files of earlier versions have none until they are opened.
 const APPLICATION: i32 = 0x7177_4274;
 
-/// Where the header has it, the first byte first.
+/// Where the header has it, big-endian.
 const APPLICATION_AT: usize = 68;
 
 /// What every database begins with.
@@ -55,16 +64,16 @@ const HEAD: u64 = 4096;
 /// No database but an empty one is smaller.
 const PAGE_MIN: u64 = 512;
 
-/// Where a database says who may write and read it: 1 is any version, 2 one with a log.
+/// Where a database says which versions may write and read it: 1 is any, 2 one with a log.
 const FORMS_AT: u64 = 18;
 
-/// Who opens a file waits so long for others who have it locked; nothing else is done meanwhile.
+/// How long opening a file waits for others that have it locked; nothing else is done meanwhile.
 pub const PATIENCE: Duration = Duration::from_millis(250);
 
-/// A file that somebody begins is empty for a moment: it is looked at so often, after such pauses.
+/// A file that is being made is empty for a moment: how many times it is looked at, and the pauses.
 const LOOKS: (usize, Duration) = (5, Duration::from_millis(20));
 
-/// Names of other tables that are told.
+/// How many names of other tables are named.
 const TOLD: usize = 3;
 
 /// What may be used.
@@ -87,7 +96,7 @@ struct Schema {
 /// Looks at what is there, and changes nothing.
 ///
 /// # Errors
-/// [`Kind::Unopened`]: it is somebody else's; the text says what was found.
+/// [`Kind::Unopened`]: it is not a beat's; the text says what was found.
 pub fn look(path: &Path) -> Result<Found, Error> {
     let mut pauses = 0..LOOKS.0;
     let found = loop {
@@ -135,7 +144,7 @@ pub fn look(path: &Path) -> Result<Found, Error> {
         Err(error) if error.kind() == Kind::Damaged => Err(refused(&format!(
             "a damaged SQLite database, not known as one of a beat ({error})"
         ))),
-        // Perhaps somebody is about to make it: who opens it looks at its tables once more.
+        // Perhaps it is being made: its tables are checked again when it is opened.
         Err(_) => Ok(Found::New),
     }
 }
@@ -144,17 +153,17 @@ fn refused(what: &str) -> Error {
     Error::of(Kind::Unopened, format!("found {what}, expected no file, or one of a beat"))
 }
 
-/// What is damaged, and how.
-pub fn damaged(why: impl Into<String>) -> Error {
+/// It is damaged, and how.
+fn damaged(why: impl Into<String>) -> Error {
     Error::of(Kind::Damaged, why)
 }
 
-/// Has the log nothing that the file has not?
-pub fn log_is_empty(path: &Path) -> bool {
+/// Whether the log has nothing that the file has not.
+fn log_is_empty(path: &Path) -> bool {
     fs::metadata(log_of(path)).map_or(true, |found| found.len() == 0)
 }
 
-/// Does the page make our tables and no others, as far as it can be read?
+/// Whether the page makes our tables and no others, as far as it can be read.
 fn has_our_texts(page: &[u8]) -> bool {
     let names = page.windows(CREATE.len()).enumerate().filter(|(_, text)| *text == CREATE);
     let names: Vec<&[u8]> = names.map(|(at, _)| &page[at + CREATE.len()..]).collect();
@@ -173,24 +182,33 @@ impl Schema {
         let mut rows = all.query([])?;
         let mut tables = Vec::new();
         while let Some(row) = rows.next()? {
-            tables.push((text(row, 0)?, text(row, 1)?));
+            tables.push((cell::text(row, 0), cell::text(row, 1)));
         }
         let mark = c.query_row("PRAGMA user_version", [], |row| row.get(0))?;
         let id = c.query_row("PRAGMA application_id", [], |row| row.get(0))?;
         Ok(Schema { tables, mark, id })
     }
 
-    /// Are these our tables, whatever else is there?
-    fn has_ours(&self) -> bool {
-        TABLES.iter().all(|table| self.tables.iter().any(|(_, sql)| sql == table))
+    /// Whether our tables can be used.
+    ///
+    /// # Errors
+    /// They are damaged.
+    fn check(&self) -> Result<(), Error> {
+        let is_there = |table: &&str| self.tables.iter().any(|(_, sql)| sql == table);
+        match self.mark {
+            OLD_MARK => Ok(()),
+            MARK if TABLES.iter().all(is_there) => Ok(()),
+            _ => Err(damaged("its tables are not those of a beat")),
+        }
     }
 
-    /// Of one that can be read.
+    /// Whose it is, if it can be read.
     fn whose(&self) -> Result<Found, Error> {
-        if self.id == APPLICATION || self.has_ours() && self.tables.len() == TABLES.len() {
+        let names: Vec<&str> = self.tables.iter().map(|(name, _)| name.as_str()).collect();
+        let is_marked = [MARK, OLD_MARK].contains(&self.mark);
+        if self.id == APPLICATION || is_marked && names == ["beat_entry", "beat_outbox"] {
             return Ok(Found::Ours);
         }
-        let names: Vec<&str> = self.tables.iter().map(|(name, _)| name.as_str()).collect();
         if names.is_empty() && self.mark == 0 && self.id == 0 {
             return Ok(Found::New);
         }
@@ -217,7 +235,7 @@ fn read_schema(path: &Path) -> Result<Schema, Error> {
     }
 }
 
-/// Opens it as one that nobody changes: nothing is made beside it.
+/// Opens it as one that does not change: nothing is made beside it.
 fn open_as_it_is(path: &Path) -> Result<Connection, Error> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI;
     Ok(Connection::open_with_flags(as_it_is(path), flags | OpenFlags::SQLITE_OPEN_NO_MUTEX)?)
@@ -248,7 +266,7 @@ pub fn read<T>(path: &Path, read: impl Fn(&Connection) -> Result<T, Error>) -> R
         Err(error) if had_log && error.kind() == Kind::Unopened && log_is_empty(path) => {
             read_by(open_as_it_is).map_err(|_| error)
         }
-        // Somebody has begun to change it meanwhile.
+        // Another process has begun to change it.
         Err(_) if !had_log && log_of(path).exists() => read_by(open_with_log),
         done => done,
     }
@@ -258,10 +276,10 @@ pub fn read<T>(path: &Path, read: impl Fn(&Connection) -> Result<T, Error>) -> R
     })
 }
 
-/// Makes the file if there is none, and looks whether it can be read and written.
+/// Makes the file if it is missing, and checks that it can be read and written.
 ///
 /// # Errors
-/// It is damaged, or there can be none.
+/// It is damaged, or cannot be made.
 pub fn prepare(path: &Path) -> Result<(), Error> {
     os::file::make_folders(os::file::folder_of(path), 0o777)
         .map_err(|error| Error::io("create folder", &error))?;
@@ -274,16 +292,16 @@ pub fn prepare(path: &Path) -> Result<(), Error> {
     may_be_whole(path)
 }
 
-/// What SQLite would not say, or not as it is.
+/// Finds damage that SQLite does not report, or reports as something else.
 fn may_be_whole(path: &Path) -> Result<(), Error> {
     let file = fs::File::open(path).map_err(|error| Error::misuse(error.to_string()))?;
-    // SQLite would take it for empty.
+    // SQLite would take it for an empty one.
     if file.metadata().is_ok_and(|found| found.len() > 0 && found.len() < PAGE_MIN) {
         return Err(damaged("it is too short"));
     }
     let mut forms = [0; 2];
     match file.read_exact_at(&mut forms, FORMS_AT) {
-        // Of a form that it does not know SQLite says only that it must not be written.
+        // Of an unknown form, SQLite says only that it must not be written.
         Ok(()) if !forms.iter().all(|form| [1, 2].contains(form)) => {
             Err(damaged("its header is of no known form"))
         }
@@ -291,20 +309,22 @@ fn may_be_whole(path: &Path) -> Result<(), Error> {
     }
 }
 
-/// Makes the tables if there are none, and says in the header whose they are. The file is not
-/// touched if it is somebody else's.
+/// Makes the tables if there are none, and writes into the header whose they are. A file that is not
+/// a beat's stays as it is.
 ///
 /// # Errors
-/// It is damaged, or somebody else's.
+/// It is damaged, or not a beat's.
 pub fn make_tables(c: &Connection) -> Result<(), Error> {
     c.execute_batch("BEGIN IMMEDIATE")?;
     let schema = Schema::of(c)?;
     let is_new = schema.whose()? == Found::New;
-    if is_new {
-        TABLES.iter().try_for_each(|table| c.execute_batch(table))?;
+    if !is_new {
+        schema.check()?;
+    }
+    if is_new || schema.mark == OLD_MARK {
+        let [before, after] = if is_new { ["", ""] } else { [UPGRADE, UPGRADED] };
+        c.execute_batch(&[before, &TABLES.join(";"), ";", after].concat())?;
         c.pragma_update(None, "user_version", MARK)?;
-    } else if schema.mark != MARK || !schema.has_ours() {
-        return Err(damaged("its tables are not those of a beat"));
     }
     if schema.id != APPLICATION {
         c.pragma_update(None, "application_id", APPLICATION)?;
@@ -330,62 +350,7 @@ pub fn inspect_pages(c: &Connection) -> Result<(), Error> {
     }
 }
 
-/// Looks at every text: what was in a group may be in none now.
-///
-/// # Errors
-/// One is damaged.
-pub fn inspect_texts(c: &Connection) -> Result<(), Error> {
-    for sql in [
-        "SELECT grp, name, state, sum FROM beat_entry",
-        "SELECT grp, token, messages, sum FROM beat_outbox",
-    ] {
-        let mut statement = c.prepare(sql)?;
-        let mut rows = statement.query([])?;
-        while let Some(row) = rows.next()? {
-            check(row, 3, &[&text(row, 0)?, &text(row, 1)?, &text(row, 2)?])?;
-        }
-    }
-    Ok(())
-}
-
 fn inspect(c: &Connection) -> Result<(), Error> {
     inspect_pages(c)?;
-    let schema = Schema::of(c)?;
-    if schema.mark != MARK || !schema.has_ours() {
-        return Err(damaged("its tables are not those of a beat"));
-    }
-    inspect_texts(c)
-}
-
-/// What stands there. A text that has become something else has no place in the order any more.
-///
-/// # Errors
-/// It is no text.
-pub fn text(row: &Row, column: usize) -> Result<String, Error> {
-    match row.get_ref(column)? {
-        ValueRef::Text(bytes) => Ok(String::from_utf8_lossy(bytes).into_owned()),
-        _ => Err(damaged("a text has become something else")),
-    }
-}
-
-/// Is the number in this column the sum of these texts?
-///
-/// # Errors
-/// It is not.
-pub fn check(row: &Row, column: usize, texts: &[&str]) -> Result<(), Error> {
-    match row.get_ref(column)?.as_i64() {
-        Ok(found) if found == sum(texts) => Ok(()),
-        _ => Err(damaged("a text is not what was written")),
-    }
-}
-
-/// FNV-1a: one flipped bit always gives another sum.
-pub fn sum(texts: &[&str]) -> i64 {
-    let mut hash = 0xcbf2_9ce4_8422_2325_u64;
-    for text in texts {
-        for byte in text.bytes().chain([0xff]) {
-            hash = (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
-        }
-    }
-    hash as i64
+    Schema::of(c)?.check()
 }

@@ -10,13 +10,13 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// Who sets a file aside waits so often, so long, for another one who does.
-const TURNS: (usize, Duration) = (100, Duration::from_millis(10));
+/// How many times, and how long each time, one that sets a file aside waits for another one.
+const WAITS: (usize, Duration) = (100, Duration::from_millis(10));
 
 /// Device and inode.
 pub type Number = (u64, u64);
 
-/// Of what is at that path.
+/// The number of what is at that path.
 pub fn number_of(path: &Path) -> Option<Number> {
     fs::metadata(path).ok().map(|found| number_in(&found))
 }
@@ -25,25 +25,25 @@ fn number_in(found: &fs::Metadata) -> Number {
     (found.dev(), found.ino())
 }
 
-/// Renames the file and its log; nothing if there is another file by now.
+/// Renames the file and its log, unless there is another file by now.
 ///
 /// # Errors
 /// It cannot be renamed, or is not recognisably a beat's.
 pub fn set_aside(path: &Path, number: Number) -> Result<Option<PathBuf>, Error> {
     let cannot = |error: io::Error| Error::io("rename", &error);
-    // One after the other, or somebody would set aside what somebody else has just begun.
+    // One after the other, or one would set aside the file that another one has just begun.
     let folder = fs::File::open(folder_of(path)).map_err(cannot)?;
-    for _ in 0..TURNS.0 {
+    for _ in 0..WAITS.0 {
         if folder.try_lock().is_ok() {
             break;
         }
-        std::thread::sleep(TURNS.1);
+        std::thread::sleep(WAITS.1);
     }
     if number_of(path) != Some(number) {
         return Ok(None);
     }
-    // Somebody may have written something else over it while it was in use. Emptied, it says
-    // nothing, and the log beside it is ours.
+    // Another program may have written over it while it was in use. An emptied file says nothing,
+    // and the log beside it is ours.
     if fs::metadata(path).is_ok_and(|found| found.len() > 0) {
         found::look(path)?;
     }
@@ -62,8 +62,8 @@ pub fn set_aside(path: &Path, number: Number) -> Result<Option<PathBuf>, Error> 
     Ok(Some(to))
 }
 
-/// Is the file of this number one that was set aside?
-pub fn aside(path: &Path, number: Number) -> bool {
+/// Whether the file of this number was set aside.
+pub fn is_aside(path: &Path, number: Number) -> bool {
     let begin = with_end(path, ".damaged-");
     let files = fs::read_dir(folder_of(path)).into_iter().flatten().flatten();
     let mut files = files.filter(|entry| entry.metadata().is_ok_and(|of| number_in(&of) == number));

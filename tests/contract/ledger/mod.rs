@@ -1,8 +1,9 @@
-//! The contract of `src/broker/ledger.rs`, for every kind of ledger: in the broker's store, and in
+//! The contract of `src/broker/ledger/`, for every kind of ledger: in the broker's store, and in
 //! a file of its own beside any broker.
 
-mod apart;
 mod cuts;
+mod damage;
+mod file;
 mod refused;
 
 use super::broker::roles::is_redis;
@@ -23,18 +24,18 @@ const GROUP: &str = "beat";
 struct Home<S> {
     site: S,
     folder: tempfile::TempDir,
-    is_apart: bool,
+    in_file: bool,
 }
 
 impl<S: Site> Home<S> {
-    fn new(is_apart: bool) -> Home<S> {
-        Home { site: S::create(), folder: tempfile::tempdir().unwrap(), is_apart }
+    fn new(in_file: bool) -> Home<S> {
+        Home { site: S::create(), folder: tempfile::tempdir().unwrap(), in_file }
     }
 
     /// Empty if the ledger is in the broker's store.
     fn file(&self) -> String {
         let file = self.folder.path().join("beat.sqlite").display().to_string();
-        if self.is_apart { file } else { String::new() }
+        if self.in_file { file } else { String::new() }
     }
 
     /// As if in another process.
@@ -58,7 +59,7 @@ impl<S: Site> Home<S> {
 fn open(client: &Broker, file: &str, group: &str) -> Ledger {
     match file {
         "" => client.ledger(group),
-        file => Ledger::apart(Path::new(file), group, client),
+        file => Ledger::in_file(Path::new(file), group, client).unwrap(),
     }
 }
 
@@ -87,13 +88,13 @@ async fn sorted(ledger: &Ledger) -> Vec<(String, String)> {
 }
 
 macro_rules! suite {
-    ($($name:ident: $site:ty, $apart:literal;)*: $($clause:ident)*) => {
-        suite!(@ [$($name: $site, $apart;)*] [$($clause)*]);
+    ($($name:ident: $site:ty, $in_file:literal;)*: $($clause:ident)*) => {
+        suite!(@ [$($name: $site, $in_file;)*] [$($clause)*]);
     };
-    (@ [$($name:ident: $site:ty, $apart:literal;)*] $clauses:tt) => {
-        $(suite!(@@ $name, $site, $apart, $clauses);)*
+    (@ [$($name:ident: $site:ty, $in_file:literal;)*] $clauses:tt) => {
+        $(suite!(@@ $name, $site, $in_file, $clauses);)*
     };
-    (@@ $name:ident, $site:ty, $apart:literal, [$($clause:ident)*]) => {
+    (@@ $name:ident, $site:ty, $in_file:literal, [$($clause:ident)*]) => {
         mod $name {
             use super::{Home, Redis, Sqlite};
             type It = Home<$site>;
@@ -101,7 +102,7 @@ macro_rules! suite {
             $(
                 #[test]
                 fn $clause() {
-                    crate::harness::block_on(super::$clause(It::new($apart)));
+                    crate::harness::block_on(super::$clause(It::new($in_file)));
                 }
             )*
         }
@@ -111,8 +112,8 @@ macro_rules! suite {
 suite! {
     on_sqlite: Sqlite, false;
     on_redis: Redis, false;
-    apart_from_sqlite: Sqlite, true;
-    apart_from_redis: Redis, true;
+    beside_sqlite: Sqlite, true;
+    beside_redis: Redis, true;
     :
     a_value_is_changed_by_who_knows_it
     of_racers_one_sends
@@ -397,7 +398,7 @@ pub async fn beat(address: &str, file: &str) {
 }
 
 async fn a_killed_beat_loses_nothing_and_sends_nothing_twice(home: Home<impl Site>) {
-    let rounds = if home.is_apart { 200 } else { 50 };
+    let rounds = if home.in_file { 200 } else { 50 };
     let mut random = fastrand::Rng::with_seed(7);
     let mut said = Vec::new();
     for _ in 0..rounds {

@@ -5,6 +5,7 @@ use super::Schedule;
 use super::cron::{Cron, Days, Fields};
 use super::every::Every;
 use super::field::FieldError;
+use super::fields::NICKNAMES;
 use super::solar::Solar;
 use crate::bounds;
 use crate::config::Faults;
@@ -17,10 +18,6 @@ use std::time::Duration;
 /// What a schedule may look like, for "expected …".
 pub const EXPECTED: &str = "seconds, a span such as 1h30m, a crontab such as \"*/5 * * * *\", \
     @hourly or the like, or a mapping with crontab, every, timedelta or solar in it";
-
-/// Words for crontabs, as cron has them.
-const WORDS: [&str; 7] =
-    ["@yearly", "@annually", "@monthly", "@weekly", "@daily", "@midnight", "@hourly"];
 
 /// The words of Python's `timedelta`, in microseconds.
 const UNITS: &[(&str, f64)] = &[
@@ -50,7 +47,7 @@ const COMPANIONS: &[(&str, &[&str])] = &[
 pub struct When {
     /// The schedule.
     pub schedule: Schedule,
-    /// `jitter`, if it stands there.
+    /// `jitter`, if it is there.
     pub jitter: Option<Duration>,
 }
 
@@ -95,7 +92,7 @@ pub fn of_text(text: &str, line: usize, means: Means, faults: &mut Faults) -> Op
     if let Some(span) = units::duration(span) {
         return of_span(span, text, line, means, faults);
     }
-    // One word is no crontab, and who wrote it may have meant anything.
+    // One word is no crontab, and may be meant as anything.
     if text.split_whitespace().count() < 2 {
         faults.mismatch(line, &format!("text {text:?}"), EXPECTED);
         return None;
@@ -105,7 +102,7 @@ pub fn of_text(text: &str, line: usize, means: Means, faults: &mut Faults) -> Op
 
 fn of_word(text: &str, line: usize, means: Means, faults: &mut Faults) -> Option<Schedule> {
     let (word, rest) = text.split_once(char::is_whitespace).unwrap_or((text, ""));
-    if WORDS.contains(&text) {
+    if NICKNAMES.iter().any(|(name, _)| *name == text) {
         return crontab(text, line, means, faults);
     }
     match word {
@@ -122,7 +119,7 @@ fn of_word(text: &str, line: usize, means: Means, faults: &mut Faults) -> Option
             }
         },
         _ => {
-            let words = WORDS.into_iter().chain(["@reboot", "@every"]);
+            let words = NICKNAMES.iter().map(|(name, _)| *name).chain(["@reboot", "@every"]);
             let hint = crate::config::nearest(text, words.clone(), 2).join(" or ");
             let fault = faults.add(line, format!("found {text:?}"));
             fault.expected = Some(words.collect::<Vec<_>>().join(", "));
@@ -151,7 +148,7 @@ fn crontab(text: &str, line: usize, means: Means, faults: &mut Faults) -> Option
     cron(Fields::of(text), means.days, |_| line, faults)
 }
 
-/// Reads fields; `line_of` says where each of them stands.
+/// Reads fields; `line_of` returns the line of each.
 pub fn cron(
     fields: Result<Fields<'_>, FieldError>,
     days: Days,
@@ -206,7 +203,7 @@ pub fn report(wrong: &FieldError, line: usize, faults: &mut Faults) {
     }
 }
 
-/// So many microseconds, which is as fine as Python counts.
+/// This many microseconds, the resolution of Python.
 fn span_of(micros: f64) -> Option<Duration> {
     units::duration_of(micros.round() / 1e6).map(|_| Duration::from_micros(micros.round() as u64))
 }

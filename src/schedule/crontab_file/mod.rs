@@ -1,9 +1,9 @@
 //! Entries from a crontab: `MIN HOUR DOM MON DOW task [arguments] [key=value …]`. The line is
-//! taken apart by [`super::words`]; what it says is checked where YAML is checked.
+//! split by [`super::tokens`]; what it says is checked where YAML is checked.
 //!
 //! Six fields of time begin with the seconds. There are six if the sixth word can be a field of
-//! weekdays and one more word follows, which then is the task; a task that is named so
-//! (`sun`, `5`) stands in quotes.
+//! weekdays and one more word follows, which then is the task; a task with such a name
+//! (`sun`, `5`) has to be quoted.
 
 use super::define::Draft;
 use super::entry::{Entry, sum};
@@ -11,8 +11,8 @@ use super::field::is_of_quartz;
 use super::fields::{Fields, NO_YEARS, is_year};
 use super::load::{Defaults, Shared, merge};
 use super::options::{self, OPTIONS};
-use super::when::{self, Means};
-use super::words::{Cursor, Token};
+use super::parse::{self, Means};
+use super::tokens::{Cursor, Token};
 use super::{Schedule, define};
 use crate::config::kind::{Kind, TaskName};
 use crate::config::node::{Data, Key, Node, Style};
@@ -39,10 +39,10 @@ pub const KEYS: [&str; 15] = [
     "timezone",
 ];
 
-/// Words of a shell that nobody names a task after.
+/// Words of a shell that are hardly ever the name of a task.
 const COMMANDS: [&str; 7] = ["cd", "exec", "eval", "if", "for", "while", "sudo"];
 
-/// Longer than this no name is made of a line; the rest of it becomes a sum.
+/// Longest name that is made of a line, in bytes; the rest of the line becomes a sum.
 const NAME_MAX: usize = 160;
 
 /// What a line is, for "expected …".
@@ -110,7 +110,7 @@ fn is_name(text: &str) -> bool {
         && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
 }
 
-/// What stands behind the task.
+/// What follows the task.
 #[derive(Default)]
 struct Rest {
     words: Vec<String>,
@@ -207,8 +207,8 @@ impl Line<'_> {
         {
             text = format!("{text} {}", span.text);
         }
-        let means = Means { days: shared.defaults.days_of_tables, relative: false };
-        let schedule = when::of_text(&text, self.number, means, faults);
+        let means = Means { days: shared.defaults.days_of_crontabs, relative: false };
+        let schedule = parse::of_text(&text, self.number, means, faults);
         Some((text, schedule))
     }
 
@@ -240,8 +240,8 @@ impl Line<'_> {
             *cursor = ahead_of(*cursor);
         }
         let time = words.join(" ");
-        let days = shared.defaults.days_of_tables;
-        let schedule = when::cron(Fields::of(&time), days, |_| self.number, faults);
+        let days = shared.defaults.days_of_crontabs;
+        let schedule = parse::cron(Fields::of(&time), days, |_| self.number, faults);
         Some((time, schedule))
     }
 
@@ -256,7 +256,7 @@ impl Line<'_> {
             faults.mismatch(self.number, "no task", LINE);
             return None;
         };
-        // In the crontab of a system the user stands before the command.
+        // In the system's crontab, the user precedes the command.
         let mut ahead = *cursor;
         let next = ahead.word().ok().flatten().filter(|word| !word.quoted);
         let before_command = next.is_some_and(|word| is_program(&word.text));
@@ -340,7 +340,7 @@ impl Line<'_> {
         shared: &mut Shared<'_>,
         faults: &mut Faults,
     ) {
-        // What others depend on comes first, wherever it stands.
+        // Others depend on it, so it is read first.
         for (key, value) in options.iter().filter(|(key, _)| key == "timezone") {
             let node = self.node(value.clone());
             draft.zone = faults.within(key, |f| shared.zone(&node, f));
@@ -388,7 +388,7 @@ impl Line<'_> {
     }
 }
 
-/// Can it be nothing but a command?
+/// Whether it can only be a command.
 fn is_program(word: &str) -> bool {
     ["cd", "sudo"].contains(&word)
         || word.starts_with('/') && (word.contains("/bin/") || word.contains("/sbin/"))
@@ -426,7 +426,7 @@ impl Rest {
     }
 }
 
-/// Is the word, without quotes, one that a shell would do something about?
+/// Whether a shell would interpret the word, which is not quoted.
 fn is_of_shell(word: &str) -> bool {
     let digits = word.trim_start_matches(|c: char| c.is_ascii_digit());
     let begins = |signs: &str| word.starts_with(signs);
@@ -440,7 +440,7 @@ fn is_of_shell(word: &str) -> bool {
             .is_some_and(|name| name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_'))
 }
 
-/// Can the word be a field of weekdays? Numbers, `*` and names, ranges and steps of them.
+/// Whether the word can be a field of weekdays: numbers, `*`, names, ranges and steps of them.
 fn is_weekdays(word: &str) -> bool {
     const DAYS: [&str; 7] =
         ["sunday", "monday", "tuesday", "wednesday", "thursday", "friday", "saturday"];

@@ -14,6 +14,7 @@ use crate::config::{Diagnostic, Faults, Settings};
 use chrono::{DateTime, Utc};
 use chrono_tz::Tz;
 use serde_json::value::RawValue;
+use std::borrow::Borrow;
 use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -38,7 +39,7 @@ const ELSEWHERE: [&str; 12] = [
     "tasks",
 ];
 
-/// What is said of entries elsewhere than in themselves.
+/// What is said of entries outside of them.
 #[derive(Debug, Clone)]
 pub struct Defaults {
     /// The zone of entries whose file says none.
@@ -47,8 +48,8 @@ pub struct Defaults {
     pub dst: Dst,
     /// What day of the month and day of the week are to each other in a crontab.
     pub days: Days,
-    /// The same in a file of cron's form.
-    pub days_of_tables: Days,
+    /// The same in a crontab file.
+    pub days_of_crontabs: Days,
     /// The grace of crontab entries that have none of their own.
     pub starting_deadline: Option<Duration>,
     /// When the host was started.
@@ -66,9 +67,9 @@ impl Defaults {
                 DstRule::Once => Dst::Once,
                 DstRule::Celery => Dst::Celery,
             },
-            // Each form means what those who brought it into the world mean by it.
+            // Each form means what it means in the program that it comes from.
             days: settings.beat_days.map_or(Days::And, days),
-            days_of_tables: settings.beat_days.map_or(Days::Or, days),
+            days_of_crontabs: settings.beat_days.map_or(Days::Or, days),
             starting_deadline: settings.beat_cron_starting_deadline,
             boot,
             host: Rc::new(BuiltIn),
@@ -86,13 +87,13 @@ fn days(rule: DaysRule) -> Days {
 /// What the entries of one file have in common, each of it held once.
 #[derive(Debug)]
 pub struct Shared<'a> {
-    /// See there.
+    /// What is said of entries elsewhere.
     pub defaults: &'a Defaults,
     /// The file.
     pub file: Arc<str>,
     /// The zone of entries that say none.
     pub zone: Tz,
-    /// Is it known? Entries that depend on a zone nobody knows are left out.
+    /// Whether it is known. Entries that depend on an unknown zone are left out.
     pub zone_is_known: bool,
     /// `[]`.
     pub no_args: Arc<RawValue>,
@@ -169,7 +170,7 @@ impl Shared<'_> {
 pub fn yaml(file: &str, text: &str, defaults: &Defaults) -> (Vec<Entry>, Vec<Diagnostic>) {
     let (entries, found, zone) = read_file(file, text, None, defaults);
     match zone {
-        // It stands behind the entries that it is for.
+        // The file says it after its entries.
         Some(zone) => {
             let (entries, found, _) = read_file(file, text, Some(zone), defaults);
             (entries, found)
@@ -279,16 +280,17 @@ pub fn setting(plan: &Plan, defaults: &Defaults) -> (Vec<Entry>, Vec<Diagnostic>
 
 /// The entries of several files as one schedule, in their order. Of two entries with one name the
 /// first stays; the other is reported with both places.
-pub fn merge(files: Vec<Vec<Entry>>) -> (Vec<Entry>, Vec<Diagnostic>) {
+pub fn merge<E: Borrow<Entry>>(files: Vec<Vec<E>>) -> (Vec<E>, Vec<Diagnostic>) {
     let mut places: HashMap<Arc<str>, usize> = HashMap::new();
-    let mut entries: Vec<Entry> = Vec::with_capacity(files.iter().map(Vec::len).sum());
+    let mut entries: Vec<E> = Vec::with_capacity(files.iter().map(Vec::len).sum());
     let mut found = Vec::new();
     for entry in files.into_iter().flatten() {
-        if let Some(first) = places.get(&entry.name) {
-            found.push(double(&entries[*first], &entry));
+        let name = entry.borrow().name.clone();
+        if let Some(first) = places.get(&name) {
+            found.push(double(entries[*first].borrow(), entry.borrow()));
             continue;
         }
-        places.insert(entry.name.clone(), entries.len());
+        places.insert(name, entries.len());
         entries.push(entry);
     }
     (entries, found)
@@ -297,8 +299,8 @@ pub fn merge(files: Vec<Vec<Entry>>) -> (Vec<Entry>, Vec<Diagnostic>) {
 fn double(first: &Entry, second: &Entry) -> Diagnostic {
     let place = |entry: &Entry| format!("{}:{}", entry.origin.file, entry.origin.line);
     let message = format!("is defined already, at {}", place(first));
-    Diagnostic::new(&second.origin.file, Some(second.origin.line as usize), message)
-        .of_key(&*second.name)
+    let line = Some(second.origin.line as usize).filter(|line| *line > 0);
+    Diagnostic::new(&second.origin.file, line, message).of_key(&*second.name)
 }
 
 #[cfg(test)]

@@ -1,17 +1,17 @@
-//! What beats know of their entries, kept where their messages go: a map of texts in which a
-//! value is changed only by who knows it, in one step with the sending of messages. So any number
+//! What beats know of their entries, kept where their messages go: a map of texts. A value is
+//! changed only by a beat that knows it, in one step with the publishing of messages. So any number
 //! of beats may try, and exactly one sends.
 //!
-//! The contract, which `tests/contract/ledger.rs` checks for every kind:
+//! The contract, which `tests/contract/ledger` checks for every kind:
 //!
-//! * A step is done whole or not at all, and of many that expect the same value one is done.
+//! * A step is done entirely or not at all, and of many that expect the same value one is done.
 //! * What [`Ledger::commit`] answered [`Outcome::Done`] for is sent once, whatever dies.
 //! * After an error each step was done or not; asked again, one that was done is answered by
 //!   [`Outcome::Conflict`] with the state that it was to set.
 //! * A step of [`Ledger::commit_by`] is not done after its time, however long it was on its way.
 //! * Groups do not see each other.
 
-mod apart;
+mod file;
 
 use super::{Broker, Error, Posting, redis, sqlite};
 use chrono::{DateTime, Utc};
@@ -22,7 +22,7 @@ use std::path::Path;
 pub struct Step {
     /// Whose value.
     pub name: String,
-    /// The value that it must have for the step to be done; `None`: it must have none.
+    /// The value that it must have for the step to be done; `None`: none.
     pub expected: Option<String>,
     /// The value it gets; `None` removes it.
     pub state: Option<String>,
@@ -38,8 +38,8 @@ pub enum Outcome {
     /// The value is another one, this one; nothing was done. If it is the one that the step was
     /// to set, an earlier try of it was done, whose answer was lost.
     Conflict(Option<String>),
-    /// The broker does not take its messages, and why; nothing was done. Others of the same batch
-    /// are not concerned: what is wrong is one queue. It may be tried again, not at once.
+    /// The broker refuses its messages, and why; nothing was done. Other steps of the same batch are
+    /// not affected: what is wrong is one queue. It may be tried again, but not at once.
     Refused(String),
     /// It came too late; nothing was done.
     Late,
@@ -62,7 +62,7 @@ pub enum Ledger {
     /// On the broker's server.
     Redis(redis::Ledger),
     /// In a file of its own.
-    Apart(apart::Apart),
+    File(file::FileLedger),
 }
 
 macro_rules! each {
@@ -70,7 +70,7 @@ macro_rules! each {
         match $self {
             Ledger::Sqlite($ledger) => $call,
             Ledger::Redis($ledger) => $call,
-            Ledger::Apart($ledger) => $call,
+            Ledger::File($ledger) => $call,
         }
     };
 }
@@ -84,22 +84,24 @@ impl Ledger {
         }
     }
 
-    /// The ledger of this group in the SQLite file at `path`, which is made if need be, while
-    /// messages go to `broker`. Several beats of one host may share the file. One of a beat that is
-    /// damaged is set aside; where there can be none, the values are in memory for as long, of one
-    /// of these beats, and the others get an error. Both are logged. Blocks while it looks at the whole
-    /// file, but never for somebody who has it locked: then calls give an error until it is free.
-    pub fn apart(path: &Path, group: &str, broker: &Broker) -> Ledger {
+    /// The ledger of this group in the SQLite file at `path`, which is made if it is missing, while
+    /// messages go to `broker`. Several beats of one host may share the file. A beat's file that is
+    /// damaged is set aside, and a warning is logged. Blocks while it checks the whole file, but not
+    /// for another process that has it locked: then calls return an error until it is free.
+    ///
+    /// # Errors
+    /// The file cannot be made, or cannot be used.
+    pub fn in_file(path: &Path, group: &str, broker: &Broker) -> Result<Ledger, Error> {
         if let Broker::Sqlite(broker) = broker
             && is_same_file(broker.db().path(), path)
         {
-            // Nobody may set the messages aside.
-            return Ledger::Sqlite(sqlite::Ledger::new(broker, group));
+            // The broker's messages must never be set aside.
+            return Ok(Ledger::Sqlite(sqlite::Ledger::new(broker, group)));
         }
-        Ledger::Apart(apart::Apart::open(path, group, broker.producer()))
+        Ok(Ledger::File(file::FileLedger::open(path, group, broker.producer())?))
     }
 
-    /// Does these steps, each for itself: one that cannot be done hinders no other. Several of
+    /// Does these steps independently: one that cannot be done does not hold up others. Several of
     /// the same name are done in their order.
     ///
     /// # Errors
@@ -109,8 +111,8 @@ impl Ledger {
     }
 
     /// As [`Ledger::commit`]; but steps that reach the store after `until`, by the store's clock,
-    /// are not done. They may have waited for a lock, or for a network: whoever asked for them
-    /// has to think again.
+    /// are not done: they may have waited for a lock or for the network, and have to be decided
+    /// again.
     ///
     /// # Errors
     /// As [`Ledger::commit`].
@@ -138,37 +140,45 @@ impl Ledger {
         each!(self, ledger => ledger.all().await)
     }
 
-    /// May it fall back to an older state, or lose everything, although no message is lost? It says
-    /// so itself then, and takes from a beat what that one knows.
+    /// Whether it may fall back to an older state, or lose everything, although no message is lost.
+    /// It then logs that itself, and what a beat knows is the truth.
     pub fn is_disposable(&self) -> bool {
-        matches!(self, Ledger::Apart(_))
+        matches!(self, Ledger::File(_))
     }
 
-    /// What wants to be done about once a second, whether or not anything is committed: messages
-    /// that were accepted are sent now if they could not be before.
+    /// Publishes messages that were accepted and could not be published before. To be called about
+    /// once a second, whether or not anything is committed.
     ///
     /// # Errors
-    /// The broker does not answer; it is tried again with the next call.
+    /// The broker or the file does not answer; the next call tries again.
     pub async fn tend(&self) -> Result<(), Error> {
         match self {
             Ledger::Sqlite(_) | Ledger::Redis(_) => Ok(()),
-            Ledger::Apart(ledger) => ledger.tend().await,
+            Ledger::File(ledger) => ledger.tend().await,
         }
     }
 }
 
-/// What stands at `path` and cannot be the file of [`Ledger::apart`], if it cannot. Changes nothing.
+/// Why what is at `path` cannot be the file of [`Ledger::in_file`], if it cannot. Changes nothing.
 pub fn refusal(path: &Path) -> Option<String> {
-    apart::refusal(path)
+    file::refusal(path)
 }
 
-/// The values of these names in the file of [`Ledger::apart`], for one who only looks: nothing is
+/// Makes the file of [`Ledger::in_file`] if it is missing.
+///
+/// # Errors
+/// It cannot be made, or cannot be opened.
+pub fn prepare(path: &Path) -> Result<(), Error> {
+    file::prepare(path)
+}
+
+/// The values of these names in the file of [`Ledger::in_file`], for a command that only reads: nothing is
 /// made, written or set aside.
 ///
 /// # Errors
-/// The file is damaged, cannot be read, is somebody else's, or a beat has its values in memory.
+/// The file is damaged, cannot be read, or is not a beat's.
 pub fn peek(path: &Path, group: &str, names: &[String]) -> Result<Vec<Option<String>>, Error> {
-    apart::peek(path, group, names)
+    file::peek(path, group, names)
 }
 
 fn is_same_file(one: &Path, other: &Path) -> bool {

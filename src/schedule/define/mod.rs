@@ -6,7 +6,7 @@ use super::entry::{Entry, Misfire, Options, Origin, Overlap};
 use super::load::Shared;
 use super::moment::{self, Moment};
 use super::options::{self, raw};
-use super::when::{self, Means, When};
+use super::parse::{self, Means, When};
 use super::zone::Calendar;
 use crate::bounds;
 use crate::config::kind::{Flag, Kind, Span, TaskName, kind};
@@ -87,7 +87,7 @@ fn misfire(node: &Node) -> Option<Misfire> {
 pub struct Draft {
     /// The task.
     pub task: Option<String>,
-    /// When, and the jitter that stands beside it.
+    /// When, and the jitter beside it.
     pub when: Option<When>,
     /// Positional arguments; `None` for none.
     pub args: Option<Box<RawValue>>,
@@ -120,7 +120,7 @@ pub fn define(
     let before = faults.count();
     let mut draft = Draft::default();
     let get = |name: &str| map.iter().find(|(key, _)| key.text == name).map(|(_, value)| value);
-    // What others depend on comes first, wherever it stands.
+    // Others depend on it, so it is read first.
     if let Some(node) = get("timezone") {
         draft.zone = faults.within("timezone", |f| shared.zone(node, f));
     }
@@ -132,7 +132,7 @@ pub fn define(
         faults.within(&key.text, |f| match key.text.as_str() {
             "timezone" | "relative" => {}
             "task" => draft.task = TaskName::read(value, f),
-            "schedule" => draft.when = when::read(value, means, f),
+            "schedule" => draft.when = parse::read(value, means, f),
             "options" => options::read_all(&mut draft.options, value, &calendar, f),
             _ => draft.read(key, value, &calendar, f),
         });

@@ -1,5 +1,5 @@
-//! The words of a line of a crontab: separated by blanks, quoted as in a shell, with JSON
-//! between them. `#` at the beginning of a word is a comment up to the end of the line.
+//! Splits a line of a crontab into words: separated by blanks, quoted as in a shell, with JSON
+//! between them. `#` at the beginning of a word starts a comment up to the end of the line.
 
 use serde_json::value::RawValue;
 
@@ -8,9 +8,9 @@ use serde_json::value::RawValue;
 pub struct Token {
     /// Its text, without quotes.
     pub text: String,
-    /// Was some of it in quotes?
+    /// Whether some of it was quoted.
     pub quoted: bool,
-    /// Where the first `=` stands that is not in quotes.
+    /// The place of the first `=` that is not quoted.
     equals: Option<usize>,
 }
 
@@ -38,7 +38,7 @@ impl<'a> Cursor<'a> {
         Cursor { rest: line.trim_start() }
     }
 
-    /// Is there no further word?
+    /// Whether there is no further word.
     pub fn is_at_end(&self) -> bool {
         self.rest.is_empty() || self.rest.starts_with('#')
     }
@@ -87,17 +87,17 @@ impl<'a> Cursor<'a> {
         Ok(Some(token))
     }
 
-    /// The JSON array or object that stands next; `None` if neither does.
+    /// The JSON array or object that is next; `None` if neither is.
     pub fn json(&self) -> Option<Result<Box<RawValue>, String>> {
         self.rest.starts_with(['[', '{']).then(|| self.value().map(|(json, _)| json.to_owned()))
     }
 
-    /// Goes on behind the JSON that [`Cursor::json`] gives.
+    /// Continues after the JSON that [`Cursor::json`] returns.
     pub fn skip_json(&mut self) {
         self.rest = self.value().map_or("", |(_, rest)| rest.trim_start());
     }
 
-    /// A value and what stands behind it.
+    /// A value and what follows it.
     fn value(&self) -> Result<(&'a RawValue, &'a str), String> {
         let advice = "a word that begins with [ or { stands in quotes";
         let mut values = serde_json::Deserializer::from_str(self.rest).into_iter::<&RawValue>();
@@ -122,7 +122,7 @@ impl<'a> Cursor<'a> {
     }
 }
 
-/// What stands in quotes. In double ones a backslash takes the next `"` or backslash as it is.
+/// The text up to the closing quote. In double quotes, a backslash escapes `"` and itself.
 fn quoted(
     quote: char,
     letters: &mut std::str::CharIndices<'_>,

@@ -1,0 +1,62 @@
+//! `qworker beat`: send tasks by a schedule; list, run, pause, check and simulate its entries.
+
+mod change;
+pub(super) mod check;
+mod files;
+mod place;
+mod show;
+mod start;
+
+pub(super) use start::{Embedded, Prepared};
+
+use super::app::{App, Global};
+use super::exit::{Error, Exit};
+use super::output::ToUser;
+use crate::os::guard::Role;
+use crate::schedule::entry::Entry;
+use std::sync::Arc;
+
+#[derive(Debug, clap::Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub(super) struct Args {
+    #[command(subcommand)]
+    what: Option<What>,
+    #[command(flatten)]
+    start: start::Args,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum What {
+    /// List the entries, with their last and next runs
+    List(show::List),
+    /// Say when an entry is due next
+    Next(show::Next),
+    /// Send the task of an entry now, whatever its schedule says
+    Run(change::Run),
+    /// Send nothing of these entries until they are resumed
+    Pause(change::Change),
+    /// Go on with entries that were paused, with what is due from now on
+    Resume(change::Change),
+    /// Report every mistake in schedule files
+    Check(check::Args),
+    /// Print what would be sent in a stretch of time
+    Simulate(show::Simulate),
+}
+
+pub(super) fn run(args: Args, global: &Global, role: Role, out: ToUser) -> Result<Exit, Error> {
+    match args.what {
+        None => start::run(args.start, global, role, out),
+        Some(What::List(args)) => show::list(&args, global, out),
+        Some(What::Next(args)) => show::next(&args, global, out),
+        Some(What::Run(args)) => change::run(&args, global, out),
+        Some(What::Pause(args)) => change::pause(&args, global, true, out),
+        Some(What::Resume(args)) => change::pause(&args, global, false, out),
+        Some(What::Check(args)) => check::run(&args, global, out),
+        Some(What::Simulate(args)) => show::simulate(&args, global, out),
+    }
+}
+
+/// The entries of an application that have no mistakes.
+pub(super) fn entries(app: &App) -> Vec<Arc<Entry>> {
+    files::read_all(app, &[]).entries
+}
