@@ -1,16 +1,16 @@
 //! `qworker`: a worker, in Celery's protocol, for any program.
 //!
-//! The map of the house. `use crate::…` goes down the stairs only, towards a lower
-//! floor or inside one's own folder; `tests/tidy.rs` checks it.
+//! The layers. `use crate::…` refers to a lower layer or to the same folder; `tests/tidy.rs` checks
+//! this.
 //!
-//! | floor | modules |
+//! | layer | modules |
 //! | --- | --- |
-//! | 5 the hall | [`cli`]: what the user typed, composition, exit codes |
-//! | 4 rooms | [`worker`]: messages become results; [`beat`]: time becomes messages |
-//! | 3 hands | [`client`]: send and wait; [`pool`]: run many attempts at once |
-//! | 2 doors | [`broker`], [`backend`], [`runner`]: the code that does I/O for its living |
-//! | 1 words | [`wire`], [`task`], [`schedule`], [`config`]: pure; no sockets, no clock |
-//! | 0 ground | [`os`], [`link`], [`log`], [`bounds`], [`clock`], [`role`]: the kernel, connections, log lines, limits, time, closed sets |
+//! | 5 commands | [`cli`]: what the user typed, composition, exit codes |
+//! | 4 programs | [`worker`]: messages become results; [`beat`]: time becomes messages; [`guard`]: the worker's parent |
+//! | 3 services | [`client`]: send and wait; [`pool`]: run many attempts at once |
+//! | 2 adapters | [`broker`], [`backend`], [`runner`]: messages, results and programs, by I/O |
+//! | 1 model | [`wire`], [`task`], [`schedule`], [`config`]: pure; no sockets, no clock |
+//! | 0 platform | [`os`], [`link`], [`log`], [`bounds`], [`clock`], [`role`]: the kernel, connections, log lines, limits, time, closed sets |
 
 pub mod backend;
 pub mod beat;
@@ -20,6 +20,7 @@ pub mod cli;
 pub mod client;
 pub mod clock;
 pub mod config;
+pub mod guard;
 pub mod link;
 pub mod log;
 pub mod os;

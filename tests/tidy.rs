@@ -1,20 +1,20 @@
-//! Style that is checked: what ARCHITECTURE.md says of the house holds for every file.
-//! A rule that matters fails here; each failure says what to do instead.
+//! The rules of ARCHITECTURE.md that can be checked, for every file. Each failure says what to do
+//! instead.
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Stairs inside of a floor: what the first may use of its neighbours, which know nothing of it.
-const STEPS: &[(&str, &[&str])] = &[
+/// Uses within a layer: the first module may use these others, which do not use it.
+const WITHIN_A_LAYER: &[(&str, &[&str])] = &[
     ("task", &["wire", "config"]),
     ("schedule", &["wire", "config"]),
     ("link", &["os"]),
     ("log", &["os"]),
 ];
 
-/// Crates with one address: nobody else names them. Folders end with `/`.
-const ADDRESSES: &[(&str, &[&str])] = &[
+/// Crates that only these files name. Folders end with `/`.
+const CRATES: &[(&str, &[&str])] = &[
     ("clap", &["cli/"]),
     ("clap_complete", &["cli/complete.rs"]),
     ("indicatif", &["cli/"]),
@@ -24,7 +24,7 @@ const ADDRESSES: &[(&str, &[&str])] = &[
     ("tokio_rustls", &["link/tls.rs"]),
     ("rustls_native_certs", &["link/tls.rs"]),
     ("webpki", &["link/tls.rs"]),
-    ("wasmtime", &["runner/wasm/", "os/module.rs"]),
+    ("wasmtime", &["runner/wasm/", "os/wasm.rs"]),
     ("wasmtime_wasi", &["runner/wasm/"]),
     ("serde_yaml", &["config/", "task/"]),
     ("saphyr_parser", &["config/", "task/"]),
@@ -34,8 +34,8 @@ const ADDRESSES: &[(&str, &[&str])] = &[
     ("libc", &["os/"]),
 ];
 
-/// What floor 1, the words, may not name: it takes text and instants, and gives values.
-const NOT_IN_WORDS: &[&str] = &[
+/// What the model, layer 1, may not name: it takes text and instants, and returns values.
+const NOT_IN_MODEL: &[&str] = &[
     "tokio",
     "tracing",
     "std::fs",
@@ -54,10 +54,8 @@ const NOT_IN_WORDS: &[&str] = &[
 const LINES_MAX: usize = 500;
 
 /// Files that are longer, each with the reason why it stays one.
-const LONG: &[(&str, &str)] = &[
-    ("tests/show/keys.rs", "one short test for each key of a task file, in their order"),
-    ("src/runner/shell/tests.rs", "one case after the other, none longer than a screen"),
-];
+const LONG: &[(&str, &str)] =
+    &[("tests/show/keys.rs", "one short test for each key of a task file, in their order")];
 
 /// Lines of a function before it needs to be cut.
 const FUNCTION_LINES_MAX: usize = 70;
@@ -100,7 +98,7 @@ fn sources(folder: &str) -> Vec<Source> {
             let text = fs::read_to_string(&path).unwrap();
             let name = path.strip_prefix(root()).unwrap().display().to_string();
             let is_test = name.contains("/tests/") || name.ends_with("/tests.rs");
-            let body = text.split("\n#[cfg(test)]\nmod ").next().unwrap_or_default();
+            let body = text.split("\n#[cfg(test)]\nmod tests {").next().unwrap_or_default();
             let code = match is_test {
                 true => String::new(),
                 false => body.lines().map(without_comment).collect::<Vec<_>>().join("\n"),
@@ -110,7 +108,7 @@ fn sources(folder: &str) -> Vec<Source> {
         .collect()
 }
 
-/// Good enough: `//` inside of a text is cut too, and nothing we look for stands behind one.
+/// Cuts at `//` in a text too, which is good enough: nothing we look for comes after one.
 fn without_comment(line: &str) -> &str {
     line.split("//").next().unwrap_or_default()
 }
@@ -127,24 +125,24 @@ fn names(text: &str, word: &str) -> bool {
     })
 }
 
-/// Floors by module, from the table in `src/lib.rs`.
-fn floors() -> BTreeMap<String, u32> {
+/// Layers by module, from the table in `src/lib.rs`.
+fn layers() -> BTreeMap<String, u32> {
     let text = fs::read_to_string(root().join("src/lib.rs")).unwrap();
-    let mut floors = BTreeMap::new();
+    let mut layers = BTreeMap::new();
     for row in text.lines().filter_map(|line| line.strip_prefix("//! | ")) {
-        let Some(floor) = row.split(' ').next().and_then(|word| word.parse().ok()) else {
+        let Some(layer) = row.split(' ').next().and_then(|word| word.parse().ok()) else {
             continue;
         };
         for name in row.split("[`").skip(1).filter_map(|rest| rest.split_once("`]")) {
-            floors.insert(name.0.to_string(), floor);
+            layers.insert(name.0.to_string(), layer);
         }
     }
-    assert!(floors.len() > 10 && floors["cli"] == 5 && floors["os"] == 0, "{floors:?}");
-    floors
+    assert!(layers.len() > 10 && layers["cli"] == 5 && layers["os"] == 0, "{layers:?}");
+    layers
 }
 
 /// The top-level module that `src/…` belongs to.
-fn room(name: &str) -> &str {
+fn module(name: &str) -> &str {
     let rest = name.strip_prefix("src/").unwrap();
     rest.split('/').next().unwrap().trim_end_matches(".rs")
 }
@@ -189,37 +187,37 @@ fn the_reader_of_uses_reads_them() {
 }
 
 #[test]
-fn stairs_go_down_only() {
-    let floors = floors();
+fn uses_refer_to_lower_layers() {
+    let layers = layers();
     let mut faults = Vec::new();
     for source in sources("src") {
-        let from = room(&source.name);
+        let from = module(&source.name);
         if ["lib", "main"].contains(&from) {
             continue;
         }
-        let Some(floor) = floors.get(from) else {
-            faults.push(format!("{}: {from} has no floor in the table of src/lib.rs", source.name));
+        let Some(layer) = layers.get(from) else {
+            faults.push(format!("{}: {from} has no layer in the table of src/lib.rs", source.name));
             continue;
         };
-        let steps = STEPS.iter().find(|(name, _)| *name == from).map_or(&[][..], |(_, to)| to);
+        let others = WITHIN_A_LAYER.iter().find(|(name, _)| *name == from);
+        let others = others.map_or(&[][..], |(_, to)| to);
         for to in uses(&source.code) {
-            let below = floors.get(&to).is_some_and(|below| below < floor);
-            if to != from && !below && !steps.contains(&to.as_str()) {
+            let below = layers.get(&to).is_some_and(|below| below < layer);
+            if to != from && !below && !others.contains(&to.as_str()) {
                 faults.push(format!("{}: uses crate::{to}", source.name));
             }
         }
     }
     report(
-        "`use crate::x` goes to a strictly lower floor or inside one's own folder (table of \
-         src/lib.rs). Move the thing that is needed down to where both can reach it, or hand it \
-         in as an argument from above.",
+        "`use crate::x` refers to a lower layer or to the same folder (table of src/lib.rs). Move \
+         what is needed down to where both can use it, or pass it in as an argument from above.",
         &faults,
     );
 }
 
 #[test]
-fn unsafe_stands_behind_one_wall() {
-    let of_others = sources("src").into_iter().filter(|source| room(&source.name) != "os");
+fn unsafe_is_in_os_only() {
+    let of_others = sources("src").into_iter().filter(|source| module(&source.name) != "os");
     let faults: Vec<String> = of_others
         .filter(|source| names(&source.code, "unsafe") && !source.code.contains("deny(unsafe"))
         .map(|source| source.name)
@@ -228,42 +226,42 @@ fn unsafe_stands_behind_one_wall() {
 }
 
 #[test]
-fn crates_have_an_address() {
+fn crates_are_named_in_their_places() {
     let mut faults = Vec::new();
     for source in sources("src") {
         let place = source.name.strip_prefix("src/").unwrap();
-        for (name, addresses) in ADDRESSES {
-            let inside = |address: &str| match address.strip_suffix('/') {
-                Some(folder) => place.starts_with(address) || place == format!("{folder}.rs"),
-                None => place == address,
+        for (name, places) in CRATES {
+            let inside = |listed: &str| match listed.strip_suffix('/') {
+                Some(folder) => place.starts_with(listed) || place == format!("{folder}.rs"),
+                None => place == listed,
             };
-            if names(&source.code, name) && !addresses.iter().any(|address| inside(address)) {
-                faults.push(format!("{}: names {name}, which lives in {addresses:?}", source.name));
+            if names(&source.code, name) && !places.iter().any(|listed| inside(listed)) {
+                faults.push(format!("{}: names {name}, which only {places:?} may", source.name));
             }
         }
     }
-    report("Call a function of ours at that address, in words of this program.", &faults);
+    report("Call a function of ours in those files.", &faults);
 }
 
 #[test]
-fn words_do_no_work() {
-    let floors = floors();
-    let words = sources("src").into_iter().filter(|s| floors.get(room(&s.name)) == Some(&1));
+fn the_model_is_pure() {
+    let layers = layers();
+    let model = sources("src").into_iter().filter(|s| layers.get(module(&s.name)) == Some(&1));
     let mut faults = Vec::new();
-    for source in words {
-        for name in NOT_IN_WORDS.iter().filter(|name| source.code.contains(*name)) {
+    for source in model {
+        for name in NOT_IN_MODEL.iter().filter(|name| source.code.contains(*name)) {
             faults.push(format!("{}: {name}", source.name));
         }
     }
     report(
-        "Floor 1 does no I/O, reads no clock, does not log: take text or the time as an argument, \
-         give a value or an effect back.",
+        "Layer 1 does no I/O, reads no clock, does not log: take text or the time as an argument, \
+         return a value or an effect.",
         &faults,
     );
 }
 
 #[test]
-fn only_the_hall_talks_and_ends() {
+fn only_cli_prints_and_exits() {
     let mut faults = Vec::new();
     for source in sources("src").into_iter().filter(|s| s.name != "src/cli/output.rs") {
         for name in ["println!", "eprintln!", "print!(", "eprint!("] {
@@ -271,16 +269,20 @@ fn only_the_hall_talks_and_ends() {
                 faults.push(format!("{}: {name}", source.name));
             }
         }
-        let outside = !["cli", "os", "main"].contains(&room(&source.name));
-        for name in ["process::exit", "env::args", "env::var"] {
-            if outside && source.code.contains(name) {
+        let is_in = |modules: &[&str]| modules.contains(&module(&source.name));
+        let may_exit = is_in(&["cli", "main"]);
+        let may_read = is_in(&["cli", "os"]);
+        for (name, may) in
+            [("process::exit", may_exit), ("env::args", may_read), ("env::var", may_read)]
+        {
+            if !may && source.code.contains(name) {
                 faults.push(format!("{}: {name}", source.name));
             }
         }
     }
     report(
-        "Only cli/output.rs prints: use ToUser there, a log line elsewhere. Only cli reads argv and \
-         the environment and ends the process: pass values down, give exit codes up.",
+        "Only cli/output.rs prints: use ToUser there, a log line elsewhere. Only cli and os read argv \
+         and the environment, and only cli exits: pass values down, return exit codes.",
         &faults,
     );
 }
@@ -316,7 +318,7 @@ fn nothing_is_left_undone() {
 }
 
 #[test]
-fn a_file_is_one_thought() {
+fn a_file_is_about_one_thing() {
     let mut faults = Vec::new();
     let all: Vec<Source> = ["src", "tests"].iter().flat_map(|folder| sources(folder)).collect();
     for source in &all {
@@ -336,7 +338,7 @@ fn a_file_is_one_thought() {
     {
         faults.push(format!("{name}: gone; take it off LONG"));
     }
-    report("A file of more than 500 lines is two thoughts, or has a reason.", &faults);
+    report("A file of more than 500 lines is about two things, or has a reason.", &faults);
 }
 
 #[test]

@@ -5,9 +5,9 @@
 
 use super::Keep;
 use crate::link::error::Error;
-use crate::link::sqlite::{Db, Durability, Schema, cell, run_folder};
-use crate::os::bell::{Bell, Ringer};
-use crate::os::run;
+use crate::link::sqlite::{Db, Durability, Schema, cell};
+use crate::os::rundir;
+use crate::os::wakeup::{Notifier, Watcher};
 use crate::wire::result::Meta;
 use crate::wire::{Record, body, value};
 use chrono::{DateTime, NaiveDateTime, Utc};
@@ -23,7 +23,7 @@ use std::time::Duration;
 /// Rows removed in one step of [`Store::expire`]: keeps the lock short.
 const EXPIRE_MAX: usize = 1000;
 
-/// A Python worker rings no bell: listeners look again after this long anyway.
+/// A Python worker notifies nobody: listeners look again after this long anyway.
 const LOOK_AGAIN: Duration = Duration::from_millis(250);
 
 /// How SQLAlchemy writes a DATETIME in SQLite: naive, UTC.
@@ -81,20 +81,20 @@ const ANY_REVOKED: &str = "SELECT 1 FROM celery_taskmeta WHERE status = 'REVOKED
 /// Celery's tables of results.
 pub const SCHEMA: Schema = Schema { tables: TABLES, columns: COLUMNS, indexes: INDEXES };
 
-/// The name of the bell that announces results.
-const BELL: &str = "results";
+/// The name of the wake-up file for results.
+const WAKEUP: &str = "results";
 
 /// See [`super::Store`].
 #[derive(Clone)]
 pub struct Store {
     db: Db,
-    ringer: Arc<Ringer>,
+    notifier: Arc<Notifier>,
 }
 
 impl Store {
     /// Results in the file of `db`, whose tables exist.
     pub fn open(db: &Db) -> Store {
-        Store { db: db.clone(), ringer: Arc::new(Ringer::new(db.path(), BELL)) }
+        Store { db: db.clone(), notifier: Arc::new(Notifier::new(db.path(), WAKEUP)) }
     }
 
     /// The connection.
@@ -111,11 +111,11 @@ impl Store {
     }
 
     /// Wakes those who wait for results.
-    pub fn ring(&self) {
-        let done = self.ringer.ring().or_else(|error| match error.kind() {
+    pub fn notify(&self) {
+        let done = self.notifier.notify().or_else(|error| match error.kind() {
             std::io::ErrorKind::NotFound => {
                 // A file that has results alone: no worker has made the folder.
-                run::make(self.db.path()).and_then(|_| self.ringer.ring())
+                rundir::create(self.db.path()).and_then(|_| self.notifier.notify())
             }
             _ => Err(error),
         });
@@ -153,13 +153,13 @@ impl Store {
 impl Keep for Store {
     async fn put(&self, records: Vec<Record>) -> Result<(), Error> {
         self.db.run(Durability::Process, move |c| put(c, &records)).await?;
-        self.ring();
+        self.notify();
         Ok(())
     }
 
     async fn put_synced(&self, records: Vec<Record>) -> Result<(), Error> {
         self.db.run(Durability::Disk, move |c| put(c, &records)).await?;
-        self.ring();
+        self.notify();
         Ok(())
     }
 
@@ -212,8 +212,8 @@ impl Keep for Store {
     async fn listen(&self, _task_id: &str) -> Result<super::Listener, Error> {
         let path = self.db.path().to_path_buf();
         let listener = match watch(&path) {
-            Ok(bell) => Listener { bell, later: None },
-            Err(_) => Listener { bell: Bell::clock(LOOK_AGAIN), later: Some(path) },
+            Ok(watcher) => Listener { watcher, later: None },
+            Err(_) => Listener { watcher: Watcher::polling(LOOK_AGAIN), later: Some(path) },
         };
         Ok(super::Listener::Sqlite(listener))
     }
@@ -221,29 +221,29 @@ impl Keep for Store {
 
 /// See [`super::Listener`].
 pub struct Listener {
-    bell: Bell,
-    /// The file of which it is to watch the bell as soon as it can.
+    watcher: Watcher,
+    /// The database whose wake-up file is to be watched as soon as that is possible.
     later: Option<PathBuf>,
 }
 
-/// Hears the bell of results, if its folder is one that counts.
-fn watch(database: &Path) -> std::io::Result<Bell> {
-    run::open(database)?;
-    Bell::watch(&[run_folder(database).join(BELL)])
+/// Watches the wake-up file of results, if its folder can be trusted.
+fn watch(database: &Path) -> std::io::Result<Watcher> {
+    rundir::open(database)?;
+    Watcher::watch(&[rundir::path(database).join(WAKEUP)])
 }
 
 impl Listener {
     /// See [`super::Listener::stored`].
     pub async fn stored(&mut self) {
         if let Some(path) = &self.later
-            && let Ok(bell) = watch(path)
+            && let Ok(watcher) = watch(path)
         {
             // Before a look, for something may be there already.
-            (self.bell, self.later) = (bell, None);
+            (self.watcher, self.later) = (watcher, None);
             return;
         }
         // A timeout is as good as a notification: the caller looks either way.
-        let _ = tokio::time::timeout(LOOK_AGAIN, self.bell.rung()).await;
+        let _ = tokio::time::timeout(LOOK_AGAIN, self.watcher.changed()).await;
     }
 }
 

@@ -11,8 +11,8 @@ use crate::broker::Broker;
 use crate::broker::ledger::Ledger;
 use crate::client::send::Sender;
 use crate::clock;
-use crate::os::alarm::Alarm;
 use crate::os::memory;
+use crate::os::wall_timer::WallTimer;
 use chrono::{DateTime, Utc};
 use std::future::pending;
 use std::time::{Duration, Instant};
@@ -55,8 +55,8 @@ pub enum Command {
 /// `LocalSet`.
 pub async fn run(plan: Plan, services: Services, ready: impl FnOnce()) {
     let Services { ledger, broker, store, source, mut commands, alive } = services;
-    let alarm = match Alarm::new() {
-        Ok(alarm) => alarm,
+    let timer = match WallTimer::new() {
+        Ok(timer) => timer,
         Err(error) => return tracing::error!("beat: no timer: {error}"),
     };
     let mut core = Core::new(&plan, ledger.is_disposable(), now());
@@ -88,7 +88,7 @@ pub async fn run(plan: Plan, services: Services, ready: impl FnOnce()) {
                 reloader.look();
                 Event::Look
             }
-            () = ring_at(&alarm, wake) => Event::Due,
+            () = wait_until(&timer, wake) => Event::Due,
         };
         core.on(event, now(), &mut effects);
         for effect in effects.drain(..) {
@@ -96,7 +96,7 @@ pub async fn run(plan: Plan, services: Services, ready: impl FnOnce()) {
                 Effect::Ask(request) => drop(requests.spawn_local(stores.clone().answer(request))),
                 Effect::Log(note) => log::write(&note),
                 Effect::Ready => ready.take().into_iter().for_each(|ready| ready()),
-                Effect::Loaded => memory::give_back(),
+                Effect::Loaded => memory::trim_heap(),
             }
         }
     }
@@ -128,11 +128,11 @@ async fn answer(requests: &mut JoinSet<Event>) -> Event {
     }
 }
 
-async fn ring_at(alarm: &Alarm, wake: Option<DateTime<Utc>>) {
+async fn wait_until(timer: &WallTimer, wake: Option<DateTime<Utc>>) {
     let Some(wake) = wake else { return pending().await };
     let since_epoch = wake.signed_duration_since(DateTime::UNIX_EPOCH).to_std();
-    let rung = alarm.ring_at(since_epoch.unwrap_or_default()).await;
-    if let Err(error) = rung {
+    let waited = timer.wait_until(since_epoch.unwrap_or_default()).await;
+    if let Err(error) = waited {
         tracing::debug!("beat: the timer: {error}");
     }
 }

@@ -258,7 +258,7 @@ fn find(app: Option<&Path>) -> Result<PathBuf, Error> {
         Ok(false)
     };
     let absolute = |folder: &Path| {
-        os::folder::absolute(folder)
+        os::cwd::absolute(folder)
             .map_err(|error| Error::usage(format!("{}: {error}", folder.display())))
     };
     if let Some(typed) = app {

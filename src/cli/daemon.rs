@@ -3,7 +3,7 @@
 use super::exit::{Error, Exit};
 use super::output::ToUser;
 use crate::config::names;
-use crate::os::daemon::{self, Report, Side};
+use crate::os::daemon::{self, LaunchReport, Side};
 use crate::os::pidfile::{Pidfile, Refused};
 use crate::os::user::Ids;
 use nix::sys::stat::{Mode, umask};
@@ -60,7 +60,7 @@ pub(super) enum Begun {
         /// Its pidfile.
         pidfile: Option<Pidfile>,
         /// Who waits until it works.
-        launcher: Option<Report>,
+        launcher: Option<LaunchReport>,
     },
     /// The program is another process; this one ends so.
     Elsewhere(Exit),

@@ -6,7 +6,7 @@ use super::output::ToUser;
 use crate::client::local::{self, Status};
 use crate::config::{kind, nearest};
 use crate::log::escape;
-use crate::os::runtime::{self, Search};
+use crate::os::node_socket::{self, Search};
 use std::io;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -35,7 +35,7 @@ pub(super) struct Args {
 
 pub(super) fn run(args: &Args, global: &Global, out: ToUser) -> Result<Exit, Error> {
     let node = App::node_name(args.hostname.as_deref(), "celery")?;
-    let search = runtime::find(&node, nix::unistd::geteuid().as_raw());
+    let search = node_socket::find(&node, nix::unistd::geteuid().as_raw());
     let (mut said, mut faults) = (Vec::new(), Vec::new());
     for address in &search.found {
         match local::ask(address, args.timeout) {
@@ -126,7 +126,7 @@ fn silent(node: &str, search: &Search, faults: &[io::Error], timeout: Duration) 
 /// `timeout`.
 fn alive(node: &str, timeout: Duration) -> Vec<String> {
     let end = Instant::now() + timeout;
-    let places = runtime::find_all(nix::unistd::geteuid().as_raw()).found;
+    let places = node_socket::find_all(nix::unistd::geteuid().as_raw()).found;
     let mut nodes: Vec<String> = places
         .iter()
         .filter_map(|place| {

@@ -3,8 +3,8 @@
 
 use super::app::App;
 use crate::config::Diagnostic;
-use crate::os::resolve::{self, resolve};
 use crate::os::user::Ids;
+use crate::os::which::{self, which};
 use crate::runner::wasm;
 use crate::task::lint::{self, Risk};
 use crate::task::template::{Piece, Word};
@@ -124,7 +124,7 @@ impl Look<'_> {
         };
         let Some(program) = words.first().and_then(fixed) else { return };
         let (path, cwd) = (self.path(), self.cwd());
-        match resolve(OsStr::new(&program), path.as_deref(), &cwd) {
+        match which(OsStr::new(&program), path.as_deref(), &cwd) {
             Ok(file) if !file.exists() => {
                 self.warn("exec", line, format!("there is no program {} here", file.display()));
             }
@@ -163,7 +163,7 @@ impl Look<'_> {
     }
 
     fn executable(&mut self, key: &str, line: usize, file: &Path, path: Option<&OsStr>) {
-        if let Some(obstacle) = resolve::obstacle(file, path) {
+        if let Some(obstacle) = which::obstacle(file, path) {
             let what = format!("{} cannot be executed: {}", file.display(), obstacle.why);
             match obstacle.everywhere {
                 true => self.error(key, line, what),

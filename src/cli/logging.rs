@@ -119,7 +119,7 @@ pub(super) fn check(options: &Options) -> Result<(), Error> {
 }
 
 /// Starts the log of a program that ends with a panic.
-pub(super) fn start(options: Options, out: ToUser) -> log::Keeper {
+pub(super) fn start(options: Options, out: ToUser) -> log::LogGuard {
     end_on_panic(options.clone(), out);
     log::start(options)
 }

@@ -1,4 +1,4 @@
-//! The hall: the list of commands, the global options, one `match`.
+//! The command line: the list of commands, the global options, one `match`.
 
 mod app;
 mod batch;
@@ -36,7 +36,7 @@ mod zones;
 
 use crate::config::kind::{self, Kind};
 use crate::config::units;
-use crate::os::guard::Role;
+use crate::guard::{self, Role};
 use app::Global;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
@@ -117,7 +117,7 @@ fn of_beat(arg: clap::Arg) -> clap::Arg {
 /// Runs the command line of this process.
 pub fn main() -> ExitCode {
     // Before clap, and before any thread: a guarded worker is told so by its environment.
-    let role = crate::os::guard::role();
+    let Some(role) = guard::role() else { return ExitCode::FAILURE };
     let mut program = empty::without_unset(command_line());
     let matches = program.try_get_matches_from_mut(std::env::args_os());
     let read = matches.and_then(|matches| {
@@ -172,7 +172,7 @@ fn end(exit: Exit, out: &ToUser) -> Exit {
 fn dispatch(command: Command, global: &Global, role: Role, out: ToUser) -> Result<Exit, Error> {
     // All others were put there by their guard.
     if let (Some(folder), Role::Fresh) = (&global.workdir, &role) {
-        crate::os::folder::enter(folder)
+        crate::os::cwd::enter(folder)
             .map_err(|error| Error::usage(format!("--workdir {}: {error}", folder.display())))?;
     }
     match command {

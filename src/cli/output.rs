@@ -4,7 +4,7 @@
 use super::table;
 use crate::link::address::redact_all;
 use crate::log::escape;
-use crate::os::standard;
+use crate::os::stdout;
 use std::borrow::Cow;
 use std::io::{self, IsTerminal, Write};
 use std::sync::OnceLock;
@@ -32,7 +32,7 @@ fn written(text: &str) -> io::Result<()> {
 
 fn open() -> io::Result<()> {
     // What stands in its place takes everything.
-    if standard::was_closed() { Err(nix::errno::Errno::EBADF.into()) } else { Ok(()) }
+    if stdout::was_closed() { Err(nix::errno::Errno::EBADF.into()) } else { Ok(()) }
 }
 
 /// What comes from outside, for standard output: as it is, but on a terminal without what would

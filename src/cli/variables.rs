@@ -6,7 +6,7 @@ use super::output::ToUser;
 use crate::config::diagnostic::Weight;
 use crate::config::settings::TABLE;
 use crate::config::{Diagnostic, Faults, load};
-use crate::os::guard;
+use crate::guard;
 use crate::runner::context::FACTS;
 use clap::error::{ContextKind, ContextValue};
 use clap::parser::ValueSource;

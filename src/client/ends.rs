@@ -95,7 +95,7 @@ pub fn results_of(store: &Store) -> Results {
                 db: store.db().clone(),
                 revoked: backend::sqlite::Store::revoked_within,
                 put: backend::sqlite::Store::put_within,
-                stored: Arc::new(move || woken.ring()),
+                stored: Arc::new(move || woken.notify()),
             }
         }
         Store::Redis(store) => {

@@ -1,6 +1,6 @@
 //! What a running worker says of itself, on a socket of its own host.
 
-use crate::os::runtime::Address;
+use crate::os::node_socket::Address;
 use serde::{Deserialize, Serialize};
 use std::io::{self, Read};
 use std::time::{Duration, Instant};

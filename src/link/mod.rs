@@ -1,7 +1,9 @@
-//! One connection to a store: where it is ([`url`]) and how it is opened. No policy.
+//! Connections: to a store, where it is ([`url`]) and how it is opened, and between a worker and
+//! its guard ([`guard`]). No policy.
 
 pub mod address;
 pub mod error;
+pub mod guard;
 pub mod redis;
 pub mod sqlite;
 mod tls;

@@ -8,7 +8,7 @@
 
 use super::error::{Error, Kind};
 use super::tls;
-use super::url::{Place, Server};
+use super::url::{Endpoint, Server};
 use redis::aio::MultiplexedConnection;
 use redis::{
     AsyncConnectionConfig, Client, Cmd, ConnectionAddr, IntoConnectionInfo, ProtocolVersion,
@@ -265,8 +265,8 @@ impl Link {
 
     async fn open(&self, config: AsyncConnectionConfig) -> Result<MultiplexedConnection, Error> {
         let server = &self.0.server;
-        match (&self.0.dial, &server.place) {
-            (Dial::Tls(greeting, secrets), Place::Tls(host, port, settings)) => {
+        match (&self.0.dial, &server.endpoint) {
+            (Dial::Tls(greeting, secrets), Endpoint::Tls(host, port, settings)) => {
                 let connecting = tls::connect(server, (host, *port), settings, secrets.clone());
                 let opened = tokio::time::timeout(self.0.patience, async {
                     let stream = connecting.await?;
@@ -399,12 +399,12 @@ enum Dial {
 
 impl Dial {
     fn new(server: &Server) -> Result<Dial, Error> {
-        let address = match &server.place {
-            Place::Tls(.., settings) => {
+        let address = match &server.endpoint {
+            Endpoint::Tls(.., settings) => {
                 return Ok(Dial::Tls(greeting_of(server), tls::config(settings)?));
             }
-            Place::Tcp(host, port) => ConnectionAddr::Tcp(host.clone(), *port),
-            Place::Socket(path) => ConnectionAddr::Unix(path.clone()),
+            Endpoint::Tcp(host, port) => ConnectionAddr::Tcp(host.clone(), *port),
+            Endpoint::Socket(path) => ConnectionAddr::Unix(path.clone()),
         };
         let wrong = |error: RedisError| Error::misuse(format!("{server}: {error}"));
         let info = address.into_connection_info().map_err(wrong)?;

@@ -32,7 +32,7 @@ pub enum BackendUrl {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Server {
     /// Where it listens.
-    pub place: Place,
+    pub endpoint: Endpoint,
     /// Who we are.
     pub user: Option<String>,
     /// What proves it.
@@ -45,7 +45,7 @@ pub struct Server {
 
 /// Where a server listens.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Place {
+pub enum Endpoint {
     /// In the clear.
     Tcp(String, u16),
     /// Behind TLS.
@@ -207,24 +207,24 @@ impl Server {
             let at = query.iter().position(|(key, _)| key == name)?;
             Some(query.swap_remove(at).1)
         };
-        let (place, db) = if scheme == "redis+socket" {
+        let (endpoint, db) = if scheme == "redis+socket" {
             let path = decoded(url.path());
             if path.is_empty() || path == "/" {
                 return Err("names no socket; expected redis+socket:///path/to/redis.sock".into());
             }
             let db = take("virtual_host").or_else(|| take("db")).unwrap_or_default();
-            (Place::Socket(path.into()), db)
+            (Endpoint::Socket(path.into()), db)
         } else {
             let host = url.host_str().filter(|host| !host.is_empty()).unwrap_or("localhost");
             // As the resolver wants it: an IPv6 address without its brackets.
             let host = host.trim_start_matches('[').trim_end_matches(']').to_string();
             let port = url.port().unwrap_or(6379);
-            let place = match scheme {
-                "rediss" => Place::Tls(host, port, tls(&mut take)?),
-                _ => Place::Tcp(host, port),
+            let endpoint = match scheme {
+                "rediss" => Endpoint::Tls(host, port, tls(&mut take)?),
+                _ => Endpoint::Tcp(host, port),
             };
             let of_path = url.path().trim_matches('/').to_string();
-            (place, if of_path.is_empty() { take("db").unwrap_or_default() } else { of_path })
+            (endpoint, if of_path.is_empty() { take("db").unwrap_or_default() } else { of_path })
         };
         if let Some((name, _)) = query.first() {
             // What is no name may be a part of a password.
@@ -236,7 +236,7 @@ impl Server {
         let db = db.trim_matches('/');
         let db = if db.is_empty() { Ok(0) } else { db.parse() };
         Ok(Server {
-            place,
+            endpoint,
             user: user.map(decoded),
             password: password.map(|password| Secret(decoded(password))),
             db: db.map_err(
@@ -336,19 +336,22 @@ mod tests {
     #[test]
     fn servers_are_read_as_kombu_reads_them() {
         let plain = server("redis://");
-        assert_eq!((&plain.place, plain.db), (&Place::Tcp("localhost".into(), 6379), 0));
+        assert_eq!((&plain.endpoint, plain.db), (&Endpoint::Tcp("localhost".into(), 6379), 0));
         assert_eq!((&plain.user, &plain.password), (&None, &None));
         let full = server("redis://me:p%40ss%2Fword@[::1]:7000/3");
-        assert_eq!((&full.place, full.db), (&Place::Tcp("::1".into(), 7000), 3));
+        assert_eq!((&full.endpoint, full.db), (&Endpoint::Tcp("::1".into(), 7000), 3));
         assert_eq!(full.user.as_deref(), Some("me"));
         assert_eq!(full.password.as_ref().map(Secret::reveal), Some("p@ss/word"));
         assert_eq!(server("redis://:p@h/").password.as_ref().map(Secret::reveal), Some("p"));
         let socket = server("redis+socket:///run/redis%20.sock?virtual_host=2");
-        assert_eq!((&socket.place, socket.db), (&Place::Socket("/run/redis .sock".into()), 2));
+        assert_eq!(
+            (&socket.endpoint, socket.db),
+            (&Endpoint::Socket("/run/redis .sock".into()), 2)
+        );
         let tls = server("rediss://h?ssl_cert_reqs=none&ssl_ca_certs=/ca.pem");
         let expected =
             Tls { unverified: true, authorities: Some("/ca.pem".into()), identity: None };
-        assert_eq!(tls.place, Place::Tls("h".into(), 6379, expected));
+        assert_eq!(tls.endpoint, Endpoint::Tls("h".into(), 6379, expected));
     }
 
     #[test]

@@ -1,23 +1,23 @@
-//! Text from outside on its way into a log or to a terminal: an id, a name or an argument must
-//! not end a line, move a cursor or turn the direction of what follows.
+//! Escapes text from outside for a log or a terminal: an id, a name or an argument must not end a
+//! line, move the cursor, or reverse the direction of the text that follows.
 
 use std::borrow::Cow;
 use std::fmt::Write;
 
-/// Characters of a name or an id that a line shows: Celery's own stores have 155.
+/// Characters of a name or an id that a line shows. Celery's own stores have 155.
 const NAME_MAX: usize = 255;
 
-/// `text` for one line: control characters are shown as Python's `repr` shows them.
+/// `text` on one line: control characters are written as Python's `repr` writes them.
 pub fn line(text: &str) -> Cow<'_, str> {
     escape(text, |_| false)
 }
 
-/// `text` for as many lines as it has.
+/// `text` on as many lines as it has.
 pub fn lines(text: &str) -> Cow<'_, str> {
     escape(text, |c| matches!(c, '\n' | '\t'))
 }
 
-/// A name or an id within a line, its end cut off where it is very long.
+/// A name or an id within a line, truncated if it is very long.
 pub fn name(text: &str) -> Cow<'_, str> {
     match text.char_indices().nth(NAME_MAX) {
         Some((at, _)) => Cow::Owned(format!("{}...", line(&text[..at]))),
@@ -45,7 +45,7 @@ fn escape(text: &str, keeps: impl Fn(char) -> bool) -> Cow<'_, str> {
     Cow::Owned(out)
 }
 
-/// Control characters, line separators of Unicode, and marks that turn the direction of text.
+/// Control characters, Unicode line separators, and marks that change the direction of text.
 fn is_control(c: char) -> bool {
     let turns =
         matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');

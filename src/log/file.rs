@@ -1,30 +1,29 @@
-//! The log file: it may be renamed, removed or truncated by others at any time, and is put
-//! aside by ourselves when it is too large or too old.
+//! The log file. Others may rename, remove or truncate it at any time; we rotate it when it is too
+//! large or too old.
 
-use super::sink::{BATCH_BYTES, Place};
+use super::sink::{BATCH_BYTES, Target};
 use std::fs::{self, File, Metadata};
 use std::io::{self, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 
-/// After a rotation that failed the next one is tried so much later.
+/// After a failed rotation, the next attempt is made this much later.
 const ROTATION_PAUSE: Duration = Duration::from_secs(60);
 
-/// When a log file is put aside.
+/// When a log file is rotated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Rotation {
-    /// Before it gets larger than this.
+    /// Before it gets larger than this, in bytes.
     pub max_bytes: Option<u64>,
     /// When it is older than this.
     pub max_age: Option<Duration>,
-    /// How many old ones are kept, at least one.
+    /// How many old files are kept, at least one.
     pub backups: u64,
 }
 
-/// Opens a log file. Every write goes to its end, wherever that is by then: several processes
-/// may write, and whoever copies and truncates it leaves no hole. Root follows no link that somebody
-/// else has made: it could lead to any file.
+/// Opens a log file for appending: several processes may write to it, and truncating it leaves no
+/// hole. Root does not follow a link that another user created: it could lead to any file.
 pub(super) fn open(path: &Path) -> io::Result<File> {
     let link = fs::symlink_metadata(path).ok().filter(Metadata::is_symlink);
     if link.is_some_and(|link| link.uid() != 0) && nix::unistd::geteuid().is_root() {
@@ -46,7 +45,7 @@ pub(super) struct LogFile {
 struct Open {
     file: File,
     id: (u64, u64),
-    /// When it was made, as far as the file system knows.
+    /// When it was created, if the file system knows.
     born: SystemTime,
 }
 
@@ -57,8 +56,8 @@ impl LogFile {
     }
 }
 
-impl Place for LogFile {
-    /// Opens the file that stands at the path now, if that is another one.
+impl Target for LogFile {
+    /// Opens the file that is at the path now, if it is another one.
     fn ready(&mut self, bytes: usize) -> io::Result<(Option<String>, bool)> {
         let mut found = stat(&self.path)?;
         let mut note = None;
@@ -76,7 +75,7 @@ impl Place for LogFile {
             _ => false,
         };
         if !same {
-            // Closed first: a file that was removed gives its space back only then.
+            // Closed first: a removed file frees its space only then.
             self.open = None;
             let file = open(&self.path)?;
             let meta = file.metadata()?;
@@ -97,7 +96,7 @@ impl Place for LogFile {
         Some(self.path.display().to_string())
     }
 
-    /// A file that has to stay small is not outgrown by a single batch.
+    /// A small size limit is not exceeded by a single batch.
     fn batch_bytes(&self) -> usize {
         let max = self.rotation.max_bytes.and_then(|max| usize::try_from(max).ok());
         max.unwrap_or(BATCH_BYTES).min(BATCH_BYTES)
@@ -119,10 +118,11 @@ impl LogFile {
         large || self.rotation.max_age.is_some_and(|max| age() > max)
     }
 
-    /// `FILE.1` becomes `FILE.2` and so on, `FILE` becomes `FILE.1`; all of them where a link leads.
+    /// `FILE.1` becomes `FILE.2` and so on, `FILE` becomes `FILE.1`, in the folder that a link
+    /// leads to.
     fn rotate(&self, seen: &Metadata) -> io::Result<()> {
         let Some(open) = &self.open else { return Ok(()) };
-        // Who shares the file would rotate it at the same time.
+        // Another process that shares the file would rotate it at the same time.
         open.file.lock()?;
         let rename = || -> io::Result<()> {
             if stat(&self.path)?.is_none_or(|meta| id(&meta) != id(seen)) {

@@ -1,18 +1,18 @@
-//! Log lines, in Celery's form or in JSON, to standard error or to a file, through a queue: a
-//! slow terminal or a full disk never stops the worker. Lines that find no place are dropped,
-//! counted, and the count is logged. Never says what a line means; that is its writer's matter.
+//! Log lines, in Celery's format or in JSON, to standard error or to a file, through a queue: a
+//! slow terminal or a full disk never stops the worker. Lines without room are dropped and counted,
+//! and the count is logged. Never decides what a line says.
 
 pub mod escape;
 mod file;
-mod form;
+mod format;
 mod sink;
 
 pub use file::Rotation;
-pub use form::Format;
+pub use format::Format;
 
-use crate::os::signal::deaf;
+use crate::os::signal::with_signals_blocked;
 use file::LogFile;
-use form::{Origin, Told};
+use format::{EventFormat, Origin};
 use sink::{Backlog, Sink, Stderr};
 use std::fs::File;
 use std::io::{self, IsTerminal, Write};
@@ -23,26 +23,26 @@ use tracing::Level;
 use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::filter::LevelFilter;
 
-/// Lines waiting to be written at the most.
+/// Lines in the queue, at most.
 const LINES_MAX: usize = 8192;
 
-/// At the end of the program the queue gets so long to find room for its last word.
+/// How long the end of the program waits for room in the queue.
 const LAST_WAIT: Duration = Duration::from_secs(1);
 
 /// How a program logs.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// From this level on.
+    /// The lowest level that is logged.
     pub level: LevelFilter,
-    /// Colours, as far as the lines go to a terminal.
+    /// Colours, if the lines go to a terminal.
     pub color: bool,
-    /// The form of the lines.
+    /// The format of the lines.
     pub format: Format,
     /// The file; `None` is standard error.
     pub file: Option<PathBuf>,
-    /// When the file is put aside.
+    /// When the file is rotated.
     pub rotation: Rotation,
-    /// Whose lines they are, `worker1@host`.
+    /// The node that logs, `worker1@host`.
     pub node: String,
 }
 
@@ -55,9 +55,9 @@ pub struct About {
     pub id: String,
 }
 
-/// Keeps the log open; what waits is written when this is dropped.
+/// Keeps the log open; the queue is written out when this is dropped.
 #[derive(Debug)]
-pub struct Keeper {
+pub struct LogGuard {
     queue: Option<WorkerGuard>,
     backlog: Arc<Backlog>,
 }
@@ -65,14 +65,14 @@ pub struct Keeper {
 /// The lines of this process.
 static BACKLOG: OnceLock<Arc<Backlog>> = OnceLock::new();
 
-/// How many lines the log has lost, and why, as long as it cannot say so itself.
+/// How many lines the log has lost, and why, unless the log itself says so.
 pub fn lost() -> Option<String> {
     BACKLOG.get()?.lost()
 }
 
-/// Starts logging. A file that cannot be opened is tried again with every line: lines are dropped
-/// and counted until then ([`writable`] tells before).
-pub fn start(options: Options) -> Keeper {
+/// Starts logging. A file that cannot be opened is tried again with every line; until then, lines
+/// are dropped and counted ([`writable`] tells in advance).
+pub fn start(options: Options) -> LogGuard {
     let color = options.color && options.file.is_none() && io::stderr().is_terminal();
     let origin = Origin::of_worker(options.format, options.node);
     let backlog = Arc::new(Backlog::default());
@@ -80,10 +80,10 @@ pub fn start(options: Options) -> Keeper {
         .buffered_lines_limit(LINES_MAX)
         .lossy(true)
         .thread_name("log");
-    let (to, books) = (origin.clone(), Arc::clone(&backlog));
-    let (writer, guard) = deaf(|| match options.file {
-        Some(path) => queue.finish(Sink::new(LogFile::new(path, options.rotation), to, books)),
-        None => queue.finish(Sink::new(Stderr, to, books)),
+    let (to, counts) = (origin.clone(), Arc::clone(&backlog));
+    let (writer, guard) = with_signals_blocked(|| match options.file {
+        Some(path) => queue.finish(Sink::new(LogFile::new(path, options.rotation), to, counts)),
+        None => queue.finish(Sink::new(Stderr, to, counts)),
     });
     backlog.count_with(writer.error_counter());
     // A second start (in tests) keeps the first.
@@ -91,28 +91,28 @@ pub fn start(options: Options) -> Keeper {
     let subscriber = tracing_subscriber::fmt()
         .with_max_level(options.level)
         .with_writer(writer)
-        .event_format(Told::new(origin, color, Arc::clone(&backlog)))
+        .event_format(EventFormat::new(origin, color, Arc::clone(&backlog)))
         .finish();
     // A second start (in tests) keeps the first.
     let _ = tracing::subscriber::set_global_default(subscriber);
-    Keeper { queue: Some(guard), backlog }
+    LogGuard { queue: Some(guard), backlog }
 }
 
-impl Drop for Keeper {
+impl Drop for LogGuard {
     fn drop(&mut self) {
         let end = Instant::now() + LAST_WAIT;
         while self.backlog.lines() >= LINES_MAX && Instant::now() < end {
-            // The queue tells nobody when it has room again.
+            // The queue does not notify about room.
             std::thread::sleep(Duration::from_millis(5));
         }
         if self.backlog.lines() >= LINES_MAX {
-            // Its end would complain on standard output; the process ends anyway.
+            // Dropping it would complain on standard output; the process ends anyway.
             std::mem::forget(self.queue.take());
         }
     }
 }
 
-/// Can this file be written to? It is made if it is not there; a pipe or device is not opened.
+/// Can this file be written to? Creates it if it does not exist; does not open a pipe or device.
 ///
 /// # Errors
 /// Why not.
@@ -124,8 +124,8 @@ pub fn writable(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Adds one line to a log file that another process writes too: whole, in one call. For a
-/// program without threads, the guard.
+/// Appends one line to a log file that another process writes to as well, in one call. For the
+/// guard, which has no threads.
 ///
 /// # Errors
 /// The line could not be written.
@@ -134,7 +134,7 @@ pub fn append(path: &Path, format: Format, node: &str, level: Level, text: &str)
     file.write_all(Origin::of_guard(format, node.to_string()).note(level, text).as_bytes())
 }
 
-/// One line whose level is known at run time.
+/// Logs a line whose level is known at run time.
 pub fn line(level: Level, text: &str) {
     match level {
         Level::ERROR => tracing::error!("{text}"),
@@ -144,7 +144,7 @@ pub fn line(level: Level, text: &str) {
     }
 }
 
-/// One line about a task; its level is known at run time.
+/// Logs a line about a task; its level is known at run time.
 pub fn line_about(level: Level, about: &About, text: &str) {
     let About { task, id } = about;
     let (task, id) = (&*escape::name(task), &*escape::name(id));

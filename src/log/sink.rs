@@ -1,8 +1,8 @@
-//! The far end of the queue: takes lines, writes them in batches, and keeps the books of those
-//! that found no place. Lines stay whole: what is torn by a full disk is finished later.
+//! The end of the queue: takes lines, writes them in batches, and counts those without room. Lines
+//! stay whole: one that a full disk has cut is completed later.
 
 use super::escape;
-use super::form::Origin;
+use super::format::Origin;
 use crate::os::describe;
 use std::io::{self, Write};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -11,41 +11,41 @@ use std::time::{Duration, Instant};
 use tracing::Level;
 use tracing_appender::non_blocking::ErrorCounter;
 
-/// Bytes that are written in one call: a burst costs few calls, and a batch that is lost is small.
+/// Bytes written in one call: a burst costs few calls, and a lost batch is small.
 pub(super) const BATCH_BYTES: usize = 64 * 1024;
 
-/// While lines come faster than they can be written, that is said so often.
+/// How often lost lines are reported while lines come faster than they can be written.
 const OVERRUN_EVERY: Duration = Duration::from_secs(1);
 
-/// Lines on their way: made, and neither written nor dropped yet.
+/// Lines on their way: produced, and neither written nor dropped yet.
 #[derive(Debug, Default)]
 pub(super) struct Backlog {
     made: AtomicUsize,
     taken: AtomicUsize,
     overrun: OnceLock<ErrorCounter>,
-    /// Lines that the place did not take, and why, as long as nothing there says so.
+    /// How many lines the target did not take, and why, unless the target says so.
     lost: Mutex<Option<String>>,
 }
 
 impl Backlog {
-    /// The queue's own count of the lines that found it full.
+    /// The queue's own counter of dropped lines.
     pub fn count_with(&self, counter: ErrorCounter) {
-        // There is one queue to a backlog.
+        // There is one queue for each backlog.
         let _ = self.overrun.set(counter);
     }
 
-    /// A line goes into the queue.
+    /// A line enters the queue.
     pub fn one_more(&self) {
         self.made.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Lines in the queue.
+    /// The number of lines in the queue.
     pub fn lines(&self) -> usize {
         let gone = self.taken.load(Ordering::Relaxed) + self.overrun();
         self.made.load(Ordering::Relaxed).saturating_sub(gone)
     }
 
-    /// What is lost and not told in the log.
+    /// What is lost without a line in the log.
     pub fn lost(&self) -> Option<String> {
         self.lost.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -64,15 +64,15 @@ impl Backlog {
 }
 
 /// Where lines go.
-pub(super) trait Place {
-    /// Makes it fit for so many bytes: what whoever reads the log should know, and whether it is
-    /// another place than before.
+pub(super) trait Target {
+    /// Prepares it for this many bytes. Returns a note for readers of the log, and whether this is
+    /// another target than before.
     fn ready(&mut self, bytes: usize) -> io::Result<(Option<String>, bool)>;
 
-    /// Writes some of this to its end.
+    /// Writes a part of this, and returns how many bytes.
     fn write(&mut self, text: &[u8]) -> io::Result<usize>;
 
-    /// Its name, if its lines can be missed elsewhere.
+    /// Its name, if its missing lines should be reported elsewhere.
     fn name(&self) -> Option<String> {
         None
     }
@@ -86,7 +86,7 @@ pub(super) trait Place {
 /// Standard error.
 pub(super) struct Stderr;
 
-impl Place for Stderr {
+impl Target for Stderr {
     fn ready(&mut self, _: usize) -> io::Result<(Option<String>, bool)> {
         Ok((None, false))
     }
@@ -96,7 +96,7 @@ impl Place for Stderr {
     }
 }
 
-/// Lines, one behind the other.
+/// Lines, concatenated.
 #[derive(Default)]
 struct Batch {
     text: Vec<u8>,
@@ -104,14 +104,14 @@ struct Batch {
 }
 
 impl Batch {
-    /// Gives the place of the line.
+    /// Gives the target of the line.
     fn push(&mut self, line: &[u8]) -> usize {
         self.text.extend_from_slice(line);
         self.ends.push(self.text.len());
         self.ends.len() - 1
     }
 
-    /// Puts the lines of the other behind these.
+    /// Appends other lines.
     fn append(&mut self, other: Batch) {
         if self.ends.is_empty() {
             *self = other;
@@ -123,9 +123,9 @@ impl Batch {
     }
 }
 
-/// Writes what comes out of the queue.
+/// Writes the lines of the queue to a target.
 pub(super) struct Sink<P> {
-    place: P,
+    target: P,
     origin: Origin,
     backlog: Arc<Backlog>,
     batch: Batch,
@@ -133,20 +133,20 @@ pub(super) struct Sink<P> {
     /// The rest of a line whose beginning is written.
     torn: Vec<u8>,
     dropped: usize,
-    /// Why the last one was dropped.
+    /// Why the last line was dropped.
     why: String,
-    /// It takes no lines from the start on, and that is not told yet.
+    /// It has taken no line since the start, which has not been reported yet.
     untold: bool,
-    /// Lines that the queue had no room for, as far as that was told, and when.
+    /// How many lines the queue has dropped according to the last report, and when that was.
     overrun_told: usize,
     overrun_at: Option<Instant>,
 }
 
-impl<P: Place> Sink<P> {
-    pub fn new(place: P, origin: Origin, backlog: Arc<Backlog>) -> Sink<P> {
+impl<P: Target> Sink<P> {
+    pub fn new(target: P, origin: Origin, backlog: Arc<Backlog>) -> Sink<P> {
         Sink {
-            batch_bytes: place.batch_bytes(),
-            place,
+            batch_bytes: target.batch_bytes(),
+            target,
             origin,
             backlog,
             batch: Batch::default(),
@@ -163,7 +163,7 @@ impl<P: Place> Sink<P> {
         batch.push(self.origin.note(Level::WARN, text).as_bytes())
     }
 
-    /// Lines that the queue had no room for, if it is time to say so.
+    /// How many lines the queue has dropped, if it is time for a report.
     fn overrun(&self) -> Option<usize> {
         let all = self.backlog.overrun();
         let is_time = self.overrun_at.is_none_or(|at| at.elapsed() >= OVERRUN_EVERY)
@@ -177,16 +177,16 @@ impl<P: Place> Sink<P> {
             return;
         }
         let lines = std::mem::take(&mut self.batch);
-        let (note, is_new) = match self.place.ready(lines.text.len()) {
+        let (note, is_new) = match self.target.ready(lines.text.len()) {
             Ok(ready) => ready,
             Err(error) => return self.lose(lines.ends.len(), &error),
         };
         if is_new && !self.torn.is_empty() {
-            // Its beginning stands in another file.
+            // Its beginning is in another file.
             self.torn.clear();
             self.dropped += 1;
         }
-        // What is said before the lines: the end of a torn one, and how many are missing here.
+        // Written before the lines: the end of a cut one, and how many are missing here.
         let torn = std::mem::take(&mut self.torn);
         let mut all = Batch::default();
         let torn_at = (!torn.is_empty()).then(|| all.push(&torn));
@@ -200,7 +200,7 @@ impl<P: Place> Sink<P> {
         let before = all.ends.len();
         all.append(lines);
 
-        let (written, error) = write_all(&mut self.place, &all.text);
+        let (written, error) = write_all(&mut self.target, &all.text);
         let whole = all.ends.partition_point(|end| *end <= written);
         let start = whole.checked_sub(1).map_or(0, |last| all.ends[last]);
         let is_torn = written > start || (error.is_some() && torn_at == Some(whole));
@@ -231,8 +231,9 @@ impl<P: Place> Sink<P> {
             return;
         }
         self.backlog.set_lost(Some(format!("{}: {}", were_dropped(self.dropped), self.why)));
-        // Later the log itself says so. If it never can, whoever has started the program should know.
-        if let Some(name) = self.place.name().filter(|_| std::mem::take(&mut self.untold)) {
+        // Later, the log itself says so. If it never can, the user who started the program should
+        // know.
+        if let Some(name) = self.target.name().filter(|_| std::mem::take(&mut self.untold)) {
             let (name, why) = (escape::line(&name).into_owned(), &self.why);
             let _ = writeln!(
                 io::stderr().lock(),
@@ -242,11 +243,11 @@ impl<P: Place> Sink<P> {
     }
 }
 
-/// Writes it, or a part of it: how much, and what then stood in the way.
-fn write_all(place: &mut impl Place, text: &[u8]) -> (usize, Option<io::Error>) {
+/// Writes as much as possible: the number of bytes, and the error that stopped it.
+fn write_all(target: &mut impl Target, text: &[u8]) -> (usize, Option<io::Error>) {
     let mut written = 0;
     while written < text.len() {
-        match place.write(&text[written..]) {
+        match target.write(&text[written..]) {
             Ok(0) => return (written, Some(io::ErrorKind::WriteZero.into())),
             Ok(bytes) => written += bytes,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -263,7 +264,7 @@ fn were_dropped(lines: usize) -> String {
     }
 }
 
-impl<P: Place> Write for Sink<P> {
+impl<P: Target> Write for Sink<P> {
     /// Takes one line.
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         if !self.batch.ends.is_empty() && self.batch.text.len() + line.len() > self.batch_bytes {
@@ -302,7 +303,7 @@ mod tests {
         text.lines().map(line).collect()
     }
 
-    fn say<P: Place>(sink: &mut Sink<P>, line: &str) {
+    fn say<P: Target>(sink: &mut Sink<P>, line: &str) {
         sink.write_all(line.as_bytes()).unwrap();
         sink.flush().unwrap();
     }
@@ -324,14 +325,14 @@ mod tests {
         assert_eq!(lines(&path), [told, "e", "f"]);
     }
 
-    /// A disk with room for so many bytes.
+    /// A disk with room for a number of bytes.
     struct Disk {
         text: Vec<u8>,
         room: usize,
         is_new: bool,
     }
 
-    impl Place for Disk {
+    impl Target for Disk {
         fn ready(&mut self, _: usize) -> io::Result<(Option<String>, bool)> {
             Ok((None, std::mem::take(&mut self.is_new)))
         }
@@ -362,14 +363,14 @@ mod tests {
                 for n in 10..14 {
                     say(&mut sink, &format!("a line {n}\n"));
                 }
-                sink.place.room = more;
+                sink.target.room = more;
                 say(&mut sink, "a line 14\n");
                 say(&mut sink, "a line 15\n");
-                sink.place.room = 10_000;
+                sink.target.room = 10_000;
                 for n in 16..19 {
                     say(&mut sink, &format!("a line {n}\n"));
                 }
-                let text = String::from_utf8(std::mem::take(&mut sink.place.text)).unwrap();
+                let text = String::from_utf8(std::mem::take(&mut sink.target.text)).unwrap();
                 let (mut count, mut dropped) = (0, 0);
                 for line in text.lines() {
                     let said = line.split_once("] ").map_or(line, |(_, text)| text);
@@ -393,9 +394,9 @@ mod tests {
     fn the_rest_of_a_torn_line_does_not_go_into_another_file() {
         let mut sink = disk(3);
         say(&mut sink, "abcdef\n");
-        sink.place = Disk { text: vec![], room: 1000, is_new: true };
+        sink.target = Disk { text: vec![], room: 1000, is_new: true };
         say(&mut sink, "next\n");
-        let text = String::from_utf8(sink.place.text).unwrap();
+        let text = String::from_utf8(sink.target.text).unwrap();
         assert!(
             text.ends_with("1 log line was dropped: No space left on device\nnext\n"),
             "{text}"

@@ -1,5 +1,5 @@
-//! `--detach`: the process goes on without its terminal, and whoever started it hears
-//! whether it came up.
+//! `--detach`: the process continues without its terminal, and its launcher learns whether it came
+//! up.
 //!
 //! ```text
 //!  launcher ──fork, setsid, fork──▶ daemon (the guard, then the worker below it)
@@ -15,34 +15,34 @@ use std::fs::File;
 use std::io::{self, PipeReader, PipeWriter, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 
-/// Which of the two processes this is now.
+/// Which of the two processes this is.
 pub enum Side {
     /// The one that the user started: the daemon is ready (0), or ended with this code.
     Launcher(u8),
-    /// The daemon, and what it has to report.
-    Daemon(Report),
+    /// The daemon, with its report to the launcher.
+    Daemon(LaunchReport),
 }
 
-/// The daemon's duty to tell the launcher how it went. Dropped without a word, as by a
-/// death, it says by that: not well.
+/// The daemon's report to its launcher. Dropped without one, when the daemon dies for instance, it
+/// reports a failure.
 #[derive(Debug)]
-pub struct Report(PipeWriter);
+pub struct LaunchReport(PipeWriter);
 
-/// Goes on in a session of its own, in the same folder, with nothing on its standard input
-/// and output. Its standard error is shown by the launcher, which stays until the report.
+/// Continues in a session of its own, in the same folder, with empty standard input and output. The
+/// launcher shows its standard error until the report.
 ///
 /// # Errors
-/// No process can be made.
+/// No process can be started.
 ///
 /// # Panics
-/// If a thread exists already: it would not exist in the daemon.
+/// If another thread exists: it would not exist in the daemon.
 pub fn detach() -> io::Result<Side> {
     let threads = std::fs::read_dir("/proc/self/task").map_or(1, Iterator::count);
     assert_eq!(threads, 1, "a process detaches before any thread begins");
     let (said, stderr) = io::pipe()?;
     let (reported, report) = io::pipe()?;
     let folder = std::env::current_dir()?;
-    // There is no call that only looks at the mask.
+    // There is no call that only reads the mask.
     let mask = umask(Mode::empty());
     umask(mask);
     let daemon = daemonize::Daemonize::new()
@@ -51,7 +51,7 @@ pub fn detach() -> io::Result<Side> {
         .stderr(File::from(OwnedFd::from(stderr)));
     let failed = |error: daemonize::Error| io::Error::other(error.to_string());
     match daemon.execute() {
-        daemonize::Outcome::Child(Ok(_)) => Ok(Side::Daemon(Report(report))),
+        daemonize::Outcome::Child(Ok(_)) => Ok(Side::Daemon(LaunchReport(report))),
         daemonize::Outcome::Child(Err(error)) => Err(failed(error)),
         daemonize::Outcome::Parent(Ok(_)) => {
             drop(report);
@@ -61,7 +61,7 @@ pub fn detach() -> io::Result<Side> {
     }
 }
 
-/// Shows what the daemon says until it reports; its code.
+/// Shows the daemon's standard error until it reports; its code.
 fn listen(mut said: PipeReader, mut reported: PipeReader) -> u8 {
     let mut open = true;
     loop {
@@ -75,12 +75,12 @@ fn listen(mut said: PipeReader, mut reported: PipeReader) -> u8 {
         }
         let is_set = |n: usize| fds.get(n).and_then(PollFd::any).unwrap_or(false);
         let (report, text) = (is_set(0), is_set(1));
-        // What was said before the report is read before it.
+        // What was written before the report is read before it.
         if text {
             open = show(&mut said);
         } else if report {
             let mut code = [1];
-            // Nothing at all is a death.
+            // No byte means that it died.
             let _ = reported.read(&mut code);
             return code[0];
         }
@@ -93,7 +93,7 @@ fn show(said: &mut PipeReader) -> bool {
     match said.read(&mut piece) {
         Ok(0) => false,
         Ok(length) => {
-            // Without a terminal there is nobody to tell.
+            // A terminal that is gone cannot be told.
             let _ = io::stderr().write_all(&piece[..length]);
             true
         }
@@ -101,8 +101,8 @@ fn show(said: &mut PipeReader) -> bool {
     }
 }
 
-impl Report {
-    /// It works. From now on nobody hears what is said on standard error.
+impl LaunchReport {
+    /// It works. From now on, standard error is discarded.
     pub fn ready(self) {
         silence();
         self.say(0);
@@ -114,15 +114,15 @@ impl Report {
     }
 
     fn say(mut self, code: u8) {
-        // A launcher that was interrupted does not want to know.
+        // The launcher may have been interrupted.
         let _ = self.0.write_all(&[code]);
     }
 }
 
-/// Standard output and error lead nowhere from now on.
+/// Discards standard output and error from now on.
 pub fn silence() {
     let Ok(null) = file::null() else { return };
-    // Their own numbers exist, so they can be replaced.
+    // Their descriptors are open, so they can be replaced.
     let _ = nix::unistd::dup2_stdout(&null);
     let _ = nix::unistd::dup2_stderr(&null);
 }

@@ -1,5 +1,5 @@
-//! Files: those without a name that a child gets as its standard input; those that we make
-//! beside others; what else the kernel knows of one.
+//! Files: nameless ones for the standard input of children, files that are created beside others,
+//! and what else the kernel knows about a file.
 
 use super::last_error;
 use super::user::Ids;
@@ -16,11 +16,11 @@ use std::os::unix::fs::{
 };
 use std::path::{Path, PathBuf};
 
-/// Links that lead to a file at the most, as in the kernel.
+/// Links that are followed at most, as in the kernel.
 const LINKS_MAX: usize = 40;
 
-/// The empty device, opened for reading and writing. One descriptor serves any
-/// number of children: it has no position that they could disturb.
+/// `/dev/null`, opened for reading and writing. One descriptor serves any number of children: it
+/// has no position that they could disturb.
 ///
 /// # Errors
 /// The device cannot be opened.
@@ -30,9 +30,8 @@ pub fn null() -> io::Result<OwnedFd> {
 
 /// A nameless file in memory with these bytes, positioned at its start.
 ///
-/// Standard input is such a file and not a pipe, because nobody has to feed it: a
-/// child that never reads, or closes it early, needs no care at all, however long
-/// the text is.
+/// Standard input is such a file and not a pipe, because nobody has to feed it: a child that never
+/// reads it, or closes it early, needs no care, however long the text is.
 ///
 /// # Errors
 /// Out of memory or of descriptors.
@@ -43,8 +42,8 @@ pub fn in_memory(bytes: &[u8]) -> io::Result<OwnedFd> {
     Ok(OwnedFd::from(file))
 }
 
-/// A nameless empty file in memory: also for what a child says, which then never waits for us to
-/// read it.
+/// A nameless empty file in memory, also for a child's output: the child never waits for us to read
+/// it.
 ///
 /// # Errors
 /// Out of memory or of descriptors.
@@ -52,7 +51,7 @@ pub fn scratch() -> io::Result<File> {
     in_memory_as(c"qworker-scratch")
 }
 
-/// A nameless empty file in memory that `/proc` shows by this text.
+/// A nameless empty file in memory that `/proc` shows with this name.
 ///
 /// # Errors
 /// As [`scratch`].
@@ -66,7 +65,7 @@ pub(super) fn in_memory_as(shown: &CStr) -> io::Result<File> {
     Ok(unsafe { File::from_raw_fd(fd) })
 }
 
-/// Gives a folder to these; not what a link there leads to.
+/// Changes the owner of a folder, and not of what a link there leads to.
 ///
 /// # Errors
 /// It is no folder, or we may not.
@@ -76,7 +75,7 @@ pub fn give_folder(path: &Path, ids: &Ids) -> io::Result<()> {
     std::os::unix::fs::fchown(&folder, Some(ids.uid), Some(ids.gid))
 }
 
-/// Does this file begin with text, and no database does?
+/// Does this file begin with text? A database does not.
 pub fn is_text(path: &Path) -> bool {
     let mut begin = Vec::new();
     let read = File::open(path).and_then(|file| file.take(512).read_to_end(&mut begin));
@@ -84,8 +83,8 @@ pub fn is_text(path: &Path) -> bool {
     read.is_ok_and(|length| length > 0) && begin.iter().all(is_text)
 }
 
-/// An extended attribute of a file, `user.name`; `None` if it has none of this name, or one
-/// longer than a word.
+/// An extended attribute of a file, `user.name`; `None` if it has none of this name, or one longer
+/// than 64 bytes.
 pub fn attribute(path: &Path, name: &str) -> Option<Vec<u8>> {
     let path = CString::new(path.as_os_str().as_bytes()).ok()?;
     let name = CString::new(name).ok()?;
@@ -98,11 +97,11 @@ pub fn attribute(path: &Path, name: &str) -> Option<Vec<u8>> {
     Some(value)
 }
 
-/// The file that a path leads to through any links, whether it is there or not; the folder that
-/// it is in must be.
+/// The file that a path leads to through any links, whether it exists or not. Its folder must
+/// exist.
 ///
 /// # Errors
-/// A folder is not there or may not be looked into, or links lead in a circle; names the path.
+/// A folder does not exist or may not be searched, or links form a circle; names the path.
 pub fn resolve(path: &Path) -> io::Result<PathBuf> {
     let mut at = std::path::absolute(path)?;
     for _ in 0..LINKS_MAX {
@@ -135,39 +134,39 @@ pub fn naming(path: &Path, error: &io::Error) -> io::Error {
     io::Error::new(error.kind(), format!("{}: {error}", path.display()))
 }
 
-/// Makes a file that is not there. It is for whom its folder is, and others have nothing of it;
-/// if root makes it in somebody's folder, it belongs to that one.
+/// Creates a file for the users of its folder, and for no others. If root creates it in another
+/// user's folder, it belongs to that user.
 ///
 /// # Errors
-/// There is one, or there can be none.
+/// The file exists, or cannot be created.
 pub fn create_as_folder(path: &Path) -> io::Result<File> {
     let folder = fs::metadata(folder_of(path))?;
     let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(path)?;
-    // The group shares what is in a folder of its own.
+    // A group that shares the folder shares the file.
     let mode = if folder.mode() & 0o020 != 0 { 0o660 } else { 0o600 };
     file.set_permissions(fs::Permissions::from_mode(mode))?;
     if mode == 0o660 && folder.gid() != file.metadata()?.gid() {
-        // Who is not in the group shares nothing.
+        // A user outside of the group cannot give it anything.
         let _ = fchown(&file, None, Some(folder.gid()));
     }
     hand_over(&file, &folder)?;
     Ok(file)
 }
 
-/// Makes a file that is not there, with `mode` as far as the umask allows; its owner is as with
+/// Creates a file with `mode` as far as the umask allows; its owner is as with
 /// [`create_as_folder`].
 ///
 /// # Errors
-/// There is one, or there can be none.
+/// The file exists, or cannot be created.
 pub fn create(path: &Path, mode: u32) -> io::Result<()> {
     let file = OpenOptions::new().write(true).create_new(true).mode(mode).open(path)?;
     hand_over(&file, &fs::metadata(folder_of(path))?)
 }
 
-/// Opens a regular file for writing, or makes one as [`create_as_folder`] does.
+/// Opens a regular file for writing, or creates one as [`create_as_folder`] does.
 ///
 /// # Errors
-/// It cannot be written, or something else is there.
+/// It cannot be written, or is no regular file.
 pub fn open_or_create(path: &Path) -> io::Result<File> {
     let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
     let file = match OpenOptions::new().write(true).custom_flags(flags).open(path) {
@@ -180,10 +179,11 @@ pub fn open_or_create(path: &Path) -> io::Result<File> {
     }
 }
 
-/// Makes a folder and those above it. What root makes in somebody's folder belongs to that one.
+/// Creates a folder and those above it. If root creates one in another user's folder, it belongs to
+/// that user.
 ///
 /// # Errors
-/// One of them cannot be made; names it.
+/// One of them cannot be created; names it.
 pub fn make_folders(folder: &Path, mode: u32) -> io::Result<()> {
     if folder.is_dir() {
         return Ok(());
@@ -197,23 +197,23 @@ pub fn make_folders(folder: &Path, mode: u32) -> io::Result<()> {
         done => done.map_err(|error| naming(folder, &error))?,
     }
     let made = open_folder(folder)?;
-    // Whoever may write above may have put another one in its place: it has something in it.
+    // A user who may write above may have replaced it by another one, which is not empty.
     if fs::read_dir(folder)?.next().is_none() {
         hand_over(&made, &fs::metadata(above)?)?;
     }
     Ok(())
 }
 
-/// Opens a folder itself, which is no link to one.
+/// Opens a folder, and no link to one.
 ///
 /// # Errors
-/// It is not there, or something else is.
+/// It does not exist, or is no folder.
 pub fn open_folder(path: &Path) -> io::Result<File> {
     let flags = libc::O_DIRECTORY | libc::O_NOFOLLOW;
     OpenOptions::new().read(true).custom_flags(flags).open(path)
 }
 
-/// What root has just made belongs to whom the folder belongs.
+/// Gives what root has just created to the owner of the folder.
 fn hand_over(made: &File, folder: &fs::Metadata) -> io::Result<()> {
     let is_root = nix::unistd::geteuid().is_root();
     if is_root && folder.uid() != 0 && made.metadata()?.uid() == 0 {
@@ -222,7 +222,7 @@ fn hand_over(made: &File, folder: &fs::Metadata) -> io::Result<()> {
     Ok(())
 }
 
-/// Why a file cannot be read and written, and others be made beside it; `None` if it can.
+/// Why a file cannot be read and written, and others be created beside it; `None` if it can.
 pub fn refusal(path: &Path) -> Option<String> {
     let folder = folder_of(path);
     let asked = [

@@ -1,6 +1,6 @@
-//! What this machine is called and what we may use of it.
+//! The name of this machine, and what we may use of it.
 
-use super::cgroup::{self, Place};
+use super::cgroup::{self, Location};
 use chrono::{DateTime, Utc};
 use std::fs;
 use std::path::Path;
@@ -15,7 +15,7 @@ pub fn name() -> String {
         .unwrap_or_else(|| "localhost".into())
 }
 
-/// When the kernel was started, if it tells.
+/// When the kernel was started, if it says so.
 pub fn boot_time() -> Option<DateTime<Utc>> {
     let stat = fs::read_to_string("/proc/stat").unwrap_or_default();
     let line = stat.lines().find_map(|line| line.strip_prefix("btime "));
@@ -23,30 +23,30 @@ pub fn boot_time() -> Option<DateTime<Utc>> {
     seconds.and_then(|seconds| DateTime::from_timestamp(seconds, 0))
 }
 
-/// How many processors we may keep busy: the machine's, less what affinity and the
-/// quota of the control group (version 1 or 2) take away. At least 1.
+/// How many processors we may keep busy: those of the machine, as far as affinity and the quota of
+/// the control group (version 1 or 2) allow. At least 1.
 pub fn processors() -> usize {
-    // The standard library asks the affinity mask and both kinds of control groups.
+    // The standard library respects affinity and both versions of control groups.
     thread::available_parallelism().map_or(1, usize::from)
 }
 
-/// Memory that tasks can still have, somewhere.
+/// Memory that is still available to tasks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Room {
     /// "on the host", "in the control group".
     pub whose: &'static str,
-    /// Bytes that can be had without pushing others out.
+    /// Available bytes.
     pub free: u64,
-    /// Bytes of all.
+    /// All bytes.
     pub total: u64,
 }
 
-/// The memory of the host, and that of each control group (version 2) around this process that
-/// has a limit. What cannot be read is left out.
+/// The memory of the host, and that of each control group (version 2) around this process that has
+/// a limit. What cannot be read is left out.
 pub fn rooms() -> Vec<Room> {
     let on_host = fs::read_to_string("/proc/meminfo").ok().and_then(|text| room_of_host(&text));
-    let place = Place::of_self();
-    let groups = place.iter().flat_map(Place::groups).filter_map(room_of_group);
+    let location = Location::of_self();
+    let groups = location.iter().flat_map(Location::groups).filter_map(room_of_group);
     on_host.into_iter().chain(groups).collect()
 }
 
@@ -62,25 +62,25 @@ fn room_of_host(meminfo: &str) -> Option<Room> {
 fn room_of_group(group: &Path) -> Option<Room> {
     let total = cgroup::number(group, "memory.max")?;
     let used = cgroup::number(group, "memory.current")?;
-    // Pages of files that nobody has used lately are given up first.
+    // Pages of files that were not used lately are reclaimed first.
     let spare = cgroup::entry(group, "memory.stat", "inactive_file").unwrap_or(0);
     let free = total.saturating_sub(used.saturating_sub(spare));
     Some(Room { whose: "in the control group", free, total })
 }
 
-/// How many processes ran or wanted to, on average over the last minute.
+/// The average number of running and waiting processes over the last minute.
 pub fn load() -> Option<f64> {
     let text = fs::read_to_string("/proc/loadavg").ok()?;
     text.split(' ').next()?.parse().ok()
 }
 
-/// This process's share of resident memory in bytes: pages that it shares with others
-/// count in part (PSS). Where the kernel does not say, they count in full (RSS).
+/// The resident memory of this process in bytes; of shared pages, only its share (PSS). Where the
+/// kernel does not report that, shared pages count in full (RSS).
 pub fn memory() -> u64 {
     proportional("self").or_else(resident).unwrap_or(0)
 }
 
-/// As [`memory`], of another process; `None` if it is gone or not ours to look at.
+/// As [`memory`], for another process; `None` if it is gone or not visible to us.
 pub fn memory_of(pid: i32) -> Option<u64> {
     proportional(&pid.to_string())
 }

@@ -1,8 +1,8 @@
-//! Signs of life: a file that stays locked for as long as its holder lives. The kernel
-//! releases the lock at the holder's death, so there is no timeout to choose.
+//! Leases: files that stay locked for as long as their holder lives. The kernel releases the lock
+//! when the holder dies, so there is no timeout to choose.
 //!
-//! Only a lock that can be taken proves a death. A lease that is not there, cannot be opened or
-//! is a copy of another one (a file has its own inode number in it) proves nothing.
+//! Only a lock that can be acquired proves a death. A lease that does not exist, cannot be opened,
+//! or is a copy of another one (a lease contains its own inode number) proves nothing.
 
 use super::file;
 use std::fs::{self, File, OpenOptions, TryLockError};
@@ -10,7 +10,7 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-/// A number of an inode has fewer digits.
+/// An inode number has fewer digits.
 const NUMBER_MAX: u64 = 32;
 
 /// A shared lock, held until it is dropped.
@@ -20,26 +20,26 @@ pub struct Lease {
     path: PathBuf,
 }
 
-/// What a lease says of its holders.
+/// What a lease says about its holders.
 #[derive(Debug)]
-pub enum Sign {
-    /// One of them lives.
+pub enum LeaseState {
+    /// At least one of them lives.
     Held,
     /// All of them are dead.
     Free,
-    /// Nothing: it is not there, or cannot be asked.
-    Unseen(io::Error),
+    /// Nothing: it does not exist, or cannot be locked.
+    Unknown(io::Error),
 }
 
-/// The folder of this user's leases on this host, for those that belong to no file: one that
-/// nobody else can write to.
+/// The folder for this user's leases on this host that belong to no file. No other user can write
+/// to it.
 ///
 /// # Errors
-/// There is none, and none can be made; names those that were tried.
+/// There is none, and none can be created; names those that were tried.
 pub fn folder() -> io::Result<PathBuf> {
     let uid = nix::unistd::geteuid().as_raw();
     let name = format!("qworker-{uid}");
-    // Whoever was there first may be somebody else: then the next one.
+    // Another user may have created the first one: then the next one is tried.
     let mut places = vec![std::env::temp_dir().join(&name)];
     places.push(PathBuf::from(format!("/run/user/{uid}/qworker")));
     if uid == 0 {
@@ -55,7 +55,7 @@ pub fn folder() -> io::Result<PathBuf> {
     Err(io::Error::new(ErrorKind::PermissionDenied, faults.join("; ")))
 }
 
-/// Makes the folder if need be. It is ours alone, or an error.
+/// Creates the folder if necessary, and checks that it is ours alone.
 fn own_folder(folder: &Path, uid: u32) -> io::Result<()> {
     match fs::DirBuilder::new().mode(0o700).create(folder) {
         Err(error) if error.kind() != ErrorKind::AlreadyExists => return Err(error),
@@ -70,25 +70,25 @@ fn own_folder(folder: &Path, uid: u32) -> io::Result<()> {
         return refused(format!("it belongs to user {}, expected {uid}", found.uid()));
     }
     if found.mode() & 0o077 != 0 {
-        // What others have put there meanwhile has another owner, and is not asked.
+        // What others have put there meanwhile has another owner, and is not read.
         fs::set_permissions(folder, fs::Permissions::from_mode(0o700))?;
     }
     Ok(())
 }
 
 impl Lease {
-    /// Makes the file, replacing one that is there, and holds it: it is never seen without its
-    /// lock. It belongs to whom its folder belongs.
+    /// Creates the file, replacing an existing one, and locks it: it is never visible without its
+    /// lock. It belongs to the owner of its folder.
     ///
     /// # Errors
-    /// There can be no file, or its file system has no locks.
-    pub fn make(path: &Path) -> io::Result<Lease> {
+    /// The file cannot be created, or its file system has no locks.
+    pub fn create(path: &Path) -> io::Result<Lease> {
         let mut name = path.as_os_str().to_os_string();
         name.push(".new");
         let new = PathBuf::from(name);
         let made = file::create_as_folder(&new).and_then(|mut file| {
             let number = file.metadata()?.ino();
-            // A disk without room is no reason to have no lease; it is only not told from a copy.
+            // On a full disk, the lease has no number: it only cannot be told from a copy.
             let _ = writeln!(file, "{number}");
             file.lock_shared()?;
             fs::rename(&new, path)?;
@@ -100,56 +100,56 @@ impl Lease {
         Ok(Lease { file: made?, path: path.into() })
     }
 
-    /// Takes a shared lock on one that is there. Waits, but only for as long as someone's
-    /// [`Lease::ask`] takes.
+    /// Takes a shared lock on an existing lease. Waits, but only as long as another process's
+    /// [`Lease::state`] takes.
     ///
     /// # Errors
     /// The file cannot be opened or its file system has no locks.
-    pub fn hold(path: &Path) -> io::Result<Lease> {
+    pub fn join(path: &Path) -> io::Result<Lease> {
         let file = open(path)?;
         file.lock_shared()?;
         Ok(Lease { file, path: path.into() })
     }
 
-    /// Where it was made or opened.
+    /// Where it was created or opened.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Is what is at its path still this file?
+    /// Is this file still at its path?
     pub fn is_in_place(&self) -> bool {
         let number = |found: fs::Metadata| (found.dev(), found.ino());
         let there = self.path.symlink_metadata().map(number);
-        // What cannot be looked at may well be there.
+        // What cannot be examined may well be there.
         there.as_ref().err().is_some_and(|error| error.kind() != ErrorKind::NotFound)
             || there.ok() == self.file.metadata().map(number).ok()
     }
 
-    /// What does the lease at this path say?
-    pub fn ask(path: &Path) -> Sign {
-        Lease::try_ask(path).unwrap_or_else(Sign::Unseen)
+    /// The state of the lease at this path.
+    pub fn state(path: &Path) -> LeaseState {
+        Lease::try_state(path).unwrap_or_else(LeaseState::Unknown)
     }
 
-    fn try_ask(path: &Path) -> io::Result<Sign> {
-        // Each opening has locks of its own, so a holder within this process counts too.
+    fn try_state(path: &Path) -> io::Result<LeaseState> {
+        // Each opening has its own lock, so a holder within this process counts too.
         let file = open(path)?;
         match file.try_lock() {
             Ok(()) => {}
-            Err(TryLockError::WouldBlock) => return Ok(Sign::Held),
+            Err(TryLockError::WouldBlock) => return Ok(LeaseState::Held),
             Err(TryLockError::Error(error)) => return Err(error),
         }
         let mut text = String::new();
         (&file).take(NUMBER_MAX).read_to_string(&mut text)?;
         match text.trim() {
-            // Of an older version, or put there by somebody who knows that the holder is dead.
-            "" => Ok(Sign::Free),
-            number if number == file.metadata()?.ino().to_string() => Ok(Sign::Free),
+            // Of an older version, or created by someone who knows that the holder is dead.
+            "" => Ok(LeaseState::Free),
+            number if number == file.metadata()?.ino().to_string() => Ok(LeaseState::Free),
             _ => Err(io::Error::new(ErrorKind::InvalidData, "it is a copy of a lease")),
         }
     }
 }
 
-/// Opens a regular file, whatever is at the path.
+/// Opens a regular file, and nothing else.
 fn open(path: &Path) -> io::Result<File> {
     let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
     let file = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
@@ -164,33 +164,33 @@ mod tests {
     use super::*;
 
     fn is_free(path: &Path) -> bool {
-        matches!(Lease::ask(path), Sign::Free)
+        matches!(Lease::state(path), LeaseState::Free)
     }
 
     #[test]
     fn held_by_any_number_until_the_last_lets_go() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a.lease");
-        let one = Lease::make(&path).unwrap();
-        let two = Lease::hold(&path).unwrap();
-        assert!(matches!(Lease::ask(&path), Sign::Held));
+        let one = Lease::create(&path).unwrap();
+        let two = Lease::join(&path).unwrap();
+        assert!(matches!(Lease::state(&path), LeaseState::Held));
         drop(one);
-        assert!(matches!(Lease::ask(&path), Sign::Held));
+        assert!(matches!(Lease::state(&path), LeaseState::Held));
         drop(two);
         assert!(is_free(&path));
         assert_eq!(path.metadata().unwrap().mode() & 0o777, 0o600);
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "nothing else is left");
-        assert!(Lease::hold(Path::new("/nowhere/a.lease")).is_err());
-        assert!(Lease::make(Path::new("/nowhere/a.lease")).is_err());
+        assert!(Lease::join(Path::new("/nowhere/a.lease")).is_err());
+        assert!(Lease::create(Path::new("/nowhere/a.lease")).is_err());
     }
 
     #[test]
     fn what_is_not_the_lease_proves_no_death() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a.lease");
-        let unseen = || matches!(Lease::ask(&path), Sign::Unseen(_));
+        let unseen = || matches!(Lease::state(&path), LeaseState::Unknown(_));
         assert!(unseen(), "not there");
-        let held = Lease::make(&path).unwrap();
+        let held = Lease::create(&path).unwrap();
         let copy = dir.path().join("copy");
         fs::copy(&path, &copy).unwrap();
         assert!(held.is_in_place());

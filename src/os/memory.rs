@@ -1,10 +1,10 @@
-//! Memory that a process has needed once.
+//! Memory that is not needed any more.
 
 use std::ffi::c_void;
 
-/// Gives back the pages of this program's code that its start has used: options, settings and help
-/// are read once. What is needed again comes back from the file, a page fault each.
-pub fn forget_start() {
+/// Releases the pages of this program's code that only its start has used: options, settings and
+/// help are read once. Pages that are needed again are read from the file, by a page fault each.
+pub fn release_startup_pages() {
     let Ok(maps) = std::fs::read_to_string("/proc/self/maps") else { return };
     let Ok(program) = std::fs::read_link("/proc/self/exe") else { return };
     let program = program.to_string_lossy();
@@ -20,8 +20,8 @@ pub fn forget_start() {
     }
 }
 
-/// Gives back what was freed and is kept for later: after a start that needed much for a moment.
-pub fn give_back() {
+/// Returns freed memory to the kernel, after work that needed much for a moment.
+pub fn trim_heap() {
     // SAFETY: takes a number only; memory in use is not touched.
     #[cfg(target_env = "gnu")]
     unsafe {
@@ -33,8 +33,8 @@ pub fn give_back() {
 mod tests {
     #[test]
     fn what_is_forgotten_comes_back() {
-        super::forget_start();
+        super::release_startup_pages();
         assert_eq!("forgotten".len(), 9);
-        super::forget_start();
+        super::release_startup_pages();
     }
 }

@@ -1,5 +1,5 @@
-//! Which panics are one task's alone. Any other ends the process: a worker whose parts do not
-//! all work hears nothing, and holds what others could run.
+//! Which panics concern one task alone. Any other panic ends the process: a worker that lacks a
+//! part holds messages that others could run.
 
 use std::cell::Cell;
 use std::future::{Future, poll_fn};
@@ -10,7 +10,7 @@ thread_local! {
     static CONTAINED: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Runs work whose panic concerns no other task; gives the panic as an error.
+/// Runs work whose panic concerns no other task; returns the panic as an error.
 pub fn contained<T>(work: impl FnOnce() -> T) -> std::thread::Result<T> {
     let before = CONTAINED.replace(true);
     let outcome = catch_unwind(AssertUnwindSafe(work));
@@ -28,7 +28,7 @@ pub async fn contained_future<T>(work: impl Future<Output = T>) -> T {
     .await
 }
 
-/// Is the panic of this thread one task's alone?
+/// Does a panic of this thread concern one task alone?
 pub fn is_contained() -> bool {
     CONTAINED.get()
 }

@@ -1,10 +1,11 @@
-//! Pidfiles: who has one is known by its number, its start and a lock on the file.
+//! Pidfiles. Who holds one is known by its number, the start of the process, and a lock on the
+//! file.
 //!
-//! The holder has a record lock on the file for as long as it lives, also when it executes
-//! another program, and the kernel tells who that is (`F_GETLK`). A number alone says
-//! nothing: it may be of another process by now. Files of programs that do not lock theirs
-//! are believed if the process is older than the file. In any case a file speaks only for processes
-//! of its owner, and only a file that can be a pidfile of ours is replaced or removed.
+//! The holder has a record lock on the file for as long as it lives, even when it executes another
+//! program, and the kernel tells who that is (`F_GETLK`). A number alone says nothing: it may
+//! belong to another process by now. A file of a program that does not lock it is valid if the
+//! process is older than the file. In any case, a file counts only for processes of its owner, and
+//! only a file that can be a pidfile of ours is replaced or removed.
 
 use super::process::Process;
 use super::user::Ids;
@@ -18,29 +19,30 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// A number is at most 7 digits; whoever wrote more wrote no pidfile.
+/// A number has at most 7 digits; a longer text is no pidfile.
 const BYTES_MAX: u64 = 32;
 
-/// A file is stamped with the kernel's clock of the last tick, and a start is rounded to one.
+/// The time of a file is that of the kernel's last tick, and the start of a process is rounded to
+/// one.
 const CLOCK_SLACK: Duration = Duration::from_millis(20);
 
-/// Whose a pidfile is.
+/// Who holds a pidfile.
 #[derive(Debug)]
 pub enum Holder {
     /// There is no file, or nothing in it.
     Nobody,
-    /// The process of this number that wrote it is gone.
+    /// The process with this pid that wrote it is gone.
     Stale(i32),
-    /// This one.
+    /// This process.
     Live(Process),
 }
 
-/// Why a pidfile is not ours.
+/// Why a pidfile cannot be ours.
 #[derive(Debug)]
 pub enum Refused {
-    /// A living process has it.
+    /// A living process holds it.
     Held(i32),
-    /// What stands there is no pidfile of ours: this was found.
+    /// What is there is no pidfile of ours, but this.
     Foreign(String),
     /// The file cannot be written.
     Failed(io::Error),
@@ -64,18 +66,18 @@ impl From<Refused> for io::Error {
     }
 }
 
-/// A pidfile that names this process, until it is dropped: then it is removed.
+/// A pidfile that names this process. It is removed when this is dropped.
 #[derive(Debug)]
 pub struct Pidfile {
     file: File,
     path: PathBuf,
-    /// Who made it: after a fork the file is not the child's to remove.
+    /// The process that created it: after a fork, the child must not remove the file.
     pid: u32,
-    /// Where it will be, and whose place that is.
+    /// Its final path, and the process that holds the file there.
     place: Option<(PathBuf, Process)>,
 }
 
-/// Where the pidfile of a successor is until it is ready: `w1.pid.next` for `w1.pid`.
+/// The path of a successor's pidfile until it is ready: `w1.pid.next` for `w1.pid`.
 pub fn next(path: &Path) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(".next");
@@ -83,8 +85,8 @@ pub fn next(path: &Path) -> PathBuf {
 }
 
 impl Pidfile {
-    /// Makes `path`, an absolute path, the pidfile of this process. One of a process that is gone
-    /// is replaced. Of any number that try at the same time one succeeds.
+    /// Makes `path`, an absolute path, the pidfile of this process. One of a dead process is
+    /// replaced. Of any number of processes that try at the same time, one succeeds.
     ///
     /// # Errors
     /// See [`Refused`].
@@ -93,7 +95,7 @@ impl Pidfile {
             let old = match look(path, true)? {
                 Found::File(old) => old,
                 Found::Nothing => match create(path) {
-                    // Somebody else was quicker.
+                    // Another process was faster.
                     Err(error) if error.kind() == io::ErrorKind::AlreadyExists => continue,
                     made => made?,
                 },
@@ -103,10 +105,10 @@ impl Pidfile {
                 return Err(Refused::Held(owner(&old).or(number(&old)).unwrap_or(0)));
             }
             if !is_at(&old, path) {
-                // Somebody replaced or removed it in between.
+                // It was replaced or removed in between.
                 continue;
             }
-            // We hold the lock, so whoever is named does not.
+            // We hold the lock, so the named process does not.
             if let Holder::Live(process) = unlocked(&old, path)? {
                 return Err(Refused::Held(process.pid()));
             }
@@ -114,11 +116,11 @@ impl Pidfile {
         }
     }
 
-    /// As [`Pidfile::claim`], but if the process of this pid has it, it has it until
+    /// As [`Pidfile::claim`], but a process with this pid that holds it keeps it until
     /// [`Pidfile::publish`].
     ///
     /// # Errors
-    /// As [`Pidfile::claim`]; another one is its successor already.
+    /// As [`Pidfile::claim`]; or the process has a successor already.
     pub fn succeed(path: &Path, pid: i32) -> Result<Pidfile, Refused> {
         match holder(path) {
             Ok(Holder::Live(old)) if old.pid() == pid => {
@@ -130,10 +132,10 @@ impl Pidfile {
         }
     }
 
-    /// Puts the file of a successor in its place, and asks the process that had the place to end.
+    /// Moves the file of a successor to its final path, and asks the previous holder to end.
     ///
     /// # Errors
-    /// The file cannot be moved: then the old process goes on.
+    /// The file cannot be moved: then the previous process continues.
     pub fn publish(&mut self) -> io::Result<()> {
         let Some((path, old)) = self.place.take() else { return Ok(()) };
         if let Found::File(there) = look(&path, true)? {
@@ -144,8 +146,8 @@ impl Pidfile {
         old.signal(Signal::SIGTERM).map(drop)
     }
 
-    /// Puts a new file in the place of one that is locked by us: never half written, and
-    /// locked before it can be seen.
+    /// Replaces a file that we have locked: the new one is never half written, and locked before it
+    /// is visible.
     fn replace(path: &Path) -> io::Result<Pidfile> {
         let pid = std::process::id();
         let (mut file, new) = beside(path, pid)?;
@@ -160,8 +162,8 @@ impl Pidfile {
         Ok(Pidfile { file, path: path.to_path_buf(), pid, place: None })
     }
 
-    /// Keeps the file through an execution of another program in this process, which takes it
-    /// over with [`Pidfile::inherit`]; gives the number to name there.
+    /// Keeps the file open when this process executes another program, which takes it over with
+    /// [`Pidfile::inherit`]. Returns the descriptor.
     ///
     /// # Errors
     /// The kernel refuses.
@@ -170,14 +172,14 @@ impl Pidfile {
         Ok(self.file.as_raw_fd())
     }
 
-    /// As if it had not been bequeathed: children do not get it.
+    /// Undoes [`Pidfile::bequeath`]: children do not inherit it.
     pub fn keep(&self) {
         // It is open, so its flags can be set.
         let _ = fcntl(&self.file, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC));
     }
 
-    /// Takes over what the program before in this process has left; `None` if that is not the
-    /// pidfile at `path`.
+    /// Takes over the descriptor that the previous program of this process has left; `None` if it
+    /// is not the pidfile at `path`.
     pub fn inherit(fd: RawFd, path: &Path) -> Option<Pidfile> {
         // SAFETY: only borrowed for a question; if it is not open, that fails.
         let open = unsafe { std::os::fd::BorrowedFd::borrow_raw(fd) };
@@ -188,7 +190,7 @@ impl Pidfile {
         if is_at(&file, path) && lock(&file).unwrap_or(false) {
             return Some(Pidfile { file, path: path.to_path_buf(), pid, place: None });
         }
-        // The folder that its name begins with is another one by now: the old one goes.
+        // The path now leads to another folder: the old file is removed.
         let old = std::fs::read_link(format!("/proc/self/fd/{fd}")).ok()?;
         drop(Pidfile { file, path: old, pid, place: None });
         None
@@ -203,20 +205,20 @@ impl Drop for Pidfile {
     }
 }
 
-/// What stands at the path of a pidfile.
+/// What is at the path of a pidfile.
 enum Found {
     Nothing,
     File(File),
 }
 
-/// Opens what stands at `path` if it can be a pidfile: a regular file of one name, and no link.
+/// Opens what is at `path` if it can be a pidfile: a regular file with one name, and no link.
 fn look(path: &Path, write: bool) -> Result<Found, Refused> {
     let there = match path.symlink_metadata() {
         Ok(there) => there,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Found::Nothing),
         Err(error) => return Err(error.into()),
     };
-    // Looked at first: to open a device or a pipe may do something.
+    // Examined first: opening a device or a pipe may have effects.
     regular(&there)?;
     let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY;
     let file = match OpenOptions::new().read(true).write(write).custom_flags(flags).open(path) {
@@ -239,19 +241,19 @@ fn regular(found: &Metadata) -> Result<(), Refused> {
         () if kind.is_fifo() => "a named pipe",
         () if kind.is_socket() => "a socket",
         () if !kind.is_file() => "a device",
-        // The other name may be that of somebody else's file.
+        // The other name may belong to another user's file.
         () if found.nlink() > 1 => "a file with several names",
         () => return Ok(()),
     };
     Err(Refused::Foreign(what.into()))
 }
 
-/// Makes an empty file that was not there.
+/// Creates an empty file.
 fn create(path: &Path) -> io::Result<File> {
     OpenOptions::new().create_new(true).read(true).write(true).mode(0o644).open(path)
 }
 
-/// An empty file beside `path`, and its name.
+/// Creates an empty file beside `path`; returns its path too.
 fn beside(path: &Path, pid: u32) -> io::Result<(File, PathBuf)> {
     let mut number = u64::from(pid);
     loop {
@@ -259,7 +261,7 @@ fn beside(path: &Path, pid: u32) -> io::Result<(File, PathBuf)> {
         name.push(format!(".{number}"));
         let new = PathBuf::from(name);
         match create(&new) {
-            // Whatever has this name is not ours to replace.
+            // An existing file of this name is not ours to replace.
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
                 number = fastrand::u64(..)
             }
@@ -268,7 +270,7 @@ fn beside(path: &Path, pid: u32) -> io::Result<(File, PathBuf)> {
     }
 }
 
-/// Only what is ours, or root's, and holds a number or nothing, makes room for ours.
+/// Only a file that is ours or root's, and contains a number or nothing, may be replaced.
 fn may_replace(file: &File) -> Result<(), Refused> {
     let uid = file.metadata()?.uid();
     if uid != nix::unistd::geteuid().as_raw() && uid != fsuid() && uid != 0 {
@@ -277,7 +279,7 @@ fn may_replace(file: &File) -> Result<(), Refused> {
     named(file).map(drop)
 }
 
-/// The number in a file that has one or nothing.
+/// The number in a file that contains one or nothing.
 fn named(file: &File) -> Result<Option<i32>, Refused> {
     let text = text(file)?;
     match parse(&text) {
@@ -288,20 +290,20 @@ fn named(file: &File) -> Result<Option<i32>, Refused> {
     }
 }
 
-/// As whom this thread works on files.
+/// The user with whose rights this thread accesses files.
 fn fsuid() -> u32 {
     nix::unistd::setfsuid(nix::unistd::Uid::from_raw(u32::MAX)).as_raw()
 }
 
-/// Whose pidfile is this?
+/// Who holds this pidfile?
 ///
 /// # Errors
-/// It cannot be read, is no pidfile, or names a process that its owner has nothing to do with.
+/// It cannot be read, is no pidfile, or names a process of another user.
 pub fn holder(path: &Path) -> io::Result<Holder> {
     let Found::File(file) = look(path, false)? else { return Ok(Holder::Nobody) };
     let Some(pid) = owner(&file) else { return Ok(unlocked(&file, path)?) };
     let process = Process::open(pid);
-    // Asked again: then the handle is of the one that holds the lock, or of nobody who lives.
+    // Asked again: then the handle belongs to the process that holds the lock, or that one is dead.
     match process {
         Some(process) if owner(&file) == Some(pid) => {
             believe(&file, &process)?;
@@ -311,38 +313,39 @@ pub fn holder(path: &Path) -> io::Result<Holder> {
     }
 }
 
-/// The process that has this file locked, whoever it is: to wait for its end, and nothing else.
+/// The process that has locked this file, of any user: to wait for its end, and nothing else.
 pub fn locker(path: &Path) -> Option<Process> {
     let Ok(Found::File(file)) = look(path, false) else { return None };
     let pid = owner(&file)?;
     Process::open(pid).filter(|_| owner(&file) == Some(pid))
 }
 
-/// Removes a pidfile whose process is gone; did it?
+/// Removes the pidfile of a dead process; did it?
 ///
 /// # Errors
-/// It is there and cannot be removed.
+/// It exists and cannot be removed.
 pub fn remove_stale(path: &Path) -> io::Result<bool> {
     let Found::File(file) = look(path, true)? else { return Ok(false) };
     let found = file.metadata()?;
     if nix::unistd::geteuid().as_raw() != 0 {
         may_replace(&file)?;
     }
-    // While we have the lock nobody makes it his.
+    // While we hold the lock, no other process can claim it.
     let ours = parse(&text(&file)?).is_some() && lock(&file)? && is_at(&file, path);
     if !ours || matches!(unlocked(&file, path), Ok(Holder::Live(_)) | Err(_)) {
         return Ok(false);
     }
-    // Root goes no further in somebody else's folder than he could himself.
+    // Root uses no more rights than the owner of the file has.
     let owner = Ids { uid: found.uid(), gid: found.gid(), groups: vec![found.gid()] };
     owner.acting(|| std::fs::remove_file(path))?.map(|()| true)
 }
 
-/// Whose is a file that nobody has locked? A process younger than the file has only got the number.
+/// Who holds a file that nobody has locked? A process that is younger than the file only has the
+/// same pid.
 fn unlocked(file: &File, path: &Path) -> Result<Holder, Refused> {
     let Some(pid) = named(file)? else { return Ok(Holder::Nobody) };
     if pid == std::process::id().cast_signed() {
-        // Ours is locked; this one was left by a process that had our number.
+        // Ours would be locked; this one was left by a process that had our pid.
         return Ok(Holder::Stale(pid));
     }
     let Some(process) = Process::open(pid) else { return Ok(Holder::Stale(pid)) };
@@ -352,7 +355,7 @@ fn unlocked(file: &File, path: &Path) -> Result<Holder, Refused> {
         _ => return Ok(Holder::Stale(pid)),
     }
     believe(file, &process)?;
-    // Who has the folder can put there what others have written.
+    // The owner of the folder can put files of others there.
     let folder = path.parent().map(|folder| folder.join(".").metadata()).transpose()?;
     let other = folder.map(|folder| folder.uid()).filter(|uid| ![0, found.uid()].contains(uid));
     match other {
@@ -364,12 +367,12 @@ fn unlocked(file: &File, path: &Path) -> Result<Holder, Refused> {
     }
 }
 
-/// A file speaks for the processes of its owner only.
+/// A file counts only for processes of its owner.
 fn believe(file: &File, process: &Process) -> Result<(), Refused> {
     let (owner, pid) = (file.metadata()?.uid(), process.pid());
     match process.uid() {
         Some(uid) if uid == owner => Ok(()),
-        // It has ended meanwhile, which whoever waits for it will see.
+        // It has ended meanwhile; waiting for it will show that.
         None if process.is_gone() => Ok(()),
         Some(uid) => Err(Refused::Foreign(format!(
             "a file of user {owner} that names process {pid} of user {uid}"
@@ -380,12 +383,12 @@ fn believe(file: &File, process: &Process) -> Result<(), Refused> {
     }
 }
 
-/// The number that stands in a pidfile.
+/// The number in a pidfile.
 fn number(file: &File) -> Option<i32> {
     parse(&text(file).ok()?)
 }
 
-/// The beginning of a file: more than a pidfile has.
+/// The beginning of a file, longer than a pidfile.
 fn text(mut file: &File) -> io::Result<Vec<u8>> {
     let mut text = Vec::new();
     file.rewind()?;
@@ -393,7 +396,7 @@ fn text(mut file: &File) -> io::Result<Vec<u8>> {
     Ok(text)
 }
 
-/// A number and nothing else but white space.
+/// A number, surrounded by nothing but white space.
 fn parse(text: &[u8]) -> Option<i32> {
     let text = std::str::from_utf8(text).ok().filter(|text| (text.len() as u64) < BYTES_MAX)?;
     text.trim().parse().ok().filter(|pid| *pid > 0)
@@ -407,7 +410,7 @@ fn record(kind: i32) -> libc::flock {
     lock
 }
 
-/// Locks a file for this process; false if another has done so.
+/// Locks a file for this process; false if another process has locked it.
 fn lock(file: &File) -> io::Result<bool> {
     match fcntl(file, FcntlArg::F_SETLK(&record(libc::F_WRLCK))) {
         Ok(_) => Ok(true),
@@ -416,7 +419,7 @@ fn lock(file: &File) -> io::Result<bool> {
     }
 }
 
-/// Which other process has it locked?
+/// The other process that has locked it.
 fn owner(file: &File) -> Option<i32> {
     let mut lock = record(libc::F_WRLCK);
     fcntl(file, FcntlArg::F_GETLK(&mut lock)).ok()?;

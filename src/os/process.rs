@@ -1,4 +1,4 @@
-//! Processes by their number, so that another one that gets the number is never meant.
+//! Processes by their pid, safe against reuse of the pid.
 
 use super::{Pid, tree};
 use nix::errno::Errno;
@@ -8,43 +8,43 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::time::{Duration, Instant, SystemTime};
 
-/// Where the kernel has no handles, the end of a process is looked for so often.
+/// How often the end of a process is polled where the kernel has no pidfds.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
-/// A process that lived when it was looked at.
+/// A process that was alive when it was opened.
 #[derive(Debug)]
 pub struct Process {
     pid: i32,
-    /// Never means another one that has got the number since. `None` where the kernel gives none:
+    /// Never refers to another process with the same pid. `None` where the kernel has no pidfds:
     /// before 5.3, in gVisor, behind filters of system calls.
     handle: Option<OwnedFd>,
-    /// When it started, in the kernel's ticks: together with the number it is the process's too.
+    /// When it started, in the kernel's ticks: unique together with the pid.
     start: Option<u64>,
 }
 
 impl Process {
-    /// The living process of this number: of a child that was not waited for, or it may be
-    /// another one by now.
+    /// The living process with this pid. Exact for a child that was not waited for; any other pid
+    /// may have been reused already.
     pub fn open(pid: i32) -> Option<Process> {
         let handle = match handle(pid) {
             Ok(handle) => Some(handle),
             Err(Errno::ESRCH) => return None,
-            // That there are no handles says nothing of the process.
+            // A kernel without pidfds says nothing about the process.
             Err(_) => None,
         };
         let process = Process { pid, handle, start: stat(pid).map(|stat| stat.start) };
         (!process.is_gone()).then_some(process)
     }
 
-    /// Its children, as far as they live.
+    /// Its living children.
     pub fn children(&self) -> Vec<Process> {
         let all = tree::children(Pid::from_raw(self.pid)).into_iter();
         let all: Vec<Process> = all.filter_map(Process::open).collect();
-        // Those of another process are not meant.
+        // If it is gone, they may be those of another process.
         if self.is_gone() { Vec::new() } else { all }
     }
 
-    /// Its number.
+    /// Its pid.
     pub fn pid(&self) -> i32 {
         self.pid
     }
@@ -59,7 +59,7 @@ impl Process {
             None => Err(Errno::ENOSYS),
         };
         let sent = match sent {
-            // A filter of system calls says either.
+            // A filter of system calls may answer with either.
             Err(Errno::ENOSYS | Errno::EPERM) if self.is_gone() => Err(Errno::ESRCH),
             Err(Errno::ENOSYS | Errno::EPERM) => kill(Pid::from_raw(self.pid), signal),
             sent => sent,
@@ -71,7 +71,7 @@ impl Process {
         }
     }
 
-    /// Waits until it is gone, at most so long; is it?
+    /// Waits until it is gone, at most for this time; is it?
     pub fn wait(&self, at_most: Duration) -> bool {
         let end = Instant::now() + at_most;
         loop {
@@ -88,13 +88,13 @@ impl Process {
             match poll(&mut fds, timeout) {
                 Ok(0) if left < Duration::from_millis(1) => return false,
                 Ok(0) | Err(Errno::EINTR) => {}
-                // An error of the call says nothing of the process.
+                // A failed call says nothing about the process.
                 Ok(_) | Err(_) => return self.is_gone(),
             }
         }
     }
 
-    /// Has it ended? One that nobody has waited for yet has; one that cannot be seen has not.
+    /// Has it ended? A zombie has; a process that is not visible has not.
     pub fn is_gone(&self) -> bool {
         if let Some(handle) = &self.handle {
             let mut fds = [PollFd::new(handle.as_fd(), PollFlags::POLLIN)];
@@ -107,9 +107,10 @@ impl Process {
         stat(self.pid).is_some_and(|stat| stat.is_over || is_another(&stat))
     }
 
-    /// Whom it runs as; `None` if it is gone, or hidden from us.
+    /// The user that it runs as; `None` if it is gone, or not visible.
     pub fn uid(&self) -> Option<u32> {
-        // The owner of its folder is root as long as a change of user is all it has done.
+        // The folder in `/proc` belongs to root until a process that changed its user executes a
+        // program.
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid)).ok()?;
         let line = status.lines().find_map(|line| line.strip_prefix("Uid:"))?;
         line.split_ascii_whitespace().nth(1)?.parse().ok()
@@ -124,7 +125,7 @@ impl Process {
         SystemTime::now().checked_sub(Duration::from(uptime))?.checked_add(after_boot)
     }
 
-    /// Is this process below it? A task asks for its own worker.
+    /// Is this process a descendant of it? A task may ask about its own worker.
     pub fn is_above_us(&self) -> bool {
         let mut below = std::process::id().cast_signed();
         while below > 1 {
@@ -158,9 +159,9 @@ fn send(handle: &OwnedFd, signal: Signal) -> nix::Result<()> {
     Errno::result(sent).map(drop)
 }
 
-/// What the kernel says of a process in one line.
+/// What `/proc` says about a process in one line.
 struct Stat {
-    /// It has ended, and nobody has waited for it.
+    /// It is a zombie.
     is_over: bool,
     /// When it started, in ticks since the boot.
     start: u64,
@@ -169,7 +170,7 @@ struct Stat {
 fn stat(pid: i32) -> Option<Stat> {
     let stat = std::fs::read(format!("/proc/{pid}/stat")).ok()?;
     let stat = String::from_utf8_lossy(&stat);
-    // The name, in parentheses, may have anything in it. Fields 3 and 22 of all.
+    // The name, in parentheses, may contain anything. Fields 3 and 22.
     let mut fields = stat.rsplit_once(')')?.1.split_ascii_whitespace();
     let is_over = ["Z", "X"].contains(&fields.next()?);
     Some(Stat { is_over, start: fields.nth(18)?.parse().ok()? })
@@ -182,7 +183,7 @@ mod tests {
     use std::process::Command;
 
     thread_local! {
-        /// Calls of this thread go as on a kernel without handles.
+        /// Makes calls of this thread behave as on a kernel without pidfds.
         pub(super) static WITHOUT_HANDLES: Cell<bool> = const { Cell::new(false) };
     }
 
@@ -197,14 +198,14 @@ mod tests {
             assert_eq!(process.uid(), Some(nix::unistd::geteuid().as_raw()));
             assert!(process.started().unwrap() <= SystemTime::now());
             assert!(process.signal(Signal::SIGTERM).unwrap());
-            // It is a zombie by then.
+            // It is a zombie now.
             assert!(process.wait(Duration::from_secs(30)) && process.is_gone());
             child.wait().unwrap();
             assert!(!process.signal(Signal::SIGTERM).unwrap() && process.is_gone());
             assert!(Process::open(child.id() as i32).is_none());
             let parent = Process::open(std::os::unix::process::parent_id() as i32).unwrap();
             assert!(parent.is_above_us() && !process.is_above_us());
-            // Another one that has got the number is not meant.
+            // Another process that has the pid is not meant.
             let mut other = Process::open(std::process::id() as i32).unwrap();
             other.start = other.start.map(|start| start + 1);
             assert_eq!(other.is_gone(), without);

@@ -1,11 +1,12 @@
-//! Collects ended children, ours and those we adopted.
+//! Reaps children, our own and adopted ones.
 //!
-//! Processes are started on another thread, so one may end, and be buried, before its
-//! starter hears its number. While a start is under way, the ends of unknown children
-//! are therefore kept.
+//! Processes are started on other threads, so one may end, and be reaped, before its starter
+//! learns its number. While a start is in progress, the exits of unknown children are therefore
+//! kept.
 
 use super::spawn::SpawnError;
-use super::{Pid, become_subreaper, nursery};
+use super::spawn::threads;
+use super::{Pid, become_subreaper};
 use signal_hook::SigId;
 use signal_hook::consts::SIGCHLD;
 use signal_hook::low_level;
@@ -23,11 +24,10 @@ use tokio::sync::oneshot;
 /// How a process ended, and what it used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Exit {
-    /// What ended it.
+    /// By what it ended.
     pub status: Status,
-    /// Largest resident memory in bytes. 0 if it never exceeded the worker's own: the
-    /// kernel counts the memory that a process borrows between its start and its
-    /// program, so a smaller figure is not to be had.
+    /// Largest resident memory in bytes. 0 if it never exceeded the worker's own: the kernel
+    /// also counts the worker's memory, which a process shares until it executes its program.
     pub memory_peak: u64,
     /// Processor time in user mode, its waited-for children included.
     pub user: Duration,
@@ -44,11 +44,11 @@ pub enum Status {
     Signaled(i32),
 }
 
-/// Starts processes, hands each one's end to whoever started it, and buries all others.
+/// Starts processes, passes each one's exit to its starter, and reaps all others.
 #[derive(Debug)]
 pub struct Reaper {
     watched: RefCell<HashMap<i32, oneshot::Sender<Exit>>>,
-    /// Numbers of the starts that are under way.
+    /// Numbers of the starts in progress.
     starts: RefCell<BTreeSet<u64>>,
     /// The number of the latest start.
     latest: Cell<u64>,
@@ -56,12 +56,12 @@ pub struct Reaper {
     signal: SigId,
 }
 
-/// The end of a child that nobody watched.
+/// The exit of a child that nobody watches.
 #[derive(Debug)]
 struct Unknown {
     pid: i32,
     exit: Exit,
-    /// It can only be that of this start or of an earlier one.
+    /// It belongs to this start or to an earlier one.
     latest: u64,
 }
 
@@ -72,14 +72,13 @@ pub struct Started {
     pub pid: Pid,
     /// When its start began.
     pub at: Instant,
-    /// Its end, when it comes.
+    /// Its exit, once it has ended.
     pub exit: oneshot::Receiver<Exit>,
 }
 
 impl Reaper {
-    /// Makes this process a subreaper and begins to listen for ended children, in a task
-    /// of the current `LocalSet`. All children of the process are the reaper's: nobody else
-    /// may wait for one.
+    /// Makes this process a subreaper and reaps children in a task of the current `LocalSet`.
+    /// All children of the process belong to the reaper: nobody else may wait for one.
     ///
     /// # Errors
     /// No descriptors are left for the wake-up pipe.
@@ -100,25 +99,25 @@ impl Reaper {
         Ok(reaper)
     }
 
-    /// Starts a process: calls `start` on a thread for that, which lives as long as we do.
-    /// If this future is dropped, the process is killed.
+    /// Starts a process: calls `start` on a thread that lives as long as this process. If this
+    /// future is dropped, the process is killed.
     ///
     /// # Errors
-    /// What `start` gives, or that there can be no such threads.
+    /// The error of `start`, or no thread can be started.
     pub async fn spawn<F>(&self, start: F) -> Result<Started, SpawnError>
     where
         F: FnOnce() -> Result<Pid, SpawnError> + Send + 'static,
     {
         // Held until the process is watched, or will not be.
         let ticket = Ticket::take(self);
-        let newborn = nursery::start(start).await?;
-        let (at, pid) = (newborn.at, newborn.claim());
+        let unclaimed = threads::start(start).await?;
+        let (at, pid) = (unclaimed.at, unclaimed.claim());
         let (sender, exit) = oneshot::channel();
         let mut unknown = self.unknown.borrow_mut();
         let is_this = |child: &Unknown| child.pid == pid.as_raw() && child.latest >= ticket.number;
         match unknown.iter().position(is_this) {
             Some(place) => {
-                // Its receiver is at hand.
+                // The receiver is right here.
                 let _ = sender.send(unknown.swap_remove(place).exit);
             }
             None => {
@@ -129,7 +128,7 @@ impl Reaper {
         Ok(Started { pid, at, exit })
     }
 
-    /// Is it a child that somebody watches? With this a task's group is told from a stray.
+    /// Does somebody wait for this child? Tells a task's process from a stray one.
     pub fn watches(&self, pid: Pid) -> bool {
         self.watched.borrow().contains_key(&pid.as_raw())
     }
@@ -137,7 +136,7 @@ impl Reaper {
     fn reap(&self) {
         while let Waited::Ended(pid, exit) = wait_any() {
             if let Some(watcher) = self.watched.borrow_mut().remove(&pid) {
-                // Nobody may be interested any more.
+                // The starter may have gone.
                 let _ = watcher.send(exit);
             } else if !self.starts.borrow().is_empty() {
                 self.unknown.borrow_mut().push(Unknown { pid, exit, latest: self.latest.get() });
@@ -146,7 +145,7 @@ impl Reaper {
     }
 }
 
-/// A start that is under way.
+/// A start in progress.
 struct Ticket<'a> {
     reaper: &'a Reaper,
     number: u64,
@@ -162,7 +161,7 @@ impl Ticket<'_> {
 }
 
 impl Drop for Ticket<'_> {
-    /// Forgets the ends that no start can ask for any more: adopted orphans'.
+    /// Drops the exits that no start can ask for any more: those of adopted orphans.
     fn drop(&mut self) {
         let mut starts = self.reaper.starts.borrow_mut();
         starts.remove(&self.number);
@@ -194,17 +193,17 @@ async fn listen(reaper: Weak<Reaper>, wake: UnixStream) {
 
 /// What [`wait_any`] found.
 #[derive(Debug)]
-pub(super) enum Waited {
-    /// This child had ended; it is buried now.
+pub enum Waited {
+    /// This child had ended; it has been reaped.
     Ended(i32, Exit),
-    /// Children there are, but none has ended.
+    /// There are children, but none has ended.
     NoneYet,
     /// There are no children.
     NoChildren,
 }
 
-/// Buries one ended child of this process, without waiting for one to end.
-pub(super) fn wait_any() -> Waited {
+/// Reaps one ended child of this process, without waiting for one to end.
+pub fn wait_any() -> Waited {
     let mut status = 0;
     let mut usage = MaybeUninit::<libc::rusage>::zeroed();
     // SAFETY: both pointers are to our own memory of the right type.
@@ -253,7 +252,7 @@ fn usage_of(whom: libc::c_int) -> libc::rusage {
 
 /// Is this more than the largest resident memory of this process so far? Bytes.
 fn exceeds_own_peak(peak: u64) -> bool {
-    // It only grows: most often the last answer will do.
+    // It only grows: the last value usually answers.
     static OWN: AtomicU64 = AtomicU64::new(0);
     if peak <= OWN.load(Ordering::Relaxed) {
         return false;
@@ -330,7 +329,7 @@ mod tests {
     #[test]
     fn an_end_before_the_news_of_the_start_is_kept() {
         in_loop(async |reaper| {
-            // The start goes on for long after the process has ended and was buried.
+            // The start goes on for long after the process has ended and was reaped.
             let slow = || {
                 let pid = shell(c"exit 3")()?;
                 while kill(pid, None).is_ok() {

@@ -1,5 +1,5 @@
-//! The signals of the worker as a stream of meanings. Handlers count and wake, nothing
-//! else; what a second `SIGINT` means is decided where the worker's state is.
+//! The signals of the worker as a stream of meanings. Handlers only count and wake; what a second
+//! `SIGINT` means is decided where the worker's state is.
 
 use super::Pid;
 use super::spawn::signal_set;
@@ -16,10 +16,11 @@ use std::time::{Duration, Instant};
 use tokio::net::UnixStream;
 
 /// Signals that the guard passes on to the worker.
-pub(super) const FORWARDED: [i32; 6] = [SIGTERM, SIGINT, SIGQUIT, SIGHUP, SIGUSR1, SIGUSR2];
+pub const FORWARDED: [i32; 6] = [SIGTERM, SIGINT, SIGQUIT, SIGHUP, SIGUSR1, SIGUSR2];
 
-/// Does `SIGHUP` end a program, and not restart it? So it is where standard output is a terminal: the
-/// signal says that it is closed, and nobody wants a program to go on unseen. As Celery has it.
+/// Does `SIGHUP` end a program instead of restarting it? It does where standard output is a
+/// terminal, as in Celery: the signal says that the terminal is closed, and nobody wants a program
+/// to continue unseen.
 pub fn ends_by_hup() -> bool {
     io::stdout().is_terminal()
 }
@@ -27,7 +28,7 @@ pub fn ends_by_hup() -> bool {
 /// What a signal asks of the worker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Meaning {
-    /// `SIGTERM`: take no more tasks, finish those that run.
+    /// `SIGTERM`: take no more tasks, finish the running ones.
     Warm,
     /// `SIGINT`: as `Warm` at first, as `Cold` when repeated.
     Interrupt,
@@ -35,11 +36,11 @@ pub enum Meaning {
     Cold,
     /// `SIGHUP`
     Hup,
-    /// `SIGUSR1`: say what is being done.
+    /// `SIGUSR1`: log what is running.
     Explain,
 }
 
-/// What `SIGTERM` stands for (`REMAP_SIGTERM=SIGQUIT` of Celery).
+/// What `SIGTERM` means (Celery's `REMAP_SIGTERM=SIGQUIT`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Term {
     /// Itself: a warm shutdown.
@@ -49,22 +50,23 @@ pub enum Term {
     Cold,
 }
 
-/// What is sent to all processes of a service reaches a worker twice: directly, and passed on by
-/// its guard, on a busy host so much later.
+/// A signal to all processes of a service reaches a worker twice: directly, and from its guard, at
+/// most this much later on a busy host.
 const ECHO_MAX: Duration = Duration::from_secs(5);
 
-/// The signals that arrived since they were last looked at. `SIGUSR2` is taken and means nothing.
+/// The signals that have arrived and were not returned yet. `SIGUSR2` is caught and means nothing.
 #[derive(Debug)]
 pub struct Signals {
     wake: UnixStream,
     arrived: Vec<Arrived>,
     registered: Vec<SigId>,
-    /// Which meaning came last from the guard or, `false`, from others, and has no echo yet.
+    /// The last arrival of each meaning without an echo so far: from the guard (`true`) or from
+    /// others.
     heard: Vec<(Meaning, bool, Instant)>,
     has_guard: bool,
 }
 
-/// How often a signal has come, and was not looked at yet.
+/// How often a signal has arrived and was not returned yet.
 #[derive(Debug)]
 struct Arrived {
     meaning: Meaning,
@@ -73,9 +75,9 @@ struct Arrived {
 }
 
 impl Signals {
-    /// Takes over the worker's signals, those included that came since the guard started
-    /// it: they were kept back until now. What `guard` passes on and what others send is one
-    /// signal if both come together.
+    /// Catches the worker's signals, including those that were sent since the guard started it:
+    /// they were blocked until now. What `guard` forwards and what others send counts as one signal
+    /// if both come together.
     ///
     /// # Errors
     /// No descriptors are left for the wake-up pipe.
@@ -114,12 +116,12 @@ impl Signals {
             // SAFETY: the handler adds to an atomic number, which is allowed at any moment.
             let id = unsafe { signal_hook_registry::register_sigaction(signal, count) };
             signals.registered.push(id?);
-            // After the count, or the loop might wake and find nothing.
+            // After the count, or the loop might wake up and find nothing.
             signals.registered.push(low_level::pipe::register(signal, theirs.try_clone()?)?);
         }
         // SAFETY: the handler does nothing.
         signals.registered.push(unsafe { low_level::register(SIGUSR2, || {}) }?);
-        unblock();
+        unblock_forwarded();
         Ok(signals)
     }
 
@@ -140,7 +142,7 @@ impl Signals {
             let mut bytes = [0; 64];
             let emptied = self.wake.readable().await.and_then(|()| self.wake.try_read(&mut bytes));
             if emptied.is_err_and(|error| error.kind() != io::ErrorKind::WouldBlock) {
-                // The other end is in our own handlers: it cannot fail before we are dropped.
+                // The other end is in our own handlers: it does not fail before this is dropped.
                 std::future::pending::<()>().await;
             }
         }
@@ -153,7 +155,7 @@ impl Signals {
             return true;
         }
         if meaning == Meaning::Hup && !by_guard {
-            // To be started anew is the guard's business: it looks first whether that can be.
+            // Restarts are up to the guard, which first checks whether they are possible.
             return false;
         }
         let known = self.heard.iter().position(|(heard, ..)| *heard == meaning);
@@ -176,13 +178,13 @@ impl Drop for Signals {
     }
 }
 
-/// The signals that end a command which waits for something, `SIGINT` and `SIGTERM`: it has
-/// something to say before.
+/// The signals that end a waiting command, `SIGINT` and `SIGTERM`, so that it can print something
+/// before.
 #[derive(Debug)]
 pub struct Interrupts(Vec<(i32, UnixStream)>);
 
 impl Interrupts {
-    /// Takes them over, for the rest of the process.
+    /// Catches them for the rest of the process.
     ///
     /// # Errors
     /// No descriptors are left for the wake-up pipes.
@@ -197,7 +199,7 @@ impl Interrupts {
         Ok(Interrupts(all))
     }
 
-    /// The number of the one that comes first.
+    /// The number of the first one to arrive.
     pub async fn next(&self) -> i32 {
         let [(int, on_int), (term, on_term)] = &self.0[..] else { std::future::pending().await };
         // The other ends are in our own handlers and never close.
@@ -216,24 +218,34 @@ fn take_one(count: &AtomicUsize) -> bool {
     count.try_update(Ordering::SeqCst, Ordering::SeqCst, |count| count.checked_sub(1)).is_ok()
 }
 
-/// Lets through what the guard had blocked for us ([`super::guard`]).
-pub(super) fn unblock() {
-    let set = signal_set(&FORWARDED);
-    // SAFETY: the set is our own plain memory.
-    unsafe { libc::pthread_sigmask(libc::SIG_UNBLOCK, &set, null_mut()) };
+/// Blocks [`FORWARDED`] in this thread: they stay pending until [`unblock_forwarded`], also if
+/// another program is executed.
+pub fn block_forwarded() {
+    change_mask(libc::SIG_BLOCK);
 }
 
-/// While it lives, this thread has some signals blocked.
-pub(super) struct Quiet(libc::sigset_t);
+/// Undoes [`block_forwarded`], also that of the guard that started this process.
+pub fn unblock_forwarded() {
+    change_mask(libc::SIG_UNBLOCK);
+}
 
-impl Quiet {
+fn change_mask(how: i32) {
+    let set = signal_set(&FORWARDED);
+    // SAFETY: the set is our own plain memory.
+    unsafe { libc::pthread_sigmask(how, &set, null_mut()) };
+}
+
+/// Keeps signals of this thread blocked until it is dropped.
+pub(super) struct BlockedSignals(libc::sigset_t);
+
+impl BlockedSignals {
     /// Blocks all signals.
-    pub fn all() -> Quiet {
-        Quiet::block(&[])
+    pub fn all() -> BlockedSignals {
+        BlockedSignals::block(&[])
     }
 
     /// Blocks all signals but these.
-    fn block(but: &[i32]) -> Quiet {
+    fn block(but: &[i32]) -> BlockedSignals {
         // SAFETY: both sets are our own plain memory.
         unsafe {
             let mut set = MaybeUninit::zeroed().assume_init();
@@ -243,27 +255,27 @@ impl Quiet {
                 libc::sigdelset(&mut set, signal);
             }
             libc::pthread_sigmask(libc::SIG_SETMASK, &set, &mut before);
-            Quiet(before)
+            BlockedSignals(before)
         }
     }
 }
 
-impl Drop for Quiet {
+impl Drop for BlockedSignals {
     fn drop(&mut self) {
         // SAFETY: gives back the mask that `block` found.
         unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &self.0, null_mut()) };
     }
 }
 
-/// The signals that a thread brings upon itself. Blocked, they would kill the process.
+/// The signals that a thread's own faults cause. Blocked, they would kill the process.
 const OWN_FAULTS: [i32; 5] =
     [libc::SIGSEGV, libc::SIGBUS, libc::SIGILL, libc::SIGFPE, libc::SIGTRAP];
 
-/// Calls `begin`; the threads that it begins are never interrupted by the process's signals.
-/// Else the kernel hands each to whichever thread sleeps, which wakes only to wake another.
-pub fn deaf<T>(begin: impl FnOnce() -> T) -> T {
-    // A thread starts with the mask of the one that began it.
-    let _quiet = Quiet::block(&OWN_FAULTS);
+/// Calls `begin` with signals blocked, so that the threads it starts never receive any. Else the
+/// kernel gives each signal to any sleeping thread, which wakes up only to wake another one.
+pub fn with_signals_blocked<T>(begin: impl FnOnce() -> T) -> T {
+    // A thread inherits the mask of the one that starts it.
+    let _blocked = BlockedSignals::block(&OWN_FAULTS);
     begin()
 }
 
@@ -306,7 +318,7 @@ mod tests {
             assert!(news(Warm, first, 0) && news(Interrupt, first, 0));
             assert!(!news(Warm, second, 1) && !news(Interrupt, second, 1));
         }
-        // Twice by the same way, or long after, is twice.
+        // Twice the same way, or long after, is twice.
         assert!(news(Warm, true, 2) && news(Warm, true, 2) && news(Warm, false, 20));
         assert!(news(Hup, true, 0) && !news(Hup, false, 0) && !news(Hup, false, 30));
         // This test is its own guard.

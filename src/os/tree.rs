@@ -1,9 +1,9 @@
-//! Families of processes: who descends from whom, and how to end all of them.
+//! Process trees: who descends from whom, and how to end all of them.
 //!
-//! A killed process leaves its children to the worker, so a tree that is killed from its
-//! root falls apart while one still reads it, and a process that forks all the time is
-//! always one child ahead. Therefore a tree is frozen first: a stopped process
-//! neither forks nor ends. When a look finds nobody new, all are killed.
+//! A killed process leaves its children to the worker, so a tree that is killed from its root falls
+//! apart while it is being read, and a process that forks all the time is always one child ahead.
+//! Therefore a tree is frozen first: a stopped process neither forks nor ends. When a look finds no
+//! new process, all are killed.
 
 use super::Pid;
 use super::reap::{Waited, wait_any};
@@ -16,49 +16,48 @@ use std::os::unix::fs::{DirEntryExt, MetadataExt};
 use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
-/// Pause between two looks at whether the killed are gone; they die in less, unless
-/// the machine is busy.
+/// Pause between two looks for killed processes; they usually die faster than this.
 const PAUSE: Duration = Duration::from_millis(2);
 
-/// Looks at a tree that is being frozen. Each finds children born before the last
-/// freeze, so a few suffice; the bound is for a family that is fed from outside.
+/// Looks at a tree that is being frozen. Each finds children born before the last freeze, so a few
+/// suffice; the limit is for a tree that other processes add to.
 const LOOKS_MAX: usize = 100;
 
-/// Asks every process of a group to end (`SIGTERM`), those that are stopped too.
-pub fn ask_group(leader: Pid) {
+/// Asks every process of a group to end (`SIGTERM`), stopped ones too.
+pub fn terminate_group(leader: Pid) {
     signal_group(leader, SIGTERM);
     signal_group(leader, SIGCONT);
 }
 
-/// Kills every process that is left in a group; nothing happens if none is.
+/// Kills every process of a group, if any is left.
 pub fn kill_group(leader: Pid) {
     signal_group(leader, SIGKILL);
 }
 
-/// A group that is gone needs no signal; no other failure is possible towards our own.
+/// A group that is gone needs no signal; no other failure is possible for our own.
 fn signal_group(leader: Pid, signal: Signal) {
     let _ = killpg(leader, signal);
 }
 
-/// Kills a child, its process group, and all their descendants, those with groups and
-/// sessions of their own included. Orphans that this process adopted and for which `belongs` is
-/// true are part of the tree too: the only way to a daemon whose parents are gone already.
+/// Kills a child, its process group, and all their descendants, including those with groups and
+/// sessions of their own. Orphans that this process adopted and for which `belongs` is true are
+/// part of the tree too: there is no other way to find a daemon whose parents are gone.
 ///
-/// The child must not have been waited for, or `root` could be somebody else by now.
+/// The child must not have been waited for, or `root` could be another process by now.
 pub fn kill_tree(root: Pid, belongs: &dyn Fn(Pid) -> bool) {
     let orphans = adopted()
         .into_iter()
         .filter(|&pid| getpgid(Some(pid)) == Ok(root) || belongs(pid))
         .map(Pid::as_raw);
-    let family = freeze(orphans.chain([root.as_raw()]).collect());
+    let tree = freeze(orphans.chain([root.as_raw()]).collect());
     kill_group(root);
-    for pid in family {
+    for pid in tree {
         send(pid, SIGKILL);
     }
 }
 
-/// Kills the orphans that this process adopted and for which `belongs` is true, with all
-/// their descendants: what is left of a tree whose root was waited for already.
+/// Kills the orphans that this process adopted and for which `belongs` is true, with all their
+/// descendants: the rest of a tree whose root was waited for already.
 pub fn kill_orphans(belongs: &dyn Fn(Pid) -> bool) {
     let orphans = adopted().into_iter().filter(|&pid| belongs(pid)).map(Pid::as_raw);
     for pid in freeze(orphans.collect()) {
@@ -69,10 +68,10 @@ pub fn kill_orphans(belongs: &dyn Fn(Pid) -> bool) {
 /// The entry of a task's environment that names its task.
 pub const TASK: &str = "QWORKER_TASK_ID";
 
-/// The entry that names the worker it was started by; see [`this_worker`].
+/// The entry that names the worker that started it; see [`this_worker`].
 pub const WORKER: &str = "QWORKER_TASK_WORKER";
 
-/// Names this process among all that this kernel has run, for [`WORKER`].
+/// Identifies this process among all that this kernel has run, for [`WORKER`].
 pub fn this_worker() -> &'static str {
     static NAME: LazyLock<String> = LazyLock::new(|| {
         let this = Pid::this().as_raw();
@@ -81,13 +80,13 @@ pub fn this_worker() -> &'static str {
     &NAME
 }
 
-/// The namespace of process numbers that we live in.
+/// The pid namespace of this process.
 fn namespace() -> Option<u64> {
     fs::metadata("/proc/self/ns/pid").ok().map(|found| found.ino())
 }
 
-/// Has the process of this name ended, or been killed and is about to? One that cannot be seen
-/// from here has not.
+/// Has this process ended, or was it killed and is about to end? One that is not visible from here
+/// has not.
 fn is_gone(worker: &str) -> bool {
     let parts: Option<Vec<u64>> = worker.split(':').map(|part| part.parse().ok()).collect();
     let Some([space, pid, start]) = parts.as_deref() else { return false };
@@ -101,8 +100,7 @@ fn is_gone(worker: &str) -> bool {
     }
 }
 
-/// Is it dead but for its number, which its parent has not taken note of, or on its way there? Its
-/// lease falls while it exits.
+/// Is it a zombie, or exiting? Its lease is released while it exits.
 fn is_exiting(pid: i32) -> bool {
     /// The kernel's `PF_EXITING`.
     const EXITING: u64 = 0x4;
@@ -111,18 +109,19 @@ fn is_exiting(pid: i32) -> bool {
     state.is_some_and(|state| "ZX".contains(state)) || flags.is_some_and(|all| all & EXITING != 0)
 }
 
-/// Processes that are nobody's task, by number: their inode in `/proc`, which a later process of
-/// the same number does not have, and since when this is known.
+/// Processes that belong to no task, by pid: their inode in `/proc`, which a later process with the
+/// same pid does not have, and since when this is known.
 #[derive(Debug, Default)]
 pub struct Strangers(HashMap<i32, (u64, Instant)>);
 
-/// A process may have been looked at before it executed its program; later it stays what it is.
+/// How long a process may not have executed its program yet. Afterwards its environment does not
+/// change.
 const BEGINS: Duration = Duration::from_secs(1);
 
 /// Kills every process on this machine that belongs to one of these tasks and was started by a
-/// worker that has ended, with all descendants; returns how many. For what outlived a worker
-/// *and* its guard. Reads all of `/proc` once, but for the environment of `strangers`.
-pub fn kill_left(tasks: &HashSet<String>, strangers: &mut Strangers) -> usize {
+/// worker that has ended, with all descendants; returns how many. For processes that have outlived
+/// a worker *and* its guard. Reads all of `/proc` once, except the environment of `strangers`.
+pub fn kill_leftovers(tasks: &HashSet<String>, strangers: &mut Strangers) -> usize {
     let (this, now) = (Pid::this().as_raw(), Instant::now());
     let (mut roots, mut known) = (BTreeSet::new(), HashMap::new());
     for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
@@ -144,15 +143,15 @@ pub fn kill_left(tasks: &HashSet<String>, strangers: &mut Strangers) -> usize {
         }
     }
     strangers.0 = known;
-    let family = freeze(roots);
-    for &pid in &family {
+    let tree = freeze(roots);
+    for &pid in &tree {
         send(pid, SIGKILL);
     }
-    family.len()
+    tree.len()
 }
 
-/// Kills, each with its tree, the orphans that this process adopted and that are nobody's:
-/// for whose own number and group number `known` is false.
+/// Kills, each with its tree, the adopted orphans that belong to no task: `known` is false for
+/// their pid and for their group.
 pub fn kill_strays(known: &dyn Fn(Pid) -> bool) {
     for child in adopted() {
         let of_task = known(child) || getpgid(Some(child)).is_ok_and(known);
@@ -164,9 +163,8 @@ pub fn kill_strays(known: &dyn Fn(Pid) -> bool) {
     }
 }
 
-/// Kills every descendant of this process and buries them, until none is left or
-/// `patience` is over. True if none is left. All wait results are lost: for the end
-/// of a program only.
+/// Kills every descendant of this process and reaps them, until none is left or `patience` is over.
+/// True if none is left. All wait results are lost: for the end of a program only.
 pub fn kill_all_descendants_of_self(patience: Duration) -> bool {
     let end = Instant::now() + patience;
     loop {
@@ -187,19 +185,19 @@ pub fn kill_all_descendants_of_self(patience: Duration) -> bool {
     }
 }
 
-/// All processes that descend from `root`, without itself, in no certain order.
+/// All descendants of `root`, without itself, in no particular order.
 pub fn descendants(root: Pid) -> Vec<Pid> {
-    let mut family = BTreeSet::new();
-    add_descendants(root.as_raw(), &mut family);
-    family.into_iter().map(Pid::from_raw).collect()
+    let mut tree = BTreeSet::new();
+    add_descendants(root.as_raw(), &mut tree);
+    tree.into_iter().map(Pid::from_raw).collect()
 }
 
 /// Stops the roots and all their descendants, until no new ones are found.
 fn freeze(roots: BTreeSet<i32>) -> BTreeSet<i32> {
     let mut frozen = BTreeSet::new();
-    let mut family = roots;
+    let mut tree = roots;
     for _ in 0..LOOKS_MAX {
-        let fresh: Vec<i32> = family.difference(&frozen).copied().collect();
+        let fresh: Vec<i32> = tree.difference(&frozen).copied().collect();
         if fresh.is_empty() {
             break;
         }
@@ -208,15 +206,15 @@ fn freeze(roots: BTreeSet<i32>) -> BTreeSet<i32> {
             frozen.insert(pid);
         }
         for &pid in &frozen {
-            add_descendants(pid, &mut family);
+            add_descendants(pid, &mut tree);
         }
     }
-    family
+    tree
 }
 
-/// Is it a copy of this program that has not become another one yet? It makes no children, and
-/// must not be stopped: should we be killed before we kill it, it would stay, with a copy of all
-/// that we have open, our lease among it, and nobody could tell whose it was.
+/// Is it a copy of this program that has not executed another one yet? It starts no children, and
+/// must not be stopped: if we were killed before we killed it, it would remain with a copy of all
+/// our descriptors, our lease included, and nobody could tell whose it was.
 fn is_being_started(pid: i32) -> bool {
     let same = |file: &str| {
         let read = |pid: &str| fs::read(format!("/proc/{pid}/{file}")).ok();
@@ -233,18 +231,18 @@ fn send(pid: i32, signal: Signal) {
     let _ = kill(Pid::from_raw(pid), signal);
 }
 
-fn add_descendants(root: i32, family: &mut BTreeSet<i32>) {
+fn add_descendants(root: i32, tree: &mut BTreeSet<i32>) {
     let mut rest = children(Pid::from_raw(root));
     while let Some(pid) = rest.pop() {
-        if family.insert(pid) {
+        if tree.insert(pid) {
             rest.extend(children(Pid::from_raw(pid)));
         }
     }
 }
 
-/// The orphans that this process adopted: the children of its first thread, which makes
-/// none itself. Where the kernel keeps no list for each thread, all children that execute
-/// another program than ours: one that is just being started is still what we are.
+/// The adopted orphans: the children of our first thread, which starts none itself. Where the
+/// kernel keeps no list for each thread, all children that execute another program than ours: one
+/// that is just being started still executes ours.
 fn adopted() -> Vec<Pid> {
     let this = Pid::this();
     let list = fs::read_to_string(format!("/proc/{this}/task/{this}/children"));
@@ -261,12 +259,12 @@ fn adopted() -> Vec<Pid> {
     pids.into_iter().map(Pid::from_raw).collect()
 }
 
-/// The numbers in a kernel's list.
+/// The numbers in a list of the kernel.
 fn numbers(list: &str) -> impl Iterator<Item = i32> {
     list.split_ascii_whitespace().filter_map(|pid| pid.parse().ok())
 }
 
-/// The living or unburied children of a process.
+/// The children of a process, zombies included.
 pub(super) fn children(of: Pid) -> Vec<i32> {
     children_listed(of).unwrap_or_else(|| children_searched(of))
 }
@@ -301,13 +299,13 @@ fn processes() -> impl Iterator<Item = i32> {
     entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
 }
 
-/// The fourth field of `stat`. The second, the program's name, may contain anything,
-/// spaces and parentheses too; only its last parenthesis is certain.
+/// The fourth field of `stat`. The second, the program's name, may contain anything, spaces and
+/// parentheses too; only its last parenthesis is reliable.
 pub(super) fn parent(pid: i32) -> Option<i32> {
     field(pid, 1)
 }
 
-/// When a process began, in the kernel's ticks.
+/// When a process started, in the kernel's ticks.
 fn began(pid: i32) -> Option<u64> {
     field(pid, 19)
 }
@@ -319,7 +317,7 @@ fn field<T: std::str::FromStr>(pid: i32, behind_name: usize) -> Option<T> {
     rest.split_ascii_whitespace().nth(behind_name)?.parse().ok()
 }
 
-/// The value of a name in an environment, if it is text.
+/// The value of a variable in an environment, if it is text.
 fn value_of<'a>(environment: &'a [u8], name: &str) -> Option<&'a str> {
     let mut entries = environment.split(|&byte| byte == 0);
     let value =
@@ -340,7 +338,7 @@ mod tests {
     use std::process::{Command, Stdio};
 
     /// A shell with a child, a grandchild in its own session, and both their numbers.
-    fn family() -> (std::process::Child, Vec<i32>) {
+    fn tree() -> (std::process::Child, Vec<i32>) {
         let script =
             "sleep 100 & echo $!; setsid sh -c 'echo $$; sleep 100 & echo $!; wait' & wait";
         let mut shell =
@@ -360,7 +358,7 @@ mod tests {
 
     #[test]
     fn lists_and_kills_a_family() {
-        let (mut shell, pids) = family();
+        let (mut shell, pids) = tree();
         let root = Pid::from_raw(shell.id() as i32);
         let mut found: Vec<i32> = descendants(root).iter().map(|pid| pid.as_raw()).collect();
         let mut expected = pids.clone();
@@ -392,7 +390,7 @@ mod tests {
     fn a_mark_is_a_whole_entry() {
         let mut child = Command::new("sleep").arg("100").env("QW_MARK", "12").spawn().unwrap();
         let pid = Pid::from_raw(child.id() as i32);
-        // A parent goes on a moment before the kernel knows the new program's environment.
+        // The kernel resumes a parent slightly before the new environment is visible.
         let end = Instant::now() + Duration::from_secs(2);
         while !has_mark(pid, b"QW_MARK=12") {
             assert!(Instant::now() < end, "no mark");
@@ -441,8 +439,8 @@ mod tests {
                 std::thread::sleep(PAUSE);
             }
             let mut strangers = Strangers::default();
-            assert_eq!(kill_left(&HashSet::from([task[1..].to_string()]), &mut strangers), 0);
-            assert_eq!(kill_left(&tasks, &mut strangers), killed, "{worker}");
+            assert_eq!(kill_leftovers(&HashSet::from([task[1..].to_string()]), &mut strangers), 0);
+            assert_eq!(kill_leftovers(&tasks, &mut strangers), killed, "{worker}");
             let _ = child.kill();
             child.wait().unwrap();
         }

@@ -1,4 +1,4 @@
-//! Names of users and groups to the numbers a process runs with.
+//! From names of users and groups to the ids of a process.
 
 use nix::errno::Errno;
 use nix::unistd::{
@@ -10,7 +10,7 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 
-/// Whom a process runs as.
+/// The user and groups that a process runs as.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ids {
     /// User.
@@ -52,8 +52,8 @@ impl fmt::Display for UserError {
 impl std::error::Error for UserError {}
 
 impl Ids {
-    /// What `user` and `group`, names or numbers, stand for; `None` if neither is given.
-    /// Without a user it is our own; without a group it is the user's.
+    /// The ids of `user` and `group`, names or numbers; `None` if neither is given. Without a user,
+    /// it is our own; without a group, it is the user's.
     ///
     /// # Errors
     /// See [`UserError`].
@@ -83,24 +83,24 @@ impl Ids {
         Ok(Some(Ids { uid, gid, groups }))
     }
 
-    /// This process, before any thread exists, runs as these from now on.
+    /// Makes this process run as these from now on, before any thread exists.
     ///
     /// # Errors
     /// Only root may change them.
     pub fn assume(&self) -> std::io::Result<()> {
         let groups: Vec<Gid> = self.groups.iter().map(|gid| Gid::from_raw(*gid)).collect();
         let (uid, gid) = (Uid::from_raw(self.uid), Gid::from_raw(self.gid));
-        // The user last: after it nothing may be changed any more.
+        // The user last: afterwards nothing can be changed any more.
         nix::unistd::setgroups(&groups)?;
         nix::unistd::setresgid(gid, gid, gid)?;
         nix::unistd::setresuid(uid, uid, uid)?;
         Ok(())
     }
 
-    /// Does `work` on files as these would, where we are root; the calling thread alone.
+    /// Does `work` with their rights to files, if we are root; affects the calling thread alone.
     ///
     /// # Errors
-    /// They cannot be taken on.
+    /// The rights cannot be changed.
     pub fn acting<T>(&self, work: impl FnOnce() -> T) -> io::Result<T> {
         if self.uid == geteuid().as_raw() {
             return Ok(work());
@@ -124,7 +124,7 @@ impl Ids {
         }
     }
 
-    /// `env`, `NAME=value` each, as it is after their login.
+    /// `env`, `NAME=value` each, as it would be after their login.
     pub fn logged_in(&self, env: &[Arc<CStr>]) -> Vec<Arc<CStr>> {
         let name = |entry: &CStr| {
             let entry = entry.to_bytes();
@@ -144,29 +144,29 @@ impl Ids {
                 ("LOGNAME", user.name.into()),
                 ("SHELL", user.shell.into()),
             ],
-            // Whoever is in no database has no home.
+            // A user without an entry has no home.
             _ => vec![("HOME", "/".into()), ("SHELL", "/bin/sh".into())],
         }
     }
 
-    /// Do we run as these already, so that nothing needs to be changed?
+    /// Does this process run as these already?
     pub fn are_ours(&self) -> bool {
         self.uid == geteuid().as_raw() && self.gid == getegid().as_raw()
     }
 
-    /// May this process start others with different ids?
+    /// May this process start others as another user?
     pub fn may_change() -> bool {
         geteuid().is_root()
     }
 }
 
-/// Variables that are one user's, and no other's.
+/// Variables that belong to one user.
 fn is_of_login(name: &[u8]) -> bool {
     let names = ["HOME", "USER", "LOGNAME", "SHELL", "MAIL", "DBUS_SESSION_BUS_ADDRESS"];
     name.starts_with(b"XDG_") || names.iter().any(|known| known.as_bytes() == name)
 }
 
-/// Gives this thread its own rights to files back.
+/// Restores this thread's own rights to files.
 struct Back {
     uid: Uid,
     gid: Gid,
@@ -187,7 +187,7 @@ fn take_on(uid: u32, gid: u32, groups: &[u32]) -> io::Result<()> {
     groups_of_thread(groups)?;
     setfsgid(Gid::from_raw(gid));
     setfsuid(Uid::from_raw(uid));
-    // The call says only what was before: asked again it says what is.
+    // The call returns the previous value: called again, it returns the present one.
     match setfsuid(Uid::from_raw(u32::MAX)).as_raw() == uid {
         true => Ok(()),
         false => Err(io::ErrorKind::PermissionDenied.into()),
@@ -201,8 +201,8 @@ fn groups_of_thread(groups: &[u32]) -> io::Result<()> {
     if done < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
-/// The number of a user, and its entry in the database if it has one. A name of digits
-/// is looked up as a name first, as `chown` does.
+/// The id of a user, and its entry in the database if there is one. A name of digits is looked up
+/// as a name first, as `chown` does.
 fn find_user(name: &str) -> Result<(u32, Option<User>), UserError> {
     let failed = |error: Errno| UserError::Lookup(name.into(), error as i32);
     if let Some(user) = User::from_name(name).map_err(failed)? {
@@ -219,7 +219,7 @@ fn find_group(name: &str) -> Result<u32, UserError> {
     }
 }
 
-/// A number in digits alone: `+5` is none.
+/// A number of digits alone: `+5` is none.
 fn number(text: &str) -> Option<u32> {
     text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok()).flatten()
 }

@@ -1,4 +1,4 @@
-//! The host's time zones: a folder with one file for each, by its name.
+//! The host's time zones: a folder with one file for each.
 
 use std::ffi::OsString;
 use std::fs::OpenOptions;
@@ -9,11 +9,10 @@ use std::path::{Component, Path, PathBuf};
 /// Where hosts have them.
 const FOLDERS: [&str; 2] = ["/usr/share/zoneinfo", "/usr/lib/zoneinfo"];
 
-/// Bytes of a file; the longest that are in use have 4 KiB.
+/// Bytes of a file; the longest ones in use have 4 KiB.
 const FILE_MAX: u64 = 256 << 10;
 
-/// The folder: the one that `TZDIR` names, and no other then, as for the C library; else the
-/// first that is there.
+/// The folder: the one that `TZDIR` names, as for the C library; else the first that exists.
 pub fn folder(tzdir: Option<OsString>) -> Option<PathBuf> {
     if let Some(chosen) = tzdir.filter(|chosen| !chosen.is_empty()) {
         let chosen = PathBuf::from(chosen);
@@ -22,17 +21,17 @@ pub fn folder(tzdir: Option<OsString>) -> Option<PathBuf> {
     FOLDERS.iter().map(PathBuf::from).find(|folder| folder.is_dir())
 }
 
-/// What the file of a zone says.
+/// The contents of a zone's file.
 ///
 /// # Errors
-/// There is none, or no regular file of a sensible length; or the name leads out of the folder.
+/// There is no regular file of a sensible length; or the name leads out of the folder.
 pub fn read(folder: &Path, name: &str) -> io::Result<Vec<u8>> {
     let wrong = |why| io::Error::new(io::ErrorKind::InvalidData, why);
     let is_plain = |part| matches!(part, Component::Normal(_));
     if name.is_empty() || !Path::new(name).components().all(is_plain) {
         return Err(wrong("found a path, expected the name of a time zone"));
     }
-    // Who opens a pipe or a device must not wait for it.
+    // Opening a pipe or a device must not block.
     let flags = libc::O_NONBLOCK | libc::O_NOCTTY;
     let file = OpenOptions::new().read(true).custom_flags(flags).open(folder.join(name))?;
     if !file.metadata()?.is_file() {
@@ -46,7 +45,7 @@ pub fn read(folder: &Path, name: &str) -> io::Result<Vec<u8>> {
     }
 }
 
-/// Which version of the IANA database a folder has, if it says so.
+/// The version of the IANA database in a folder, if it is known.
 pub fn version(folder: &Path) -> Option<String> {
     let first = |name: &str| {
         let bytes = OpenOptions::new()

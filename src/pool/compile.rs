@@ -1,5 +1,5 @@
-//! Compiles WASM modules in processes of their own: a module that takes for ever or all
-//! memory costs its task, not the worker.
+//! Compiles WASM modules in processes of their own: a module that takes forever or all memory costs
+//! its task, not the worker.
 
 use crate::os::{says_passing, says_shortage};
 use crate::runner::shell::{Limits, Shell, command::Command};
@@ -18,13 +18,13 @@ use std::sync::Arc;
 use std::time::Instant;
 use tokio::sync::{Mutex, oneshot};
 
-/// Address space of the compiler: a language runtime of 50 MB takes about a third of it.
+/// Address space of the compiler in bytes: a language runtime of 50 MB takes about a third of it.
 const MEMORY_MAX: u64 = 6 * 1024 * 1024 * 1024;
 
-/// How the compiler says that it got no more memory.
+/// How the compiler reports that it got no more memory.
 const OUT_OF_MEMORY: &str = "(os error 12)";
 
-/// Bytes kept of what the compiler says.
+/// Bytes kept of the compiler's output.
 const OUTPUT_MAX: u64 = 16 * 1024;
 
 /// See the module.
@@ -32,22 +32,23 @@ pub(super) struct Compiler {
     shell: Rc<Shell>,
     runtime: Runtime,
     /// One compilation of a module at a time; the others wait for it.
-    gates: RefCell<HashMap<PathBuf, Rc<Mutex<()>>>>,
+    locks: RefCell<HashMap<PathBuf, Rc<Mutex<()>>>>,
 }
 
 impl Compiler {
     pub(super) fn new(shell: Rc<Shell>, runtime: Runtime) -> Compiler {
-        Compiler { shell, runtime, gates: RefCell::default() }
+        Compiler { shell, runtime, locks: RefCell::default() }
     }
 
-    /// Compiles the module of `attempt` into `target`, unless somebody else has by the time
-    /// it is this one's turn.
+    /// Compiles the module of `attempt` into `target`, unless another attempt has done so
+    /// meanwhile.
     ///
     /// # Errors
-    /// How the attempt ended: stopped, or refused for a module that is none or takes longer
-    /// than `wasm_compile_timeout`. The task's own time begins when its program does:
-    /// else a module that takes longer than the task may would be begun for each call
-    /// and never be done.
+    ///
+    /// How the attempt ended: stopped, or refused because the module is invalid or takes longer
+    /// than `wasm_compile_timeout`. The task's own time limits start with its program: else a
+    /// module that compiles for longer than the task may run would be started with each call and
+    /// never finished.
     pub(super) async fn compile(
         &self,
         attempt: &Attempt,
@@ -55,7 +56,7 @@ impl Compiler {
         stopped: oneshot::Receiver<Why>,
     ) -> Result<(), Box<Outcome>> {
         let began = Instant::now();
-        let gate = self.gates.borrow_mut().entry(target).or_default().clone();
+        let lock = self.locks.borrow_mut().entry(target).or_default().clone();
         let stop = async {
             match stopped.await {
                 Ok(why) => why,
@@ -65,7 +66,7 @@ impl Compiler {
         };
         tokio::pin!(stop);
         let work = async {
-            let _turn = gate.lock().await;
+            let _turn = lock.lock().await;
             self.run(attempt).await
         };
         let ended = tokio::select! {
@@ -89,7 +90,8 @@ impl Compiler {
         let outcome = self.shell.run_command(command, limits, std::future::pending()).await;
         let killed = Ending::Signaled(Signal::SIGKILL as i32);
         if outcome.limit.is_none() && outcome.ending == killed {
-            // Somebody's doing, not the module's: the task is handed out again, counted.
+            // Somebody killed it, which is not the module's fault: the task is redelivered, and
+            // counted.
             return Err(Box::new(outcome));
         }
         if matches!(outcome.ending, Ending::NoCapacity(_) | Ending::Unavailable(_)) {
@@ -113,7 +115,7 @@ impl Compiler {
             _ => said,
         };
         let text = format!("{}: {why}", source.display());
-        // Its memory is bounded: what it does not get is the module's own excess.
+        // Its memory is limited: that it gets no more is the module's fault.
         if says_shortage(&text) && !text.contains(OUT_OF_MEMORY) {
             return Err(Box::new(Outcome::immediate(Ending::NoCapacity(text))));
         }
@@ -127,7 +129,7 @@ impl Compiler {
 }
 
 fn command(source: &Path, target: &Path, env: &[Arc<CStr>]) -> Command {
-    // The very program that runs, even if its file was replaced meanwhile.
+    // The running program itself, even if its file was replaced meanwhile.
     let words = [
         OsStr::new("/proc/self/exe"),
         OsStr::new("compile"),

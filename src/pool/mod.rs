@@ -1,5 +1,5 @@
-//! Runs many attempts at once: processes on the event loop, WASM on threads of its own.
-//! Which and how many is the worker's business; here everything that is started runs.
+//! Runs many attempts at once: processes on the event loop, WASM on threads. The worker decides
+//! which and how many; everything that is started here runs.
 
 mod compile;
 mod threads;
@@ -15,30 +15,30 @@ use std::sync::Arc;
 use threads::{Threads, Work};
 use tokio::sync::{oneshot, watch};
 
-/// Names an attempt.
+/// Identifies an attempt.
 pub type Key = u64;
 
-/// What is told when an attempt has ended.
-pub type Report = Arc<dyn Fn(Key, Box<Outcome>) + Send + Sync>;
+/// Called when an attempt has ended.
+pub type OnEnded = Arc<dyn Fn(Key, Box<Outcome>) + Send + Sync>;
 
 /// Everything that runs.
 pub struct Pool {
-    hands: Rc<Hands>,
+    shared: Rc<Shared>,
     stops: HashMap<Key, Stop>,
 }
 
 /// What an attempt needs after [`Pool::start`] has returned.
-struct Hands {
+struct Shared {
     shell: Rc<Shell>,
     runtime: Runtime,
     threads: Threads,
-    report: Report,
+    on_ended: OnEnded,
     compiler: compile::Compiler,
 }
 
 /// The handle that stops an attempt.
 enum Stop {
-    Process(watch::Sender<Wish>),
+    Process(watch::Sender<Control>),
     Wasm(Cancel),
     /// A module being compiled, and the order for the attempt that follows.
     Compiling(oneshot::Sender<Why>, Cancel),
@@ -46,22 +46,22 @@ enum Stop {
 
 /// What a process is to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Wish {
-    GoOn,
-    End,
-    Die(Why),
+enum Control {
+    Run,
+    Terminate,
+    Kill(Why),
 }
 
 impl Pool {
     /// A pool with threads for `slots` WASM instances, none started yet.
-    pub fn new(shell: Rc<Shell>, runtime: Runtime, slots: usize, report: Report) -> Pool {
-        let threads = Threads::new(runtime.clone(), slots, report.clone());
+    pub fn new(shell: Rc<Shell>, runtime: Runtime, slots: usize, on_ended: OnEnded) -> Pool {
+        let threads = Threads::new(runtime.clone(), slots, on_ended.clone());
         let compiler = compile::Compiler::new(shell.clone(), runtime.clone());
-        let hands = Rc::new(Hands { shell, runtime, threads, report, compiler });
-        Pool { hands, stops: HashMap::new() }
+        let shared = Rc::new(Shared { shell, runtime, threads, on_ended, compiler });
+        Pool { shared, stops: HashMap::new() }
     }
 
-    /// Starts `attempt`; its end is reported under `key`. Must run inside a `LocalSet`.
+    /// Starts `attempt`; its outcome is reported under `key`. Must run inside a `LocalSet`.
     pub fn start(&mut self, key: Key, attempt: Attempt) {
         let stop = match attempt.task.program.is_process() {
             true => Some(self.start_process(key, attempt)),
@@ -76,8 +76,8 @@ impl Pool {
     /// could not use the time, is stopped.
     pub fn ask(&mut self, key: Key) {
         match self.stops.get(&key) {
-            Some(Stop::Process(wish)) => {
-                wish.send_replace(Wish::End);
+            Some(Stop::Process(control)) => {
+                control.send_replace(Control::Terminate);
             }
             _ => self.stop(key, Why::Shutdown),
         }
@@ -86,8 +86,8 @@ impl Pool {
     /// Stops an attempt at once; it is reported as cancelled.
     pub fn stop(&mut self, key: Key, why: Why) {
         match self.stops.remove(&key) {
-            Some(Stop::Process(wish)) => {
-                wish.send_replace(Wish::Die(why));
+            Some(Stop::Process(control)) => {
+                control.send_replace(Control::Kill(why));
             }
             Some(Stop::Wasm(cancel)) => drop(cancel.set(why)),
             // An attempt that has ended already is not listening.
@@ -105,41 +105,44 @@ impl Pool {
     }
 
     fn start_process(&self, key: Key, attempt: Attempt) -> Stop {
-        let (wish, wishes) = watch::channel(Wish::GoOn);
-        let hands = self.hands.clone();
+        let (control, controls) = watch::channel(Control::Run);
+        let shared = self.shared.clone();
         tokio::task::spawn_local(async move {
-            let promise = Promise { key, report: Some(hands.report.clone()) };
-            let (ask, cancel) = (asked(wishes.clone()), cancelled(wishes));
-            let run = hands.shell.run(&attempt, ask, cancel);
-            promise.keep(panics::contained_future(run).await);
+            let guard = ReportGuard { key, on_ended: Some(shared.on_ended.clone()) };
+            let (ask, cancel) = (asked(controls.clone()), cancelled(controls));
+            let run = shared.shell.run(&attempt, ask, cancel);
+            guard.send(panics::contained_future(run).await);
         });
-        Stop::Process(wish)
+        Stop::Process(control)
     }
 
     fn start_wasm(&self, key: Key, attempt: Attempt) -> Option<Stop> {
         let cancel = Cancel::default();
         let work = Work { key, attempt: Box::new(attempt), cancel: cancel.clone() };
-        match self.hands.runtime.prepare(&work.attempt.task) {
+        match self.shared.runtime.prepare(&work.attempt.task) {
             Prepared::Ready => {
-                self.hands.threads.run(work);
+                self.shared.threads.run(work);
                 Some(Stop::Wasm(cancel))
             }
             Prepared::Refused(exception) => {
-                (self.hands.report)(key, Box::new(Outcome::immediate(Ending::refused(exception))));
+                (self.shared.on_ended)(
+                    key,
+                    Box::new(Outcome::immediate(Ending::refused(exception))),
+                );
                 None
             }
             Prepared::Compile { target, .. } => {
                 let (stop, stopped) = oneshot::channel();
-                let hands = self.hands.clone();
+                let shared = self.shared.clone();
                 tokio::task::spawn_local(async move {
-                    let promise = Promise { key, report: Some(hands.report.clone()) };
-                    let compile = hands.compiler.compile(&work.attempt, target, stopped);
+                    let guard = ReportGuard { key, on_ended: Some(shared.on_ended.clone()) };
+                    let compile = shared.compiler.compile(&work.attempt, target, stopped);
                     match panics::contained_future(compile).await {
                         Ok(()) => {
-                            promise.forget();
-                            hands.threads.run(work);
+                            guard.disarm();
+                            shared.threads.run(work);
                         }
-                        Err(outcome) => promise.keep(*outcome),
+                        Err(outcome) => guard.send(*outcome),
                     }
                 });
                 Some(Stop::Compiling(stop, cancel))
@@ -149,46 +152,46 @@ impl Pool {
 }
 
 /// Resolves when the process is to end, one way or the other.
-async fn asked(mut wishes: watch::Receiver<Wish>) {
+async fn asked(mut controls: watch::Receiver<Control>) {
     // A dropped handle means "nobody will stop it", not "stop".
-    if wishes.wait_for(|wish| *wish != Wish::GoOn).await.is_err() {
+    if controls.wait_for(|control| *control != Control::Run).await.is_err() {
         std::future::pending::<()>().await;
     }
 }
 
 /// Resolves when the process is to be killed.
-async fn cancelled(mut wishes: watch::Receiver<Wish>) -> Why {
-    match wishes.wait_for(|wish| matches!(wish, Wish::Die(_))).await.as_deref() {
-        Ok(Wish::Die(why)) => *why,
+async fn cancelled(mut controls: watch::Receiver<Control>) -> Why {
+    match controls.wait_for(|control| matches!(control, Control::Kill(_))).await.as_deref() {
+        Ok(Control::Kill(why)) => *why,
         _ => std::future::pending().await,
     }
 }
 
 /// Reports an outcome whatever happens: a panic in a runner must not cost a slot.
-struct Promise {
+struct ReportGuard {
     key: Key,
-    report: Option<Report>,
+    on_ended: Option<OnEnded>,
 }
 
-impl Promise {
-    fn keep(mut self, outcome: Outcome) {
-        if let Some(report) = self.report.take() {
-            report(self.key, Box::new(outcome));
+impl ReportGuard {
+    fn send(mut self, outcome: Outcome) {
+        if let Some(on_ended) = self.on_ended.take() {
+            on_ended(self.key, Box::new(outcome));
         }
     }
 
-    /// Somebody else reports.
-    fn forget(mut self) {
-        self.report = None;
+    /// The outcome is reported elsewhere.
+    fn disarm(mut self) {
+        self.on_ended = None;
     }
 }
 
-impl Drop for Promise {
+impl Drop for ReportGuard {
     fn drop(&mut self) {
-        if let Some(report) = self.report.take() {
+        if let Some(on_ended) = self.on_ended.take() {
             let why = "the runner panicked; see the worker's log";
             let exception = Exception::new("builtins", "RuntimeError", why);
-            report(self.key, Box::new(Outcome::immediate(Ending::Refused(exception))));
+            on_ended(self.key, Box::new(Outcome::immediate(Ending::Refused(exception))));
         }
     }
 }

@@ -1,17 +1,17 @@
 //! Threads that run WASM attempts. None exists before the first such task.
 
-use super::{Key, Report};
+use super::{Key, OnEnded};
 use crate::os::panics;
-use crate::os::signal::deaf;
+use crate::os::signal::with_signals_blocked;
 use crate::runner::wasm::Runtime;
 use crate::runner::{Attempt, Cancel, Ending, Outcome};
 use crate::wire::Exception;
 use crossbeam_channel::{Receiver, Sender};
 use std::cell::Cell;
 
-/// One attempt on its way to a thread.
+/// An attempt on its way to a thread.
 pub struct Work {
-    /// Its name.
+    /// Identifies it.
     pub key: Key,
     /// What to run.
     pub attempt: Box<Attempt>,
@@ -23,7 +23,7 @@ pub struct Work {
 pub struct Threads {
     runtime: Runtime,
     slots: usize,
-    report: Report,
+    on_ended: OnEnded,
     work: Sender<Work>,
     queue: Receiver<Work>,
     started: Cell<usize>,
@@ -31,15 +31,15 @@ pub struct Threads {
 
 impl Threads {
     /// At most `slots` threads.
-    pub fn new(runtime: Runtime, slots: usize, report: Report) -> Threads {
+    pub fn new(runtime: Runtime, slots: usize, on_ended: OnEnded) -> Threads {
         let (work, queue) = crossbeam_channel::unbounded();
-        Threads { runtime, slots, report, work, queue, started: Cell::new(0) }
+        Threads { runtime, slots, on_ended, work, queue, started: Cell::new(0) }
     }
 
-    /// Runs it on a free thread; starts one more while there are fewer than slots and
-    /// work waits.
+    /// Runs it on a free thread. Starts another thread if work waits and there are fewer threads
+    /// than slots.
     pub fn run(&self, work: Work) {
-        // The receiver lives in `self`: there is always somebody to send to.
+        // `self` has a receiver, so this does not fail.
         let _ = self.work.send(work);
         if self.started.get() < self.slots && !self.queue.is_empty() {
             self.start_one();
@@ -47,24 +47,24 @@ impl Threads {
     }
 
     fn start_one(&self) {
-        let (runtime, report, queue) =
-            (self.runtime.clone(), self.report.clone(), self.queue.clone());
+        let (runtime, on_ended, queue) =
+            (self.runtime.clone(), self.on_ended.clone(), self.queue.clone());
         let name = format!("wasm-{}", self.started.get());
         let body = move || {
             while let Ok(work) = queue.recv() {
                 let outcome = run_one(&runtime, &work);
-                report(work.key, Box::new(outcome));
+                on_ended(work.key, Box::new(outcome));
             }
         };
-        match deaf(|| std::thread::Builder::new().name(name).spawn(body)) {
+        match with_signals_blocked(|| std::thread::Builder::new().name(name).spawn(body)) {
             Ok(_) => self.started.set(self.started.get() + 1),
-            // Those that exist go on; the next task tries again.
+            // The existing threads continue; the next task tries again.
             Err(_) if self.started.get() > 0 => {}
             Err(error) => {
                 let why = format!("start a thread for WASM: {error}");
                 for work in self.queue.try_iter() {
                     let ending = Ending::NoCapacity(why.clone());
-                    (self.report)(work.key, Box::new(Outcome::immediate(ending)));
+                    (self.on_ended)(work.key, Box::new(Outcome::immediate(ending)));
                 }
             }
         }

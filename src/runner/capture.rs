@@ -2,8 +2,8 @@
 
 use super::Captured;
 
-/// Keeps the last `limit` bytes that were pushed. Takes no more memory than that, and for
-/// a short stream no more than the stream.
+/// Keeps the last `limit` bytes that were pushed. Uses no more memory than that, and for a short
+/// stream no more than the stream.
 #[derive(Debug)]
 pub struct Tail {
     limit: usize,
@@ -45,7 +45,7 @@ impl Tail {
         }
     }
 
-    /// Makes room; doubling, but never beyond the limit, which `Vec` alone would pass.
+    /// Grows; doubling, but never beyond the limit, which `Vec` alone would exceed.
     fn grow(&mut self, by: usize) {
         let needed = self.ring.len() + by;
         if needed > self.ring.capacity() {

@@ -10,7 +10,7 @@ use serde_json::json;
 use serde_json::value::RawValue;
 use std::collections::HashSet;
 
-/// Variables that say to a task what it is.
+/// Variables that tell a task what it is.
 pub const FACTS: [&str; 9] = [
     "QWORKER_TASK_ID",
     "QWORKER_TASK_NAME",
@@ -28,7 +28,7 @@ pub const FACTS: [&str; 9] = [
 #[derive(Debug)]
 pub struct Arguments {
     list: Vec<Argument>,
-    /// How many of them, from the first, may stand in `argv` by position.
+    /// How many of them, from the first, may be in `argv` by position.
     positional: usize,
 }
 
@@ -63,11 +63,11 @@ impl Arguments {
         Arguments { list: (1..).zip(given).map(argument).collect(), positional }
     }
 
-    /// The same, if neither a name nor a text has a NUL: what follows it would vanish unseen from
-    /// `argv` and the environment.
+    /// The same, if neither a name nor a text contains a NUL: the text after it would silently be
+    /// missing in `argv` and the environment.
     ///
     /// # Errors
-    /// One has: Python's `ValueError`.
+    /// One does: Python's `ValueError`.
     pub fn without_nul(attempt: &Attempt) -> Result<Arguments, Exception> {
         let arguments = Arguments::of(attempt);
         for argument in arguments.all() {
@@ -95,7 +95,7 @@ impl Arguments {
     /// The words of an `exec` task with the arguments in their places.
     ///
     /// # Errors
-    /// A word names an argument that is not there: Python's `TypeError`.
+    /// A word names an argument that does not exist: Python's `TypeError`.
     pub fn fill(&self, task: &str, words: &[Word]) -> Result<Vec<Vec<u8>>, Exception> {
         let find = |piece: &Piece| self.find(task, piece);
         let mut named = HashSet::new();
@@ -152,7 +152,7 @@ impl Argument {
         }
     }
 
-    /// How messages call it.
+    /// Its name in messages.
     pub fn described(&self) -> String {
         match &self.name {
             Some(name) => format!("argument {} ('{}')", self.number, name.replace('\0', "\\0")),
@@ -165,13 +165,13 @@ impl Argument {
 pub fn positional(attempt: &Attempt) -> impl Iterator<Item = (Option<&str>, &RawValue)> {
     let bound = attempt.bound.iter().map(|(name, value)| (Some(name.as_str()), &**value));
     let args = attempt.args.iter().map(|value| (None, &**value));
-    // Only one of them has elements to give.
+    // Only one of them has elements.
     let has_params = attempt.task.params.is_some();
     bound.filter(move |_| has_params).chain(args.filter(move |_| !has_params))
 }
 
-/// When the first limit of an attempt strikes, in seconds since the epoch. Rounded down, so it is
-/// never too late.
+/// When the first limit of an attempt expires, in seconds since the epoch, rounded down so that it
+/// is never too late.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Deadline(f64);
 
@@ -183,15 +183,15 @@ impl Deadline {
         Some(Deadline(((now + limit.as_secs_f64()) * 1000.0).floor() / 1000.0))
     }
 
-    /// In whole seconds: the arithmetic of a shell knows no fractions.
+    /// In whole seconds: shell arithmetic has no fractions.
     fn whole(self) -> String {
         format!("{:.0}", self.0.floor())
     }
 }
 
-/// The variables of an attempt, each once: the task's, the arguments, the facts. The last of a
-/// name counts. With `worker`, the worker's process, it is a process of its own, which has the
-/// application's variables (`task_env`) too.
+/// The variables of an attempt, each once: the task's, the arguments, the facts. Of several with
+/// the same name, the last counts. `worker` is given for a process, which gets the application's
+/// variables (`task_env`) too.
 pub fn environment(
     attempt: &Attempt,
     arguments: &Arguments,
@@ -201,7 +201,7 @@ pub fn environment(
     let common = attempt.env.iter().filter(|_| worker.is_some());
     let settings = common.chain(&attempt.task.env);
     let settings = settings.map(|(name, value)| (name.clone(), value.clone().into_bytes()));
-    // A keyword that is called as a place is does not stand in for the argument of that place.
+    // A keyword argument named like a position does not replace the positional one.
     let (named, unnamed): (Vec<_>, Vec<_>) =
         arguments.all().iter().partition(|argument| argument.name.is_some());
     // A name with `=` would be read as another name.
@@ -231,8 +231,8 @@ pub fn environment(
     last
 }
 
-/// What a task with `stdin: json` reads: one line, the values as the message has them. Parsing
-/// them could change large numbers.
+/// What a task with `stdin: json` reads: one line, with the values as they are in the message.
+/// Parsing them could change large numbers.
 pub fn document(attempt: &Attempt, deadline: Option<Deadline>) -> Vec<u8> {
     let request = json!({
         "id": attempt.id,
@@ -260,16 +260,16 @@ pub fn document(attempt: &Attempt, deadline: Option<Deadline>) -> Vec<u8> {
     text.into_bytes()
 }
 
-/// Bytes kept of each output stream. The application gives its tasks `task_max_output`; the rest
-/// is for tasks without an application.
+/// Bytes kept of each output stream. The application sets `task_max_output`; the default is for
+/// tasks without an application.
 pub fn max_output(task: &Task) -> u64 {
     task.max_output.unwrap_or(OUTPUT_MAX)
 }
 
-/// Refuses a C string that would end before its end.
+/// Refuses bytes that would be cut off as a C string.
 ///
 /// # Errors
-/// It has a NUL: Python's `ValueError`.
+/// They contain a NUL: Python's `ValueError`.
 pub fn refuse_nul(bytes: &[u8], what: &str) -> Result<(), Exception> {
     if !bytes.contains(&0) {
         return Ok(());

@@ -30,7 +30,7 @@ pub struct Attempt {
     pub hostname: String,
     /// The queue the message came from.
     pub queue: String,
-    /// Positional arguments, as they stand in the body.
+    /// Positional arguments, as they are in the body.
     pub args: Vec<Box<RawValue>>,
     /// Keyword arguments, in their order in the body.
     pub kwargs: Vec<(String, Box<RawValue>)>,
@@ -50,7 +50,7 @@ pub struct Attempt {
 pub struct Outcome {
     /// What ended it.
     pub ending: Ending,
-    /// The limit that struck before it ended, if one did.
+    /// The time limit that expired before it ended, if any.
     pub limit: Option<Limit>,
     /// The worker asked it to end before it did.
     pub asked: bool,
@@ -60,9 +60,9 @@ pub struct Outcome {
     pub stdout: Captured,
     /// Standard error.
     pub stderr: Captured,
-    /// What it used, where the kernel says so.
+    /// What it used, as far as the kernel reports it.
     pub usage: Usage,
-    /// When the program really began (after any compilation).
+    /// When the program started (after any compilation).
     pub started: Instant,
     /// How long it ran.
     pub runtime: Duration,
@@ -79,8 +79,8 @@ pub enum Ending {
     Returned,
     /// A WASM instance trapped: what happened, with the WASM backtrace.
     Trapped(Exception, String),
-    /// It never began: no such program, argument list too long, a NUL in an argument,
-    /// a module that does not compile.
+    /// It never started: no such program, argument list too long, a NUL in an argument, a module
+    /// that does not compile.
     Refused(Exception),
     /// It never began: the host has no descriptors, processes or memory left for it. Carries the
     /// reason. It is redelivered uncounted, and says nothing about the task.
@@ -105,7 +105,7 @@ pub enum Why {
 pub type Cancel = Arc<OnceLock<Why>>;
 
 impl Ending {
-    /// An attempt that could not begin, by this error: the task's, or the host's.
+    /// An attempt that could not start because of this error, of the task or of the host.
     pub fn refused(exception: Exception) -> Ending {
         let said = |by: fn(&str) -> bool| {
             let mut texts = exception.exc_message.iter().filter_map(|value| value.as_str());
@@ -117,7 +117,7 @@ impl Ending {
     }
 }
 
-/// A time limit that struck.
+/// A time limit that expired.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Limit {
     /// `soft_time_limit`
@@ -126,10 +126,10 @@ pub enum Limit {
     Hard,
 }
 
-/// Memory that was used up.
+/// Memory that is exhausted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Exhausted {
-    /// All that the task may have, in bytes.
+    /// The task's own limit, in bytes.
     Own(u64),
     /// That of the host, or of a control group around the worker.
     Around,
@@ -156,12 +156,12 @@ pub struct Usage {
 }
 
 impl Outcome {
-    /// Did it begin at all?
+    /// Did it start at all?
     pub fn has_run(&self) -> bool {
         !matches!(self.ending, Ending::Refused(_) | Ending::NoCapacity(_) | Ending::Unavailable(_))
     }
 
-    /// An attempt that ended before it began.
+    /// An attempt that ended before it started.
     pub fn immediate(ending: Ending) -> Outcome {
         Outcome {
             ending,

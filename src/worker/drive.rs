@@ -13,7 +13,7 @@ use super::{expire, pressure};
 use crate::broker::{self, Sorting, Tag, Want};
 use crate::client::ends::Ends;
 use crate::clock;
-use crate::os::guard::GuardLink;
+use crate::link::guard::GuardLink;
 use crate::os::reap::Reaper;
 use crate::os::signal::{Meaning, Signals};
 use crate::os::tree;
@@ -72,10 +72,10 @@ pub async fn run(plan: Arc<Plan>, io: Io, ready: impl FnOnce()) -> u8 {
     core.plan_ahead(now(), &mut effects);
     drive.perform(&mut effects);
     ready();
-    crate::os::memory::forget_start();
+    crate::os::memory::release_startup_pages();
     guard.ready();
     let (mut batch, mut lost) = (Vec::with_capacity(EVENTS_MAX), std::pin::pin!(guard.lost()));
-    let mut beats = tokio::time::interval(guard.beat_every().unwrap_or(TICK));
+    let mut heartbeats = tokio::time::interval(guard.heartbeat_every().unwrap_or(TICK));
     let mut ticks = tokio::time::interval(TICK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     while drive.exit.is_none() {
@@ -89,8 +89,8 @@ pub async fn run(plan: Arc<Plan>, io: Io, ready: impl FnOnce()) -> u8 {
                 return 1;
             }
             // Before the events: a busy worker is alive.
-            _ = beats.tick(), if guard.beat_every().is_some() => {
-                guard.beat();
+            _ = heartbeats.tick(), if guard.heartbeat_every().is_some() => {
+                guard.heartbeat();
                 guard.status(&drive.health.line(&core.snapshot()));
             }
             Some(stream) = clients.recv() => {

@@ -67,7 +67,7 @@ impl Cleaner {
                 }
                 let (keys, ids): (Vec<Key>, HashSet<String>) = batch.into_iter().unzip();
                 let mut strangers = known.take();
-                let look = move || (tree::kill_left(&ids, &mut strangers), strangers);
+                let look = move || (tree::kill_leftovers(&ids, &mut strangers), strangers);
                 // A panic of the thread ends the process.
                 let Ok((count, seen)) = spawn_blocking(look).await else { return };
                 known.replace(seen);

@@ -180,7 +180,7 @@ fn variables_that_nobody_reads_are_told() {
         ("QWORKER_NOTHING", ""),
         ("QWORKER_TASK_WORKER", "1"),
         ("QWORKER_GUARD_FD", "1"),
-        ("QWORKER_BEAT", "1"),
+        ("QWORKER_GUARD_HEARTBEAT", "1"),
     ];
     let lines = ["LOGLEVLE", "CONCURENCY"].map(|name| {
         let right = if name == "LOGLEVLE" { "LOGLEVEL" } else { "CONCURRENCY" };

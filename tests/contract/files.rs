@@ -5,7 +5,8 @@ use super::broker::{MANY, QUEUE, ack, ids, posting, take_until};
 use crate::harness::{block_on, eventually};
 use qworker::backend;
 use qworker::broker::{Broker, Consumer, Identity, sqlite};
-use qworker::link::sqlite::{Access, Db, log_of, run_folder};
+use qworker::link::sqlite::{Access, Db, log_of};
+use qworker::os::rundir;
 use qworker::wire::Payload;
 use rusqlite::Connection;
 use std::ffi::OsStr;
@@ -184,7 +185,7 @@ fn leases_that_were_removed_are_made_anew_and_nobody_is_buried() {
         let (mut two, worker) = site.worker("two@test", &[QUEUE]).await;
         worker.producer().publish(vec![posting("a")]).await.unwrap();
         assert_eq!(ids(&take_until(&mut one, MANY, 1).await), ["a"]);
-        let run = run_folder(&path);
+        let run = rundir::path(&path);
         assert_eq!(fs::metadata(&run).unwrap().permissions().mode() & 0o777, 0o700);
         fs::remove_dir_all(&run).unwrap();
         // More than one look at the others, each of them judged without its lease at first.
@@ -209,7 +210,7 @@ fn a_worker_without_a_lease_is_known_by_its_processes() {
         let path = PathBuf::from(site.address());
         drop(site.client());
         // Somebody has put a file where the folder has to be.
-        fs::write(run_folder(&path), "").unwrap();
+        fs::write(rundir::path(&path), "").unwrap();
         let (mut one, _) = site.worker("one@test", &[QUEUE]).await;
         let (mut two, worker) = site.worker("two@test", &[QUEUE]).await;
         worker.producer().publish(vec![posting("a")]).await.unwrap();

@@ -5,7 +5,8 @@ use super::broker::{MANY, QUEUE, ack, ids, posting, settle, take_until};
 use crate::harness::block_on;
 use qworker::backend;
 use qworker::broker::{Death, Settle, Whereabouts};
-use qworker::link::sqlite::{Db, run_folder};
+use qworker::link::sqlite::Db;
+use qworker::os::rundir;
 use rusqlite::Connection;
 use serde_json::json;
 use std::path::Path;
@@ -99,7 +100,7 @@ fn bells_that_were_removed_are_hung_again() {
     block_on(async {
         let site = Sqlite::create();
         let (mut consumer, worker) = site.worker("one@test", &[QUEUE]).await;
-        let run = run_folder(Path::new(&site.address()));
+        let run = rundir::path(Path::new(&site.address()));
         worker.producer().publish(vec![posting("first")]).await.unwrap();
         assert_eq!(ids(&take_until(&mut consumer, MANY, 1).await), ["first"]);
         std::fs::remove_file(run.join("tasks")).unwrap();

@@ -193,7 +193,11 @@ fn nothing_is_written_through_a_link_in_the_place_of_the_folder_of_leases() {
     symlink("../outside", &run).unwrap();
     let mut worker = app.worker(&["-c", "1"]);
     let found = "/var/qworker.sqlite.run: found a symbolic link, expected a folder of this user";
-    assert!(worker.expect_line("no lease and no bell: ").contains(found), "{}", worker.log());
+    assert!(
+        worker.expect_line("no lease and no wake-up file: ").contains(found),
+        "{}",
+        worker.log()
+    );
     assert_eq!(app.must(&["call", "hello", "--wait"]), "hello");
     assert!(app.must(&["status"]).contains("1 node online"));
     assert_eq!(app.lines("ran").len(), 2);

@@ -306,7 +306,10 @@ fn variables_that_anybody_sets_make_nobody_root() {
     }
     let mut worker = app.command(&words);
     worker.env("QWORKER_PROBE", "1").env("QWORKER_RESTARTED", "-").env("QWORKER_GUARD_FD", "3");
-    worker.env("QWORKER_BEAT", "1").env("XDG_RUNTIME_DIR", "/run/user/0").env("USER", "root");
+    worker
+        .env("QWORKER_GUARD_HEARTBEAT", "1")
+        .env("XDG_RUNTIME_DIR", "/run/user/0")
+        .env("USER", "root");
     let mut worker = worker.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
     eventually("it is ready", || {
         (app.qworker(&["health", "-n", "who@test"]).code == 0).then_some(())
@@ -315,7 +318,9 @@ fn variables_that_anybody_sets_make_nobody_root() {
     if is_root() {
         assert!(said.starts_with("54321\n/::\n"), "{said}");
     }
-    for name in ["QWORKER_PROBE", "QWORKER_RESTARTED", "QWORKER_GUARD_FD", "QWORKER_BEAT="] {
+    for name in
+        ["QWORKER_PROBE", "QWORKER_RESTARTED", "QWORKER_GUARD_FD", "QWORKER_GUARD_HEARTBEAT"]
+    {
         assert!(!said.contains(name), "{said}");
     }
     // Nor does what one restart leaves say anything to another process.

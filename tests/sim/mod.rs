@@ -3,4 +3,5 @@
 mod beat;
 mod broker;
 mod core;
+mod guard;
 mod world;

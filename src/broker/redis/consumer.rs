@@ -63,7 +63,7 @@ pub struct Consumer {
 /// wait for its signs of life, as those of other hosts do.
 fn hold_lease(instance: &str) -> Option<Lease> {
     let made = instance::lease_of(instance).and_then(|path| {
-        Lease::make(&path).map_err(|error| crate::os::file::naming(&path, &error))
+        Lease::create(&path).map_err(|error| crate::os::file::naming(&path, &error))
     });
     made.inspect_err(|error| {
         tracing::warn!("no lease ({error}): if this worker dies, it is noticed 15 s later");

@@ -1,6 +1,6 @@
 //! Names of workers, and their leases on this host.
 
-use crate::os::lease::{self, Lease, Sign};
+use crate::os::lease::{self, Lease, LeaseState};
 use std::path::PathBuf;
 
 /// Instances that have a lease on this host.
@@ -30,9 +30,9 @@ pub(super) fn remove_lease(instance: &str) {
 
 /// Does the worker live? Only a lease of this host can tell.
 pub(super) fn lease_says(instance: &str) -> Option<bool> {
-    match Lease::ask(&lease_of(instance).ok()?) {
-        Sign::Held => Some(true),
-        Sign::Free => Some(false),
-        Sign::Unseen(_) => None,
+    match Lease::state(&lease_of(instance).ok()?) {
+        LeaseState::Held => Some(true),
+        LeaseState::Free => Some(false),
+        LeaseState::Unknown(_) => None,
     }
 }

@@ -3,28 +3,28 @@
 use super::member::{self, Card, Member, Verdict};
 use super::settler::Settler;
 use super::take::{LookUp, Taking, tell_revoked};
-use super::{BELL, Broker, malformed, queue_id};
+use super::{Broker, WAKEUP, malformed, queue_id};
 use crate::broker::loss::loss;
 use crate::broker::{Consume, Delivery, Identity, Names, Results, Sorting, Want};
 use crate::clock;
 use crate::link::error::Error;
-use crate::link::sqlite::{Durability, cell, log_of, run_folder};
-use crate::os::bell::Bell;
-use crate::os::run;
+use crate::link::sqlite::{Durability, cell, log_of};
+use crate::os::rundir;
+use crate::os::wakeup::Watcher;
 use chrono::{DateTime, Utc};
 use rusqlite::{Connection, params};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// How often a worker looks for dead ones and for what no bell announced.
+/// How often a worker looks for dead ones and for changes without a notification.
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
 
 /// Most scheduled messages made ready in one step: a hundred thousand that are due at once must
 /// not hold the lock for seconds.
 const DUE_MAX: usize = 512;
 
-/// A Python writer rings no bell; its write to the WAL is seen *before* its commit, so a
+/// A Python writer notifies nobody; its write to the WAL is seen *before* its commit, so a
 /// worker looks again after these pauses.
 const ECHOES_MS: [u64; 5] = [1, 2, 5, 15, 50];
 
@@ -42,7 +42,7 @@ pub struct Consumer {
     left: Names,
     /// Tells which tasks were revoked, if results are in this file.
     results: Option<LookUp>,
-    bell: Bell,
+    watcher: Watcher,
     swept: Option<Instant>,
     scan: malformed::Scan,
     next_due: Option<f64>,
@@ -90,7 +90,7 @@ impl Consumer {
             turn: 0,
             left: Arc::default(),
             results: None,
-            bell: listen(path),
+            watcher: listen(path),
             swept: None,
             scan: malformed::Scan::default(),
             next_due: None,
@@ -103,9 +103,9 @@ impl Consumer {
         Settler::new(&self.broker, self.member.card.id)
     }
 
-    /// A bell whose folder was removed is no reason to take nothing: we look once a second anyway.
-    fn cover_bell(&self, covered: bool) {
-        if let Err(error) = self.bell.cover(covered) {
+    /// A watch that fails is no reason to take nothing: we look once a second anyway.
+    fn pause_watcher(&self, paused: bool) {
+        if let Err(error) = self.watcher.pause(paused) {
             tracing::debug!("cannot watch the database: {error}");
         }
     }
@@ -128,11 +128,11 @@ impl Consumer {
                 Verdict::Dead => {
                     let (id, now) = (other.id, clock::now());
                     self.broker.db.run(Durability::Process, move |c| orphan(c, id, now)).await?;
-                    if run::open(&path).is_ok() {
+                    if rundir::open(&path).is_ok() {
                         // Gone already if another worker was quicker.
                         let _ = std::fs::remove_file(other.lease(&path));
                     }
-                    self.broker.ring();
+                    self.broker.notify();
                 }
             }
         }
@@ -161,7 +161,7 @@ impl Consumer {
                  handed out again"
             );
         }
-        self.broker.ring();
+        self.broker.notify();
         Ok(())
     }
 }
@@ -179,7 +179,7 @@ impl Consume for Consumer {
         let (left, results) = (self.left.clone(), self.results);
         self.turn = (self.turn + 1) % self.queues.len().max(1);
         // Before the look: what is committed from now on rings, or is seen.
-        self.cover_bell(false);
+        self.pause_watcher(false);
         let now = clock::epoch(clock::now());
         let look = move |c: &Connection| {
             let fresh = card.register(c)?.then(|| queues_of(c, &names)).transpose()?;
@@ -208,7 +208,7 @@ impl Consume for Consumer {
                 "this worker was not known in {} any more",
                 self.broker.db.path().display()
             );
-            (self.queues, self.bell) = (queues, listen(self.broker.db.path()));
+            (self.queues, self.watcher) = (queues, listen(self.broker.db.path()));
         }
         self.next_due = found.next_due;
         if found.passed {
@@ -217,7 +217,7 @@ impl Consume for Consumer {
         }
         if !found.taken.is_empty() {
             self.echo = 0;
-            self.cover_bell(true);
+            self.pause_watcher(true);
         }
         Ok(found.taken)
     }
@@ -232,7 +232,7 @@ impl Consume for Consumer {
             pause = pause.min(Duration::from_millis(*echo));
             self.echo += 1;
         }
-        if tokio::time::timeout(pause, self.bell.rung()).await.is_ok() {
+        if tokio::time::timeout(pause, self.watcher.changed()).await.is_ok() {
             self.echo = 0;
         }
     }
@@ -249,7 +249,7 @@ impl Consume for Consumer {
                 Ok(c.execute("DELETE FROM qworker_worker WHERE id = ?", [me])?)
             })
             .await?;
-        self.broker.ring();
+        self.broker.notify();
         self.member.end();
         Ok(())
     }
@@ -267,18 +267,18 @@ impl Consume for Consumer {
     }
 }
 
-/// A bell for new messages; where there is none, it rings by the clock.
-fn listen(database: &Path) -> Bell {
+/// A watcher for new messages; where nothing can be watched, a timer.
+fn listen(database: &Path) -> Watcher {
     // The log is what counts: its folder is there, and every commit is a change of it.
-    let files = [log_of(database), run_folder(database).join(BELL)];
-    let both = run::open(database).and_then(|_| Bell::watch(&files));
-    both.or_else(|_| Bell::watch(&files[..1])).unwrap_or_else(|why| {
+    let files = [log_of(database), rundir::path(database).join(WAKEUP)];
+    let both = rundir::open(database).and_then(|_| Watcher::watch(&files));
+    both.or_else(|_| Watcher::watch(&files[..1])).unwrap_or_else(|why| {
         tracing::warn!(
             "no changes of files are told of ({why}; see fs.inotify.max_user_instances): new \
              messages are looked for every {} ms",
             LOOK_EVERY.as_millis()
         );
-        Bell::clock(LOOK_EVERY)
+        Watcher::polling(LOOK_EVERY)
     })
 }
 

@@ -55,7 +55,7 @@ impl KeepDead for Broker {
                 })
             })
             .await?;
-        self.ring();
+        self.notify();
         Ok(requeued)
     }
 

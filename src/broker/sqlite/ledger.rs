@@ -47,7 +47,7 @@ impl Ledger {
                 self.values.commit(self.broker.db(), steps.into(), until, accept).await?;
             outcomes.extend(done);
             if has_sent {
-                self.broker.ring();
+                self.broker.notify();
             }
         }
         Ok(Answer { outcomes, clock: clock::now() })

@@ -6,11 +6,11 @@
 
 use crate::broker::Hold;
 use crate::link::error::Error;
-use crate::link::sqlite::{cell, run_folder};
+use crate::link::sqlite::cell;
 use crate::os::file;
-use crate::os::kin::Kin;
-use crate::os::lease::{Lease, Sign};
-use crate::os::run;
+use crate::os::identity::Identity;
+use crate::os::lease::{Lease, LeaseState};
+use crate::os::rundir;
 use rusqlite::{Connection, params};
 use std::collections::HashSet;
 use std::io;
@@ -29,8 +29,8 @@ pub(super) struct Card {
     lease: String,
     pub(super) hostname: String,
     pub(super) pid: i64,
-    /// See [`Kin`].
-    kin: Option<String>,
+    /// See [`Identity`].
+    identity: Option<String>,
 }
 
 /// What is known of a worker.
@@ -53,7 +53,7 @@ impl Card {
                 lease: cell::text(row, 1),
                 hostname: cell::text(row, 2),
                 pid: cell::number(row, 3),
-                kin: cell::text_or_none(row, 4),
+                identity: cell::text_or_none(row, 4),
             })
         })?;
         Ok(all.collect::<Result<_, _>>()?)
@@ -62,28 +62,28 @@ impl Card {
     /// Where its lease is.
     pub(super) fn lease(&self, database: &Path) -> PathBuf {
         let name = Path::new(&self.lease).file_name().unwrap_or_default();
-        run_folder(database).join(name)
+        rundir::path(database).join(name)
     }
 
     /// Is it dead?
     pub(super) fn judge(&self, database: &Path) -> Verdict {
         // What is in another folder says nothing.
-        let sign = match run::open(database) {
-            Ok(_) => Lease::ask(&self.lease(database)),
-            Err(error) => Sign::Unseen(error),
+        let sign = match rundir::open(database) {
+            Ok(_) => Lease::state(&self.lease(database)),
+            Err(error) => LeaseState::Unknown(error),
         };
         let error = match sign {
-            Sign::Held => return Verdict::Alive,
-            Sign::Free => return Verdict::Dead,
-            Sign::Unseen(error) => error,
+            LeaseState::Held => return Verdict::Alive,
+            LeaseState::Free => return Verdict::Dead,
+            LeaseState::Unknown(error) => error,
         };
-        let dead = match &self.kin {
-            Some(kin) => {
-                let kin = Kin::read(kin);
-                if kin.precedes(&Kin::of_self()) { Some(true) } else { kin.are_dead() }
+        let dead = match &self.identity {
+            Some(identity) => {
+                let worker = Identity::parse(identity);
+                if worker.precedes(&Identity::of_self()) { Some(true) } else { worker.is_dead() }
             }
             // Of an older version.
-            None => i32::try_from(self.pid).is_ok_and(Kin::is_nobody).then_some(true),
+            None => i32::try_from(self.pid).is_ok_and(Identity::no_such_process).then_some(true),
         };
         match dead {
             Some(true) => Verdict::Dead,
@@ -100,7 +100,7 @@ impl Card {
         c.prepare_cached(
             "INSERT INTO qworker_worker (id, lease, hostname, pid, kin) VALUES (?, ?, ?, ?, ?)",
         )?
-        .execute(params![self.id, self.lease, self.hostname, self.pid, self.kin])?;
+        .execute(params![self.id, self.lease, self.hostname, self.pid, self.identity])?;
         Ok(true)
     }
 }
@@ -131,13 +131,13 @@ impl Member {
     /// Holds a lease. Without one, others look for its processes.
     pub(super) fn new(database: &Path, hostname: &str, hold: Hold) -> Member {
         let name = format!("{}.lease", uuid::Uuid::new_v4());
-        let path = run_folder(database).join(name);
+        let path = rundir::path(database).join(name);
         let card = Card {
             id: fastrand::i64(NUMBERS),
             lease: path.display().to_string(),
             hostname: hostname.into(),
             pid: std::process::id().into(),
-            kin: Some(Kin::of_self().text().into()),
+            identity: Some(Identity::of_self().text().into()),
         };
         let (held, unseen) = (Vec::new(), HashSet::new());
         let mut member = Member { card: Arc::new(card), path, held, hold, warned: false, unseen };
@@ -162,8 +162,8 @@ impl Member {
             Err(error) if !self.warned => {
                 self.warned = true;
                 tracing::warn!(
-                    "no lease and no bell: {error}; others look for the processes of this worker \
-                     instead, and new messages are seen by changes of the database"
+                    "no lease and no wake-up file: {error}; others look for the processes of this \
+                     worker instead, and new messages are seen by changes of the database"
                 );
             }
             Err(_) => {}
@@ -171,8 +171,8 @@ impl Member {
     }
 
     fn make(&self, database: &Path) -> io::Result<Lease> {
-        run::make(database)?;
-        let lease = Lease::make(&self.path).map_err(|error| file::naming(&self.path, &error))?;
+        rundir::create(database)?;
+        let lease = Lease::create(&self.path).map_err(|error| file::naming(&self.path, &error))?;
         if let Err(error) = (self.hold)(&self.path) {
             tracing::warn!("the guard cannot hold {}: {error}", self.path.display());
         }
@@ -184,7 +184,7 @@ impl Member {
     /// and until it has given back; but somebody may have removed its row.
     pub(super) fn doubt(&self, others: &[Card], database: &Path) -> Option<String> {
         let registered: HashSet<PathBuf> = others.iter().map(|card| card.lease(database)).collect();
-        let folder = run_folder(database);
+        let folder = rundir::path(database);
         let all = match std::fs::read_dir(&folder).and_then(Iterator::collect::<io::Result<Vec<_>>>)
         {
             Ok(all) => all,
@@ -196,10 +196,12 @@ impl Member {
             let is_lease = path.extension().is_some_and(|name| name == "lease");
             is_lease && path.file_name() != self.path.file_name() && !registered.contains(path)
         });
-        leases.map(|path| (Lease::ask(&path), path)).find_map(|(sign, path)| match sign {
-            Sign::Free => None,
-            Sign::Held => Some(format!("somebody who is not registered holds {}", path.display())),
-            Sign::Unseen(error) => Some(format!("{}: {error}", path.display())),
+        leases.map(|path| (Lease::state(&path), path)).find_map(|(sign, path)| match sign {
+            LeaseState::Free => None,
+            LeaseState::Held => {
+                Some(format!("somebody who is not registered holds {}", path.display()))
+            }
+            LeaseState::Unknown(error) => Some(format!("{}: {error}", path.display())),
         })
     }
 

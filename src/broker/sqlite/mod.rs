@@ -31,7 +31,7 @@ pub use take::LookUp;
 use super::{Abilities, PriorityRule};
 use crate::link::error::Error;
 use crate::link::sqlite::Db;
-use crate::os::bell::Ringer;
+use crate::os::wakeup::Notifier;
 use crate::wire::Payload;
 use rusqlite::{Connection, OptionalExtension, Row};
 use std::sync::Arc;
@@ -46,20 +46,20 @@ pub const ABILITIES: Abilities = Abilities {
     priorities: PriorityRule::HighFirst,
 };
 
-/// The name of the bell that announces tasks.
-const BELL: &str = "tasks";
+/// The name of the wake-up file for tasks.
+const WAKEUP: &str = "tasks";
 
 /// The file, and what wakes the workers on it.
 #[derive(Clone)]
 pub struct Broker {
     db: Db,
-    ringer: Arc<Ringer>,
+    notifier: Arc<Notifier>,
 }
 
 impl Broker {
     /// The broker in the file of `db`, whose tables exist.
     pub fn new(db: &Db) -> Broker {
-        Broker { db: db.clone(), ringer: Arc::new(Ringer::new(db.path(), BELL)) }
+        Broker { db: db.clone(), notifier: Arc::new(Notifier::new(db.path(), WAKEUP)) }
     }
 
     /// The connection.
@@ -69,8 +69,8 @@ impl Broker {
 
     /// Tells waiting workers that there may be something for them. What is committed stays so if
     /// nobody can be woken: they look once a second anyway.
-    fn ring(&self) {
-        if let Err(error) = self.ringer.ring() {
+    fn notify(&self) {
+        if let Err(error) = self.notifier.notify() {
             tracing::debug!("cannot wake workers: {error}");
         }
     }

@@ -23,7 +23,7 @@ impl Produce for Broker {
                 false => Ok(()),
             })
             .await?;
-        self.ring();
+        self.notify();
         Ok(())
     }
 

@@ -53,7 +53,7 @@ impl Settles for Settler {
         let all = move |c: &Connection| items.iter().map(|item| one(c, owner, item, put)).collect();
         let fates = self.broker.db.run(durability, all).await?;
         if moved {
-            self.broker.ring();
+            self.broker.notify();
         }
         if let (true, Some((_, wake))) = (stored, &self.results) {
             wake();

@@ -12,7 +12,7 @@ pub(super) use start::{Embedded, Prepared};
 use super::app::{App, Global};
 use super::exit::{Error, Exit};
 use super::output::ToUser;
-use crate::os::guard::Role;
+use crate::guard::Role;
 use crate::schedule::entry::Entry;
 use std::sync::Arc;
 

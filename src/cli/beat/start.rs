@@ -11,9 +11,9 @@ use crate::cli::output::ToUser;
 use crate::cli::{logging, variables};
 use crate::client::Client;
 use crate::config::Given;
+use crate::guard::Role;
 use crate::os;
-use crate::os::guard::Role;
-use crate::os::notify::Manager;
+use crate::os::sd_notify::Manager;
 use crate::os::signal::{Meaning, Signals, Term, ends_by_hup};
 use chrono::{DateTime, Local};
 use std::rc::Rc;
@@ -96,7 +96,7 @@ pub(super) fn run(args: Args, global: &Global, role: Role, out: ToUser) -> Resul
             if let Some(Err(error)) = pidfile.as_mut().map(|pidfile| pidfile.publish()) {
                 tracing::warn!("the pidfile cannot be written: {error}");
             }
-            launcher.take().into_iter().for_each(os::daemon::Report::ready);
+            launcher.take().into_iter().for_each(os::daemon::LaunchReport::ready);
         };
         beat::run(plan(&app), services, ready).await;
         tracing::info!("beat: Shutting down...");

@@ -282,7 +282,7 @@ fn of_program(global: &Global, behind: usize) -> Result<Vec<String>, Error> {
     let mut before = as_text(typed, global)?;
     before.retain(|word| !["--quiet", "--no-color"].contains(&word.as_str()));
     if global.workdir.is_some() {
-        let here = crate::os::folder::current()
+        let here = crate::os::cwd::current()
             .map_err(|error| Error::failure(format!("the current folder: {error}")))?;
         // One that is no text is inherited.
         before.extend(here.to_str().map(|here| format!("--workdir={here}")));
@@ -305,7 +305,7 @@ fn as_text(typed: Vec<OsString>, global: &Global) -> Result<Vec<String>, Error> 
             "--workdir" => {}
             option if option == "--app" || option.starts_with("-A") => {
                 let folder = global.app.as_deref().unwrap_or(Path::new("."));
-                crate::os::set_variable("QWORKER_APP", folder.as_os_str());
+                crate::os::environment::set("QWORKER_APP", folder.as_os_str());
             }
             _ => return Err(Error::usage(format!("{shown}: expected UTF-8"))),
         }

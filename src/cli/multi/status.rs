@@ -8,7 +8,7 @@ use crate::bounds::ANSWER_PATIENCE;
 use crate::client::local::{self, Status};
 use crate::os::pidfile::{Holder, holder};
 use crate::os::process::Process;
-use crate::os::{host, runtime};
+use crate::os::{host, node_socket};
 use serde_json::json;
 use std::time::Duration;
 
@@ -52,7 +52,8 @@ pub(super) fn is_leaving(node: &Node, process: &Process) -> bool {
 }
 
 fn look(node: &Node, process: &Process, patience: Patience) -> Alive {
-    let sockets = process.uid().map(|uid| runtime::find(&node.name, uid).found).unwrap_or_default();
+    let sockets =
+        process.uid().map(|uid| node_socket::find(&node.name, uid).found).unwrap_or_default();
     // Other applications may have a node of this name, and while one is replaced its successor may
     // answer already.
     let said = sockets.iter().find_map(|socket| {

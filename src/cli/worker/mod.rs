@@ -14,8 +14,8 @@ use super::logging;
 use super::output::ToUser;
 use super::variables;
 use crate::config::kind;
+use crate::guard::{self, Orders, Role};
 use crate::os;
-use crate::os::guard::{self, Orders, Role};
 use crate::os::pidfile::Pidfile;
 use plan::{Bounds, autoscale, given, setting, slots};
 use serve::serve;
@@ -74,7 +74,7 @@ pub(super) fn run(args: Args, global: &Global, role: Role, out: ToUser) -> Resul
         args.daemon.become_user()?;
     }
     let hostname = App::node_name(args.hostname.as_deref(), "celery")?;
-    let Role::Again(fd) = role else { return begin(args, hostname, global, role, None, out) };
+    let Role::Restarted(fd) = role else { return begin(args, hostname, global, role, None, out) };
     // Taken over first, so that it is removed if something is wrong by now; the log says what.
     let (log, node) = (args.log.clone(), hostname.clone());
     let pidfile = args.daemon.go_on(&hostname, fd);
@@ -112,15 +112,15 @@ fn begin(
             variables::warn(&out);
             args.daemon.begin(&hostname, args.program.replace, &out)?
         }
-        Role::Again(_) => Begun::Here { pidfile: inherited, launcher: None },
+        Role::Restarted(_) => Begun::Here { pidfile: inherited, launcher: None },
     };
     let (pidfile, launcher) = match begun {
         Begun::Here { pidfile, launcher } => (pidfile, launcher),
         Begun::Elsewhere(exit) => return Ok(exit),
     };
-    let folder = os::folder::current()
+    let folder = os::cwd::current()
         .map_err(|error| Error::failure(format!("the current folder: {error}")))?;
-    let argv = std::iter::once(os::folder::program()).chain(std::env::args_os().skip(1)).collect();
+    let argv = std::iter::once(os::cwd::program()).chain(std::env::args_os().skip(1)).collect();
     let orders = Orders { argv, executable, folder, pidfile, launcher };
     let code = guard::run(orders, |note| logging::note(&log, &out, note));
     Ok(Exit::Code(u8::try_from(code).unwrap_or(1)))

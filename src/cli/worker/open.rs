@@ -5,7 +5,7 @@ use crate::cli::app::App;
 use crate::cli::exit::Error;
 use crate::client::Client;
 use crate::client::ends::Ends;
-use crate::os::guard::GuardLink;
+use crate::link::guard::GuardLink;
 use crate::worker::plan::Plan;
 use std::path::Path;
 use std::rc::Rc;
@@ -29,7 +29,7 @@ pub(super) async fn open(
         hostname: &plan.hostname,
         queues: &plan.queues,
         visibility_timeout: app.settings.broker_transport_options.visibility_timeout,
-        hold: Box::new(move |lease: &Path| guard.hold(lease)),
+        hold: Box::new(move |lease: &Path| guard.lock_lease(lease)),
     };
     let ends = client.consume(who).await?;
     warn_of_python(&client.broker.admin()).await;

@@ -67,7 +67,7 @@ pub(super) fn queues(app: &App, args: &Args, tasks: &Set) -> Result<Vec<String>,
 pub(super) fn slots(args: &Args, settings: &Settings) -> Result<usize, Error> {
     let chosen = args.autoscale.map(|bounds| bounds.max).or(settings.worker_concurrency);
     let slots = chosen.unwrap_or_else(os::host::processors);
-    let Some(files) = os::limit::open_files() else { return Ok(slots) };
+    let Some(files) = os::open_files::limit() else { return Ok(slots) };
     let fit = files.saturating_sub(FILES_OF_WORKER) / FILES_OF_TASK;
     let fit = usize::try_from(fit).unwrap_or(usize::MAX);
     if slots <= fit {

@@ -10,9 +10,9 @@ use crate::cli::exit::{Error, Exit};
 use crate::cli::output::ToUser;
 use crate::cli::{beat, block_on, logging};
 use crate::client::Client;
+use crate::link::guard::GuardLink;
 use crate::log;
 use crate::os;
-use crate::os::guard::GuardLink;
 use crate::os::reap::Reaper;
 use crate::os::signal::{Signals, Term};
 use crate::pool::Pool;
@@ -45,7 +45,7 @@ pub(super) fn serve(
     let queues = queues(&app, &args, &tasks)?;
     let plan = plan(&app, &args, hostname, queues, tasks)?;
     // The worker can do much even with the old limit.
-    let _ = os::limit::raise_open_files();
+    let _ = os::open_files::raise_limit();
     let beat = args.beat.prepare(&app, global, given(&args))?;
     block_on(async move {
         let work = work(app, plan, args, log, guard, (beat, stamp), out);

@@ -1,20 +1,20 @@
 //! One group: the limits of one task, and what it used.
 
 use super::{entry, number, set};
-use crate::os::bell::Bell;
+use crate::os::wakeup::Watcher;
 use std::fs::{self, File};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// A group with processes in it that were killed is looked at again after so long, should the
-/// kernel not tell of their end.
+/// How often a group with killed processes is looked at again, in case the kernel does not report
+/// their end.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
-/// What all processes of a group may have together; `None` is unlimited.
+/// Limits for all processes of a group together; `None` is unlimited.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Bounds {
+pub struct GroupLimits {
     /// Bytes of memory. Nothing is swapped out.
     pub memory: Option<u64>,
     /// Processes and threads.
@@ -23,16 +23,16 @@ pub struct Bounds {
 
 /// What all processes of a group have used together.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Spent {
+pub struct GroupUsage {
     /// Processor time in user mode.
     pub user: Duration,
     /// Processor time in the kernel.
     pub system: Duration,
     /// Largest memory in bytes; `None` where the kernel does not count it.
     pub memory_peak: Option<u64>,
-    /// The kernel killed processes of it, for want of memory.
+    /// The kernel killed processes of the group because memory ran out.
     pub killed_for_memory: bool,
-    /// It had all the memory that it may have.
+    /// The group has used all the memory that it may use.
     pub at_limit: bool,
 }
 
@@ -40,27 +40,27 @@ pub struct Spent {
 #[derive(Debug)]
 pub struct Group {
     folder: PathBuf,
-    /// The folder, to start processes in.
-    door: File,
+    /// Open, to start processes in it.
+    dir: File,
 }
 
 impl Group {
-    /// Makes the group `folder`, with these bounds.
+    /// Creates the group `folder` with these limits.
     ///
     /// # Errors
-    /// The kernel refuses it, or a bound.
-    pub fn make(folder: PathBuf, bounds: Bounds) -> io::Result<Group> {
+    /// The kernel refuses the group, or a limit.
+    pub fn make(folder: PathBuf, bounds: GroupLimits) -> io::Result<Group> {
         fs::create_dir(&folder)?;
-        let group = Group { door: File::open(&folder)?, folder };
+        let group = Group { dir: File::open(&folder)?, folder };
         group.bind(bounds)?;
         Ok(group)
     }
 
-    fn bind(&self, bounds: Bounds) -> io::Result<()> {
+    fn bind(&self, bounds: GroupLimits) -> io::Result<()> {
         let folder = &self.folder;
         if let Some(bytes) = bounds.memory {
             set(folder, "memory.max", &bytes.to_string())?;
-            // One process without the others is no task any more.
+            // A task without one of its processes is no whole task: the kernel kills all.
             set(folder, "memory.oom.group", "1")?;
             // Kernels without swap have no such file.
             let _ = set(folder, "memory.swap.max", "0");
@@ -76,9 +76,9 @@ impl Group {
         &self.folder
     }
 
-    /// Where a process enters it.
-    pub fn door(&self) -> BorrowedFd<'_> {
-        self.door.as_fd()
+    /// Its folder, for starting processes in it.
+    pub fn dir(&self) -> BorrowedFd<'_> {
+        self.dir.as_fd()
     }
 
     /// Kills all its processes, whatever session or process group they are in.
@@ -86,14 +86,14 @@ impl Group {
         kill_all(&self.folder);
     }
 
-    /// What its processes used so far, those that ended included.
-    pub fn spent(&self) -> Spent {
+    /// What its processes have used so far, including those that have ended.
+    pub fn usage(&self) -> GroupUsage {
         let time = |name| {
             let micros = entry(&self.folder, "cpu.stat", name);
             Duration::from_micros(micros.unwrap_or(0))
         };
         let events = |name| entry(&self.folder, "memory.events", name).unwrap_or(0) > 0;
-        Spent {
+        GroupUsage {
             user: time("user_usec"),
             system: time("system_usec"),
             memory_peak: number(&self.folder, "memory.peak"),
@@ -102,18 +102,18 @@ impl Group {
         }
     }
 
-    /// Kills what is left of it, and removes it. Done at once if nobody is left; else `Some`,
-    /// and whoever has time may wait for the end.
+    /// Kills what is left of it, and removes it. At once if no process is left; else `Some`, a
+    /// future that waits for their end.
     pub fn remove(self) -> Option<impl Future<Output = ()>> {
         if self.is_removed() {
             return None;
         }
         self.kill();
         Some(async move {
-            let bell = Bell::watch(&[self.folder.join("cgroup.events")]);
+            let watcher = Watcher::watch(&[self.folder.join("cgroup.events")]);
             while !self.is_removed() {
-                match &bell {
-                    Ok(bell) => drop(tokio::time::timeout(LOOK_AGAIN, bell.rung()).await),
+                match &watcher {
+                    Ok(watcher) => drop(tokio::time::timeout(LOOK_AGAIN, watcher.changed()).await),
                     Err(_) => tokio::time::sleep(LOOK_AGAIN).await,
                 }
             }
@@ -170,8 +170,8 @@ mod tests {
         // The kernel makes these files; here they are plain ones.
         let dir = tempfile::tempdir().unwrap();
         let folder = dir.path().to_path_buf();
-        let group = Group { door: File::open(&folder).unwrap(), folder: folder.clone() };
-        let bounds = Bounds { memory: Some(1 << 20), processes: Some(7) };
+        let group = Group { dir: File::open(&folder).unwrap(), folder: folder.clone() };
+        let bounds = GroupLimits { memory: Some(1 << 20), processes: Some(7) };
         assert!(group.bind(bounds).is_err(), "a bound that is not felt is an error");
         for file in ["memory.max", "memory.oom.group", "memory.swap.max", "pids.max"] {
             fs::write(folder.join(file), "").unwrap();
@@ -180,18 +180,18 @@ mod tests {
         let read = |file: &str| fs::read_to_string(folder.join(file)).unwrap();
         assert_eq!((read("memory.max"), read("memory.oom.group")), ("1048576".into(), "1".into()));
         assert_eq!((read("memory.swap.max"), read("pids.max")), ("0".into(), "7".into()));
-        assert_eq!(group.spent(), Spent::default());
+        assert_eq!(group.usage(), GroupUsage::default());
         fs::write(folder.join("cpu.stat"), "usage_usec 5\nuser_usec 1500000\nsystem_usec 2\n")
             .unwrap();
         fs::write(folder.join("memory.peak"), "1040384\n").unwrap();
         fs::write(folder.join("memory.events"), "low 0\nmax 9\noom 1\noom_kill 2\n").unwrap();
-        let spent = Spent {
+        let usage = GroupUsage {
             user: Duration::from_millis(1500),
             system: Duration::from_micros(2),
             memory_peak: Some(1_040_384),
             killed_for_memory: true,
             at_limit: true,
         };
-        assert_eq!(group.spent(), spent);
+        assert_eq!(group.usage(), usage);
     }
 }

@@ -1,5 +1,5 @@
-//! From an attempt to the process that it will be: `argv`, environment, standard input.
-//! Pure; the same attempt gives the same command.
+//! From an attempt to its process: `argv`, environment, standard input. Pure: the same attempt
+//! gives the same command.
 
 use crate::bounds::ARG_BYTES_MAX;
 use crate::os::tree;
@@ -18,29 +18,29 @@ use std::sync::Arc;
 /// "Argument list too long", `E2BIG` on every Linux.
 pub(super) const E2BIG: i32 = 7;
 
-/// Variables that begin so are ours: those of settings, with the broker's password among them,
-/// and the facts of another task, if that has started the worker. Tasks inherit none of them but
-/// the application's place, by which a task calls another one.
+/// Variables with this prefix are ours: those of settings, among them the broker's password, and
+/// the facts of another task, if one has started the worker. Tasks inherit none of them except the
+/// application's folder, with which a task can call others.
 const NOT_INHERITED: &str = "QWORKER_";
 const INHERITED: &str = "QWORKER_APP";
 
-/// A process to be run.
+/// A process to be started.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Command {
-    /// What to run and its arguments. The first, without a slash, is looked for in
-    /// the `PATH` of [`Command::env`].
+    /// The program and its arguments. A program without a slash is searched in the `PATH` of
+    /// [`Command::env`].
     pub argv: Vec<CString>,
-    /// `NAME=value` each; all there is.
+    /// `NAME=value` each; nothing else is inherited.
     pub env: Vec<Arc<CStr>>,
     /// The folder it runs in.
     pub cwd: PathBuf,
-    /// What it finds on standard input; `None`: nothing.
+    /// Its standard input; `None`: empty.
     pub stdin: Option<Vec<u8>>,
-    /// Limits of what it may use.
+    /// Limits on its resources.
     pub fences: Fences,
     /// Scheduling priority, -20 to 19.
     pub nice: Option<i32>,
-    /// Whom it runs as; `None`: as the worker.
+    /// The user it runs as; `None`: the worker's.
     pub ids: Option<Ids>,
     /// Bytes kept of each output stream.
     pub max_output: u64,
@@ -49,21 +49,21 @@ pub struct Command {
 /// What the worker contributes to a command.
 #[derive(Debug, Clone, Copy)]
 pub struct Setting<'a> {
-    /// The application's folder: where tasks run unless they say else.
+    /// The application's folder: where tasks run unless they set their own.
     pub app: &'a Path,
     /// The worker's own environment.
     pub env: &'a [Arc<CStr>],
     /// The time now, in seconds since the epoch.
     pub now: f64,
-    /// Longest text of an argument, in bytes with its variable's name; longer ones are on
-    /// standard input only. [`ARG_BYTES_MAX`] unless the sum was too much.
+    /// Longest text of an argument, in bytes with its variable's name; longer ones are on standard
+    /// input only. [`ARG_BYTES_MAX`] unless the sum was too large.
     pub longest: usize,
 }
 
 /// The process for this attempt. Users and groups are not looked up here.
 ///
 /// # Errors
-/// Why it cannot be: an argument that is too long, has a NUL, or does not exist.
+/// Why it cannot be started: an argument is too long, contains a NUL, or does not exist.
 pub fn command(attempt: &Attempt, setting: Setting<'_>) -> Result<Command, Exception> {
     let task = &*attempt.task;
     let mut arguments = Arguments::without_nul(attempt)?;
@@ -81,7 +81,7 @@ pub fn command(attempt: &Attempt, setting: Setting<'_>) -> Result<Command, Excep
     })
 }
 
-/// Leaves out what the kernel has no room for in `longest` bytes, with the variable's name.
+/// Leaves out arguments of more than `longest` bytes, with the variable's name.
 fn leave_out(arguments: &mut Arguments, stdin: Stdin, longest: usize) -> Result<(), Exception> {
     for argument in arguments.all_mut() {
         if argument.variable().len() + 1 + argument.text.len() > longest {
@@ -122,7 +122,7 @@ fn argv(attempt: &Attempt, arguments: &Arguments, app: &Path) -> Result<Vec<CStr
     items.into_iter().map(|item| without_nul(item, "the command")).collect()
 }
 
-/// The variables of the attempt, and those of the worker that have no other value there.
+/// The variables of the attempt, and those of the worker that it does not replace.
 fn environment(
     attempt: &Attempt,
     arguments: &Arguments,
@@ -152,7 +152,7 @@ fn without_nul(bytes: Vec<u8>, what: &str) -> Result<CString, Exception> {
     CString::new(bytes).map_err(|error| Exception::new("builtins", "ValueError", error.to_string()))
 }
 
-/// Python's `OSError` for something that the kernel has no room for.
+/// Python's `OSError` for something that is too long for the kernel.
 pub(super) fn too_long(what: &str, bytes: usize) -> Exception {
     let hint = "use `stdin: json` for large arguments";
     let message = format!("Argument list too long: {what} has {bytes} bytes; {hint}");

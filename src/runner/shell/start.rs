@@ -1,11 +1,11 @@
-//! From a command to what the kernel wants, and from the kernel's refusal to the
-//! exception that Python would raise.
+//! From a command to the arguments of a start, and from the kernel's refusal to the exception that
+//! Python would raise.
 
 use super::Command;
 use super::command::{E2BIG, too_long};
-use crate::os::resolve::{self, resolve};
 use crate::os::spawn::{Resource, Rlimit, SpawnError, Step};
-use crate::os::{describe, is_passing, is_shortage, limit};
+use crate::os::which::{self, which};
+use crate::os::{describe, is_passing, is_shortage, open_files};
 use crate::runner::Ending;
 use crate::task::Fences;
 use crate::wire::Exception;
@@ -28,7 +28,7 @@ const ENOMEM: i32 = 12;
 const EINVAL: i32 = 22;
 const EMFILE: i32 = 24;
 
-/// Why a command did not begin.
+/// Why a command did not start.
 #[derive(Debug)]
 pub(super) enum Failure {
     /// The program is nowhere in `PATH`: the kernel's error number.
@@ -62,8 +62,8 @@ impl fmt::Display for Failure {
 }
 
 impl Failure {
-    /// How an attempt ends that failed so: refused by the host, for any task or for this one, or by
-    /// its own command.
+    /// How an attempt ends after this failure: refused by the host, for any task or for this one,
+    /// or because of its own command.
     pub fn ending(&self, command: &Command) -> Ending {
         if self.of_host(&command.fences) {
             return Ending::NoCapacity(self.to_string());
@@ -74,7 +74,7 @@ impl Failure {
         }
     }
 
-    /// What the host does not give now, and why.
+    /// What is unavailable on the host now, and why.
     fn withheld(&self, command: &Command) -> Option<String> {
         let name = command.argv.first().map(|name| name.to_string_lossy());
         let (errno, what) = match *self {
@@ -88,14 +88,14 @@ impl Failure {
         is_passing(errno).then(|| format!("{what}: {}", describe(errno)))
     }
 
-    /// Is it the host that refuses, and would it refuse any other task too?
+    /// Would the host refuse any other task too?
     fn of_host(&self, fences: &Fences) -> bool {
         let SpawnError { step, errno } = match *self {
             Failure::Lookup(errno) => return is_shortage(errno),
             Failure::Streams(_) => return true,
             Failure::Spawn(error) => error,
         };
-        // What a task runs into may be a fence of its own.
+        // The task may have reached a limit of its own.
         let fenced = match errno {
             ENOMEM => fences.memory.is_some(),
             EAGAIN => fences.processes.is_some(),
@@ -111,7 +111,7 @@ impl Failure {
         }
     }
 
-    /// As Python's `subprocess` says it.
+    /// As Python's `subprocess` reports it.
     pub fn exception(&self, command: &Command) -> Exception {
         let program = command
             .argv
@@ -165,15 +165,15 @@ impl Command {
         let name =
             self.argv.first().map_or(OsStr::new(""), |name| OsStr::from_bytes(name.to_bytes()));
         let path = self.variable(b"PATH=").map(OsStr::from_bytes);
-        c_path(&resolve(name, path, &self.cwd).map_err(Failure::Lookup)?)
+        c_path(&which(name, path, &self.cwd).map_err(Failure::Lookup)?)
     }
 
-    /// What the kernel does not tell of a file that it does not execute.
+    /// What the kernel does not say about a file that cannot be executed.
     fn obstacle(&self) -> String {
         let path = self.variable(b"PATH=").map(OsStr::from_bytes);
         let file = self.program().ok();
         let file = file.as_ref().map(|file| Path::new(OsStr::from_bytes(file.to_bytes())));
-        let found = file.and_then(|file| resolve::obstacle(file, path));
+        let found = file.and_then(|file| which::obstacle(file, path));
         found.map_or_else(String::new, |found| format!(": {}", found.why))
     }
 
@@ -207,7 +207,7 @@ pub(super) fn rlimits(fences: &Fences) -> Vec<Rlimit> {
 
 /// The limit of open files that the worker had before it raised its own.
 fn unraised() -> Option<Rlimit> {
-    let soft = limit::open_files_of_children()?;
+    let soft = open_files::limit_of_children()?;
     Some(Rlimit { resource: Resource::OpenFiles, soft, hard: u64::MAX })
 }
 

@@ -3,13 +3,13 @@
 //! and a command that reads the document on standard input serves richer ones.
 
 use super::driver;
+use super::finished::Finished;
+use super::function::{label, positional};
 use super::module::{Composed, missing};
+use super::monitor::{self, Monitor};
 use super::number::{double, float, integer, mismatch, single};
-use super::plain::{label, positional};
-use super::report::{self, Report};
 use super::sandbox::{self, Sandbox};
 use super::trap::Phase;
-use super::watch::{self, Watch};
 use crate::runner::Attempt;
 use crate::wire::{Exception, value};
 use serde_json::value::RawValue;
@@ -25,13 +25,13 @@ pub fn call(
     composed: &Composed,
     name: &str,
     attempt: &Attempt,
-    watch: Watch,
-) -> Result<Report, Exception> {
+    monitor: Monitor,
+) -> Result<Finished, Exception> {
     let (function, index) = find(composed.linked.component(), name)?;
     let arguments = arguments(&function, name, attempt)?;
     let mut sandbox = Sandbox::quiet(attempt)?;
-    let mut store = watch::store(composed.linked.engine(), watch, sandbox.preview2());
-    report::fuel(&mut store, attempt)?;
+    let mut store = monitor::store(composed.linked.engine(), monitor, sandbox.preview2());
+    monitor::set_fuel(&mut store, attempt)?;
     let mut phase = Phase::Instantiating;
     let called = driver::run(&mut store, async |store| {
         let instance = composed.linked.instantiate_async(&mut *store).await?;
@@ -42,12 +42,12 @@ pub fn call(
         callee.call_async(&mut *store, &arguments, &mut results).await?;
         Ok(results.first().map_or_else(|| "null".into(), render))
     });
-    let watch = &store.data().watch;
-    let report = match called {
-        Ok(json) => Report::returned(watch, json),
-        Err(why) => Report::failed(watch, &why, phase, attempt),
+    let monitor = &store.data().monitor;
+    let finished = match called {
+        Ok(json) => Finished::returned(monitor, json),
+        Err(why) => Finished::failed(monitor, &why, phase, attempt),
     };
-    Ok(report.with_stderr(&sandbox))
+    Ok(finished.with_stderr(&sandbox))
 }
 
 /// The exported function `name`, or `interface#name`.

@@ -1,8 +1,8 @@
 //! Runs a guest whose host functions may wait. The code itself is stopped by the epoch;
 //! a guest that sleeps in a host function runs no code, so its limits are kept here.
 
+use super::monitor::{State, Stop};
 use super::ticker::TICK;
-use super::watch::{State, Stop};
 use crate::runner::Cancel;
 use std::cell::OnceCell;
 use std::future::Future;
@@ -25,13 +25,13 @@ thread_local! {
 /// Must not be called inside of a tokio runtime.
 ///
 /// # Errors
-/// What the guest did wrong, or that it was stopped (`watch.stopped` says by what).
+/// What the guest did wrong, or that it was stopped (`monitor.stopped` says by what).
 pub fn run<W: Send + 'static, R>(
     store: &mut Store<State<W>>,
     call: impl AsyncFnOnce(&mut Store<State<W>>) -> wasmtime::Result<R>,
 ) -> wasmtime::Result<R> {
-    let watch = &store.data().watch;
-    let (deadline, cancel) = (watch.deadline().map(|(at, _)| at), watch.cancel());
+    let monitor = &store.data().monitor;
+    let (deadline, cancel) = (monitor.deadline().map(|(at, _)| at), monitor.cancel());
     let result = block_on(async {
         tokio::select! {
             biased;
@@ -42,7 +42,7 @@ pub fn run<W: Send + 'static, R>(
     match result {
         Ok(Some(result)) => result,
         Ok(None) => {
-            let why = store.data_mut().watch.check();
+            let why = store.data_mut().monitor.check();
             debug_assert!(why.is_some(), "stopped without a reason");
             Err(wasmtime::Error::msg(match why {
                 Some(Stop::Cancelled(_)) => "cancelled while waiting",

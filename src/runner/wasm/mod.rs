@@ -5,38 +5,38 @@
 //! `qworker compile`, a process of its own, and asks again. [`compile`] is what that
 //! process does.
 
-mod cache;
 mod command;
 mod component;
+mod disk_cache;
 mod driver;
 mod engine;
+mod finished;
+mod function;
 mod module;
+mod module_cache;
+mod monitor;
 mod number;
-mod plain;
-mod report;
 mod sandbox;
-mod shelf;
 #[cfg(test)]
 mod tests;
 mod ticker;
 mod trap;
-mod watch;
 
-pub use cache::{compile, validate};
+pub use disk_cache::{compile, validate};
 
 use super::{Attempt, Cancel, Outcome};
 use crate::os::reap::time_of_thread;
 use crate::task::{Program, Task};
 use crate::wire::Exception;
 use engine::{Metering, Pair};
+use finished::Finished;
 use module::Loaded;
-use report::Report;
-use shelf::Shelf;
+use module_cache::ModuleCache;
+use monitor::Monitor;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use ticker::Ticker;
-use watch::Watch;
 
 /// What a runtime is made with.
 #[derive(Debug, Clone)]
@@ -58,8 +58,8 @@ pub struct Runtime(Arc<Inner>);
 struct Inner {
     config: Config,
     ticker: Ticker,
-    free: Shelf,
-    fuel: Shelf,
+    free: ModuleCache,
+    fuel: ModuleCache,
 }
 
 /// Can an attempt at a task begin?
@@ -85,8 +85,8 @@ impl Runtime {
             Pair::new(Metering::Free, config.slots),
             Pair::new(Metering::Fuel, config.slots),
         ]);
-        let shelf = |index| Shelf::new(pairs.clone(), index, config.cache_dir.clone());
-        let (free, fuel) = (shelf(0), shelf(1));
+        let modules = |index| ModuleCache::new(pairs.clone(), index, config.cache_dir.clone());
+        let (free, fuel) = (modules(0), modules(1));
         Runtime(Arc::new(Inner { ticker: Ticker::new(pairs), free, fuel, config }))
     }
 
@@ -98,7 +98,7 @@ impl Runtime {
     pub fn prepare(&self, task: &Task) -> Prepared {
         match self.0.find(task) {
             Err(exception) => Prepared::Refused(exception),
-            Ok((path, export)) => match self.0.shelf(task).look(path) {
+            Ok((path, export)) => match self.0.modules(task).look(path) {
                 Ok(loaded) => match loaded.admits(export) {
                     Ok(()) => Prepared::Ready,
                     Err(exception) => Prepared::Refused(exception),
@@ -112,7 +112,7 @@ impl Runtime {
     /// and not compiled again, until its file changes.
     pub fn refuse(&self, task: &Task, exception: Exception) {
         if let Ok((path, _)) = self.0.find(task) {
-            self.0.shelf(task).refuse(path, exception);
+            self.0.modules(task).refuse(path, exception);
         }
     }
 
@@ -126,8 +126,8 @@ impl Runtime {
     /// attempts at once as there are slots. `cancel` ends it within some 20 ms.
     pub fn run(&self, attempt: &Attempt, cancel: Cancel) -> Outcome {
         let (started, before) = (Instant::now(), time_of_thread());
-        let report = self.0.run(attempt, started, cancel).unwrap_or_else(Report::refused);
-        report.outcome(started, before)
+        let finished = self.0.run(attempt, started, cancel).unwrap_or_else(Finished::refused);
+        finished.outcome(started, before)
     }
 }
 
@@ -137,23 +137,23 @@ impl Inner {
         attempt: &Attempt,
         started: Instant,
         cancel: Cancel,
-    ) -> Result<Report, Exception> {
+    ) -> Result<Finished, Exception> {
         let (path, export) = self.find(&attempt.task)?;
-        let loaded = self.shelf(&attempt.task).loaded(path)?;
+        let loaded = self.modules(&attempt.task).loaded(path)?;
         let memory = attempt.task.fences.memory.unwrap_or(self.config.default_memory);
         fits(&loaded, memory)?;
         let _in_flight = self.ticker.enter().map_err(|why| {
             let text = format!("cannot start the thread that keeps limits: {why}");
             Exception::new("builtins", "RuntimeError", text)
         })?;
-        let watch = Watch::new(attempt, started, memory, cancel);
+        let monitor = Monitor::new(attempt, started, memory, cancel);
         match (&*loaded, export) {
-            (Loaded::Core(core), Some(name)) => plain::call(core, name, attempt, watch),
-            (Loaded::Core(core), None) => command::core(core, attempt, watch),
+            (Loaded::Core(core), Some(name)) => function::call(core, name, attempt, monitor),
+            (Loaded::Core(core), None) => command::core(core, attempt, monitor),
             (Loaded::Component(composed), Some(name)) => {
-                component::call(composed, name, attempt, watch)
+                component::call(composed, name, attempt, monitor)
             }
-            (Loaded::Component(composed), None) => command::component(composed, attempt, watch),
+            (Loaded::Component(composed), None) => command::component(composed, attempt, monitor),
         }
     }
 
@@ -164,7 +164,7 @@ impl Inner {
         }
     }
 
-    fn shelf(&self, task: &Task) -> &Shelf {
+    fn modules(&self, task: &Task) -> &ModuleCache {
         match Metering::of(task.fuel) {
             Metering::Free => &self.free,
             Metering::Fuel => &self.fuel,

@@ -2,10 +2,10 @@
 //! instantiated any number of times.
 
 use super::component;
+use super::monitor::State;
 use super::number::Number;
 use super::sandbox::{Preview1, Preview2};
 use super::trap;
-use super::watch::State;
 use crate::wire::Exception;
 use std::collections::HashMap;
 use wasmtime::component::{Component, InstancePre as ComponentPre, Linker as ComponentLinker};
@@ -44,7 +44,7 @@ pub struct Core {
 
 /// A core module with its imports resolved.
 pub enum Linked {
-    /// It imports nothing, and is no command: it can be called without any ado.
+    /// It imports nothing, and is no command: it can be called directly.
     Alone(InstancePre<State<()>>),
     /// It sees WASI.
     Hosted(InstancePre<State<Preview1>>),
@@ -115,7 +115,7 @@ impl Loaded {
 }
 
 impl Core {
-    /// An exported function that takes and gives numbers.
+    /// An exported function that takes and returns numbers.
     ///
     /// # Errors
     /// `AttributeError`, `TypeError`.
@@ -133,7 +133,7 @@ impl Core {
     /// The entry of a WASI command.
     ///
     /// # Errors
-    /// `AttributeError`: it is none; the message says how to call a function of it.
+    /// `AttributeError`: it is none; the message explains how to call a function of it.
     pub fn command(&self) -> Result<&Signature, Exception> {
         self.functions.get(START).ok_or_else(|| {
             let what = "`_start`, it is no WASI command; name a function with `export:`";
@@ -193,7 +193,7 @@ fn numbers(kind: &FuncType) -> Option<Box<[Number]>> {
     params.filter(|_| results_are_numbers)
 }
 
-/// `AttributeError` that says what is there instead.
+/// An `AttributeError` that lists what is exported instead.
 pub fn missing<'a>(what: &str, names: impl Iterator<Item = &'a str>) -> Exception {
     let mut names: Vec<&str> = names.collect();
     names.sort_unstable();

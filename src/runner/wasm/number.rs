@@ -1,9 +1,9 @@
-//! JSON texts to the numbers of WASM, and back, without losing a digit.
+//! From JSON texts to WASM numbers and back, without losing a digit.
 
 use crate::wire::Exception;
 use wasmtime::{Val, ValType};
 
-/// The four types of number that functions take and give.
+/// The four types of numbers that functions take and return.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Number {
     /// 32-bit integer.

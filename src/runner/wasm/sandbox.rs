@@ -1,7 +1,7 @@
-//! The world as a WASI guest sees it: its arguments, its environment, its folders, a
-//! document on standard input, two streams to write to. Nothing else of the host.
+//! What a WASI guest sees: its arguments, its environment, its folders, a document on standard
+//! input, two output streams. Nothing else of the host.
 
-use super::watch::State;
+use super::monitor::State;
 use crate::clock;
 use crate::runner::capture::Tail;
 use crate::runner::context::{self, Arguments, Deadline};
@@ -32,9 +32,9 @@ impl WasiView for State<Preview2> {
     }
 }
 
-/// Files, folders, streams and timers that a guest may hold open unless the task's
-/// `open_files` says else. They are descriptors of the worker, of which it often has but a
-/// thousand for all attempts; a program past the bound traps.
+/// Files, folders, streams and timers that a guest may have open unless the task sets its own
+/// `open_files`. They are descriptors of the worker, which often has only a thousand for all
+/// attempts; a guest that exceeds the limit traps.
 const HANDLES_MAX: usize = 128;
 
 /// A sandbox before it is entered, and the streams that outlive it.
@@ -54,8 +54,7 @@ impl Sandbox {
         Sandbox::with(attempt, sink(attempt), sink(attempt))
     }
 
-    /// The same with both streams in `stderr`, for a function whose result is not what it
-    /// prints.
+    /// The same with both streams in `stderr`, for a function whose result is not its output.
     ///
     /// # Errors
     /// As [`Sandbox::new`].
@@ -67,8 +66,8 @@ impl Sandbox {
     fn with(attempt: &Attempt, stdout: Sink, stderr: Sink) -> Result<Sandbox, Exception> {
         let mut builder = WasiCtxBuilder::new();
         builder.stdout(stdout.clone()).stderr(stderr.clone());
-        // Everything that opens sockets is linked, so that modules which import it without
-        // need can run, and refuses.
+        // Functions that open sockets are linked, so that modules which import them without using
+        // them can run; they refuse.
         builder.allow_tcp(false).allow_udp(false).allow_ip_name_lookup(false);
         let arguments = Arguments::without_nul(attempt)?;
         builder.arg(&attempt.task.name);
@@ -140,11 +139,11 @@ pub fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-/// A stream that takes whatever is written, at once, and keeps the end of it.
+/// A stream that accepts all output at once, and keeps its end.
 #[derive(Debug, Clone)]
 pub struct Sink(Arc<Mutex<Tail>>, u64);
 
-/// Bytes that a guest may hand over at once; the host allocates that much for it.
+/// Bytes that a guest may write at once; the host allocates that much for it.
 const WRITE_MAX: usize = 64 * 1024;
 
 impl Sink {

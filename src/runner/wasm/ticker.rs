@@ -1,6 +1,5 @@
-//! The clock that running WASM code looks at. A thread that moves the engines' epoch on
-//! every [`TICK`] while an attempt is in flight, and sleeps for good otherwise: an idle
-//! worker does not wake up.
+//! The clock of running WASM code: a thread that increments the engines' epoch on every [`TICK`]
+//! while an attempt is in flight, and sleeps otherwise, so that an idle worker does not wake up.
 
 use super::engine::Pair;
 use std::io;
@@ -9,11 +8,11 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::{self, Thread};
 use std::time::Duration;
 
-/// How often running code looks at its limits: a limit is kept within two of these.
+/// How often running code checks its limits: a limit is kept within two of these.
 pub const TICK: Duration = Duration::from_millis(10);
 
-/// Ticks without any attempt before the thread goes to sleep. Waking it costs a system
-/// call, more than a short attempt itself; a busy worker should not pay that each time.
+/// Ticks without an attempt before the thread sleeps. Waking it costs a system call, more than a
+/// short attempt; a busy worker should not pay that each time.
 const TICKS_IDLE: usize = 20;
 
 /// Starts and stops the ticking.
@@ -21,7 +20,7 @@ const TICKS_IDLE: usize = 20;
 pub struct Ticker {
     shared: Arc<Shared>,
     thread: OnceLock<Thread>,
-    /// Held while the thread is started, so that it is not twice.
+    /// Held while the thread is started, so that it is started once.
     starting: Mutex<()>,
 }
 
@@ -33,7 +32,7 @@ struct Shared {
     closed: AtomicBool,
 }
 
-/// One attempt in flight; time moves on until it is dropped.
+/// An attempt in flight; the ticks continue until it is dropped.
 #[derive(Debug)]
 pub struct InFlight<'a>(&'a Shared);
 
@@ -49,10 +48,10 @@ impl Ticker {
         Ticker { shared: Arc::new(shared), thread: OnceLock::new(), starting: Mutex::default() }
     }
 
-    /// Counts an attempt in.
+    /// Adds an attempt.
     ///
     /// # Errors
-    /// There can be no thread to keep its limits with.
+    /// The thread cannot be started.
     pub fn enter(&self) -> io::Result<InFlight<'_>> {
         let thread = self.started()?;
         // In this order, against the thread's opposite one: either it sees the count
@@ -64,7 +63,7 @@ impl Ticker {
         Ok(InFlight(&self.shared))
     }
 
-    /// The thread, which the first call starts; one that could not be is tried again.
+    /// The thread, started by the first call; a failed start is tried again.
     fn started(&self) -> io::Result<&Thread> {
         let _alone = match self.thread.get() {
             Some(thread) => return Ok(thread),

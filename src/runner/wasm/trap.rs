@@ -1,6 +1,6 @@
 //! What Wasmtime reports when an attempt did not end well, as the ending of a task.
 
-use super::watch::{Stop, Watch};
+use super::monitor::{Monitor, Stop};
 use crate::runner::{Ending, Limit};
 use crate::wire::Exception;
 use wasmtime::{Trap, UnknownImportError, WasmBacktrace};
@@ -22,10 +22,10 @@ pub enum Phase {
 pub fn ending(
     error: &wasmtime::Error,
     phase: Phase,
-    watch: &Watch,
+    monitor: &Monitor,
     fuel: Option<u64>,
 ) -> (Ending, Option<Limit>) {
-    match watch.stopped {
+    match monitor.stopped {
         Some(Stop::Cancelled(why)) => return (Ending::Cancelled(why), None),
         Some(Stop::Limit(limit)) => {
             let exception = trap(match limit {
@@ -39,7 +39,7 @@ pub fn ending(
     if let Some(exit) = error.downcast_ref::<I32Exit>() {
         return (Ending::Exited(exit.0), None);
     }
-    if phase == Phase::Instantiating && watch.fence.refused_minimum {
+    if phase == Phase::Instantiating && monitor.memory.refused_minimum {
         return (Ending::Refused(memory("the module needs more memory than it may have")), None);
     }
     let exception = match error.downcast_ref::<Trap>() {

@@ -1,7 +1,7 @@
 //! The worker's local socket, where `health` asks for its status.
 
 use crate::client::local::Status;
-use crate::os::runtime::{self, Address};
+use crate::os::node_socket::{self, Address};
 use crate::worker::plan::Plan;
 use std::cell::RefCell;
 use std::io;
@@ -75,7 +75,7 @@ fn listen(
     warn: bool,
 ) -> Option<UnixListener> {
     let open = || {
-        let (listener, address) = runtime::listen(node, what)?;
+        let (listener, address) = node_socket::listen(node, what)?;
         listener.set_nonblocking(true)?;
         Ok::<_, io::Error>((UnixListener::from_std(listener)?, address))
     };

@@ -1,0 +1,173 @@
+//! What is monitored while a module runs: its time limits, the stop flag, and its memory. Part of
+//! the store of each instance.
+
+use crate::runner::{Attempt, Cancel, Limit, Usage, Why};
+use crate::wire::Exception;
+use std::time::{Duration, Instant};
+use wasmtime::{Engine, ResourceLimiter, Store, UpdateDeadline};
+
+/// Elements of all tables of an attempt. They are not linear memory, but take eight bytes of the
+/// host each: 80 MB.
+const TABLE_ELEMENTS_MAX: usize = 10_000_000;
+
+/// Core instances of one attempt; a component may have several.
+const INSTANCES_MAX: usize = 256;
+
+/// Why an attempt was stopped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stop {
+    /// A time limit expired.
+    Limit(Limit),
+    /// The worker said so.
+    Cancelled(Why),
+}
+
+/// The data of an instance's store: the monitor, and what its host functions work with.
+#[derive(Debug)]
+pub struct State<W> {
+    /// Time and memory.
+    pub monitor: Monitor,
+    /// The WASI context, or nothing.
+    pub wasi: W,
+}
+
+/// Time limits, cancellation and memory of one attempt.
+#[derive(Debug)]
+pub struct Monitor {
+    deadline: Option<(Instant, Limit)>,
+    cancel: Cancel,
+    /// What ended it, once something did.
+    pub stopped: Option<Stop>,
+    /// Its memory.
+    pub memory: MemoryLimiter,
+}
+
+impl Monitor {
+    /// The monitor of an attempt that starts at `started` and may take `memory` bytes.
+    pub fn new(attempt: &Attempt, started: Instant, memory: u64, cancel: Cancel) -> Monitor {
+        // WASM code cannot be told of the soft limit, so the soft limit ends it; at the
+        // same instant the hard one has the say.
+        // A limit beyond the end of the clock is none.
+        let at = |after: Option<Duration>| started.checked_add(after?);
+        let soft = at(attempt.soft_time_limit).map(|at| (at, Limit::Soft));
+        let hard = at(attempt.time_limit).map(|at| (at, Limit::Hard));
+        let deadline = hard.into_iter().chain(soft).min_by_key(|(at, _)| *at);
+        Monitor { deadline, cancel, stopped: None, memory: MemoryLimiter::new(memory) }
+    }
+
+    /// Checks the clock and the stop flag.
+    pub fn check(&mut self) -> Option<Stop> {
+        if let Some(why) = self.cancel.get() {
+            self.stopped = Some(Stop::Cancelled(*why));
+        } else if let Some((at, limit)) = self.deadline
+            && Instant::now() >= at
+        {
+            self.stopped = Some(Stop::Limit(limit));
+        }
+        self.stopped
+    }
+
+    /// The order to stop, to look at from outside the store.
+    pub fn cancel(&self) -> Cancel {
+        self.cancel.clone()
+    }
+
+    /// The first limit to expire.
+    pub fn deadline(&self) -> Option<(Instant, Limit)> {
+        self.deadline
+    }
+
+    /// What the attempt used.
+    pub fn usage(&self) -> Usage {
+        Usage { memory_peak: self.memory.peak as u64, ..Usage::default() }
+    }
+}
+
+/// A monitored store: its code checks the limits with each tick.
+pub fn store<W: 'static>(engine: &Engine, monitor: Monitor, wasi: W) -> Store<State<W>> {
+    let mut store = Store::new(engine, State { monitor, wasi });
+    store.limiter(|state| &mut state.monitor.memory);
+    store.epoch_deadline_callback(|mut context| {
+        Ok(match context.data_mut().monitor.check() {
+            Some(_) => UpdateDeadline::Interrupt,
+            None => UpdateDeadline::Continue(1),
+        })
+    });
+    store.set_epoch_deadline(1);
+    store
+}
+
+/// Gives the store its fuel, if the task has a limit.
+///
+/// # Errors
+/// Never in practice: tasks with a limit get an engine that counts.
+pub fn set_fuel<W>(store: &mut Store<State<W>>, attempt: &Attempt) -> Result<(), Exception> {
+    let Some(fuel) = attempt.task.fuel else { return Ok(()) };
+    store.set_fuel(fuel).map_err(|why| {
+        Exception::new("builtins", "RuntimeError", format!("cannot count fuel: {why:#}"))
+    })
+}
+
+/// Limits of linear memories and tables. The guest sees a refused growth (`memory.grow` returns
+/// -1); a refused minimum ends the attempt before it starts.
+#[derive(Debug)]
+pub struct MemoryLimiter {
+    max: usize,
+    total: usize,
+    peak: usize,
+    elements: usize,
+    /// A memory did not even get its minimum.
+    pub refused_minimum: bool,
+}
+
+impl MemoryLimiter {
+    fn new(max: u64) -> MemoryLimiter {
+        MemoryLimiter {
+            max: usize::try_from(max).unwrap_or(usize::MAX),
+            total: 0,
+            peak: 0,
+            elements: 0,
+            refused_minimum: false,
+        }
+    }
+}
+
+impl ResourceLimiter for MemoryLimiter {
+    fn memory_growing(
+        &mut self,
+        current: usize,
+        desired: usize,
+        maximum: Option<usize>,
+    ) -> wasmtime::Result<bool> {
+        let growing = desired.saturating_sub(current);
+        let allowed = growing <= self.max.saturating_sub(self.total)
+            && maximum.is_none_or(|maximum| desired <= maximum);
+        if allowed {
+            // A growth that fails after this stays counted: Wasmtime also reports failures of
+            // growth it never asked about here, so subtracting it would let a guest cheat.
+            self.total += growing;
+            self.peak = self.peak.max(self.total);
+        } else if current == 0 {
+            self.refused_minimum = true;
+        }
+        Ok(allowed)
+    }
+
+    fn table_growing(
+        &mut self,
+        current: usize,
+        desired: usize,
+        _maximum: Option<usize>,
+    ) -> wasmtime::Result<bool> {
+        let growing = desired.saturating_sub(current);
+        let allowed = growing <= TABLE_ELEMENTS_MAX.saturating_sub(self.elements);
+        if allowed {
+            self.elements += growing;
+        }
+        Ok(allowed)
+    }
+
+    fn instances(&self) -> usize {
+        INSTANCES_MAX
+    }
+}
