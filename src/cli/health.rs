@@ -9,10 +9,13 @@ use crate::log::escape;
 use crate::os::node_socket::{self, Search};
 use std::io;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// Where the one that is asked for is not, up to so many others are named.
 const NAMED_MAX: usize = 10;
+
+/// How long those others are waited for.
+const NAMED_WAIT: Duration = Duration::from_secs(1);
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -122,18 +125,11 @@ fn silent(node: &str, search: &Search, faults: &[io::Error], timeout: Duration) 
     }
 }
 
-/// Names of workers that answer here, those most like `node` first, once each; all are given
-/// `timeout`.
+/// Names of workers that answer here, those most like `node` first, once each.
 fn alive(node: &str, timeout: Duration) -> Vec<String> {
-    let end = Instant::now() + timeout;
-    let places = node_socket::find_all(nix::unistd::geteuid().as_raw()).found;
-    let mut nodes: Vec<String> = places
-        .iter()
-        .filter_map(|place| {
-            let left = end.saturating_duration_since(Instant::now());
-            local::ask(place, left).ok().map(|status| status.node)
-        })
-        .collect();
+    let sockets = node_socket::find_all(nix::unistd::geteuid().as_raw()).found;
+    let answers = local::ask_all(&sockets, timeout.min(NAMED_WAIT));
+    let mut nodes: Vec<String> = answers.into_iter().map(|status| status.node).collect();
     nodes.sort();
     nodes.dedup();
     let near = nearest(node, nodes.iter().map(String::as_str), NAMED_MAX);

@@ -3,10 +3,14 @@
 use crate::os::node_socket::Address;
 use serde::{Deserialize, Serialize};
 use std::io::{self, Read};
+use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
 /// An answer is a few hundred bytes.
 const ANSWER_MAX: u64 = 64 * 1024;
+
+/// How long an answer may take to be read that is there.
+const ANSWER_READ: Duration = Duration::from_millis(1);
 
 /// One JSON document: the answer to whoever connects. Fields may be added.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -56,7 +60,20 @@ pub struct Status {
 pub fn ask(socket: &Address, timeout: Duration) -> io::Result<Status> {
     let end = Instant::now() + timeout;
     // A backlog that is full is that of a worker that hangs; connecting does not wait for it.
-    let stream = socket.connect()?;
+    read(&socket.connect()?, end)
+}
+
+/// Asks all of these at once, and gives the answers that came within `timeout`.
+pub fn ask_all(sockets: &[Address], timeout: Duration) -> Vec<Status> {
+    let end = Instant::now() + timeout;
+    let asked: Vec<UnixStream> =
+        sockets.iter().filter_map(|socket| socket.connect().ok()).collect();
+    // One that is silent until the end hides no answer that is there.
+    let answer = |stream| read(stream, end.max(Instant::now() + ANSWER_READ)).ok();
+    asked.iter().filter_map(answer).collect()
+}
+
+fn read(stream: &UnixStream, end: Instant) -> io::Result<Status> {
     let mut text = Vec::new();
     loop {
         let left = end.saturating_duration_since(Instant::now());
@@ -65,7 +82,7 @@ pub fn ask(socket: &Address, timeout: Duration) -> io::Result<Status> {
         }
         stream.set_read_timeout(Some(left))?;
         let mut piece = [0; 4096];
-        match (&stream).take(ANSWER_MAX).read(&mut piece) {
+        match stream.take(ANSWER_MAX).read(&mut piece) {
             Ok(0) => break,
             Ok(length) => text.extend_from_slice(&piece[..length]),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {

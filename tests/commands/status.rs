@@ -1,6 +1,7 @@
 //! `qworker status`: who is alive.
 
 use super::{TASKS, json, printed, refused};
+use crate::harness::process::send;
 use crate::harness::{Place, in_every_place};
 use nix::sys::signal::Signal;
 
@@ -18,9 +19,14 @@ fn nobody_is_alive(place: Place) {
     );
     let mut worker = app.worker(&["-n", "a@h"]);
     assert_eq!(app.qworker(&["status"]).code, 0);
-    // Who asks for another one is told who is there.
+    // Who asks for another one is told who is there, whoever else is silent.
+    let mut silent = app.worker(&["-n", "silent@h"]);
+    silent.family().into_iter().for_each(|pid| send(pid, Signal::SIGSTOP));
     let other = ["health", "-n", "b@h", "--timeout", "5"];
-    refused(&app.qworker(&other), 69, &["b@h is not alive", "alive here: a@h"]);
+    refused(&app.qworker(&other), 69, &["b@h is not alive", "a@h"]);
+    silent.stop(Signal::SIGKILL);
+    silent.family().into_iter().for_each(|pid| send(pid, Signal::SIGKILL));
+    silent.expect_no_survivors();
     assert_eq!(worker.stop(Signal::SIGTERM), 0);
     assert_eq!(app.qworker(&["status", "--json"]).code, 69);
     // Nor is one that was killed, from the moment on when it is gone.
