@@ -50,6 +50,15 @@ pub fn become_subreaper() -> io::Result<()> {
     nix::sys::prctl::set_child_subreaper(true).map_err(io::Error::from)
 }
 
+/// A stop of this process ends when its parent does. The kernel does that for processes in the
+/// session of their parent only.
+///
+/// # Errors
+/// The kernel does not know the request.
+pub fn continue_when_parent_ends() -> io::Result<()> {
+    nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGCONT).map_err(io::Error::from)
+}
+
 /// Names this process for `ps`.
 pub fn set_process_name() {
     let done = nix::sys::prctl::set_name(c"qworker");

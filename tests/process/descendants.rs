@@ -52,6 +52,15 @@ fn nobody_survives_the_death_of_the_guard() {
 }
 
 #[test]
+fn nobody_survives_the_death_of_the_guard_of_a_stopped_worker() {
+    let (_app, mut worker, _) = families(1);
+    process::send(worker.pid(), Signal::SIGSTOP);
+    worker.signal(Signal::SIGKILL);
+    worker.expect_no_survivors();
+    assert_eq!(worker.wait(), -9);
+}
+
+#[test]
 fn nobody_survives_the_death_of_the_worker_proper_and_a_new_one_is_there() {
     let (app, mut worker, pids) = families(3);
     let old = worker.pid();

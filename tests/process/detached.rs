@@ -1,7 +1,7 @@
 //! Workers without a terminal: pidfiles, restarts in place, and what is told to whoever asks.
 
 use super::{SLOW, await_lines};
-use crate::harness::process::send;
+use crate::harness::process::{is_alive, send};
 use crate::harness::{SOON, TestDir, Worker, eventually};
 use nix::sys::signal::Signal;
 use std::os::unix::net::UnixDatagram;
@@ -202,6 +202,7 @@ fn health_tells_alive_from_ready_and_dead() {
     assert_eq!((code, said.contains("no answer within 0.2 s")), (Some(69), true), "{said}");
     send(worker.pid(), Signal::SIGKILL);
     eventually("its death", || (worker.health(&["--live"]).0 == Some(69)).then_some(()));
+    eventually("the end of the worker", || (!is_alive(inner)).then_some(()));
 }
 
 /// Plays the service manager.
