@@ -155,7 +155,8 @@ class Ours(Kombu):
 
     def came_out(self, task):
         """Without results nothing tells the ids: what is left, or was put aside, tells that one is missing."""
-        left = [key for key in self.server.ask("KEYS", "*") if key and not key.startswith("_kombu.")]
+        kept = "_kombu.", "qworker.queues"
+        left = [key for key in self.server.ask("KEYS", "*") if key and not key.startswith(kept)]
         if task == "quiet" and left:
             raise Void(f"left behind: {left[:5]}")
         return None if task == "quiet" else self.kept()
