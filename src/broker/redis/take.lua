@@ -182,11 +182,15 @@ for q = 1, queues do
   is_filled[q] = redis.call('EXISTS', unpack(lists)) > 0
 end
 
--- Was its task revoked? The first id of an envelope is the task's, or the worker asks again.
-local function revoked(element)
+-- Where the result of its task is. The first id of an envelope is the task's.
+local function result_of(element)
   local id = results ~= '' and string.match(element, '"id": ?"([^"\\]*)"')
-  if not id then return 2 end
-  local head = redis.pcall('GETRANGE', results .. id, 0, 20)
+  return id and results .. id
+end
+
+-- Was the task of this result revoked? 2: the worker asks again.
+local function revoked(result)
+  local head = redis.pcall('GETRANGE', result, 0, 20)
   if type(head) ~= 'string' then return 2 end
   return string.find(head, '^{"status": ?"REVOKED"') and 1 or 0
 end
@@ -295,6 +299,14 @@ grab(slots, false)
 if ahead > 0 then grab(slots + ahead, true) end
 for n = #kept_back, 1, -1 do redis.call('RPUSH', kept_back[n][1], kept_back[n][2]) end
 
+-- Few of them have a result yet, so one question is asked about all of them first.
+local result, asked = {}, {}
+for n, one in ipairs(taken) do
+  result[n] = result_of(one[3])
+  if result[n] then asked[#asked + 1] = result[n] end
+end
+local any_result = #asked > 0 and redis.pcall('EXISTS', unpack(asked)) ~= 0
+
 local held, scores, out = {}, {}, { '', 0, '' }
 local score = text(now + lease)
 for n, one in ipairs(taken) do
@@ -302,7 +314,8 @@ for n, one in ipairs(taken) do
   local tag = stem .. string.format('%.0f', first + n - 1) .. ':' .. step(s) .. ':' .. queue(q)
   held[2 * n - 1], held[2 * n] = tag, wrap(element, queue(q))
   scores[2 * n - 1], scores[2 * n] = score, tag
-  out[4 * n], out[4 * n + 1], out[4 * n + 2], out[4 * n + 3] = q, s, element, revoked(element)
+  out[4 * n], out[4 * n + 1], out[4 * n + 2], out[4 * n + 3] = q, s, element,
+    not result[n] and 2 or any_result and revoked(result[n]) or 0
 end
 many('HSET', unacked, held)
 many('ZADD', index, scores)
