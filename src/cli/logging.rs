@@ -160,14 +160,13 @@ mod tests {
 
     const FILE: &str = "QW_TEST_PANIC_LOG";
 
-    #[test]
-    #[ignore = "its process ends: the next test starts it"]
-    fn a_thread_panics() {
+    /// Ends the process by a panic of a thread.
+    fn panic_in_a_thread(log: PathBuf) -> ! {
         let options = Options {
             level: LevelFilter::WARN,
             color: false,
             format: Format::Celery,
-            file: std::env::var_os(FILE).map(PathBuf::from),
+            file: Some(log),
             rotation: Rotation::default(),
             node: "w@h".into(),
         };
@@ -177,12 +176,17 @@ mod tests {
         unreachable!("the process lives");
     }
 
+    /// In a process of its own, since it ends.
     #[test]
     fn a_panic_of_any_thread_ends_the_process_and_is_logged() {
+        if let Some(log) = std::env::var_os(FILE) {
+            panic_in_a_thread(log.into());
+        }
+        let name = "cli::logging::tests::a_panic_of_any_thread_ends_the_process_and_is_logged";
         let folder = tempfile::tempdir().unwrap();
         let log = folder.path().join("log");
         let ended = std::process::Command::new(std::env::current_exe().unwrap())
-            .args(["--ignored", "--exact", "cli::logging::tests::a_thread_panics"])
+            .args(["--exact", name])
             .env(FILE, &log)
             .output()
             .unwrap();

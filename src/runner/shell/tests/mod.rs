@@ -4,47 +4,15 @@ mod command;
 mod process;
 
 use super::*;
+use crate::task::keys::plain;
 use crate::task::template::Word;
-use crate::task::{Fences, Param, Program, ResultMode, Task};
+use crate::task::{Fences, Param, Program, Task};
 use serde_json::value::RawValue;
 use std::path::Path;
 use std::sync::Arc;
 
 fn task(program: Program) -> Task {
-    Task {
-        name: "t.name".into(),
-        file: "/etc/tasks.d/t.yaml".into(),
-        line: 1,
-        text_line: 0,
-        program,
-        description: None,
-        params: None,
-        queue: None,
-        priority: None,
-        time_limit: None,
-        soft_time_limit: None,
-        max_retries: None,
-        retry_backoff: Duration::ZERO,
-        retry_backoff_max: Duration::ZERO,
-        retry_jitter: false,
-        retry_on: vec![],
-        rate_limit: None,
-        expires: None,
-        acks_late: None,
-        ignore_result: None,
-        env: vec![],
-        cwd: None,
-        stdin: Stdin::None,
-        result: ResultMode::Auto,
-        ok: vec![0],
-        max_output: None,
-        user: None,
-        group: None,
-        nice: None,
-        fences: Fences::default(),
-        fuel: None,
-        dirs: vec![],
-    }
+    plain("t.name", Path::new("/etc/tasks.d/t.yaml"), 1, program)
 }
 
 fn raw(json: &str) -> Box<RawValue> {

@@ -2,7 +2,8 @@
 
 use super::*;
 use crate::runner::{Ending, Limit, Outcome, Why};
-use crate::task::{Dir, Fences, Param, ResultMode, Stdin};
+use crate::task::keys::plain;
+use crate::task::{Dir, Param, Stdin};
 use serde_json::value::RawValue;
 use std::fs;
 use std::hash::{Hash, Hasher};
@@ -84,40 +85,7 @@ fn attempt(module: &Path, export: Option<&str>, args: &[&str]) -> Attempt {
 
 fn task(module: &Path, export: Option<&str>) -> Task {
     let program = Program::Wasm { module: module.into(), export: export.map(Into::into) };
-    Task {
-        name: "a.task".into(),
-        file: PathBuf::new(),
-        line: 0,
-        text_line: 0,
-        program,
-        description: None,
-        params: None,
-        queue: None,
-        priority: None,
-        time_limit: None,
-        soft_time_limit: None,
-        max_retries: None,
-        retry_backoff: Duration::ZERO,
-        retry_backoff_max: Duration::ZERO,
-        retry_jitter: false,
-        retry_on: Vec::new(),
-        rate_limit: None,
-        expires: None,
-        acks_late: None,
-        ignore_result: None,
-        env: Vec::new(),
-        cwd: None,
-        stdin: Stdin::None,
-        result: ResultMode::Auto,
-        ok: vec![0],
-        max_output: None,
-        user: None,
-        group: None,
-        nice: None,
-        fences: Fences::default(),
-        fuel: None,
-        dirs: Vec::new(),
-    }
+    plain("a.task", Path::new(""), 0, program)
 }
 
 /// Changes the task of an attempt.
