@@ -4,7 +4,7 @@ use super::broker::{MANY, QUEUE, posting, take_until};
 use crate::harness::block_on;
 use crate::harness::redis::Server;
 use qworker::backend::Store;
-use qworker::broker::{Broker, Consumer, Fate, Identity, Item, Posting, Settle};
+use qworker::broker::{Broker, Consumer, Fate, Identity, Item, Posting, Settle, Want};
 use qworker::client::ends::Ends;
 use qworker::client::{Client, Options};
 use qworker::clock;
@@ -112,6 +112,32 @@ fn every_pair_does_it_once_and_whole() {
                 one.run::<String>(&["FLUSHALL"]);
             }
             check(name, Site::open(&broker, backend.as_deref()).await).await;
+        }
+    });
+}
+
+/// A worker with very many slots asks in one step about the results of all that it takes.
+#[test]
+fn a_take_of_any_size_loses_nothing() {
+    const COUNT: usize = 9_000;
+    block_on(async {
+        let folder = tempfile::tempdir().unwrap();
+        let server = Server::start();
+        for url in [format!("sqlite:///{}", folder.path().join("b.sqlite").display()), server.url()]
+        {
+            let mut site = Site::open(&url, None).await;
+            let message = |n: usize| Posting {
+                payload: Payload::from_envelope(format!("{{\"id\": \"{n}\"}}")),
+                ..posting(&n.to_string())
+            };
+            let producer = site.broker.producer();
+            for from in (0..COUNT).step_by(1_000) {
+                producer.publish((from..from + 1_000).map(message).collect()).await.unwrap();
+            }
+            let want = Want { slots: COUNT, ahead: 0 };
+            let taken = take_until(&mut site.consumer, want, COUNT).await;
+            assert_eq!(taken.len(), COUNT, "{url}");
+            site.consumer.close().await.unwrap();
         }
     });
 }

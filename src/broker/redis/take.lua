@@ -124,6 +124,9 @@ end
 -- judge, as is any other name: what is parked nobody else finds.
 local function early(element)
   if not parks then return nil end
+  if not string.find(element, '"eta": "', 1, true) and not string.find(element, '"eta":"', 1, true) then
+    return nil
+  end
   local found, from = false, 1
   repeat
     local _, to = string.find(element, '"eta": ?"', from)
@@ -184,7 +187,9 @@ end
 
 -- Where the result of its task is. The first id of an envelope is the task's.
 local function result_of(element)
-  local id = results ~= '' and string.match(element, '"id": ?"([^"\\]*)"')
+  -- A plain search goes over the body many times faster than a pattern.
+  local from = results ~= '' and string.find(element, '"id":', 1, true)
+  local id = from and string.match(element, '"id": ?"([^"\\]*)"', from)
   return id and results .. id
 end
 
@@ -305,7 +310,11 @@ for n, one in ipairs(taken) do
   result[n] = result_of(one[3])
   if result[n] then asked[#asked + 1] = result[n] end
 end
-local any_result = #asked > 0 and redis.pcall('EXISTS', unpack(asked)) ~= 0
+local any_result = false
+for from = 1, #asked, 400 do
+  local some = redis.pcall('EXISTS', unpack(asked, from, math.min(from + 399, #asked)))
+  any_result = any_result or some ~= 0
+end
 
 local held, scores, out = {}, {}, { '', 0, '' }
 local score = text(now + lease)
