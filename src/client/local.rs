@@ -59,7 +59,6 @@ pub struct Status {
 /// Nobody listens, nobody answers in time, or the answer is no [`Status`].
 pub fn ask(socket: &Address, timeout: Duration) -> io::Result<Status> {
     let end = Instant::now() + timeout;
-    // A backlog that is full is that of a worker that hangs; connecting does not wait for it.
     read(&socket.connect()?, end)
 }
 

@@ -15,6 +15,7 @@ mod probe;
 mod signals;
 
 use crate::link::guard::{self as link, GuardLink, Joined};
+use crate::os::continue_when_parent_ends;
 use crate::os::daemon::LaunchReport;
 use crate::os::environment;
 use crate::os::exec;
@@ -73,7 +74,12 @@ pub fn role() -> Option<Role> {
     Some(match (link::join(), restarted) {
         (Joined::Orphan, _) => return None,
         (Joined::Guarded(_), _) if is_probe => Role::Probe,
-        (Joined::Guarded(link), _) => Role::Worker(link),
+        (Joined::Guarded(link), _) => {
+            // One that is stopped goes on when its guard dies, to end what it has started. Not a
+            // probe, which dies with its guard: a process has one such signal.
+            let _ = continue_when_parent_ends();
+            Role::Worker(link)
+        }
         (Joined::Unguarded, Some(pidfile)) => Role::Restarted(pidfile.parse().ok()),
         (Joined::Unguarded, None) => Role::Fresh,
     })

@@ -3,7 +3,7 @@
 
 use crate::os::environment;
 use crate::os::seqpacket::{Inherited, SeqPacket};
-use crate::os::{become_subreaper, continue_when_parent_ends, set_process_name};
+use crate::os::{become_subreaper, set_process_name};
 use nix::errno::Errno;
 use std::ffi::OsStr;
 use std::io;
@@ -83,7 +83,7 @@ pub enum Joined {
 }
 
 /// Looks for the guard that started this process, before any thread exists. A guarded process
-/// adopts orphans; if it is stopped, it goes on when its guard dies, to end what it has started.
+/// adopts orphans.
 pub fn join() -> Joined {
     let fd = environment::take(FD_VARIABLE);
     let heartbeat = environment::take(HEARTBEAT_VARIABLE).and_then(|ms| ms.parse().ok());
@@ -91,11 +91,7 @@ pub fn join() -> Joined {
         return Joined::Unguarded;
     }
     let socket = match SeqPacket::inherit(FD, ANSWER_TIMEOUT) {
-        Inherited::OfParent(socket)
-            if become_subreaper().and_then(|()| continue_when_parent_ends()).is_ok() =>
-        {
-            socket
-        }
+        Inherited::OfParent(socket) if become_subreaper().is_ok() => socket,
         Inherited::HungUp => return Joined::Orphan,
         Inherited::OfParent(_) | Inherited::Other => return Joined::Unguarded,
     };

@@ -6,7 +6,7 @@ use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, soc
 use sha2::{Digest, Sha256};
 use std::fs::{DirBuilder, read_dir};
 use std::io;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt};
 use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
@@ -115,12 +115,17 @@ fn remove_left(place: &Path, uid: u32, age: Duration) {
 
 /// Does nobody listen there? Does not wait.
 fn is_deserted(path: &Path) -> bool {
+    let connected = UnixAddr::new(path).and_then(|at| connect_now(&at));
+    connected.is_err_and(|error| error == Errno::ECONNREFUSED)
+}
+
+/// Connects, or fails with `EAGAIN` where the listener is stopped and its backlog is full:
+/// otherwise that takes as long as it is stopped.
+fn connect_now(at: &UnixAddr) -> Result<OwnedFd, Errno> {
     let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
-    let Ok(asking) = socket(AddressFamily::Unix, SockType::Stream, flags, None) else {
-        return false;
-    };
-    let at = UnixAddr::new(path);
-    at.is_ok_and(|at| connect(asking.as_raw_fd(), &at) == Err(Errno::ECONNREFUSED))
+    let socket = socket(AddressFamily::Unix, SockType::Stream, flags, None)?;
+    connect(socket.as_raw_fd(), at)?;
+    Ok(socket)
 }
 
 /// Addresses of workers of this node name that run as `uid`. Root finds those of all users.
@@ -169,15 +174,25 @@ fn search(is_wanted: &dyn Fn(&str) -> bool, uid: u32) -> Search {
 }
 
 impl Address {
-    /// Connects to the worker there.
+    /// Connects to the worker there, without waiting.
     ///
     /// # Errors
-    /// Nobody listens, or another user does.
+    /// Nobody listens, or another user does; `TimedOut` if so many wait already that one more
+    /// would have to wait too.
     pub fn connect(&self) -> io::Result<UnixStream> {
+        let stream = |at: UnixAddr| {
+            let socket = connect_now(&at).map_err(|error| match error {
+                Errno::EAGAIN => io::ErrorKind::TimedOut.into(),
+                error => io::Error::from(error),
+            })?;
+            let stream = UnixStream::from(socket);
+            stream.set_nonblocking(false)?;
+            Ok::<_, io::Error>(stream)
+        };
         match self {
-            Address::File(path) => UnixStream::connect(path),
+            Address::File(path) => stream(UnixAddr::new(path)?),
             Address::Name(name, uid) => {
-                let stream = UnixStream::connect_addr(&SocketAddr::from_abstract_name(name)?)?;
+                let stream = stream(UnixAddr::new_abstract(name.as_bytes())?)?;
                 use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
                 match getsockopt(&stream, PeerCredentials)?.uid() {
                     other if other != *uid => {

@@ -4,6 +4,8 @@
 use super::{SLOW, await_lines, send_many};
 use crate::harness::{TestDir, Worker, eventually, process};
 use nix::sys::signal::Signal;
+use std::fs;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 /// One task whose grandchild is in a session of its own, has no living parent, ignores
@@ -55,6 +57,21 @@ fn nobody_survives_the_death_of_the_guard() {
 fn nobody_survives_the_death_of_the_guard_of_a_stopped_worker() {
     let (_app, mut worker, _) = families(1);
     process::send(worker.pid(), Signal::SIGSTOP);
+    worker.signal(Signal::SIGKILL);
+    worker.expect_no_survivors();
+    assert_eq!(worker.wait(), -9);
+}
+
+#[test]
+fn a_probe_dies_with_its_guard() {
+    let app = TestDir::with(SLOW);
+    let mut worker = app.worker(&["-c", "1"]);
+    // Its reader waits until somebody writes.
+    let made = Command::new("mkfifo").arg(app.file("qworker.yaml.new")).status().unwrap();
+    assert!(made.success());
+    fs::rename(app.file("qworker.yaml.new"), app.file("qworker.yaml")).unwrap();
+    worker.signal(Signal::SIGHUP);
+    eventually("the probe", || (worker.family().len() > 2).then_some(()));
     worker.signal(Signal::SIGKILL);
     worker.expect_no_survivors();
     assert_eq!(worker.wait(), -9);

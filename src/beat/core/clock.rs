@@ -18,13 +18,15 @@ pub struct Clock {
     seen: Now,
     /// The skew has to be measured before anything is sent.
     unsure: bool,
+    /// This host's clock was not set since the measurement began.
+    steady: bool,
 }
 
 impl Clock {
     /// A clock whose skew is not known yet.
     pub fn new(at: Now) -> Clock {
         let zero = TimeDelta::zero();
-        Clock { skew: zero, reported: zero, latest: at.wall, seen: at, unsure: true }
+        Clock { skew: zero, reported: zero, latest: at.wall, seen: at, unsure: true, steady: true }
     }
 
     /// The time now.
@@ -42,18 +44,27 @@ impl Clock {
         self.unsure
     }
 
-    /// Returns whether this host's clock was set since the last call. Until the skew is measured,
+    /// A measurement of the skew begins.
+    pub fn measure(&mut self) {
+        self.steady = true;
+    }
+
+    /// Whether this host's clock was not set since the measurement began: else it is of no use.
+    pub fn is_steady(&self) -> bool {
+        self.steady
+    }
+
+    /// Looks whether this host's clock was set since the last call. Until the skew is measured,
     /// this clock then continues as if nothing had happened.
-    pub fn watch(&mut self, at: Now) -> bool {
+    pub fn watch(&mut self, at: Now) {
         let before = std::mem::replace(&mut self.seen, at);
         let passed = TimeDelta::from_std(at.mono - before.mono).unwrap_or(TimeDelta::MAX);
         let step = at.wall - before.wall - passed;
-        let was_set = step.abs() > BEAT_SKEW;
-        if was_set {
+        if step.abs() > BEAT_SKEW {
             self.skew -= step;
             self.unsure = true;
+            self.steady = false;
         }
-        was_set
     }
 
     /// Whether it shows less than when this was last called, by more than two clocks may differ.
@@ -119,10 +130,15 @@ mod tests {
         let mut clock = Clock::new(at);
         clock.compare(at.wall, at.wall, at.wall);
         at = Now { mono: at.mono + Duration::from_secs(5), wall: at.wall + TimeDelta::seconds(5) };
-        assert!(!clock.watch(at) && !clock.is_unsure());
+        clock.watch(at);
+        assert!(clock.is_steady() && !clock.is_unsure());
         let was = at.wall;
         at.wall -= TimeDelta::hours(1);
-        assert!(clock.watch(at) && clock.is_unsure() && !clock.watch(at));
+        clock.watch(at);
+        clock.watch(at);
+        assert!(!clock.is_steady() && clock.is_unsure());
+        clock.measure();
+        assert!(clock.is_steady() && clock.is_unsure());
         assert_eq!(clock.now(at), was);
         assert!(!clock.went_back(at));
         // The broker's clock was set too.

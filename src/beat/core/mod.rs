@@ -113,7 +113,7 @@ impl Core {
     /// Takes what happened, and adds what has to be done.
     pub fn on(&mut self, event: Event, at: Now, effects: &mut Vec<Effect>) {
         self.at = at;
-        let was_set = self.clock.watch(at);
+        self.clock.watch(at);
         match event {
             Event::Due => self.due(),
             Event::Tick => self.follow_clock(),
@@ -122,7 +122,7 @@ impl Core {
             Event::Explain => self.out.push(Effect::Log(self.status())),
             answer => {
                 self.pace.in_flight -= 1;
-                self.answer(answer, was_set);
+                self.answer(answer);
             }
         }
         if self.pace.in_flight == 0
@@ -139,8 +139,8 @@ impl Core {
         self.clock.now(self.at)
     }
 
-    /// Takes an answer. `was_set`: the clock was set since the last event.
-    fn answer(&mut self, answer: Event, was_set: bool) {
+    /// Takes an answer.
+    fn answer(&mut self, answer: Event) {
         match answer {
             Event::Listed(Ok(values)) => {
                 self.answered();
@@ -167,8 +167,8 @@ impl Core {
                 let (until, now) = (None, self.now());
                 self.failed(&error, Request::Commit { claims, until, now });
             }
-            // What was measured is of no use.
-            Event::MarkChecked(Ok(_)) if was_set => self.load_on(),
+            // It is measured again.
+            Event::MarkChecked(Ok(_)) if !self.clock.is_steady() => self.load_on(),
             Event::MarkChecked(Ok(check)) => self.mark_checked(&check),
             Event::MarkChecked(Err(error)) => self.failed(&error, Request::CheckMark),
             Event::Tended(Err(error)) => self.failed(&error, Request::Tend),
@@ -178,6 +178,9 @@ impl Core {
     }
 
     fn ask(&mut self, request: Request) {
+        if matches!(request, Request::CheckMark) {
+            self.clock.measure();
+        }
         self.pace.in_flight += 1;
         self.out.push(Effect::Ask(request));
     }

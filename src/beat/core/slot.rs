@@ -1,6 +1,5 @@
 //! One entry of the schedule, and what is known of it.
 
-use crate::beat::Destination;
 use crate::beat::claim::{Claim, EntryId};
 use crate::beat::state::{Fingerprint, State};
 use crate::schedule::entry::Entry;
@@ -54,13 +53,8 @@ impl Slot {
         self.phase = Phase::Claiming(Box::new(state));
         Claim {
             id: Some(EntryId { slot, generation: self.generation }),
-            name: self.entry.name.clone(),
             entry: Some(self.entry.clone()),
-            expected,
-            text,
-            sends: Vec::new(),
-            missed: None,
-            to: Destination::default(),
+            ..Claim::of_value(self.entry.name.clone(), expected, text)
         }
     }
 }

@@ -167,17 +167,15 @@ impl Administer for Broker {
             return Ok(found);
         }
         // What was moved from one to the next while we looked.
-        if let Some((tag, value)) = self.seek("hash", &self.layout.unacked(), wanted).await? {
-            return Ok(Whereabouts::Held { queue: queue_of(&tag, &value) });
-        }
-        let noted = Wanted { text: &quoted, before: &["\"task_id\":"] };
-        let dead = self.seek("hash", &self.layout.dead(), noted).await?;
-        if let Some(number) = dead.and_then(|(number, _)| number.parse().ok()) {
-            return Ok(Whereabouts::Dead(number));
+        if let Some(found) = self.find_taken(&quoted, wanted).await? {
+            return Ok(found);
         }
         // Queues that no worker of ours has taken from are known by a walk over all keys alone.
         let others = self.all_names().await?.difference(&ours).cloned().collect();
-        Ok(self.find_in(&others, wanted).await?.unwrap_or(Whereabouts::Absent))
+        if let Some(found) = self.find_in(&others, wanted).await? {
+            return Ok(found);
+        }
+        Ok(self.find_taken(&quoted, wanted).await?.unwrap_or(Whereabouts::Absent))
     }
 
     async fn survey(&self, queues: &[String], results: &Results) -> Result<Survey, Error> {
@@ -192,6 +190,20 @@ impl Administer for Broker {
 }
 
 impl Broker {
+    /// Finds a task that somebody has taken from its queue: held, or dead.
+    async fn find_taken(
+        &self,
+        quoted: &str,
+        wanted: Wanted<'_>,
+    ) -> Result<Option<Whereabouts>, Error> {
+        if let Some((tag, value)) = self.seek("hash", &self.layout.unacked(), wanted).await? {
+            return Ok(Some(Whereabouts::Held { queue: queue_of(&tag, &value) }));
+        }
+        let noted = Wanted { text: quoted, before: &["\"task_id\":"] };
+        let dead = self.seek("hash", &self.layout.dead(), noted).await?;
+        Ok(dead.and_then(|(number, _)| number.parse().ok()).map(Whereabouts::Dead))
+    }
+
     /// Messages in each list and in the set of a queue, which are removed if `purge` is set; and
     /// what is wrong with its keys.
     async fn count(&self, queue: &str, purge: bool) -> Result<(Vec<u64>, Option<String>), Error> {

@@ -128,8 +128,16 @@ impl Member {
             Some(DEAD) => Before::Dead,
             Some(_) => Before::Alive,
         };
+        let mut keep = redis::cmd("SADD");
+        keep.arg(layout.queues()).arg(&self.queues);
+        match self.link.run(async |c| keep.exec_async(c).await).await {
+            // They are found by a walk over all keys then.
+            Err(error) if matches!(error.kind(), Kind::Refused | Kind::Forbidden) => {
+                tracing::warn!("cannot keep the names of queues ({}): {error}", layout.queues());
+            }
+            done => done?,
+        }
         let mut bind = redis::pipe();
-        bind.cmd("SADD").arg(layout.queues()).arg(&self.queues).ignore();
         self.queues.iter().for_each(|queue| layout.bind(queue, &mut bind));
         match self.link.run(async |c| bind.exec_async(c).await).await {
             // Messages still come, except those to an exchange.

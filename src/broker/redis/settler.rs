@@ -72,7 +72,11 @@ impl Settler {
             return Added::Yes(None);
         };
         let is_marked = matches!(settle, Settle::Mark);
-        let worker = layout.worker(self.hold.instance());
+        let writes_mark = is_marked || known.suspect;
+        let worker = match writes_mark {
+            true => layout.worker(self.hold.instance()),
+            false => String::new(),
+        };
         match settle {
             // Of what the server has forgotten only the retry is left to be kept.
             Settle::Replace(payload, eta) if known.tag.is_empty() => {

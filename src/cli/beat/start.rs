@@ -3,6 +3,7 @@
 use super::files::{self, Files};
 use super::place::{BeatPlace, EmbeddedPlace, Place};
 use crate::beat::{self, Command, Plan, Services, Source};
+use crate::bounds::BEAT_PAUSE_MAX;
 use crate::broker::ledger::Ledger;
 use crate::cli::app::{App, Global};
 use crate::cli::daemon::{self, Begun};
@@ -176,14 +177,22 @@ impl Embedded {
 impl Prepared {
     /// Sends what is due while it is polled.
     pub(in crate::cli) async fn run(self) {
-        // The worker has opened the same broker just now.
-        let opened = self.app.client().and_then(|client| {
-            let ledger = self.place.ledger(&self.app, &client)?;
-            Ok((client, ledger))
-        });
-        let (client, ledger) = match opened {
-            Ok(opened) => opened,
-            Err(error) => return tracing::error!("beat: {error}"),
+        let mut is_told = false;
+        let (client, ledger) = loop {
+            let opened = self.app.client().and_then(|client| {
+                let ledger = self.place.ledger(&self.app, &client)?;
+                Ok((client, ledger))
+            });
+            match opened {
+                Ok(opened) => break opened,
+                // The worker works; its beat begins as soon as it can.
+                Err(error) => {
+                    if !std::mem::replace(&mut is_told, true) {
+                        tracing::error!("beat: {error}; what is due is held");
+                    }
+                    tokio::time::sleep(BEAT_PAUSE_MAX).await;
+                }
+            }
         };
         // It ends with its worker.
         let (_commands, received) = mpsc::unbounded_channel();

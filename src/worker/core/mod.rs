@@ -115,7 +115,7 @@ impl Core {
             out.push(Effect::Log(Level::INFO, line));
         }
         while self.flow.has_slot(&self.requests) && self.requests.start_next(now, out) {}
-        let taking = self.life.is_running() && !self.admission.rounds.pauses(now.mono);
+        let taking = !self.admission.rounds.pauses(now.mono) && self.life.is_running();
         if let Some((number, want)) = self.flow.want(&self.requests, &self.plan, taking) {
             out.push(Effect::Want { number, want });
         }

@@ -187,7 +187,7 @@ impl World {
             Request::CheckMark => {
                 let (clock, asked) = (self.now(), self.clocks(n).wall);
                 let present = self.ledger.contains_key(MARK);
-                let check = MarkCheck { present, clock, asked, answered: asked + after };
+                let check = MarkCheck { present, clock, asked, answered: asked };
                 Event::MarkChecked(if fails { Err(error()) } else { Ok(check) })
             }
             Request::Tend => Event::Tended(if fails { Err(error()) } else { Ok(()) }),
@@ -223,7 +223,10 @@ impl World {
         let beat = &mut self.beats[n];
         let landed = beat.answers.iter().position(|(at, _)| *at <= self.age);
         if let Some(landed) = landed {
-            let (_, event) = beat.answers.remove(landed);
+            let (_, mut event) = beat.answers.remove(landed);
+            if let Event::MarkChecked(Ok(check)) = &mut event {
+                check.answered = self.clocks(n).wall;
+            }
             self.tell(n, event);
         } else if beat.ticks <= self.age {
             beat.ticks = self.age + SECOND;
