@@ -96,9 +96,7 @@ fn a_disabled_store_keeps_nothing() {
     app.must(&["call", "greet", "--task-id", "a"]);
     refused(&app.qworker(&["result", "a"]), 75, &["PENDING"]);
     let mut worker = app.worker(&[]);
-    crate::harness::eventually("the banner", || {
-        worker.banner().contains("results:     disabled://").then_some(())
-    });
+    worker.expect_banner("results:     disabled://");
     crate::harness::eventually("its end", || {
         (app.qworker(&["result", "a"]).code == 69).then_some(())
     });

@@ -22,12 +22,12 @@ fn the_banner_says_what_it_will_do() {
         env!("CARGO_PKG_VERSION"),
         app.path().display()
     );
-    eventually("its end", || worker.banner().contains(". thumb").then_some(()));
+    worker.expect_banner(". thumb");
     assert_eq!(worker.banner().trim_end(), expected.trim_end());
     assert_eq!(worker.stop(Signal::SIGTERM), 0);
     // The list of tasks is for those who want to know more.
     let mut worker = app.worker(&[]);
-    eventually("its end", || worker.banner().contains("key=media").then_some(()));
+    worker.expect_banner("key=media");
     assert_eq!(worker.stop(Signal::SIGTERM), 0);
     assert!(!worker.banner().contains("[tasks]"));
     // Quiet is quiet; that it is ready is said to whoever waits for it.
@@ -97,7 +97,7 @@ fn purge_removes_what_waits_first() {
         [("--purge", "purge: Erased 2 messages."), ("--discard", "purge: Erased 0 messages.")]
     {
         let mut worker = app.worker(&[option]);
-        eventually("what it says", || worker.banner().contains(text).then_some(()));
+        worker.expect_banner(text);
         assert_eq!(worker.stop(Signal::SIGTERM), 0);
     }
     assert_eq!(app.qworker(&["result", "a"]).code, 69);

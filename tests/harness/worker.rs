@@ -155,6 +155,11 @@ impl Worker {
         self.said.text()
     }
 
+    /// Waits until it has printed this on standard output.
+    pub fn expect_banner(&self, text: &str) {
+        eventually(text, || self.banner().contains(text).then_some(()));
+    }
+
     /// All it has printed on standard output.
     pub fn banner(&self) -> String {
         self.banner.text()

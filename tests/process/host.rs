@@ -453,7 +453,7 @@ fn the_later_of_an_option_given_twice_counts() {
     let app = TestDir::with(SLOW);
     let mut worker = app.worker(&["-l", "ERROR", "-c", "2", "-l", "INFO", "-c", "3"]);
     worker.expect_line("ready.");
-    assert!(worker.banner().contains("concurrency: 3"), "{}", worker.banner());
+    worker.expect_banner("concurrency: 3");
     assert_eq!(worker.stop(Signal::SIGTERM), 0);
     app.must(&["call", "tiny", "--queue", "a", "--queue", "celery"]);
     assert!(app.must(&["list", "queues"]).contains("celery"));

@@ -44,7 +44,7 @@ fn a_file_gets_the_lines_and_standard_error_does_not() {
     assert!(lines[2].starts_with(&format!("INFO/MainProcess] Task say[{id}] succeeded in ")));
     assert_eq!(lines[3], "WARNING/MainProcess] worker: Warm shutdown (0 running)");
     assert_eq!(worker.log(), "");
-    assert!(worker.banner().contains("[queues]"));
+    worker.expect_banner("[queues]");
 }
 
 #[test]

@@ -20,9 +20,7 @@ fn a_square_wave_moves_the_slots_and_interrupts_nobody(place: Place) {
     app.settings("worker_autoscale_keepalive: 1\n");
     let mut worker = app.worker(&["--autoscale", "1,6", "-l", "INFO"]);
     worker.expect_line(" ready.");
-    eventually("its banner", || {
-        worker.banner().contains(" .> concurrency: {min=1, max=6}\n").then_some(())
-    });
+    worker.expect_banner(" .> concurrency: {min=1, max=6}\n");
     // On a busy machine the way up or down has several steps.
     let moved = |way: &str| -> usize {
         let log = worker.log();
