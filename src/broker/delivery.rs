@@ -1,7 +1,7 @@
 //! What travels between a worker and its broker: deliveries, what becomes of them, and messages on
 //! their way.
 
-use crate::wire::{Payload, Record};
+use crate::wire::{Malformed, Message, Payload, Record};
 use chrono::{DateTime, Utc};
 use std::sync::Arc;
 
@@ -12,8 +12,10 @@ pub struct Delivery {
     pub tag: Tag,
     /// The queue it waited in.
     pub queue: Arc<str>,
-    /// The message, unread.
+    /// The message.
     pub payload: Payload,
+    /// What it says, if the broker had to read it.
+    pub message: Option<Result<Message, Malformed>>,
     /// How many times it was lost or sent back, counted.
     pub deliveries: u32,
     /// It was lost before: mark it before it starts, so that the count stays exact.

@@ -3,13 +3,19 @@
 
 use super::message::Malformed;
 use super::value;
-use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
+use serde::de::{
+    Deserialize, DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess,
+    Unexpected, Visitor,
+};
 use serde_json::value::RawValue;
 use std::borrow::Cow;
 use std::fmt;
 
 /// Characters of a value that an error shows.
 const SHOWN_MAX: usize = 60;
+
+/// Room for the headers of a message of Celery's at once.
+const FIELDS: usize = 24;
 
 /// The fields of a JSON object, unread.
 #[derive(Default)]
@@ -27,6 +33,16 @@ impl<'a> Fields<'a> {
     }
 }
 
+impl<'a> Fields<'a> {
+    fn of<A: MapAccess<'a>>(mut map: A) -> Result<Fields<'a>, A::Error> {
+        let mut fields = Vec::with_capacity(FIELDS);
+        while let Some((Name(name), value)) = map.next_entry()? {
+            fields.push((name, value));
+        }
+        Ok(Fields(fields))
+    }
+}
+
 impl<'de: 'a, 'a> Deserialize<'de> for Fields<'a> {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Fields<'a>, D::Error> {
         struct InOrder;
@@ -37,20 +53,76 @@ impl<'de: 'a, 'a> Deserialize<'de> for Fields<'a> {
                 f.write_str("an object")
             }
 
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Fields<'de>, A::Error> {
-                let mut fields = Vec::new();
-                while let Some((Name(name), value)) = map.next_entry()? {
-                    fields.push((name, value));
-                }
-                Ok(Fields(fields))
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Fields<'de>, A::Error> {
+                Fields::of(map)
             }
         }
         from.deserialize_map(InOrder)
     }
 }
 
+/// Reads an object of this name; a value that is false in Python is an empty one.
+pub(super) struct Object(pub &'static str);
+
+impl<'de> DeserializeSeed<'de> for Object {
+    type Value = Fields<'de>;
+
+    fn deserialize<D: Deserializer<'de>>(self, from: D) -> Result<Fields<'de>, D::Error> {
+        let name = self.0;
+        from.deserialize_any(self)
+            .map_err(|error| D::Error::custom(format_args!("{name}: {error}")))
+    }
+}
+
+impl<'de> Visitor<'de> for Object {
+    type Value = Fields<'de>;
+
+    fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Fields<'de>, A::Error> {
+        Fields::of(map)
+    }
+
+    fn visit_unit<E>(self) -> Result<Fields<'de>, E> {
+        Ok(Fields::default())
+    }
+
+    fn visit_bool<E: Error>(self, value: bool) -> Result<Fields<'de>, E> {
+        self.empty_unless(value, Unexpected::Bool(value))
+    }
+
+    fn visit_u64<E: Error>(self, value: u64) -> Result<Fields<'de>, E> {
+        self.empty_unless(value != 0, Unexpected::Unsigned(value))
+    }
+
+    fn visit_i64<E: Error>(self, value: i64) -> Result<Fields<'de>, E> {
+        self.empty_unless(value != 0, Unexpected::Signed(value))
+    }
+
+    fn visit_f64<E: Error>(self, value: f64) -> Result<Fields<'de>, E> {
+        self.empty_unless(value != 0.0, Unexpected::Float(value))
+    }
+
+    fn visit_str<E: Error>(self, value: &str) -> Result<Fields<'de>, E> {
+        self.empty_unless(!value.is_empty(), Unexpected::Str(value))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Fields<'de>, A::Error> {
+        let any = items.next_element::<IgnoredAny>()?.is_some();
+        self.empty_unless(any, Unexpected::Seq)
+    }
+}
+
+impl Object {
+    fn empty_unless<'a, E: Error>(self, truth: bool, found: Unexpected) -> Result<Fields<'a>, E> {
+        if truth { Err(E::invalid_type(found, &self)) } else { Ok(Fields::default()) }
+    }
+}
+
 /// A name that is borrowed where it has no escapes.
-struct Name<'a>(Cow<'a, str>);
+pub(super) struct Name<'a>(pub Cow<'a, str>);
 
 impl<'de: 'a, 'a> Deserialize<'de> for Name<'a> {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Name<'a>, D::Error> {

@@ -3,13 +3,15 @@
 //! Source of the envelope: kombu `transport/virtual/base.py`.
 
 use super::body::{self, Pairs};
-use super::lenient::{self, Fields};
+use super::lenient::{self, Fields, Name, Object};
 use super::message::{Malformed, Message};
 use crate::clock;
 use chrono::{DateTime, Utc};
+use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use std::borrow::Cow;
+use std::fmt;
 
 /// A message as a value: only this file knows how it is written. Today that is kombu's envelope,
 /// one JSON text; whatever it is, readers get its [`Parts`].
@@ -105,13 +107,13 @@ impl Payload {
 
 /// The parts of an envelope.
 fn parts(envelope: &str) -> Result<Parts<'_>, Malformed> {
-    let envelope =
-        Fields::read(envelope).map_err(|error| Malformed(format!("envelope: {error}")))?;
+    let read: Envelope =
+        serde_json::from_str(envelope).map_err(|error| Malformed(format!("envelope: {error}")))?;
     Ok(Parts {
-        headers: object("headers", envelope.get("headers"))?,
-        properties: object("properties", envelope.get("properties"))?,
-        content_type: envelope.get("content-type"),
-        body: match envelope.get("body") {
+        headers: read.headers,
+        properties: read.properties,
+        content_type: read.content_type,
+        body: match read.body {
             Some(raw) => lenient::string(raw)
                 .ok_or_else(|| Malformed("envelope: body: expected a string".into()))?,
             None => return Err(Malformed("envelope: no body".into())),
@@ -119,13 +121,42 @@ fn parts(envelope: &str) -> Result<Parts<'_>, Malformed> {
     })
 }
 
-/// An object, empty where Python takes the value for false.
-fn object<'a>(what: &str, raw: Option<&'a RawValue>) -> Result<Fields<'a>, Malformed> {
-    match raw {
-        Some(raw) if lenient::is_true(raw) => {
-            Fields::read(raw.get()).map_err(|error| Malformed(format!("{what}: {error}")))
+/// An envelope, read in one pass; the last of two fields of one name counts, as in Python.
+#[derive(Default)]
+struct Envelope<'a> {
+    headers: Fields<'a>,
+    properties: Fields<'a>,
+    content_type: Option<&'a RawValue>,
+    body: Option<&'a RawValue>,
+}
+
+impl<'de: 'a, 'a> Deserialize<'de> for Envelope<'a> {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Envelope<'a>, D::Error> {
+        struct InOnePass;
+        impl<'de> Visitor<'de> for InOnePass {
+            type Value = Envelope<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Envelope<'de>, A::Error> {
+                let mut read = Envelope::default();
+                while let Some(Name(name)) = map.next_key()? {
+                    match &*name {
+                        "headers" => read.headers = map.next_value_seed(Object("headers"))?,
+                        "properties" => {
+                            read.properties = map.next_value_seed(Object("properties"))?
+                        }
+                        "content-type" => read.content_type = Some(map.next_value()?),
+                        "body" => read.body = Some(map.next_value()?),
+                        _ => drop(map.next_value::<IgnoredAny>()?),
+                    }
+                }
+                Ok(read)
+            }
         }
-        _ => Ok(Fields::default()),
+        from.deserialize_map(InOnePass)
     }
 }
 
@@ -232,6 +263,24 @@ mod tests {
         assert_eq!(read(r#""ctx": {"eta": "2099-01-01"}, "nan": NaN"#).eta, None);
         let both = read(r#""shadow": "a", "shadow": "b", "compression": """#);
         assert_eq!((both.display_name(), both.arguments().is_ok()), ("b", true));
+    }
+
+    #[test]
+    fn what_python_takes_for_false_is_an_object_without_fields() {
+        let read = |properties: &str| {
+            decode(&format!(
+                r#"{{"properties": {properties}, "body": "", "headers": {{"task": "t", "id": "i"}}}}"#
+            ))
+        };
+        for nothing in ["null", "false", "0", "-0", "0.0", "\"\"", "[]", "[ ]", "{}"] {
+            assert_eq!(read(nothing).unwrap().priority, None, "{nothing}");
+        }
+        for wrong in ["true", "1", "-1", "0.5", "\"x\"", "[0]", "[[], {}]"] {
+            let error = read(wrong).unwrap_err().0;
+            assert!(error.starts_with("envelope: properties: invalid type"), "{wrong}: {error}");
+        }
+        let last = r#"{"headers": {"task": "u", "id": "i"}, "headers": {"task": "t", "id": "j"}, "body": ""}"#;
+        assert_eq!(decode(last).unwrap().id, "j");
     }
 
     #[test]

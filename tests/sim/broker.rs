@@ -127,6 +127,7 @@ impl Broker {
             payload: letter.payload.clone(),
             deliveries: letter.deliveries,
             suspect: letter.suspect,
+            message: None,
             revoked: None,
         }
     }

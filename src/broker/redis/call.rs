@@ -30,6 +30,12 @@ impl Call {
         Call { call, items: 0 }
     }
 
+    /// An item that says no more than that this delivery is done with.
+    pub(super) fn done(&mut self, tag: &str) {
+        self.items += 1;
+        self.call.arg("done").arg(tag);
+    }
+
     /// Begins an item that is about the delivery of this tag, or none.
     pub(super) fn item(&mut self, tag: &str, token: &str) -> &mut ScriptInvocation<'static> {
         self.items += 1;

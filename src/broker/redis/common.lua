@@ -33,9 +33,10 @@ local function with_counts(deliveries, suspect, message)
   return head .. '}' .. message
 end
 
--- What kombu keeps of a message in hands: `[envelope, exchange, routing key]`.
-local function wrap(element, queue)
-  return '[' .. element .. ', "", ' .. cjson.encode(queue) .. ']'
+-- What kombu keeps of a message in hands, `[envelope, exchange, routing key]`: the part behind
+-- the envelope.
+local function wrap_end(queue)
+  return ', "", ' .. cjson.encode(queue) .. ']'
 end
 
 local function unwrap(value, queue)
@@ -51,6 +52,12 @@ end
 -- With microseconds: as it is, Lua prints fourteen digits.
 local function text(seconds)
   return string.format('%.6f', seconds)
+end
+
+-- When a lease of so many seconds ends. Whole seconds: the server reads a score of up to fifteen
+-- digits many times faster than a longer one.
+local function lease_end(lease)
+  return string.format('%.0f', clock() + lease)
 end
 
 -- Calls `command key item item…`, a few hundred items at once: more do not fit on Lua's stack.

@@ -185,21 +185,27 @@ impl Consume for Consumer {
             _ => 0,
         };
         let odd = text(found.next());
+        let fates = text(found.next());
+        let mut fates = fates.bytes();
         let mut taken = Vec::new();
-        while let (Some(Value::Int(queue)), Some(Value::Int(step)), Some(element), Some(fate)) =
-            (found.next(), found.next(), found.next(), found.next())
+        while let (Some(Value::Int(queue)), Some(Value::Int(step)), Some(element)) =
+            (found.next(), found.next(), found.next())
         {
             let (deliveries, suspect, envelope) = counts(text(Some(element)));
             let payload = Payload::from_envelope(envelope);
-            let revoked = match fate {
-                Value::Int(fate @ 0..=1) if names_itself_first(&payload) => Some(fate == 1),
+            let message = payload.decode();
+            let revoked = match (fates.next(), &message) {
+                (Some(fate @ b'0'..=b'1'), Ok(message)) if is_first_id(&payload, &message.id) => {
+                    Some(fate == b'1')
+                }
                 _ => None,
             };
+            let message = Some(message);
             let queue = queues[queue as usize - 1].clone();
             let number = first + taken.len() as u64;
             self.member.hold.add(number, STEPS[step as usize - 1], queue.clone(), suspect);
             let tag = Tag::Number(number);
-            taken.push(Delivery { tag, queue, payload, deliveries, suspect, revoked });
+            taken.push(Delivery { tag, queue, payload, message, deliveries, suspect, revoked });
         }
         self.in_vain = if taken.is_empty() { in_vain } else { 0 };
         drop(entered);
@@ -354,15 +360,17 @@ fn text(value: Option<Value>) -> String {
     }
 }
 
-/// Is the id that `take.lua` finds first the task's?
-fn names_itself_first(payload: &Payload) -> bool {
+/// Is this the id that `take.lua` looks up, the first in the text?
+fn is_first_id(payload: &Payload, id: &str) -> bool {
+    const NAME: &str = "\"id\":";
     let envelope = payload.to_envelope();
-    let mut ids = envelope.split("\"id\":").skip(1).filter_map(|rest| {
-        let text = rest.strip_prefix(' ').unwrap_or(rest).strip_prefix('"')?;
+    let first = envelope.match_indices(NAME).find_map(|(at, _)| {
+        let text = &envelope[at + NAME.len()..];
+        let text = text.strip_prefix(' ').unwrap_or(text).strip_prefix('"')?;
         let end = text.find(['"', '\\'])?;
         text[end..].starts_with('"').then_some(&text[..end])
     });
-    ids.next().is_some_and(|first| payload.id().is_some_and(|id| id == first))
+    first == Some(id)
 }
 
 /// Takes the counts of `common.lua` off: deliveries, whether it is a suspect, and the
@@ -389,20 +397,21 @@ pub(super) fn counts(element: String) -> (u32, bool, String) {
 
 #[cfg(test)]
 mod tests {
-    use super::{Payload, counts, names_itself_first};
+    use super::{Payload, counts, is_first_id};
 
     #[test]
     fn the_first_id_is_the_tasks_or_it_is_asked_again() {
         for (payload, expected) in [
             (r#"{"body": "", "headers": {"task": "t", "id": "a"}}"#, true),
-            (r#"{"headers":{"id":"a","x":{"id":"b"}}}"#, true),
-            (r#"{"x": {"id": "b"}, "headers": {"id": "a"}}"#, false),
-            (r#"{"headers": {"id": "a", "id": "b"}}"#, false),
-            (r#"{"headers": {"id": "a\u0062"}}"#, false),
-            (r#"{"headers": {"id": 7}}"#, false),
-            ("no envelope", false),
+            (r#"{"body":"","headers":{"task":"t","id":"a","x":{"id":"b"}}}"#, true),
+            (r#"{"x": {"id": "b"}, "body": "", "headers": {"task": "t", "id": "a"}}"#, false),
+            (r#"{"body": "", "headers": {"task": "t", "id": "a", "id": "b"}}"#, false),
+            (r#"{"body": "", "headers": {"task": "t", "id": "a\u0062"}}"#, false),
+            (r#"{"body": "", "headers": {"task": "t", "id": 7}}"#, false),
         ] {
-            assert_eq!(names_itself_first(&Payload::from_envelope(payload)), expected, "{payload}");
+            let payload = Payload::from_envelope(payload);
+            let id = payload.decode().unwrap().id;
+            assert_eq!(is_first_id(&payload, &id), expected, "{payload:?}");
         }
     }
 

@@ -14,7 +14,7 @@ do
 end
 -- A server without memory refuses a script that begins by adding something.
 redis.call('ZREM', KEYS[2], '')
-local score = text(clock() + tonumber(ARGV[2]))
+local score = lease_end(tonumber(ARGV[2]))
 local scores, gone = {}, {}
 for n = 3, #ARGV do
   if redis.call('HEXISTS', KEYS[3], ARGV[n]) == 1 then

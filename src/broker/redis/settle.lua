@@ -7,8 +7,9 @@
 --
 -- KEYS: unacked, unacked_index, dead
 -- ARGV: prefix of keys, separator of steps, then for each item
+--   done TAG                     this delivery is done with, and that is all; or
 --   item TAG TOKEN               the delivery that it is about, or nothing; the name of its
---                                messages, a key, or nothing
+--                                messages, a key, or nothing;
 --   and what to do:
 --   put KEY TTL DOCUMENT         a result; a SUCCESS stays, and a REVOKED
 --   send LIST N ELEMENT...       messages, unless the token is known
@@ -76,10 +77,10 @@ end
 
 -- What is to be done with a message that moves: a key, a score if the key is a set, and the
 -- element; or nil and why not; then why it is not as asked.
-local function move(item, act, at)
-  local step, queue = string.match(item.tag, '^[^:]*:[^:]*:(%d+):(.*)$')
-  if not step then return nil, 'the tag ' .. item.tag .. ' is none of ours' end
-  local element = unwrap(item.value, queue)
+local function move(tag, value, act, at)
+  local step, queue = string.match(tag, '^[^:]*:[^:]*:(%d+):(.*)$')
+  if not step then return nil, 'the tag ' .. tag .. ' is none of ours' end
+  local element = unwrap(value, queue)
   local key, score, odd
   if act == 'bury' then
     local why = misfit(dead, 'hash', 'HSET')
@@ -101,127 +102,192 @@ local function move(item, act, at)
   if score then
     local why = misfit(key, 'zset', 'ZADD')
     if why then return nil, odd or why end
-    element = member(item.tag, step, element)
+    element = member(tag, step, element)
   end
   return key, score, element, odd
 end
 
-local check = {
-  put = function(item, at)
-    local head = redis.pcall('GETRANGE', ARGV[at], 0, 20)
-    if type(head) == 'table' and head.err then
-      if string.find(head.err, 'WRONGTYPE', 1, true) then return misfit(ARGV[at], 'string') or head.err end
-      return head.err, true
-    end
-    item.put = head ~= '{"status": "SUCCESS",' and head ~= '{"status": "REVOKED",' and at
-  end,
-  send = function(_, at) return misfit(ARGV[at], 'list', 'LPUSH') end,
-  plan = function(_, at) return misfit(ARGV[at], 'zset', 'ZADD') end,
-}
-
--- Reads the item that begins at `at`; gives where the next one does.
-local function parse(at)
-  local item = { tag = ARGV[at + 1], token = ARGV[at + 2] }
-  at = at + 3
-  while at <= #ARGV and ARGV[at] ~= 'item' do
-    local act = ARGV[at]
-    item[#item + 1] = { act, at + 1 }
-    if MOVES[act] or act == 'ack' then item.settles = true end
-    if MOVES[act] then item.moves = act end
-    at = at + 1 + (WORDS[act] or 2 + tonumber(ARGV[at + 2]))
-  end
-  return item, at
+-- Where the act after the one at `at` is, or the next item.
+local function after(at)
+  local act = ARGV[at]
+  if act == 'ack' then return at + 1 elseif act == 'put' then return at + 4 end
+  return at + 1 + (WORDS[act] or 2 + tonumber(ARGV[at + 2]))
 end
 
--- What hinders an item: a word and why, or nothing. `broken` is the word for what hinders all.
-local function hindrance(item)
-  if item.tag ~= '' then
-    local why = misfit(unacked, 'hash', 'HDEL') or misfit(index, 'zset', 'ZREM')
-    if why then return 'broken', 'BROKEN ' .. why end
-    if item.moves then
-      item.value = redis.call('HGET', unacked, item.tag)
+-- Each item: where its acts begin and end, where the one is that moves its message, and whether
+-- it settles the delivery. Deliveries that are only done with, and which items those are.
+local begins, ends, moves_at, settles = {}, {}, {}, {}
+local acked, place_of_acked = {}, {}
+local items
+-- Is there nothing yet at any key of a result? Mostly so, and one question tells it of many.
+local all_new = true
+do
+  local keys, at, place = {}, 3, 0
+  while at <= #ARGV do
+    local act = ARGV[at]
+    if act == 'item' then
+      place, at = place + 1, at + 3
+      begins[place], ends[place] = at, at
+    elseif act == 'done' then
+      place = place + 1
+      acked[#acked + 1], place_of_acked[#acked + 1] = ARGV[at + 1], place
+      at = at + 2
     else
-      item.value = redis.call('HEXISTS', unacked, item.tag) == 1
+      if act == 'put' then
+        keys[#keys + 1] = ARGV[at + 1]
+      elseif act == 'ack' then
+        settles[place] = true
+      elseif MOVES[act] then
+        moves_at[place] = at
+      end
+      at = after(at)
+      ends[place] = at
     end
-    if not item.value then return 'lost', '' end
   end
-  for _, one in ipairs(item) do
-    local act, at = one[1], one[2]
+  items = place
+  for from = 1, #keys, 400 do
+    local found = redis.pcall('EXISTS', unpack(keys, from, math.min(from + 399, #keys)))
+    all_new = all_new and found == 0
+  end
+end
+
+-- Keys of the results that were written here.
+local written = {}
+
+-- What hinders a result from being stored: why, and whether it hinders all; and whether the one
+-- that is there stays.
+local function check_put(key)
+  if all_new and not written[key] then return end
+  local head = redis.pcall('GETRANGE', key, 0, 20)
+  if type(head) == 'table' and head.err then
+    if string.find(head.err, 'WRONGTYPE', 1, true) then return misfit(key, 'string') or head.err end
+    return head.err, true
+  end
+  return nil, false, head == '{"status": "SUCCESS",' or head == '{"status": "REVOKED",'
+end
+
+-- Tags that are done with.
+local gone = {}
+
+-- Why nothing can be settled, if so; asked with the first tag.
+local closed
+local function is_closed()
+  if closed == nil then
+    closed = misfit(unacked, 'hash', 'HDEL') or misfit(index, 'zset', 'ZREM') or false
+  end
+  return closed
+end
+
+-- Does what is asked at a place, if nothing hinders it. Gives a word and why if it was not done as
+-- asked; `broken` is the word for what hinders all.
+local function settle(place)
+  local first, last, moves = begins[place], ends[place], moves_at[place]
+  local tag, token = ARGV[first - 2], ARGV[first - 1]
+  local value
+  if tag ~= '' then
+    if is_closed() then return 'broken', 'BROKEN ' .. closed end
+    if moves then
+      value = redis.call('HGET', unacked, tag)
+    else
+      value = redis.call('HEXISTS', unacked, tag) == 1
+    end
+    if not value then return 'lost', '' end
+  end
+
+  local key, score, element, odd, stays
+  local at = first
+  while at < last do
+    local act = ARGV[at]
     local why, hinders_all
-    if check[act] then
-      why, hinders_all = check[act](item, at)
-    elseif MOVES[act] then
-      item.key, item.score, item.element, item.odd = move(item, act, at)
-      if not item.key then why = item.score end
+    if act == 'put' then
+      why, hinders_all, stays = check_put(ARGV[at + 1])
+    elseif act == 'send' then
+      why = misfit(ARGV[at + 1], 'list', 'LPUSH')
+    elseif act == 'plan' then
+      why = misfit(ARGV[at + 1], 'zset', 'ZADD')
+    elseif at == moves then
+      key, score, element, odd = move(tag, value, act, at + 1)
+      if not key then why = score end
     end
     if why then return hinders_all and 'broken' or 'refused', why end
+    at = after(at)
   end
-end
 
-local function perform(item)
-  local fresh = item.token == '' or redis.call('EXISTS', item.token) == 0
+  local fresh = token == '' or redis.call('EXISTS', token) == 0
   local sends = false
-  if item.moves then
+  if moves then
     -- A server without memory refuses a script that begins by adding something, and this one
     -- only moves it.
     redis.call('ZREM', index, '')
   end
-  for _, one in ipairs(item) do
-    local act, at = one[1], one[2]
-    if act == 'put' and item.put then
-      local key, ttl, document = ARGV[at], ARGV[at + 1], ARGV[at + 2]
-      if ttl == '' then redis.call('SET', key, document) else redis.call('SET', key, document, 'EX', ttl) end
-      -- A user may be kept from channels; whoever waits looks now and then anyway.
-      redis.pcall('PUBLISH', key, document)
+  at = first
+  while at < last do
+    local act = ARGV[at]
+    if act == 'put' then
+      local result, ttl, document = ARGV[at + 1], ARGV[at + 2], ARGV[at + 3]
+      if not stays then
+        if ttl == '' then redis.call('SET', result, document) else redis.call('SET', result, document, 'EX', ttl) end
+        written[result] = true
+        -- A user may be kept from channels; whoever waits looks now and then anyway.
+        redis.pcall('PUBLISH', result, document)
+      end
     elseif act == 'send' or act == 'plan' then
       sends = true
-      local to = at + 1 + tonumber(ARGV[at + 1])
-      for from = at + 2, fresh and to or 0, 400 do
-        redis.call(act == 'send' and 'LPUSH' or 'ZADD', ARGV[at], unpack(ARGV, from, math.min(from + 399, to)))
+      local to = at + 2 + tonumber(ARGV[at + 2])
+      for from = at + 3, fresh and to or 0, 400 do
+        redis.call(act == 'send' and 'LPUSH' or 'ZADD', ARGV[at + 1], unpack(ARGV, from, math.min(from + 399, to)))
       end
     elseif act == 'mark' then
-      redis.call('HSET', ARGV[at], item.tag, '1')
+      redis.call('HSET', ARGV[at + 1], tag, '1')
     elseif act == 'unmark' then
-      redis.call('HDEL', ARGV[at], item.tag)
+      redis.call('HDEL', ARGV[at + 1], tag)
     elseif act == 'bury' then
       local number = redis.call('HINCRBY', dead, 'last', 1)
-      redis.call('HSET', dead, number, item.element)
-    elseif MOVES[act] then
-      if item.score then
-        redis.call('ZADD', item.key, item.score, item.element)
+      redis.call('HSET', dead, number, element)
+    elseif at == moves then
+      if score then
+        redis.call('ZADD', key, score, element)
       else
-        redis.call(act == 'pass' and 'LPUSH' or 'RPUSH', item.key, item.element)
+        redis.call(act == 'pass' and 'LPUSH' or 'RPUSH', key, element)
       end
     end
+    at = after(at)
   end
-  if sends and fresh and item.token ~= '' then redis.call('SET', item.token, '1', 'EX', 3600) end
+  if sends and fresh and token ~= '' then redis.call('SET', token, '1', 'EX', 3600) end
+  if moves then
+    redis.call('HDEL', unacked, tag)
+    redis.call('ZREM', index, tag)
+  elseif settles[place] then
+    gone[#gone + 1] = tag
+  end
+  if odd then return 'parked', odd end
 end
 
-local out, gone = {}, {}
-local at, place = 3, 0
-while at <= #ARGV do
-  local item
-  item, at = parse(at)
-  place = place + 1
-  local word, why = hindrance(item)
-  -- What was done is found done the next time.
-  if word == 'broken' then return redis.error_reply(why) end
-  if not word then
-    perform(item)
-    if item.settles then
-      if item.moves then
-        redis.call('HDEL', unacked, item.tag)
-        redis.call('ZREM', index, item.tag)
-      else
-        gone[#gone + 1] = item.tag
-      end
-    end
-    if item.odd then word, why = 'parked', item.odd end
-  end
-  if word then
-    out[#out + 1], out[#out + 2], out[#out + 3] = place, word, why
+local out = {}
+local function tell(place, word, why)
+  out[#out + 1], out[#out + 2], out[#out + 3] = place, word, why
+end
+
+for place = 1, items do
+  if begins[place] then
+    local word, why = settle(place)
+    -- What was done is found done the next time.
+    if word == 'broken' then return redis.error_reply(why) end
+    if word then tell(place, word, why) end
   end
 end
 many('HDEL', unacked, gone)
 many('ZREM', index, gone)
+
+if #acked > 0 and is_closed() then return redis.error_reply('BROKEN ' .. closed) end
+for from = 1, #acked, 400 do
+  local to = math.min(from + 399, #acked)
+  -- Mostly all of them are in both keys. If not, each one is looked for.
+  if redis.call('ZREM', index, unpack(acked, from, to)) <= to - from then
+    for n = from, to do
+      if redis.call('HEXISTS', unacked, acked[n]) == 0 then tell(place_of_acked[n], 'lost', '') end
+    end
+  end
+  redis.call('HDEL', unacked, unpack(acked, from, to))
+end
 return out

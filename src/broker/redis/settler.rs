@@ -60,6 +60,14 @@ impl Settler {
         if document.is_none() && item.postings.is_empty() && item.settle.is_none() {
             return Added::Nothing;
         }
+        if let (None, [], Some(Settle::Ack), Some((number, known))) =
+            (&document, &item.postings[..], &item.settle, &held)
+            && !known.tag.is_empty()
+            && !known.suspect
+        {
+            call.done(&known.tag);
+            return Added::Yes(Some(*number));
+        }
         let layout = &self.broker.layout;
         let tag = held.as_ref().map_or("", |(_, known)| &known.tag);
         let call = call.item(tag, &layout.token_or_none(&item.token));

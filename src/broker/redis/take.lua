@@ -11,9 +11,9 @@
 --   then the names of tasks that are left to others and those that are parked here, as JSON, or
 --   nothing; then the prefix of the results that are here, or nothing
 -- Gives: when the next is due (or nothing); 1 if nothing is left, 2 if something is left to others,
---   3 if there are more messages behind those; what is wrong with which keys; then queue, step and
---   element of each message, the first two as places in the arguments, and 1 if its task was
---   revoked, 0 if not, 2 if it cannot be told here.
+--   3 if there are more messages behind those; what is wrong with which keys; a digit for each
+--   message, 1 if its task was revoked, 0 if not, 2 if it cannot be told here; then queue, step and
+--   element of each, the first two as places in the arguments.
 
 -- Scheduled messages brought back in one call at the most: the server does nothing else meanwhile.
 local DUE_MAX = 512
@@ -124,17 +124,14 @@ end
 -- judge, as is any other name: what is parked nobody else finds.
 local function early(element)
   if not parks then return nil end
-  if not string.find(element, '"eta": "', 1, true) and not string.find(element, '"eta":"', 1, true) then
-    return nil
+  -- A plain search goes over the body many times faster than a pattern.
+  local _, to = string.find(element, '"eta":', 1, true)
+  while to do
+    local at = instant(string.match(element, '^ ?"([^"]*)"', to + 1) or '')
+    if at and at > now then break end
+    _, to = string.find(element, '"eta":', to, true)
   end
-  local found, from = false, 1
-  repeat
-    local _, to = string.find(element, '"eta": ?"', from)
-    if not to then break end
-    local at = instant(string.match(element, '^([^"]*)"', to + 1) or '')
-    found, from = at and at > now, to
-  until found
-  if not found then return nil end
+  if not to then return nil end
   local read, envelope = pcall(cjson.decode, element)
   local headers = read and type(envelope) == 'table' and envelope.headers
   local eta = type(headers) == 'table' and ours[headers.task] and headers.eta
@@ -187,7 +184,6 @@ end
 
 -- Where the result of its task is. The first id of an envelope is the task's.
 local function result_of(element)
-  -- A plain search goes over the body many times faster than a pattern.
   local from = results ~= '' and string.find(element, '"id":', 1, true)
   local id = from and string.match(element, '"id": ?"([^"\\]*)"', from)
   return id and results .. id
@@ -200,7 +196,9 @@ local function revoked(result)
   return string.find(head, '^{"status": ?"REVOKED"') and 1 or 0
 end
 
-local taken, bytes, parked, kept_back = {}, 0, 0, {}
+-- Messages, and the queue and the step of each.
+local taken, queue_of, step_of = {}, {}, {}
+local bytes, parked, kept_back = 0, 0, {}
 -- Tells those that are parked apart, whatever their text.
 local name = string.gsub(stem, ':', '.') .. string.format('%.0f', first) .. '.'
 
@@ -226,7 +224,8 @@ local function sort_out(element, s, q, only_fresh, limit, early_ones)
     -- More than was wanted, popped since so many were early.
     kept_back[#kept_back + 1] = { list(s, q), element }
   else
-    taken[#taken + 1] = { q, s, element }
+    taken[#taken + 1] = element
+    queue_of[#taken], step_of[#taken] = q, s
     bytes = bytes + #element
   end
 end
@@ -306,9 +305,11 @@ for n = #kept_back, 1, -1 do redis.call('RPUSH', kept_back[n][1], kept_back[n][2
 
 -- Few of them have a result yet, so one question is asked about all of them first.
 local result, asked = {}, {}
-for n, one in ipairs(taken) do
-  result[n] = result_of(one[3])
-  if result[n] then asked[#asked + 1] = result[n] end
+if results ~= '' then
+  for n, element in ipairs(taken) do
+    local key = result_of(element)
+    if key then result[n], asked[#asked + 1] = key, key end
+  end
 end
 local any_result = false
 for from = 1, #asked, 400 do
@@ -316,15 +317,20 @@ for from = 1, #asked, 400 do
   any_result = any_result or some ~= 0
 end
 
-local held, scores, out = {}, {}, { '', 0, '' }
-local score = text(now + lease)
-for n, one in ipairs(taken) do
-  local q, s, element = one[1], one[2], one[3]
-  local tag = stem .. string.format('%.0f', first + n - 1) .. ':' .. step(s) .. ':' .. queue(q)
-  held[2 * n - 1], held[2 * n] = tag, wrap(element, queue(q))
+local held, scores, fates, out = {}, {}, {}, { '', 0, '', '' }
+local score = lease_end(lease)
+local tails, ends = {}, {}
+for q = 1, queues do
+  ends[q], tails[q] = wrap_end(queue(q)), {}
+  for s = 1, steps do tails[q][s] = ':' .. step(s) .. ':' .. queue(q) end
+end
+for n, element in ipairs(taken) do
+  local q, s = queue_of[n], step_of[n]
+  local tag = stem .. string.format('%.0f', first + n - 1) .. tails[q][s]
+  held[2 * n - 1], held[2 * n] = tag, '[' .. element .. ends[q]
   scores[2 * n - 1], scores[2 * n] = score, tag
-  out[4 * n], out[4 * n + 1], out[4 * n + 2], out[4 * n + 3] = q, s, element,
-    not result[n] and 2 or any_result and revoked(result[n]) or 0
+  fates[n] = not result[n] and 2 or any_result and revoked(result[n]) or 0
+  out[3 * n + 2], out[3 * n + 3], out[3 * n + 4] = q, s, element
 end
 many('HSET', unacked, held)
 many('ZADD', index, scores)
@@ -343,5 +349,5 @@ if #taken < slots + ahead then
   if parked >= PARKED_MAX then next_due = 0 end
 end
 if next_due then out[1] = text(next_due) end
-out[3] = table.concat(odd, '; ')
+out[3], out[4] = table.concat(odd, '; '), table.concat(fates)
 return out

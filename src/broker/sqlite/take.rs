@@ -156,7 +156,7 @@ impl Taking<'_> {
             let queue = queue.clone();
             Ok((
                 cell::number(row, 1),
-                Delivery { tag, queue, payload, deliveries, suspect, revoked: None },
+                Delivery { tag, queue, payload, message: None, deliveries, suspect, revoked: None },
             ))
         })?;
         // RETURNING gives rows in no promised order.

@@ -78,21 +78,22 @@ impl Admission {
     /// The verdict on a message that is not admitted.
     pub(super) fn admit(
         &mut self,
-        delivery: Delivery,
+        mut delivery: Delivery,
         taking: bool,
         now: Now,
         out: &mut Vec<Effect>,
     ) -> Result<Box<Request>, Box<Verdict>> {
         let policy = &self.plan.policy;
-        let (message, malformed) = match delivery.payload.decode() {
-            Ok(message) => (message, None),
-            Err(why) => match delivery.payload.outline() {
-                Some(message) => (message, Some(why)),
-                None => {
-                    return Err(Box::new(refusal::dead("malformed", &why, None, policy, now)));
-                }
-            },
-        };
+        let (message, malformed) =
+            match delivery.message.take().unwrap_or_else(|| delivery.payload.decode()) {
+                Ok(message) => (message, None),
+                Err(why) => match delivery.payload.outline() {
+                    Some(message) => (message, Some(why)),
+                    None => {
+                        return Err(Box::new(refusal::dead("malformed", &why, None, policy, now)));
+                    }
+                },
+            };
         if !taking {
             return Err(Box::new(Verdict::only(Settle::Release)));
         }
