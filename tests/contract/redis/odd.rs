@@ -3,7 +3,7 @@
 
 use super::super::broker::text;
 use super::*;
-use qworker::broker::{Consumer, Fate, Item, Posting, Settle};
+use qworker::broker::{Consumer, Fate, Item, Posting, Settle, Tag};
 use qworker::clock;
 use qworker::link::error::Kind;
 use qworker::wire::{Record, value};
@@ -241,6 +241,36 @@ fn what_was_handed_out_again_is_told_and_not_stored() {
         let settler = keeping(&worker, &server.url(), document);
         assert_eq!(settler.commit(Arc::new(vec![item])).await.unwrap(), [Fate::Lost]);
         assert_eq!(number(&server, &["EXISTS", "result"]), 0);
+    });
+}
+
+#[test]
+fn of_many_acknowledged_at_once_those_that_are_lost_are_told() {
+    block_on(async {
+        let server = Server::start();
+        let site = Redis::at(&server.url());
+        let (mut consumer, worker) = site.worker("one@test", &[QUEUE]).await;
+        let sent = (0..5).map(|n| posting(&n.to_string())).collect();
+        worker.producer().publish(sent).await.unwrap();
+        let taken = take_until(&mut consumer, MANY, 5).await;
+        let tags: Vec<String> = server.run(&["HKEYS", "test:unacked"]);
+        let tag_of = |place: usize| {
+            let Tag::Number(number) = taken[place].tag else { panic!() };
+            tags.iter().find(|tag| tag.contains(&format!(":{number}:"))).unwrap()
+        };
+        server.run::<u32>(&["HDEL", "test:unacked", tag_of(1)]);
+        server.run::<u32>(&["ZREM", "test:unacked_index", tag_of(1)]);
+        // Without a lease it is held nevertheless.
+        server.run::<u32>(&["ZREM", "test:unacked_index", tag_of(3)]);
+        let ack = |one: &Delivery| Item {
+            tag: Some(one.tag),
+            settle: Some(Settle::Ack),
+            ..Item::default()
+        };
+        let fates = worker.settler.commit(Arc::new(taken.iter().map(ack).collect())).await;
+        let expected = [Fate::Done, Fate::Lost, Fate::Done, Fate::Done, Fate::Done];
+        assert_eq!(fates.unwrap(), expected);
+        assert_eq!(number(&server, &["EXISTS", "test:unacked", "test:unacked_index"]), 0);
     });
 }
 
