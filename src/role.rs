@@ -6,7 +6,7 @@
 macro_rules! role {
     (
         $(#[$about:meta])*
-        $role:ident as $work:ident { $($variant:ident($store:ty)),* $(,)? }
+        $role:ident as $work:ident { $($(#[$on:meta])* $variant:ident($store:ty)),* $(,)? }
         $(
             $(#[$doc:meta])*
             async fn $name:ident(&$self:ident $(, $arg:ident: $type:ty)*) -> $result:ty
@@ -16,14 +16,14 @@ macro_rules! role {
         $(#[$about])*
         #[derive(Clone)]
         pub enum $role {
-            $(#[doc = concat!("See [`", stringify!($store), "`].")] $variant($store),)*
+            $($(#[$on])* #[doc = concat!("See [`", stringify!($store), "`].")] $variant($store),)*
         }
 
         trait $work {
             $(crate::role::role!(@method $name(&$self $(, $arg: $type)*) -> $result $(= $default)?);)*
         }
 
-        crate::role::role!(@each $role $work { $($variant)* } $(
+        crate::role::role!(@each $role $work { $([$(#[$on])*] $variant)* } $(
             $(#[$doc])*
             $name(&$self $(, $arg: $type)*) -> $result;
         )*);
@@ -50,9 +50,9 @@ macro_rules! role {
             )*
         }
     };
-    (@match $self:ident $role:ident $work:ident $name:ident { $($variant:ident)* } $args:tt) => {
+    (@match $self:ident $role:ident $work:ident $name:ident { $([$(#[$on:meta])*] $variant:ident)* } $args:tt) => {
         match $self {
-            $($role::$variant(store) => crate::role::role!(@call $work $name store $args),)*
+            $($(#[$on])* $role::$variant(store) => crate::role::role!(@call $work $name store $args),)*
         }
     };
     (@call $work:ident $name:ident $store:ident ($($arg:ident)*)) => {

@@ -3,6 +3,7 @@
 //! The contract, which `tests/contract/backend.rs` checks for every variant: a stored
 //! SUCCESS or REVOKED is never overwritten; waiters are woken, and need not poll.
 
+#[cfg(feature = "redis")]
 pub mod redis;
 pub mod sqlite;
 
@@ -10,6 +11,8 @@ use crate::link::Connection;
 pub use crate::link::error::Error;
 use crate::link::sqlite::{Access, Db};
 use crate::link::url::BackendUrl;
+#[cfg(not(feature = "redis"))]
+use crate::link::url::NO_REDIS;
 use crate::role::role;
 use crate::wire::Record;
 use crate::wire::result::Meta;
@@ -19,7 +22,7 @@ use std::time::Duration;
 
 role! {
     /// A result store.
-    Store as Keep { Sqlite(sqlite::Store), Redis(redis::Store), Disabled(Disabled) }
+    Store as Keep { Sqlite(sqlite::Store), #[cfg(feature = "redis")] Redis(redis::Store), Disabled(Disabled) }
 
     /// Stores these records, all or none.
     async fn put(&self, records: Vec<Record>) -> Result<(), Error>;
@@ -73,17 +76,21 @@ impl Store {
         shared: Option<Connection<'_>>,
         options: Options<'_>,
     ) -> Result<Store, Error> {
-        let Options { prefix, expires, patience, access } = options;
         Ok(match (url, shared) {
             (_, Some(Connection::Sqlite(db))) => Store::Sqlite(sqlite::Store::open(db)),
+            #[cfg(feature = "redis")]
             (_, Some(Connection::Redis(link))) => {
-                Store::Redis(redis::Store::on(link.clone(), prefix, expires))
+                Store::Redis(redis::Store::on(link.clone(), options.prefix, options.expires))
             }
             (BackendUrl::Sqlite(path), None) => {
-                let db = Db::open_with(path, access, vec![&sqlite::SCHEMA])?;
+                let db = Db::open_with(path, options.access, vec![&sqlite::SCHEMA])?;
                 Store::Sqlite(sqlite::Store::open(&db))
             }
+            #[cfg(not(feature = "redis"))]
+            (BackendUrl::Redis(_), None) => return Err(Error::misuse(NO_REDIS)),
+            #[cfg(feature = "redis")]
             (BackendUrl::Redis(server), None) => {
+                let Options { prefix, expires, patience, .. } = options;
                 Store::Redis(redis::Store::open(server, prefix, expires, patience)?)
             }
             (BackendUrl::Disabled, None) => Store::Disabled(Disabled),
@@ -98,13 +105,22 @@ impl Store {
     /// # Errors
     /// The server cannot be reached.
     pub async fn of_worker(&self, connection: Connection<'_>) -> Result<Store, Error> {
-        let Store::Redis(store) = self else { return Ok(self.clone()) };
-        let store = match connection {
-            Connection::Redis(link) => store.of_worker(Some(link))?,
-            Connection::Sqlite(_) => store.of_worker(None)?,
-        };
-        store.link().session().await?;
-        Ok(Store::Redis(store))
+        match self {
+            #[cfg(feature = "redis")]
+            Store::Redis(store) => {
+                let shared = match connection {
+                    Connection::Redis(link) => Some(link),
+                    Connection::Sqlite(_) => None,
+                };
+                let store = store.of_worker(shared)?;
+                store.link().session().await?;
+                Ok(Store::Redis(store))
+            }
+            _ => {
+                let _ = connection;
+                Ok(self.clone())
+            }
+        }
     }
 }
 
@@ -139,6 +155,7 @@ pub enum Listener {
     /// One file.
     Sqlite(sqlite::Listener),
     /// A Redis server.
+    #[cfg(feature = "redis")]
     Redis(redis::Listener),
     /// Never.
     Disabled,
@@ -149,6 +166,7 @@ impl Listener {
     pub async fn stored(&mut self) {
         match self {
             Listener::Sqlite(listener) => listener.stored().await,
+            #[cfg(feature = "redis")]
             Listener::Redis(listener) => listener.stored().await,
             Listener::Disabled => std::future::pending().await,
         }

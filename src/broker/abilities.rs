@@ -1,4 +1,5 @@
-//! What a broker can do, as data: decided upon by pure code, checked by the contract.
+//! What a broker can do, and what its user may, as data: decided upon by pure code, checked by the
+//! contract.
 
 /// What a broker promises beside the least that all do; see [`super`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,4 +37,13 @@ impl PriorityRule {
             PriorityRule::LowFirst => priority.map_or(0, |priority| 9 - priority.min(9)),
         }
     }
+}
+
+/// What a worker has to know of its server before it begins.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Survey {
+    /// What its user may not do and a worker must: a sentence for each command, with the keys.
+    pub refused: Vec<String>,
+    /// What a worker can do without, or what endangers its messages.
+    pub warnings: Vec<String>,
 }

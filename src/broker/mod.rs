@@ -31,19 +31,24 @@ mod abilities;
 mod delivery;
 pub mod ledger;
 mod loss;
+#[cfg(feature = "redis")]
 mod membership;
+#[cfg(feature = "redis")]
 pub mod redis;
 pub mod sqlite;
 
 use crate::link::Connection;
 pub use crate::link::error::Error;
 use crate::link::sqlite::{Access, Db, Schema};
-use crate::link::url::{BrokerUrl, Server};
+use crate::link::url::BrokerUrl;
+#[cfg(not(feature = "redis"))]
+use crate::link::url::NO_REDIS;
+#[cfg(feature = "redis")]
+use crate::link::url::Server;
 use crate::role::role;
-use crate::wire::{Payload, Record};
-pub use abilities::{Abilities, PriorityRule};
+use crate::wire::Payload;
+pub use abilities::{Abilities, PriorityRule, Survey};
 pub use delivery::{Death, Delivery, Fate, Item, Names, Posting, Settle, Sorting, Tag, Want};
-pub use redis::Survey;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -125,6 +130,7 @@ pub enum Broker {
     /// One file.
     Sqlite(sqlite::Broker),
     /// A Redis server.
+    #[cfg(feature = "redis")]
     Redis(redis::Broker),
 }
 
@@ -161,6 +167,7 @@ macro_rules! each {
     ($self:ident, $role:ident, $store:ident => $call:expr) => {
         match $self {
             $role::Sqlite($store) => $call,
+            #[cfg(feature = "redis")]
             $role::Redis($store) => $call,
         }
     };
@@ -171,6 +178,7 @@ macro_rules! give {
     ($self:ident, $role:ident) => {
         match $self {
             Broker::Sqlite(broker) => $role::Sqlite(broker.clone()),
+            #[cfg(feature = "redis")]
             Broker::Redis(broker) => $role::Redis(broker.clone()),
         }
     };
@@ -188,6 +196,9 @@ impl Broker {
                 let db = Db::open_with(path, options.access, all.collect())?;
                 Broker::Sqlite(sqlite::Broker::new(&db))
             }
+            #[cfg(not(feature = "redis"))]
+            BrokerUrl::Redis(_) => return Err(Error::misuse(NO_REDIS)),
+            #[cfg(feature = "redis")]
             BrokerUrl::Redis(server) => {
                 Broker::Redis(redis::Broker::open(server, options.prefix, options.patience)?)
             }
@@ -198,6 +209,7 @@ impl Broker {
     pub fn abilities(&self) -> &'static Abilities {
         match self {
             Broker::Sqlite(_) => &sqlite::ABILITIES,
+            #[cfg(feature = "redis")]
             Broker::Redis(_) => &redis::ABILITIES,
         }
     }
@@ -206,6 +218,7 @@ impl Broker {
     pub fn connection(&self) -> Connection<'_> {
         match self {
             Broker::Sqlite(broker) => Connection::Sqlite(broker.db()),
+            #[cfg(feature = "redis")]
             Broker::Redis(broker) => Connection::Redis(broker.link()),
         }
     }
@@ -242,6 +255,7 @@ impl Broker {
                 let settler = Settler::Sqlite(consumer.settler());
                 (Consumer::Sqlite(consumer), settler)
             }
+            #[cfg(feature = "redis")]
             Broker::Redis(broker) => {
                 let consumer = redis::Consumer::open(broker, who).await?;
                 let settler = Settler::Redis(consumer.settler());
@@ -266,13 +280,14 @@ pub enum Results {
         stored: Arc<dyn Fn() + Send + Sync>,
     },
     /// On this server.
+    #[cfg(feature = "redis")]
     Redis {
         /// The server.
         server: Server,
         /// The key of a result is its task's id after this.
         stem: String,
         /// What is stored of a record.
-        entry: Arc<dyn Fn(&Record) -> redis::Document + Send + Sync>,
+        entry: Arc<dyn Fn(&crate::wire::Record) -> redis::Document + Send + Sync>,
     },
     /// Nowhere that a broker could be.
     Elsewhere,
@@ -286,6 +301,7 @@ pub enum Consumer {
     /// One file.
     Sqlite(sqlite::Consumer),
     /// A Redis server.
+    #[cfg(feature = "redis")]
     Redis(redis::Consumer),
 }
 
@@ -358,7 +374,7 @@ impl Consumer {
 
 role! {
     /// Says what becomes of deliveries, of one worker.
-    Settler as Settles { Sqlite(sqlite::Settler), Redis(redis::Settler) }
+    Settler as Settles { Sqlite(sqlite::Settler), #[cfg(feature = "redis")] Redis(redis::Settler) }
 
     /// Stores results, sends messages and settles deliveries, all items in one step. Records are
     /// stored only after [`Settler::keep_results`] has said so. May be asked again if the answer
@@ -387,6 +403,7 @@ impl Settler {
             (Settler::Sqlite(settler), Results::Sqlite { db, put, stored, .. }) => {
                 settler.keep_results(db, *put, stored.clone())
             }
+            #[cfg(feature = "redis")]
             (Settler::Redis(settler), Results::Redis { server, entry, .. }) => {
                 settler.keep_results(server, entry.clone())
             }
@@ -398,6 +415,7 @@ impl Settler {
     pub fn connection(&self) -> Connection<'_> {
         match self {
             Settler::Sqlite(settler) => Connection::Sqlite(settler.db()),
+            #[cfg(feature = "redis")]
             Settler::Redis(settler) => Connection::Redis(settler.link()),
         }
     }
@@ -405,7 +423,7 @@ impl Settler {
 
 role! {
     /// Accepts messages.
-    Producer as Produce { Sqlite(sqlite::Broker), Redis(redis::Broker) }
+    Producer as Produce { Sqlite(sqlite::Broker), #[cfg(feature = "redis")] Redis(redis::Broker) }
 
     /// Accepts these messages, all or none, durably.
     async fn publish(&self, postings: Vec<Posting>) -> Result<(), Error>;
@@ -426,6 +444,7 @@ impl Producer {
     pub fn abilities(&self) -> &'static Abilities {
         match self {
             Producer::Sqlite(_) => &sqlite::ABILITIES,
+            #[cfg(feature = "redis")]
             Producer::Redis(_) => &redis::ABILITIES,
         }
     }
@@ -433,7 +452,7 @@ impl Producer {
 
 role! {
     /// Counts, finds and removes what waits, and names the workers.
-    Admin as Administer { Sqlite(sqlite::Broker), Redis(redis::Broker) }
+    Admin as Administer { Sqlite(sqlite::Broker), #[cfg(feature = "redis")] Redis(redis::Broker) }
 
     /// Removes what waits in these queues, due or not; says how much it was. What
     /// workers hold stays.
@@ -464,7 +483,7 @@ role! {
 
 role! {
     /// Keeps what could not be run.
-    DeadLetters as KeepDead { Sqlite(sqlite::Broker), Redis(redis::Broker) }
+    DeadLetters as KeepDead { Sqlite(sqlite::Broker), #[cfg(feature = "redis")] Redis(redis::Broker) }
 
     /// All of them, oldest first.
     async fn list(&self) -> Result<Vec<DeadLetter>, Error>;

@@ -5,7 +5,10 @@ use super::app::App;
 use crate::config::Diagnostic;
 use crate::os::user::Ids;
 use crate::os::which::{self, which};
+#[cfg(feature = "wasm")]
 use crate::runner::wasm;
+#[cfg(not(feature = "wasm"))]
+use crate::task::NO_WASM;
 use crate::task::lint::{self, Risk};
 use crate::task::template::{Piece, Word};
 use crate::task::{Program, Task};
@@ -34,11 +37,14 @@ pub(super) fn task(app: &App, task: &Task) -> Findings {
         Program::Shell(text) => look.shell(text),
         Program::Exec(words) => look.exec(words),
         Program::File(file) => look.file(file),
+        #[cfg(feature = "wasm")]
         Program::Wasm { module, export } => {
             if let Err(why) = wasm::validate(module, export.as_deref()) {
                 look.error("wasm", task.line, format!("{}: {why}", module.display()));
             }
         }
+        #[cfg(not(feature = "wasm"))]
+        Program::Wasm { .. } => look.error("wasm", task.line, NO_WASM.into()),
     }
     look.surroundings();
     look.found

@@ -5,6 +5,7 @@ mod batch;
 mod beat;
 mod call;
 mod check;
+#[cfg(feature = "wasm")]
 mod compile;
 mod complete;
 mod daemon;
@@ -92,6 +93,7 @@ enum Command {
     Complete(complete::Words),
     /// Compile a WASM module for the cache
     #[command(hide = true)]
+    #[cfg(feature = "wasm")]
     Compile(compile::Args),
 }
 
@@ -190,6 +192,7 @@ fn dispatch(command: Command, global: &Global, role: Role, out: ToUser) -> Resul
         Command::Check(args) => check::run(&args, global, out),
         Command::Completions(args) => complete::script(&args, out),
         Command::Complete(args) => complete::run(args, out),
+        #[cfg(feature = "wasm")]
         Command::Compile(args) => compile::run(&args, out),
     }
 }

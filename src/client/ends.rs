@@ -98,6 +98,7 @@ pub fn results_of(store: &Store) -> Results {
                 stored: Arc::new(move || woken.notify()),
             }
         }
+        #[cfg(feature = "redis")]
         Store::Redis(store) => {
             let of = store.clone();
             Results::Redis {

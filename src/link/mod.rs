@@ -4,8 +4,10 @@
 pub mod address;
 pub mod error;
 pub mod guard;
+#[cfg(feature = "redis")]
 pub mod redis;
 pub mod sqlite;
+#[cfg(feature = "redis")]
 mod tls;
 pub mod url;
 
@@ -15,5 +17,6 @@ pub enum Connection<'a> {
     /// To this file.
     Sqlite(&'a sqlite::Db),
     /// To this server.
+    #[cfg(feature = "redis")]
     Redis(&'a redis::Link),
 }

@@ -7,6 +7,10 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+/// Why an address of Redis cannot be used in some builds.
+pub const NO_REDIS: &str = "Redis is not in this build; expected sqlite:///path, or a build with \
+                            --features redis";
+
 /// Where messages are kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum BrokerUrl {
@@ -139,6 +143,7 @@ impl BackendUrl {
             "sqlite" | "sqla+sqlite" | "db+sqlite" => {
                 file(rest).map(|path| BackendUrl::Sqlite(base.join(path)))
             }
+            "redis" | "rediss" | "redis+socket" if !cfg!(feature = "redis") => Err(NO_REDIS.into()),
             "redis" | "rediss" | "redis+socket" => {
                 Server::parse(text, scheme, rest).map(Arc::new).map(BackendUrl::Redis)
             }

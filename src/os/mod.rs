@@ -35,6 +35,7 @@ pub mod tree;
 pub mod user;
 pub mod wakeup;
 pub mod wall_timer;
+#[cfg(feature = "wasm")]
 pub mod wasm;
 pub mod which;
 pub mod zoneinfo;

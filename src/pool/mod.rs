@@ -1,19 +1,25 @@
 //! Runs many attempts at once: processes on the event loop, WASM on threads. The worker decides
 //! which and how many; everything that is started here runs.
 
+#[cfg(feature = "wasm")]
 mod compile;
+#[cfg(feature = "wasm")]
 mod threads;
+#[cfg(feature = "wasm")]
+mod wasm;
 
 use crate::os::panics;
 use crate::runner::shell::Shell;
-use crate::runner::wasm::{Prepared, Runtime};
-use crate::runner::{Attempt, Cancel, Ending, Outcome, Why};
+#[cfg(feature = "wasm")]
+use crate::runner::wasm::Runtime;
+use crate::runner::{Attempt, Ending, Outcome, Why};
+#[cfg(not(feature = "wasm"))]
+use crate::task::NO_WASM;
 use crate::wire::Exception;
 use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
-use threads::{Threads, Work};
-use tokio::sync::{oneshot, watch};
+use tokio::sync::watch;
 
 /// Identifies an attempt.
 pub type Key = u64;
@@ -30,18 +36,16 @@ pub struct Pool {
 /// What an attempt needs after [`Pool::start`] has returned.
 struct Shared {
     shell: Rc<Shell>,
-    runtime: Runtime,
-    threads: Threads,
+    #[cfg(feature = "wasm")]
+    wasm: wasm::Wasm,
     on_ended: OnEnded,
-    compiler: compile::Compiler,
 }
 
 /// The handle that stops an attempt.
 enum Stop {
     Process(watch::Sender<Control>),
-    Wasm(Cancel),
-    /// A module being compiled, and the order for the attempt that follows.
-    Compiling(oneshot::Sender<Why>, Cancel),
+    #[cfg(feature = "wasm")]
+    Wasm(wasm::Stop),
 }
 
 /// What a process is to do.
@@ -54,11 +58,21 @@ enum Control {
 
 impl Pool {
     /// A pool with threads for `slots` WASM instances, none started yet.
-    pub fn new(shell: Rc<Shell>, runtime: Runtime, slots: usize, on_ended: OnEnded) -> Pool {
-        let threads = Threads::new(runtime.clone(), slots, on_ended.clone());
-        let compiler = compile::Compiler::new(shell.clone(), runtime.clone());
-        let shared = Rc::new(Shared { shell, runtime, threads, on_ended, compiler });
-        Pool { shared, stops: HashMap::new() }
+    pub fn new(
+        shell: Rc<Shell>,
+        #[cfg(feature = "wasm")] runtime: Runtime,
+        #[cfg(feature = "wasm")] slots: usize,
+        on_ended: OnEnded,
+    ) -> Pool {
+        #[cfg(feature = "wasm")]
+        let wasm = wasm::Wasm::new(shell.clone(), runtime, slots, on_ended.clone());
+        let shared = Shared {
+            shell,
+            #[cfg(feature = "wasm")]
+            wasm,
+            on_ended,
+        };
+        Pool { shared: Rc::new(shared), stops: HashMap::new() }
     }
 
     /// Starts `attempt`; its outcome is reported under `key`. Must run inside a `LocalSet`.
@@ -89,12 +103,8 @@ impl Pool {
             Some(Stop::Process(control)) => {
                 control.send_replace(Control::Kill(why));
             }
-            Some(Stop::Wasm(cancel)) => drop(cancel.set(why)),
-            // An attempt that has ended already is not listening.
-            Some(Stop::Compiling(stop, cancel)) => {
-                let _ = cancel.set(why);
-                let _ = stop.send(why);
-            }
+            #[cfg(feature = "wasm")]
+            Some(Stop::Wasm(stop)) => stop.stop(why),
             None => {}
         }
     }
@@ -102,6 +112,18 @@ impl Pool {
     /// Forgets an attempt that was reported.
     pub fn forget(&mut self, key: Key) {
         self.stops.remove(&key);
+    }
+
+    #[cfg(feature = "wasm")]
+    fn start_wasm(&self, key: Key, attempt: Attempt) -> Option<Stop> {
+        self.shared.clone().start_wasm(key, attempt).map(Stop::Wasm)
+    }
+
+    #[cfg(not(feature = "wasm"))]
+    fn start_wasm(&self, key: Key, _attempt: Attempt) -> Option<Stop> {
+        let why = Exception::new("builtins", "RuntimeError", NO_WASM);
+        (self.shared.on_ended)(key, Box::new(Outcome::immediate(Ending::refused(why))));
+        None
     }
 
     fn start_process(&self, key: Key, attempt: Attempt) -> Stop {
@@ -114,40 +136,6 @@ impl Pool {
             guard.send(panics::contained_future(run).await);
         });
         Stop::Process(control)
-    }
-
-    fn start_wasm(&self, key: Key, attempt: Attempt) -> Option<Stop> {
-        let cancel = Cancel::default();
-        let work = Work { key, attempt: Box::new(attempt), cancel: cancel.clone() };
-        match self.shared.runtime.prepare(&work.attempt.task) {
-            Prepared::Ready => {
-                self.shared.threads.run(work);
-                Some(Stop::Wasm(cancel))
-            }
-            Prepared::Refused(exception) => {
-                (self.shared.on_ended)(
-                    key,
-                    Box::new(Outcome::immediate(Ending::refused(exception))),
-                );
-                None
-            }
-            Prepared::Compile { target, .. } => {
-                let (stop, stopped) = oneshot::channel();
-                let shared = self.shared.clone();
-                tokio::task::spawn_local(async move {
-                    let guard = ReportGuard { key, on_ended: Some(shared.on_ended.clone()) };
-                    let compile = shared.compiler.compile(&work.attempt, target, stopped);
-                    match panics::contained_future(compile).await {
-                        Ok(()) => {
-                            guard.disarm();
-                            shared.threads.run(work);
-                        }
-                        Err(outcome) => guard.send(*outcome),
-                    }
-                });
-                Some(Stop::Compiling(stop, cancel))
-            }
-        }
     }
 }
 
@@ -181,6 +169,7 @@ impl ReportGuard {
     }
 
     /// The outcome is reported elsewhere.
+    #[cfg(feature = "wasm")]
     fn disarm(mut self) {
         self.on_ended = None;
     }

@@ -4,13 +4,14 @@
 pub mod capture;
 pub mod context;
 pub mod shell;
+#[cfg(feature = "wasm")]
 pub mod wasm;
 
 use crate::os::{says_passing, says_shortage};
 use crate::task::Task;
 use crate::wire::Exception;
 use serde_json::value::RawValue;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// Everything a runner needs to run one task once.
@@ -102,7 +103,8 @@ pub enum Why {
 }
 
 /// The order to stop an attempt that runs on a thread; empty until it is given.
-pub type Cancel = Arc<OnceLock<Why>>;
+#[cfg(feature = "wasm")]
+pub type Cancel = Arc<std::sync::OnceLock<Why>>;
 
 impl Ending {
     /// An attempt that could not start because of this error, of the task or of the host.

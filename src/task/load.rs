@@ -4,7 +4,7 @@
 
 use super::define::define;
 use super::keys::plain;
-use super::{Program, Task};
+use super::{NO_WASM, Program, Task};
 use crate::config::node::Data;
 use crate::config::yaml;
 use crate::config::{Diagnostic, Faults};
@@ -100,6 +100,9 @@ pub fn load(
             }
         }
     }
+    if !cfg!(feature = "wasm") {
+        folder.refuse_wasm();
+    }
     (folder.tasks, folder.found)
 }
 
@@ -114,6 +117,15 @@ struct Folder<'a> {
 }
 
 impl Folder<'_> {
+    fn refuse_wasm(&mut self) {
+        for task in self.tasks.extract_if(.., |task| !task.program.is_process()) {
+            let file = task.file.display().to_string();
+            let line = (task.line > 0).then_some(task.line);
+            let found = Diagnostic::new(&file, line, NO_WASM.to_string());
+            self.found.push(found.of_key(format!("{}.wasm", task.name)));
+        }
+    }
+
     fn read_definitions(&mut self, path: &Path, text: &str) {
         let file = self.tasks_dir.join(path);
         let label = file.display().to_string();

@@ -103,6 +103,10 @@ pub enum Program {
     },
 }
 
+/// Why a WASM task cannot run in some builds.
+pub const NO_WASM: &str =
+    "WASM is not in this build; expected shell or exec, or a build with --features wasm";
+
 impl Program {
     /// Does each attempt run as a process of its own?
     pub fn is_process(&self) -> bool {

@@ -13,7 +13,9 @@
 
 mod file;
 
-use super::{Broker, Error, Posting, redis, sqlite};
+#[cfg(feature = "redis")]
+use super::redis;
+use super::{Broker, Error, Posting, sqlite};
 use chrono::{DateTime, Utc};
 use std::path::Path;
 
@@ -60,6 +62,7 @@ pub enum Ledger {
     /// In the broker's file.
     Sqlite(sqlite::Ledger),
     /// On the broker's server.
+    #[cfg(feature = "redis")]
     Redis(redis::Ledger),
     /// In a file of its own.
     File(file::FileLedger),
@@ -69,6 +72,7 @@ macro_rules! each {
     ($self:ident, $ledger:ident => $call:expr) => {
         match $self {
             Ledger::Sqlite($ledger) => $call,
+            #[cfg(feature = "redis")]
             Ledger::Redis($ledger) => $call,
             Ledger::File($ledger) => $call,
         }
@@ -80,6 +84,7 @@ impl Ledger {
     pub fn of(broker: &Broker, group: &str) -> Ledger {
         match broker {
             Broker::Sqlite(broker) => Ledger::Sqlite(sqlite::Ledger::new(broker, group)),
+            #[cfg(feature = "redis")]
             Broker::Redis(broker) => Ledger::Redis(redis::Ledger::new(broker, group)),
         }
     }
@@ -153,8 +158,8 @@ impl Ledger {
     /// The broker or the file does not answer; the next call tries again.
     pub async fn tend(&self) -> Result<(), Error> {
         match self {
-            Ledger::Sqlite(_) | Ledger::Redis(_) => Ok(()),
             Ledger::File(ledger) => ledger.tend().await,
+            _ => Ok(()),
         }
     }
 }

@@ -2,9 +2,9 @@
 
 use super::instance::{is_instance, lease_says};
 use super::layout::{SEPARATOR, STEPS};
-use super::survey::{self, Survey};
+use super::survey;
 use super::{Broker, naming};
-use crate::broker::{Administer, Node, QueueInfo, Results, Whereabouts};
+use crate::broker::{Administer, Node, QueueInfo, Results, Survey, Whereabouts};
 use crate::link::error::{Error, Kind};
 use redis::Script;
 use serde_json::Value;

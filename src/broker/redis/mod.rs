@@ -39,7 +39,6 @@ pub use call::Document;
 pub use consumer::Consumer;
 pub use ledger::Ledger;
 pub use settler::Settler;
-pub use survey::Survey;
 
 use super::{Abilities, PriorityRule};
 use crate::link::error::{Error, Kind};

@@ -3,6 +3,7 @@
 
 use super::Broker;
 use super::layout::{Layout, STEPS};
+use crate::broker::Survey;
 use crate::link::error::{Error, Kind};
 use redis::Script;
 use std::collections::BTreeMap;
@@ -22,15 +23,6 @@ static MAY: LazyLock<Script> = LazyLock::new(|| {
          return out",
     )
 });
-
-/// What is to be known of a server.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Survey {
-    /// What its user may not do and a worker must: a sentence for each command, with the keys.
-    pub refused: Vec<String>,
-    /// What a worker can do without, or what endangers its messages.
-    pub warnings: Vec<String>,
-}
 
 /// What there is to know for a worker of these queues; `result` is the key of any result, if
 /// results are kept here too.

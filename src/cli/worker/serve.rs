@@ -16,7 +16,9 @@ use crate::os;
 use crate::os::reap::Reaper;
 use crate::os::signal::{Signals, Term};
 use crate::pool::Pool;
-use crate::runner::{shell::Shell, wasm};
+use crate::runner::shell::Shell;
+#[cfg(feature = "wasm")]
+use crate::runner::wasm;
 use crate::worker;
 use crate::worker::core::Event;
 use crate::worker::drive::Io;
@@ -121,6 +123,7 @@ fn pool(
 ) -> Result<Pool, Error> {
     let shell =
         shell(app, plan, reaper).map_err(|error| cannot("prepare to run processes", error))?;
+    #[cfg(feature = "wasm")]
     let runtime = wasm::Runtime::new(wasm::Config {
         cache_dir: plan.wasm_cache.clone(),
         slots: plan.slots,
@@ -131,7 +134,14 @@ fn pool(
         // The loop that listens ends last.
         let _ = events.send(Event::Ended(key, outcome));
     });
-    Ok(Pool::new(shell, runtime, plan.slots, report))
+    Ok(Pool::new(
+        shell,
+        #[cfg(feature = "wasm")]
+        runtime,
+        #[cfg(feature = "wasm")]
+        plan.slots,
+        report,
+    ))
 }
 
 /// Runs processes, in control groups if `task_cgroups` is set.

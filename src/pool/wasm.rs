@@ -1,0 +1,79 @@
+//! WASM attempts: their modules are compiled if need be, and they run on threads.
+
+use super::compile::Compiler;
+use super::threads::{Threads, Work};
+use super::{Key, OnEnded, ReportGuard, Shared};
+use crate::os::panics;
+use crate::runner::shell::Shell;
+use crate::runner::wasm::{Prepared, Runtime};
+use crate::runner::{Attempt, Cancel, Ending, Outcome, Why};
+use std::rc::Rc;
+use tokio::sync::oneshot;
+
+/// See the module.
+pub(super) struct Wasm {
+    runtime: Runtime,
+    threads: Threads,
+    compiler: Compiler,
+}
+
+/// The handle that stops an attempt.
+pub(super) enum Stop {
+    Running(Cancel),
+    /// A module being compiled, and the order for the attempt that follows.
+    Compiling(oneshot::Sender<Why>, Cancel),
+}
+
+impl Wasm {
+    pub(super) fn new(shell: Rc<Shell>, runtime: Runtime, slots: usize, on_ended: OnEnded) -> Wasm {
+        let threads = Threads::new(runtime.clone(), slots, on_ended);
+        let compiler = Compiler::new(shell, runtime.clone());
+        Wasm { runtime, threads, compiler }
+    }
+}
+
+impl Stop {
+    pub(super) fn stop(self, why: Why) {
+        match self {
+            Stop::Running(cancel) => drop(cancel.set(why)),
+            // An attempt that has ended already is not listening.
+            Stop::Compiling(stop, cancel) => {
+                let _ = cancel.set(why);
+                let _ = stop.send(why);
+            }
+        }
+    }
+}
+
+impl Shared {
+    /// Starts an attempt of a WASM task; none is left to stop if it is refused at once.
+    pub(super) fn start_wasm(self: Rc<Shared>, key: Key, attempt: Attempt) -> Option<Stop> {
+        let cancel = Cancel::default();
+        let work = Work { key, attempt: Box::new(attempt), cancel: cancel.clone() };
+        match self.wasm.runtime.prepare(&work.attempt.task) {
+            Prepared::Ready => {
+                self.wasm.threads.run(work);
+                Some(Stop::Running(cancel))
+            }
+            Prepared::Refused(exception) => {
+                (self.on_ended)(key, Box::new(Outcome::immediate(Ending::refused(exception))));
+                None
+            }
+            Prepared::Compile { target, .. } => {
+                let (stop, stopped) = oneshot::channel();
+                tokio::task::spawn_local(async move {
+                    let guard = ReportGuard { key, on_ended: Some(self.on_ended.clone()) };
+                    let compile = self.wasm.compiler.compile(&work.attempt, target, stopped);
+                    match panics::contained_future(compile).await {
+                        Ok(()) => {
+                            guard.disarm();
+                            self.wasm.threads.run(work);
+                        }
+                        Err(outcome) => guard.send(*outcome),
+                    }
+                });
+                Some(Stop::Compiling(stop, cancel))
+            }
+        }
+    }
+}
