@@ -35,15 +35,13 @@ impl Stores {
                 Event::Read(entries, texts)
             }
             Request::Commit { claims, until, now } => {
+                let steps = self.steps(&claims, now).await;
                 let asked = clock::now();
-                match self.steps(&claims, now).await {
-                    Ok(steps) => {
-                        let asked = clock::now();
-                        let answer = self.ledger.commit_by(steps, until).await;
-                        Event::Committed(claims, answer, asked)
-                    }
-                    Err(error) => Event::Committed(claims, Err(error), asked),
-                }
+                let answer = match steps {
+                    Ok(steps) => self.ledger.commit_by(steps, until).await,
+                    Err(error) => Err(error),
+                };
+                Event::Committed(claims, answer, asked)
             }
             Request::CheckMark => Event::MarkChecked(self.check_mark().await),
             Request::Tend => Event::Tended(self.ledger.tend().await),
