@@ -33,31 +33,9 @@ impl<'a> Fields<'a> {
     }
 }
 
-impl<'a> Fields<'a> {
-    fn of<A: MapAccess<'a>>(mut map: A) -> Result<Fields<'a>, A::Error> {
-        let mut fields = Vec::with_capacity(FIELDS);
-        while let Some((Name(name), value)) = map.next_entry()? {
-            fields.push((name, value));
-        }
-        Ok(Fields(fields))
-    }
-}
-
 impl<'de: 'a, 'a> Deserialize<'de> for Fields<'a> {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Fields<'a>, D::Error> {
-        struct InOrder;
-        impl<'de> Visitor<'de> for InOrder {
-            type Value = Fields<'de>;
-
-            fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
-                f.write_str("an object")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Fields<'de>, A::Error> {
-                Fields::of(map)
-            }
-        }
-        from.deserialize_map(InOrder)
+        from.deserialize_map(Object("object"))
     }
 }
 
@@ -81,8 +59,12 @@ impl<'de> Visitor<'de> for Object {
         f.write_str("an object")
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Fields<'de>, A::Error> {
-        Fields::of(map)
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Fields<'de>, A::Error> {
+        let mut fields = Vec::with_capacity(FIELDS);
+        while let Some((Name(name), value)) = map.next_entry()? {
+            fields.push((name, value));
+        }
+        Ok(Fields(fields))
     }
 
     fn visit_unit<E>(self) -> Result<Fields<'de>, E> {
