@@ -214,6 +214,18 @@ impl Worker {
         process::marked(&self.mark)
     }
 
+    /// Kills worker and guard as the end of a host does: neither acts on the other's death.
+    pub fn kill_with_guard(&mut self) {
+        // A stopped guard does not see the worker's death. Killed first, its own death would
+        // continue a stopped worker.
+        let pid = self.pid();
+        process::send(self.guard, Signal::SIGSTOP);
+        process::send(pid, Signal::SIGKILL);
+        eventually("the worker's death", || (!process::is_alive(pid)).then_some(()));
+        self.signal(Signal::SIGKILL);
+        self.wait();
+    }
+
     /// Waits until nobody of its family is left.
     pub fn expect_no_survivors(&self) {
         eventually("the death of all that the worker started", || {

@@ -97,14 +97,9 @@ fn no_group_is_left_whoever_is_killed() {
     worker.wait();
     worker.expect_no_survivors();
     // Both at once: whoever comes next.
-    let worker = app.worker(&[]);
+    let mut worker = app.worker(&[]);
     let third = homes(3).remove(2);
-    let pid = worker.pid();
-    process::send(worker.guard(), Signal::SIGSTOP);
-    process::send(pid, Signal::SIGSTOP);
-    process::send(worker.guard(), Signal::SIGKILL);
-    process::send(pid, Signal::SIGKILL);
-    eventually("their end", || (!process::is_alive(pid)).then_some(()));
+    worker.kill_with_guard();
     assert!(third.is_dir(), "nobody was there to remove it");
     app.write("go", "");
     let mut worker = app.worker(&[]);

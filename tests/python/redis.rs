@@ -3,7 +3,7 @@
 
 use super::celery;
 use super::worker::PythonWorker;
-use crate::harness::{Place, TestDir, eventually, process};
+use crate::harness::{Place, TestDir, eventually};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
@@ -223,13 +223,8 @@ fn a_python_worker_hands_out_again_what_our_dead_worker_held() {
     let id = call(&app, &["wait"]);
     let mut worker = app.worker(&["-c", "1"]);
     eventually("its start", || (!app.lines("waits").is_empty()).then_some(()));
-    // As when a host ends: neither of the two has a moment for the other's death.
-    let pid = worker.pid();
-    process::send(worker.guard(), Signal::SIGSTOP);
-    process::send(pid, Signal::SIGKILL);
-    worker.signal(Signal::SIGKILL);
+    worker.kill_with_guard();
     worker.expect_no_survivors();
-    worker.wait();
     let tags: Vec<String> = app.server().run(&["HKEYS", "unacked"]);
     // Its lease is over, as it would be some seconds later.
     app.server().run::<u32>(&["ZADD", "unacked_index", "1", &tags[0]]);
