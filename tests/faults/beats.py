@@ -60,7 +60,19 @@ class Beat:
 
     def stop(self, seconds):
         self.process.send_signal(signal.SIGSTOP)
+        # It first ends the system call that it is in, which may be the one that gets a lock.
+        assert until(self.is_stopped)
         self.wakes = time.monotonic() + seconds
+
+    def is_stopped(self):
+        """Every thread of it; or it is dead."""
+        if self.process.poll() is not None:
+            return True
+        threads = pathlib.Path(f"/proc/{self.process.pid}/task").glob("*/stat")
+        try:
+            return all(stat.read_text().rsplit(")", 1)[1].split()[0] in "TZX" for stat in threads)
+        except OSError:
+            return False  # One has ended meanwhile.
 
     def go_on(self):
         self.process.send_signal(signal.SIGCONT)

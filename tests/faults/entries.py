@@ -163,7 +163,8 @@ def judge_gone(report, where, gone, sendings, now):
     ghosts, held, back, spans = [], [], [], [span for spans in gone.values() for span in spans]
     for name, times in gone.items():
         for left, came in ((times + [now])[:2] for times in times):
-            ghosts += [name for s in sendings[name] if left + SECOND // 10 < s.at < came]
+            # What was due before may still be on its way.
+            ghosts += [name for s in sendings[name] if s.at < came and (s.due > left or s.at > left + GAP * SECOND)]
             late = [s for s in sendings[name] if left < s.due < came - SECOND // 10]
             # Back at once, nothing is late; back within the minute, they were missed.
             most = 3 if came - left < 3 * SECOND else 1 if came - left < MINUTE * SECOND else 0

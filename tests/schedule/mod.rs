@@ -9,10 +9,20 @@ mod oracle;
 use chrono::{DateTime, Offset, TimeZone, Utc};
 use chrono_tz::Tz;
 use qworker::schedule::zone::{Calendar, Dst};
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::rc::Rc;
 
-/// A calendar of this zone.
-fn calendar(zone: Tz, dst: Dst) -> Calendar {
-    Calendar::new(zone, dst, DateTime::UNIX_EPOCH)
+/// A calendar of this zone; finding out where its clocks are changed takes a millisecond, so
+/// it is made once.
+fn calendar(zone: Tz, dst: Dst) -> Rc<Calendar> {
+    thread_local! {
+        static MADE: RefCell<HashMap<(Tz, bool), Rc<Calendar>>> = RefCell::default();
+    }
+    MADE.with_borrow_mut(|made| {
+        let new = || Rc::new(Calendar::new(zone, dst, DateTime::UNIX_EPOCH));
+        Rc::clone(made.entry((zone, dst == Dst::Celery)).or_insert_with(new))
+    })
 }
 
 /// An instant from seconds.
