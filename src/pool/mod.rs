@@ -16,7 +16,7 @@ use crate::runner::{Attempt, Ending, Outcome, Why};
 #[cfg(not(feature = "wasm"))]
 use crate::task::NO_WASM;
 use crate::wire::Exception;
-use std::collections::HashMap;
+use rustc_hash::FxHashMap;
 use std::rc::Rc;
 use std::sync::Arc;
 use tokio::sync::watch;
@@ -30,7 +30,7 @@ pub type OnEnded = Arc<dyn Fn(Key, Box<Outcome>) + Send + Sync>;
 /// Everything that runs.
 pub struct Pool {
     shared: Rc<Shared>,
-    stops: HashMap<Key, Stop>,
+    stops: FxHashMap<Key, Stop>,
 }
 
 /// What an attempt needs after [`Pool::start`] has returned.
@@ -72,7 +72,7 @@ impl Pool {
             wasm,
             on_ended,
         };
-        Pool { shared: Rc::new(shared), stops: HashMap::new() }
+        Pool { shared: Rc::new(shared), stops: FxHashMap::default() }
     }
 
     /// Starts `attempt`; its outcome is reported under `key`. Must run inside a `LocalSet`.

@@ -54,7 +54,7 @@ impl Consumer {
                         continue;
                     }
                     let revoked = self.revoked(&deliveries, &mut unread).await;
-                    let (revoked, others) = split(deliveries, &revoked);
+                    let (others, revoked) = split(deliveries, &revoked);
                     demand.fulfil(number);
                     let _ = events.send(Event::Delivered(others));
                     if !revoked.is_empty() {
@@ -102,10 +102,13 @@ impl Consumer {
     }
 }
 
-/// The revoked ones, `ids` among them, and the others.
-fn split(deliveries: Vec<Delivery>, ids: &HashSet<String>) -> (Vec<Delivery>, Vec<Delivery>) {
-    deliveries.into_iter().partition(|one| {
+/// Those to be run, and the revoked ones, `ids` among them.
+fn split(mut all: Vec<Delivery>, ids: &HashSet<String>) -> (Vec<Delivery>, Vec<Delivery>) {
+    let is_revoked = |one: &mut Delivery| {
         let found = || !ids.is_empty() && one.payload.id().is_some_and(|id| ids.contains(&id));
         one.revoked.unwrap_or_else(found)
-    })
+    };
+    // Nearly always there is none, and nothing is moved.
+    let revoked = all.extract_if(.., is_revoked).collect();
+    (all, revoked)
 }

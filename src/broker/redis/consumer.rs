@@ -187,7 +187,7 @@ impl Consume for Consumer {
         let odd = text(found.next());
         let fates = text(found.next());
         let mut fates = fates.bytes();
-        let mut taken = Vec::new();
+        let mut taken = Vec::with_capacity(fates.len());
         while let (Some(Value::Int(queue)), Some(Value::Int(step)), Some(element)) =
             (found.next(), found.next(), found.next())
         {
@@ -375,14 +375,14 @@ fn is_first_id(payload: &Payload, id: &str) -> bool {
 
 /// Takes the counts of `common.lua` off: deliveries, whether it is a suspect, and the
 /// message as it was sent.
-pub(super) fn counts(element: String) -> (u32, bool, String) {
+pub(super) fn counts(mut element: String) -> (u32, bool, String) {
     let read = |element: &str| {
         let rest = element.strip_prefix("{\"qworker\": [")?;
         let (counts, rest) = rest.split_once(']')?;
         let (deliveries, suspect) = counts.split_once(", ")?;
-        let message = match rest.strip_prefix(", ") {
-            Some(rest) => format!("{{{rest}"),
-            None => rest.strip_prefix('}')?.to_string(),
+        let (message, start) = match rest.strip_prefix(", ") {
+            Some(message) => (message, "{"),
+            None => (rest.strip_prefix('}')?, ""),
         };
         let digits = !deliveries.is_empty() && deliveries.bytes().all(|b| b.is_ascii_digit());
         if !digits || !matches!(suspect, "0" | "1") {
@@ -390,9 +390,13 @@ pub(super) fn counts(element: String) -> (u32, bool, String) {
         }
         // From outside: a count that no number holds is the bound, and never none.
         let deliveries = deliveries.parse().unwrap_or(bounds::COUNT_MAX).min(bounds::COUNT_MAX);
-        Some((deliveries, suspect == "1", message))
+        Some((deliveries, suspect == "1", element.len() - message.len(), start))
     };
-    read(&element).unwrap_or((0, false, element))
+    let Some((deliveries, suspect, end, start)) = read(&element) else {
+        return (0, false, element);
+    };
+    element.replace_range(..end, start);
+    (deliveries, suspect, element)
 }
 
 #[cfg(test)]

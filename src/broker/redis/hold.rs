@@ -1,6 +1,8 @@
 //! What this worker holds, as it knows itself.
 
-use std::collections::{HashMap, HashSet};
+use rustc_hash::FxHashMap;
+use std::collections::HashSet;
+use std::fmt::Write;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -16,7 +18,7 @@ pub struct Hold {
 
 struct State {
     next: u64,
-    held: HashMap<u64, Held>,
+    held: FxHashMap<u64, Held>,
 }
 
 struct Held {
@@ -44,7 +46,7 @@ impl Hold {
         // Another worker's numbers mean nothing here, nor do those of an earlier one. Below
         // 2^53, so that Lua can count on.
         let next = fastrand::u64(1..1 << 50);
-        Hold { instance, state: Mutex::new(State { next, held: HashMap::new() }) }
+        Hold { instance, state: Mutex::new(State { next, held: FxHashMap::default() }) }
     }
 
     /// Name of the worker, and first part of its tags.
@@ -124,7 +126,10 @@ impl Hold {
     }
 
     fn tag_of(&self, number: u64, held: &Held) -> String {
-        format!("{}:{number}:{}:{}", self.instance, held.step, held.queue)
+        // For each message; `format!` asks for room several times.
+        let mut tag = String::with_capacity(self.instance.len() + held.queue.len() + 26);
+        let _ = write!(tag, "{}:{number}:{}:{}", self.instance, held.step, held.queue);
+        tag
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

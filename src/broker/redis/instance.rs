@@ -1,15 +1,18 @@
 //! Names of workers, and their leases on this host.
 
 use crate::os::lease::{self, Lease, LeaseState};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-/// Instances that have a lease on this host.
-pub(super) fn leases() -> Vec<String> {
+/// Instances that have a lease on this host, each with its file.
+pub(super) fn leases() -> Vec<(String, PathBuf)> {
     let Ok(folder) = lease::folder() else { return Vec::new() };
     let Ok(files) = std::fs::read_dir(&folder) else { return Vec::new() };
-    let names = files.flatten().filter_map(|file| file.file_name().into_string().ok());
-    let instances = names.filter_map(|name| Some(name.strip_suffix(".lease")?.to_string()));
-    instances.filter(|name| is_instance(name)).collect()
+    let lease = |file: std::fs::DirEntry| {
+        let name = file.file_name().into_string().ok()?;
+        let instance = name.strip_suffix(".lease").filter(|name| is_instance(name))?;
+        Some((instance.to_string(), file.path()))
+    };
+    files.flatten().filter_map(lease).collect()
 }
 
 /// Is it the name of a worker of ours? Others may stand in the same keys, and in the same folder.
@@ -30,7 +33,12 @@ pub(super) fn remove_lease(instance: &str) {
 
 /// Does the worker live? Only a lease of this host can tell.
 pub(super) fn lease_says(instance: &str) -> Option<bool> {
-    match Lease::state(&lease_of(instance).ok()?) {
+    says(&lease_of(instance).ok()?)
+}
+
+/// Does the holder of this lease live?
+pub(super) fn says(lease: &Path) -> Option<bool> {
+    match Lease::state(lease) {
         LeaseState::Held => Some(true),
         LeaseState::Free => Some(false),
         LeaseState::Unknown(_) => None,

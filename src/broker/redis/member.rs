@@ -238,11 +238,14 @@ impl Member {
         clock::epoch(clock::now()) + ahead as f64 / 1e6
     }
 
-    pub(super) async fn is_registered(&self, instance: &str) -> Result<bool, Error> {
-        let mut ask = redis::cmd("ZSCORE");
-        ask.arg(self.layout.workers()).arg(instance);
-        let sign: Option<f64> = self.link.run(async |c| ask.query_async(c).await).await?;
-        Ok(sign.is_some())
+    /// Which of these the server knows as workers.
+    pub(super) async fn are_registered(&self, instances: &[String]) -> Result<Vec<bool>, Error> {
+        let mut pipe = redis::pipe();
+        for instance in instances {
+            pipe.zscore(self.layout.workers(), instance);
+        }
+        let signs: Vec<Option<f64>> = self.link.run(async |c| pipe.query_async(c).await).await?;
+        Ok(signs.iter().map(Option::is_some).collect())
     }
 }
 

@@ -119,10 +119,8 @@ end
 local begins, ends, moves_at, settles = {}, {}, {}, {}
 local acked, place_of_acked = {}, {}
 local items
--- Is there nothing yet at any key of a result? Mostly so, and one question tells it of many.
-local all_new = true
 do
-  local keys, at, place = {}, 3, 0
+  local at, place = 3, 0
   while at <= #ARGV do
     local act = ARGV[at]
     if act == 'item' then
@@ -133,9 +131,7 @@ do
       acked[#acked + 1], place_of_acked[#acked + 1] = ARGV[at + 1], place
       at = at + 2
     else
-      if act == 'put' then
-        keys[#keys + 1] = ARGV[at + 1]
-      elseif act == 'ack' then
+      if act == 'ack' then
         settles[place] = true
       elseif MOVES[act] then
         moves_at[place] = at
@@ -145,25 +141,33 @@ do
     end
   end
   items = place
-  for from = 1, #keys, 400 do
-    local found = redis.pcall('EXISTS', unpack(keys, from, math.min(from + 399, #keys)))
-    all_new = all_new and found == 0
-  end
 end
-
--- Keys of the results that were written here.
-local written = {}
 
 -- What hinders a result from being stored: why, and whether it hinders all; and whether the one
 -- that is there stays.
 local function check_put(key)
-  if all_new and not written[key] then return end
   local head = redis.pcall('GETRANGE', key, 0, 20)
   if type(head) == 'table' and head.err then
     if string.find(head.err, 'WRONGTYPE', 1, true) then return misfit(key, 'string') or head.err end
     return head.err, true
   end
   return nil, false, head == '{"status": "SUCCESS",' or head == '{"status": "REVOKED",'
+end
+
+-- Writes a result. A user may be kept from channels; whoever waits looks now and then anyway.
+-- `new`: only if there is none yet; gives whether it was written.
+local function put(at, new)
+  local key, ttl, document = ARGV[at + 1], ARGV[at + 2], ARGV[at + 3]
+  local done
+  if ttl == '' then
+    if new then done = redis.call('SET', key, document, 'NX') else done = redis.call('SET', key, document) end
+  elseif new then
+    done = redis.call('SET', key, document, 'EX', ttl, 'NX')
+  else
+    done = redis.call('SET', key, document, 'EX', ttl)
+  end
+  if done then redis.pcall('PUBLISH', key, document) end
+  return done
 end
 
 -- Tags that are done with.
@@ -192,6 +196,12 @@ local function settle(place)
       value = redis.call('HEXISTS', unacked, tag) == 1
     end
     if not value then return 'lost', '' end
+  end
+
+  -- Mostly there is a result to be stored and no other, and the delivery is done with.
+  if ARGV[first] == 'put' and ARGV[first + 4] == 'ack' and last == first + 5 and put(first, true) then
+    if tag ~= '' then gone[#gone + 1] = tag end
+    return
   end
 
   local key, score, element, odd, stays
@@ -224,13 +234,7 @@ local function settle(place)
   while at < last do
     local act = ARGV[at]
     if act == 'put' then
-      local result, ttl, document = ARGV[at + 1], ARGV[at + 2], ARGV[at + 3]
-      if not stays then
-        if ttl == '' then redis.call('SET', result, document) else redis.call('SET', result, document, 'EX', ttl) end
-        written[result] = true
-        -- A user may be kept from channels; whoever waits looks now and then anyway.
-        redis.pcall('PUBLISH', result, document)
-      end
+      if not stays then put(at) end
     elseif act == 'send' or act == 'plan' then
       sends = true
       local to = at + 2 + tonumber(ARGV[at + 2])

@@ -3,7 +3,7 @@
 //! A worker on this host is dead when its lease file is not held any more, neither by itself nor by
 //! its guard. Of workers on other hosts only the signs of life are visible.
 
-use super::instance::{lease_says, leases, remove_lease};
+use super::instance::{lease_says, leases, remove_lease, says};
 use super::member::{Member, SIGN_EVERY};
 use super::reclaim::bury;
 use super::restore::restore;
@@ -57,14 +57,21 @@ struct Watch {
 
 impl Watch {
     async fn look(&mut self, member: &Member) -> Result<(), Error> {
-        for instance in leases().into_iter().filter(|one| one != member.hold.instance()) {
+        let mut dead = Vec::new();
+        for (instance, lease) in leases() {
             if let Some(since) = self.strangers.get(&instance) {
                 if since.elapsed() >= STRANGER_MAX {
                     remove_lease(&instance);
                     self.strangers.remove(&instance);
                 }
-            } else if lease_says(&instance) == Some(false) {
-                if member.is_registered(&instance).await? {
+            } else if instance != member.hold.instance() && says(&lease) == Some(false) {
+                dead.push(instance);
+            }
+        }
+        if !dead.is_empty() {
+            let registered = member.are_registered(&dead).await?;
+            for (instance, registered) in dead.into_iter().zip(registered) {
+                if registered {
                     bury(&member.broker.link, &member.layout, &instance).await?;
                 } else {
                     self.strangers.insert(instance, Instant::now());

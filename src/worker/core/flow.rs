@@ -130,8 +130,10 @@ impl Flow {
         // With autoscale, slots are added when the messages for them are here.
         let slots = self.capacity.of(plan.slots).saturating_sub(requests.busy() + ready);
         let ahead = self.ahead(plan);
-        // Refill at half: one take for many messages, not many takes for one each.
-        let ahead = if ready * 2 > ahead { 0 } else { ahead - ready };
+        // One take for many messages, not many takes for one each; and while it is under way, there
+        // are still enough.
+        let room = ahead.saturating_sub(ready);
+        let ahead = if room * 4 < ahead { 0 } else { room };
         Want { slots, ahead }
     }
 

@@ -17,7 +17,8 @@ use crate::worker::plan::Plan;
 use crate::worker::request::{Key, Request, about};
 use crate::worker::verdict::Verdict;
 use chrono::{DateTime, Utc};
-use std::collections::{HashMap, HashSet, VecDeque};
+use rustc_hash::FxHashMap;
+use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 use tracing::Level;
 
@@ -51,7 +52,7 @@ struct Entry {
 /// See the module.
 pub(super) struct Requests {
     plan: Arc<Plan>,
-    entries: HashMap<Key, Entry>,
+    entries: FxHashMap<Key, Entry>,
     /// Those in [`Stage::Ready`], oldest first.
     queue: VecDeque<Key>,
     /// How many entries are in each stage.
@@ -65,7 +66,7 @@ impl Requests {
     pub(super) fn new(plan: Arc<Plan>) -> Requests {
         Requests {
             plan,
-            entries: HashMap::new(),
+            entries: FxHashMap::default(),
             queue: VecDeque::new(),
             counts: [0; STAGES],
             last_key: 0,
