@@ -12,6 +12,8 @@
 //! | 1 model | [`wire`], [`task`], [`schedule`], [`config`]: pure; no sockets, no clock |
 //! | 0 platform | [`os`], [`link`], [`log`], [`bounds`], [`clock`], [`role`]: the kernel, connections, log lines, limits, time, closed sets |
 
+#![warn(unreachable_pub)]
+
 pub mod backend;
 pub mod beat;
 pub mod bounds;

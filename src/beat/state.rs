@@ -94,11 +94,11 @@ impl State {
 mod hexadecimal {
     use serde::{Deserialize, Deserializer, Serializer};
 
-    pub fn serialize<S: Serializer>(number: &u64, out: S) -> Result<S::Ok, S::Error> {
+    pub(super) fn serialize<S: Serializer>(number: &u64, out: S) -> Result<S::Ok, S::Error> {
         out.collect_str(&format_args!("{number:016x}"))
     }
 
-    pub fn deserialize<'a, D: Deserializer<'a>>(from: D) -> Result<u64, D::Error> {
+    pub(super) fn deserialize<'a, D: Deserializer<'a>>(from: D) -> Result<u64, D::Error> {
         let text = std::borrow::Cow::<str>::deserialize(from)?;
         u64::from_str_radix(&text, 16).map_err(serde::de::Error::custom)
     }

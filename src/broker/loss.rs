@@ -5,7 +5,7 @@ use chrono::{DateTime, Utc};
 
 /// What the loss of its worker means for a message.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Loss {
+pub(super) struct Loss {
     /// It counts.
     pub counts: bool,
     /// It is not redelivered before; `None` is at once.
@@ -16,7 +16,7 @@ pub struct Loss {
 /// have been the cause. A message that was never lost may always be, since nothing is written before
 /// it starts; a suspect only from its mark on. The first loss is most often the worker's own end,
 /// not the task's doing, so the delay begins with the second.
-pub fn loss(deliveries: u32, started: bool, now: DateTime<Utc>) -> Loss {
+pub(super) fn loss(deliveries: u32, started: bool, now: DateTime<Utc>) -> Loss {
     let delay = bounds::redelivery_delay(if started { deliveries } else { 0 });
     Loss { counts: started, until: (!delay.is_zero()).then(|| now + delay) }
 }

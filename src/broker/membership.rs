@@ -8,20 +8,20 @@ const LOST_AFTER: Duration = Duration::from_secs(15);
 
 /// What one worker has seen of the others.
 #[derive(Default)]
-pub struct Membership {
+pub(super) struct Membership {
     /// The last sign of each worker that is quiet, and since when it is known.
     quiet: HashMap<String, (f64, Instant)>,
 }
 
 impl Membership {
     /// Nothing is known any more: who was not seen may have lived.
-    pub fn forget(&mut self) {
+    pub(super) fn forget(&mut self) {
         self.quiet.clear();
     }
 
     /// Notes the workers that are quiet at `now`, each with its last sign; gives those that have
     /// been for too long. They are named again after as long, if they are still quiet.
-    pub fn judge(&mut self, quiet: Vec<(String, f64)>, now: Instant) -> Vec<String> {
+    pub(super) fn judge(&mut self, quiet: Vec<(String, f64)>, now: Instant) -> Vec<String> {
         self.quiet.retain(|instance, _| quiet.iter().any(|(quiet, _)| quiet == instance));
         let mut dead = Vec::new();
         for (instance, sign) in quiet {

@@ -6,7 +6,7 @@ use std::fmt;
 
 /// How a command ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Exit {
+pub(super) enum Exit {
     /// It did what it was asked.
     Ok,
     /// It did not: a task failed, a file has errors.
@@ -27,7 +27,7 @@ pub enum Exit {
 
 impl Exit {
     /// The number.
-    pub fn code(self) -> u8 {
+    pub(super) fn code(self) -> u8 {
         match self {
             Exit::Ok => 0,
             Exit::Failure => 1,
@@ -43,7 +43,7 @@ impl Exit {
 
 /// Why a command could not do what it was asked, for the user.
 #[derive(Debug)]
-pub struct Error {
+pub(super) struct Error {
     /// The exit code.
     pub exit: Exit,
     /// What went wrong.
@@ -54,28 +54,28 @@ pub struct Error {
 
 impl Error {
     /// The command line, or what it names, makes no sense.
-    pub fn usage(message: impl Into<String>) -> Error {
+    pub(super) fn usage(message: impl Into<String>) -> Error {
         Error { exit: Exit::Usage, message: message.into(), hints: Vec::new() }
     }
 
     /// The command failed.
-    pub fn failure(message: impl Into<String>) -> Error {
+    pub(super) fn failure(message: impl Into<String>) -> Error {
         Error { exit: Exit::Failure, message: message.into(), hints: Vec::new() }
     }
 
     /// Somebody did not answer.
-    pub fn unavailable(message: impl Into<String>) -> Error {
+    pub(super) fn unavailable(message: impl Into<String>) -> Error {
         Error { exit: Exit::Unavailable, message: message.into(), hints: Vec::new() }
     }
 
     /// With advice.
-    pub fn hint(mut self, hint: impl Into<String>) -> Error {
+    pub(super) fn hint(mut self, hint: impl Into<String>) -> Error {
         self.hints.push(hint.into());
         self
     }
 
     /// Tells the user, and gives the exit code.
-    pub fn report(&self, out: &ToUser) -> Exit {
+    pub(super) fn report(&self, out: &ToUser) -> Exit {
         out.say(&format!("Error: {self}"));
         for hint in &self.hints {
             out.say(&format!("Hint: {hint}"));

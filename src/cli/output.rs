@@ -13,12 +13,12 @@ use std::sync::OnceLock;
 static LOST: OnceLock<io::Error> = OnceLock::new();
 
 /// Why something that was printed is lost, if it is.
-pub fn lost() -> Option<&'static io::Error> {
+pub(super) fn lost() -> Option<&'static io::Error> {
     LOST.get()
 }
 
 /// Notes what became of something that others have printed.
-pub fn note(printed: io::Result<()>) {
+pub(super) fn note(printed: io::Result<()>) {
     if let Err(error) = printed.and_then(|()| open()).or_else(forgive) {
         let _ = LOST.set(error);
     }
@@ -48,7 +48,7 @@ fn forgive(error: io::Error) -> io::Result<()> {
 
 /// The user's end of a command.
 #[derive(Debug, Clone, Copy)]
-pub struct ToUser {
+pub(super) struct ToUser {
     /// Colours are wanted, as far as standard output is a terminal.
     pub color: bool,
     /// Less talk.
@@ -57,30 +57,30 @@ pub struct ToUser {
 
 impl ToUser {
     /// Colours unless they are refused, by option, by `NO_COLOR`, or by the terminal.
-    pub fn new(no_color: bool, quiet: bool) -> ToUser {
+    pub(super) fn new(no_color: bool, quiet: bool) -> ToUser {
         let refused = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
         let dumb = std::env::var_os("TERM").is_none_or(|value| value == "dumb");
         ToUser { color: !no_color && !refused && !dumb, quiet }
     }
 
     /// One line of data.
-    pub fn print(&self, line: &str) {
+    pub(super) fn print(&self, line: &str) {
         self.write(&format!("{line}\n"));
     }
 
     /// A line for people, or some, with names in it that come from outside.
-    pub fn tell(&self, line: &str) {
+    pub(super) fn tell(&self, line: &str) {
         self.print(&escape::lines(line));
     }
 
     /// A text from outside, as it is; on a terminal without what would move its cursor.
-    pub fn data(&self, text: &str) {
+    pub(super) fn data(&self, text: &str) {
         self.print(&of_outside(text));
     }
 
     /// Data as it is. What could not be written fails the command in the end ([`lost`]), after it
     /// has done what it was asked.
-    pub fn write(&self, text: &str) {
+    pub(super) fn write(&self, text: &str) {
         if let Err(error) = written(text) {
             // The first one counts.
             let _ = LOST.set(error);
@@ -89,14 +89,14 @@ impl ToUser {
 
     /// As [`ToUser::write`], for what somebody starts with: a program that goes on for days is not
     /// judged by it.
-    pub fn announce(&self, text: &str) {
+    pub(super) fn announce(&self, text: &str) {
         if let Err(error) = written(&of_outside(text)) {
             self.say(&format!("Warning: standard output: {error}"));
         }
     }
 
     /// Data that nobody else knows: said where it can be, if it could not be printed.
-    pub fn hand_over(&self, line: &str) {
+    pub(super) fn hand_over(&self, line: &str) {
         if let Err(error) = written(&format!("{}\n", of_outside(line))) {
             self.say(line);
             let _ = LOST.set(error);
@@ -104,12 +104,12 @@ impl ToUser {
     }
 
     /// One line of talk, or some. It may repeat what somebody typed: passwords of addresses are hidden.
-    pub fn say(&self, line: &str) {
+    pub(super) fn say(&self, line: &str) {
         let _ = writeln!(io::stderr().lock(), "{}", escape::lines(&redact_all(line)));
     }
 
     /// `text` in this SGR colour, on a terminal.
-    pub fn paint(&self, color: u8, text: &str) -> String {
+    pub(super) fn paint(&self, color: u8, text: &str) -> String {
         if self.color && io::stdout().is_terminal() {
             format!("\x1b[1;{color}m{text}\x1b[0m")
         } else {
@@ -118,7 +118,7 @@ impl ToUser {
     }
 
     /// Rows of columns; where there are none, `none` is said instead.
-    pub fn table(&self, header: &[&str], rows: &[Vec<String>], none: &str) {
+    pub(super) fn table(&self, header: &[&str], rows: &[Vec<String>], none: &str) {
         if rows.is_empty() {
             return self.say(none);
         }
@@ -130,7 +130,7 @@ impl ToUser {
     }
 
     /// Asks, and takes nothing but a yes for one.
-    pub fn confirm(&self, question: &str) -> bool {
+    pub(super) fn confirm(&self, question: &str) -> bool {
         let mut err = io::stderr().lock();
         let _ = write!(err, "{} [y/N]: ", escape::lines(question)).and_then(|()| err.flush());
         let mut answer = String::new();

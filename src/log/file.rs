@@ -51,7 +51,7 @@ struct Open {
 
 impl LogFile {
     /// Opens nothing yet.
-    pub fn new(path: PathBuf, rotation: Rotation) -> LogFile {
+    pub(super) fn new(path: PathBuf, rotation: Rotation) -> LogFile {
         LogFile { path, rotation, open: None, rest: None }
     }
 }

@@ -37,17 +37,17 @@ pub(super) struct Origin {
 
 impl Origin {
     /// Lines of the worker proper.
-    pub fn of_worker(format: Format, node: String) -> Origin {
+    pub(super) fn of_worker(format: Format, node: String) -> Origin {
         Origin { format, node, process: ["MainProcess", "worker"] }
     }
 
     /// Lines of the guard.
-    pub fn of_guard(format: Format, node: String) -> Origin {
+    pub(super) fn of_guard(format: Format, node: String) -> Origin {
         Origin { format, node, process: ["Guard", "guard"] }
     }
 
     /// A line without fields, with its line end.
-    pub fn note(&self, level: Level, text: &str) -> String {
+    pub(super) fn note(&self, level: Level, text: &str) -> String {
         let mut line = String::new();
         let parts = Parts { text: text.into(), fields: Map::new() };
         // Writing to a String cannot fail.
@@ -122,7 +122,7 @@ pub(super) struct EventFormat {
 
 impl EventFormat {
     /// Colours are our own; those of the library are off.
-    pub fn new(origin: Origin, color: bool, backlog: Arc<Backlog>) -> EventFormat {
+    pub(super) fn new(origin: Origin, color: bool, backlog: Arc<Backlog>) -> EventFormat {
         EventFormat { origin, color, backlog }
     }
 }

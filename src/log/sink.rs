@@ -29,24 +29,24 @@ pub(super) struct Backlog {
 
 impl Backlog {
     /// The queue's own counter of dropped lines.
-    pub fn count_with(&self, counter: ErrorCounter) {
+    pub(super) fn count_with(&self, counter: ErrorCounter) {
         // There is one queue for each backlog.
         let _ = self.overrun.set(counter);
     }
 
     /// A line enters the queue.
-    pub fn one_more(&self) {
+    pub(super) fn one_more(&self) {
         self.made.fetch_add(1, Ordering::Relaxed);
     }
 
     /// The number of lines in the queue.
-    pub fn lines(&self) -> usize {
+    pub(super) fn lines(&self) -> usize {
         let gone = self.taken.load(Ordering::Relaxed) + self.overrun();
         self.made.load(Ordering::Relaxed).saturating_sub(gone)
     }
 
     /// What is lost without a line in the log.
-    pub fn lost(&self) -> Option<String> {
+    pub(super) fn lost(&self) -> Option<String> {
         self.lost.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
@@ -143,7 +143,7 @@ pub(super) struct Sink<P> {
 }
 
 impl<P: Target> Sink<P> {
-    pub fn new(target: P, origin: Origin, backlog: Arc<Backlog>) -> Sink<P> {
+    pub(super) fn new(target: P, origin: Origin, backlog: Arc<Backlog>) -> Sink<P> {
         Sink {
             batch_bytes: target.batch_bytes(),
             target,

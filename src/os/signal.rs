@@ -240,7 +240,7 @@ pub(super) struct BlockedSignals(libc::sigset_t);
 
 impl BlockedSignals {
     /// Blocks all signals.
-    pub fn all() -> BlockedSignals {
+    pub(super) fn all() -> BlockedSignals {
         BlockedSignals::block(&[])
     }
 

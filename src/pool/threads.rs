@@ -10,7 +10,7 @@ use crossbeam_channel::{Receiver, Sender};
 use std::cell::Cell;
 
 /// An attempt on its way to a thread.
-pub struct Work {
+pub(super) struct Work {
     /// Identifies it.
     pub key: Key,
     /// What to run.
@@ -20,7 +20,7 @@ pub struct Work {
 }
 
 /// See the module.
-pub struct Threads {
+pub(super) struct Threads {
     runtime: Runtime,
     slots: usize,
     on_ended: OnEnded,
@@ -31,14 +31,14 @@ pub struct Threads {
 
 impl Threads {
     /// At most `slots` threads.
-    pub fn new(runtime: Runtime, slots: usize, on_ended: OnEnded) -> Threads {
+    pub(super) fn new(runtime: Runtime, slots: usize, on_ended: OnEnded) -> Threads {
         let (work, queue) = crossbeam_channel::unbounded();
         Threads { runtime, slots, on_ended, work, queue, started: Cell::new(0) }
     }
 
     /// Runs it on a free thread. Starts another thread if work waits and there are fewer threads
     /// than slots.
-    pub fn run(&self, work: Work) {
+    pub(super) fn run(&self, work: Work) {
         // `self` has a receiver, so this does not fail.
         let _ = self.work.send(work);
         if self.started.get() < self.slots && !self.queue.is_empty() {

@@ -163,12 +163,12 @@ pub fn plain(name: &str, file: &Path, line: usize, program: Program) -> Task {
 
 impl Draft {
     /// A definition of which no key has been read.
-    pub fn new(task: Task) -> Draft {
+    pub(super) fn new(task: Task) -> Draft {
         Draft { task, shell: None, exec: None, wasm: None, export: None }
     }
 
     /// Reads one key.
-    pub fn read(&mut self, key: &Key, value: &Node, is_wasm: bool, faults: &mut Faults) {
+    pub(super) fn read(&mut self, key: &Key, value: &Node, is_wasm: bool, faults: &mut Faults) {
         let name = key.text.as_str();
         match KEYS.iter().find(|(known, ..)| *known == name) {
             Some((_, Scope::Process, _)) if is_wasm => {

@@ -14,7 +14,7 @@ const PAUSE_MAX: Duration = Duration::from_secs(30);
 
 /// The limit, while there is one.
 #[derive(Debug, Default)]
-pub struct Capacity(Option<Limit>);
+pub(super) struct Capacity(Option<Limit>);
 
 #[derive(Debug)]
 struct Limit {
@@ -30,7 +30,7 @@ struct Limit {
 impl Capacity {
     /// The host has refused a start while `running` tasks run. Gives the line to log, unless the
     /// same was logged before.
-    pub fn refused(&mut self, why: &str, running: usize, now: Instant) -> Option<String> {
+    pub(super) fn refused(&mut self, why: &str, running: usize, now: Instant) -> Option<String> {
         let (pause, news) = match &self.0 {
             None => (PAUSE, true),
             Some(limit) if limit.tried > 0 => ((limit.pause * 2).min(PAUSE_MAX), limit.why != why),
@@ -48,7 +48,7 @@ impl Capacity {
 
     /// Raises the limit when that is due. Gives the line to log once there is capacity for all
     /// `slots` again.
-    pub fn raise(&mut self, slots: usize, now: Instant) -> Option<String> {
+    pub(super) fn raise(&mut self, slots: usize, now: Instant) -> Option<String> {
         let limit = self.0.as_mut().filter(|limit| limit.next <= now)?;
         if limit.tried > 0 {
             limit.pause = PAUSE;
@@ -63,18 +63,18 @@ impl Capacity {
     }
 
     /// How many of `slots` may be used.
-    pub fn of(&self, slots: usize) -> usize {
+    pub(super) fn of(&self, slots: usize) -> usize {
         self.0.as_ref().map_or(slots, |limit| limit.slots.min(slots))
     }
 
     /// Why there is a limit, if there is one.
-    pub fn why(&self) -> Option<String> {
+    pub(super) fn why(&self) -> Option<String> {
         let Limit { slots, why, .. } = self.0.as_ref()?;
         Some(format!("the host has no room for more than {slots} tasks: {why}"))
     }
 
     /// Is there a limit now?
-    pub fn is_limited(&self) -> bool {
+    pub(super) fn is_limited(&self) -> bool {
         self.0.is_some()
     }
 }

@@ -15,7 +15,7 @@ const PAUSE_MAX: Duration = Duration::from_secs(2);
 const REASONS_MAX: usize = 16;
 
 /// From the first failure to the first answer after it.
-pub struct Outage {
+pub(super) struct Outage {
     /// What does not work, as the beginning of a sentence.
     what: &'static str,
     troubles: Troubles,
@@ -27,12 +27,12 @@ pub struct Outage {
 
 impl Outage {
     /// None yet.
-    pub fn new(what: &'static str, troubles: Troubles) -> Outage {
+    pub(super) fn new(what: &'static str, troubles: Troubles) -> Outage {
         Outage { what, troubles, since: None, logged: Vec::new(), pause: PAUSE }
     }
 
     /// Waits after a failure. Each new reason is logged; `health` shows the latest.
-    pub async fn wait(&mut self, error: &Error) {
+    pub(super) async fn wait(&mut self, error: &Error) {
         self.since.get_or_insert_with(Instant::now);
         let reason = error.to_string();
         let bare: String = reason.chars().filter(|c| !c.is_ascii_digit()).collect();
@@ -47,7 +47,7 @@ impl Outage {
     }
 
     /// Notes an answer.
-    pub fn end(&mut self, who: &str) {
+    pub(super) fn end(&mut self, who: &str) {
         if let Some(since) = self.since.take() {
             tracing::info!("{who} answers again after {:.1}s", since.elapsed().as_secs_f64());
             self.pause = PAUSE;

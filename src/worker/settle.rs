@@ -34,7 +34,7 @@ const UNHEARD_MAX: u32 = 3;
 
 /// Something to be stored or settled.
 #[derive(Debug)]
-pub enum Work {
+pub(super) enum Work {
     /// What became of a request.
     Verdict(Key, Tag, Box<Verdict>),
     /// A record of the task of this delivery. Nothing waits for it.
@@ -43,7 +43,7 @@ pub enum Work {
 
 /// Works until the last sender of `work` is gone. While `hurry` is false, it waits up to
 /// [`BATCH_WAIT`] for more work.
-pub async fn run(
+pub(super) async fn run(
     ends: Ends,
     mut work: mpsc::UnboundedReceiver<Work>,
     mut hurry: watch::Receiver<bool>,

@@ -14,7 +14,7 @@ const PAUSE_MAX: Duration = Duration::from_secs(30);
 
 /// These tasks by name; at most as many as are defined.
 #[derive(Debug, Default)]
-pub struct Unavailable(HashMap<String, Trouble>);
+pub(super) struct Unavailable(HashMap<String, Trouble>);
 
 #[derive(Debug)]
 struct Trouble {
@@ -29,7 +29,12 @@ struct Trouble {
 impl Unavailable {
     /// A message of `task` could not be started, for this reason. Gives how long to park it, and the
     /// line to log, unless the same was logged before.
-    pub fn refused(&mut self, task: &str, why: &str, now: Instant) -> (Duration, Option<String>) {
+    pub(super) fn refused(
+        &mut self,
+        task: &str,
+        why: &str,
+        now: Instant,
+    ) -> (Duration, Option<String>) {
         let known = self.0.get(task);
         let (pause, next) = match known {
             None => (PAUSE, now + PAUSE),
@@ -56,13 +61,13 @@ impl Unavailable {
     }
 
     /// How long to park a new message of `task` without trying it.
-    pub fn wait(&self, task: &str, now: Instant) -> Option<Duration> {
+    pub(super) fn wait(&self, task: &str, now: Instant) -> Option<Duration> {
         let trouble = self.0.get(task)?;
         Some(trouble.next.saturating_duration_since(now)).filter(|left| !left.is_zero())
     }
 
     /// An attempt at `task` began at `then`. Gives the line to log if none could begin before.
-    pub fn began(&mut self, task: &str, then: Instant) -> Option<String> {
+    pub(super) fn began(&mut self, task: &str, then: Instant) -> Option<String> {
         // An attempt that began before the refusal says nothing about the program now.
         if self.0.get(task)?.last > then {
             return None;

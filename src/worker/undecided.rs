@@ -16,28 +16,28 @@ const OF_SHELL: i32 = 128;
 
 /// The undecided endings, oldest first.
 #[derive(Debug, Default)]
-pub struct Undecided(Vec<(Key, Box<Outcome>, Instant)>);
+pub(super) struct Undecided(Vec<(Key, Box<Outcome>, Instant)>);
 
 impl Undecided {
     /// Adds an ending.
-    pub fn add(&mut self, key: Key, outcome: Box<Outcome>, now: Instant) {
+    pub(super) fn add(&mut self, key: Key, outcome: Box<Outcome>, now: Instant) {
         self.0.push((key, outcome, now + WAIT));
     }
 
     /// Removes those whose time is up; with `all`, all of them.
-    pub fn take(&mut self, all: bool, now: Instant) -> Vec<(Key, Box<Outcome>)> {
+    pub(super) fn take(&mut self, all: bool, now: Instant) -> Vec<(Key, Box<Outcome>)> {
         let due = self.0.extract_if(.., |(.., until)| all || *until <= now);
         due.map(|(key, outcome, _)| (key, outcome)).collect()
     }
 
     /// Is nothing undecided?
-    pub fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 }
 
 /// Does a task end like this when a termination signal is sent to it?
-pub fn is_terminated(outcome: &Outcome, task: &Task) -> bool {
+pub(super) fn is_terminated(outcome: &Outcome, task: &Task) -> bool {
     let by = |number: i32| {
         [SIGTERM, SIGINT, SIGHUP, SIGQUIT].into_iter().any(|signal| signal as i32 == number)
     };

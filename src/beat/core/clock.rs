@@ -7,7 +7,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 
 /// This host's clock, corrected by the broker's.
 #[derive(Debug)]
-pub struct Clock {
+pub(super) struct Clock {
     /// What has to be added to this host's clock.
     skew: TimeDelta,
     /// The skew that was last reported.
@@ -24,39 +24,39 @@ pub struct Clock {
 
 impl Clock {
     /// A clock whose skew is not known yet.
-    pub fn new(at: Now) -> Clock {
+    pub(super) fn new(at: Now) -> Clock {
         let zero = TimeDelta::zero();
         Clock { skew: zero, reported: zero, latest: at.wall, seen: at, unsure: true, steady: true }
     }
 
     /// The time now.
-    pub fn now(&self, at: Now) -> DateTime<Utc> {
+    pub(super) fn now(&self, at: Now) -> DateTime<Utc> {
         at.wall + self.skew
     }
 
     /// What this host's clock shows at that time.
-    pub fn local(&self, time: DateTime<Utc>) -> DateTime<Utc> {
+    pub(super) fn local(&self, time: DateTime<Utc>) -> DateTime<Utc> {
         time - self.skew
     }
 
     /// Whether the skew has to be measured.
-    pub fn is_unsure(&self) -> bool {
+    pub(super) fn is_unsure(&self) -> bool {
         self.unsure
     }
 
     /// A measurement of the skew begins.
-    pub fn measure(&mut self) {
+    pub(super) fn measure(&mut self) {
         self.steady = true;
     }
 
     /// Whether this host's clock was not set since the measurement began: else it is of no use.
-    pub fn is_steady(&self) -> bool {
+    pub(super) fn is_steady(&self) -> bool {
         self.steady
     }
 
     /// Looks whether this host's clock was set since the last call. Until the skew is measured,
     /// this clock then continues as if nothing had happened.
-    pub fn watch(&mut self, at: Now) {
+    pub(super) fn watch(&mut self, at: Now) {
         let before = std::mem::replace(&mut self.seen, at);
         let passed = TimeDelta::from_std(at.mono - before.mono).unwrap_or(TimeDelta::MAX);
         let step = at.wall - before.wall - passed;
@@ -68,7 +68,7 @@ impl Clock {
     }
 
     /// Whether it shows less than when this was last called, by more than two clocks may differ.
-    pub fn went_back(&mut self, at: Now) -> bool {
+    pub(super) fn went_back(&mut self, at: Now) -> bool {
         let now = self.now(at);
         let latest = std::mem::replace(&mut self.latest, now);
         latest - self.latest > BEAT_SKEW * 2
@@ -77,7 +77,7 @@ impl Clock {
     /// Measures the skew: the broker's clock showed `theirs` between two instants of this host's
     /// clock, which was not set between them. Returns the skew if it is another one than the last
     /// that was returned.
-    pub fn compare(
+    pub(super) fn compare(
         &mut self,
         theirs: DateTime<Utc>,
         asked: DateTime<Utc>,

@@ -7,21 +7,21 @@ use std::collections::BinaryHeap;
 
 /// The earliest first. An entry may be in it more than once, and for earlier generations.
 #[derive(Debug, Default)]
-pub struct Heap(BinaryHeap<Reverse<(DateTime<Utc>, usize, u32)>>);
+pub(super) struct Heap(BinaryHeap<Reverse<(DateTime<Utc>, usize, u32)>>);
 
 impl Heap {
     /// When the next one is due.
-    pub fn next(&self) -> Option<DateTime<Utc>> {
+    pub(super) fn next(&self) -> Option<DateTime<Utc>> {
         self.0.peek().map(|Reverse((at, ..))| *at)
     }
 
     /// The entry is due at this time.
-    pub fn push(&mut self, at: DateTime<Utc>, id: EntryId) {
+    pub(super) fn push(&mut self, at: DateTime<Utc>, id: EntryId) {
         self.0.push(Reverse((at, id.slot, id.generation)));
     }
 
     /// The next one, if it is due by `now`.
-    pub fn pop(&mut self, now: DateTime<Utc>) -> Option<EntryId> {
+    pub(super) fn pop(&mut self, now: DateTime<Utc>) -> Option<EntryId> {
         if self.next()? > now {
             return None;
         }
@@ -29,7 +29,7 @@ impl Heap {
     }
 
     /// Drops the entries of these slots.
-    pub fn forget(&mut self, is_gone: impl Fn(usize) -> bool) {
+    pub(super) fn forget(&mut self, is_gone: impl Fn(usize) -> bool) {
         self.0.retain(|Reverse((_, slot, _))| !is_gone(*slot));
     }
 }

@@ -14,7 +14,7 @@ use std::collections::{HashMap, VecDeque};
 const REGISTER_MAX: usize = BEAT_BATCH * BEAT_FLIGHTS;
 
 /// Definitions on their way into force.
-pub struct Loading {
+pub(super) struct Loading {
     /// The ledger has not been read by this beat: all of it is.
     first: bool,
     /// Whether all that has to be read has been asked for.
@@ -33,7 +33,7 @@ pub struct Loading {
 
 impl Loading {
     /// Begins with what [`Entries::load`] asks for.
-    pub fn new(first: bool, loaded: Loaded) -> Loading {
+    pub(super) fn new(first: bool, loaded: Loaded) -> Loading {
         Loading {
             first,
             read: false,
@@ -46,12 +46,12 @@ impl Loading {
     }
 
     /// The ledger has these values.
-    pub fn learn(&mut self, values: impl IntoIterator<Item = (String, String)>) {
+    pub(super) fn learn(&mut self, values: impl IntoIterator<Item = (String, String)>) {
         self.states.extend(values);
     }
 
     /// What is asked next; `None`: the definitions are in force.
-    pub fn next(&mut self, entries: &mut Entries, now: DateTime<Utc>) -> Option<Request> {
+    pub(super) fn next(&mut self, entries: &mut Entries, now: DateTime<Utc>) -> Option<Request> {
         if !self.read {
             if let Some(request) = self.next_read() {
                 return Some(request);

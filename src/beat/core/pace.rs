@@ -13,7 +13,7 @@ const LATE_MAX: u8 = 4;
 
 /// See the module.
 #[derive(Debug, Default)]
-pub struct Pace {
+pub(super) struct Pace {
     /// Another beat claims first; this one takes what is left, [`BEAT_LAG`] later.
     follows: bool,
     /// How many commits in a row have reached the ledger too late.
@@ -35,7 +35,7 @@ struct Outage {
 
 /// How many claims of an answer had each result.
 #[derive(Debug, Default)]
-pub struct Tally {
+pub(super) struct Tally {
     /// Done.
     pub done: usize,
     /// Another beat was faster.
@@ -46,53 +46,53 @@ pub struct Tally {
 
 impl Pace {
     /// Whether another beat goes first.
-    pub fn follows(&self) -> bool {
+    pub(super) fn follows(&self) -> bool {
         self.follows
     }
 
     /// Claims first again: new definitions are in force.
-    pub fn lead(&mut self) {
+    pub(super) fn lead(&mut self) {
         self.follows = false;
     }
 
     /// How long this beat waits for another one.
-    pub fn lag(&self) -> TimeDelta {
+    pub(super) fn lag(&self) -> TimeDelta {
         if self.follows { BEAT_LAG } else { TimeDelta::zero() }
     }
 
     /// Whether one more request may be asked.
-    pub fn has_room(&self) -> bool {
+    pub(super) fn has_room(&self) -> bool {
         self.in_flight < BEAT_FLIGHTS
     }
 
     /// How many entries one request may be about. During an outage, one is enough to find out.
-    pub fn batch(&self) -> usize {
+    pub(super) fn batch(&self) -> usize {
         if self.outage.is_some() { 1 } else { BEAT_BATCH }
     }
 
     /// When a claim of now is given up: by then its occurrence may count as missed. A slow ledger is
     /// given longer.
-    pub fn until(&self, now: DateTime<Utc>) -> DateTime<Utc> {
+    pub(super) fn until(&self, now: DateTime<Utc>) -> DateTime<Utc> {
         now + BEAT_LATE * (1 << self.late)
     }
 
     /// Whether the ledger does not answer.
-    pub fn is_out(&self) -> bool {
+    pub(super) fn is_out(&self) -> bool {
         self.outage.is_some()
     }
 
     /// When a ledger that does not answer is asked again.
-    pub fn retry_at(&self) -> Option<DateTime<Utc>> {
+    pub(super) fn retry_at(&self) -> Option<DateTime<Utc>> {
         self.outage.as_ref().map(|outage| outage.until)
     }
 
     /// The ledger has answered; returns whether that ends an outage.
-    pub fn answered(&mut self) -> bool {
+    pub(super) fn answered(&mut self) -> bool {
         self.outage.take().is_some()
     }
 
     /// The ledger has not answered. Returns when to ask again, and whether an outage begins.
-    pub fn failed(&mut self, now: DateTime<Utc>) -> (DateTime<Utc>, bool) {
+    pub(super) fn failed(&mut self, now: DateTime<Utc>) -> (DateTime<Utc>, bool) {
         let begins = self.outage.is_none();
         let longer = |outage: Outage| (outage.pause * 2).min(BEAT_PAUSE_MAX);
         let pause = self.outage.take().map_or(PAUSE, longer);
@@ -102,7 +102,7 @@ impl Pace {
     }
 
     /// Decides who goes first, and how long a claim may take, by the results of a commit.
-    pub fn judge(&mut self, tally: &Tally) {
+    pub(super) fn judge(&mut self, tally: &Tally) {
         if tally.done > 0 {
             self.late = 0;
         }
@@ -117,7 +117,7 @@ impl Pace {
     }
 
     /// The clock was set back: no time that it showed before is waited for.
-    pub fn set_back(&mut self, now: DateTime<Utc>) {
+    pub(super) fn set_back(&mut self, now: DateTime<Utc>) {
         self.asked = self.asked.min(now);
         if let Some(Outage { pause, until }) = &mut self.outage {
             *until = (*until).min(now + *pause);

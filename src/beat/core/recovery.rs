@@ -17,7 +17,7 @@ pub const MARK: &str = "";
 
 /// See the module.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-pub enum Trust {
+pub(super) enum Trust {
     /// Nothing speaks against it.
     #[default]
     Sure,
@@ -30,7 +30,7 @@ pub enum Trust {
 
 /// What follows from a check of the mark.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Recovery {
+pub(super) enum Recovery {
     /// Nothing.
     None,
     /// Read again what is off: another beat may have restored it.
@@ -41,14 +41,14 @@ pub enum Recovery {
 
 impl Trust {
     /// The ledger lacks a value.
-    pub fn doubt(&mut self) {
+    pub(super) fn doubt(&mut self) {
         if *self == Trust::Sure {
             *self = Trust::Doubted;
         }
     }
 
     /// How long after the last request the mark is checked, if it has to be before anything else.
-    pub fn check_after(&self) -> Option<TimeDelta> {
+    pub(super) fn check_after(&self) -> Option<TimeDelta> {
         match self {
             Trust::Sure => None,
             Trust::Doubted => Some(TimeDelta::zero()),
@@ -57,7 +57,7 @@ impl Trust {
     }
 
     /// The mark is there, or is missing. `follows`: another beat goes first.
-    pub fn checked(&mut self, present: bool, follows: bool, now: DateTime<Utc>) -> Recovery {
+    pub(super) fn checked(&mut self, present: bool, follows: bool, now: DateTime<Utc>) -> Recovery {
         let since = match *self {
             Trust::Lost(since) => since,
             Trust::Sure | Trust::Doubted => now,
@@ -75,7 +75,7 @@ impl Trust {
     }
 
     /// The clock was set back: no time that it showed before is waited for.
-    pub fn set_back(&mut self, now: DateTime<Utc>) {
+    pub(super) fn set_back(&mut self, now: DateTime<Utc>) {
         if let Trust::Lost(since) = self {
             *since = (*since).min(now);
         }
@@ -83,7 +83,7 @@ impl Trust {
 }
 
 /// The claim that writes the mark.
-pub fn mark(now: DateTime<Utc>) -> Claim {
+pub(super) fn mark(now: DateTime<Utc>) -> Claim {
     let since = now.to_rfc3339_opts(SecondsFormat::Secs, true);
     Claim::of_value(MARK.into(), None, Some(format!("{{\"since\":\"{since}\"}}")))
 }

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 pub(super) const LEASE: Duration = Duration::from_secs(10);
 
 /// The deliveries in one worker's hands, by number.
-pub struct Hold {
+pub(super) struct Hold {
     instance: String,
     state: Mutex<State>,
 }
@@ -31,7 +31,7 @@ struct Held {
 }
 
 /// A delivery as it is known to the server.
-pub struct Known {
+pub(super) struct Known {
     /// Its tag; nothing if the server has forgotten it.
     pub tag: String,
     /// Its queue, and the step there.
@@ -42,7 +42,7 @@ pub struct Known {
 
 impl Hold {
     /// Nothing, for a new worker of this name.
-    pub fn new(instance: String) -> Hold {
+    pub(super) fn new(instance: String) -> Hold {
         // Another worker's numbers mean nothing here, nor do those of an earlier one. Below
         // 2^53, so that Lua can count on.
         let next = fastrand::u64(1..1 << 50);
@@ -50,17 +50,17 @@ impl Hold {
     }
 
     /// Name of the worker, and first part of its tags.
-    pub fn instance(&self) -> &str {
+    pub(super) fn instance(&self) -> &str {
         &self.instance
     }
 
     /// The part of each of its tags before the number.
-    pub fn stem(&self) -> String {
+    pub(super) fn stem(&self) -> String {
         format!("{}:", self.instance)
     }
 
     /// Numbers for `count` deliveries; gives the first.
-    pub fn reserve(&self, count: usize) -> u64 {
+    pub(super) fn reserve(&self, count: usize) -> u64 {
         let mut state = self.state();
         let first = state.next;
         state.next += count as u64;
@@ -68,13 +68,13 @@ impl Hold {
     }
 
     /// Holds one more.
-    pub fn add(&self, number: u64, step: u8, queue: Arc<str>, suspect: bool) {
+    pub(super) fn add(&self, number: u64, step: u8, queue: Arc<str>, suspect: bool) {
         let held = Held { step, queue, suspect, renewed: Instant::now(), orphan: false };
         self.state().held.insert(number, held);
     }
 
     /// What is known of a delivery; `None` if it is not held.
-    pub fn known(&self, number: u64) -> Option<Known> {
+    pub(super) fn known(&self, number: u64) -> Option<Known> {
         let state = self.state();
         let held = state.held.get(&number)?;
         let tag = if held.orphan { String::new() } else { self.tag_of(number, held) };
@@ -83,7 +83,7 @@ impl Hold {
     }
 
     /// The server has forgotten these.
-    pub fn orphan(&self, numbers: &[u64]) {
+    pub(super) fn orphan(&self, numbers: &[u64]) {
         let mut state = self.state();
         for number in numbers {
             if let Some(held) = state.held.get_mut(number) {
@@ -93,7 +93,7 @@ impl Hold {
     }
 
     /// They are held no more.
-    pub fn forget(&self, numbers: &[u64]) {
+    pub(super) fn forget(&self, numbers: &[u64]) {
         let mut state = self.state();
         for number in numbers {
             state.held.remove(number);
@@ -101,14 +101,14 @@ impl Hold {
     }
 
     /// All numbers that the server should know.
-    pub fn numbers(&self) -> HashSet<u64> {
+    pub(super) fn numbers(&self) -> HashSet<u64> {
         let state = self.state();
         let known = state.held.iter().filter(|(_, held)| !held.orphan);
         known.map(|(number, _)| *number).collect()
     }
 
     /// Tags whose lease was renewed longer ago than `age`.
-    pub fn older_than(&self, age: Duration) -> Vec<(u64, String)> {
+    pub(super) fn older_than(&self, age: Duration) -> Vec<(u64, String)> {
         let state = self.state();
         let all = state.held.iter().filter(|(_, held)| !held.orphan);
         let old = all.filter(|(_, held)| held.renewed.elapsed() > age);
@@ -116,7 +116,7 @@ impl Hold {
     }
 
     /// Their lease is renewed.
-    pub fn renewed(&self, tags: &[(u64, String)]) {
+    pub(super) fn renewed(&self, tags: &[(u64, String)]) {
         let mut state = self.state();
         for (number, _) in tags {
             if let Some(held) = state.held.get_mut(number) {

@@ -56,7 +56,7 @@ pub(super) struct Taking<'a> {
 
 impl Taking<'_> {
     /// Takes what `want` allows, the queues in turn; says whether any were passed on instead.
-    pub fn take(
+    pub(super) fn take(
         &self,
         queues: &[(i64, Arc<str>)],
         turn: usize,

@@ -39,7 +39,7 @@ pub(in crate::os) struct Unclaimed {
 
 impl Unclaimed {
     /// The caller takes care of the process from now on.
-    pub fn claim(mut self) -> Pid {
+    pub(crate) fn claim(mut self) -> Pid {
         self.claimed = true;
         self.pid
     }

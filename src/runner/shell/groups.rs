@@ -27,7 +27,7 @@ pub(super) struct TaskGroup {
 
 impl Groups {
     /// The groups of a worker with this guard.
-    pub fn of_guard(guard: Pid) -> Groups {
+    pub(super) fn of_guard(guard: Pid) -> Groups {
         Groups { guard: Some(guard), worker_group: OnceCell::new() }
     }
 
@@ -35,7 +35,7 @@ impl Groups {
     ///
     /// # Errors
     /// The host lacks the resources for a group.
-    pub fn for_task(&self, fences: &Fences) -> Result<(Option<TaskGroup>, Fences), Failure> {
+    pub(super) fn for_task(&self, fences: &Fences) -> Result<(Option<TaskGroup>, Fences), Failure> {
         let worker_group = || self.worker_group.get_or_init(|| self.found()).as_ref();
         let Some(worker_group) =
             Some(fences).filter(|f| **f != Fences::default()).and_then(|_| worker_group())
@@ -89,13 +89,13 @@ impl Groups {
 
 impl TaskGroup {
     /// Its group.
-    pub fn group(&self) -> &Group {
+    pub(super) fn group(&self) -> &Group {
         &self.group
     }
 
     /// Kills what is left in the group; what all its processes used, and whether the kernel killed
     /// them because memory ran out.
-    pub fn leave(self, usage: Usage) -> (Usage, Option<Exhausted>) {
+    pub(super) fn leave(self, usage: Usage) -> (Usage, Option<Exhausted>) {
         let spent = self.group.usage();
         let exhausted = spent.killed_for_memory.then_some(match self.memory {
             Some(limit) if spent.at_limit => Exhausted::Own(limit),

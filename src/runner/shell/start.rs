@@ -64,7 +64,7 @@ impl fmt::Display for Failure {
 impl Failure {
     /// How an attempt ends after this failure: refused by the host, for any task or for this one,
     /// or because of its own command.
-    pub fn ending(&self, command: &Command) -> Ending {
+    pub(super) fn ending(&self, command: &Command) -> Ending {
         if self.of_host(&command.fences) {
             return Ending::NoCapacity(self.to_string());
         }
@@ -112,7 +112,7 @@ impl Failure {
     }
 
     /// As Python's `subprocess` reports it.
-    pub fn exception(&self, command: &Command) -> Exception {
+    pub(super) fn exception(&self, command: &Command) -> Exception {
         let program = command
             .argv
             .first()

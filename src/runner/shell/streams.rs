@@ -30,24 +30,24 @@ struct Stream {
 impl Streams {
     /// Two pipes, and the ends of them that the process writes to. Keeps the last
     /// `max_output` bytes of each.
-    pub fn open(max_output: u64) -> io::Result<(Streams, OwnedFd, OwnedFd)> {
+    pub(super) fn open(max_output: u64) -> io::Result<(Streams, OwnedFd, OwnedFd)> {
         let (stdout, writer) = Stream::open(max_output)?;
         let (stderr, error_writer) = Stream::open(max_output)?;
         Ok((Streams { stdout, stderr }, writer, error_writer))
     }
 
     /// Are both closed by all who could write?
-    pub fn are_closed(&self) -> bool {
+    pub(super) fn are_closed(&self) -> bool {
         self.stdout.pipe.is_none() && self.stderr.pipe.is_none()
     }
 
     /// Reads until both are closed. Dropping this future loses nothing.
-    pub async fn read(&mut self, scratch: &RefCell<Vec<u8>>) {
+    pub(super) async fn read(&mut self, scratch: &RefCell<Vec<u8>>) {
         tokio::join!(self.stdout.read(scratch), self.stderr.read(scratch));
     }
 
     /// What was kept, of standard output and error.
-    pub fn finish(self) -> (Captured, Captured) {
+    pub(super) fn finish(self) -> (Captured, Captured) {
         (self.stdout.tail.finish(), self.stderr.tail.finish())
     }
 }

@@ -14,7 +14,11 @@ use crate::wire::Exception;
 ///
 /// # Errors
 /// It never began: it is no command, or its sandbox cannot be built.
-pub fn core(core: &Core, attempt: &Attempt, monitor: Monitor) -> Result<Finished, Exception> {
+pub(super) fn core(
+    core: &Core,
+    attempt: &Attempt,
+    monitor: Monitor,
+) -> Result<Finished, Exception> {
     let start = core.command()?;
     let Linked::Hosted(linked) = &core.linked else {
         return Err(Exception::new("builtins", "RuntimeError", "a command without WASI"));
@@ -41,7 +45,7 @@ pub fn core(core: &Core, attempt: &Attempt, monitor: Monitor) -> Result<Finished
 ///
 /// # Errors
 /// As [`core`].
-pub fn component(
+pub(super) fn component(
     composed: &Composed,
     attempt: &Attempt,
     monitor: Monitor,

@@ -21,7 +21,7 @@ use wasmtime::component::{Component, ComponentExportIndex, Type, Val};
 /// # Errors
 /// It was never called: no such function, types that JSON values cannot be, or arguments
 /// that do not fit.
-pub fn call(
+pub(super) fn call(
     composed: &Composed,
     name: &str,
     attempt: &Attempt,
@@ -54,7 +54,7 @@ pub fn call(
 ///
 /// # Errors
 /// `AttributeError` if there is none, `TypeError` if its types are not simple.
-pub fn find(
+pub(super) fn find(
     component: &Component,
     name: &str,
 ) -> Result<(ComponentFunc, ComponentExportIndex), Exception> {
@@ -77,7 +77,7 @@ pub fn find(
 }
 
 /// Names of what a component exports, functions of its interfaces as `interface#name`.
-pub fn names(component: &Component) -> Vec<String> {
+pub(super) fn names(component: &Component) -> Vec<String> {
     let engine = component.engine();
     let mut names = Vec::new();
     for (name, item) in component.component_type().exports(engine) {

@@ -41,7 +41,7 @@ const FUEL: &str = ".fuel.cwasm";
 ///
 /// # Errors
 /// It cannot be read.
-pub fn digest(source: &Path) -> io::Result<String> {
+pub(super) fn digest(source: &Path) -> io::Result<String> {
     let mut file = File::open(source)?;
     if !file.metadata()?.is_file() {
         return Err(io::Error::other("not a regular file"));
@@ -50,7 +50,12 @@ pub fn digest(source: &Path) -> io::Result<String> {
 }
 
 /// The cache file of a source with this digest.
-pub fn target(folder: &Path, digest: &str, fingerprint: &str, metering: Metering) -> PathBuf {
+pub(super) fn target(
+    folder: &Path,
+    digest: &str,
+    fingerprint: &str,
+    metering: Metering,
+) -> PathBuf {
     let extension = if metering == Metering::Fuel { FUEL } else { FREE };
     folder.join(format!("{digest}-{fingerprint}{extension}"))
 }
@@ -59,7 +64,7 @@ pub fn target(folder: &Path, digest: &str, fingerprint: &str, metering: Metering
 ///
 /// # Errors
 /// A sentence: it cannot be made, or somebody else may write to it.
-pub fn prepare_folder(folder: &Path) -> Result<(), String> {
+pub(super) fn prepare_folder(folder: &Path) -> Result<(), String> {
     let shown = folder.display();
     let made = DirBuilder::new().recursive(true).mode(0o700).create(folder);
     made.map_err(|why| format!("cannot create the cache folder {shown}: {why}"))?;
@@ -121,7 +126,7 @@ pub fn validate(source: &Path, export: Option<&str>) -> Result<(), String> {
 
 /// Opens a cache file whose seal is intact, and notes that it was used. `None`: there is
 /// none; a damaged one is removed, to be compiled again.
-pub fn open(target: &Path) -> Option<File> {
+pub(super) fn open(target: &Path) -> Option<File> {
     let mut file = File::open(target).ok()?;
     match is_sealed(&mut file) {
         Ok(true) => {
@@ -138,7 +143,7 @@ pub fn open(target: &Path) -> Option<File> {
 }
 
 /// Removes a cache file that turned out to be of no use.
-pub fn discard(target: &Path) {
+pub(super) fn discard(target: &Path) {
     // If it stays, the next compilation replaces it.
     let _ = fs::remove_file(target);
 }

@@ -26,7 +26,7 @@ thread_local! {
 ///
 /// # Errors
 /// What the guest did wrong, or that it was stopped (`monitor.stopped` says by what).
-pub fn run<W: Send + 'static, R>(
+pub(super) fn run<W: Send + 'static, R>(
     store: &mut Store<State<W>>,
     call: impl AsyncFnOnce(&mut Store<State<W>>) -> wasmtime::Result<R>,
 ) -> wasmtime::Result<R> {

@@ -13,7 +13,7 @@ use wasmtime::{Engine, InstanceAllocationStrategy, PoolingAllocationConfig, Wasm
 /// Stack of WASM code in bytes. The thread that calls a plain function lends it, and
 /// threads of the standard library have 2 MiB; interpreters compiled to WASM recurse
 /// deeply, so it gets half of that.
-pub const STACK_BYTES: usize = 1024 * 1024;
+pub(super) const STACK_BYTES: usize = 1024 * 1024;
 
 /// Stack of a WASI command, its host functions included.
 const HOSTED_STACK_BYTES: usize = 2 * 1024 * 1024;
@@ -48,7 +48,7 @@ const SLOTS_MAX: usize = 512;
 
 /// Is the execution of instructions counted?
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Metering {
+pub(super) enum Metering {
     /// No; the code is faster.
     Free,
     /// Yes, by `fuel`.
@@ -57,7 +57,7 @@ pub enum Metering {
 
 impl Metering {
     /// What a task with this `fuel` setting needs.
-    pub fn of(fuel: Option<u64>) -> Metering {
+    pub(super) fn of(fuel: Option<u64>) -> Metering {
         if fuel.is_some() { Metering::Fuel } else { Metering::Free }
     }
 }
@@ -66,7 +66,7 @@ impl Metering {
 ///
 /// # Errors
 /// The processor lacks what Wasmtime needs.
-pub fn on_demand(metering: Metering) -> wasmtime::Result<Engine> {
+pub(super) fn on_demand(metering: Metering) -> wasmtime::Result<Engine> {
     Engine::new(&settings(metering))
 }
 
@@ -114,7 +114,7 @@ fn settings(metering: Metering) -> wasmtime::Config {
 
 /// Sixteen hexadecimal digits that differ when compiled code of one engine must not be
 /// loaded into another: version, processor features, settings.
-pub fn fingerprint(engine: &Engine) -> String {
+pub(super) fn fingerprint(engine: &Engine) -> String {
     // The hasher of the standard library with its fixed keys: the same in every process
     // of this binary, which is all that is asked.
     let mut hasher = std::hash::DefaultHasher::new();
@@ -124,7 +124,7 @@ pub fn fingerprint(engine: &Engine) -> String {
 
 /// The engines of one kind of metering, made when first needed.
 #[derive(Debug)]
-pub struct Pair {
+pub(super) struct Pair {
     metering: Metering,
     slots: usize,
     pooled: OnceLock<Option<Engine>>,
@@ -133,17 +133,17 @@ pub struct Pair {
 
 impl Pair {
     /// Nothing yet.
-    pub fn new(metering: Metering, slots: usize) -> Pair {
+    pub(super) fn new(metering: Metering, slots: usize) -> Pair {
         Pair { metering, slots, pooled: OnceLock::new(), on_demand: OnceLock::new() }
     }
 
     /// Does their code count fuel?
-    pub fn metering(&self) -> Metering {
+    pub(super) fn metering(&self) -> Metering {
         self.metering
     }
 
     /// The engine with the pool; `None` where its address space is not granted.
-    pub fn pooled(&self) -> Option<&Engine> {
+    pub(super) fn pooled(&self) -> Option<&Engine> {
         self.pooled.get_or_init(|| pooled(self.metering, self.slots).ok()).as_ref()
     }
 
@@ -151,13 +151,13 @@ impl Pair {
     ///
     /// # Errors
     /// A sentence: this machine cannot run WASM at all.
-    pub fn on_demand(&self) -> Result<&Engine, String> {
+    pub(super) fn on_demand(&self) -> Result<&Engine, String> {
         let made = self.on_demand.get_or_init(|| on_demand(self.metering));
         made.as_ref().map_err(|why| format!("cannot start the WASM engine: {why:#}"))
     }
 
     /// Moves time on in every engine that exists: running code looks at its limits.
-    pub fn tick(&self) {
+    pub(super) fn tick(&self) {
         if let Some(Some(engine)) = self.pooled.get() {
             engine.increment_epoch();
         }

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 /// An outcome in the making.
 #[derive(Debug)]
-pub struct Finished {
+pub(super) struct Finished {
     ending: Ending,
     limit: Option<Limit>,
     stdout: Captured,
@@ -20,20 +20,20 @@ pub struct Finished {
 
 impl Finished {
     /// It ended so.
-    pub fn new(monitor: &Monitor, ending: Ending) -> Finished {
+    pub(super) fn new(monitor: &Monitor, ending: Ending) -> Finished {
         let (stdout, stderr) = (Captured::default(), Captured::default());
         Finished { ending, limit: None, stdout, stderr, usage: monitor.usage() }
     }
 
     /// A function returned this JSON text.
-    pub fn returned(monitor: &Monitor, json: String) -> Finished {
+    pub(super) fn returned(monitor: &Monitor, json: String) -> Finished {
         let mut finished = Finished::new(monitor, Ending::Returned);
         finished.stdout.bytes = json.into_bytes();
         finished
     }
 
     /// It ended with an error, or by a limit, or by an exit code.
-    pub fn failed(
+    pub(super) fn failed(
         monitor: &Monitor,
         error: &wasmtime::Error,
         phase: Phase,
@@ -44,7 +44,7 @@ impl Finished {
     }
 
     /// It never began.
-    pub fn refused(exception: Exception) -> Finished {
+    pub(super) fn refused(exception: Exception) -> Finished {
         Finished {
             ending: Ending::Refused(exception),
             limit: None,
@@ -55,20 +55,20 @@ impl Finished {
     }
 
     /// With what a command wrote.
-    pub fn with_outputs(mut self, sandbox: &Sandbox) -> Finished {
+    pub(super) fn with_outputs(mut self, sandbox: &Sandbox) -> Finished {
         (self.stdout, self.stderr) = sandbox.outputs();
         self
     }
 
     /// With what a function wrote beside its result.
-    pub fn with_stderr(mut self, sandbox: &Sandbox) -> Finished {
+    pub(super) fn with_stderr(mut self, sandbox: &Sandbox) -> Finished {
         self.stderr = sandbox.outputs().1;
         self
     }
 
     /// The outcome of an attempt that began at `started` and is over now. Before it, this
     /// thread had used so much processor time.
-    pub fn outcome(self, started: Instant, before: (Duration, Duration)) -> Outcome {
+    pub(super) fn outcome(self, started: Instant, before: (Duration, Duration)) -> Outcome {
         let Finished { ending, limit, stdout, stderr, usage } = self;
         let ending = match ending {
             Ending::Refused(exception) => Ending::refused(exception),

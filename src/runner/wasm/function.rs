@@ -16,7 +16,7 @@ use wasmtime::{Instance, InstancePre, Store, Val};
 ///
 /// # Errors
 /// It was never called: no such function, or the arguments do not fit.
-pub fn call(
+pub(super) fn call(
     core: &Core,
     name: &str,
     attempt: &Attempt,
@@ -107,7 +107,7 @@ fn hosted(
 ///
 /// # Errors
 /// Never in practice: the export was found in the module.
-pub fn exported<W: 'static>(
+pub(super) fn exported<W: 'static>(
     instance: &Instance,
     store: &mut Store<State<W>>,
     function: &Signature,
@@ -126,7 +126,7 @@ fn arguments(attempt: &Attempt, function: &str, params: &[Number]) -> Result<Vec
 ///
 /// # Errors
 /// `TypeError`, worded as Python's.
-pub fn positional<'a>(
+pub(super) fn positional<'a>(
     attempt: &'a Attempt,
     function: &str,
     count: usize,
@@ -149,7 +149,7 @@ pub fn positional<'a>(
 }
 
 /// How messages call an argument.
-pub fn label(at: usize, name: Option<&str>) -> String {
+pub(super) fn label(at: usize, name: Option<&str>) -> String {
     match name {
         Some(name) => format!("argument {} (`{name}`)", at + 1),
         None => format!("argument {}", at + 1),

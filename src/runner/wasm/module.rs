@@ -19,13 +19,13 @@ const PAGE: u64 = 64 * 1024;
 const NAMES_MAX: usize = 12;
 
 /// The function that a WASI command exports.
-pub const START: &str = "_start";
+pub(super) const START: &str = "_start";
 
 /// The function by which a WASI library wants to be initialized.
-pub const INITIALIZE: &str = "_initialize";
+pub(super) const INITIALIZE: &str = "_initialize";
 
 /// What was loaded.
-pub enum Loaded {
+pub(super) enum Loaded {
     /// A core module.
     Core(Core),
     /// A component.
@@ -33,7 +33,7 @@ pub enum Loaded {
 }
 
 /// A core module.
-pub struct Core {
+pub(super) struct Core {
     /// Linked.
     pub linked: Linked,
     /// Bytes of its largest memory at the start.
@@ -43,7 +43,7 @@ pub struct Core {
 }
 
 /// A core module with its imports resolved.
-pub enum Linked {
+pub(super) enum Linked {
     /// It imports nothing, and is no command: it can be called directly.
     Alone(InstancePre<State<()>>),
     /// It sees WASI.
@@ -51,7 +51,7 @@ pub enum Linked {
 }
 
 /// An exported function.
-pub struct Signature {
+pub(super) struct Signature {
     /// Where it is, found without its name.
     pub export: ModuleExport,
     /// Its parameters; `None` if any parameter or result is not a number.
@@ -61,7 +61,7 @@ pub struct Signature {
 }
 
 /// A component with its imports resolved.
-pub struct Composed {
+pub(super) struct Composed {
     /// Linked.
     pub linked: ComponentPre<State<Preview2>>,
     /// The same as a command, if it is one.
@@ -73,7 +73,7 @@ impl Loaded {
     ///
     /// # Errors
     /// `ImportError`: it needs what qworker does not offer.
-    pub fn core(module: Module) -> Result<Loaded, Exception> {
+    pub(super) fn core(module: Module) -> Result<Loaded, Exception> {
         let functions = functions(&module);
         let needs_wasi = module.imports().len() > 0 || functions.contains_key(START);
         let linked = if needs_wasi {
@@ -91,7 +91,7 @@ impl Loaded {
     ///
     /// # Errors
     /// As [`Loaded::core`].
-    pub fn component(component: &Component) -> Result<Loaded, Exception> {
+    pub(super) fn component(component: &Component) -> Result<Loaded, Exception> {
         let linked = link_preview2(component).map_err(|why| trap::unlinked(&why))?;
         let command = CommandPre::new(linked.clone()).ok();
         Ok(Loaded::Component(Composed { linked, command }))
@@ -102,7 +102,7 @@ impl Loaded {
     /// # Errors
     /// `AttributeError` naming what it does export, `TypeError` for a function that does
     /// not take numbers.
-    pub fn admits(&self, export: Option<&str>) -> Result<(), Exception> {
+    pub(super) fn admits(&self, export: Option<&str>) -> Result<(), Exception> {
         match (self, export) {
             (Loaded::Core(core), Some(name)) => core.function(name).map(drop),
             (Loaded::Core(core), None) => core.command().map(drop),
@@ -119,7 +119,7 @@ impl Core {
     ///
     /// # Errors
     /// `AttributeError`, `TypeError`.
-    pub fn function(&self, name: &str) -> Result<&Signature, Exception> {
+    pub(super) fn function(&self, name: &str) -> Result<&Signature, Exception> {
         let found = self.functions.get(name).ok_or_else(|| {
             missing(&format!("function `{name}`"), self.functions.keys().map(String::as_str))
         })?;
@@ -134,7 +134,7 @@ impl Core {
     ///
     /// # Errors
     /// `AttributeError`: it is none; the message explains how to call a function of it.
-    pub fn command(&self) -> Result<&Signature, Exception> {
+    pub(super) fn command(&self) -> Result<&Signature, Exception> {
         self.functions.get(START).ok_or_else(|| {
             let what = "`_start`, it is no WASI command; name a function with `export:`";
             missing(what, self.functions.keys().map(String::as_str))
@@ -142,7 +142,7 @@ impl Core {
     }
 
     /// The function to call first, if it is a WASI library.
-    pub fn initialize(&self) -> Option<&Signature> {
+    pub(super) fn initialize(&self) -> Option<&Signature> {
         self.functions.get(INITIALIZE)
     }
 }
@@ -152,7 +152,7 @@ impl Composed {
     ///
     /// # Errors
     /// `AttributeError`: it does not export `wasi:cli/run`.
-    pub fn command(&self) -> Result<&CommandPre<State<Preview2>>, Exception> {
+    pub(super) fn command(&self) -> Result<&CommandPre<State<Preview2>>, Exception> {
         self.command.as_ref().ok_or_else(|| {
             let what = "`wasi:cli/run` 0.2, it is no WASI command; name a function with `export:`";
             let names = component::names(self.linked.component());
@@ -194,7 +194,7 @@ fn numbers(kind: &FuncType) -> Option<Box<[Number]>> {
 }
 
 /// An `AttributeError` that lists what is exported instead.
-pub fn missing<'a>(what: &str, names: impl Iterator<Item = &'a str>) -> Exception {
+pub(super) fn missing<'a>(what: &str, names: impl Iterator<Item = &'a str>) -> Exception {
     let mut names: Vec<&str> = names.collect();
     names.sort_unstable();
     let more = if names.len() > NAMES_MAX { ", …" } else { "" };

@@ -25,7 +25,7 @@ use wasmtime::{Engine, Precompiled};
 const TRUSTED_FOR: Duration = Duration::from_millis(500);
 
 /// The modules of one kind of metering.
-pub struct ModuleCache {
+pub(super) struct ModuleCache {
     pairs: Arc<[Pair; 2]>,
     index: usize,
     folder: PathBuf,
@@ -80,7 +80,7 @@ impl Stamp {
 
 impl ModuleCache {
     /// An empty cache for the pair of engines at `index`, with compiled modules in `folder`.
-    pub fn new(pairs: Arc<[Pair; 2]>, index: usize, folder: PathBuf) -> ModuleCache {
+    pub(super) fn new(pairs: Arc<[Pair; 2]>, index: usize, folder: PathBuf) -> ModuleCache {
         ModuleCache {
             pairs,
             index,
@@ -96,7 +96,7 @@ impl ModuleCache {
     ///
     /// # Errors
     /// What has to be done first, or why it cannot be loaded.
-    pub fn look(&self, path: &Path) -> Result<Arc<Loaded>, Prepared> {
+    pub(super) fn look(&self, path: &Path) -> Result<Arc<Loaded>, Prepared> {
         let known = self.entry(path);
         if let Some(entry) = &known
             && let Found::Loaded(loaded) = &entry.found
@@ -144,7 +144,7 @@ impl ModuleCache {
     ///
     /// # Errors
     /// It is not loaded.
-    pub fn loaded(&self, path: &Path) -> Result<Arc<Loaded>, Exception> {
+    pub(super) fn loaded(&self, path: &Path) -> Result<Arc<Loaded>, Exception> {
         match self.entry(path).as_deref().map(|entry| &entry.found) {
             Some(Found::Loaded(loaded) | Found::Uncompiled(Some(loaded))) => Ok(loaded.clone()),
             Some(Found::Refused(exception)) => Err(exception.clone()),
@@ -156,7 +156,7 @@ impl ModuleCache {
     }
 
     /// Notes that a module cannot be compiled.
-    pub fn refuse(&self, path: &Path, exception: Exception) {
+    pub(super) fn refuse(&self, path: &Path, exception: Exception) {
         let Some(entry) = self.entry(path) else { return };
         // Only if it is still the file that was tried.
         if Stamp::of(path).is_ok_and(|stamp| stamp == entry.stamp) {

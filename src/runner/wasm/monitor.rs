@@ -15,7 +15,7 @@ const INSTANCES_MAX: usize = 256;
 
 /// Why an attempt was stopped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Stop {
+pub(super) enum Stop {
     /// A time limit expired.
     Limit(Limit),
     /// The worker said so.
@@ -24,7 +24,7 @@ pub enum Stop {
 
 /// The data of an instance's store: the monitor, and what its host functions work with.
 #[derive(Debug)]
-pub struct State<W> {
+pub(super) struct State<W> {
     /// Time and memory.
     pub monitor: Monitor,
     /// The WASI context, or nothing.
@@ -33,7 +33,7 @@ pub struct State<W> {
 
 /// Time limits, cancellation and memory of one attempt.
 #[derive(Debug)]
-pub struct Monitor {
+pub(super) struct Monitor {
     deadline: Option<(Instant, Limit)>,
     cancel: Cancel,
     /// What ended it, once something did.
@@ -44,7 +44,7 @@ pub struct Monitor {
 
 impl Monitor {
     /// The monitor of an attempt that starts at `started` and may take `memory` bytes.
-    pub fn new(attempt: &Attempt, started: Instant, memory: u64, cancel: Cancel) -> Monitor {
+    pub(super) fn new(attempt: &Attempt, started: Instant, memory: u64, cancel: Cancel) -> Monitor {
         // WASM code cannot be told of the soft limit, so the soft limit ends it; at the
         // same instant the hard one has the say.
         // A limit beyond the end of the clock is none.
@@ -56,7 +56,7 @@ impl Monitor {
     }
 
     /// Checks the clock and the stop flag.
-    pub fn check(&mut self) -> Option<Stop> {
+    pub(super) fn check(&mut self) -> Option<Stop> {
         if let Some(why) = self.cancel.get() {
             self.stopped = Some(Stop::Cancelled(*why));
         } else if let Some((at, limit)) = self.deadline
@@ -68,23 +68,23 @@ impl Monitor {
     }
 
     /// The order to stop, to look at from outside the store.
-    pub fn cancel(&self) -> Cancel {
+    pub(super) fn cancel(&self) -> Cancel {
         self.cancel.clone()
     }
 
     /// The first limit to expire.
-    pub fn deadline(&self) -> Option<(Instant, Limit)> {
+    pub(super) fn deadline(&self) -> Option<(Instant, Limit)> {
         self.deadline
     }
 
     /// What the attempt used.
-    pub fn usage(&self) -> Usage {
+    pub(super) fn usage(&self) -> Usage {
         Usage { memory_peak: self.memory.peak as u64, ..Usage::default() }
     }
 }
 
 /// A monitored store: its code checks the limits with each tick.
-pub fn store<W: 'static>(engine: &Engine, monitor: Monitor, wasi: W) -> Store<State<W>> {
+pub(super) fn store<W: 'static>(engine: &Engine, monitor: Monitor, wasi: W) -> Store<State<W>> {
     let mut store = Store::new(engine, State { monitor, wasi });
     store.limiter(|state| &mut state.monitor.memory);
     store.epoch_deadline_callback(|mut context| {
@@ -101,7 +101,7 @@ pub fn store<W: 'static>(engine: &Engine, monitor: Monitor, wasi: W) -> Store<St
 ///
 /// # Errors
 /// Never in practice: tasks with a limit get an engine that counts.
-pub fn set_fuel<W>(store: &mut Store<State<W>>, attempt: &Attempt) -> Result<(), Exception> {
+pub(super) fn set_fuel<W>(store: &mut Store<State<W>>, attempt: &Attempt) -> Result<(), Exception> {
     let Some(fuel) = attempt.task.fuel else { return Ok(()) };
     store.set_fuel(fuel).map_err(|why| {
         Exception::new("builtins", "RuntimeError", format!("cannot count fuel: {why:#}"))
@@ -111,7 +111,7 @@ pub fn set_fuel<W>(store: &mut Store<State<W>>, attempt: &Attempt) -> Result<(),
 /// Limits of linear memories and tables. The guest sees a refused growth (`memory.grow` returns
 /// -1); a refused minimum ends the attempt before it starts.
 #[derive(Debug)]
-pub struct MemoryLimiter {
+pub(super) struct MemoryLimiter {
     max: usize,
     total: usize,
     peak: usize,

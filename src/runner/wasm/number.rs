@@ -5,7 +5,7 @@ use wasmtime::{Val, ValType};
 
 /// The four types of numbers that functions take and return.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Number {
+pub(super) enum Number {
     /// 32-bit integer.
     I32,
     /// 64-bit integer.
@@ -18,7 +18,7 @@ pub enum Number {
 
 impl Number {
     /// The number of a WASM type; `None` for vectors and references.
-    pub fn of(kind: &ValType) -> Option<Number> {
+    pub(super) fn of(kind: &ValType) -> Option<Number> {
         match kind {
             ValType::I32 => Some(Number::I32),
             ValType::I64 => Some(Number::I64),
@@ -29,7 +29,7 @@ impl Number {
     }
 
     /// As WASM spells it.
-    pub fn name(self) -> &'static str {
+    pub(super) fn name(self) -> &'static str {
         match self {
             Number::I32 => "i32",
             Number::I64 => "i64",
@@ -43,7 +43,7 @@ impl Number {
     /// # Errors
     /// `TypeError` for what is no number, or no integer where one is due;
     /// `OverflowError` for what is too large.
-    pub fn parse(self, json: &str, argument: &str) -> Result<Val, Exception> {
+    pub(super) fn parse(self, json: &str, argument: &str) -> Result<Val, Exception> {
         match self {
             Number::I32 => {
                 let value = integer(json, argument, self.name(), i32::MIN.into(), i32::MAX.into())?;
@@ -70,7 +70,7 @@ impl Number {
 ///
 /// # Errors
 /// `TypeError`, `OverflowError`; `argument` and `kind` say what was expected of which.
-pub fn integer(
+pub(super) fn integer(
     json: &str,
     argument: &str,
     kind: &str,
@@ -97,7 +97,7 @@ pub fn integer(
 ///
 /// # Errors
 /// As [`integer`].
-pub fn float(json: &str, argument: &str, kind: &str) -> Result<f64, Exception> {
+pub(super) fn float(json: &str, argument: &str, kind: &str) -> Result<f64, Exception> {
     // JSON numbers begin with a digit or a minus; Rust would also read "inf" and "nan".
     if !json.starts_with(|first: char| first == '-' || first.is_ascii_digit()) {
         return Err(mismatch(json, argument, kind));
@@ -107,7 +107,7 @@ pub fn float(json: &str, argument: &str, kind: &str) -> Result<f64, Exception> {
 }
 
 /// `TypeError`: this argument is of another kind.
-pub fn mismatch(json: &str, argument: &str, kind: &str) -> Exception {
+pub(super) fn mismatch(json: &str, argument: &str, kind: &str) -> Exception {
     let text = format!("{argument}: expected {kind}, got {}", shorten(json));
     Exception::new("builtins", "TypeError", text)
 }
@@ -127,7 +127,7 @@ fn shorten(json: &str) -> String {
 }
 
 /// The results of a function as one JSON text: null, the number, or an array of them.
-pub fn render(results: &[Val]) -> String {
+pub(super) fn render(results: &[Val]) -> String {
     match results {
         [] => "null".into(),
         [one] => text(one),
@@ -151,12 +151,12 @@ fn text(value: &Val) -> String {
 
 /// The shortest JSON text of a float; what JSON lacks as the strings that JavaScript and
 /// Python both read as numbers.
-pub fn double(value: f64) -> String {
+pub(super) fn double(value: f64) -> String {
     if value.is_finite() { json(&value) } else { special(value) }
 }
 
 /// As [`double`], with as many digits as a 32-bit float has.
-pub fn single(value: f32) -> String {
+pub(super) fn single(value: f32) -> String {
     if value.is_finite() { json(&value) } else { special(value.into()) }
 }
 

@@ -18,10 +18,10 @@ use wasmtime_wasi_io::async_trait;
 use wasmtime_wasi_io::bytes::Bytes;
 
 /// What a core module's WASI functions work with.
-pub type Preview1 = WasiP1Ctx;
+pub(super) type Preview1 = WasiP1Ctx;
 
 /// What a component's WASI functions work with.
-pub struct Preview2 {
+pub(super) struct Preview2 {
     wasi: WasiCtx,
     table: ResourceTable,
 }
@@ -38,7 +38,7 @@ impl WasiView for State<Preview2> {
 const HANDLES_MAX: usize = 128;
 
 /// A sandbox before it is entered, and the streams that outlive it.
-pub struct Sandbox {
+pub(super) struct Sandbox {
     builder: WasiCtxBuilder,
     handles_max: usize,
     stdout: Sink,
@@ -50,7 +50,7 @@ impl Sandbox {
     ///
     /// # Errors
     /// A folder of `dirs` cannot be opened; an argument or a variable contains a NUL.
-    pub fn new(attempt: &Attempt) -> Result<Sandbox, Exception> {
+    pub(super) fn new(attempt: &Attempt) -> Result<Sandbox, Exception> {
         Sandbox::with(attempt, sink(attempt), sink(attempt))
     }
 
@@ -58,7 +58,7 @@ impl Sandbox {
     ///
     /// # Errors
     /// As [`Sandbox::new`].
-    pub fn quiet(attempt: &Attempt) -> Result<Sandbox, Exception> {
+    pub(super) fn quiet(attempt: &Attempt) -> Result<Sandbox, Exception> {
         let both = sink(attempt);
         Sandbox::with(attempt, both.clone(), both)
     }
@@ -94,21 +94,21 @@ impl Sandbox {
     }
 
     /// For a core module.
-    pub fn preview1(&mut self) -> Preview1 {
+    pub(super) fn preview1(&mut self) -> Preview1 {
         let mut wasi = self.builder.build_p1();
         wasi.ctx().table.set_max_capacity(self.handles_max);
         wasi
     }
 
     /// For a component.
-    pub fn preview2(&mut self) -> Preview2 {
+    pub(super) fn preview2(&mut self) -> Preview2 {
         let mut table = ResourceTable::new();
         table.set_max_capacity(self.handles_max);
         Preview2 { wasi: self.builder.build(), table }
     }
 
     /// What was written to standard output and standard error.
-    pub fn outputs(&self) -> (Captured, Captured) {
+    pub(super) fn outputs(&self) -> (Captured, Captured) {
         let stderr = self.stderr.take();
         (self.stdout.take(), stderr)
     }
@@ -135,13 +135,13 @@ fn open_dirs(builder: &mut WasiCtxBuilder, task: &Task) -> Result<(), Exception>
 }
 
 /// Bytes as the text that a module can be given.
-pub fn text(bytes: &[u8]) -> String {
+pub(super) fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
 /// A stream that accepts all output at once, and keeps its end.
 #[derive(Debug, Clone)]
-pub struct Sink(Arc<Mutex<Tail>>, u64);
+pub(super) struct Sink(Arc<Mutex<Tail>>, u64);
 
 /// Bytes that a guest may write at once; the host allocates that much for it.
 const WRITE_MAX: usize = 64 * 1024;

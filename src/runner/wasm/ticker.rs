@@ -9,7 +9,7 @@ use std::thread::{self, Thread};
 use std::time::Duration;
 
 /// How often running code checks its limits: a limit is kept within two of these.
-pub const TICK: Duration = Duration::from_millis(10);
+pub(super) const TICK: Duration = Duration::from_millis(10);
 
 /// Ticks without an attempt before the thread sleeps. Waking it costs a system call, more than a
 /// short attempt; a busy worker should not pay that each time.
@@ -17,7 +17,7 @@ const TICKS_IDLE: usize = 20;
 
 /// Starts and stops the ticking.
 #[derive(Debug)]
-pub struct Ticker {
+pub(super) struct Ticker {
     shared: Arc<Shared>,
     thread: OnceLock<Thread>,
     /// Held while the thread is started, so that it is started once.
@@ -34,11 +34,11 @@ struct Shared {
 
 /// An attempt in flight; the ticks continue until it is dropped.
 #[derive(Debug)]
-pub struct InFlight<'a>(&'a Shared);
+pub(super) struct InFlight<'a>(&'a Shared);
 
 impl Ticker {
     /// A ticker for these engines; its thread starts with the first attempt.
-    pub fn new(engines: Arc<[Pair; 2]>) -> Ticker {
+    pub(super) fn new(engines: Arc<[Pair; 2]>) -> Ticker {
         let shared = Shared {
             engines,
             in_flight: AtomicUsize::new(0),
@@ -52,7 +52,7 @@ impl Ticker {
     ///
     /// # Errors
     /// The thread cannot be started.
-    pub fn enter(&self) -> io::Result<InFlight<'_>> {
+    pub(super) fn enter(&self) -> io::Result<InFlight<'_>> {
         let thread = self.started()?;
         // In this order, against the thread's opposite one: either it sees the count
         // before it parks, or we see that it is about to and leave it a token.

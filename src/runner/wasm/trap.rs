@@ -11,7 +11,7 @@ const MODULE: &str = "qworker.wasm";
 
 /// Where an error arose.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Phase {
+pub(super) enum Phase {
     /// Before any code of the module ran, or in its start function.
     Instantiating,
     /// In the function that was called.
@@ -19,7 +19,7 @@ pub enum Phase {
 }
 
 /// The ending that an error means, and the limit that caused it.
-pub fn ending(
+pub(super) fn ending(
     error: &wasmtime::Error,
     phase: Phase,
     monitor: &Monitor,
@@ -58,7 +58,7 @@ pub fn ending(
 }
 
 /// The refusal of a module that cannot be linked.
-pub fn unlinked(error: &wasmtime::Error) -> Exception {
+pub(super) fn unlinked(error: &wasmtime::Error) -> Exception {
     let missing = match error.downcast_ref::<UnknownImportError>() {
         Some(import) => {
             format!("the module imports `{}` from `{}`", import.name(), import.module())
@@ -72,7 +72,7 @@ pub fn unlinked(error: &wasmtime::Error) -> Exception {
 }
 
 /// `MemoryError` with this sentence.
-pub fn memory(text: impl Into<String>) -> Exception {
+pub(super) fn memory(text: impl Into<String>) -> Exception {
     Exception::new("builtins", "MemoryError", text)
 }
 

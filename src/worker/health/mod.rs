@@ -1,7 +1,7 @@
 //! Whether the worker is ready, and what it reports about itself to `health` and `multi status`.
 
-pub mod socket;
-pub mod troubles;
+pub(super) mod socket;
+pub(super) mod troubles;
 
 use super::core::Snapshot;
 use super::plan::Plan;
@@ -20,7 +20,7 @@ const SILENCE_MAX: Duration = Duration::from_secs(10);
 const UNKNOWN_MAX: usize = 20;
 
 /// What the worker's health is judged by.
-pub struct Health {
+pub(super) struct Health {
     plan: Arc<Plan>,
     contact: Contact,
     troubles: Troubles,
@@ -30,13 +30,13 @@ pub struct Health {
 
 impl Health {
     /// Of the worker with this plan; `contact` reports on its broker.
-    pub fn new(plan: Arc<Plan>, contact: Contact, troubles: Troubles) -> Health {
+    pub(super) fn new(plan: Arc<Plan>, contact: Contact, troubles: Troubles) -> Health {
         let guard = std::os::unix::process::parent_id();
         Health { plan, contact, troubles, start: Instant::now(), guard }
     }
 
     /// The present status.
-    pub fn status(&self, now: &Snapshot) -> Status {
+    pub(super) fn status(&self, now: &Snapshot) -> Status {
         let (silence, trouble) = (self.contact)();
         let silent = (silence > SILENCE_MAX)
             .then(|| format!("the broker has said nothing for {:.0} s", silence.as_secs_f64()));
@@ -67,7 +67,7 @@ impl Health {
     }
 
     /// The present status in one line.
-    pub fn line(&self, now: &Snapshot) -> String {
+    pub(super) fn line(&self, now: &Snapshot) -> String {
         let status = self.status(now);
         let mut line = format!("{}: {} of {} slots", status.state, status.running, status.slots);
         if !now.unknown.is_empty() {

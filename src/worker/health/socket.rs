@@ -23,7 +23,7 @@ const WAITING_MAX: usize = 64;
 
 /// The open socket; dropping it removes its file.
 #[derive(Debug)]
-pub struct Socket(Rc<RefCell<Option<Place>>>);
+pub(crate) struct Socket(Rc<RefCell<Option<Place>>>);
 
 /// Where the socket is.
 #[derive(Debug)]
@@ -38,7 +38,7 @@ impl Socket {
     /// own loop answers them, so an answer proves that the loop runs. A socket whose file is
     /// removed, as by a logout or a cleanup of `/tmp`, is opened again; one that cannot be opened
     /// is retried.
-    pub fn open(plan: &Plan) -> (Socket, mpsc::Receiver<UnixStream>) {
+    pub(crate) fn open(plan: &Plan) -> (Socket, mpsc::Receiver<UnixStream>) {
         let socket = Socket(Rc::default());
         let (sender, clients) = mpsc::channel(WAITING_MAX);
         let what = format!("{}\0{}", plan.app.display(), plan.broker);
@@ -128,7 +128,7 @@ impl Drop for Socket {
 }
 
 /// Answers one client, without waiting for it to read.
-pub fn answer(mut stream: UnixStream, status: &Status) {
+pub(crate) fn answer(mut stream: UnixStream, status: &Status) {
     let text = serde_json::to_string(status).unwrap_or_default();
     tokio::task::spawn_local(async move {
         let _ = tokio::time::timeout(ANSWER_MAX, stream.write_all(text.as_bytes())).await;

@@ -6,16 +6,16 @@ use std::rc::Rc;
 
 /// The present failures: what does not work, and why.
 #[derive(Debug, Clone, Default)]
-pub struct Troubles(Rc<RefCell<BTreeMap<&'static str, String>>>);
+pub(crate) struct Troubles(Rc<RefCell<BTreeMap<&'static str, String>>>);
 
 impl Troubles {
     /// Notes that `what` fails, and why.
-    pub fn begin(&self, what: &'static str, why: String) {
+    pub(crate) fn begin(&self, what: &'static str, why: String) {
         self.0.borrow_mut().insert(what, why);
     }
 
     /// Notes that `what` works again.
-    pub fn end(&self, what: &'static str) {
+    pub(crate) fn end(&self, what: &'static str) {
         self.0.borrow_mut().remove(what);
     }
 

@@ -14,10 +14,10 @@ use std::time::Duration;
 const WAITS: (usize, Duration) = (100, Duration::from_millis(10));
 
 /// Device and inode.
-pub type Number = (u64, u64);
+pub(super) type Number = (u64, u64);
 
 /// The number of what is at that path.
-pub fn number_of(path: &Path) -> Option<Number> {
+pub(super) fn number_of(path: &Path) -> Option<Number> {
     fs::metadata(path).ok().map(|found| number_in(&found))
 }
 
@@ -29,7 +29,7 @@ fn number_in(found: &fs::Metadata) -> Number {
 ///
 /// # Errors
 /// It cannot be renamed, or is not recognisably a beat's.
-pub fn set_aside(path: &Path, number: Number) -> Result<Option<PathBuf>, Error> {
+pub(super) fn set_aside(path: &Path, number: Number) -> Result<Option<PathBuf>, Error> {
     let cannot = |error: io::Error| Error::io("rename", &error);
     // One after the other, or one would set aside the file that another one has just begun.
     let folder = fs::File::open(folder_of(path)).map_err(cannot)?;
@@ -63,7 +63,7 @@ pub fn set_aside(path: &Path, number: Number) -> Result<Option<PathBuf>, Error> 
 }
 
 /// Whether the file of this number was set aside.
-pub fn is_aside(path: &Path, number: Number) -> bool {
+pub(super) fn is_aside(path: &Path, number: Number) -> bool {
     let begin = with_end(path, ".damaged-");
     let files = fs::read_dir(folder_of(path)).into_iter().flatten().flatten();
     let mut files = files.filter(|entry| entry.metadata().is_ok_and(|of| number_in(&of) == number));

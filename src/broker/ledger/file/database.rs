@@ -17,7 +17,7 @@ use std::time::Duration;
 
 /// An open file. Clones are the same.
 #[derive(Clone)]
-pub struct Database {
+pub(super) struct Database {
     db: Db,
     values: Values,
     number: Number,
@@ -31,7 +31,7 @@ fn values_of(group: &str) -> Values {
 ///
 /// # Errors
 /// It can neither be used nor set aside.
-pub fn open_or_replace(path: &Path, group: &str) -> Result<Database, Error> {
+pub(super) fn open_or_replace(path: &Path, group: &str) -> Result<Database, Error> {
     let before = number_of(path);
     let opened = match Database::open(path, group) {
         Err(error) if error.kind() == Kind::Damaged => {
@@ -46,7 +46,12 @@ pub fn open_or_replace(path: &Path, group: &str) -> Result<Database, Error> {
 ///
 /// # Errors
 /// It cannot be set aside, or no new one can be made.
-pub fn replace(path: &Path, group: &str, why: &Error, number: Number) -> Result<Database, Error> {
+pub(super) fn replace(
+    path: &Path,
+    group: &str,
+    why: &Error,
+    number: Number,
+) -> Result<Database, Error> {
     match set_aside(path, number) {
         Ok(Some(to)) => tracing::warn!(
             "{} is damaged ({why}): set aside as {}, a new one is begun",
@@ -66,7 +71,11 @@ pub fn replace(path: &Path, group: &str, why: &Error, number: Number) -> Result<
 ///
 /// # Errors
 /// The file is damaged, cannot be read, or is not a beat's.
-pub fn peek(path: &Path, group: &str, names: &[String]) -> Result<Vec<Option<String>>, Error> {
+pub(super) fn peek(
+    path: &Path,
+    group: &str,
+    names: &[String],
+) -> Result<Vec<Option<String>>, Error> {
     let values = values_of(group);
     match found::look(path)? {
         Found::New => Ok(vec![None; names.len()]),
@@ -99,22 +108,22 @@ impl Database {
     }
 
     /// Device and inode.
-    pub fn number(&self) -> Number {
+    pub(super) fn number(&self) -> Number {
         self.number
     }
 
     /// Whether this is the file at that path.
-    pub fn is_in_place(&self, path: &Path) -> bool {
+    pub(super) fn is_in_place(&self, path: &Path) -> bool {
         number_of(path) == Some(self.number)
     }
 
     /// It is damaged: it and its log stay as they are.
-    pub fn leave(&self) {
+    pub(super) fn leave(&self) {
         self.db.leave_log();
     }
 
     /// Does the steps in one transaction. Returns the batches that were added to the outbox.
-    pub async fn commit(
+    pub(super) async fn commit(
         &self,
         steps: Arc<[Step]>,
         until: Option<DateTime<Utc>>,
@@ -129,17 +138,17 @@ impl Database {
     }
 
     /// The values of these names.
-    pub async fn read(&self, names: Arc<[String]>) -> Result<Vec<Option<String>>, Error> {
+    pub(super) async fn read(&self, names: Arc<[String]>) -> Result<Vec<Option<String>>, Error> {
         self.values.read(&self.db, names).await
     }
 
     /// All names and values.
-    pub async fn all(&self) -> Result<Vec<(String, String)>, Error> {
+    pub(super) async fn all(&self) -> Result<Vec<(String, String)>, Error> {
         self.values.all(&self.db).await
     }
 
     /// See [`outbox::list`].
-    pub async fn outbox(
+    pub(super) async fn outbox(
         &self,
         min_age: Duration,
         after: i64,
@@ -150,7 +159,7 @@ impl Database {
     }
 
     /// Removes the batches with these tokens from the outbox.
-    pub async fn remove(&self, tokens: Arc<[String]>) -> Result<(), Error> {
+    pub(super) async fn remove(&self, tokens: Arc<[String]>) -> Result<(), Error> {
         self.db.run(Durability::Process, move |c| outbox::remove(c, &tokens)).await
     }
 }

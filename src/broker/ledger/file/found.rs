@@ -68,7 +68,7 @@ const PAGE_MIN: u64 = 512;
 const FORMS_AT: u64 = 18;
 
 /// How long opening a file waits for others that have it locked; nothing else is done meanwhile.
-pub const PATIENCE: Duration = Duration::from_millis(250);
+pub(super) const PATIENCE: Duration = Duration::from_millis(250);
 
 /// A file that is being made is empty for a moment: how many times it is looked at, and the pauses.
 const LOOKS: (usize, Duration) = (5, Duration::from_millis(20));
@@ -78,7 +78,7 @@ const TOLD: usize = 3;
 
 /// What may be used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Found {
+pub(super) enum Found {
     /// Nothing, an empty file, or a database without tables.
     New,
     /// What a beat made, damaged or not.
@@ -97,7 +97,7 @@ struct Schema {
 ///
 /// # Errors
 /// [`Kind::Unopened`]: it is not a beat's; the text says what was found.
-pub fn look(path: &Path) -> Result<Found, Error> {
+pub(super) fn look(path: &Path) -> Result<Found, Error> {
     let mut pauses = 0..LOOKS.0;
     let found = loop {
         let found = match fs::metadata(path) {
@@ -253,7 +253,10 @@ fn open_with_log(path: &Path) -> Result<Connection, Error> {
 ///
 /// # Errors
 /// It is damaged, or cannot be read.
-pub fn read<T>(path: &Path, read: impl Fn(&Connection) -> Result<T, Error>) -> Result<T, Error> {
+pub(super) fn read<T>(
+    path: &Path,
+    read: impl Fn(&Connection) -> Result<T, Error>,
+) -> Result<T, Error> {
     let read_by = |open: fn(&Path) -> Result<Connection, Error>| {
         may_be_whole(path)?;
         let connection = open(path)?;
@@ -280,7 +283,7 @@ pub fn read<T>(path: &Path, read: impl Fn(&Connection) -> Result<T, Error>) -> R
 ///
 /// # Errors
 /// It is damaged, or cannot be made.
-pub fn prepare(path: &Path) -> Result<(), Error> {
+pub(super) fn prepare(path: &Path) -> Result<(), Error> {
     os::file::make_folders(os::file::folder_of(path), 0o777)
         .map_err(|error| Error::io("create folder", &error))?;
     let opened = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path);
@@ -314,7 +317,7 @@ fn may_be_whole(path: &Path) -> Result<(), Error> {
 ///
 /// # Errors
 /// It is damaged, or not a beat's.
-pub fn make_tables(c: &Connection) -> Result<(), Error> {
+pub(super) fn make_tables(c: &Connection) -> Result<(), Error> {
     c.execute_batch("BEGIN IMMEDIATE")?;
     let schema = Schema::of(c)?;
     let is_new = schema.whose()? == Found::New;
@@ -342,7 +345,7 @@ pub fn make_tables(c: &Connection) -> Result<(), Error> {
 ///
 /// # Errors
 /// One is damaged.
-pub fn inspect_pages(c: &Connection) -> Result<(), Error> {
+pub(super) fn inspect_pages(c: &Connection) -> Result<(), Error> {
     let said: String = c.query_row("PRAGMA integrity_check(1)", [], |row| row.get(0))?;
     match said.as_str() {
         "ok" => Ok(()),

@@ -115,12 +115,12 @@ impl FileLedger {
 }
 
 /// See [`super::refusal`].
-pub fn refusal(path: &Path) -> Option<String> {
+pub(super) fn refusal(path: &Path) -> Option<String> {
     found::look(path).err().filter(|error| error.kind() == Kind::Unopened).map(|e| e.to_string())
 }
 
 /// See [`super::prepare`].
-pub fn prepare(path: &Path) -> Result<(), Error> {
+pub(super) fn prepare(path: &Path) -> Result<(), Error> {
     match found::prepare(path) {
         // It is set aside when it is opened.
         Err(error) if error.kind() == Kind::Damaged => Ok(()),
@@ -129,7 +129,11 @@ pub fn prepare(path: &Path) -> Result<(), Error> {
 }
 
 /// See [`super::peek`].
-pub fn peek(path: &Path, group: &str, names: &[String]) -> Result<Vec<Option<String>>, Error> {
+pub(super) fn peek(
+    path: &Path,
+    group: &str,
+    names: &[String],
+) -> Result<Vec<Option<String>>, Error> {
     database::peek(path, group, names).map_err(|error| match error.kind() {
         Kind::Damaged => {
             let path = path.display();

@@ -23,7 +23,7 @@ const BATCHES_MAX: usize = 32;
 
 /// Messages that are published together.
 #[derive(Debug, Clone)]
-pub struct Batch {
+pub(super) struct Batch {
     /// The broker accepts it once.
     pub token: String,
     /// In their order; all for one queue.
@@ -57,7 +57,7 @@ impl Batch {
 }
 
 /// Makes batches, each for one place of the broker: one that it refuses must not hold up others.
-pub fn batches<'a>(postings: impl Iterator<Item = &'a Posting>) -> Vec<Batch> {
+pub(super) fn batches<'a>(postings: impl Iterator<Item = &'a Posting>) -> Vec<Batch> {
     let mut found: Vec<Batch> = Vec::new();
     let mut open: HashMap<(String, u8, bool), (usize, usize)> = HashMap::new();
     for posting in postings {
@@ -80,7 +80,7 @@ pub fn batches<'a>(postings: impl Iterator<Item = &'a Posting>) -> Vec<Batch> {
 }
 
 /// Adds a batch.
-pub fn add(c: &Connection, group: &str, batch: &Batch) -> Result<(), Error> {
+pub(super) fn add(c: &Connection, group: &str, batch: &Batch) -> Result<(), Error> {
     let sql = "INSERT INTO beat_outbox (grp, at, token, messages) VALUES (?, ?, ?, ?)";
     let now = clock::epoch(clock::now());
     c.prepare_cached(sql)?.execute(params![group, now, batch.token, batch.text()])?;
@@ -89,7 +89,7 @@ pub fn add(c: &Connection, group: &str, batch: &Batch) -> Result<(), Error> {
 
 /// Some of the batches that are at least this old, the oldest first, from behind the place `after`
 /// on; and the place of the last one.
-pub fn list(
+pub(super) fn list(
     c: &Connection,
     group: &str,
     min_age: Duration,
@@ -111,7 +111,7 @@ pub fn list(
 }
 
 /// Removes the batches with these tokens.
-pub fn remove(c: &Connection, tokens: &[String]) -> Result<(), Error> {
+pub(super) fn remove(c: &Connection, tokens: &[String]) -> Result<(), Error> {
     let mut delete = c.prepare_cached("DELETE FROM beat_outbox WHERE token = ?")?;
     tokens.iter().try_for_each(|token| Ok(delete.execute([token]).map(drop)?))
 }
