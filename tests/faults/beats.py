@@ -151,6 +151,11 @@ class Watch:
             due = (datetime.datetime.fromisoformat(due) - EPOCH) // datetime.timedelta(microseconds=1)
             self.sendings.append(Sending(name, due, at, headers["argsrepr"]))
 
+    def has(self, count):
+        """Was each entry that has been sent at all sent so many times?"""
+        found = self.of()
+        return bool(found) and all(len(sendings) >= count for sendings in found.values())
+
     def of(self):
         """What was sent of each entry, in its order."""
         found = collections.defaultdict(list)
@@ -226,7 +231,7 @@ def beats(options, report, App):
         assert until(lambda: all(beat.is_at_work() for beat in three))
         end = time.monotonic() + span
         while time.monotonic() < end:
-            time.sleep(chance.uniform(0.02, 0.5))
+            time.sleep(chance.uniform(0.02, 0.5))  # The faults come at any moment.
             for beat in three:
                 if beat.wakes and time.monotonic() > beat.wakes:
                     beat.go_on() if beat.process.poll() is None else beat.start()
@@ -280,16 +285,17 @@ def lostredis(options, report):
         (app.folder / "schedule.yaml").write_text(THREE)
         three = [Beat(app, f"beat{number}").start() for number in range(3)]
         assert until(lambda: all(beat.is_at_work() for beat in three))
-        time.sleep(3)
+        assert until(lambda: watch.has(2))
         for number in range(rounds):
             begin = micros()
             if number % 4 == 2:
                 app.server.end(signal.SIGKILL)
-                time.sleep(chance.choice([0, 0.5, 3]))
+                time.sleep(chance.choice([0, 0.5, 3]))  # It is away for so long.
                 app.server.start()
             else:
                 app.server.admin.flushall()
             losses.append((begin, micros()))
+            # Time in which they send on, or what they must not; the next loss comes at any moment.
             time.sleep(chance.uniform(2.5, 4))
         now, sendings = micros(), watch.of()
         logs = [beat.path.read_text() for beat in three]

@@ -49,7 +49,7 @@ class Files:
             for part in (text[:third], text[third:2 * third], text[2 * third:]):
                 file.write(part)
                 file.flush()
-                time.sleep(self.chance.uniform(0, 0.015))
+                time.sleep(self.chance.uniform(0, 0.015))  # A slow editor: a half file is there to be read.
 
     def save(self, whole=True):
         self.round += 1
@@ -100,7 +100,7 @@ def edits(options, report, App):
                 if hup:
                     for beat in two:
                         beat.reload()
-                time.sleep(chance.uniform(0.3, 1.5))
+                time.sleep(chance.uniform(0.3, 1.5))  # The next edit comes at any moment, also while this one is read.
             elif what == "flip":
                 flipped = set(chance.sample(files.names["flip"], 8))
                 leaving = flipped & files.flips
@@ -116,7 +116,7 @@ def edits(options, report, App):
                     silent.append(f"no load in round {files.round}")
                 for name in leaving:
                     gone[name].append([micros()])
-                time.sleep(chance.uniform(0.5, 1))
+                time.sleep(chance.uniform(0.5, 1))  # Time in which what was removed must not be sent.
             else:
                 place_of_it, marks = files.break_one(whole), [len(beat.log()) for beat in two]
                 if hup:
@@ -124,7 +124,7 @@ def edits(options, report, App):
                         beat.reload()
                 if not until(lambda: all(place_of_it in beat.log()[mark:] for beat, mark in zip(two, marks)), 5):
                     silent.append(place_of_it)
-                time.sleep(chance.uniform(0, 1))
+                time.sleep(chance.uniform(0, 1))  # The mistake stands for a while; the old entries are sent on.
                 files.save(whole)
             done[what, "whole" if whole else "in parts", "HUP" if hup else "noticed"] += 1
             if not files.away and removed and time.monotonic() > removed + MINUTE + 5:
@@ -136,7 +136,7 @@ def edits(options, report, App):
         files.save()
         loaded(True)
         loaded(True)
-        time.sleep(2)
+        time.sleep(2)  # What is gone would be sent in this time: nothing tells that it is not.
         codes, now, sendings = [beat.end() for beat in two], micros(), watch.of()
         strange = [line for beat in two for line in beat.log().splitlines() if "missed" in line or "cannot" in line]
     chains = {name: Chain(sendings[name]) for name in files.kept + files.edited}
@@ -230,14 +230,15 @@ def outage(options, report, App):
         for beat in three[:2]:
             beat.start(url)
         assert until(lambda: all(beat.is_at_work() for beat in three[:2]))
-        time.sleep(3)
+        assert until(lambda: watch.has(2))
         with cut(app, proxy):
             begin = micros()
+            # The broker is away for so long.
             time.sleep(span - 5)
             three[2].start(url)
             time.sleep(5)
         back = micros()
-        time.sleep(6)
+        time.sleep(6)  # What is sent too often would come in this time: nothing tells that it does not.
         joined = three[2].is_at_work()
         now, sendings, counts = micros(), watch.of(), missed(three)
         codes = [beat.end() for beat in three]
@@ -284,10 +285,11 @@ def without(options, report, App):
         with away:
             two = [Beat(app, f"beat{number}").start() for number in range(2)]
             # A file that is locked for longer than 10 s is none to work with: then a start fails.
+            # The broker is away for so long.
             time.sleep(3 if options.short else 8 if App is FileApp else 20)
             alive = [beat.process.poll() is None for beat in two]
         back = micros()
-        time.sleep(4)
+        time.sleep(4)  # What is sent twice would come in this time: nothing tells that it does not.
         chains = {name: Chain(sendings, PERIODS[name]) for name, sendings in watch.of().items()}
         codes = [beat.end() for beat in two]
     report.check(all(alive), f"{where}: beats start without a broker, and wait ({alive})")

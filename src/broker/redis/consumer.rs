@@ -187,7 +187,7 @@ impl Consume for Consumer {
         let odd = text(found.next());
         let fates = text(found.next());
         let mut fates = fates.bytes();
-        let mut taken = Vec::with_capacity(fates.len());
+        let mut taken = Vec::with_capacity(found.len() / 3);
         while let (Some(Value::Int(queue)), Some(Value::Int(step)), Some(element)) =
             (found.next(), found.next(), found.next())
         {

@@ -126,7 +126,8 @@ impl Hold {
     }
 
     fn tag_of(&self, number: u64, held: &Held) -> String {
-        // For each message; `format!` asks for room several times.
+        // For each message; `format!` asks for room several times. Three colons, and at most 20 and 3
+        // digits.
         let mut tag = String::with_capacity(self.instance.len() + held.queue.len() + 26);
         let _ = write!(tag, "{}:{number}:{}:{}", self.instance, held.step, held.queue);
         tag

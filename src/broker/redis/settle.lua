@@ -154,17 +154,15 @@ local function check_put(key)
   return nil, false, head == '{"status": "SUCCESS",' or head == '{"status": "REVOKED",'
 end
 
--- Writes a result. A user may be kept from channels; whoever waits looks now and then anyway.
--- `new`: only if there is none yet; gives whether it was written.
-local function put(at, new)
+-- Writes a result, by these further words of SET; gives whether it was written. A user may be
+-- kept from channels; whoever waits looks now and then anyway.
+local function put(at, ...)
   local key, ttl, document = ARGV[at + 1], ARGV[at + 2], ARGV[at + 3]
   local done
   if ttl == '' then
-    if new then done = redis.call('SET', key, document, 'NX') else done = redis.call('SET', key, document) end
-  elseif new then
-    done = redis.call('SET', key, document, 'EX', ttl, 'NX')
+    done = redis.call('SET', key, document, ...)
   else
-    done = redis.call('SET', key, document, 'EX', ttl)
+    done = redis.call('SET', key, document, 'EX', ttl, ...)
   end
   if done then redis.pcall('PUBLISH', key, document) end
   return done
@@ -198,8 +196,9 @@ local function settle(place)
     if not value then return 'lost', '' end
   end
 
-  -- Mostly there is a result to be stored and no other, and the delivery is done with.
-  if ARGV[first] == 'put' and ARGV[first + 4] == 'ack' and last == first + 5 and put(first, true) then
+  -- Mostly there is a result to be stored, none yet, and the delivery is done with: writing it if
+  -- there is none asks and does at once.
+  if ARGV[first] == 'put' and ARGV[first + 4] == 'ack' and last == first + 5 and put(first, 'NX') then
     if tag ~= '' then gone[#gone + 1] = tag end
     return
   end
