@@ -109,6 +109,12 @@ impl Pool {
         }
     }
 
+    /// Gives up the attempts that wait for a thread.
+    pub fn recall(&self) {
+        #[cfg(feature = "wasm")]
+        self.shared.wasm.recall();
+    }
+
     /// Forgets an attempt that was reported.
     pub fn forget(&mut self, key: Key) {
         self.stops.remove(&key);

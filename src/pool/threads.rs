@@ -62,11 +62,15 @@ impl Threads {
             Err(_) if self.started.get() > 0 => {}
             Err(error) => {
                 let why = format!("start a thread for WASM: {error}");
-                for work in self.queue.try_iter() {
-                    let ending = Ending::NoCapacity(why.clone());
-                    (self.on_ended)(work.key, Box::new(Outcome::immediate(ending)));
-                }
+                self.empty(|| Ending::NoCapacity(why.clone()));
             }
+        }
+    }
+
+    /// Ends what waits for a thread.
+    pub(super) fn empty(&self, ending: impl Fn() -> Ending) {
+        for work in self.queue.try_iter() {
+            (self.on_ended)(work.key, Box::new(Outcome::immediate(ending())));
         }
     }
 }

@@ -30,6 +30,11 @@ impl Wasm {
         let compiler = Compiler::new(shell, runtime.clone());
         Wasm { runtime, threads, compiler }
     }
+
+    /// See [`super::Pool::recall`].
+    pub(super) fn recall(&self) {
+        self.threads.empty(|| Ending::Cancelled(Why::Recalled));
+    }
 }
 
 impl Stop {

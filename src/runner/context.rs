@@ -216,8 +216,8 @@ pub fn environment(
         Some(attempt.root_id.clone()),
         Some(attempt.parent_id.clone()),
         Some(attempt.retries.to_string()),
-        Some(attempt.hostname.clone()),
-        Some(attempt.queue.clone()),
+        Some(attempt.hostname.to_string()),
+        Some(attempt.queue.to_string()),
         worker.map(Into::into),
         deadline.map(Deadline::whole),
     ];
@@ -240,8 +240,8 @@ pub fn document(attempt: &Attempt, deadline: Option<Deadline>) -> Vec<u8> {
         "root_id": attempt.root_id,
         "parent_id": Some(&attempt.parent_id).filter(|id| !id.is_empty()),
         "retries": attempt.retries,
-        "hostname": attempt.hostname,
-        "queue": attempt.queue,
+        "hostname": &*attempt.hostname,
+        "queue": &*attempt.queue,
         "deadline": deadline.map(|Deadline(at)| at),
     });
     let mut text = String::from(r#"{"args":["#);

@@ -28,9 +28,9 @@ pub struct Attempt {
     /// How many retries came before, 0 at first.
     pub retries: u32,
     /// Name of this node, `worker1@host`.
-    pub hostname: String,
+    pub hostname: Arc<str>,
     /// The queue the message came from.
-    pub queue: String,
+    pub queue: Arc<str>,
     /// Positional arguments, as they are in the body.
     pub args: Vec<Box<RawValue>>,
     /// Keyword arguments, in their order in the body.
@@ -100,6 +100,8 @@ pub enum Why {
     Shutdown,
     /// The connection to the broker was lost for so long that another worker has the message.
     ConnectionLost,
+    /// It had not begun: others take longer than was expected.
+    Recalled,
 }
 
 /// The order to stop an attempt that runs on a thread; empty until it is given.

@@ -40,6 +40,11 @@ impl Scale {
         self.now
     }
 
+    /// Does the number of slots never change?
+    pub fn is_fixed(&self) -> bool {
+        self.min == self.max
+    }
+
     /// Can the passing of time remove slots?
     pub fn may_shrink(&self) -> bool {
         self.now > self.min
@@ -47,7 +52,7 @@ impl Scale {
 
     /// Notes that `demand` slots are taken or needed now; gives the change that follows.
     pub fn follow(&mut self, demand: usize, at: Instant) -> Option<Change> {
-        if self.min == self.max {
+        if self.is_fixed() {
             return None;
         }
         let demand = demand.min(self.max);

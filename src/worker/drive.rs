@@ -219,6 +219,7 @@ impl Drive {
                 }
                 Effect::Ask(key) => self.pool.ask(key),
                 Effect::Stop(key, why) => self.pool.stop(key, why),
+                Effect::Recall => self.pool.recall(),
                 Effect::Settle(key, tag, verdict) => self.settle(Work::Verdict(key, tag, verdict)),
                 Effect::Store(tag, record) => self.settle(Work::Record(tag, record)),
                 Effect::ReadTasks => self.reload.read(),

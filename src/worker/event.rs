@@ -66,6 +66,9 @@ pub enum Effect {
     Ask(Key),
     /// Stop this at once.
     Stop(Key, Why),
+    /// Give up the attempts that have not begun; each is answered by [`Event::Ended`], as
+    /// [`Why::Recalled`].
+    Recall,
     /// Store, publish and settle, in this order; answered by [`Event::Settled`].
     Settle(Key, Tag, Box<Verdict>),
     /// Store this record of the task of this delivery; not answered.

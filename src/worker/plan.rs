@@ -14,7 +14,7 @@ use std::time::Duration;
 #[derive(Debug, Clone)]
 pub struct Plan {
     /// Node name, `worker1@host`.
-    pub hostname: String,
+    pub hostname: Arc<str>,
     /// The application's folder.
     pub app: PathBuf,
     /// Process id of the worker.

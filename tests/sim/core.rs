@@ -6,6 +6,7 @@ use fastrand::Rng;
 use qworker::os::signal::Meaning;
 use qworker::runner::{Ending, Limit};
 use qworker::wire::State;
+use std::cell::Cell;
 use std::time::Duration;
 
 /// How many histories of each kind are run.
@@ -242,6 +243,38 @@ fn what_another_worker_may_have_is_given_up_and_runs_here_again() {
             }
         });
     }
+}
+
+#[test]
+fn tiny_tasks_that_wait_for_threads_are_given_back_when_one_is_long() {
+    let recalled = Cell::new(0);
+    for seed in 0..SEEDS {
+        history(seed, |world| {
+            for _ in 0..world.rng.usize(1..300) {
+                let task = if world.rng.u8(0..30) == 0 { "late" } else { "tiny" };
+                world.send(task, None, None);
+            }
+            world.begin();
+            match world.rng.u8(0..4) {
+                0 => {
+                    step_often(world, 100);
+                    world.cut_off();
+                }
+                1 => {
+                    step_often(world, 100);
+                    world.crash();
+                }
+                _ => {}
+            }
+            run_until_quiet(world);
+            for letter in &world.broker.letters {
+                assert_eq!(letter.place, Place::Gone, "{letter:?}");
+                assert!(letter.starts >= 1, "{letter:?}");
+            }
+            recalled.set(recalled.get() + world.recalled);
+        });
+    }
+    assert!(recalled.get() > 100, "hardly any was recalled: {}", recalled.get());
 }
 
 #[test]

@@ -15,7 +15,7 @@ use qworker::worker::core::{Core, Effect, Event, Now};
 use qworker::worker::demand::{Demand, Next};
 use qworker::worker::plan::{Autoscale, Plan, Policy};
 use qworker::worker::verdict::Verdict;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -25,6 +25,7 @@ late: {shell: x, retry_backoff: 1, max_retries: 2}
 early: {shell: x, acks_late: false, max_retries: 2}
 rated: {shell: x, rate_limit: 20/s, max_retries: 0}
 picky: {shell: x, params: [a]}
+tiny: {wasm: x.wat, export: run}
 ";
 
 /// How many times the tasks above are retried at most.
@@ -33,6 +34,7 @@ pub const RETRIES_MAX: usize = 2;
 /// An attempt that runs.
 struct Running {
     ends: f64,
+    took: f64,
     row: usize,
     cancelled: Option<Why>,
     asked: bool,
@@ -47,6 +49,12 @@ pub struct World {
     core: Core,
     pub broker: Broker,
     running: BTreeMap<u64, Running>,
+    /// Attempts that wait for a thread: keys and messages.
+    waiting: VecDeque<(u64, usize)>,
+    /// Attempts that have ended before they began.
+    given_up: Vec<(u64, Why)>,
+    /// How many attempts were recalled before they began.
+    pub recalled: usize,
     orders: Vec<(u64, Tag, Verdict)>,
     settled_at: Option<f64>,
     demand: Demand,
@@ -101,6 +109,9 @@ impl World {
             plan,
             broker: Broker::default(),
             running: BTreeMap::new(),
+            waiting: VecDeque::new(),
+            given_up: Vec::new(),
+            recalled: 0,
             orders: Vec::new(),
             settled_at: None,
             demand: Demand::default(),
@@ -211,6 +222,8 @@ impl World {
         self.story.push(format!("{:.4} CRASH", self.now));
         self.core = Core::new(self.plan.clone());
         self.running.clear();
+        self.waiting.clear();
+        self.given_up.clear();
         self.orders.clear();
         (self.settled_at, self.taking, self.demand) = (None, None, Demand::default());
         self.clearing.clear();
@@ -227,6 +240,11 @@ impl World {
 
     /// Lets the next thing happen; `false` when nothing ever will.
     pub fn step(&mut self) -> bool {
+        if let Some((key, why)) = self.given_up.pop() {
+            let outcome = Outcome::immediate(Ending::Cancelled(why));
+            self.happen(vec![Event::Ended(key, Box::new(outcome))]);
+            return true;
+        }
         self.look_for_work();
         let ended = self.running.values().map(|one| one.ends).min_by(f64::total_cmp);
         let tick = self.core.needs_ticks().then_some(self.ticks_at.max(self.now));
@@ -287,11 +305,14 @@ impl World {
     fn end_one(&mut self, at: f64) {
         let key = *self.running.iter().find(|(_, one)| one.ends == at).unwrap().0;
         let one = self.running.remove(&key).unwrap();
+        if let Some((key, row)) = self.waiting.pop_front() {
+            self.begin_tiny(key, row);
+        }
         let (ending, limit) = match one.cancelled {
             Some(why) => (Ending::Cancelled(why), None),
             None => (self.fate)(&mut self.rng),
         };
-        let runtime = Duration::from_secs_f64(self.rng.f64() * self.slowness[0]);
+        let runtime = Duration::from_secs_f64(one.took);
         let outcome = Outcome { limit, runtime, asked: one.asked, ..Outcome::immediate(ending) };
         self.happen(vec![Event::Ended(key, Box::new(outcome))]);
     }
@@ -339,6 +360,14 @@ impl World {
                     self.demand.set(Some((number, want)));
                 }
                 Effect::Start(key, attempt) => self.start(key, &attempt),
+                Effect::Ask(key) if self.is_waiting(key) => self.give_up(key, Why::Shutdown),
+                Effect::Stop(key, why) if self.is_waiting(key) => self.give_up(key, why),
+                Effect::Recall => {
+                    for (key, _) in self.waiting.clone() {
+                        self.recalled += 1;
+                        self.give_up(key, Why::Recalled);
+                    }
+                }
                 Effect::Ask(key) => {
                     let one = self.running.get_mut(&key).expect("what is asked runs");
                     one.asked = true;
@@ -375,6 +404,14 @@ impl World {
 
     fn start(&mut self, key: u64, attempt: &Attempt) {
         let row = self.broker.row_of(&attempt.id);
+        if !attempt.task.program.is_process() {
+            self.waiting.push_back((key, row));
+            if self.running.len() < self.plan.slots {
+                let (key, row) = self.waiting.pop_front().unwrap();
+                self.begin_tiny(key, row);
+            }
+            return;
+        }
         let early = attempt.task.acks_late == Some(false);
         let letter = &mut self.broker.letters[row];
         letter.starts += 1;
@@ -388,10 +425,37 @@ impl World {
         }
         let twice = self.running.values().any(|one| one.row == row);
         assert!(!twice, "{} runs twice at once", letter.id);
-        let ends = self.now + self.rng.f64() * self.slowness[0];
-        let before = self.running.insert(key, Running { ends, row, cancelled: None, asked: false });
-        assert!(before.is_none(), "the key {key} runs already");
+        let took = self.rng.f64() * self.slowness[0];
+        self.run(key, row, took);
+    }
+
+    fn run(&mut self, key: u64, row: usize, took: f64) {
+        let ends = self.now + took;
+        let one = Running { ends, took, row, cancelled: None, asked: false };
+        assert!(self.running.insert(key, one).is_none(), "the key {key} runs already");
         assert!(self.running.len() <= self.plan.slots, "more than {} at once", self.plan.slots);
+    }
+
+    /// A thread begins an attempt. Mostly it is tiny.
+    fn begin_tiny(&mut self, key: u64, row: usize) {
+        let letter = &mut self.broker.letters[row];
+        letter.starts += 1;
+        assert_eq!(letter.place, Place::Held, "{}: whose is it?", letter.id);
+        assert!(letter.counts, "{}: a suspect starts unmarked", letter.id);
+        let most = if self.rng.u8(0..40) == 0 { 2.0 } else { 0.0001 };
+        let took = self.rng.f64() * most;
+        self.run(key, row, took);
+    }
+
+    fn is_waiting(&self, key: u64) -> bool {
+        self.waiting.iter().any(|(other, _)| *other == key)
+    }
+
+    /// An attempt ends that waits for a thread.
+    fn give_up(&mut self, key: u64, why: Why) {
+        let at = self.waiting.iter().position(|(other, _)| *other == key).unwrap();
+        self.waiting.remove(at);
+        self.given_up.push((key, why));
     }
 
     fn order(&mut self, key: u64, tag: Tag, verdict: Verdict) {

@@ -62,7 +62,7 @@ async fn warn_of_python(admin: &Admin) {
 pub(super) async fn warn_of_namesake(client: &Client, plan: &Plan) {
     let Plan { hostname, broker, .. } = plan;
     let nodes = client.broker.admin().nodes().await.unwrap_or_default();
-    if nodes.iter().any(|node| node.hostname == *hostname) {
+    if nodes.iter().any(|node| *node.hostname == **hostname) {
         tracing::warn!(
             "worker: another worker named {hostname} is alive on {broker}: name one of them with -n"
         );

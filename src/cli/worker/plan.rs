@@ -137,7 +137,7 @@ pub(super) fn plan(
         env: Arc::new(settings.task_env.clone()),
     };
     Ok(Plan {
-        hostname,
+        hostname: hostname.into(),
         app: app.folder.clone(),
         pid: std::process::id(),
         broker: app.broker(),

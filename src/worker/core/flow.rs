@@ -8,7 +8,7 @@ use crate::worker::autoscale::{Change, Scale};
 use crate::worker::capacity::Capacity;
 use crate::worker::event::Now;
 use crate::worker::plan::Plan;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How many messages are being settled at most before no more are taken: a store that is slower than
 /// the tasks must slow them down.
@@ -20,6 +20,13 @@ const AHEAD: Duration = Duration::from_millis(20);
 /// A message that was taken ahead and found no slot for this long is given back: another worker may
 /// have one.
 const AHEAD_WAIT_MAX: Duration = Duration::from_millis(200);
+
+/// Attempts that end this fast are handed to their threads before these are free: waking a thread
+/// for each takes longer.
+const TINY: Duration = Duration::from_micros(200);
+
+/// How many tiny attempts wait for threads at most.
+const BEYOND_SLOTS: usize = 64;
 
 /// Outcomes are batched until they hold one in this many slots.
 const BATCH_SHARE: usize = 3;
@@ -38,6 +45,8 @@ pub(super) struct Flow {
     wanted: Option<(u64, Want)>,
     /// Smoothed runtime of a task in seconds; `None` until one has ended.
     pace: Option<f64>,
+    /// When the last one ended.
+    ended: Option<Instant>,
 }
 
 impl Flow {
@@ -47,12 +56,28 @@ impl Flow {
             None => Scale::new(plan.slots, plan.slots, Duration::MAX),
         };
         let capacity = Capacity::default();
-        Flow { scale, capacity, short: false, deliveries: 0, wanted: None, pace: None }
+        Flow { scale, capacity, short: false, deliveries: 0, wanted: None, pace: None, ended: None }
     }
 
     /// Is a slot free?
     pub(super) fn has_slot(&self, requests: &Requests) -> bool {
         requests.busy() < self.capacity.of(self.scale.slots())
+    }
+
+    /// May the request that has waited longest start now? A tiny one may do so before a slot is free.
+    pub(super) fn starts_next(&self, requests: &Requests) -> bool {
+        let scales = self.scale.is_fixed() && !self.capacity.is_limited();
+        let is_tiny = self.pace.is_some_and(|pace| pace < TINY.as_secs_f64());
+        self.has_slot(requests)
+            || is_tiny
+                && scales
+                && requests.may_wait_for_threads()
+                && requests.busy() < self.scale.slots() + BEYOND_SLOTS
+    }
+
+    /// How many attempts were started for which there is no slot.
+    pub(super) fn beyond_slots(&self, requests: &Requests) -> usize {
+        requests.running().saturating_sub(self.scale.slots())
     }
 
     /// Has the host what a new task needs?
@@ -84,7 +109,8 @@ impl Flow {
     }
 
     /// An attempt has ended that was run.
-    pub(super) fn ended(&mut self, outcome: &Outcome) {
+    pub(super) fn ended(&mut self, outcome: &Outcome, now: Now) {
+        self.ended = Some(now.mono);
         let took = outcome.runtime.as_secs_f64();
         // Quick to believe that tasks are long, slow to believe that they are short.
         self.pace = Some(match self.pace {
@@ -94,11 +120,13 @@ impl Flow {
         });
     }
 
-    /// Has a message that was taken ahead waited too long for a slot? Then tasks count as long.
+    /// Has something waited too long for a slot that was taken or started ahead? Then tasks count as
+    /// long.
     pub(super) fn is_stuck(&mut self, requests: &Requests, now: Now) -> bool {
-        let oldest = requests.oldest_ready();
-        let waits = oldest.is_some_and(|one| now.mono - one.received > AHEAD_WAIT_MAX);
-        let stuck = waits && !self.has_slot(requests);
+        let is_long = |since: Instant| now.mono - since > AHEAD_WAIT_MAX;
+        let waits = requests.oldest_ready().is_some_and(|one| is_long(one.received));
+        let halts = self.beyond_slots(requests) > 0 && self.ended.is_none_or(is_long);
+        let stuck = halts || waits && !self.has_slot(requests);
         if stuck {
             self.pace = Some(AHEAD.as_secs_f64() * 2.0);
         }

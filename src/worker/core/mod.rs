@@ -114,7 +114,7 @@ impl Core {
         {
             out.push(Effect::Log(Level::INFO, line));
         }
-        while self.flow.has_slot(&self.requests) && self.requests.start_next(now, out) {}
+        while self.flow.starts_next(&self.requests) && self.requests.start_next(now, out) {}
         let taking = !self.admission.rounds.pauses(now.mono) && self.life.is_running();
         if let Some((number, want)) = self.flow.want(&self.requests, &self.plan, taking) {
             out.push(Effect::Want { number, want });
@@ -130,7 +130,8 @@ impl Core {
         let shrinks = self.life.is_running() && self.flow.scale.may_shrink();
         let tries = !self.undecided.is_empty() || self.flow.capacity.is_limited();
         let waits = self.life.is_timed() || self.admission.rounds.has_pause();
-        self.requests.ready() > 0 || waits || tries || shrinks
+        let ahead = self.requests.ready() > 0 || self.flow.beyond_slots(&self.requests) > 0;
+        ahead || waits || tries || shrinks
     }
 
     /// Must outcomes be settled at once, and not be batched?
@@ -146,11 +147,12 @@ impl Core {
     /// What others may know of the worker.
     pub fn snapshot(&self) -> Snapshot {
         let starting = self.requests.count(Stage::Clearing) + self.requests.count(Stage::Acking);
+        let beyond = self.flow.beyond_slots(&self.requests);
         Snapshot {
             state: self.life.state(),
             slots: self.flow.scale.slots(),
-            running: self.requests.running(),
-            reserved: self.requests.ready() + starting,
+            running: self.requests.running() - beyond,
+            reserved: self.requests.ready() + starting + beyond,
             unknown: self.admission.unknown.list(),
             limited: self.flow.capacity.why(),
         }
@@ -211,13 +213,13 @@ impl Core {
                 (pause, line) = self.admission.unavailable.refused(name, why, now.mono);
                 warn(line, out);
             }
-            Ending::Cancelled(Why::ConnectionLost) => {}
+            Ending::Cancelled(Why::ConnectionLost | Why::Recalled) => {}
             _ => {
                 if outcome.has_run() {
                     let line = self.admission.unavailable.began(name, outcome.started);
                     warn(line, out);
                 }
-                self.flow.ended(&outcome);
+                self.flow.ended(&outcome, now);
                 keep_slot = true;
             }
         }
@@ -249,6 +251,7 @@ impl Core {
         warn(self.flow.capacity.raise(self.plan.slots, now.mono).map(of_worker), out);
         if self.flow.is_stuck(&self.requests, now) {
             self.requests.release_ready(out);
+            out.push(Effect::Recall);
         }
         match self.life.due(now.mono) {
             Some(Due::State(state)) => self.enter(state, now, out),
@@ -266,7 +269,7 @@ impl Core {
         if state == State::Draining {
             self.decide(true, now, out);
         }
-        let running = self.requests.running();
+        let running = self.snapshot().running;
         let mut say = |line: String| warn(Some(of_worker(line)), out);
         match state {
             State::Running => {}
@@ -299,12 +302,13 @@ impl Core {
 
     /// What the worker is doing, for the log (USR1).
     fn log_requests(&self, now: Now, out: &mut Vec<Effect>) {
+        let beyond = self.flow.beyond_slots(&self.requests);
         let summary = format!(
             "{}; {} of {} slots running, {} taken ahead, {} being settled",
             self.life.state().name(),
-            self.requests.running(),
+            self.requests.running() - beyond,
             self.flow.scale.slots(),
-            self.requests.ready(),
+            self.requests.ready() + beyond,
             self.requests.count(Stage::Clearing) + self.requests.unsettled(),
         );
         let lines = std::iter::once(summary).chain(self.requests.lines(now));

@@ -45,6 +45,8 @@ const STAGES: usize = Stage::Settling as usize + 1;
 
 struct Entry {
     stage: Stage,
+    /// Its task is a process, which takes a slot from the start to the end.
+    is_process: bool,
     /// `None` from [`Stage::Finishing`] on: a message may be large.
     request: Option<Box<Request>>,
 }
@@ -57,6 +59,8 @@ pub(super) struct Requests {
     queue: VecDeque<Key>,
     /// How many entries are in each stage.
     counts: [usize; STAGES],
+    /// How many processes there are, as requests.
+    processes: usize,
     last_key: Key,
     /// Nothing starts any more.
     ends: bool,
@@ -69,6 +73,7 @@ impl Requests {
             entries: FxHashMap::default(),
             queue: VecDeque::new(),
             counts: [0; STAGES],
+            processes: 0,
             last_key: 0,
             ends: false,
         }
@@ -121,6 +126,15 @@ impl Requests {
         self.queue.front().and_then(|key| self.get(*key))
     }
 
+    /// May the request that has waited longest wait for a thread instead? From there it can be given
+    /// back if it is not acknowledged or marked before; where there are processes too, slots count.
+    pub(super) fn may_wait_for_threads(&self) -> bool {
+        let policy = &self.plan.policy;
+        let next = self.oldest_ready();
+        self.processes == 0
+            && next.is_some_and(|it| it.acks_late(policy) && !it.suspect && it.deliveries == 0)
+    }
+
     /// A request whose attempt runs, and its stage.
     pub(super) fn attempt(&self, key: Key) -> Option<(&Request, Stage)> {
         let entry = self.entries.get(&key)?;
@@ -149,7 +163,9 @@ impl Requests {
     fn insert(&mut self, stage: Stage, request: Option<Box<Request>>) -> Key {
         self.last_key += 1;
         self.counts[stage as usize] += 1;
-        self.entries.insert(self.last_key, Entry { stage, request });
+        let is_process = request.as_ref().is_some_and(|it| it.task.program.is_process());
+        self.processes += usize::from(is_process);
+        self.entries.insert(self.last_key, Entry { stage, is_process, request });
         self.last_key
     }
 
@@ -166,6 +182,7 @@ impl Requests {
     fn remove(&mut self, key: Key) -> Option<Entry> {
         let entry = self.entries.remove(&key)?;
         self.counts[entry.stage as usize] -= 1;
+        self.processes -= usize::from(entry.is_process);
         Some(entry)
     }
 
@@ -317,7 +334,7 @@ impl Requests {
     /// Removes a request that needs nothing of the stores. If another worker had its message, and it
     /// has come back meanwhile, it starts now.
     fn forget(&mut self, key: Key, now: Now, out: &mut Vec<Effect>) {
-        let Some(Entry { stage: Stage::Forfeited, request: Some(request) }) = self.remove(key)
+        let Some(Entry { stage: Stage::Forfeited, request: Some(request), .. }) = self.remove(key)
         else {
             return;
         };
@@ -413,7 +430,7 @@ fn started(plan: &Plan, request: &Request, now: DateTime<Utc>) -> Option<Record>
     if !plan.policy.stores(state, &request.message, Some(&request.task)) {
         return None;
     }
-    let info = value::raw(&serde_json::json!({"pid": plan.pid, "hostname": plan.hostname}));
+    let info = value::raw(&serde_json::json!({"pid": plan.pid, "hostname": &*plan.hostname}));
     let record = Record::success(&request.message.id, info, now);
     Some(request.extend(plan, Record { state, ..record }))
 }

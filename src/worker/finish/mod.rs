@@ -14,6 +14,7 @@
 //! | its program or folder was unavailable | parked, not counted | sent again, due later |
 //! | asked to end by a soft shutdown or by a signal to the whole service, then any code but success, or a signal | released | FAILURE `WorkerLostError` |
 //! | cancelled by a shutdown | released | FAILURE `WorkerLostError`: at most once |
+//! | recalled before it began | released | does not happen |
 //! | cancelled because the connection was lost | nothing: another worker has it | does not happen |
 //!
 //! Death by a signal is not the task's own result, so the message is not acknowledged. A task that
@@ -243,6 +244,7 @@ impl Judge<'_> {
         match why {
             Why::Shutdown => self.shut_down(),
             Why::ConnectionLost => Verdict::default(),
+            Why::Recalled => Verdict::release(self.request),
         }
     }
 

@@ -47,7 +47,7 @@ impl Health {
             .or_else(|| now.limited.clone())
             .or(silent);
         Status {
-            node: self.plan.hostname.clone(),
+            node: self.plan.hostname.to_string(),
             app: self.plan.app.display().to_string(),
             broker: self.plan.broker.clone(),
             pid: self.plan.pid,
