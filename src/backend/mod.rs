@@ -3,9 +3,12 @@
 //! The contract, which `tests/contract/backend.rs` checks for every variant: a stored
 //! SUCCESS or REVOKED is never overwritten; waiters are woken, and need not poll.
 
+mod chords;
 #[cfg(feature = "redis")]
 pub mod redis;
 pub mod sqlite;
+
+pub use chords::Counted;
 
 use crate::link::Connection;
 pub use crate::link::error::Error;

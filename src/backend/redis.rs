@@ -122,6 +122,16 @@ impl Store {
         (self.key(&record.task_id), self.expires, document(record))
     }
 
+    /// What all keys begin with.
+    pub(super) fn prefix(&self) -> &str {
+        &self.prefix
+    }
+
+    /// How long results are kept, in seconds.
+    pub(super) fn expires(&self) -> Option<u64> {
+        self.expires
+    }
+
     /// The key of a result is the task's id after this.
     pub fn stem(&self) -> String {
         format!("{}celery-task-meta-", self.prefix)
@@ -237,10 +247,11 @@ fn document(record: &Record) -> String {
     let or_null = |value: Option<String>| value.map_or("null".to_string(), |value| text(&value));
     let done = record.state.is_ready().then(|| clock::iso(record.date_done));
     let mut document = format!(
-        r#"{{"status": "{}", "result": {}, "traceback": {}, "children": [], "date_done": {}"#,
+        r#"{{"status": "{}", "result": {}, "traceback": {}, "children": {}, "date_done": {}"#,
         record.state.name(),
         record.result.get(),
         or_null(record.traceback.clone()),
+        record.children.as_deref().unwrap_or("[]"),
         or_null(done),
     );
     for (name, value) in [("group_id", &record.group_id), ("parent_id", &record.parent_id)] {

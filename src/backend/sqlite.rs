@@ -250,14 +250,15 @@ impl Listener {
 fn put(c: &Connection, records: &[Record]) -> Result<(), Error> {
     for record in records {
         let done = record.date_done.format(DATETIME).to_string();
+        let children = record.children.as_ref().map(|children| children.as_bytes());
         if let Some(e) = record.extended.as_deref() {
             c.prepare_cached(
                 "INSERT INTO celery_taskmeta (task_id, status, result, traceback, date_done,
-                     name, args, kwargs, worker, retries, queue, usage)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)
+                     name, args, kwargs, worker, retries, queue, usage, children)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)
                  ON CONFLICT (task_id) DO UPDATE SET status = ?2, result = ?3, traceback = ?4,
                      date_done = ?5, name = ?6, args = ?7, kwargs = ?8, worker = ?9,
-                     retries = ?10, queue = ?11, usage = ?12
+                     retries = ?10, queue = ?11, usage = ?12, children = ?13
                      WHERE ifnull(status, '') NOT IN ('SUCCESS', 'REVOKED')",
             )?
             .execute(params![
@@ -272,21 +273,23 @@ fn put(c: &Connection, records: &[Record]) -> Result<(), Error> {
                 e.worker,
                 e.retries,
                 e.queue,
-                e.usage.map(|usage| usage.to_json().to_string())
+                e.usage.map(|usage| usage.to_json().to_string()),
+                children
             ])?;
         } else {
             c.prepare_cached(
-                "INSERT INTO celery_taskmeta (task_id, status, result, traceback, date_done)
-                 VALUES (?1, ?2, ?3, ?4, ?5)
+                "INSERT INTO celery_taskmeta (task_id, status, result, traceback, date_done, children)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6)
                  ON CONFLICT (task_id) DO UPDATE SET status = ?2, result = ?3, traceback = ?4,
-                     date_done = ?5 WHERE ifnull(status, '') NOT IN ('SUCCESS', 'REVOKED')",
+                     date_done = ?5, children = ?6 WHERE ifnull(status, '') NOT IN ('SUCCESS', 'REVOKED')",
             )?
             .execute(params![
                 record.task_id,
                 record.state.name(),
                 record.result.get().as_bytes(),
                 record.traceback,
-                done
+                done,
+                children
             ])?;
         }
     }

@@ -1,6 +1,7 @@
 //! From a draft to a message in a queue.
 
 use crate::broker::{Abilities, Error, Posting, Producer};
+use crate::config::routes::Routes;
 use crate::task::Task;
 use crate::wire::{Draft, Route};
 use chrono::{DateTime, TimeDelta, Utc};
@@ -45,7 +46,9 @@ impl Sender {
         });
         draft.ignore_result = draft.ignore_result.or(task.and_then(|task| task.ignore_result));
         draft.origin.clone_from(&self.origin);
-        draft.reply_to.clone_from(&self.identity);
+        if draft.reply_to.is_empty() {
+            draft.reply_to.clone_from(&self.identity);
+        }
         let priority = draft.priority.or(task.and_then(|task| task.priority));
         let priority = abilities.priorities.number(priority);
         let payload = draft.encode(priority, now);
@@ -73,6 +76,38 @@ impl Sender {
         }
         let copy = |queue: &String| Draft { queue: queue.clone(), ..draft.clone() };
         bound.iter().map(|queue| self.posting(abilities, copy(queue), task, now)).collect()
+    }
+}
+
+/// Where the messages go that a worker sends after its tasks.
+#[derive(Debug, Clone)]
+pub struct Routing {
+    /// Who sends them.
+    pub sender: Sender,
+    /// Those of the broker.
+    pub abilities: Abilities,
+    /// `task_routes`
+    pub routes: Routes,
+    /// `task_default_queue`
+    pub default_queue: String,
+    /// `task_default_priority`
+    pub default_priority: Option<u8>,
+}
+
+impl Routing {
+    /// The message of `draft`, which goes to the queue that it names, else to that of its route, of its
+    /// task if that is known here, or to the default one.
+    pub fn posting(&self, mut draft: Draft, task: Option<&Task>, now: DateTime<Utc>) -> Posting {
+        let route = self.routes.find(&draft.task);
+        if draft.queue.is_empty() {
+            let queue = route.and_then(|route| route.queue.as_ref());
+            let queue = queue.or(task.and_then(|task| task.queue.as_ref()));
+            draft.queue.clone_from(queue.unwrap_or(&self.default_queue));
+        }
+        let priority = route.and_then(|route| route.priority);
+        let priority = priority.or(task.and_then(|task| task.priority));
+        draft.priority = draft.priority.or(priority).or(self.default_priority);
+        self.sender.posting(&self.abilities, draft, task, now)
     }
 }
 

@@ -3,6 +3,7 @@
 
 use super::lenient::{self, Fields};
 use super::message::Malformed;
+use super::signature::Embed;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
@@ -20,8 +21,8 @@ pub struct Arguments {
     pub args: Vec<Box<RawValue>>,
     /// By keyword, in the order of the body.
     pub kwargs: Vec<(String, Box<RawValue>)>,
-    /// Names of the parts of `embed` that ask for something: `callbacks`, `chain`….
-    pub follow_ups: Vec<&'static str>,
+    /// What is to follow; mostly nothing.
+    pub embed: Option<Box<Embed>>,
 }
 
 /// A JSON object in its order, values unread.
@@ -103,8 +104,8 @@ pub fn decode(text: &str) -> Result<Arguments, Malformed> {
     let args: Vec<Box<RawValue>> = parse(args.get(), "args: expected an array")?;
     let Pairs(kwargs) = parse(kwargs.get(), "kwargs: expected an object")?;
     let embed: Option<Fields> = parse(embed.get(), "embed: expected an object")?;
-    let parts = ["callbacks", "errbacks", "chain", "chord"];
-    Ok(Arguments { args, kwargs, follow_ups: asked(&embed.unwrap_or_default(), &parts) })
+    let embed = embed.and_then(|fields| Embed::read(&fields));
+    Ok(Arguments { args, kwargs, embed })
 }
 
 /// Reads a body of protocol 1, one object with everything in it.
@@ -120,13 +121,7 @@ pub fn decode_v1(text: &str) -> Result<Arguments, Malformed> {
     let kwargs: Option<Pairs> =
         given("kwargs").map(|raw| parse(raw.get(), "kwargs: expected an object")).transpose()?;
     let kwargs = kwargs.map(|Pairs(pairs)| pairs).unwrap_or_default();
-    let follow_ups = asked(&fields, &["callbacks", "errbacks", "chord"]);
-    Ok(Arguments { args: args.unwrap_or_default(), kwargs, follow_ups })
-}
-
-fn asked(fields: &Fields, parts: &[&'static str]) -> Vec<&'static str> {
-    let wanted = |name: &&&'static str| fields.get(name).is_some_and(lenient::is_true);
-    parts.iter().filter(wanted).copied().collect()
+    Ok(Arguments { args: args.unwrap_or_default(), kwargs, embed: Embed::read(&fields) })
 }
 
 fn parse<'a, T: Deserialize<'a>>(text: &'a str, what: &str) -> Result<T, Malformed> {
@@ -164,10 +159,9 @@ pub fn finite(text: &str) -> Cow<'_, str> {
     Cow::Owned(out)
 }
 
-/// Writes a body of protocol 2 with nothing to follow.
-pub fn encode(args: &[Box<RawValue>], kwargs: &[(String, Box<RawValue>)]) -> String {
-    let embed = r#"{"callbacks": null, "errbacks": null, "chain": null, "chord": null}"#;
-    format!("[{}, {}, {embed}]", array(args), object(kwargs))
+/// Writes a body of protocol 2.
+pub fn encode(args: &[Box<RawValue>], kwargs: &[(String, Box<RawValue>)], embed: &Embed) -> String {
+    format!("[{}, {}, {}]", array(args), object(kwargs), embed.write())
 }
 
 /// A JSON array of these values.
@@ -210,14 +204,14 @@ mod tests {
         assert_eq!(raw(&arguments.args), ["12345678901234567890123", "1.10"]);
         assert_eq!(arguments.kwargs[0].0, "b");
         assert_eq!(arguments.kwargs[1].1.get(), "2");
-        assert!(arguments.follow_ups.is_empty());
+        assert!(arguments.embed.is_none());
     }
 
     #[test]
     fn embed_may_be_null_and_its_wishes_are_named() {
-        assert!(decode("[[], {}, null]").unwrap().follow_ups.is_empty());
+        assert!(decode("[[], {}, null]").unwrap().embed.is_none());
         let body = r#"[[], {}, {"callbacks": [], "chain": [{"task": "x"}], "chord": null}]"#;
-        assert_eq!(decode(body).unwrap().follow_ups, ["chain"]);
+        assert_eq!(decode(body).unwrap().embed.unwrap().names(), ["chain"]);
     }
 
     #[test]

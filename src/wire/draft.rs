@@ -4,7 +4,7 @@
 //! values between: clients send by the thousand.
 
 use super::Payload;
-use super::{body, saferepr};
+use super::{Embed, body, saferepr};
 use crate::clock;
 use chrono::{DateTime, Utc};
 use serde::ser::{Serialize, SerializeMap, Serializer};
@@ -58,6 +58,16 @@ pub struct Draft {
     pub time_limit: Option<f64>,
     /// Seconds until the task is asked to end; likewise.
     pub soft_time_limit: Option<f64>,
+    /// What is to follow it.
+    pub embed: Embed,
+    /// The group that it is a member of.
+    pub group: Option<String>,
+    /// Its place in the group, from 0.
+    pub group_index: Option<i64>,
+    /// Stamps, by their names.
+    pub stamps: Vec<(String, Box<RawValue>)>,
+    /// Properties beside those of the protocol.
+    pub properties: Vec<(String, Box<RawValue>)>,
     /// Headers beside those of the protocol, none of which they may be named like.
     pub headers: Vec<(String, Box<RawValue>)>,
 }
@@ -66,7 +76,7 @@ impl Draft {
     /// Writes the message, with a priority as the broker counts.
     pub fn encode(&self, priority: u8, now: DateTime<Utc>) -> Payload {
         let envelope = Envelope {
-            body: body::to_base64(body::encode(&self.args, &self.kwargs).as_bytes()),
+            body: body::to_base64(body::encode(&self.args, &self.kwargs, &self.embed).as_bytes()),
             content_encoding: "utf-8",
             content_type: "application/json",
             headers: Headers(self),
@@ -102,8 +112,8 @@ impl Serialize for Headers<'_> {
         headers.serialize_entry("shadow", &draft.shadow)?;
         headers.serialize_entry("eta", &draft.eta.map(clock::iso))?;
         headers.serialize_entry("expires", &draft.expires.map(clock::iso))?;
-        headers.serialize_entry("group", &())?;
-        headers.serialize_entry("group_index", &())?;
+        headers.serialize_entry("group", &draft.group)?;
+        headers.serialize_entry("group_index", &draft.group_index)?;
         headers.serialize_entry("retries", &0)?;
         headers.serialize_entry("timelimit", &limits)?;
         headers.serialize_entry("root_id", draft.root_id.as_ref().unwrap_or(&draft.id))?;
@@ -113,8 +123,9 @@ impl Serialize for Headers<'_> {
         headers.serialize_entry("origin", &draft.origin)?;
         headers.serialize_entry("ignore_result", &draft.ignore_result)?;
         headers.serialize_entry("replaced_task_nesting", &0)?;
-        headers.serialize_entry("stamped_headers", &())?;
-        headers.serialize_entry("stamps", &Empty {})?;
+        let names: Vec<&str> = draft.stamps.iter().map(|(name, _)| name.as_str()).collect();
+        headers.serialize_entry("stamped_headers", &Some(names).filter(|it| !it.is_empty()))?;
+        headers.serialize_entry("stamps", &Object(&draft.stamps))?;
         for (name, value) in &draft.headers {
             headers.serialize_entry(name, value)?;
         }
@@ -140,6 +151,9 @@ impl Serialize for Properties<'_> {
             let left = (expires - *now).num_milliseconds().max(0);
             properties.serialize_entry("expiration", &left.to_string())?;
         }
+        for (name, value) in &draft.properties {
+            properties.serialize_entry(name, value)?;
+        }
         properties.end()
     }
 }
@@ -159,8 +173,14 @@ impl DeliveryInfo<'_> {
     }
 }
 
-#[derive(serde::Serialize)]
-struct Empty {}
+/// Pairs as a JSON object.
+struct Object<'a>(&'a [(String, Box<RawValue>)]);
+
+impl Serialize for Object<'_> {
+    fn serialize<S: Serializer>(&self, out: S) -> Result<S::Ok, S::Error> {
+        out.collect_map(self.0.iter().map(|(name, value)| (name, value)))
+    }
+}
 
 /// Whole seconds as a whole number, as who writes 20 sends it.
 fn number(seconds: f64) -> Option<Number> {

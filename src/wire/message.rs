@@ -45,6 +45,8 @@ pub struct Message {
     pub parent_id: String,
     /// The group that it is a member of.
     pub group: Option<String>,
+    /// Its place there.
+    pub group_index: Option<i64>,
     /// Name for people in place of `task`.
     pub shadow: Option<String>,
     /// Not before.
@@ -225,6 +227,7 @@ fn build(headers: &Headers, properties: &Headers, content: Content) -> Result<Me
         root_id: headers.text("root_id")?.unwrap_or_else(|| id.clone()),
         parent_id: headers.text("parent_id")?.unwrap_or_default(),
         group: headers.text("group")?,
+        group_index: headers.0.get("group_index").and_then(lenient::number).map(|n| n as i64),
         shadow: headers.text("shadow")?,
         eta: headers.instant("eta")?,
         expires: headers.instant("expires")?,

@@ -9,6 +9,7 @@ mod payload;
 pub mod repr;
 pub mod result;
 pub mod saferepr;
+pub mod signature;
 pub mod value;
 
 pub use body::Arguments;
@@ -17,3 +18,4 @@ pub use exception::Exception;
 pub use message::{Malformed, Message};
 pub use payload::Payload;
 pub use result::{Record, State};
+pub use signature::{Embed, Signature};

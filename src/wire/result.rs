@@ -73,6 +73,8 @@ pub struct Record {
     pub group_id: Option<String>,
     /// The task that sent it.
     pub parent_id: Option<String>,
+    /// JSON array of what it has sent, if it has sent anything.
+    pub children: Option<String>,
     /// Written with `result_extended`.
     pub extended: Option<Box<Extended>>,
 }
@@ -132,6 +134,7 @@ impl Record {
             date_done: now,
             group_id: None,
             parent_id: None,
+            children: None,
             extended: None,
         }
     }

@@ -128,7 +128,8 @@ fn start(plan: Arc<Plan>, io: Io) -> (Drive, Inputs) {
     let (sort, sorting) = watch::channel(Sorting::default());
     let (troubles, contact) = (Troubles::default(), consumer.contact());
     let health = Health::new(plan.clone(), contact, troubles.clone());
-    let settling = settle::run(ends.clone(), work, hurries, sender.clone(), troubles.clone());
+    let settling =
+        settle::run(ends.clone(), plan.clone(), work, hurries, sender.clone(), troubles.clone());
     spawn_local(settling);
     spawn_local(forward_losses(consumer.losses(), sender.clone()));
     let reload = Reload::new(tasks, sender.clone(), sorting.clone());

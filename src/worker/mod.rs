@@ -5,6 +5,7 @@ pub mod demand;
 pub mod drive;
 pub mod event;
 pub mod finish;
+pub mod follow;
 pub mod plan;
 pub mod request;
 pub mod signals;
@@ -18,6 +19,7 @@ mod refusal;
 mod unavailable;
 mod undecided;
 
+mod chords;
 mod consumer;
 mod expire;
 mod health;

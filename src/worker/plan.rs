@@ -1,6 +1,7 @@
 //! What is decided before a worker starts and never changes afterwards.
 
 use super::pressure::Rule;
+use crate::client::send::Routing;
 pub use crate::config::units::Unregistered;
 use crate::task::Task;
 use crate::task::rate::Rate;
@@ -45,6 +46,10 @@ pub struct Plan {
     pub wasm_compile_timeout: Duration,
     /// How long results are kept; `None`: for ever.
     pub result_expires: Option<Duration>,
+    /// Where the messages go that follow its tasks.
+    pub routing: Routing,
+    /// The result store counts the members of a chord.
+    pub counts: bool,
 }
 
 /// What `--autoscale` adds to the highest number of slots.

@@ -2,6 +2,7 @@
 
 use super::event::Now;
 use super::finish::text::show;
+use super::follow;
 use super::plan::{Plan, Policy};
 use super::request::{Request, about, label};
 use super::verdict::{Verdict, error_record};
@@ -43,12 +44,13 @@ fn ended(
     log: (Level, String),
     now: Now,
 ) -> Verdict {
-    Verdict {
+    let verdict = Verdict {
         record: error_record(request, plan, state, exception, None, now.wall),
         log: Some(log),
         about: Some(about(&request.message)),
         ..Verdict::only(Settle::Ack)
-    }
+    };
+    follow::failure(verdict, request, plan, (state, exception), None, now.wall)
 }
 
 /// The line that is logged once for a name that is not defined here.

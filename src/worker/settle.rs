@@ -3,9 +3,12 @@
 //! nothing counts as done. What a store rejects does not block anything else: see
 //! [`super::unstorable`].
 
+use super::chords::{Claim, Counter, Joined};
 use super::core::Event;
+use super::follow::Chords;
 use super::health::troubles::Troubles;
 use super::outage::Outage;
+use super::plan::Plan;
 use super::request::Key;
 use super::unstorable;
 use super::verdict::Verdict;
@@ -28,6 +31,9 @@ const BATCH_WAIT: Duration = Duration::from_millis(2);
 /// Bytes that are stored and sent in one step; a single item may be larger.
 const STEP_MAX: usize = 4 * 1024 * 1024;
 
+/// How often a chord is looked at that another worker has the claim to.
+const CLAIM_LOOK: Duration = Duration::from_millis(500);
+
 /// A connection that breaks this many times in a row during one item alone, while the store answers
 /// otherwise, breaks because of that item.
 const UNHEARD_MAX: u32 = 3;
@@ -45,15 +51,25 @@ pub(super) enum Work {
 /// [`BATCH_WAIT`] for more work.
 pub(super) async fn run(
     ends: Ends,
+    plan: Arc<Plan>,
     mut work: mpsc::UnboundedReceiver<Work>,
     mut hurry: watch::Receiver<bool>,
     events: mpsc::UnboundedSender<Event>,
     troubles: Troubles,
 ) {
     let outage = Outage::new("cannot store results or acknowledge", troubles);
-    let mut settler = Settler { ends, events, outage };
+    let counter = Counter::new(ends.store().clone(), plan);
+    let (sender, mut again) = mpsc::unbounded_channel();
+    let mut settler = Settler { ends, counter, events, outage, again: sender };
     let mut waiting = Vec::new();
-    while work.recv_many(&mut waiting, BATCH_MAX).await > 0 {
+    loop {
+        tokio::select! {
+            received = work.recv_many(&mut waiting, BATCH_MAX) => if received == 0 { return },
+            Some((job, item)) = again.recv() => {
+                settler.settle_joined(job, item).await;
+                continue;
+            }
+        }
         // However the wait ends, what is there gets settled.
         let _ = timeout(BATCH_WAIT, hurry.wait_for(|hurry| *hurry)).await;
         while waiting.len() < BATCH_MAX
@@ -61,8 +77,13 @@ pub(super) async fn run(
         {
             waiting.push(more);
         }
-        for batch in batches(waiting.drain(..).map(job)) {
+        let (joined, plain): (Vec<_>, Vec<_>) =
+            waiting.drain(..).flat_map(jobs).partition(|(job, _)| job.chords.is_some());
+        for batch in batches(plain.into_iter()) {
             settler.settle(batch).await;
+        }
+        for (job, item) in joined {
+            settler.settle_joined(job, item).await;
         }
     }
 }
@@ -77,34 +98,49 @@ struct Job {
     tries: u8,
     /// The last try may have succeeded: its answer was lost.
     maybe_done: bool,
+    /// Chords that are to be looked after before.
+    chords: Option<Box<Chords>>,
+    /// Chords whose bodies are called with it.
+    claims: Vec<Claim>,
 }
 
 type Batch = (Vec<Job>, Vec<Item>);
 
-fn job(work: Work) -> (Job, Item) {
+fn jobs(work: Work) -> Vec<(Job, Item)> {
     match work {
         Work::Record(tag, record) => {
-            let item = Item { tag: Some(tag), record: Some(*record), ..Item::default() };
-            (Job { id: id_of(&item), ..Job::default() }, item)
+            vec![unawaited(Item { tag: Some(tag), record: Some(*record), ..Item::default() })]
         }
         Work::Verdict(key, tag, verdict) => {
-            let verdict = *verdict;
-            let token = match verdict.publish {
-                Some(_) => uuid::Uuid::now_v7().simple().to_string(),
-                None => String::new(),
+            let mut verdict = *verdict;
+            // What was acknowledged before has no delivery any more.
+            let held = verdict.settle.is_some().then_some(tag);
+            let skipped = std::mem::take(&mut verdict.skipped).into_iter();
+            let record =
+                |record| unawaited(Item { tag: held, record: Some(record), ..Item::default() });
+            let mut jobs: Vec<(Job, Item)> = skipped.map(record).collect();
+            let chords = verdict.chords.take();
+            let token = match verdict.publish.is_empty() {
+                true => String::new(),
+                false => uuid::Uuid::now_v7().simple().to_string(),
             };
             let item = Item {
-                // What was acknowledged before has no delivery any more.
-                tag: verdict.settle.is_some().then_some(tag),
+                tag: held,
                 record: verdict.record,
-                postings: verdict.publish.into_iter().collect(),
+                postings: verdict.publish,
                 token,
                 settle: verdict.settle,
                 durable: verdict.durable,
             };
-            (Job { key: Some(key), id: id_of(&item), ..Job::default() }, item)
+            jobs.push((Job { key: Some(key), id: id_of(&item), chords, ..Job::default() }, item));
+            jobs
         }
     }
+}
+
+/// An item that nothing waits for.
+fn unawaited(item: Item) -> (Job, Item) {
+    (Job { id: id_of(&item), ..Job::default() }, item)
 }
 
 fn id_of(item: &Item) -> String {
@@ -143,11 +179,56 @@ fn size(item: &Item) -> usize {
 
 struct Settler {
     ends: Ends,
+    counter: Counter,
     events: mpsc::UnboundedSender<Event>,
     outage: Outage,
+    /// What is to be tried again.
+    again: mpsc::UnboundedSender<(Job, Item)>,
 }
 
 impl Settler {
+    /// Looks after the chords of an item, and settles it with what that brings.
+    async fn settle_joined(&mut self, mut job: Job, item: Item) {
+        let Some(mut chords) = job.chords.take() else {
+            return self.settle((vec![job], vec![item])).await;
+        };
+        let mut is_refused = false;
+        let joined = loop {
+            match self.counter.join(&chords).await {
+                Ok(joined) => break joined,
+                Err(error) if error.kind() != Kind::Refused => self.outage.wait(&error).await,
+                Err(error) if is_refused => {
+                    tracing::error!("Task {}: its chord cannot be told: {error}", job.id);
+                    break Joined::Ready(Vec::new(), Vec::new());
+                }
+                Err(error) => {
+                    // Without its value: the chord ends all the same.
+                    is_refused = true;
+                    chords.parts.iter_mut().for_each(|part| part.fail(&error.to_string()));
+                }
+            }
+        };
+        match joined {
+            Joined::Ready(items, claims) => {
+                job.claims = claims;
+                let (mut jobs, mut all): (Vec<Job>, Vec<Item>) =
+                    items.into_iter().map(unawaited).unzip();
+                jobs.push(job);
+                all.push(item);
+                self.settle((jobs, all)).await;
+            }
+            Joined::Later => {
+                job.chords = Some(chords);
+                let again = self.again.clone();
+                tokio::task::spawn_local(async move {
+                    tokio::time::sleep(CLAIM_LOOK).await;
+                    // The settling task lives as long as there is something to be settled.
+                    let _ = again.send((job, item));
+                });
+            }
+        }
+    }
+
     /// Settles the whole batch, as it is or as [`super::unstorable`] has it.
     async fn settle(&mut self, batch: Batch) {
         let mut left = vec![batch];
@@ -156,7 +237,12 @@ impl Settler {
             let answer = self.commit(&mut jobs, &items).await;
             let items = Arc::try_unwrap(items).unwrap_or_else(|shared| (*shared).clone());
             match answer {
-                Ok(fates) => left.extend(self.report(jobs, items, fates)),
+                Ok(fates) => {
+                    for job in jobs.iter().filter(|job| !job.claims.is_empty()) {
+                        self.counter.release(&job.claims).await;
+                    }
+                    left.extend(self.report(jobs, items, fates));
+                }
                 Err(why) if jobs.len() == 1 => {
                     left.extend(self.report(jobs, items, vec![Fate::Refused(why)]));
                 }

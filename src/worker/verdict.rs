@@ -1,5 +1,6 @@
 //! What is done with a message, and the verdicts that do not depend on how an attempt ended.
 
+use super::follow::{self, Chords};
 use super::plan::Plan;
 use super::request::{Request, about};
 use crate::broker::{Death, Posting, Settle};
@@ -15,8 +16,12 @@ pub struct Verdict {
     pub record: Option<Record>,
     /// Settle the delivery like this; `None` if it was acknowledged before.
     pub settle: Option<Settle>,
-    /// Send this: the retry of a task that was acknowledged before.
-    pub publish: Option<Posting>,
+    /// Store these too: of tasks that will not run since this one has failed.
+    pub skipped: Vec<Record>,
+    /// Send these: the retry of a task that was acknowledged before, and what follows the task.
+    pub publish: Vec<Posting>,
+    /// Chords that begin or go on with it.
+    pub chords: Option<Box<Chords>>,
     /// Log this.
     pub log: Option<(Level, String)>,
     /// The task that the line is about.
@@ -33,14 +38,15 @@ impl Verdict {
 
     /// Does it ask nothing of the broker and the store?
     pub fn is_empty(&self) -> bool {
-        self.record.is_none() && self.settle.is_none() && self.publish.is_none()
+        let is_last = self.skipped.is_empty() && self.chords.is_none();
+        is_last && self.record.is_none() && self.settle.is_none() && self.publish.is_empty()
     }
 
     /// A request that did not begin goes back as it came, uncounted: as a new message if it was
     /// acknowledged.
     pub fn release(request: &Request) -> Verdict {
         match request.acked {
-            true => Verdict { publish: Some(request.posting(None)), ..Verdict::default() },
+            true => Verdict { publish: vec![request.posting(None)], ..Verdict::default() },
             false => Verdict::only(Settle::Release),
         }
     }
@@ -48,7 +54,7 @@ impl Verdict {
     /// A request that did not begin is delivered again from `until` on, uncounted.
     pub fn park(request: &Request, until: DateTime<Utc>) -> Verdict {
         match request.acked {
-            true => Verdict { publish: Some(request.posting(Some(until))), ..Verdict::default() },
+            true => Verdict { publish: vec![request.posting(Some(until))], ..Verdict::default() },
             false => Verdict::only(Settle::Park(until)),
         }
     }
@@ -74,13 +80,16 @@ impl Verdict {
         let fate =
             if request.acked { "acknowledged before" } else { "kept in the dead-letter list" };
         let log = format!("Task {} lost for good: {what}; {fate}", request.label());
-        Verdict {
+        let text = traceback.clone();
+        let verdict = Verdict {
             record: error_record(request, plan, State::Failure, &exception, traceback, now),
             settle: (!request.acked).then_some(Settle::Dead(death)),
             log: Some((Level::ERROR, log)),
             about: Some(about(&request.message)),
             ..Verdict::default()
-        }
+        };
+        let ended = (State::Failure, &exception);
+        follow::failure(verdict, request, plan, ended, text.as_deref(), now)
     }
 }
 

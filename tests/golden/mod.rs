@@ -109,7 +109,8 @@ fn headers_are_read_as_python_meant_them() {
 fn arguments_reach_a_program_as_python_sent_them() {
     for case in cases().iter().filter(|case| is_refused(case).is_none()) {
         let arguments = case.payload.decode().unwrap().arguments().unwrap();
-        let follow_ups = json!(arguments.follow_ups);
+        let follow_ups =
+            json!(arguments.embed.as_ref().map_or_else(Vec::new, |embed| embed.names()));
         let seen = Arguments::of(&attempt(arguments));
         let (args, kwargs) = seen.all().split_at(seen.positional().len());
         let args: Vec<String> = args.iter().map(|arg| hex(&arg.text)).collect();

@@ -5,7 +5,9 @@ use super::broker::{Broker, Place};
 use chrono::{DateTime, Utc};
 use fastrand::Rng;
 use qworker::broker::{Settle, Tag, Want};
+use qworker::client::send::{Routing, Sender};
 use qworker::clock;
+use qworker::config::routes::Routes;
 use qworker::os::signal::Meaning;
 use qworker::runner::{Attempt, Ending, Limit, Outcome, Why};
 use qworker::task::load::{Content, File, load};
@@ -100,6 +102,14 @@ impl World {
             wasm_memory: 0,
             wasm_compile_timeout: Duration::ZERO,
             result_expires: None,
+            routing: Routing {
+                sender: Sender::new("sim"),
+                abilities: qworker::broker::sqlite::ABILITIES,
+                routes: Routes::default(),
+                default_queue: "celery".into(),
+                default_priority: None,
+            },
+            counts: false,
         });
         World {
             rng: Rng::with_seed(seed),
@@ -331,7 +341,7 @@ impl World {
             if let Some(record) = &verdict.record {
                 self.results.insert(record.task_id.clone(), record.state);
             }
-            if let Some(posting) = verdict.publish {
+            for posting in verdict.publish {
                 let due = posting.eta.map_or(0.0, |eta| self.seconds(eta));
                 self.broker.post(posting.task_id, posting.payload, due);
             }

@@ -4,6 +4,8 @@ use super::Args;
 use crate::bounds::{FILES_OF_TASK, FILES_OF_WORKER, QUEUES_MAX, SLOTS_MAX};
 use crate::cli::app::App;
 use crate::cli::exit::Error;
+use crate::client::Client;
+use crate::client::send::{Routing, Sender};
 use crate::config::{Given, Settings, units};
 use crate::os;
 use crate::task::rate::Rate;
@@ -120,6 +122,7 @@ pub(super) fn plan(
     hostname: String,
     queues: Vec<String>,
     tasks: Set,
+    client: &Client,
 ) -> Result<Plan, Error> {
     let settings = &app.settings;
     let policy = Policy {
@@ -159,5 +162,13 @@ pub(super) fn plan(
         wasm_memory: settings.wasm_memory,
         wasm_compile_timeout: settings.wasm_compile_timeout,
         result_expires: settings.result_expires,
+        routing: Routing {
+            sender: Sender::new(&os::host::name()),
+            abilities: *client.broker.abilities(),
+            routes: settings.task_routes.clone(),
+            default_queue: settings.task_default_queue.clone(),
+            default_priority: settings.task_default_priority,
+        },
+        counts: client.store.counts(),
     })
 }

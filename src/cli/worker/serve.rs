@@ -19,6 +19,7 @@ use crate::pool::Pool;
 use crate::runner::shell::Shell;
 #[cfg(feature = "wasm")]
 use crate::runner::wasm;
+use crate::task::set::Set;
 use crate::worker;
 use crate::worker::core::Event;
 use crate::worker::drive::Io;
@@ -45,19 +46,18 @@ pub(super) fn serve(
     let tasks = app.tasks(&out)?;
     app.tell_notes(&out);
     let queues = queues(&app, &args, &tasks)?;
-    let plan = plan(&app, &args, hostname, queues, tasks)?;
     // The worker can do much even with the old limit.
     let _ = os::open_files::raise_limit();
     let beat = args.beat.prepare(&app, global, given(&args))?;
     block_on(async move {
-        let work = work(app, plan, args, log, guard, (beat, stamp), out);
+        let work = work(app, (hostname, queues, tasks), args, log, guard, (beat, stamp), out);
         tokio::task::LocalSet::new().run_until(work).await
     })
 }
 
 async fn work(
     app: App,
-    plan: Plan,
+    (hostname, queues, tasks): (String, Vec<String>, Set),
     args: Args,
     log: log::Options,
     guard: GuardLink,
@@ -71,6 +71,7 @@ async fn work(
     let reaper = Reaper::start().map_err(|error| cannot("watch processes", error))?;
     let _log = logging::start(log, out);
     let client = app.client()?;
+    let plan = plan(&app, &args, hostname, queues, tasks, &client)?;
     if args.purge {
         purge(&client, &plan, out).await?;
     }

@@ -1,11 +1,13 @@
 //! The checks between a message and its start.
 
 use crate::broker::{Delivery, Settle, Sorting};
+use crate::canvas;
 use crate::log::escape;
 use crate::task::set::Set;
 use crate::task::{bind, rate};
 use crate::wire::{Arguments, Malformed, Message};
 use crate::worker::event::{Effect, Now};
+use crate::worker::follow;
 use crate::worker::names::{Learned, Names, Rounds};
 use crate::worker::plan::{Plan, Unregistered};
 use crate::worker::refusal;
@@ -49,7 +51,7 @@ const GATES: [Gate; 9] = [
     Admission::due,
     Admission::received,
     Admission::readable,
-    Admission::supported,
+    Admission::followable,
     Admission::unexpired,
     Admission::bindable,
     Admission::deliverable,
@@ -202,17 +204,14 @@ impl Admission {
         Ok(())
     }
 
-    /// It asks for nothing after the task.
-    fn supported(&mut self, request: &mut Request, now: Now, _: &mut Vec<Effect>) -> Passed {
-        let follow_ups = &request.arguments.follow_ups;
-        if follow_ups.is_empty() {
-            return Ok(());
+    /// What it asks for after the task can be done.
+    fn followable(&mut self, request: &mut Request, now: Now, _: &mut Vec<Effect>) -> Passed {
+        let Some(embed) = request.arguments.embed.as_deref() else { return Ok(()) };
+        let context = follow::context(request, now.wall);
+        match canvas::check(embed, self.plan.counts, context) {
+            Ok(()) => Ok(()),
+            Err(why) => self.dead(request, "unsupported", &why, now),
         }
-        let why = format!(
-            "the message asks for {} after the task, which is not supported",
-            follow_ups.join(", ")
-        );
-        self.dead(request, "unsupported", &Malformed(why), now)
     }
 
     /// Its `expires` has not passed.

@@ -25,6 +25,7 @@ pub(super) mod text;
 mod output;
 
 use super::event::Now;
+use super::follow;
 use super::plan::Plan;
 use super::request::{Request, about};
 use super::verdict::{Verdict, error_record};
@@ -127,8 +128,16 @@ impl Judge<'_> {
         let policy = &self.plan.policy;
         let record = policy
             .stores(State::Success, &self.request.message, Some(&self.request.task))
-            .then(|| self.request.extend(self.plan, Record::success(id, result, self.now)));
-        Verdict { record, settle: self.ack(), log, ..Verdict::default() }
+            .then(|| self.request.extend(self.plan, Record::success(id, result.clone(), self.now)));
+        let verdict = Verdict { record, settle: self.ack(), log, ..Verdict::default() };
+        match follow::success(verdict, self.request, self.plan, &result, self.now) {
+            Ok(verdict) => verdict,
+            Err(why) => {
+                let why = why.to_string();
+                let error = Exception::new("celery.exceptions", "InvalidTaskError", why);
+                self.failed(&error, None)
+            }
+        }
     }
 
     fn failed(&self, exception: &Exception, traceback: Option<&str>) -> Verdict {
@@ -142,12 +151,14 @@ impl Judge<'_> {
             self.usage(),
             text.as_deref().map(|t| format!("\n{t}")).unwrap_or_default()
         );
-        Verdict {
-            record: self.error_record(State::Failure, exception, text),
+        let verdict = Verdict {
+            record: self.error_record(State::Failure, exception, text.clone()),
             settle: self.ack(),
             log: Some((Level::ERROR, log)),
             ..Verdict::default()
-        }
+        };
+        let ended = (State::Failure, exception);
+        follow::failure(verdict, self.request, self.plan, ended, text.as_deref(), self.now)
     }
 
     fn retried(&self, exception: &Exception, random: f64) -> Verdict {
@@ -175,6 +186,7 @@ impl Judge<'_> {
         let publish = request
             .acked
             .then(|| Posting { payload: payload.clone(), ..request.posting(Some(eta)) });
+        let publish = publish.into_iter().collect();
         Verdict {
             record: self.error_record(State::Retry, exception, text),
             settle: (!request.acked).then_some(Settle::Replace(payload, eta)),

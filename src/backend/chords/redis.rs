@@ -1,0 +1,187 @@
+//! Chords on a Redis server: Celery's own counters, so that members and bodies may be Python's and
+//! ours in any mixture.
+//!
+//! Source: celery 5.7 `backends/redis.py` (`on_chord_part_return`, `set_chord_size`). Keys of a
+//! chord are `celery-taskset-meta-GROUP` and `.j` (parts by their place), `.t` (members that were
+//! added), `.s` (size), `.d` (who was counted), `.c` (who calls the body; `done` once it was called).
+
+use super::Counted;
+use crate::backend::redis::Store;
+use crate::backend::{Error, Keep};
+use crate::canvas::{Begun, Part, Returned};
+use crate::wire::value;
+use crate::wire::{body, repr};
+use redis::Script;
+use serde_json::value::RawValue;
+use serde_json::{Value, json};
+use std::sync::LazyLock;
+
+/// Seconds for which a worker alone may call a body; longer than that takes, and than Python's.
+const CLAIM: u64 = 10;
+
+/// Seconds for which a late copy of a member finds that the body was called.
+const DONE: u64 = 300;
+
+/// Results within results, at most.
+const DEPTH_MAX: usize = 64;
+
+static COUNT: LazyLock<Script> = LazyLock::new(|| {
+    Script::new(
+        r#"-- KEYS: parts, added, size, counted, claim, results
+        -- ARGV: member, place, part, seconds to live or nothing, token, seconds of a claim
+        -- Gives: `more`, `last` or `claimed`
+        if redis.call('GET', KEYS[5]) == 'done' then return 'more' end
+        if redis.call('SADD', KEYS[4], ARGV[1]) == 1 then
+          redis.call('ZADD', KEYS[1], ARGV[2], ARGV[3])
+        end
+        if ARGV[4] ~= '' then
+          for _, n in ipairs({ 1, 2, 3, 4, 6 }) do redis.call('EXPIRE', KEYS[n], ARGV[4]) end
+        end
+        local size = redis.call('GET', KEYS[3])
+        if not size then return 'more' end
+        local total = tonumber(size) + tonumber(redis.call('GET', KEYS[2]) or 0)
+        if redis.call('ZCARD', KEYS[1]) ~= total then return 'more' end
+        if redis.call('SET', KEYS[5], ARGV[5], 'NX', 'EX', ARGV[6]) then return 'last' end
+        return 'claimed'"#,
+    )
+});
+
+static END: LazyLock<Script> = LazyLock::new(|| {
+    Script::new(
+        r#"-- KEYS: parts, added, size, counted, claim; ARGV: token, seconds
+        if redis.call('GET', KEYS[5]) ~= ARGV[1] then return end
+        redis.call('DEL', KEYS[1], KEYS[2], KEYS[3], KEYS[4])
+        redis.call('SET', KEYS[5], 'done', 'EX', ARGV[2])"#,
+    )
+});
+
+impl Store {
+    fn group_key(&self, group_id: &str, part: &str) -> String {
+        format!("{}celery-taskset-meta-{group_id}{part}", self.prefix())
+    }
+
+    fn chord_keys(&self, group_id: &str) -> [String; 5] {
+        [".j", ".t", ".s", ".d", ".c"].map(|part| self.group_key(group_id, part))
+    }
+
+    /// See [`crate::backend::Store::begin_chords`].
+    pub(super) async fn begin_chords(&self, chords: &[Begun]) -> Result<(), Error> {
+        let mut pipe = redis::pipe();
+        let mut set = |key: String, value: String| {
+            let set = pipe.cmd("SET").arg(key).arg(value);
+            if let Some(expires) = self.expires() {
+                set.arg("EX").arg(expires);
+            }
+            set.ignore();
+        };
+        for Begun { group_id, size, results } in chords {
+            if let Some(results) = results {
+                set(self.group_key(group_id, ""), format!(r#"{{"result": {results}}}"#));
+            }
+            set(self.group_key(group_id, ".s"), size.to_string());
+        }
+        // What is called again under the same id begins anew.
+        for Begun { group_id, .. } in chords {
+            pipe.cmd("DEL").arg(self.group_key(group_id, ".c")).ignore();
+        }
+        self.link().run(async |c| pipe.query_async::<()>(c).await).await
+    }
+
+    /// See [`crate::backend::Store::count`].
+    pub(super) async fn count(&self, part: &Part, token: &str) -> Result<Counted, Error> {
+        let place = part.group_index.map_or("+inf".to_string(), |index| index.to_string());
+        let text =
+            format!("[1, {}, {}, {}]", json!(part.task_id), json!(part.state), part.result.get());
+        let mut call = COUNT.prepare_invoke();
+        for key in self.chord_keys(&part.group_id) {
+            call.key(key);
+        }
+        call.key(self.group_key(&part.group_id, ""));
+        call.arg(format!("{}:{place}", part.task_id)).arg(&place).arg(text);
+        call.arg(self.expires().map_or(String::new(), |expires| expires.to_string()));
+        call.arg(token).arg(CLAIM);
+        let said: String = self.link().run(async |c| call.invoke_async(c).await).await?;
+        Ok(match said.as_str() {
+            "last" => Counted::Last,
+            "claimed" => Counted::Claimed,
+            _ => Counted::More,
+        })
+    }
+
+    /// See [`crate::backend::Store::chord_results`].
+    pub(super) async fn chord_results(&self, group_id: &str) -> Result<Vec<Returned>, Error> {
+        let mut pipe = redis::pipe();
+        pipe.cmd("GET").arg(self.group_key(group_id, ""));
+        pipe.cmd("ZRANGE").arg(self.group_key(group_id, ".j")).arg(0).arg(-1);
+        let (saved, parts): (Option<String>, Vec<String>) =
+            self.link().run(async |c| pipe.query_async(c).await).await?;
+        let saved = saved.and_then(|text| serde_json::from_str::<Value>(&text).ok());
+        match saved.as_ref().and_then(|saved| saved["result"][1].as_array()) {
+            // Their structure is more than a list.
+            Some(members) => {
+                let mut returned = Vec::new();
+                for member in members {
+                    returned.push(Box::pin(self.returned(member, 0)).await?);
+                }
+                Ok(returned)
+            }
+            None => Ok(parts.iter().map(|text| of_part(text)).collect()),
+        }
+    }
+
+    /// What a saved result, `[[id, parent], members]`, has come to.
+    async fn returned(&self, node: &Value, depth: usize) -> Result<Returned, Error> {
+        let id = node[0][0].as_str().unwrap_or_default().to_string();
+        let Some(members) = node[1].as_array() else {
+            let found = Keep::get(self, &id).await?;
+            return Ok(match found {
+                Some(meta) if meta.status == "SUCCESS" => Returned::Value(meta.result),
+                Some(meta) => Returned::Failed(id, raised(&meta.result)),
+                None => Returned::Failed(id, "no result".into()),
+            });
+        };
+        if depth > DEPTH_MAX {
+            return Ok(Returned::Failed(id, "results nested too deep".into()));
+        }
+        let mut values = Vec::new();
+        for member in members {
+            match Box::pin(self.returned(member, depth + 1)).await? {
+                Returned::Value(value) => values.push(value),
+                failed => return Ok(failed),
+            }
+        }
+        Ok(Returned::Value(RawValue::from_string(body::array(&values)).unwrap_or_default()))
+    }
+
+    /// See [`crate::backend::Store::end_chord`].
+    pub(super) async fn end_chord(&self, group_id: &str, token: &str) -> Result<(), Error> {
+        let mut call = END.prepare_invoke();
+        for key in self.chord_keys(group_id) {
+            call.key(key);
+        }
+        call.arg(token).arg(DONE);
+        self.link().run(async |c| call.invoke_async::<()>(c).await).await
+    }
+}
+
+/// What `[1, id, state, result]` says.
+fn of_part(text: &str) -> Returned {
+    let text = body::finite(text);
+    let parts: Vec<&RawValue> = serde_json::from_str(&text).unwrap_or_default();
+    let [_, id, state, result] = parts[..] else {
+        return Returned::Failed(String::new(), "a part that cannot be read".into());
+    };
+    let id = || String::from_utf8_lossy(&value::text(id)).into_owned();
+    match state.get() {
+        "\"SUCCESS\"" => Returned::Value(result.to_owned()),
+        _ => Returned::Failed(id(), raised(result)),
+    }
+}
+
+/// An exception's three fields as Python prints the exception.
+fn raised(result: &RawValue) -> String {
+    let read = serde_json::from_str::<Value>(result.get()).unwrap_or_default();
+    let args = read["exc_message"].as_array().cloned().unwrap_or_default();
+    let args: Vec<String> = args.iter().map(repr::value).collect();
+    format!("{}({})", read["exc_type"].as_str().unwrap_or("Exception"), args.join(", "))
+}

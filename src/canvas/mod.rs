@@ -1,0 +1,264 @@
+//! Canvas: what is to follow a task, as messages. Pure.
+//!
+//! Source: celery `canvas.py` (`apply_async`, `run`, `prepare_steps` and `freeze` of each kind) and
+//! `app/trace.py` (`_dispatch_callbacks_and_chain`).
+//!
+//! | file | does |
+//! | --- | --- |
+//! | `apply` | calls a signature: one message, or those of a chain's beginning, a group, a chord's header |
+//! | `freeze` | gives every task of a signature its id, so that a client can wait for the last one |
+//! | `options` | from the options of a call to a message |
+//! | `chord` | what becomes of the results of a header |
+
+mod apply;
+mod chord;
+mod freeze;
+mod options;
+#[cfg(test)]
+mod tests;
+
+pub use chord::{Ended, Part, Returned, complete};
+
+use crate::wire::signature::{Kind, raw_text};
+use crate::wire::{Draft, Embed, Malformed, Signature};
+use apply::{Caller, Over};
+use chrono::{DateTime, Utc};
+use serde_json::json;
+use serde_json::value::RawValue;
+
+/// Signatures within signatures, at most.
+const DEPTH_MAX: usize = 64;
+
+/// Bytes of all messages that follow one task, at most: each member of a chord's header carries the
+/// body.
+const BYTES_MAX: usize = 64 * 1024 * 1024;
+
+/// Of which call something follows.
+#[derive(Debug, Clone, Copy)]
+pub struct Context<'a> {
+    /// First task of the workflow.
+    pub root_id: &'a str,
+    /// The task that has ended.
+    pub parent_id: &'a str,
+    /// The time.
+    pub now: DateTime<Utc>,
+}
+
+/// A chord that begins: its size has to be known before the first member ends.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Begun {
+    /// The group of its header.
+    pub group_id: String,
+    /// How many members will end.
+    pub size: usize,
+    /// The header's results as Celery writes them, if their structure is more than a list.
+    pub results: Option<String>,
+}
+
+/// What follows a task.
+#[derive(Debug, Default)]
+pub struct Calls {
+    /// Messages, in their order.
+    pub drafts: Vec<Draft>,
+    /// Chords among them.
+    pub chords: Vec<Begun>,
+    /// What a result lists as `children`.
+    pub children: Vec<Node>,
+}
+
+impl Calls {
+    /// The field `children` of a result.
+    pub fn children(&self) -> String {
+        let nodes: Vec<String> = self.children.iter().map(Node::write).collect();
+        format!("[{}]", nodes.join(", "))
+    }
+}
+
+/// A result that will be, as Celery lists it (`result.py`, `as_tuple`).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Node {
+    /// Of one task.
+    Task {
+        /// Its id.
+        id: String,
+        /// What comes before it in its chain.
+        parent: Option<Box<Node>>,
+    },
+    /// Of a group.
+    Group {
+        /// Its id.
+        id: String,
+        /// What comes before it in its chain.
+        parent: Option<Box<Node>>,
+        /// Its members.
+        members: Vec<Node>,
+    },
+}
+
+impl Node {
+    fn task(id: &str) -> Node {
+        Node::Task { id: id.into(), parent: None }
+    }
+
+    /// What comes before it.
+    fn parent_mut(&mut self) -> &mut Option<Box<Node>> {
+        match self {
+            Node::Task { parent, .. } | Node::Group { parent, .. } => parent,
+        }
+    }
+
+    /// Puts `node` before the first of its chain.
+    fn set_first(&mut self, node: Node) {
+        match self.parent_mut() {
+            Some(parent) => parent.set_first(node),
+            none => *none = Some(Box::new(node)),
+        }
+    }
+
+    /// `[[id, parent], members]`
+    pub fn write(&self) -> String {
+        let (id, parent, members) = match self {
+            Node::Task { id, parent } => (id, parent, None),
+            Node::Group { id, parent, members } => (id, parent, Some(members)),
+        };
+        let parent = parent.as_ref().map_or_else(|| "null".to_string(), |node| node.write());
+        let members = members.map_or_else(
+            || "null".to_string(),
+            |all| format!("[{}]", all.iter().map(Node::write).collect::<Vec<_>>().join(", ")),
+        );
+        format!("[[{}, {parent}], {members}]", json!(id))
+    }
+}
+
+/// What follows a task that has succeeded with `result`.
+///
+/// # Errors
+/// A signature cannot be read, or asks for what is not supported.
+pub fn after_success(
+    embed: &Embed,
+    result: &RawValue,
+    context: Context<'_>,
+) -> Result<Calls, Malformed> {
+    let mut caller = Caller::new(context);
+    let args = [result.to_owned()];
+    let callbacks: Vec<Signature> =
+        embed.callbacks.iter().map(|raw| Signature::read(raw)).collect::<Result<_, _>>()?;
+    let over = Over::from([
+        ("parent_id", raw_text(context.parent_id)),
+        ("root_id", raw_text(context.root_id)),
+    ]);
+    if let [one] = &callbacks[..] {
+        caller.call(one.clone(), &args, &over, true)?;
+    } else {
+        let (groups, others): (Vec<_>, Vec<_>) =
+            callbacks.into_iter().partition(|one| one.kind == Kind::Group);
+        for group in groups {
+            caller.call(group, &args, &over, true)?;
+        }
+        if !others.is_empty() {
+            caller.call(group_of(&others), &args, &over, true)?;
+        }
+    }
+    if let Some((next, rest)) = embed.chain.split_last() {
+        let over = over.with("chain", list(rest));
+        caller.call(Signature::read(next)?, &args, &over, true)?;
+    }
+    Ok(caller.calls)
+}
+
+/// What follows a task that has failed for good: its errbacks get its id, as tasks do that are not
+/// of the worker's own program.
+///
+/// # Errors
+/// As for [`after_success`].
+pub fn after_failure(errbacks: &[Box<RawValue>], context: Context<'_>) -> Result<Calls, Malformed> {
+    let mut caller = Caller::new(context);
+    let errbacks: Vec<Signature> =
+        errbacks.iter().map(|raw| Signature::read(raw)).collect::<Result<_, _>>()?;
+    if !errbacks.is_empty() {
+        let over = Over::from([
+            ("parent_id", raw_text(context.parent_id)),
+            ("root_id", raw_text(context.root_id)),
+        ]);
+        caller.call(group_of(&errbacks), &[raw_text(context.parent_id)], &over, true)?;
+    }
+    Ok(caller.calls)
+}
+
+/// A task that will not run because one before it in its chain has failed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Skipped {
+    /// Its id.
+    pub task_id: String,
+    /// The group that it is a member of.
+    pub group_id: Option<String>,
+    /// Its place there.
+    pub group_index: Option<i64>,
+    /// The body of the chord that it is a member of.
+    pub chord: Option<String>,
+}
+
+/// The tasks that will not run since one before them has failed: clients may wait for them, and so
+/// may chords. Source: celery `backends/base.py` (`_fail_chain`).
+///
+/// # Errors
+/// A signature cannot be read.
+pub fn skipped(chain: &[Box<RawValue>]) -> Result<Vec<Skipped>, Malformed> {
+    let mut skipped = Vec::new();
+    let mut left: Vec<Signature> =
+        chain.iter().map(|raw| Signature::read(raw)).collect::<Result<_, _>>()?;
+    let mut depth = 0;
+    while let Some(one) = left.pop() {
+        if let Some(task_id) = one.text("task_id")? {
+            skipped.push(Skipped {
+                task_id,
+                group_id: one.text("group_id")?,
+                group_index: one.option("group_index").and_then(|raw| raw.get().parse().ok()),
+                chord: one.option("chord").map(|raw| raw.get().to_string()),
+            });
+        }
+        // A chord is done when its body is.
+        if one.kind == Kind::Chord && depth < DEPTH_MAX {
+            depth += 1;
+            left.extend(one.parts("body")?);
+        }
+    }
+    Ok(skipped)
+}
+
+/// Can all of this be called? `counts`: the result store counts the members of a chord.
+///
+/// # Errors
+/// What cannot be read, or is not supported.
+pub fn check(embed: &Embed, counts: bool, context: Context<'_>) -> Result<(), Malformed> {
+    let null = RawValue::NULL.to_owned();
+    let mut calls = after_success(embed, &null, context)?;
+    calls.chords.extend(after_failure(&embed.errbacks, context)?.chords);
+    let chain: Vec<Signature> =
+        embed.chain.iter().map(|raw| Signature::read(raw)).collect::<Result<_, _>>()?;
+    let has_chord = !calls.chords.is_empty() || chain.iter().any(|one| one.kind == Kind::Chord);
+    skipped(&embed.chain)?;
+    if has_chord && !counts {
+        return Err(Malformed(
+            "a chord is to follow the task, and this result store does not count its members; \
+             expected results on Redis"
+                .into(),
+        ));
+    }
+    Ok(())
+}
+
+fn group_of(signatures: &[Signature]) -> Signature {
+    let tasks: Vec<Box<RawValue>> = signatures.iter().map(Signature::write).collect();
+    let kwargs = vec![("tasks".to_string(), list(&tasks))];
+    Signature { kind: Kind::Group, ..Signature::task("celery.group", Vec::new(), kwargs) }
+}
+
+/// A JSON array.
+fn list(values: &[Box<RawValue>]) -> Box<RawValue> {
+    RawValue::from_string(crate::wire::body::array(values)).unwrap_or_default()
+}
+
+fn new_id() -> String {
+    uuid::Uuid::new_v4().to_string()
+}

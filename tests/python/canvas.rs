@@ -1,0 +1,222 @@
+//! Workflows of Python's, made of Python's tasks and ours in any mixture: chains, links, groups and
+//! chords. A Python worker has the queue `celery`, ours has the queue `ours`.
+
+use super::celery;
+use super::worker::PythonWorker;
+use crate::harness::{Place, TestDir, Worker, eventually, in_every_place, process};
+use nix::sys::signal::Signal;
+use serde_json::{Value, json};
+use std::time::Duration;
+
+const TASKS: &str = r#"
+add: {shell: 'echo $(( $1 + ${2:-0} ))'}
+total: {shell: 'echo "$1" | tr -d "[]" | tr , + | { read -r sum; echo $(( $sum )); }'}
+count: {shell: 'printf %s "$1" | tr -cd , | wc -c'}
+text: {shell: 'printf %s "$1"', result: text}
+note: {shell: 'echo "$*" >> notes'}
+fail: {shell: 'exit 3'}
+flaky: {shell: '[ "$QWORKER_TASK_RETRIES" -gt 0 ] || exit 75; echo "$1"', retry_backoff: 0.1}
+who: {shell: 'echo "$QWORKER_TASK_ROOT_ID $QWORKER_TASK_PARENT_ID"', result: text}
+"#;
+
+/// Signatures by the names of their tasks; `py` are Python's, the others ours.
+const SIGNATURES: &str = r#"
+from celery import chain, chord, group, signature
+app.conf.task_routes = {"py.*": {"queue": "celery"}, "*": {"queue": "ours"}}
+def sig(name):
+    return lambda *args, **options: app.signature(name, args=args, **options)
+add, total, text, note, fail, flaky, who, count = map(
+    sig, "add total text note fail flaky who count".split())
+padd, ptotal, pfail, pnote = map(sig, ["py.add", "py.total", "py.fail", "py.note"])
+def got(result):
+    try:
+        return result.get(timeout=60)
+    except Exception as error:
+        return [type(error).__name__, str(error)]
+"#;
+
+fn start(place: Place) -> (TestDir, Worker, PythonWorker) {
+    let app = place.app(TASKS);
+    app.settings("task_default_queue: ours\ntask_routes: {'py.*': celery}\n");
+    let worker = app.worker(&["-c", "4"]);
+    let python = PythonWorker::start(
+        &app,
+        r#"
+app.conf.task_routes = {"py.*": {"queue": "celery"}, "*": {"queue": "ours"}}
+@app.task(name="py.total")
+def total(values): return sum(values)
+"#,
+    );
+    (app, worker, python)
+}
+
+fn run(app: &TestDir, script: &str) -> Value {
+    celery(app, &format!("{SIGNATURES}\n{script}"))
+}
+
+in_every_place! {
+    the_steps_of_a_chain_are_anybodys
+    callbacks_follow_success_and_errbacks_failure
+    a_chain_that_fails_ends_for_who_waits_for_it
+    groups_and_chains_in_each_other
+}
+
+fn the_steps_of_a_chain_are_anybodys(place: Place) {
+    let (app, _worker, _python) = start(place);
+    let found = run(
+        &app,
+        r#"
+ours = chain(add(1, 2), add(3), add(4)).apply_async()
+mixed = chain(padd(1, 2), add(3), padd(4), flaky(), add(100, immutable=True), padd(1)).apply_async()
+alone = chain(add(5, 6)).apply_async()
+family = chain(add(1), who(immutable=True)).apply_async()
+head = family.parent
+say([got(ours), got(ours.parent), got(ours.parent.parent), got(mixed), got(alone),
+     got(family) == f"{head.id} {head.id}", [str(child.id) for child in head.children] == [family.id]])
+"#,
+    );
+    assert_eq!(found, json!([10, 6, 3, 101, 11, true, true]));
+}
+
+fn callbacks_follow_success_and_errbacks_failure(place: Place) {
+    let (app, _worker, _python) = start(place);
+    let found = run(
+        &app,
+        r#"
+one = add(1, 2).apply_async(link=padd(10))
+two = add(3, 4).apply_async(link=[add(1).set(task_id="two-a"), add(2).set(task_id="two-b")])
+bad = fail().apply_async(link=note("never"), link_error=[note("errback").set(task_id="err-ours"), pnote().set(task_id="err-python")])
+late = add(1, 1).set(expires=-5).apply_async(link=note("never"), link_error=note("never"))
+R = app.AsyncResult
+say([got(one), got(one.children[0]), got(R("two-a")), got(R("two-b")), got(bad)[0],
+     got(R("err-ours")), got(R("err-python")), got(late), bad.id])
+"#,
+    );
+    let id = found[8].as_str().unwrap();
+    assert_eq!((&found[0], &found[1]), (&json!(3), &json!(13)));
+    assert_eq!((&found[2], &found[3]), (&json!(8), &json!(9)));
+    assert_eq!(found[4], json!("CalledProcessError"));
+    assert_eq!(found[7][0], json!("TaskRevokedError"));
+    let mut notes = app.lines("notes");
+    notes.sort();
+    let mut expected = vec![id.to_string(), format!("{id} errback")];
+    expected.sort();
+    assert_eq!(notes, expected);
+}
+
+fn a_chain_that_fails_ends_for_who_waits_for_it(place: Place) {
+    let (app, _worker, _python) = start(place);
+    let found = run(
+        &app,
+        r#"
+result = chain(add(1, 2), fail(), add(1), padd(2)).apply_async(link_error=note("error"))
+python = chain(add(1, 2), pfail(immutable=True), add(1)).apply_async()
+say([got(result), result.parent.state, result.parent.parent.state, result.parent.parent.parent.state, got(python)[0]])
+"#,
+    );
+    assert_eq!(found[0][0], json!("CalledProcessError"));
+    let states: Vec<&Value> = (1..4).map(|n| &found[n]).collect();
+    assert_eq!(states, ["FAILURE", "FAILURE", "SUCCESS"]);
+    assert_eq!(found[4], json!("KeyError"));
+}
+
+fn groups_and_chains_in_each_other(place: Place) {
+    let (app, _worker, _python) = start(place);
+    let found = run(
+        &app,
+        r#"
+split = chain(add(1, 2), group(add(1), padd(2), chain(add(3), padd(4)))).apply_async()
+linked = add(1, 1).apply_async(link=group(add(10).set(task_id="g-a"), chain(add(20), add(30).set(task_id="g-b"))))
+R = app.AsyncResult
+say([got(split), got(linked), got(R("g-a")), got(R("g-b"))])
+"#,
+    );
+    assert_eq!(found, json!([[4, 5, 10], 2, 12, 52]));
+}
+
+/// Only Redis counts the members of chords.
+mod chords {
+    use super::*;
+
+    #[test]
+    fn header_and_body_are_anybodys() {
+        let (app, _worker, _python) = start(Place::Redis);
+        let found = run(
+            &app,
+            r#"
+ours = chord([add(1, 1), add(2, 2), add(3, 3)])(total())
+mixed = chord([add(1, 1), padd(2, 2), flaky(5)])(ptotal())
+upgraded = chain(add(1, 1), group(add(1), padd(2), add(3)), total(), add(100)).apply_async()
+in_python = chain(padd(1, 1), group(add(1), padd(2)), total(), padd(100)).apply_async()
+twice = chain(group(add(1), add(2)), group(total(), ptotal()), total()).apply_async()
+nested = chord([add(1, 1), chain(add(2, 2), chord([add(1), padd(2)], total()))])(total())
+empty = chain(add(1, 1), chord([], text())).apply_async()
+say([got(one) for one in (ours, mixed, upgraded, in_python, twice, nested)])
+"#,
+        );
+        assert_eq!(found, json!([12, 11, 112, 107, 6, 13]));
+    }
+
+    #[test]
+    fn a_member_that_fails_ends_the_chord() {
+        let (app, _worker, _python) = start(Place::Redis);
+        let found = run(
+            &app,
+            r#"
+failed = chord([add(1, 1), fail()])(total().on_error(note("errback")))
+expired = chord([add(1, 1), add(2, 2).set(expires=-5)])(total())
+python = chord([add(1, 1), pfail()])(total())
+chained = chord([add(1, 1), chain(fail(), add(1))])(total())
+rest = chain(group(add(1, 1), fail()), total(), add(1)).apply_async()
+outer = chord([add(1, 1), chord([add(1), fail()], total())])(total())
+# Without its parents, whose errors would come first.
+say([got(app.AsyncResult(one.id)) for one in (failed, expired, python, chained, rest, outer)])
+"#,
+        );
+        for (n, one) in found.as_array().unwrap().iter().enumerate() {
+            assert_eq!(one[0], json!("ChordError"), "{n}: {one}");
+        }
+        assert!(found[0][1].as_str().unwrap().contains("raised CalledProcessError("), "{found}");
+    }
+
+    #[test]
+    fn every_chord_ends_once_though_workers_are_killed() {
+        let (app, worker, _python) = start(Place::Redis);
+        let script = r#"
+sent = [chord([add(n, n), padd(n, n), chain(add(n), flaky(), add(1))])(chain(total(), add(n))) for n in range(40)]
+open("SENT", "w").close()
+say([got(one) for one in sent])
+"#;
+        let killer = std::thread::spawn({
+            let (guard, sent) = (worker.guard(), app.file("sent"));
+            move || {
+                eventually("they are sent", || sent.exists().then_some(()));
+                // At any moment of their lives.
+                for _ in 0..10 {
+                    std::thread::sleep(Duration::from_millis(fastrand::u64(50..400)));
+                    process::children(guard)
+                        .into_iter()
+                        .for_each(|pid| process::send(pid, Signal::SIGKILL));
+                }
+            }
+        });
+        let script = script.replace("SENT", app.file("sent").to_str().unwrap());
+        let found = run(&app, &script);
+        killer.join().unwrap();
+        // 2n + 2n + (n + 1), and n more.
+        assert_eq!(found, json!((0..40).map(|n| 6 * n + 1).collect::<Vec<_>>()));
+    }
+
+    #[test]
+    fn a_large_one_is_counted_right_and_leaves_nothing() {
+        let (app, _worker, _python) = start(Place::Redis);
+        let found = run(&app, "say(got(chord([add(n, n) for n in range(200)])(total())))");
+        assert_eq!(found, json!((0..200).map(|n| 2 * n).sum::<i64>()));
+        let server = app.server();
+        let keys: Vec<String> = server.run(&["KEYS", "celery-taskset-meta-*"]);
+        for key in &keys {
+            let left: i64 = server.run(&["TTL", key]);
+            assert!(key.ends_with(".c") && left > 0, "{key} {left}");
+        }
+    }
+}
