@@ -113,7 +113,7 @@ impl BrokerUrl {
             Ok(BackendUrl::Sqlite(path)) => return Ok(BrokerUrl::Sqlite(path)),
             Ok(BackendUrl::Redis(server)) => return Ok(BrokerUrl::Redis(server)),
             Ok(BackendUrl::Disabled) => {
-                "names no broker; expected sqlite:///path or redis://host:port/db".into()
+                "names no broker; expected sqlite:///path or redis://host:6379/0".into()
             }
             Err(why) => why,
         };
@@ -148,10 +148,10 @@ impl BackendUrl {
                 Server::parse(text, scheme, rest).map(Arc::new).map(BackendUrl::Redis)
             }
             "sentinel" => Err("Redis behind Sentinel is not supported; expected the server's own \
-                               address, redis://host:port/db"
+                               address, redis://host:6379/0"
                 .into()),
             _ => {
-                Err("unknown kind of store; expected sqlite:///path or redis://host:port/db".into())
+                Err("unknown kind of store; expected sqlite:///path or redis://host:6379/0".into())
             }
         }
     }

@@ -6,7 +6,7 @@ use super::verdict::Verdict;
 use crate::broker::Posting;
 use crate::canvas::{self, Begun, Calls, Context, Part, Skipped};
 use crate::task::set::Set;
-use crate::wire::{Exception, Malformed, Record, State, value};
+use crate::wire::{Embed, Exception, Malformed, Message, Record, State, value};
 use chrono::{DateTime, Utc};
 use serde_json::value::RawValue;
 
@@ -127,22 +127,42 @@ pub(super) fn postings(
     calls.drafts.iter().map(posting).collect()
 }
 
-/// A member of a chord's header has ended.
+/// Adds that a request which is a member of a chord's header has ended.
 fn part(mut verdict: Verdict, request: &Request, state: State, result: &RawValue) -> Verdict {
-    let message = &request.message;
     let embed = request.arguments.embed.as_deref();
-    if let (Some(group_id), Some(body)) = (&message.group, embed.and_then(|it| it.chord.clone())) {
-        verdict.chords.get_or_insert_default().parts.push(Part {
-            group_id: group_id.clone(),
-            group_index: message.group_index,
-            task_id: message.id.clone(),
-            state: state.name(),
-            result: result.to_owned(),
-            body,
-            root_id: message.root_id.clone(),
-        });
+    if let Some(part) = member(&request.message, embed, state, result) {
+        verdict.chords.get_or_insert_default().parts.push(part);
     }
     verdict
+}
+
+/// The member of a chord's header that a message is, if it is one.
+fn member(
+    message: &Message,
+    embed: Option<&Embed>,
+    state: State,
+    result: &RawValue,
+) -> Option<Part> {
+    Some(Part {
+        group_id: message.group.clone()?,
+        group_index: message.group_index,
+        task_id: message.id.clone(),
+        state: state.name(),
+        result: result.to_owned(),
+        body: embed?.chord.clone()?,
+        root_id: message.root_id.clone(),
+    })
+}
+
+/// The chord that a revoked message is a member of: it ends too.
+pub(super) fn revoked(message: &Message) -> Option<Box<Chords>> {
+    // Hardly any message is in a group, and only then is its body read.
+    message.group.as_ref()?;
+    let arguments = message.arguments().ok()?;
+    let exception = Exception::new("celery.exceptions", "TaskRevokedError", "revoked");
+    let result = value::raw(&exception.to_json());
+    let part = member(message, arguments.embed.as_deref(), State::Revoked, &result)?;
+    Some(Box::new(Chords { parts: vec![part], ..Chords::default() }))
 }
 
 /// Of which task something follows.

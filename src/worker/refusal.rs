@@ -20,6 +20,7 @@ pub(super) fn revoked(payload: &Payload) -> Verdict {
     Verdict {
         log: Some((Level::INFO, format!("Discarding revoked task: {name}"))),
         about: message.as_ref().map(about),
+        chords: message.as_ref().and_then(follow::revoked),
         ..Verdict::only(Settle::Ack)
     }
 }

@@ -170,7 +170,11 @@ chained = chord([add(1, 1), chain(fail(), add(1))])(total())
 rest = chain(group(add(1, 1), fail()), total(), add(1)).apply_async()
 outer = chord([add(1, 1), chord([add(1), fail()], total())])(total())
 # Without its parents, whose errors would come first.
-say([got(app.AsyncResult(one.id)) for one in (failed, expired, python, chained, rest, outer)])
+held = chord([add(1, 1), add(2, 2).set(countdown=3, task_id="held")])(total())
+app.AsyncResult("held").revoke()
+from celery.exceptions import TaskRevokedError
+app.backend.mark_as_revoked("held", "revoked")
+say([got(app.AsyncResult(one.id)) for one in (failed, expired, python, chained, rest, outer, held)])
 "#,
         );
         for (n, one) in found.as_array().unwrap().iter().enumerate() {

@@ -5,7 +5,7 @@ use crate::canvas;
 use crate::log::escape;
 use crate::task::set::Set;
 use crate::task::{bind, rate};
-use crate::wire::{Arguments, Malformed, Message};
+use crate::wire::{Arguments, Exception, Malformed, Message, State};
 use crate::worker::event::{Effect, Now};
 use crate::worker::follow;
 use crate::worker::names::{Learned, Names, Rounds};
@@ -269,7 +269,11 @@ impl Admission {
 
     fn dead(&self, request: &Request, reason: &'static str, why: &Malformed, now: Now) -> Passed {
         let message = Some((&request.message, Some(&*request.task)));
-        Err(Box::new(refusal::dead(reason, why, message, &self.plan.policy, now)))
+        let verdict = refusal::dead(reason, why, message, &self.plan.policy, now);
+        let exception = Exception::new("celery.exceptions", "InvalidTaskError", why.to_string());
+        let ended = (State::Failure, &exception);
+        let plan = &self.plan;
+        Err(Box::new(follow::failure(verdict, request, plan, ended, None, now.wall)))
     }
 }
 
