@@ -16,7 +16,7 @@ BODIES = ["", " ", "null", "5", '"text"', "[]", "[1]", "[[], {}]", "[[]]", "[[],
           "[[], {}, {}", "[[], {}, {}]]", '[["\\ud800"], {}, {}]', "[[NaN, -Infinity], {}, {}]", '[[], {"": 1}, {}]',
           "[[1e999], {}, {}]", '[["\\u0000"], {}, {}]', '[[{"__type__": "nonsense", "__value__": 1}], {}, {}]',
           '[[], {"a": 1, "a": 2}, {}]', '[[{"__type__": "base64", "__value__": "?"}], {}, {}]', "\ufeff[[], {}, {}]"]
-EMBEDS = [{"callbacks": [{"task": "note", "args": [], "kwargs": {}, "options": {}}]}, {"chain": [5]}, {"chord": "x"},
+EMBEDS = [{"callbacks": [{"task": "note", "args": [], "kwargs": {}, "options": {"task_id": "followed"}}]}, {"chain": [5]}, {"chord": "x"},
           {"errbacks": {}}, {"callbacks": 5, "chain": None}]
 
 
