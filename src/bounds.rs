@@ -12,6 +12,10 @@ pub const OUTPUT_MAX: u64 = 1024 * 1024;
 /// two screens of text; the log has the rest of what was kept.
 pub const TRACEBACK_MAX: usize = 8 * 1024;
 
+/// Bytes of one message's body at the most, when it is out of its compression and when it is
+/// written as JSON: far more than a task is called with, and little enough for a worker's memory.
+pub const BODY_MAX: usize = 64 * 1024 * 1024;
+
 /// A redelivered message is handed out at most so often before it is kept in the
 /// dead-letter list (`task_max_deliveries`).
 pub const DELIVERIES_MAX: u32 = 5;

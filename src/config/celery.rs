@@ -25,7 +25,7 @@ const MEMORY_PER_TASK: Fate =
 const PLUGGED_CLASS: Fate =
     Meaningless("it names a Python class, and qworker is one program without plug-ins");
 const JSON_ONLY: Fate =
-    Meaningless("messages and results are JSON; pickle would run the code of whoever can send");
+    Meaningless("what qworker writes is JSON; accept_content says what it takes of others");
 const UTC_ALWAYS: Fate = Meaningless("times travel in UTC, always");
 const BROKER_PARTS: Fate = Meaningless("write host, port, user, password and path into broker_url");
 const BACKEND_PARTS: Fate =
@@ -62,7 +62,7 @@ const TWO_CONNECTIONS: Fate = Meaningless("a worker has two connections, a clien
 /// Names that Celery 5.7 knows; one that ends in `*` stands for all that begin so.
 #[rustfmt::skip]
 pub const SETTINGS: &[(&str, Fate)] = &[
-    ("accept_content", JSON_ONLY), ("enable_utc", UTC_ALWAYS),
+    ("accept_content", Kept), ("enable_utc", UTC_ALWAYS),
     ("imports", TASKS_ARE_FILES), ("include", TASKS_ARE_FILES), ("timezone", Kept),
 
     ("beat_cron_starting_deadline", Kept), ("beat_enable_remote_control", NotYet),

@@ -88,14 +88,10 @@ const HARMLESS: &[&str] = &[
     "riak_*", "ironcache_*",
 ];
 
-/// Settings that name a form of text, of which there is one here.
-const OF_SERIALIZERS: &[&str] = &[
-    "accept_content",
-    "result_accept_content",
-    "task_serializer",
-    "result_serializer",
-    "event_serializer",
-];
+/// Settings that name a form of text of which there is one here: that of what is written, and of
+/// results.
+const OF_SERIALIZERS: &[&str] =
+    &["result_accept_content", "task_serializer", "result_serializer", "event_serializer"];
 
 /// What a value of the setting `name`, which Celery has and we have not, comes to.
 pub fn verdict(name: &str, fate: Fate, value: &Node) -> Verdict {
@@ -159,8 +155,8 @@ mod tests {
         for (name, value) in [
             ("task_serializer", "json"),
             ("result_serializer", "application/json"),
-            ("accept_content", "[json]"),
-            ("accept_content", "['application/json']"),
+            ("result_accept_content", "[json]"),
+            ("result_accept_content", "['application/json']"),
             ("enable_utc", "true"),
             ("task_protocol", "2"),
             ("task_always_eager", "false"),
@@ -175,7 +171,7 @@ mod tests {
             assert_eq!(of(name, value), Verdict::Honoured, "{name}: {value}");
         }
         for (name, value) in [
-            ("accept_content", "[json, pickle]"),
+            ("result_accept_content", "[json, pickle]"),
             ("imports", "[shop.tasks]"),
             ("worker_prefetch_multiplier", "1"),
             ("worker_max_tasks_per_child", "100"),
@@ -193,7 +189,7 @@ mod tests {
         }
         for (name, value) in [
             ("task_serializer", "pickle"),
-            ("accept_content", "[pickle]"),
+            ("result_accept_content", "[pickle]"),
             ("enable_utc", "false"),
             ("task_always_eager", "true"),
             ("broker_use_ssl", "true"),

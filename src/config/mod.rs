@@ -2,6 +2,7 @@
 //! durations and sizes, diagnostics. Pure: everything here takes text; the files, the
 //! environment and the command line are read by `cli`.
 
+mod accept;
 pub mod beat;
 pub mod celery;
 pub mod diagnostic;

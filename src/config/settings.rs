@@ -2,6 +2,7 @@
 //! struct, the reading of every layer, `qworker report` and the shipped `etc/qworker.yaml`
 //! all come from that table, so none of them can forget one.
 
+use super::accept::{self, Accept};
 use super::beat::{Days, DaysRule, Dst, DstRule, Plan, Zone};
 use super::diagnostic::Faults;
 use super::kind::{
@@ -125,6 +126,10 @@ settings! {
     /// How long qworker call and the other commands wait for an answer of the broker or the
     /// result store before they give up.
     client_timeout: Duration, Limit = bounds::CLIENT_TIMEOUT;
+    /// The forms in which a worker takes messages: json, yaml, msgpack, pickle, or their content
+    /// types. Of pickles the data is read and nothing is run. Another form is a dead letter.
+    /// What qworker writes itself is JSON.
+    accept_content: Vec<String>, Accept = vec![accept::DEFAULT.into()];
     /// For Redis: global_keyprefix stands in front of every key; what a Python worker has held
     /// for visibility_timeout (3600 s) is handed out again, as Celery's workers do it. Ours
     /// need no such time.

@@ -4,6 +4,7 @@
 //! [`Message::arguments`] asks for it.
 
 use super::body::{self, Arguments, Pairs};
+use super::decode::{self, Accept};
 use super::lenient::{self, Fields};
 use super::payload::Parts;
 use crate::clock;
@@ -73,7 +74,12 @@ struct Content {
     kind: String,
     compression: Option<String>,
     protocol: u8,
+    /// `body` is the JSON that the body said, in whatever form it came.
+    decoded: bool,
 }
+
+/// The content type of most messages, and of those that say none.
+const JSON: &str = "application/json";
 
 /// The fields of a message that a worker reads, unread; see [`super::lenient`].
 #[derive(Default)]
@@ -133,16 +139,16 @@ impl Message {
         let content = Content {
             body: parts.body.into_owned(),
             base64: properties.text("body_encoding")?.as_deref() == Some("base64"),
-            kind: lenient::text("content-type", parts.content_type)?
-                .unwrap_or_else(|| "application/json".into()),
+            kind: lenient::text("content-type", parts.content_type)?.unwrap_or_else(|| JSON.into()),
             compression: headers.text("compression")?.filter(|name| !name.is_empty()),
             protocol: 2,
+            decoded: false,
         };
         if headers.0.get("task").is_some() {
             return build(&headers, &properties, content);
         }
         // Protocol 1: no `task` header; everything is in the body.
-        let content = Content { protocol: 1, ..content };
+        let content = Content { protocol: 1, ..content }.decoded()?;
         let text = content.text()?;
         let text = body::finite(&text).into_owned();
         let fields = Fields::read(&text).ok().filter(|fields| fields.get("task").is_some());
@@ -170,12 +176,26 @@ impl Message {
         }
     }
 
+    /// Is its body in a form that is taken (`accept_content`)? A body of protocol 1 was read
+    /// before anybody could ask, for the name of its task.
+    ///
+    /// # Errors
+    /// Names its form, and those that are taken.
+    pub fn accepted(&self, accept: &Accept) -> Result<(), Malformed> {
+        accept.check(&self.content.kind)
+    }
+
     /// Do the headers name the task (protocol 2), or the body alone (protocol 1)?
     pub fn is_named_outside(&self) -> bool {
         self.content.protocol == 2
     }
 
-    /// The fields of a body of protocol 1 with these changes, encoded as it came.
+    /// Did its body come as JSON, and without a compression?
+    pub(super) fn is_plain(&self) -> bool {
+        self.content.kind == JSON && self.content.compression.is_none()
+    }
+
+    /// The fields of a body of protocol 1 with these changes: JSON, in base64 if it came so.
     pub(super) fn body_with(&self, changes: &[(&str, Value)]) -> Result<String, Malformed> {
         let mut fields = Pairs::read("body", &self.content.text()?)?;
         fields.set(changes);
@@ -190,24 +210,28 @@ impl Message {
 }
 
 impl Content {
+    /// The body as JSON.
     fn text(&self) -> Result<Cow<'_, str>, Malformed> {
-        if let Some(kind) = &self.compression {
-            return Err(Malformed(format!("compression {kind} is not supported")));
-        }
-        if self.kind != "application/json" {
-            return Err(Malformed(format!(
-                "content-type {} is not accepted; expected application/json",
-                self.kind
-            )));
-        }
-        if !self.base64 {
+        let is_json = self.kind == JSON && self.compression.is_none() && !self.base64;
+        if self.decoded || is_json {
             return Ok(Cow::Borrowed(&self.body));
         }
-        let bytes = body::from_base64(&self.body)
-            .ok_or_else(|| Malformed("body: not base64, as body_encoding says".into()))?;
-        String::from_utf8(bytes)
-            .map(Cow::Owned)
-            .map_err(|_| Malformed("body: not UTF-8, as JSON must be".into()))
+        let bytes = match self.base64 {
+            true => body::from_base64(&self.body)
+                .map(Cow::Owned)
+                .ok_or_else(|| Malformed("body: not base64, as body_encoding says".into()))?,
+            false => Cow::Borrowed(self.body.as_bytes()),
+        };
+        decode::text(&self.kind, self.compression.as_deref(), bytes).map(Cow::Owned)
+    }
+
+    /// The same, read once for all that asks.
+    fn decoded(self) -> Result<Content, Malformed> {
+        let body = match self.text()? {
+            Cow::Owned(text) => text,
+            Cow::Borrowed(_) => return Ok(self),
+        };
+        Ok(Content { body, decoded: true, ..self })
     }
 }
 

@@ -1,6 +1,7 @@
 //! Celery's protocol: messages, bodies, result documents. Knows nothing of tasks.
 
 pub mod body;
+mod decode;
 mod draft;
 pub mod exception;
 mod lenient;
@@ -13,6 +14,7 @@ pub mod signature;
 pub mod value;
 
 pub use body::Arguments;
+pub use decode::{Accept, Serializer};
 pub use draft::{Draft, Route};
 pub use exception::Exception;
 pub use message::{Malformed, Message};

@@ -77,7 +77,8 @@ impl Payload {
 
     /// The message that retries this one, which says `message`: the same id, one retry more, due
     /// at `eta`; everything else stays as it came (celery `app/task.py`,
-    /// `signature_from_request`).
+    /// `signature_from_request`). What changes of protocol 1 is in the body, which is written as
+    /// JSON then: whoever takes the retry must accept JSON.
     ///
     /// # Errors
     /// It is not the one that was decoded.
@@ -93,6 +94,13 @@ impl Payload {
             envelope.set_within("headers", &changes);
         } else {
             envelope.set(&[("body", Value::String(message.body_with(&changes)?))]);
+            if !message.is_plain() {
+                envelope.set(&[
+                    ("content-type", json!("application/json")),
+                    ("content-encoding", json!("utf-8")),
+                ]);
+                envelope.set_within("headers", &[("compression", Value::Null)]);
+            }
         }
         let tag = json!(uuid::Uuid::new_v4().to_string());
         envelope.set_within("properties", &[("delivery_tag", tag)]);

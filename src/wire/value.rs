@@ -9,11 +9,11 @@ use serde_json::{Value, json};
 use std::borrow::Cow;
 
 /// Most digits of an integer that Python reads (`sys.int_info.default_max_str_digits`).
-const DIGITS_MAX: usize = 4300;
+pub(super) const DIGITS_MAX: usize = 4300;
 
 /// Deepest nesting that Python reads from within a deep call stack: half of its default recursion
 /// limit.
-const DEPTH_MAX: usize = 500;
+pub(super) const DEPTH_MAX: usize = 500;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -6,7 +6,7 @@ pub use crate::config::units::Unregistered;
 use crate::task::Task;
 use crate::task::rate::Rate;
 use crate::task::set::Set;
-use crate::wire::{Message, State};
+use crate::wire::{Accept, Message, State};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -84,6 +84,8 @@ pub struct Policy {
     pub max_deliveries: u32,
     /// `task_unregistered`
     pub unregistered: Unregistered,
+    /// `accept_content`
+    pub accept: Accept,
     /// `worker_disable_prefetch`
     pub disable_prefetch: bool,
     /// `task_env`
@@ -118,6 +120,7 @@ impl Default for Policy {
             rate_limit: None,
             max_deliveries: crate::bounds::DELIVERIES_MAX,
             unregistered: Unregistered::Wait,
+            accept: Accept::default(),
             disable_prefetch: false,
             env: Arc::default(),
         }

@@ -2,6 +2,7 @@
 //! results, we send to it and read its results; its beat and ours send the same. Without `target/venv` these tests fail.
 
 mod beat;
+mod bodies;
 mod canvas;
 mod messages;
 mod redis;

@@ -10,6 +10,7 @@ use crate::config::{Given, Settings, units};
 use crate::os;
 use crate::task::rate::Rate;
 use crate::task::set::Set;
+use crate::wire::Accept;
 use crate::worker::plan::{Autoscale, Plan, Policy};
 use crate::worker::pressure::Rule;
 use std::sync::Arc;
@@ -136,6 +137,7 @@ pub(super) fn plan(
         rate_limit: settings.task_default_rate_limit.map(|rate| Rate(rate.0)),
         max_deliveries: settings.task_max_deliveries,
         unregistered: settings.task_unregistered,
+        accept: Accept::of(settings.accept_content.iter().map(String::as_str)),
         disable_prefetch: settings.worker_disable_prefetch,
         env: Arc::new(settings.task_env.clone()),
     };

@@ -195,9 +195,10 @@ impl Admission {
         Ok(())
     }
 
-    /// Its arguments can be read.
+    /// Its arguments come in a form that is taken, and can be read.
     fn readable(&mut self, request: &mut Request, now: Now, _: &mut Vec<Effect>) -> Passed {
-        match request.message.arguments() {
+        let message = &request.message;
+        match message.accepted(&self.plan.policy.accept).and_then(|()| message.arguments()) {
             Ok(arguments) => request.arguments = arguments,
             Err(why) => return self.dead(request, "malformed", &why, now),
         }

@@ -1,0 +1,167 @@
+//! The values of a pickle, and the JSON that they become. Values refer to each other by number,
+//! so one that contains itself, or comes a thousand times, is as easy to hold as any other.
+
+use super::super::json::{self, Out};
+use super::globals::Global;
+use super::wrong;
+use crate::wire::message::Malformed;
+use crate::wire::value::DEPTH_MAX;
+use std::borrow::Cow;
+
+/// A value, or where it is.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) enum Value {
+    None,
+    Bool(bool),
+    Int(i64),
+    Float(f64),
+    Node(u32),
+}
+
+/// A value that is more than a few bytes.
+#[derive(Debug)]
+pub(super) enum Node<'a> {
+    /// An integer, by its decimal digits.
+    Digits(String),
+    /// UTF-8, with lone surrogates as Python's `surrogatepass` has them.
+    Text(Cow<'a, [u8]>),
+    Bytes(Cow<'a, [u8]>),
+    /// A list or a set.
+    List(Vec<Value>),
+    Set(Vec<Value>),
+    Tuple(Vec<Value>),
+    Dict(Vec<(Value, Value)>),
+    /// A date, a time or a number of kombu's JSON types, by its text.
+    Typed(&'static str, String),
+    /// Its 32 hexadecimal digits, when they are known.
+    Uuid(Option<String>),
+    /// A `timedelta` in microseconds.
+    Span(i64),
+    /// A `timezone`, as it stands behind a time.
+    Zone(String),
+    Global(Global),
+}
+
+/// All nodes of a pickle.
+#[derive(Default)]
+pub(super) struct Values<'a>(Vec<Node<'a>>);
+
+impl<'a> Values<'a> {
+    /// Whoever adds counts; see `Machine::spend`.
+    pub(super) fn add(&mut self, node: Node<'a>) -> Value {
+        self.0.push(node);
+        Value::Node(u32::try_from(self.0.len() - 1).unwrap_or(u32::MAX))
+    }
+
+    pub(super) fn node(&self, value: Value) -> Option<&Node<'a>> {
+        match value {
+            Value::Node(place) => self.0.get(place as usize),
+            _ => None,
+        }
+    }
+
+    pub(super) fn node_mut(&mut self, value: Value) -> Option<&mut Node<'a>> {
+        match value {
+            Value::Node(place) => self.0.get_mut(place as usize),
+            _ => None,
+        }
+    }
+
+    pub(super) fn text_of(&self, value: Value) -> Option<&[u8]> {
+        match self.node(value)? {
+            Node::Text(text) => Some(text),
+            _ => None,
+        }
+    }
+
+    /// The JSON of a value.
+    pub(super) fn text(&self, value: Value) -> Result<String, Malformed> {
+        let mut writer =
+            Writer { values: self, out: Out::default(), open: vec![false; self.0.len()] };
+        writer.value(value, 0)?;
+        Ok(writer.out.finish())
+    }
+}
+
+struct Writer<'v, 'a> {
+    values: &'v Values<'a>,
+    out: Out,
+    /// Which containers are being written.
+    open: Vec<bool>,
+}
+
+impl Writer<'_, '_> {
+    fn value(&mut self, value: Value, depth: usize) -> Result<(), Malformed> {
+        match value {
+            Value::None => self.out.push("null"),
+            Value::Bool(true) => self.out.push("true"),
+            Value::Bool(false) => self.out.push("false"),
+            Value::Int(number) => self.out.push(&number.to_string()),
+            Value::Float(number) => self.out.push(&json::float(number)),
+            Value::Node(place) => self.node(place as usize, depth),
+        }
+    }
+
+    fn node(&mut self, place: usize, depth: usize) -> Result<(), Malformed> {
+        let values = self.values;
+        match values.0.get(place).ok_or_else(|| wrong("an empty stack"))? {
+            Node::Digits(digits) => self.out.push(digits),
+            Node::Text(text) => self.out.text(text),
+            Node::Bytes(bytes) => self.out.bytes(bytes),
+            Node::Typed(kind, text) => self.out.typed(kind, text),
+            Node::Uuid(Some(hex)) => self.out.uuid(hex),
+            Node::Uuid(None) => Err(wrong("a uuid.UUID without its number")),
+            Node::Span(_) => Err(wrong("a datetime.timedelta has no form in JSON")),
+            Node::Zone(_) => Err(wrong("a datetime.timezone has no form in JSON")),
+            Node::Global(global) => Err(wrong(format!("{} is not data", global.name()))),
+            Node::List(items) | Node::Set(items) | Node::Tuple(items) => {
+                self.begin(place, depth, "[")?;
+                for (n, item) in items.iter().enumerate() {
+                    self.out.push(if n == 0 { "" } else { ", " })?;
+                    self.value(*item, depth + 1)?;
+                }
+                self.end(place, "]")
+            }
+            Node::Dict(pairs) => {
+                self.begin(place, depth, "{")?;
+                for (n, (key, value)) in pairs.iter().enumerate() {
+                    self.out.push(if n == 0 { "" } else { ", " })?;
+                    self.key(*key)?;
+                    self.out.push(": ")?;
+                    self.value(*value, depth + 1)?;
+                }
+                self.end(place, "}")
+            }
+        }
+    }
+
+    fn begin(&mut self, place: usize, depth: usize, bracket: &str) -> Result<(), Malformed> {
+        if depth >= DEPTH_MAX {
+            return Err(wrong(format!("more than {DEPTH_MAX} levels of values")));
+        }
+        if std::mem::replace(&mut self.open[place], true) {
+            return Err(wrong("a value contains itself"));
+        }
+        self.out.push(bracket)
+    }
+
+    fn end(&mut self, place: usize, bracket: &str) -> Result<(), Malformed> {
+        self.open[place] = false;
+        self.out.push(bracket)
+    }
+
+    /// A key of a dict, as Python's JSON writes it.
+    fn key(&mut self, key: Value) -> Result<(), Malformed> {
+        match (key, self.values.node(key)) {
+            (_, Some(Node::Text(text))) => self.out.text(text),
+            (_, Some(Node::Digits(digits))) => self.out.push(&format!("\"{digits}\"")),
+            (Value::Float(number), _) => self.out.push(&json::float_name(number)),
+            (_, None) => {
+                self.out.push("\"")?;
+                self.value(key, 0)?;
+                self.out.push("\"")
+            }
+            _ => Err(wrong("a key of a dict that is no text")),
+        }
+    }
+}
