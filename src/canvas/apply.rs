@@ -131,7 +131,7 @@ impl<'a> Caller<'a> {
         let Some((mut steps, node)) = prepared else { return Ok(None) };
         for errback in link_error.into_iter().flatten() {
             for step in &mut steps {
-                extend(step, "link_error", &[errback.clone()]);
+                extend(step, "link_error", std::slice::from_ref(&errback));
             }
         }
         extend(&mut steps[0], "link", &link.unwrap_or_default());

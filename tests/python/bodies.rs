@@ -169,7 +169,7 @@ say(None)
         let (ours, theirs) = (ours.decode().unwrap(), theirs.decode().unwrap());
         let read = ours.arguments().unwrap_or_else(|error| panic!("{}: {error}", ours.id));
         let plain = theirs.arguments().unwrap();
-        assert_eq!((&ours.task, read.follow_ups), (&theirs.task, plain.follow_ups));
+        assert_eq!((&ours.task, follow(&read)), (&theirs.task, follow(&plain)));
         assert_eq!(body::array(&read.args), body::array(&plain.args));
     }
 }
@@ -203,4 +203,9 @@ say([
     let why = "content-type application/x-yaml is not accepted; accept_content has: json, msgpack, pickle";
     assert!(text.contains(why), "{text}");
     assert_eq!(worker.stop(nix::sys::signal::Signal::SIGTERM), 0);
+}
+
+/// What is to follow, by name.
+fn follow(arguments: &qworker::wire::Arguments) -> Vec<&'static str> {
+    arguments.embed.as_ref().map_or_else(Vec::new, |embed| embed.names())
 }
