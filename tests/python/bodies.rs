@@ -209,3 +209,50 @@ say([
 fn follow(arguments: &qworker::wire::Arguments) -> Vec<&'static str> {
     arguments.embed.as_ref().map_or_else(Vec::new, |embed| embed.names())
 }
+
+/// What PyYAML makes of each text, or nothing where it refuses it.
+const RESOLVE: &str = r#"
+import yaml
+from kombu.utils import json as typed
+def resolve(text):
+    try:
+        return typed.dumps(yaml.safe_load(text)[0][0])
+    except Exception:
+        return None
+say([resolve(text) for text in json.load(open(TEXTS))])
+"#;
+
+/// What such texts are made of.
+const PARTS: &str = "0|1|7|9|12|59|60|2001|-|+|.|_|:|e|E|x|0x|0b|0o|f|T|t|Z| |~|y|yes|No|ON|off|true|False|null|NULL|.inf|.NaN|-02|-13|2001-12-14\
+    |21:59:43|.10|-05:00|+2|a|\"|'|=|<<|ü";
+
+/// Texts that look like numbers, instants and truth values, and such that nearly do.
+#[test]
+fn scalars_of_yaml_are_those_of_pyyaml() {
+    let parts: Vec<&str> = PARTS.split('|').collect();
+    let mut random = fastrand::Rng::with_seed(3);
+    let texts: Vec<String> = (0..6000)
+        .map(|_| (0..random.usize(1..6)).map(|_| parts[random.usize(..parts.len())]).collect())
+        .map(|scalar: String| format!("- - {scalar}\n- {{}}\n- {{}}\n"))
+        .collect();
+    let app = TestDir::new();
+    app.write("texts.json", &json!(texts).to_string());
+    let script = format!("TEXTS = {:?}\n{RESOLVE}", app.file("texts.json"));
+    let theirs = celery(&app, &script);
+    let (mut refused, mut differing) = (0, Vec::new());
+    for (text, theirs) in texts.iter().zip(theirs.as_array().unwrap()) {
+        let envelope = json!({"body": text, "content-type": "application/x-yaml", "properties": {},
+            "headers": {"task": "t", "id": "i"}});
+        let read = Payload::from_envelope(envelope.to_string()).decode().unwrap().arguments();
+        let ours = read.as_ref().ok().map(|read| read.args[0].get());
+        let theirs = theirs.as_str().map(body::finite);
+        refused += usize::from(theirs.is_none());
+        // PyYAML has no value for a single `=`, and no mapping that begins with an empty key.
+        let is_known = theirs.is_none() && text[4..].trim_start().starts_with(['=', ':']);
+        if ours != theirs.as_deref() && !is_known {
+            differing.push(format!("{text:?}: {ours:?}, {theirs:?}"));
+        }
+    }
+    assert!(differing.is_empty(), "ours, theirs:\n{}", differing.join("\n"));
+    assert!(refused < texts.len() / 2, "{refused}");
+}

@@ -166,6 +166,23 @@ fn every_value_in_every_protocol() {
 }
 
 #[test]
+fn changed_pickles_are_no_more_than_wrong() {
+    let mut random = fastrand::Rng::with_seed(5);
+    for pickle in WRITTEN.iter().flat_map(|(_, pickles)| pickles) {
+        let pickle = hex(pickle);
+        for _ in 0..300 {
+            let mut body = pickle.clone();
+            for _ in 0..random.usize(1..5) {
+                let at = random.usize(..body.len());
+                body[at] = random.u8(..);
+            }
+            let Ok(json) = text(&body) else { continue };
+            assert!(serde_json::from_str::<&serde_json::value::RawValue>(&json).is_ok(), "{json}");
+        }
+    }
+}
+
+#[test]
 fn pickles_of_python_2() {
     let cases: &[(&[u8], &str)] = &[
         (

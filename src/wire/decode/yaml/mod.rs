@@ -2,6 +2,8 @@
 //! name, and the JSON that comes of them has a limit, so a document of nine lines that would
 //! expand to gigabytes is refused.
 //!
+//! A plain `=` is a text, and a key may be empty; PyYAML refuses both.
+//!
 //! Source: kombu `serialization.py`, `yaml_loads`; PyYAML `resolver.py`, `constructor.py`
 //! (`SafeConstructor`).
 
