@@ -126,7 +126,7 @@ impl<'a> Caller<'a> {
             group_index: options.take("group_index"),
             depth: self.depth,
         };
-        let args: &[Raw] = if one.immutable { &[] } else { args };
+        let args = &all_args(one, args)[..];
         let prepared = super::freeze::prepare(one.parts("tasks")?, args, last)?;
         let Some((mut steps, node)) = prepared else { return Ok(None) };
         for errback in link_error.into_iter().flatten() {
@@ -152,6 +152,7 @@ impl<'a> Caller<'a> {
         over: &Over,
         lists: bool,
     ) -> Result<Node, Malformed> {
+        let args = all_args(one, args);
         let mut options = merged(one, over);
         let group_id = options.text("task_id").unwrap_or_else(new_id);
         let root_id = options.0.iter().find(|(name, _)| name == "root_id");
@@ -182,7 +183,7 @@ impl<'a> Caller<'a> {
                 let begun = Begun { group_id: group_id.clone(), size, results: None };
                 self.calls.chords.push(begun);
             }
-            self.call(member, args, &options, false)?;
+            self.call(member, &args, &options, false)?;
         }
         let node = Node::Group { id: group_id, parent: None, members: nodes };
         if is_chord
@@ -205,7 +206,7 @@ impl<'a> Caller<'a> {
         over: &Over,
         lists: bool,
     ) -> Result<Option<Node>, Malformed> {
-        let args: &[Raw] = if one.immutable { &[] } else { args };
+        let args = &all_args(one, args)[..];
         let mut options = plainly(&one.options, over);
         let delay: Vec<(String, Raw)> = ["countdown", "eta"]
             .iter()
@@ -215,9 +216,7 @@ impl<'a> Caller<'a> {
         let header = one.parts("header")?;
         let group_id = super::freeze::group_id_of(one)?.or(one.text("task_id")?);
         let group_id = group_id.filter(|id| Some(id) != task_id.as_ref()).unwrap_or_else(new_id);
-        let Some(mut body) = one.parts("body")?.pop() else {
-            return Err(Malformed(format!("signature of {}: a chord without body", one.task)));
-        };
+        let mut body = one.body()?;
         for (option, into) in [("link", "link"), ("link_error", "link_error")] {
             let calls = options.take(option).map(|raw| signature::list(&raw)).unwrap_or_default();
             extend(&mut body, into, &calls);
@@ -246,6 +245,12 @@ impl<'a> Caller<'a> {
             node
         }))
     }
+}
+
+/// The arguments of a call, and behind them those of a canvas, which are for what it begins with.
+fn all_args(one: &Signature, args: &[Raw]) -> Vec<Raw> {
+    let given = if one.immutable { &[] } else { args };
+    given.iter().chain(&one.args).cloned().collect()
 }
 
 /// The options of a signature with those of its call: what would change whom it counts for stays.
@@ -280,13 +285,11 @@ fn extend(one: &mut Signature, option: &str, more: &[Raw]) {
         return;
     }
     if one.kind == Kind::Chord
-        && let Ok(bodies) = one.parts("body")
+        && let Ok(mut body) = one.body()
     {
         // A chord's result is that of its body.
-        for mut body in bodies {
-            extend(&mut body, option, more);
-            signature::set(&mut one.kwargs, "body", body.write());
-        }
+        extend(&mut body, option, more);
+        signature::set(&mut one.kwargs, "body", body.write());
         return;
     }
     let mut all = one.option(option).map(signature::list).unwrap_or_default();

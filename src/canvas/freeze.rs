@@ -59,9 +59,7 @@ pub(super) fn freeze(one: &mut Signature, own: Freeze) -> Result<Option<Node>, M
             Ok(Some(Node::Group { id, parent: None, members: nodes }))
         }
         Kind::Chord => {
-            let Some(mut body) = one.parts("body")?.pop() else {
-                return Err(Malformed(format!("signature of {}: a chord without body", one.task)));
-            };
+            let mut body = one.body()?;
             let mut members = Vec::new();
             flatten(one.parts("header")?, &mut members, 0)?;
             let mut nodes = Vec::new();
@@ -260,9 +258,6 @@ pub(super) fn descend(one: &Signature) -> Result<usize, Malformed> {
             }
             size
         }
-        Kind::Chord => match all("body")?.first() {
-            Some(body) => descend(body)?,
-            None => 0,
-        },
+        Kind::Chord => descend(&one.body()?)?,
     })
 }

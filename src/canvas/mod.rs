@@ -220,7 +220,7 @@ pub fn skipped(chain: &[Box<RawValue>]) -> Result<Vec<Skipped>, Malformed> {
         // A chord is done when its body is.
         if one.kind == Kind::Chord && depth < DEPTH_MAX {
             depth += 1;
-            left.extend(one.parts("body")?);
+            left.push(one.body()?);
         }
     }
     Ok(skipped)

@@ -185,3 +185,29 @@ fn only_a_store_that_counts_can_have_chords() {
     assert!(check(&embed, true, context()).is_ok());
     assert!(check(&embed, false, context()).unwrap_err().0.contains("does not count its members"));
 }
+
+#[test]
+fn a_chord_that_begins_a_chain_gets_the_result() {
+    let header = json!([sig("a", json!({})), sig("b", json!({}))]);
+    let chord =
+        canvas("chord", json!({"kwargs": {}, "header": header, "body": sig("body", json!({}))}));
+    let inner = canvas("chain", json!({"tasks": [chord, sig("last", json!({}))]}));
+    for next in [inner.clone(), canvas("group", json!({"tasks": [inner.clone(), inner]}))] {
+        for draft in after(&[], &[next.clone()]).unwrap().drafts {
+            assert_eq!(texts(&draft.args), ["[1]", "7"], "{next}");
+        }
+    }
+}
+
+#[test]
+fn the_body_of_a_chord_may_be_a_group() {
+    let body = canvas("group", json!({"tasks": [sig("x", json!({})), sig("y", json!({}))]}));
+    let inner = canvas("chord", json!({"kwargs": {}, "header": [sig("a", json!({}))], "body": body}));
+    let outer = json!({"kwargs": {}, "header": [inner, sig("b", json!({}))], "body": sig("z", json!({}))});
+    let calls = after(&[canvas("chord", outer)], &[]).unwrap();
+    let sizes: Vec<usize> = calls.chords.iter().map(|begun| begun.size).collect();
+    assert_eq!(sizes, [1, 3]);
+    let results = calls.chords[1].results.as_deref().unwrap();
+    let results: Value = serde_json::from_str(results).unwrap();
+    assert_eq!(results[1][0][1].as_array().map(Vec::len), Some(2), "{results}");
+}

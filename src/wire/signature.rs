@@ -129,6 +129,18 @@ impl Signature {
         lenient::text(&format!("signature of {}: {name}", self.task), self.option(name))
     }
 
+    /// The body of a chord.
+    ///
+    /// # Errors
+    /// There is none, or it cannot be read.
+    pub fn body(&self) -> Result<Signature, Malformed> {
+        let body = find(&self.kwargs, "body");
+        let body = body.ok_or_else(|| {
+            Malformed(format!("signature of {}: a chord without body", self.task))
+        })?;
+        Signature::read(body)
+    }
+
     /// The signatures in a part of a canvas, such as `tasks`: a list of them, or a group of them.
     ///
     /// # Errors

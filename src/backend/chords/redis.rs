@@ -14,6 +14,7 @@ use crate::wire::{body, repr};
 use redis::Script;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
+use std::collections::HashMap;
 use std::sync::LazyLock;
 
 /// Seconds for which a worker alone may call a body; longer than that takes, and than Python's.
@@ -119,20 +120,31 @@ impl Store {
         match saved.as_ref().and_then(|saved| saved["result"][1].as_array()) {
             // Their structure is more than a list.
             Some(members) => {
+                let known: HashMap<String, Returned> =
+                    parts.iter().map(|text| of_part(text)).collect();
                 let mut returned = Vec::new();
                 for member in members {
-                    returned.push(Box::pin(self.returned(member, 0)).await?);
+                    returned.push(Box::pin(self.returned(member, &known, 0)).await?);
                 }
                 Ok(returned)
             }
-            None => Ok(parts.iter().map(|text| of_part(text)).collect()),
+            None => Ok(parts.iter().map(|text| of_part(text).1).collect()),
         }
     }
 
-    /// What a saved result, `[[id, parent], members]`, has come to.
-    async fn returned(&self, node: &Value, depth: usize) -> Result<Returned, Error> {
+    /// What a saved result, `[[id, parent], members]`, has come to. `known` are the parts: the result
+    /// of the last one is not stored yet.
+    async fn returned(
+        &self,
+        node: &Value,
+        known: &HashMap<String, Returned>,
+        depth: usize,
+    ) -> Result<Returned, Error> {
         let id = node[0][0].as_str().unwrap_or_default().to_string();
         let Some(members) = node[1].as_array() else {
+            if let Some(returned) = known.get(&id) {
+                return Ok(returned.clone());
+            }
             let found = Keep::get(self, &id).await?;
             return Ok(match found {
                 Some(meta) if meta.status == "SUCCESS" => Returned::Value(meta.result),
@@ -145,7 +157,7 @@ impl Store {
         }
         let mut values = Vec::new();
         for member in members {
-            match Box::pin(self.returned(member, depth + 1)).await? {
+            match Box::pin(self.returned(member, known, depth + 1)).await? {
                 Returned::Value(value) => values.push(value),
                 failed => return Ok(failed),
             }
@@ -164,17 +176,18 @@ impl Store {
     }
 }
 
-/// What `[1, id, state, result]` says.
-fn of_part(text: &str) -> Returned {
+/// What `[1, id, state, result]` says, by the id.
+fn of_part(text: &str) -> (String, Returned) {
     let text = body::finite(text);
     let parts: Vec<&RawValue> = serde_json::from_str(&text).unwrap_or_default();
     let [_, id, state, result] = parts[..] else {
-        return Returned::Failed(String::new(), "a part that cannot be read".into());
+        let why = "a part that cannot be read".to_string();
+        return (String::new(), Returned::Failed(String::new(), why));
     };
-    let id = || String::from_utf8_lossy(&value::text(id)).into_owned();
+    let id = String::from_utf8_lossy(&value::text(id)).into_owned();
     match state.get() {
-        "\"SUCCESS\"" => Returned::Value(result.to_owned()),
-        _ => Returned::Failed(id(), raised(result)),
+        "\"SUCCESS\"" => (id, Returned::Value(result.to_owned())),
+        _ => (id.clone(), Returned::Failed(id, raised(result))),
     }
 }
 
