@@ -202,8 +202,10 @@ fn a_chord_that_begins_a_chain_gets_the_result() {
 #[test]
 fn the_body_of_a_chord_may_be_a_group() {
     let body = canvas("group", json!({"tasks": [sig("x", json!({})), sig("y", json!({}))]}));
-    let inner = canvas("chord", json!({"kwargs": {}, "header": [sig("a", json!({}))], "body": body}));
-    let outer = json!({"kwargs": {}, "header": [inner, sig("b", json!({}))], "body": sig("z", json!({}))});
+    let inner =
+        canvas("chord", json!({"kwargs": {}, "header": [sig("a", json!({}))], "body": body}));
+    let outer =
+        json!({"kwargs": {}, "header": [inner, sig("b", json!({}))], "body": sig("z", json!({}))});
     let calls = after(&[canvas("chord", outer)], &[]).unwrap();
     let sizes: Vec<usize> = calls.chords.iter().map(|begun| begun.size).collect();
     assert_eq!(sizes, [1, 3]);
