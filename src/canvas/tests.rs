@@ -193,7 +193,7 @@ fn a_chord_that_begins_a_chain_gets_the_result() {
         canvas("chord", json!({"kwargs": {}, "header": header, "body": sig("body", json!({}))}));
     let inner = canvas("chain", json!({"tasks": [chord, sig("last", json!({}))]}));
     for next in [inner.clone(), canvas("group", json!({"tasks": [inner.clone(), inner]}))] {
-        for draft in after(&[], &[next.clone()]).unwrap().drafts {
+        for draft in after(&[], std::slice::from_ref(&next)).unwrap().drafts {
             assert_eq!(texts(&draft.args), ["[1]", "7"], "{next}");
         }
     }
