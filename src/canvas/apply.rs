@@ -2,7 +2,7 @@
 
 use super::freeze::Freeze;
 use super::options::draft;
-use super::{BYTES_MAX, Begun, Calls, Context, DEPTH_MAX, Node, list, new_id};
+use super::{BYTES_MAX, Begun, Calls, Context, DEPTH_MAX, Node, group_of, list, new_id};
 use crate::wire::signature::{self, Kind, raw_text};
 use crate::wire::{Malformed, Signature, body};
 use serde_json::value::RawValue;
@@ -217,9 +217,9 @@ impl<'a> Caller<'a> {
         let group_id = super::freeze::group_id_of(one)?.or(one.text("task_id")?);
         let group_id = group_id.filter(|id| Some(id) != task_id.as_ref()).unwrap_or_else(new_id);
         let mut body = one.body()?;
-        for (option, into) in [("link", "link"), ("link_error", "link_error")] {
+        for option in ["link", "link_error"] {
             let calls = options.take(option).map(|raw| signature::list(&raw)).unwrap_or_default();
-            extend(&mut body, into, &calls);
+            extend(&mut body, option, &calls);
         }
         for (name, value) in options.0.iter().filter(|(name, _)| name != "parent_id") {
             body.set(name, value.clone());
@@ -235,11 +235,7 @@ impl<'a> Caller<'a> {
         }
         let mut options = options.with("task_id", raw_text(&group_id)).with("chord", body.write());
         options.0.extend(delay);
-        let tasks: Vec<Raw> = header.iter().map(Signature::write).collect();
-        let kwargs = vec![("tasks".to_string(), list(&tasks))];
-        let group = Signature::task("celery.group", Vec::new(), kwargs);
-        let group = Signature { kind: Kind::Group, ..group };
-        let header = self.call(group, args, &options, lists)?;
+        let header = self.call(group_of(&header), args, &options, lists)?;
         Ok(node.map(|mut node| {
             header.into_iter().for_each(|header| node.set_first(header));
             node

@@ -1,6 +1,6 @@
 //! Gives signatures their ids, and makes steps of chains.
 
-use super::{DEPTH_MAX, Node, list, new_id};
+use super::{DEPTH_MAX, Node, group_of, list, new_id};
 use crate::wire::signature::{self, Kind, raw_text};
 use crate::wire::{Malformed, Signature};
 use serde_json::value::RawValue;
@@ -72,10 +72,7 @@ pub(super) fn freeze(one: &mut Signature, own: Freeze) -> Result<Option<Node>, M
                 )?);
             }
             let id = group_id_of(one)?.or(one.text("task_id")?).unwrap_or_else(new_id);
-            let tasks: Vec<Raw> = members.iter().map(Signature::write).collect();
-            let kwargs = vec![("tasks".to_string(), list(&tasks))];
-            let mut group = Signature::task("celery.group", Vec::new(), kwargs);
-            group.kind = Kind::Group;
+            let mut group = group_of(&members);
             group.set("task_id", raw_text(&id));
             let node = freeze(&mut body, Freeze { depth, ..own })?;
             signature::set(&mut one.kwargs, "header", group.write());
@@ -237,12 +234,11 @@ pub(super) fn prepare(
 
 /// How many tasks will count for the chord that `one` is a member of.
 pub(super) fn descend(one: &Signature) -> Result<usize, Malformed> {
-    let all = |name: &str| one.parts(name);
     Ok(match one.kind {
         Kind::Task => 1,
         Kind::Group => {
             let mut size = 0;
-            for part in all("tasks")? {
+            for part in one.parts("tasks")? {
                 size += descend(&part)?;
             }
             size
@@ -250,7 +246,7 @@ pub(super) fn descend(one: &Signature) -> Result<usize, Malformed> {
         // The last one that is any counts.
         Kind::Chain => {
             let mut size = 0;
-            for part in all("tasks")?.iter().rev() {
+            for part in one.parts("tasks")?.iter().rev() {
                 size = descend(part)?;
                 if size > 0 {
                     break;

@@ -44,6 +44,13 @@ pub struct Context<'a> {
     pub now: DateTime<Utc>,
 }
 
+impl Context<'_> {
+    /// What it adds to every call.
+    fn options(&self) -> Over {
+        Over::from([("parent_id", raw_text(self.parent_id)), ("root_id", raw_text(self.root_id))])
+    }
+}
+
 /// A chord that begins: its size has to be known before the first member ends.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Begun {
@@ -143,10 +150,7 @@ pub fn after_success(
     let args = [result.to_owned()];
     let callbacks: Vec<Signature> =
         embed.callbacks.iter().map(|raw| Signature::read(raw)).collect::<Result<_, _>>()?;
-    let over = Over::from([
-        ("parent_id", raw_text(context.parent_id)),
-        ("root_id", raw_text(context.root_id)),
-    ]);
+    let over = context.options();
     if let [one] = &callbacks[..] {
         caller.call(one.clone(), &args, &over, true)?;
     } else {
@@ -176,10 +180,7 @@ pub fn after_failure(errbacks: &[Box<RawValue>], context: Context<'_>) -> Result
     let errbacks: Vec<Signature> =
         errbacks.iter().map(|raw| Signature::read(raw)).collect::<Result<_, _>>()?;
     if !errbacks.is_empty() {
-        let over = Over::from([
-            ("parent_id", raw_text(context.parent_id)),
-            ("root_id", raw_text(context.root_id)),
-        ]);
+        let over = context.options();
         caller.call(group_of(&errbacks), &[raw_text(context.parent_id)], &over, true)?;
     }
     Ok(caller.calls)

@@ -201,16 +201,14 @@ impl App {
 
     /// Where a task of this name is sent to: its route, its own queue, the default.
     pub(super) fn queue_of(&self, name: &str, task: Option<&Task>) -> String {
-        let route = self.settings.task_routes.find(name).and_then(|route| route.queue.clone());
-        route
-            .or_else(|| task.and_then(|task| task.queue.clone()))
-            .unwrap_or_else(|| self.settings.task_default_queue.clone())
+        let own = task.and_then(|task| task.queue.as_ref());
+        self.settings.task_routes.queue_of(name, own, &self.settings.task_default_queue)
     }
 
     /// The priority that a task of this name is sent with.
     pub(super) fn priority_of(&self, name: &str, task: Option<&Task>) -> Option<u8> {
-        let route = self.settings.task_routes.find(name).and_then(|route| route.priority);
-        route.or(task.and_then(|task| task.priority)).or(self.settings.task_default_priority)
+        let own = task.and_then(|task| task.priority);
+        self.settings.task_routes.priority_of(name, own, self.settings.task_default_priority)
     }
 
     /// The queues that the application's tasks are sent to, the default one first.

@@ -98,15 +98,13 @@ impl Routing {
     /// The message of `draft`, which goes to the queue that it names, else to that of its route, of its
     /// task if that is known here, or to the default one.
     pub fn posting(&self, mut draft: Draft, task: Option<&Task>, now: DateTime<Utc>) -> Posting {
-        let route = self.routes.find(&draft.task);
         if draft.queue.is_empty() {
-            let queue = route.and_then(|route| route.queue.as_ref());
-            let queue = queue.or(task.and_then(|task| task.queue.as_ref()));
-            draft.queue.clone_from(queue.unwrap_or(&self.default_queue));
+            let own = task.and_then(|task| task.queue.as_ref());
+            draft.queue = self.routes.queue_of(&draft.task, own, &self.default_queue);
         }
-        let priority = route.and_then(|route| route.priority);
-        let priority = priority.or(task.and_then(|task| task.priority));
-        draft.priority = draft.priority.or(priority).or(self.default_priority);
+        let own = task.and_then(|task| task.priority);
+        let priority = || self.routes.priority_of(&draft.task, own, self.default_priority);
+        draft.priority = draft.priority.or_else(priority);
         self.sender.posting(&self.abilities, draft, task, now)
     }
 }

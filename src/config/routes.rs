@@ -25,6 +25,17 @@ impl Routes {
         let exact = self.0.iter().find(|route| route.pattern == task);
         exact.or_else(|| self.0.iter().find(|route| matches(&route.pattern, task)))
     }
+
+    /// The queue of a task whose sender names none: that of its route, its `own`, the default.
+    pub fn queue_of(&self, task: &str, own: Option<&String>, default: &String) -> String {
+        let route = self.find(task).and_then(|route| route.queue.as_ref());
+        route.or(own).unwrap_or(default).clone()
+    }
+
+    /// The priority of a task, likewise.
+    pub fn priority_of(&self, task: &str, own: Option<u8>, default: Option<u8>) -> Option<u8> {
+        self.find(task).and_then(|route| route.priority).or(own).or(default)
+    }
 }
 
 /// Does the pattern match the whole text? In time proportional to the product of their

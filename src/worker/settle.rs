@@ -77,8 +77,8 @@ pub(super) async fn run(
         {
             waiting.push(more);
         }
-        let (joined, plain): (Vec<_>, Vec<_>) =
-            waiting.drain(..).flat_map(jobs).partition(|(job, _)| job.chords.is_some());
+        let (mut plain, mut joined) = (Vec::with_capacity(waiting.len()), Vec::new());
+        waiting.drain(..).for_each(|work| sort(work, &mut plain, &mut joined));
         for batch in batches(plain.into_iter()) {
             settler.settle(batch).await;
         }
@@ -106,10 +106,15 @@ struct Job {
 
 type Batch = (Vec<Job>, Vec<Item>);
 
-fn jobs(work: Work) -> Vec<(Job, Item)> {
+/// Makes items of some work; one whose chords are to be looked after first is among `joined`.
+fn sort(work: Work, plain: &mut Vec<(Job, Item)>, joined: &mut Vec<(Job, Item)>) {
     match work {
         Work::Record(tag, record) => {
-            vec![unawaited(Item { tag: Some(tag), record: Some(*record), ..Item::default() })]
+            plain.push(unawaited(Item {
+                tag: Some(tag),
+                record: Some(*record),
+                ..Item::default()
+            }));
         }
         Work::Verdict(key, tag, verdict) => {
             let mut verdict = *verdict;
@@ -118,7 +123,7 @@ fn jobs(work: Work) -> Vec<(Job, Item)> {
             let skipped = std::mem::take(&mut verdict.skipped).into_iter();
             let record =
                 |record| unawaited(Item { tag: held, record: Some(record), ..Item::default() });
-            let mut jobs: Vec<(Job, Item)> = skipped.map(record).collect();
+            plain.extend(skipped.map(record));
             let chords = verdict.chords.take();
             let token = match verdict.publish.is_empty() {
                 true => String::new(),
@@ -132,8 +137,8 @@ fn jobs(work: Work) -> Vec<(Job, Item)> {
                 settle: verdict.settle,
                 durable: verdict.durable,
             };
-            jobs.push((Job { key: Some(key), id: id_of(&item), chords, ..Job::default() }, item));
-            jobs
+            let into = if chords.is_some() { joined } else { plain };
+            into.push((Job { key: Some(key), id: id_of(&item), chords, ..Job::default() }, item));
         }
     }
 }
@@ -196,7 +201,10 @@ impl Settler {
         let joined = loop {
             match self.counter.join(&chords).await {
                 Ok(joined) => break joined,
-                Err(error) if error.kind() != Kind::Refused => self.outage.wait(&error).await,
+                // What the store refuses of one task never holds up the others.
+                Err(error) if !matches!(error.kind(), Kind::Refused | Kind::Forbidden) => {
+                    self.outage.wait(&error).await;
+                }
                 Err(error) if is_refused => {
                     tracing::error!("Task {}: its chord cannot be told: {error}", job.id);
                     break Joined::Ready(Vec::new(), Vec::new());

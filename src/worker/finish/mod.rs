@@ -125,11 +125,14 @@ impl Judge<'_> {
             );
             (Level::INFO, line)
         });
+        let passed_on = self.request.arguments.embed.is_some().then(|| result.clone());
         let policy = &self.plan.policy;
         let record = policy
             .stores(State::Success, &self.request.message, Some(&self.request.task))
-            .then(|| self.request.extend(self.plan, Record::success(id, result.clone(), self.now)));
+            .then(|| self.request.extend(self.plan, Record::success(id, result, self.now)));
         let verdict = Verdict { record, settle: self.ack(), log, ..Verdict::default() };
+        // Mostly nothing follows, and a result may be large.
+        let Some(result) = passed_on else { return verdict };
         match follow::success(verdict, self.request, self.plan, &result, self.now) {
             Ok(verdict) => verdict,
             Err(why) => {
