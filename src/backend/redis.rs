@@ -247,8 +247,8 @@ fn document(record: &Record) -> String {
     let or_null = |value: Option<String>| value.map_or("null".to_string(), |value| text(&value));
     let done = record.state.is_ready().then(|| clock::iso(record.date_done));
     let mut document = format!(
-        r#"{{"status": "{}", "result": {}, "traceback": {}, "children": {}, "date_done": {}"#,
-        record.state.name(),
+        r#"{{"status": {}, "result": {}, "traceback": {}, "children": {}, "date_done": {}"#,
+        text(record.status()),
         record.result.get(),
         or_null(record.traceback.clone()),
         record.children.as_deref().unwrap_or("[]"),

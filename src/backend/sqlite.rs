@@ -263,7 +263,7 @@ fn put(c: &Connection, records: &[Record]) -> Result<(), Error> {
             )?
             .execute(params![
                 record.task_id,
-                record.state.name(),
+                record.status(),
                 record.result.get().as_bytes(),
                 record.traceback,
                 done,
@@ -285,7 +285,7 @@ fn put(c: &Connection, records: &[Record]) -> Result<(), Error> {
             )?
             .execute(params![
                 record.task_id,
-                record.state.name(),
+                record.status(),
                 record.result.get().as_bytes(),
                 record.traceback,
                 done,

@@ -37,6 +37,15 @@ impl PriorityRule {
             PriorityRule::LowFirst => priority.map_or(0, |priority| 9 - priority.min(9)),
         }
     }
+
+    /// The priority of 0 to 9, higher served first, that a message has with this number.
+    pub fn read(self, number: i64) -> u8 {
+        let number = number.clamp(0, 9) as u8;
+        match self {
+            PriorityRule::HighFirst => number,
+            PriorityRule::LowFirst => 9 - number,
+        }
+    }
 }
 
 /// What a worker has to know of its server before it begins.

@@ -276,7 +276,7 @@ fn plainly(options: &[(String, Raw)], over: &Over) -> Over {
 }
 
 /// Adds to an option that is a list what it does not have.
-fn extend(one: &mut Signature, option: &str, more: &[Raw]) {
+pub(super) fn extend(one: &mut Signature, option: &str, more: &[Raw]) {
     if more.is_empty() {
         return;
     }

@@ -9,17 +9,21 @@
 //! | `freeze` | gives every task of a signature its id, so that a client can wait for the last one |
 //! | `options` | from the options of a call to a message |
 //! | `chord` | what becomes of the results of a header |
+//! | `own` | what a task calls while it runs, and what takes its place |
 
 mod apply;
 mod chord;
 mod freeze;
 mod options;
+mod own;
 #[cfg(test)]
 mod tests;
 
+pub use crate::wire::signature::Kind;
 pub use chord::{Ended, Part, Returned, complete};
+pub use own::{Replaced, call, replace};
 
-use crate::wire::signature::{Kind, raw_text};
+use crate::wire::signature::raw_text;
 use crate::wire::{Draft, Embed, Malformed, Signature};
 use apply::{Caller, Over};
 use chrono::{DateTime, Utc};
@@ -73,12 +77,10 @@ pub struct Calls {
     pub children: Vec<Node>,
 }
 
-impl Calls {
-    /// The field `children` of a result.
-    pub fn children(&self) -> String {
-        let nodes: Vec<String> = self.children.iter().map(Node::write).collect();
-        format!("[{}]", nodes.join(", "))
-    }
+/// The field `children` of a result that lists these.
+pub fn listed(nodes: &[Node]) -> String {
+    let nodes: Vec<String> = nodes.iter().map(Node::write).collect();
+    format!("[{}]", nodes.join(", "))
 }
 
 /// A result that will be, as Celery lists it (`result.py`, `as_tuple`).
@@ -105,6 +107,13 @@ pub enum Node {
 impl Node {
     fn task(id: &str) -> Node {
         Node::Task { id: id.into(), parent: None }
+    }
+
+    /// Its id.
+    pub fn id(&self) -> &str {
+        match self {
+            Node::Task { id, .. } | Node::Group { id, .. } => id,
+        }
     }
 
     /// What comes before it.

@@ -76,6 +76,7 @@ pub(super) fn draft(one: Signature, context: Context<'_>) -> Result<Draft, Malfo
                     Err(_) => instant(&one, name, raw)?,
                 });
             }
+            "replaced_task_nesting" => draft.replaced_task_nesting = number()? as u32,
             "link" => draft.embed.callbacks = list(raw),
             "link_error" => draft.embed.errbacks = list(raw),
             "chain" => draft.embed.chain = list(raw),

@@ -72,7 +72,7 @@ fn options_become_what_a_message_says() {
     };
     assert_eq!((names(&draft.stamps), names(&draft.headers)), (vec!["s".into()], vec!["h".into()]));
     assert_eq!(names(&draft.properties), ["MessageGroupId"]);
-    assert_eq!(calls.children(), r#"[[["T", null], null]]"#);
+    assert_eq!(super::listed(&calls.children), r#"[[["T", null], null]]"#);
 }
 
 #[test]

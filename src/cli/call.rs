@@ -68,7 +68,7 @@ pub(super) fn run(mut args: Args, global: &Global, out: ToUser) -> Result<Exit, 
             batch::send(&sending, &client.broker.producer(), input, out).await
         });
     }
-    let (positional, keywords) = arguments(&args)?;
+    let (positional, keywords) = read_arguments(&args.args, &args.kwargs)?;
     let id = args.task_id.take().unwrap_or_default();
     let sending = Sending::new(&args.name, args.options, &app)?;
     let now = clock::now();
@@ -94,11 +94,11 @@ pub(super) fn run(mut args: Args, global: &Global, out: ToUser) -> Result<Exit, 
     })
 }
 
-type Keywords = Vec<(String, Box<RawValue>)>;
+pub(super) type Keywords = Vec<(String, Box<RawValue>)>;
 
 /// The text of an option, or what the file that it names holds: the kernel takes no more than
 /// 128 KiB as one argument.
-fn text_of<'a>(option: &str, value: &'a str) -> Result<Cow<'a, str>, Error> {
+pub(super) fn text_of<'a>(option: &str, value: &'a str) -> Result<Cow<'a, str>, Error> {
     let Some(file) = value.strip_prefix('@') else { return Ok(value.into()) };
     let mut read = Vec::new();
     let done = match file {
@@ -111,15 +111,19 @@ fn text_of<'a>(option: &str, value: &'a str) -> Result<Cow<'a, str>, Error> {
     text.map_err(|(line, why)| Error::usage(format!("{option}: {name}:{line}: {why}")))
 }
 
-fn arguments(args: &Args) -> Result<(Vec<Box<RawValue>>, Keywords), Error> {
-    if args.args == "@-" && args.kwargs == "@-" {
+/// The arguments of `--args` and `--kwargs`.
+pub(super) fn read_arguments(
+    args: &str,
+    kwargs: &str,
+) -> Result<(Vec<Box<RawValue>>, Keywords), Error> {
+    if args == "@-" && kwargs == "@-" {
         return Err(Error::usage("--args and --kwargs cannot both be read from standard input"));
     }
-    let text = text_of("--args", &args.args)?;
+    let text = text_of("--args", args)?;
     let positional = serde_json::from_str(&text).map_err(|error| {
         Error::usage(format!("--args: expected a JSON array like '[2, 3]': {error}"))
     })?;
-    let text = text_of("--kwargs", &args.kwargs)?;
+    let text = text_of("--kwargs", kwargs)?;
     let Pairs(keywords) = serde_json::from_str(&text).map_err(|error| {
         Error::usage(format!(
             "--kwargs: expected a JSON object like '{{\"path\": \"a.png\"}}': {error}"

@@ -28,6 +28,7 @@ mod sending;
 mod status;
 mod strays;
 mod table;
+mod task;
 mod unknown;
 mod utf8;
 mod variables;
@@ -68,6 +69,9 @@ enum Command {
     Beat(beat::Args),
     /// Send a task, or one for each line of a file
     Call(call::Args),
+    /// Ask the worker of this task for something, from within the task
+    #[command(subcommand)]
+    Task(task::What),
     /// Read the result of a task, or wait for it
     Result(result::Args),
     /// List the tasks of the application, or the queues of the broker
@@ -182,6 +186,7 @@ fn dispatch(command: Command, global: &Global, role: Role, out: ToUser) -> Resul
         Command::Multi(args) => multi::run(args, global, out),
         Command::Beat(args) => beat::run(args, global, role, out),
         Command::Call(args) => call::run(args, global, out),
+        Command::Task(what) => task::run(what, out),
         Command::Result(args) => result::run(&args, global, out),
         Command::List(what) => list::run(what, global, out),
         Command::Purge(args) => purge::run(args, global, out),

@@ -3,6 +3,7 @@
 pub mod ends;
 pub mod local;
 pub mod send;
+pub mod task;
 pub mod wait;
 
 use crate::backend::{self, Store};

@@ -31,6 +31,7 @@ pub mod seqpacket;
 pub mod signal;
 pub mod spawn;
 pub mod stdout;
+pub mod task_socket;
 pub mod tree;
 pub mod user;
 pub mod wakeup;

@@ -27,7 +27,7 @@ const NODE_BYTES_MAX: usize = 48;
 
 /// A socket without a listener is removed when it is this old: a younger one may be about to
 /// listen.
-const LEFT_FOR: Duration = Duration::from_secs(60);
+pub(super) const LEFT_FOR: Duration = Duration::from_secs(60);
 
 /// Sockets that are examined when a worker creates its own.
 const LOOKS_MAX: usize = 1_000;
@@ -94,7 +94,7 @@ fn listen_in(place: &Path, name: &str, uid: u32) -> io::Result<(UnixListener, Ad
 }
 
 /// Removes the sockets there that killed workers of ours have left behind at least `age` ago.
-fn remove_left(place: &Path, uid: u32, age: Duration) {
+pub(super) fn remove_left(place: &Path, uid: u32, age: Duration) {
     let entries = read_dir(place).into_iter().flatten().flatten();
     let ours = entries.filter(|entry| is_ours(&entry.file_name().to_string_lossy()));
     for path in ours.map(|entry| entry.path()).take(LOOKS_MAX) {
@@ -294,7 +294,7 @@ fn digest(text: &str) -> String {
 }
 
 /// A folder that no other user can have created; creates it if necessary.
-fn own(folder: &Path, uid: u32) -> io::Result<&Path> {
+pub(super) fn own(folder: &Path, uid: u32) -> io::Result<&Path> {
     match DirBuilder::new().mode(0o700).create(folder) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
         _ => {}

@@ -11,7 +11,7 @@ use serde_json::value::RawValue;
 use std::collections::HashSet;
 
 /// Variables that tell a task what it is.
-pub const FACTS: [&str; 9] = [
+pub const FACTS: [&str; 11] = [
     "QWORKER_TASK_ID",
     "QWORKER_TASK_NAME",
     "QWORKER_TASK_ROOT_ID",
@@ -21,6 +21,8 @@ pub const FACTS: [&str; 9] = [
     "QWORKER_TASK_QUEUE",
     "QWORKER_TASK_WORKER",
     "QWORKER_TASK_DEADLINE",
+    "QWORKER_TASK_SOCKET",
+    "QWORKER_TASK_TOKEN",
 ];
 
 /// All arguments of one attempt, in order: with `params` the bound ones, else the positional
@@ -210,6 +212,7 @@ pub fn environment(
         .chain(unnamed)
         .filter(|argument| !argument.left_out && !argument.variable().contains('='))
         .map(|argument| (argument.variable(), argument.text.clone()));
+    let access = attempt.access.as_ref().filter(|_| worker.is_some());
     let facts: [Option<String>; FACTS.len()] = [
         Some(attempt.id.clone()),
         Some(attempt.task.name.clone()),
@@ -220,6 +223,8 @@ pub fn environment(
         Some(attempt.queue.to_string()),
         worker.map(Into::into),
         deadline.map(Deadline::whole),
+        access.map(|access| access.address.to_string()),
+        access.map(|access| access.token.clone()),
     ];
     let facts = FACTS.iter().zip(facts);
     let facts = facts.filter_map(|(name, text)| Some(((*name).to_string(), text?.into_bytes())));
@@ -231,8 +236,8 @@ pub fn environment(
     last
 }
 
-/// What a task with `stdin: json` reads: one line, with the values as they are in the message.
-/// Parsing them could change large numbers.
+/// What a task with `stdin: json` reads, and what it gets that asks for its request: one line, with
+/// the values as they are in the message. Parsing them could change large numbers.
 pub fn document(attempt: &Attempt, deadline: Option<Deadline>) -> Vec<u8> {
     let request = json!({
         "id": attempt.id,
@@ -256,7 +261,15 @@ pub fn document(attempt: &Attempt, deadline: Option<Deadline>) -> Vec<u8> {
         text.push_str(&format!("{}:", json!(name)));
         text.push_str(value.get());
     }
-    text.push_str(&format!("}},\"request\":{request}}}\n"));
+    let mut request = request.to_string();
+    // Behind what is there: an object that is not empty.
+    request.pop();
+    for (name, value) in &attempt.details {
+        request.push_str(&format!(",{}:{}", json!(name), value.get()));
+    }
+    // A text of JSON has line ends only where a blank could be.
+    let request = request.replace(['\n', '\r'], " ");
+    text.push_str(&format!("}},\"request\":{request}}}}}\n"));
     text.into_bytes()
 }
 

@@ -10,6 +10,7 @@ pub mod wasm;
 use crate::os::{says_passing, says_shortage};
 use crate::task::Task;
 use crate::wire::Exception;
+use crate::wire::task_protocol::Said;
 use serde_json::value::RawValue;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -38,12 +39,25 @@ pub struct Attempt {
     /// Positional and keyword arguments bound to `params` (defaults filled in);
     /// empty when the task has no `params`.
     pub bound: Vec<(String, Box<RawValue>)>,
+    /// What else its message says, for a task that reads its document.
+    pub details: Vec<(String, Box<RawValue>)>,
+    /// How its processes reach the worker; none do if this is `None`.
+    pub access: Option<Access>,
     /// Ask it to stop this long after its start (TERM to the group; a WASM instance is interrupted).
     pub soft_time_limit: Option<Duration>,
     /// Kill it this long after its start.
     pub time_limit: Option<Duration>,
     /// Environment that every task of the application gets (`task_env`).
     pub env: Arc<Vec<(String, String)>>,
+}
+
+/// How the processes of one attempt reach their worker.
+#[derive(Debug, Clone)]
+pub struct Access {
+    /// The socket, see [`crate::os::task_socket::connect`].
+    pub address: Arc<str>,
+    /// Proves that it is this attempt.
+    pub token: String,
 }
 
 /// How an attempt ended, as bare facts. `worker::finish` decides what they mean.
@@ -53,6 +67,8 @@ pub struct Outcome {
     pub ending: Ending,
     /// The time limit that expired before it ended, if any.
     pub limit: Option<Limit>,
+    /// What it told the worker that its end is to mean.
+    pub said: Option<Said>,
     /// The worker asked it to end before it did.
     pub asked: bool,
     /// The kernel killed it because this memory was used up.
@@ -165,11 +181,18 @@ impl Outcome {
         !matches!(self.ending, Ending::Refused(_) | Ending::NoCapacity(_) | Ending::Unavailable(_))
     }
 
+    /// Does what it has said count? Not if another worker has its message, or it did not begin.
+    pub fn is_its_own(&self) -> bool {
+        let taken = matches!(self.ending, Ending::Cancelled(Why::ConnectionLost | Why::Recalled));
+        self.has_run() && !taken
+    }
+
     /// An attempt that ended before it started.
     pub fn immediate(ending: Ending) -> Outcome {
         Outcome {
             ending,
             limit: None,
+            said: None,
             asked: false,
             exhausted: None,
             stdout: Captured::default(),

@@ -64,6 +64,8 @@ pub struct Draft {
     pub group: Option<String>,
     /// Its place in the group, from 0.
     pub group_index: Option<i64>,
+    /// How many tasks were replaced by it, one after the other.
+    pub replaced_task_nesting: u32,
     /// Stamps, by their names.
     pub stamps: Vec<(String, Box<RawValue>)>,
     /// Properties beside those of the protocol.
@@ -122,7 +124,7 @@ impl Serialize for Headers<'_> {
         headers.serialize_entry("kwargsrepr", &saferepr::kwargs(&draft.kwargs))?;
         headers.serialize_entry("origin", &draft.origin)?;
         headers.serialize_entry("ignore_result", &draft.ignore_result)?;
-        headers.serialize_entry("replaced_task_nesting", &0)?;
+        headers.serialize_entry("replaced_task_nesting", &draft.replaced_task_nesting)?;
         let names: Vec<&str> = draft.stamps.iter().map(|(name, _)| name.as_str()).collect();
         headers.serialize_entry("stamped_headers", &Some(names).filter(|it| !it.is_empty()))?;
         headers.serialize_entry("stamps", &Object(&draft.stamps))?;

@@ -62,6 +62,8 @@ pub struct Message {
     pub soft_time_limit: Option<Duration>,
     /// Store no result; `None` leaves it to the task.
     pub ignore_result: Option<bool>,
+    /// How many tasks it has replaced, one after the other.
+    pub replaced_task_nesting: u32,
     /// Priority as the sender gave it.
     pub priority: Option<i64>,
     content: Content,
@@ -260,6 +262,11 @@ fn build(headers: &Headers, properties: &Headers, content: Content) -> Result<Me
         time_limit,
         soft_time_limit,
         ignore_result: ignore_result.map(lenient::is_true),
+        replaced_task_nesting: headers
+            .0
+            .get("replaced_task_nesting")
+            .and_then(lenient::number)
+            .map_or(0, |count| count as u32),
         priority: properties.0.get("priority").and_then(lenient::number).map(|n| n as i64),
         content,
         task,

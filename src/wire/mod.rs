@@ -11,6 +11,7 @@ pub mod repr;
 pub mod result;
 pub mod saferepr;
 pub mod signature;
+pub mod task_protocol;
 pub mod value;
 
 pub use body::Arguments;

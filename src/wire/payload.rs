@@ -107,6 +107,24 @@ impl Payload {
         Ok(Payload(body::object(&envelope.0)))
     }
 
+    /// What the message says beside its body: `headers`, `properties`, `content_type`,
+    /// `content_encoding` and `delivery_info`, each as it came.
+    pub fn details(&self) -> Vec<(String, Box<RawValue>)> {
+        let read = |text: &str| serde_json::from_str::<Pairs>(text).map(|Pairs(pairs)| pairs);
+        let fields = read(&self.0).or_else(|_| read(&body::finite(&self.0))).unwrap_or_default();
+        let find = |pairs: &[(String, Box<RawValue>)], name: &str| {
+            let found = pairs.iter().rev().find(|(field, _)| field == name);
+            found.map_or_else(|| RawValue::NULL.to_owned(), |(_, value)| value.clone())
+        };
+        let properties = find(&fields, "properties");
+        let info = find(&read(properties.get()).unwrap_or_default(), "delivery_info");
+        let mut details: Vec<_> = ["headers", "content-type", "content-encoding"]
+            .map(|name| (name.replace('-', "_"), find(&fields, name)))
+            .into();
+        details.extend([("properties".into(), properties), ("delivery_info".into(), info)]);
+        details
+    }
+
     fn header(&self, name: &str) -> Option<&RawValue> {
         let envelope = Fields::read(&self.0).ok()?;
         Fields::read(envelope.get("headers")?.get()).ok()?.get(name)

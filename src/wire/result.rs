@@ -63,6 +63,8 @@ pub struct Record {
     pub task_id: String,
     /// Its state.
     pub state: State,
+    /// The name that the task itself gives to its state while it runs.
+    pub named: Option<Box<str>>,
     /// JSON: the value, or the exception's three fields.
     pub result: Box<RawValue>,
     /// Text under the exception.
@@ -129,6 +131,7 @@ impl Record {
         Record {
             task_id: task_id.into(),
             state: State::Success,
+            named: None,
             result,
             traceback: None,
             date_done: now,
@@ -137,6 +140,11 @@ impl Record {
             children: None,
             extended: None,
         }
+    }
+
+    /// The name of its state.
+    pub fn status(&self) -> &str {
+        self.named.as_deref().unwrap_or(self.state.name())
     }
 
     /// A task that ended, or waits for a retry, with this exception.

@@ -218,6 +218,18 @@ impl Embed {
         asked.into_iter().filter(|(_, is_asked)| *is_asked).map(|(name, _)| name).collect()
     }
 
+    /// Its fields by name, as JSON.
+    pub fn details(&self) -> Vec<(String, Raw)> {
+        let all = |list: &[Raw]| RawValue::from_string(body::array(list)).unwrap_or_default();
+        let chord = self.chord.clone().unwrap_or_else(|| RawValue::NULL.to_owned());
+        vec![
+            ("callbacks".into(), all(&self.callbacks)),
+            ("errbacks".into(), all(&self.errbacks)),
+            ("chain".into(), all(&self.chain)),
+            ("chord".into(), chord),
+        ]
+    }
+
     /// The third element of a body.
     pub(super) fn write(&self) -> String {
         let all = |list: &[Raw]| match list.is_empty() {

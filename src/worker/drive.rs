@@ -9,6 +9,7 @@ use super::orphans::{self, Cleaner, Processes};
 use super::plan::Plan;
 use super::reload::{Reader, Reload};
 use super::settle::{self, Work};
+use super::task_socket::TaskSocket;
 use super::{expire, pressure};
 use crate::broker::{self, Sorting, Tag, Want};
 use crate::client::ends::Ends;
@@ -139,10 +140,22 @@ fn start(plan: Arc<Plan>, io: Io) -> (Drive, Inputs) {
     spawn_local(expire::run(store, plan.result_expires));
     let processes = Processes::default();
     spawn_local(orphans::sweep(reaper, processes.clone()));
+    let task_socket = TaskSocket::open(sender.clone());
     let cleaner = Cleaner::new(sender.clone());
     let settler = Some(settler);
-    let drive =
-        Drive { pool, processes, reload, cleaner, sort, settler, wants, hurry, health, exit: None };
+    let drive = Drive {
+        pool,
+        processes,
+        reload,
+        cleaner,
+        sort,
+        settler,
+        wants,
+        hurry,
+        health,
+        task_socket,
+        exit: None,
+    };
     (drive, Inputs { events, signals, sender, consumer })
 }
 
@@ -177,6 +190,8 @@ struct Drive {
     /// See [`Core::hurries`].
     hurry: watch::Sender<bool>,
     health: Health,
+    /// Where attempts reach the worker.
+    task_socket: TaskSocket,
     exit: Option<u8>,
 }
 
@@ -197,6 +212,7 @@ impl Drive {
                 Event::Ended(key, _) => {
                     self.pool.forget(*key);
                     self.processes.borrow_mut().remove(key);
+                    self.task_socket.dismiss(*key);
                 }
                 _ => {}
             }
@@ -212,9 +228,10 @@ impl Drive {
                 }
                 Effect::Clear(key, id) => self.cleaner.clear(key, id),
                 Effect::Sort(names) => drop(self.sort.send_replace(names)),
-                Effect::Start(key, attempt) => {
+                Effect::Start(key, mut attempt) => {
                     if attempt.task.program.is_process() {
                         self.processes.borrow_mut().insert(key, attempt.id.clone());
+                        attempt.access = self.task_socket.admit(key);
                     }
                     self.pool.start(key, *attempt);
                 }
@@ -223,6 +240,9 @@ impl Drive {
                 Effect::Recall => self.pool.recall(),
                 Effect::Settle(key, tag, verdict) => self.settle(Work::Verdict(key, tag, verdict)),
                 Effect::Store(tag, record) => self.settle(Work::Record(tag, record)),
+                Effect::StoreState(key, tag, record) => self.settle(Work::State(key, tag, record)),
+                Effect::Send(number, sending) => self.settle(Work::Send(number, sending)),
+                Effect::Answer(reply, answer) => reply.send(answer),
                 Effect::ReadTasks => self.reload.read(),
                 Effect::Log(level, line) => crate::log::line(level, &line),
                 Effect::LogAbout(level, about, line) => {

@@ -3,13 +3,16 @@
 
 use super::request::Key;
 use super::signals::State;
+use super::told::{Asked, Reply};
 use super::verdict::Verdict;
-use crate::broker::{Delivery, Sorting, Tag, Want};
+use crate::broker::{Delivery, Posting, Sorting, Tag, Want};
+use crate::canvas::Begun;
 use crate::log::About;
 use crate::os::signal::Meaning;
 use crate::runner::{Attempt, Outcome, Why};
 use crate::task::set::Set;
 use crate::wire::Record;
+use crate::wire::task_protocol::Answer;
 use chrono::{DateTime, Utc};
 use std::sync::Arc;
 use std::time::Instant;
@@ -22,6 +25,12 @@ pub enum Event {
     Delivered(Vec<Delivery>),
     /// Messages have come whose tasks were revoked before.
     Revoked(Vec<Delivery>),
+    /// An attempt asks for something while it runs.
+    Asked(Key, Box<Asked>),
+    /// What was to be sent under this number is with the broker, or refused, and why.
+    Sent(u64, Result<(), String>),
+    /// States of these attempts are stored, or will not be.
+    Stored(Vec<Key>),
     /// An attempt has ended.
     Ended(Key, Box<Outcome>),
     /// What earlier attempts at these left behind is dead.
@@ -73,6 +82,13 @@ pub enum Effect {
     Settle(Key, Tag, Box<Verdict>),
     /// Store this record of the task of this delivery; not answered.
     Store(Tag, Box<Record>),
+    /// Store this state of an attempt, while its delivery is held if it has one; answered by
+    /// [`Event::Stored`].
+    StoreState(Key, Option<Tag>, Box<Record>),
+    /// Answer an attempt.
+    Answer(Reply, Answer),
+    /// Send this for an attempt; answered by [`Event::Sent`].
+    Send(u64, Sending),
     /// Read the definitions of tasks again; answered by [`Event::Tasks`] if they have changed.
     ReadTasks,
     /// Log this.
@@ -84,6 +100,15 @@ pub enum Effect {
     Close,
     /// End the process.
     Exit(u8),
+}
+
+/// Messages that an attempt sends while it runs.
+#[derive(Debug)]
+pub struct Sending {
+    /// They are sent all or none.
+    pub postings: Vec<Posting>,
+    /// Chords that begin with them.
+    pub chords: Vec<Begun>,
 }
 
 /// The time of an event.

@@ -4,9 +4,9 @@ use super::plan::Plan;
 use super::request::Request;
 use super::verdict::Verdict;
 use crate::broker::Posting;
-use crate::canvas::{self, Begun, Calls, Context, Part, Skipped};
+use crate::canvas::{self, Begun, Calls, Context, Part, Replaced, Skipped};
 use crate::task::set::Set;
-use crate::wire::{Embed, Exception, Malformed, Message, Record, State, value};
+use crate::wire::{Embed, Exception, Malformed, Message, Record, Signature, State, value};
 use chrono::{DateTime, Utc};
 use serde_json::value::RawValue;
 
@@ -33,7 +33,9 @@ pub(super) fn success(
 ) -> Result<Verdict, Malformed> {
     let Some(embed) = request.arguments.embed.as_deref() else { return Ok(verdict) };
     let calls = canvas::after_success(embed, result, context(request, now))?;
-    let children = (!calls.children.is_empty()).then(|| calls.children());
+    let mut nodes = request.children().to_vec();
+    nodes.extend_from_slice(&calls.children);
+    let children = (!nodes.is_empty()).then(|| canvas::listed(&nodes));
     let mut verdict = called(verdict, calls, plan, now);
     if let Some(record) = &mut verdict.record {
         record.children = children;
@@ -73,6 +75,44 @@ pub(super) fn failure(
     verdict
 }
 
+/// Nothing follows a request that has ended without a result; but a chord that it is a member of, or
+/// one of the rest of its chain, ends: as failed.
+pub(super) fn none(
+    verdict: Verdict,
+    request: &Request,
+    exception: &Exception,
+    now: DateTime<Utc>,
+) -> Verdict {
+    let Some(embed) = request.arguments.embed.as_deref() else { return verdict };
+    let result = value::raw(&exception.to_json());
+    let mut verdict = part(verdict, request, State::Failure, &result);
+    // It was read when the message came.
+    let skipped = canvas::skipped(&embed.chain).unwrap_or_default();
+    let root_id = &request.message.root_id;
+    add_skipped(&mut verdict, &skipped, exception, None, false, root_id, now);
+    verdict
+}
+
+/// What takes the place of a request.
+///
+/// # Errors
+/// It cannot be called.
+pub(super) fn replacement(
+    request: &Request,
+    signature: Signature,
+    now: DateTime<Utc>,
+) -> Result<Calls, Malformed> {
+    let message = &request.message;
+    let replaced = Replaced {
+        id: &message.id,
+        group: message.group.as_deref(),
+        group_index: message.group_index,
+        nesting: message.replaced_task_nesting,
+        embed: request.arguments.embed.as_deref(),
+    };
+    canvas::replace(signature, replaced, context(request, now))
+}
+
 /// Adds the failure of tasks that will not run.
 pub(super) fn add_skipped(
     verdict: &mut Verdict,
@@ -105,7 +145,12 @@ pub(super) fn add_skipped(
 }
 
 /// Adds these calls.
-fn called(mut verdict: Verdict, calls: Calls, plan: &Plan, now: DateTime<Utc>) -> Verdict {
+pub(super) fn called(
+    mut verdict: Verdict,
+    calls: Calls,
+    plan: &Plan,
+    now: DateTime<Utc>,
+) -> Verdict {
     verdict.publish.extend(postings(&calls, plan, &plan.tasks, now));
     if !calls.chords.is_empty() {
         verdict.chords.get_or_insert_default().begun.extend(calls.chords);

@@ -9,6 +9,8 @@ pub mod follow;
 pub mod plan;
 pub mod request;
 pub mod signals;
+mod task_socket;
+pub mod told;
 pub mod verdict;
 
 pub mod autoscale;

@@ -1,12 +1,14 @@
 //! One message that may run, from its delivery to its settlement.
 
 use super::plan::{Plan, Policy};
+use super::told::Told;
 use crate::broker::{Posting, Tag};
+use crate::canvas::{self, Node};
 use crate::log::{About, escape};
 use crate::runner::Attempt;
-use crate::task::Task;
+use crate::task::{Stdin, Task};
 use crate::wire::result::Extended;
-use crate::wire::{Arguments, Message, Payload, Record, body};
+use crate::wire::{Arguments, Message, Payload, Record, body, value};
 use chrono::{DateTime, Utc};
 use serde_json::value::RawValue;
 use std::sync::Arc;
@@ -49,6 +51,10 @@ pub struct Request {
     pub received: Instant,
     /// Has it been acknowledged before its start?
     pub acked: bool,
+    /// When its attempt began.
+    pub began: Option<DateTime<Utc>>,
+    /// What its attempt has told the worker, if anything.
+    pub told: Option<Box<Told>>,
 }
 
 impl Request {
@@ -81,17 +87,36 @@ impl Request {
             args: self.arguments.args.clone(),
             kwargs: self.arguments.kwargs.clone(),
             bound: self.bound.clone(),
+            details: if self.task.stdin == Stdin::Json { self.details() } else { Vec::new() },
+            access: None,
             soft_time_limit: limits.soft,
             time_limit: limits.hard,
             env: plan.policy.env.clone(),
         }
     }
 
-    /// Adds the group, the parent, and the fields of `result_extended` if that is set.
+    /// What its message says beside the arguments, for [`crate::runner::context::document`].
+    pub fn details(&self) -> Vec<(String, Box<RawValue>)> {
+        let mut details = self.payload.details();
+        let embed = self.arguments.embed.as_deref().cloned().unwrap_or_default();
+        details.extend(embed.details());
+        details.push(("deliveries".into(), value::raw(&self.deliveries.into())));
+        details
+    }
+
+    /// The tasks that its attempt has called, as a result lists them.
+    pub fn children(&self) -> &[Node] {
+        self.told.as_ref().map_or(&[], |told| &told.children)
+    }
+
+    /// Adds the group, the parent, the children, and the fields of `result_extended` if that is set.
     pub fn extend(&self, plan: &Plan, record: Record) -> Record {
         let message = &self.message;
         let parent_id = Some(message.parent_id.clone()).filter(|parent| !parent.is_empty());
-        let record = Record { group_id: message.group.clone(), parent_id, ..record };
+        let children = self.children();
+        let children = (!children.is_empty()).then(|| canvas::listed(children));
+        let group_id = message.group.clone();
+        let record = Record { group_id, parent_id, children, ..record };
         if !plan.policy.result_extended {
             return record;
         }

@@ -5,6 +5,7 @@
 
 use super::chords::{Claim, Counter, Joined};
 use super::core::Event;
+use super::event::Sending;
 use super::follow::Chords;
 use super::health::troubles::Troubles;
 use super::outage::Outage;
@@ -45,6 +46,10 @@ pub(super) enum Work {
     Verdict(Key, Tag, Box<Verdict>),
     /// A record of the task of this delivery. Nothing waits for it.
     Record(Tag, Box<Record>),
+    /// A state of an attempt, whose delivery is this one, if it is held.
+    State(Key, Option<Tag>, Box<Record>),
+    /// Messages that an attempt sends, under this number.
+    Send(u64, Sending),
 }
 
 /// Works until the last sender of `work` is gone. While `hurry` is false, it waits up to
@@ -92,6 +97,10 @@ pub(super) async fn run(
 #[derive(Debug, Clone, Default)]
 struct Job {
     key: Option<Key>,
+    /// The attempt whose state it is.
+    state: Option<Key>,
+    /// The number of messages that an attempt sends.
+    number: Option<u64>,
     /// The task's id, or empty if it is unknown.
     id: String,
     /// How many times it was rejected; see [`super::unstorable`].
@@ -116,6 +125,18 @@ fn sort(work: Work, plain: &mut Vec<(Job, Item)>, joined: &mut Vec<(Job, Item)>)
                 ..Item::default()
             }));
         }
+        Work::State(key, tag, record) => {
+            let item = Item { tag, record: Some(*record), ..Item::default() };
+            plain.push((Job { state: Some(key), id: id_of(&item), ..Job::default() }, item));
+        }
+        Work::Send(number, Sending { postings, chords: begun }) => {
+            let chords =
+                (!begun.is_empty()).then(|| Box::new(Chords { begun, ..Chords::default() }));
+            let item = Item { postings, token: new_token(), ..Item::default() };
+            let into = if chords.is_some() { joined } else { plain };
+            let number = Some(number);
+            into.push((Job { number, id: id_of(&item), chords, ..Job::default() }, item));
+        }
         Work::Verdict(key, tag, verdict) => {
             let mut verdict = *verdict;
             // What was acknowledged before has no delivery any more.
@@ -127,7 +148,7 @@ fn sort(work: Work, plain: &mut Vec<(Job, Item)>, joined: &mut Vec<(Job, Item)>)
             let chords = verdict.chords.take();
             let token = match verdict.publish.is_empty() {
                 true => String::new(),
-                false => uuid::Uuid::now_v7().simple().to_string(),
+                false => new_token(),
             };
             let item = Item {
                 tag: held,
@@ -141,6 +162,11 @@ fn sort(work: Work, plain: &mut Vec<(Job, Item)>, joined: &mut Vec<(Job, Item)>)
             into.push((Job { key: Some(key), id: id_of(&item), chords, ..Job::default() }, item));
         }
     }
+}
+
+/// A name for messages, by which a broker knows that it has them.
+fn new_token() -> String {
+    uuid::Uuid::now_v7().simple().to_string()
 }
 
 /// An item that nothing waits for.
@@ -317,7 +343,17 @@ impl Settler {
     /// Reports what is done to the core; returns what is to be tried in another way.
     fn report(&self, jobs: Vec<Job>, items: Vec<Item>, fates: Vec<Fate>) -> Vec<Batch> {
         let (mut settled, mut lost, mut again) = (Vec::new(), Vec::new(), Vec::new());
+        let mut stored = Vec::new();
         for ((job, item), fate) in jobs.into_iter().zip(items).zip(fates) {
+            stored.extend(job.state);
+            if let Some(number) = job.number {
+                let done = match fate {
+                    Fate::Refused(why) => Err(why),
+                    Fate::Done | Fate::Lost => Ok(()),
+                };
+                let _ = self.events.send(Event::Sent(number, done));
+                continue;
+            }
             match fate {
                 // It was to be acknowledged before its start and is a dead letter now: no start.
                 Fate::Done if item.durable && matches!(item.settle, Some(Settle::Dead(_))) => {
@@ -345,6 +381,9 @@ impl Settler {
         }
         if !lost.is_empty() {
             let _ = self.events.send(Event::Lost(lost));
+        }
+        if !stored.is_empty() {
+            let _ = self.events.send(Event::Stored(stored));
         }
         again
     }

@@ -42,7 +42,7 @@ pub(super) fn instead(
             item.record = Some(Record { extended, ..failure(id, Some(&record), why, now) });
             return Some(item);
         }
-        let state = record.state;
+        let state = record.status();
         tracing::error!("Task {id}: {state} cannot be stored: {why}");
         let rest = item.settle.is_some() || !item.postings.is_empty();
         return rest.then_some(item);

@@ -396,7 +396,8 @@ impl World {
                 Effect::Clear(key, _) => {
                     self.clearing.push((self.now + self.rng.f64() * 0.1, key));
                 }
-                Effect::Store(..) => {}
+                Effect::Store(..) | Effect::StoreState(..) | Effect::Send(..) => {}
+                Effect::Answer(reply, answer) => reply.send(answer),
                 Effect::Log(_, line) | Effect::LogAbout(_, _, line) => {
                     self.said.push((self.now, line))
                 }

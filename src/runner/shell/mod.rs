@@ -271,7 +271,8 @@ impl Shell {
             None => (usage(ended), None),
         };
         let ending = cancelled.map_or_else(|| ending(ended), Ending::Cancelled);
-        Outcome { ending, limit, asked, exhausted, stdout, stderr, usage, started, runtime }
+        let said = None;
+        Outcome { ending, limit, said, asked, exhausted, stdout, stderr, usage, started, runtime }
     }
 }
 

@@ -80,6 +80,7 @@ impl Finished {
         Outcome {
             ending,
             limit,
+            said: None,
             asked: false,
             exhausted: None,
             stdout,

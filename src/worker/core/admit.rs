@@ -118,6 +118,8 @@ impl Admission {
             bound: Vec::new(),
             received: now.mono,
             acked: false,
+            began: None,
+            told: None,
         });
         GATES.iter().try_for_each(|gate| gate(self, &mut request, now, out))?;
         Ok(request)
@@ -154,6 +156,11 @@ impl Admission {
 
     fn sorting(&self) -> Effect {
         Effect::Sort(Sorting { left: self.unknown.list(), parked: self.early.list() })
+    }
+
+    /// The definitions of tasks.
+    pub(super) fn tasks(&self) -> &Set {
+        &self.tasks
     }
 
     /// Takes new definitions; gives the effects for the names that have become known or unknown.

@@ -7,11 +7,13 @@
 //! | `requests` | what is done with each message in which stage |
 //! | `flow` | how much is taken and runs at once |
 //! | `life` | when the worker goes on to its end |
+//! | `told` | what an attempt tells the worker while it runs |
 
 mod admit;
 mod flow;
 mod life;
 mod requests;
+mod told;
 
 pub use super::event::{Effect, Event, Now, Snapshot};
 
@@ -30,7 +32,10 @@ use life::{Due, Life};
 use requests::{Requests, Stage};
 use std::sync::Arc;
 use std::time::Duration;
+use told::Telling;
 use tracing::Level;
+
+pub(super) use told::state_record;
 
 /// The worker's state; see the module.
 pub struct Core {
@@ -39,6 +44,7 @@ pub struct Core {
     requests: Requests,
     /// Of the requests that run, those whose attempts have ended for a reason that is not clear yet.
     undecided: Undecided,
+    telling: Telling,
     flow: Flow,
     life: Life,
 }
@@ -50,6 +56,7 @@ impl Core {
             admission: Admission::new(plan.clone()),
             requests: Requests::new(plan.clone()),
             undecided: Undecided::default(),
+            telling: Telling::default(),
             flow: Flow::new(&plan),
             life: Life::new(),
             plan,
@@ -71,6 +78,9 @@ impl Core {
                     self.requests.cleared(key, now, out);
                 }
             }
+            Event::Asked(key, asked) => self.asked(key, *asked, now, out),
+            Event::Sent(number, done) => self.sent(number, done, out),
+            Event::Stored(keys) => self.stored(keys, now, out),
             Event::Ended(key, outcome) => self.ended(key, outcome, now, out),
             Event::Settled(keys) => {
                 self.life.store_answered();
@@ -131,7 +141,7 @@ impl Core {
         let tries = !self.undecided.is_empty() || self.flow.capacity.is_limited();
         let waits = self.life.is_timed() || self.admission.rounds.has_pause();
         let ahead = self.requests.ready() > 0 || self.flow.beyond_slots(&self.requests) > 0;
-        ahead || waits || tries || shrinks
+        ahead || self.telling.waits() || waits || tries || shrinks
     }
 
     /// Must outcomes be settled at once, and not be batched?
@@ -200,6 +210,7 @@ impl Core {
             // However it ended meanwhile.
             outcome.ending = Ending::Cancelled(Why::ConnectionLost);
         }
+        outcome.said = request.told.as_ref().and_then(|told| told.said.clone());
         let name = &request.task.name;
         let (mut pause, mut keep_slot) = (Duration::ZERO, false);
         match &outcome.ending {
@@ -248,6 +259,7 @@ impl Core {
 
     fn tick(&mut self, now: Now, out: &mut Vec<Effect>) {
         self.decide(false, now, out);
+        self.store_states(now, out);
         warn(self.flow.capacity.raise(self.plan.slots, now.mono).map(of_worker), out);
         if self.flow.is_stuck(&self.requests, now) {
             self.requests.release_ready(out);

@@ -150,6 +150,12 @@ impl Requests {
             .map(|(key, stage, _)| (key, stage))
     }
 
+    /// A request whose attempt runs and counts.
+    pub(super) fn running_mut(&mut self, key: Key) -> Option<&mut Request> {
+        let entry = self.entries.get_mut(&key)?;
+        entry.request.as_deref_mut().filter(|_| entry.stage == Stage::Running)
+    }
+
     fn get(&self, key: Key) -> Option<&Request> {
         self.entries.get(&key)?.request.as_deref()
     }
@@ -251,7 +257,9 @@ impl Requests {
             out.extend(record.map(|record| Effect::Store(request.tag, Box::new(record))));
         }
         out.push(Effect::Start(key, Box::new(request.attempt(&self.plan))));
-        self.enter(key, Stage::Running);
+        if let Some(request) = self.enter(key, Stage::Running).and_then(|it| it.request.as_mut()) {
+            request.began = Some(now.wall);
+        }
     }
 
     /// What was asked of the stores is done: a request that was acknowledged or marked starts.

@@ -2,6 +2,7 @@
 //!
 //! | ending | acknowledged late | early |
 //! | --- | --- | --- |
+//! | any that is its own or a shutdown's, and the task has said what it is to mean | as said: see `said` | the same |
 //! | an exit code of `ok`; a WASM function returned | SUCCESS, ack | SUCCESS |
 //! | 75 or `retry_on`, retries left | RETRY, replaced by the retry | RETRY, retry published |
 //! | any other code; a trap; it could not start | FAILURE, ack | FAILURE |
@@ -23,6 +24,7 @@
 pub(super) mod text;
 
 mod output;
+mod said;
 
 use super::event::Now;
 use super::follow;
@@ -30,7 +32,7 @@ use super::plan::Plan;
 use super::request::{Request, about};
 use super::verdict::{Verdict, error_record};
 use crate::bounds;
-use crate::broker::{Posting, Settle};
+use crate::broker::Settle;
 use crate::config::units;
 use crate::log::escape;
 use crate::runner::{Captured, Ending, Exhausted, Limit, Outcome, Usage, Why};
@@ -59,7 +61,8 @@ pub fn verdict(
     let random = now.random;
     let judge = Judge { request, outcome, plan, now: now.wall };
     let task = &request.task;
-    let verdict = match (&outcome.ending, outcome.limit) {
+    let said = outcome.said.as_ref().filter(|_| outcome.is_its_own());
+    let by_ending = || match (&outcome.ending, outcome.limit) {
         (Ending::Cancelled(why), _) => judge.cancelled(*why),
         (Ending::NoCapacity(_), _) => Verdict::release(request),
         (Ending::Unavailable(_), _) => Verdict::park(request, now.wall + pause),
@@ -78,6 +81,7 @@ pub fn verdict(
         (Ending::Refused(exception), None) => judge.failed(exception, None),
         (Ending::Signaled(signal), None) => judge.signaled(*signal),
     };
+    let verdict = said.map_or_else(by_ending, |said| judge.said(said, random));
     let about = verdict.log.is_some().then(|| about(&request.message));
     Verdict { record: verdict.record.map(|record| with_usage(record, outcome)), about, ..verdict }
 }
@@ -171,11 +175,6 @@ impl Judge<'_> {
             return self.failed(exception, None);
         }
         let delay = retry::delay(task, retries, random);
-        let eta = self.now + delay;
-        // It was read once, so it can be read again.
-        let Ok(payload) = request.payload.retry(&request.message, eta) else {
-            return self.failed(exception, None);
-        };
         let text = last_output(self.outcome);
         let log = format!(
             "Task {} retry: Retry in {:.1}s ({}{}): {}{}",
@@ -186,17 +185,9 @@ impl Judge<'_> {
             show(exception),
             text.as_deref().map_or_else(String::new, |text| format!(": {}", last_lines(text, 1)))
         );
-        let publish = request
-            .acked
-            .then(|| Posting { payload: payload.clone(), ..request.posting(Some(eta)) });
-        let publish = publish.into_iter().collect();
-        Verdict {
-            record: self.error_record(State::Retry, exception, text),
-            settle: (!request.acked).then_some(Settle::Replace(payload, eta)),
-            publish,
-            log: Some((Level::INFO, log)),
-            ..Verdict::default()
-        }
+        let record = self.error_record(State::Retry, exception, text);
+        // It was read once, so it can be read again.
+        self.tried_again(delay, record, log).unwrap_or_else(|| self.failed(exception, None))
     }
 
     fn signaled(&self, signal: i32) -> Verdict {

@@ -36,6 +36,8 @@ fn attempt(task: Task, args: &[&str], kwargs: &[(&str, &str)]) -> Attempt {
         args,
         kwargs,
         bound,
+        details: vec![],
+        access: None,
         soft_time_limit: None,
         time_limit: None,
         env: Arc::new(vec![]),

@@ -77,6 +77,8 @@ fn attempt(module: &Path, export: Option<&str>, args: &[&str]) -> Attempt {
         args: args.iter().map(raw).collect(),
         kwargs: Vec::new(),
         bound: Vec::new(),
+        details: vec![],
+        access: None,
         soft_time_limit: None,
         time_limit: Some(Duration::from_secs(20)),
         env: Arc::default(),
