@@ -170,6 +170,12 @@ fn schedule() -> String {
     format!("qworker\\-schedule \\- schedules of qworker\n{}", by_hand("schedule"))
 }
 
+/// The page of what tasks say to their worker.
+fn protocol() -> String {
+    let text = by_hand("task-protocol");
+    format!("qworker\\-task\\-protocol \\- what a task says to its worker\n{text}")
+}
+
 /// The page of what all commands have in common. A line `.INCLUDE x` is the text of `x.inc`.
 fn concepts() -> String {
     let mut text = "qworker \\- what is promised, and where things are\n".to_string();
@@ -190,7 +196,14 @@ fn pages() -> BTreeMap<String, String> {
         root.get_subcommands().filter(|command| !command.is_hide_set()).cloned().collect();
     let mut names = vec!["qworker.1".to_string()];
     names.extend(visible.iter().map(|command| format!("qworker-{}.1", command.get_name())));
-    let of_words = ["qworker.yaml.5", "qworker-tasks.5", "qworker-schedule.5", "qworker.7"];
+    let of_words = [
+        "qworker.yaml.5",
+        "qworker-tasks.5",
+        "qworker-schedule.5",
+        "qworker.7",
+        "qworker-task-protocol.7",
+    ];
+    let texts = [settings(), tasks(), schedule(), concepts(), protocol()];
     names.extend(of_words.map(String::from));
     let mut pages = BTreeMap::new();
     for command in visible {
@@ -201,7 +214,7 @@ fn pages() -> BTreeMap<String, String> {
     }
     let root = root.display_name("qworker");
     pages.insert("qworker.1".into(), page(root, &by_hand("qworker"), &names));
-    for (page, body) in of_words.into_iter().zip([settings(), tasks(), schedule(), concepts()]) {
+    for (page, body) in of_words.into_iter().zip(texts) {
         let (name, section) = page.rsplit_once('.').unwrap();
         let head = header(name, section.chars().next().unwrap(), &body);
         let text = format!("{head}.SH NAME\n{body}{}", see_also(page, &names));
@@ -291,6 +304,19 @@ fn the_page_of_task_files_has_every_key() {
     }
     for key in said.keys() {
         assert!(known.contains(&key.as_str()), "man/tasks.inc has {key}, which is no key");
+    }
+}
+
+/// Every request has a paragraph, and the numbers are those of the program.
+#[test]
+fn the_page_of_the_protocol_has_every_request() {
+    use qworker::wire::task_protocol::{FRAME_MAX, METHODS, VERSION};
+    let page = by_hand("task-protocol").replace("\\-", "-");
+    for method in METHODS {
+        assert!(page.contains(&format!("\n.B {method}")), "man/task-protocol.inc lacks {method}");
+    }
+    for part in [format!("version is {VERSION}"), format!("{FRAME_MAX} bytes")] {
+        assert!(page.contains(&part), "man/task-protocol.inc lacks {part:?}");
     }
 }
 

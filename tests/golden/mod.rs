@@ -47,6 +47,8 @@ fn attempt(arguments: wire::Arguments) -> Attempt {
         args: arguments.args,
         kwargs: arguments.kwargs,
         bound: Vec::new(),
+        details: vec![],
+        access: None,
         soft_time_limit: None,
         time_limit: None,
         env: Arc::default(),

@@ -1,6 +1,7 @@
 //! Real processes, real signals: what becomes of tasks when somebody ends, kills or
 //! multiplies their worker.
 
+mod clients;
 mod database;
 mod descendants;
 mod detached;
@@ -13,6 +14,7 @@ mod multi;
 mod scale;
 mod shared;
 mod shutdown;
+mod task_socket;
 mod torture;
 mod unstorable;
 

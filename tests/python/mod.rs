@@ -5,6 +5,7 @@ mod beat;
 mod bodies;
 mod canvas;
 mod messages;
+mod own;
 mod redis;
 mod results;
 mod sends;
