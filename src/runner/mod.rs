@@ -10,10 +10,12 @@ pub mod wasm;
 use crate::os::{says_passing, says_shortage};
 use crate::task::Task;
 use crate::wire::Exception;
-use crate::wire::task_protocol::Said;
+use crate::wire::task_protocol::{Answer, Ask, Said};
 use serde_json::value::RawValue;
+use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use tokio::sync::oneshot;
 
 /// Everything a runner needs to run one task once.
 #[derive(Debug, Clone)]
@@ -43,6 +45,8 @@ pub struct Attempt {
     pub details: Vec<(String, Box<RawValue>)>,
     /// How its processes reach the worker; none do if this is `None`.
     pub access: Option<Access>,
+    /// How it reaches the worker if it is no process.
+    pub worker: Option<Worker>,
     /// Ask it to stop this long after its start (TERM to the group; a WASM instance is interrupted).
     pub soft_time_limit: Option<Duration>,
     /// Kill it this long after its start.
@@ -58,6 +62,23 @@ pub struct Access {
     pub address: Arc<str>,
     /// Proves that it is this attempt.
     pub token: String,
+}
+
+/// Carries what an attempt in a thread asks for to the worker's loop.
+#[derive(Clone)]
+pub struct Worker(pub Arc<dyn Fn(Ask) -> oneshot::Receiver<Answer> + Send + Sync>);
+
+impl Worker {
+    /// Asks; the answer arrives later.
+    pub fn ask(&self, ask: Ask) -> oneshot::Receiver<Answer> {
+        (self.0)(ask)
+    }
+}
+
+impl fmt::Debug for Worker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Worker")
+    }
 }
 
 /// How an attempt ended, as bare facts. `worker::finish` decides what they mean.

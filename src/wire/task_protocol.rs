@@ -279,12 +279,17 @@ impl State {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Progress {
-    done: serde_json::Number,
-    total: serde_json::Number,
+    done: Value,
+    total: Value,
 }
 
 impl Progress {
     fn ask(self) -> Result<Ask, Refusal> {
+        for (name, value) in [("done", &self.done), ("total", &self.total)] {
+            if !value.is_number() {
+                return Err(Refusal::invalid(format!("{name}: found {value}, expected a number")));
+            }
+        }
         let meta = json!({"current": self.done, "total": self.total});
         Ok(Ask::State { name: PROGRESS.into(), meta: value::raw(&meta) })
     }
@@ -294,18 +299,31 @@ impl Progress {
 #[serde(deny_unknown_fields)]
 struct Retry {
     #[serde(default)]
-    countdown: Option<f64>,
+    countdown: Value,
     #[serde(default)]
-    max_retries: Option<u32>,
+    max_retries: Value,
 }
 
 impl Retry {
     fn said(self) -> Result<Said, Refusal> {
-        let Retry { countdown, max_retries } = self;
-        if let Some(wrong) = countdown.filter(|it| !(0.0..=COUNTDOWN_MAX).contains(it)) {
-            let expected = "expected seconds from 0 to a hundred years";
-            return Err(Refusal::invalid(format!("countdown: found {wrong}, {expected}")));
-        }
+        let wrong = |name: &str, found: &Value, expected: &str| {
+            Refusal::invalid(format!("{name}: found {found}, expected {expected}"))
+        };
+        let countdown = match &self.countdown {
+            Value::Null => None,
+            found => {
+                let seconds = found.as_f64().filter(|it| (0.0..=COUNTDOWN_MAX).contains(it));
+                let expected = "seconds from 0 to a hundred years";
+                Some(seconds.ok_or_else(|| wrong("countdown", found, expected))?)
+            }
+        };
+        let max_retries = match &self.max_retries {
+            Value::Null => None,
+            found => {
+                let count = found.as_u64().and_then(|count| u32::try_from(count).ok());
+                Some(count.ok_or_else(|| wrong("max_retries", found, "a count"))?)
+            }
+        };
         Ok(Said::Retry { countdown: countdown.map(Duration::from_secs_f64), max_retries })
     }
 }
@@ -437,7 +455,7 @@ mod tests {
             ("ignore", r#"{"x": 1}"#, "params of ignore: unknown field `x`"),
             ("update-state", r#"{"state": "SUCCESS"}"#, "found \"SUCCESS\""),
             ("update-state", r#"{"state": ""}"#, "1 to 50 characters"),
-            ("progress", r#"{"done": "1", "total": 2}"#, "invalid type"),
+            ("progress", r#"{"done": "1", "total": 2}"#, "done: found \"1\""),
             ("retry", r#"{"countdown": -1}"#, "countdown: found -1"),
             ("retry", r#"{"max_retries": -1}"#, "max_retries"),
             ("fail", r#"{"type": "a b", "message": ""}"#, "type: found \"a b\""),

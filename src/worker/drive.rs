@@ -232,6 +232,8 @@ impl Drive {
                     if attempt.task.program.is_process() {
                         self.processes.borrow_mut().insert(key, attempt.id.clone());
                         attempt.access = self.task_socket.admit(key);
+                    } else {
+                        attempt.worker = Some(self.task_socket.of_thread(key));
                     }
                     self.pool.start(key, *attempt);
                 }

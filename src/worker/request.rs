@@ -89,6 +89,7 @@ impl Request {
             bound: self.bound.clone(),
             details: if self.task.stdin == Stdin::Json { self.details() } else { Vec::new() },
             access: None,
+            worker: None,
             soft_time_limit: limits.soft,
             time_limit: limits.hard,
             env: plan.policy.env.clone(),

@@ -7,7 +7,7 @@ use super::core::Event;
 use super::request::Key;
 use super::told::{Asked, Reply};
 use crate::os::task_socket::{self, Place};
-use crate::runner::Access;
+use crate::runner::{Access, Worker};
 use crate::wire::task_protocol::{
     self as protocol, Answer, FRAME_MAX, HEAD, Refusal, Request, VERSION,
 };
@@ -52,7 +52,11 @@ const CHECK_EVERY: Duration = Duration::from_secs(3);
 const SHORT_WAIT: Duration = Duration::from_secs(1);
 
 /// See the module.
-pub(super) struct TaskSocket(Option<Rc<Shared>>);
+pub(super) struct TaskSocket {
+    /// None if it cannot be opened.
+    shared: Option<Rc<Shared>>,
+    events: mpsc::UnboundedSender<Event>,
+}
 
 struct Shared {
     address: Arc<str>,
@@ -84,7 +88,7 @@ impl TaskSocket {
             Ok(opened) => opened,
             Err(error) => {
                 tracing::warn!("no socket for tasks, so they cannot use `qworker task`: {error}");
-                return TaskSocket(None);
+                return TaskSocket { shared: None, events };
             }
         };
         let shared = Rc::new(Shared {
@@ -92,15 +96,15 @@ impl TaskSocket {
             attempts: RefCell::default(),
             connections: Cell::new(0),
             large: Semaphore::new(LARGE_MAX),
-            events,
+            events: events.clone(),
         });
         tokio::task::spawn_local(listen(shared.clone(), listener, place));
-        TaskSocket(Some(shared))
+        TaskSocket { shared: Some(shared), events }
     }
 
     /// Lets an attempt connect that is about to start.
     pub(super) fn admit(&self, key: Key) -> Option<Access> {
-        let shared = self.0.as_ref()?;
+        let shared = self.shared.as_ref()?;
         let secret = uuid::Uuid::new_v4().as_u128();
         let attempt = Attempt {
             key,
@@ -114,9 +118,20 @@ impl TaskSocket {
         Some(Access { address: shared.address.clone(), token: format!("{key:x}-{secret:032x}") })
     }
 
+    /// How an attempt that runs in a thread reaches the loop: without the socket.
+    pub(super) fn of_thread(&self, key: Key) -> Worker {
+        let events = self.events.clone();
+        Worker(Arc::new(move |ask| {
+            let (reply, answer) = Reply::new();
+            // If the loop is gone, so is the reply.
+            let _ = events.send(Event::Asked(key, Box::new(Asked { ask, reply })));
+            answer
+        }))
+    }
+
     /// Closes the connections of an attempt that has ended; it gets no others.
     pub(super) fn dismiss(&self, key: Key) {
-        let Some(shared) = &self.0 else { return };
+        let Some(shared) = &self.shared else { return };
         if let Some(attempt) = shared.attempts.borrow_mut().remove(&key) {
             attempt.is_over.set(true);
             attempt.over.notify_waiters();

@@ -49,6 +49,7 @@ fn attempt(arguments: wire::Arguments) -> Attempt {
         bound: Vec::new(),
         details: vec![],
         access: None,
+        worker: None,
         soft_time_limit: None,
         time_limit: None,
         env: Arc::default(),

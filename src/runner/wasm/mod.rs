@@ -12,6 +12,7 @@ mod driver;
 mod engine;
 mod finished;
 mod function;
+mod host;
 mod module;
 mod module_cache;
 mod monitor;

@@ -2,6 +2,7 @@
 //! instantiated any number of times.
 
 use super::component;
+use super::host;
 use super::monitor::State;
 use super::number::Number;
 use super::sandbox::{Preview1, Preview2};
@@ -46,7 +47,7 @@ pub(super) struct Core {
 pub(super) enum Linked {
     /// It imports nothing, and is no command: it can be called directly.
     Alone(InstancePre<State<()>>),
-    /// It sees WASI.
+    /// It sees WASI, and its worker.
     Hosted(InstancePre<State<Preview1>>),
 }
 
@@ -164,12 +165,14 @@ impl Composed {
 fn link_preview1(module: &Module) -> wasmtime::Result<InstancePre<State<Preview1>>> {
     let mut linker = Linker::<State<Preview1>>::new(module.engine());
     wasmtime_wasi::p1::add_to_linker_async(&mut linker, |state| &mut state.wasi)?;
+    host::add_to_core(&mut linker)?;
     linker.instantiate_pre(module)
 }
 
 fn link_preview2(component: &Component) -> wasmtime::Result<ComponentPre<State<Preview2>>> {
     let mut linker = ComponentLinker::<State<Preview2>>::new(component.engine());
     wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
+    host::add_to_component(&mut linker)?;
     linker.instantiate_pre(component)
 }
 

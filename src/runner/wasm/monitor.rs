@@ -1,7 +1,7 @@
 //! What is monitored while a module runs: its time limits, the stop flag, and its memory. Part of
 //! the store of each instance.
 
-use crate::runner::{Attempt, Cancel, Limit, Usage, Why};
+use crate::runner::{Attempt, Cancel, Limit, Usage, Why, Worker};
 use crate::wire::Exception;
 use std::time::{Duration, Instant};
 use wasmtime::{Engine, ResourceLimiter, Store, UpdateDeadline};
@@ -40,6 +40,10 @@ pub(super) struct Monitor {
     pub stopped: Option<Stop>,
     /// Its memory.
     pub memory: MemoryLimiter,
+    /// Who runs it, for what it asks.
+    pub worker: Option<Worker>,
+    /// The last answer of the worker.
+    pub answer: Vec<u8>,
 }
 
 impl Monitor {
@@ -52,7 +56,14 @@ impl Monitor {
         let soft = at(attempt.soft_time_limit).map(|at| (at, Limit::Soft));
         let hard = at(attempt.time_limit).map(|at| (at, Limit::Hard));
         let deadline = hard.into_iter().chain(soft).min_by_key(|(at, _)| *at);
-        Monitor { deadline, cancel, stopped: None, memory: MemoryLimiter::new(memory) }
+        Monitor {
+            deadline,
+            cancel,
+            stopped: None,
+            memory: MemoryLimiter::new(memory),
+            worker: attempt.worker.clone(),
+            answer: Vec::new(),
+        }
     }
 
     /// Checks the clock and the stop flag.

@@ -38,6 +38,7 @@ fn attempt(task: Task, args: &[&str], kwargs: &[(&str, &str)]) -> Attempt {
         bound,
         details: vec![],
         access: None,
+        worker: None,
         soft_time_limit: None,
         time_limit: None,
         env: Arc::new(vec![]),

@@ -9,6 +9,7 @@ use std::fs;
 use std::hash::{Hash, Hasher};
 use std::thread;
 
+mod host;
 mod limits;
 mod programs;
 mod shipped;
@@ -79,6 +80,7 @@ fn attempt(module: &Path, export: Option<&str>, args: &[&str]) -> Attempt {
         bound: Vec::new(),
         details: vec![],
         access: None,
+        worker: None,
         soft_time_limit: None,
         time_limit: Some(Duration::from_secs(20)),
         env: Arc::default(),
