@@ -3,12 +3,13 @@
 //! Source: celery `app/task.py` (`replace`) and `app/base.py` (`send_task`).
 
 use super::apply::{Caller, extend};
-use super::{Calls, Context, group_of, list};
+use super::{Calls, Context, Node, group_of, list};
 use crate::wire::signature::{self, Kind, raw_text};
 use crate::wire::{Embed, Malformed, Signature, value};
 use serde_json::json;
 
-/// A task that calls `one` while it runs. Its priority is theirs too, unless they have one.
+/// A task calls `one` while it runs. Its priority is theirs too, unless they have one. Gives the
+/// result that will be, if there will be one.
 ///
 /// # Errors
 /// It cannot be called.
@@ -16,13 +17,13 @@ pub fn call(
     mut one: Signature,
     priority: Option<u8>,
     context: Context<'_>,
-) -> Result<Calls, Malformed> {
+) -> Result<(Calls, Option<Node>), Malformed> {
     if let Some(priority) = priority.filter(|_| one.option("priority").is_none()) {
         one.set("priority", value::raw(&json!(priority)));
     }
     let mut caller = Caller::new(context);
-    caller.call(one, &[], &context.options(), true)?;
-    Ok(caller.calls)
+    let node = caller.call(one, &[], &context.options(), true)?;
+    Ok((caller.calls, node))
 }
 
 /// The task that is replaced.

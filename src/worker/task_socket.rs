@@ -29,8 +29,15 @@ const CONNECTIONS_MAX: usize = 1024;
 /// Connections at once of one attempt, so that others have some.
 const CONNECTIONS_OF_ONE_MAX: usize = 256;
 
-/// Requests of one attempt in a second. Those beyond wait.
-const RATE_MAX: u32 = 1_000;
+/// What a request is taken to cost, so that one attempt has at most a thousand in a second: they are
+/// read on the worker's loop.
+const COST: Duration = Duration::from_millis(1);
+
+/// Bytes of a request and its answer that cost as much as another request.
+const BYTES_OF_COST: usize = 4096;
+
+/// Requests beyond the rate are served at once that cost so much together.
+const BURST: Duration = Duration::from_secs(1);
 
 /// A frame of more bytes is large, and few are read at once: so many times [`FRAME_MAX`] is what
 /// attempts can make the worker hold.
@@ -71,8 +78,8 @@ struct Attempt {
     key: Key,
     secret: u128,
     connections: Cell<usize>,
-    /// The present second, and how many requests came in it.
-    rate: Cell<(Instant, u32)>,
+    /// Until when its requests have used up the rate.
+    used_up: Cell<Instant>,
     is_over: Cell<bool>,
     over: Notify,
 }
@@ -110,7 +117,7 @@ impl TaskSocket {
             key,
             secret,
             connections: Cell::new(0),
-            rate: Cell::new((Instant::now(), 0)),
+            used_up: Cell::new(Instant::now()),
             is_over: Cell::new(false),
             over: Notify::new(),
         };
@@ -254,6 +261,7 @@ impl Shared {
                     return None;
                 }
             };
+            attempt.charge(frame.len() + answer.as_ref().map_or(0, String::len));
             drop(frame);
             write(stream, Some(id), &answer).await.ok()?;
         }
@@ -306,18 +314,20 @@ impl Shared {
 }
 
 impl Attempt {
-    /// Waits if the attempt asks too often.
+    /// Waits if the attempt has asked for too much.
     async fn pace(&self) {
-        let now = Instant::now();
-        let (second, count) = self.rate.get();
-        if now.duration_since(second) >= Duration::from_secs(1) {
-            self.rate.set((now, 1));
-        } else if count < RATE_MAX {
-            self.rate.set((second, count + 1));
-        } else {
-            sleep_until(second + Duration::from_secs(1)).await;
-            self.rate.set((Instant::now(), 1));
+        let used_up = self.used_up.get();
+        if let Some(end) = used_up.checked_sub(BURST)
+            && end > Instant::now()
+        {
+            sleep_until(end).await;
         }
+    }
+
+    /// Counts a request with so many bytes.
+    fn charge(&self, bytes: usize) {
+        let count = u32::try_from(1 + bytes / BYTES_OF_COST).unwrap_or(u32::MAX);
+        self.used_up.set(self.used_up.get().max(Instant::now()) + COST * count);
     }
 }
 

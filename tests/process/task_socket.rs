@@ -2,7 +2,7 @@
 //! when somebody is killed.
 
 use super::await_lines;
-use crate::harness::{TestDir, Worker, eventually, process};
+use crate::harness::{Place, TestDir, Worker, eventually, process};
 use nix::sys::signal::Signal;
 use qworker::client::task::{Fault, Session};
 use serde_json::{Value, json};
@@ -245,6 +245,53 @@ stopped: {{shell: '{QWORKER} task fail --type LastError --message stopped; echo 
     await_lines(&app, "stopped", 1);
     worker.stop(Signal::SIGTERM);
     assert_eq!(result(&app, &id)["result"]["exc_type"], "LastError");
+}
+
+#[test]
+fn a_chord_can_be_called() {
+    let app = Place::Redis.app(&format!(
+        "{OPEN}\nadd: {{shell: 'echo $(( $1 + $2 ))'}}\n\
+         total: {{shell: 'echo $(( $(echo \"$1\" | tr -d \"[]\" | tr , +) ))'}}\n"
+    ));
+    let _worker = app.worker(&["-c", "4"]);
+    let id = app.must(&["call", "open"]);
+    let line = await_lines(&app, "open", 1).remove(0);
+    let (address, token) = line.split_once(' ').unwrap();
+    let mut session = Session::open(address, token).unwrap();
+    let add = |n: u32| json!({"task": "add", "args": [n, n], "options": {}, "kwargs": {}});
+    let total = json!({"task": "total", "args": [], "options": {}, "kwargs": {}});
+    let chord = json!({"task": "celery.chord", "args": [], "options": {}, "subtask_type": "chord",
+        "kwargs": {"header": [add(1), add(2)], "body": total, "kwargs": {}}});
+    let answer = session.ask("call", &json!({ "signature": chord }).to_string()).unwrap();
+    let answer: Value = serde_json::from_str(answer.get()).unwrap();
+    assert_eq!(app.must(&["result", answer["id"].as_str().unwrap(), "--wait"]), "6");
+    app.write("go", "");
+    app.must(&["result", &id, "--wait"]);
+    let header = &answer["tuple"][0][1];
+    assert_eq!(result(&app, &id)["children"], json!([header]), "{answer}");
+}
+
+#[test]
+fn a_module_says_what_its_end_means() {
+    let app = TestDir::with("says: {wasm: says.wat, export: run}\ncommand: {wasm: says.wat}\n");
+    app.write(
+        "tasks.d/says.wat",
+        r#"(module
+          (import "qworker" "update_state" (func $update (param i32 i32) (result i32)))
+          (import "qworker" "ignore" (func $ignore (param i32 i32) (result i32)))
+          (memory (export "memory") 1)
+          (data (i32.const 0) "{\"state\": \"OWN\", \"meta\": [1, 2]}")
+          (func $say (export "run")
+            (drop (call $update (i32.const 0) (i32.const 32)))
+            (drop (call $ignore (i32.const 0) (i32.const 0))))
+          (func (export "_start") (call $say)))"#,
+    );
+    let _worker = app.worker(&[]);
+    for task in ["says", "command"] {
+        let id = app.must(&["call", task]);
+        eventually("the state", || (result(&app, &id)["result"] == json!([1, 2])).then_some(()));
+        assert_eq!(result(&app, &id)["status"], "OWN");
+    }
 }
 
 #[test]

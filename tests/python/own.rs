@@ -29,6 +29,7 @@ parent:
     one=$(QW task call inner)
     two=$(QW task call inner --countdown 0.05 --task-id "child-$one")
     echo "[\"$one\", \"$two\"]"
+passes: {shell: 'QW task call whole', result: text}
 replaces: {shell: 'QW task replace "$1"'}
 whole: {shell: 'QW task request'}
 add: {shell: 'echo $(( $1 + ${2:-0} ))'}
@@ -36,7 +37,7 @@ breaks: {shell: 'exit 3'}
 note: {shell: 'echo "$*" >> notes'}
 "#;
 
-/// Signatures as `tests/python/canvas.rs` has them, and a task of Python's that replaces itself.
+/// Signatures, as `tests/python/canvas.rs` has them.
 const SIGNATURES: &str = r#"
 from celery import chain, chord, group
 from celery.result import AsyncResult
@@ -140,10 +141,12 @@ fn what_it_calls_is_its_child(place: Place) {
 result = app.send_task("parent", root_id="ROOT")
 ids = result.get(timeout=60)
 inner = [AsyncResult(id, app=app).get(timeout=60) for id in ids]
+urgent = AsyncResult(app.send_task("passes", priority=5).get(timeout=60), app=app)
+properties = urgent.get(timeout=60)["request"]["properties"]
 say([[child.id for child in result.children] == ids, inner == [["ROOT", result.id]] * 2,
-     ids[1] == f"child-{ids[0]}"])
+     ids[1] == f"child-{ids[0]}", properties["priority"]])
 "#;
-    assert_eq!(run(&app, script), json!([true, true, true]));
+    assert_eq!(run(&app, script), json!([true, true, true, 5]));
 }
 
 fn what_replaces_it_is_what_python_would_make_of_it(place: Place) {

@@ -389,7 +389,11 @@ child: {shell: '"$QWORKER" call facts --queue celery --wait', result: text}
     let now = chrono::Utc::now().timestamp();
     let told = call_with(&app, "facts", &["--task-id", "an-id"]).value();
     let mut told: Vec<&str> = told.as_str().unwrap().lines().collect();
-    let worker = told.pop().unwrap().strip_prefix("QWORKER_TASK_WORKER=").unwrap();
+    // Sorted: SOCKET, TOKEN and WORKER are the last.
+    let [worker, token, socket] = [(); 3].map(|()| told.pop().unwrap());
+    assert!(token.starts_with("QWORKER_TASK_TOKEN=") && token.len() > 50, "{token}");
+    assert!(socket.starts_with("QWORKER_TASK_SOCKET=/"), "{socket}");
+    let worker = worker.strip_prefix("QWORKER_TASK_WORKER=").unwrap();
     assert_eq!(worker.split(':').filter(|part| part.parse::<u64>().is_ok()).count(), 3, "{worker}");
     let deadline: i64 = told[0].strip_prefix("QWORKER_TASK_DEADLINE=").unwrap().parse().unwrap();
     assert!((now + 3600..now + 3660).contains(&deadline), "{deadline} at {now}");

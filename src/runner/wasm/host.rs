@@ -11,7 +11,7 @@ use crate::wire::task_protocol::{Answer, FRAME_MAX, Refusal, Request};
 use crate::wire::value;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
-use wasmtime::component::{ComponentType, Lift, Linker as ComponentLinker, Lower};
+use wasmtime::component::{ComponentType, Lift, Linker as ComponentLinker, LinkerInstance, Lower};
 use wasmtime::{Caller, Extern, Linker, StoreContextMut};
 
 /// The module of a core module's imports.
@@ -117,28 +117,38 @@ impl From<Refusal> for Refused {
     }
 }
 
+type Context<'a> = StoreContextMut<'a, State<Preview2>>;
+
+type Done<T> = wasmtime::Result<(Result<T, Refused>,)>;
+
+/// Asks; gives the answer.
+async fn text(
+    context: Context<'_>,
+    method: &'static str,
+    params: Result<String, Refusal>,
+) -> Done<String> {
+    let worker = context.data().monitor.worker.clone();
+    let answer = match params {
+        Ok(params) => ask(worker, method, &params).await,
+        Err(refusal) => Err(refusal),
+    };
+    Ok((answer.map_err(Refused::from),))
+}
+
+/// Asks for what has no answer but that it is done.
+async fn done(
+    context: Context<'_>,
+    method: &'static str,
+    params: Result<String, Refusal>,
+) -> Done<()> {
+    let (answer,) = text(context, method, params).await?;
+    Ok((answer.map(drop),))
+}
+
 /// Adds the interface for a component.
 pub(super) fn add_to_component(
     linker: &mut ComponentLinker<State<Preview2>>,
 ) -> wasmtime::Result<()> {
-    type Context<'a> = StoreContextMut<'a, State<Preview2>>;
-    type Done<T> = wasmtime::Result<(Result<T, Refused>,)>;
-    async fn text(
-        context: Context<'_>,
-        method: &str,
-        params: Result<String, Refusal>,
-    ) -> Done<String> {
-        let worker = context.data().monitor.worker.clone();
-        let answer = match params {
-            Ok(params) => ask(worker, method, &params).await,
-            Err(refusal) => Err(refusal),
-        };
-        Ok((answer.map_err(Refused::from),))
-    }
-    async fn done(context: Context<'_>, method: &str, params: Result<String, Refusal>) -> Done<()> {
-        let (answer,) = text(context, method, params).await?;
-        Ok((answer.map(drop),))
-    }
     let mut worker = linker.instance(INTERFACE)?;
     worker.func_wrap_async("request", |context: Context<'_>, (): ()| {
         Box::new(text(context, "request", Ok("{}".into())))
@@ -155,6 +165,28 @@ pub(super) fn add_to_component(
         let params = json!({"done": number(ready), "total": number(total)}).to_string();
         Box::new(done(context, "progress", Ok(params)))
     })?;
+    worker.func_wrap_async(
+        "call",
+        |context: Context<'_>, (signature, unregistered): (String, bool)| {
+            let params = json("signature", &signature).map(|signature| {
+                let signature = signature.get();
+                format!(r#"{{"signature": {signature}, "unregistered": {unregistered}}}"#)
+            });
+            Box::new(async move {
+                let (answer,) = text(context, "call", params).await?;
+                let id = |text: String| {
+                    let answer: Value = serde_json::from_str(&text).unwrap_or_default();
+                    answer["id"].as_str().unwrap_or_default().to_string()
+                };
+                Ok((answer.map(id),))
+            })
+        },
+    )?;
+    add_ends(&mut worker)
+}
+
+/// Adds what says the meaning of the attempt's end.
+fn add_ends(worker: &mut LinkerInstance<'_, State<Preview2>>) -> wasmtime::Result<()> {
     worker.func_wrap_async(
         "retry",
         |context: Context<'_>, (countdown, max_retries): (Option<f64>, Option<u32>)| {
@@ -179,24 +211,7 @@ pub(super) fn add_to_component(
         let params = json("signature", &signature)
             .map(|signature| format!(r#"{{"signature": {}}}"#, signature.get()));
         Box::new(done(context, "replace", params))
-    })?;
-    worker.func_wrap_async(
-        "call",
-        |context: Context<'_>, (signature, unregistered): (String, bool)| {
-            let params = json("signature", &signature).map(|signature| {
-                let signature = signature.get();
-                format!(r#"{{"signature": {signature}, "unregistered": {unregistered}}}"#)
-            });
-            Box::new(async move {
-                let (answer,) = text(context, "call", params).await?;
-                let id = |text: String| {
-                    let answer: Value = serde_json::from_str(&text).unwrap_or_default();
-                    answer["id"].as_str().unwrap_or_default().to_string()
-                };
-                Ok((answer.map(id),))
-            })
-        },
-    )
+    })
 }
 
 /// A text that is to be JSON.

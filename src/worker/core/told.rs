@@ -64,7 +64,7 @@ impl Core {
             Ask::Call { signature, unregistered } => {
                 let (signature, tasks) = (*signature, self.admission.tasks());
                 match call(request, signature, unregistered, tasks, &self.plan, now) {
-                    Ok(calls) => return self.send(key, calls, reply, now, out),
+                    Ok(called) => return self.send(key, called, reply, now, out),
                     Err(refusal) => Err(refusal),
                 }
             }
@@ -73,11 +73,19 @@ impl Core {
     }
 
     /// Sends what an attempt calls; answered when the broker has it.
-    fn send(&mut self, key: Key, calls: Calls, reply: Reply, now: Now, out: &mut Vec<Effect>) {
+    fn send(
+        &mut self,
+        key: Key,
+        (calls, node): (Calls, Option<Node>),
+        reply: Reply,
+        now: Now,
+        out: &mut Vec<Effect>,
+    ) {
         self.telling.last += 1;
         let number = self.telling.last;
-        let ids: Vec<String> = calls.children.iter().map(|node| node.id().into()).collect();
-        let answer = json!({"id": ids.first(), "ids": ids}).to_string();
+        let (id, tuple) = (node.as_ref().map(Node::id), node.as_ref().map(Node::write));
+        let tuple = tuple.unwrap_or_else(|| "null".into());
+        let answer = format!(r#"{{"id": {}, "tuple": {tuple}}}"#, json!(id));
         let postings = follow::postings(&calls, &self.plan, self.admission.tasks(), now.wall);
         out.push(Effect::Send(number, Sending { postings, chords: calls.chords }));
         let caller = Caller { key, children: calls.children, reply, answer };
@@ -175,7 +183,7 @@ fn call(
     tasks: &crate::task::set::Set,
     plan: &super::Plan,
     now: Now,
-) -> Result<Calls, Refusal> {
+) -> Result<(Calls, Option<Node>), Refusal> {
     let name = &signature.task;
     let is_task = signature.kind == Kind::Task;
     match tasks.get(name).filter(|_| is_task) {
@@ -197,9 +205,9 @@ fn call(
         None => {}
     }
     let priority = request.message.priority.map(|it| plan.routing.abilities.priorities.read(it));
-    let calls = canvas::call(signature, priority, follow::context(request, now.wall))?;
-    counts(&calls, plan)?;
-    Ok(calls)
+    let called = canvas::call(signature, priority, follow::context(request, now.wall))?;
+    counts(&called.0, plan)?;
+    Ok(called)
 }
 
 /// A chord needs a store that counts its members.
