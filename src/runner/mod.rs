@@ -64,20 +64,28 @@ pub struct Access {
     pub token: String,
 }
 
-/// Carries what an attempt in a thread asks for to the worker's loop.
+/// Carries what attempts ask for to the worker's loop, with the key of the attempt.
+pub type OnAsked = Arc<dyn Fn(u64, Ask) -> oneshot::Receiver<Answer> + Send + Sync>;
+
+/// How an attempt in a thread reaches the worker's loop.
 #[derive(Clone)]
-pub struct Worker(pub Arc<dyn Fn(Ask) -> oneshot::Receiver<Answer> + Send + Sync>);
+pub struct Worker {
+    /// Names the attempt.
+    pub key: u64,
+    /// What carries its requests.
+    pub on_asked: OnAsked,
+}
 
 impl Worker {
     /// Asks; the answer arrives later.
     pub fn ask(&self, ask: Ask) -> oneshot::Receiver<Answer> {
-        (self.0)(ask)
+        (self.on_asked)(self.key, ask)
     }
 }
 
 impl fmt::Debug for Worker {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Worker")
+        f.debug_struct("Worker").field("key", &self.key).finish_non_exhaustive()
     }
 }
 

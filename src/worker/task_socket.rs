@@ -7,7 +7,7 @@ use super::core::Event;
 use super::request::Key;
 use super::told::{Asked, Reply};
 use crate::os::task_socket::{self, Place};
-use crate::runner::{Access, Worker};
+use crate::runner::{Access, OnAsked, Worker};
 use crate::wire::task_protocol::{
     self as protocol, Answer, FRAME_MAX, HEAD, Refusal, Request, VERSION,
 };
@@ -62,7 +62,7 @@ const SHORT_WAIT: Duration = Duration::from_secs(1);
 pub(super) struct TaskSocket {
     /// None if it cannot be opened.
     shared: Option<Rc<Shared>>,
-    events: mpsc::UnboundedSender<Event>,
+    on_asked: OnAsked,
 }
 
 struct Shared {
@@ -70,7 +70,7 @@ struct Shared {
     attempts: RefCell<FxHashMap<Key, Rc<Attempt>>>,
     connections: Cell<usize>,
     large: Semaphore,
-    events: mpsc::UnboundedSender<Event>,
+    on_asked: OnAsked,
 }
 
 /// An attempt that may connect.
@@ -87,6 +87,12 @@ struct Attempt {
 impl TaskSocket {
     /// Opens the socket; the worker also works without one.
     pub(super) fn open(events: mpsc::UnboundedSender<Event>) -> TaskSocket {
+        let on_asked: OnAsked = Arc::new(move |key, ask| {
+            let (reply, answer) = Reply::new();
+            // If the loop is gone, so is the reply.
+            let _ = events.send(Event::Asked(key, Box::new(Asked { ask, reply })));
+            answer
+        });
         let opened = task_socket::listen().and_then(|(listener, place)| {
             listener.set_nonblocking(true)?;
             Ok((UnixListener::from_std(listener)?, place))
@@ -95,7 +101,7 @@ impl TaskSocket {
             Ok(opened) => opened,
             Err(error) => {
                 tracing::warn!("no socket for tasks, so they cannot use `qworker task`: {error}");
-                return TaskSocket { shared: None, events };
+                return TaskSocket { shared: None, on_asked };
             }
         };
         let shared = Rc::new(Shared {
@@ -103,10 +109,10 @@ impl TaskSocket {
             attempts: RefCell::default(),
             connections: Cell::new(0),
             large: Semaphore::new(LARGE_MAX),
-            events: events.clone(),
+            on_asked: on_asked.clone(),
         });
         tokio::task::spawn_local(listen(shared.clone(), listener, place));
-        TaskSocket { shared: Some(shared), events }
+        TaskSocket { shared: Some(shared), on_asked }
     }
 
     /// Lets an attempt connect that is about to start.
@@ -127,13 +133,7 @@ impl TaskSocket {
 
     /// How an attempt that runs in a thread reaches the loop: without the socket.
     pub(super) fn of_thread(&self, key: Key) -> Worker {
-        let events = self.events.clone();
-        Worker(Arc::new(move |ask| {
-            let (reply, answer) = Reply::new();
-            // If the loop is gone, so is the reply.
-            let _ = events.send(Event::Asked(key, Box::new(Asked { ask, reply })));
-            answer
-        }))
+        Worker { key, on_asked: self.on_asked.clone() }
     }
 
     /// Closes the connections of an attempt that has ended; it gets no others.
@@ -269,10 +269,7 @@ impl Shared {
 
     async fn answer(&self, request: &Request<'_>, attempt: &Attempt) -> Answer {
         let ask = request.ask()?;
-        let (reply, answer) = Reply::new();
-        // The loop has the receiver as long as it runs.
-        let _ = self.events.send(Event::Asked(attempt.key, Box::new(Asked { ask, reply })));
-        answer.await.unwrap_or_else(|_| Err(Refusal::ended()))
+        (self.on_asked)(attempt.key, ask).await.unwrap_or_else(|_| Err(Refusal::ended()))
     }
 
     /// Reads a frame. `None` if there is none: the client has gone, or was told what is wrong.

@@ -7,7 +7,7 @@ use std::sync::Mutex;
 
 /// A worker that notes what it is asked, and answers with a document or a refusal.
 fn worker(asked: Arc<Mutex<Vec<String>>>) -> Option<Worker> {
-    Some(Worker(Arc::new(move |ask| {
+    let on_asked: crate::runner::OnAsked = Arc::new(move |_, ask| {
         let (sender, answer) = tokio::sync::oneshot::channel();
         let (noted, said) = match ask {
             Ask::Request => ("request".into(), Ok(r#"{"args":[1]}"#.into())),
@@ -21,7 +21,8 @@ fn worker(asked: Arc<Mutex<Vec<String>>>) -> Option<Worker> {
         asked.lock().unwrap().push(noted);
         sender.send(said).unwrap();
         answer
-    })))
+    });
+    Some(Worker { key: 1, on_asked })
 }
 
 fn run(module: &str, export: Option<&str>) -> (Outcome, Vec<String>) {
