@@ -10,6 +10,7 @@ use std::fs;
 use std::io::{Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
+use std::time::Instant;
 
 const QWORKER: &str = env!("CARGO_BIN_EXE_qworker");
 
@@ -155,6 +156,29 @@ fn a_flood_is_thinned_out_and_its_last_state_counts() {
     assert_eq!(code(session.ask("update-state", &meta).unwrap_err()), "malformed");
     app.write("go", "");
     assert_eq!(app.must(&["result", &id, "--wait"]), "done");
+}
+
+#[test]
+fn a_flood_reaches_the_store_a_few_times_a_second() {
+    let app = Place::Redis.app(OPEN);
+    let _worker = app.worker(&[]);
+    let id = app.must(&["call", "open"]);
+    let line = await_lines(&app, "open", 1).remove(0);
+    let (address, token) = line.split_once(' ').unwrap();
+    let mut session = Session::open(address, token).unwrap();
+    let published = || -> u64 {
+        let stats: String = app.server().run(&["INFO", "commandstats"]);
+        let calls = stats.split("cmdstat_publish:calls=").nth(1);
+        calls.map_or(0, |rest| rest.split(',').next().unwrap().parse().unwrap())
+    };
+    let (before, began) = (published(), Instant::now());
+    for done in 1..=2000 {
+        session.ask("progress", &format!(r#"{{"done": {done}, "total": 2000}}"#)).unwrap();
+    }
+    eventually("the last state", || (result(&app, &id)["result"]["current"] == 2000).then_some(()));
+    let most = 5 * (began.elapsed().as_secs() + 1) + 1;
+    let stored = published() - before;
+    assert!((2..=most).contains(&stored), "{stored} in {:?}", began.elapsed());
 }
 
 #[test]
