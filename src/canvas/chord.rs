@@ -4,7 +4,7 @@
 //! (`chord_error_from_stack`).
 
 use super::apply::{Caller, Over};
-use super::{Calls, Context, Skipped, after_failure, list, skipped};
+use super::{Calls, Context, Failure, Skipped, after_failure, list, skipped};
 use crate::wire::signature::{Kind, list as signatures};
 use crate::wire::{Exception, Malformed, Signature, State, value};
 use serde_json::value::RawValue;
@@ -62,32 +62,48 @@ pub enum Ended {
     },
 }
 
-/// The chord of `part`, all of whose members have returned these.
+/// Is an errback one that takes the request, the exception and the traceback?
+type TakesAll<'a> = &'a dyn Fn(&Signature) -> bool;
+
+/// The chord with this body, all of whose members have returned these. Whatever of the body cannot be
+/// called makes it fail, so that it ends.
 ///
 /// # Errors
 /// The body cannot be read.
 pub fn complete(
-    part: &Part,
+    body: &RawValue,
     returned: &[Returned],
+    takes_all: TakesAll<'_>,
     context: Context<'_>,
 ) -> Result<Ended, Malformed> {
-    let body = Signature::read(&part.body)?;
+    let signature = Signature::read(body)?;
     let mut values = Vec::new();
     for one in returned {
         match one {
             Returned::Value(value) => values.push(value.clone()),
             Returned::Failed(id, why) => {
-                return failed(&body, &format!("Dependency {id} raised {why}"), context);
+                return fail(body, &format!("Dependency {id} raised {why}"), takes_all, context);
             }
         }
     }
     let mut caller = Caller::new(context);
-    caller.call(body, &[list(&values)], &Over::default(), true)?;
-    Ok(Ended::Called(caller.calls))
+    match caller.call(signature, &[list(&values)], &Over::default(), true) {
+        Ok(_) => Ok(Ended::Called(caller.calls)),
+        Err(why) => fail(body, &format!("Callback error: {why}"), takes_all, context),
+    }
 }
 
-/// The body, and what was to follow it, fail with a `ChordError`.
-fn failed(body: &Signature, why: &str, context: Context<'_>) -> Result<Ended, Malformed> {
+/// The body of a chord, and what was to follow it, fail with a `ChordError`.
+///
+/// # Errors
+/// The body cannot be read.
+pub fn fail(
+    body: &RawValue,
+    why: &str,
+    takes_all: TakesAll<'_>,
+    context: Context<'_>,
+) -> Result<Ended, Malformed> {
+    let body = Signature::read(body)?;
     let error = Exception::new("celery.exceptions", "ChordError", why);
     let mut ended = vec![body.write()];
     if body.kind == Kind::Group {
@@ -99,6 +115,15 @@ fn failed(body: &Signature, why: &str, context: Context<'_>) -> Result<Ended, Ma
     ended.extend(body.option("chain").map(signatures).unwrap_or_default());
     let id = body.text("task_id")?.unwrap_or_default();
     let errbacks = body.option("link_error").map(signatures).unwrap_or_default();
-    let calls = after_failure(&errbacks, Context { parent_id: &id, ..context })?;
+    let request = serde_json::json!({"id": id, "task": body.task, "root_id": context.root_id});
+    let failure = Failure {
+        request: value::raw(&request),
+        exception: value::raw(&error.to_json()),
+        traceback: RawValue::NULL.to_owned(),
+        takes_all,
+    };
+    let context = Context { parent_id: &id, ..context };
+    // An errback that cannot be called keeps nobody waiting for the body.
+    let calls = after_failure(&errbacks, &failure, context).unwrap_or_default();
     Ok(Ended::Failed { error, skipped: skipped(&ended)?, calls })
 }

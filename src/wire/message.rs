@@ -64,6 +64,8 @@ pub struct Message {
     pub ignore_result: Option<bool>,
     /// Priority as the sender gave it.
     pub priority: Option<i64>,
+    /// Of a map: the task that it runs for each item, as far as its headers tell.
+    pub mapped: Option<String>,
     content: Content,
 }
 
@@ -261,10 +263,21 @@ fn build(headers: &Headers, properties: &Headers, content: Content) -> Result<Me
         soft_time_limit,
         ignore_result: ignore_result.map(lenient::is_true),
         priority: properties.0.get("priority").and_then(lenient::number).map(|n| n as i64),
+        mapped: mapped(&task, headers),
         content,
         task,
         id,
     })
+}
+
+/// The task of a map by `kwargsrepr`: a broker that reads no bodies sorts by it (`take.lua`).
+fn mapped(task: &str, headers: &Headers) -> Option<String> {
+    matches!(task, "celery.map" | "celery.starmap").then_some(())?;
+    let repr = headers.text("kwargsrepr").ok().flatten()?;
+    let rest = repr.strip_prefix("{'task': ")?;
+    let rest = rest.strip_prefix("{'task': ").unwrap_or(rest).strip_prefix('\'')?;
+    let (name, _) = rest.split_once('\'')?;
+    (!name.is_empty() && !name.contains('\\')).then(|| name.to_string())
 }
 
 /// Zero and negative limits are none, as in Celery; so are those of centuries.

@@ -21,7 +21,7 @@ use crate::pool::Pool;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::{JoinHandle, spawn_local};
 use tokio::time::MissedTickBehavior;
 
@@ -136,13 +136,26 @@ fn start(plan: Arc<Plan>, io: Io) -> (Drive, Inputs) {
     let store = ends.store().clone();
     let consumer = Consumer { broker: consumer, wanted, sorting, store: store.clone() };
     let consumer = spawn_local(consumer.run(sender.clone(), troubles));
-    spawn_local(expire::run(store, plan.result_expires));
+    let expire = Rc::new(Notify::new());
+    spawn_local(expire::run(store, plan.result_expires, expire.clone()));
     let processes = Processes::default();
     spawn_local(orphans::sweep(reaper, processes.clone()));
     let cleaner = Cleaner::new(sender.clone());
     let settler = Some(settler);
-    let drive =
-        Drive { pool, processes, reload, cleaner, sort, settler, wants, hurry, health, exit: None };
+    let exit = None;
+    let drive = Drive {
+        pool,
+        processes,
+        reload,
+        cleaner,
+        sort,
+        settler,
+        wants,
+        hurry,
+        health,
+        expire,
+        exit,
+    };
     (drive, Inputs { events, signals, sender, consumer })
 }
 
@@ -177,6 +190,8 @@ struct Drive {
     /// See [`Core::hurries`].
     hurry: watch::Sender<bool>,
     health: Health,
+    /// Asks for the removal of expired results.
+    expire: Rc<Notify>,
     exit: Option<u8>,
 }
 
@@ -223,6 +238,7 @@ impl Drive {
                 Effect::Recall => self.pool.recall(),
                 Effect::Settle(key, tag, verdict) => self.settle(Work::Verdict(key, tag, verdict)),
                 Effect::Store(tag, record) => self.settle(Work::Record(tag, record)),
+                Effect::Expire => self.expire.notify_one(),
                 Effect::ReadTasks => self.reload.read(),
                 Effect::Log(level, line) => crate::log::line(level, &line),
                 Effect::LogAbout(level, about, line) => {

@@ -73,6 +73,8 @@ pub enum Effect {
     Settle(Key, Tag, Box<Verdict>),
     /// Store this record of the task of this delivery; not answered.
     Store(Tag, Box<Record>),
+    /// Remove results that have expired.
+    Expire,
     /// Read the definitions of tasks again; answered by [`Event::Tasks`] if they have changed.
     ReadTasks,
     /// Log this.

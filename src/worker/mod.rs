@@ -12,7 +12,9 @@ pub mod signals;
 pub mod verdict;
 
 pub mod autoscale;
+mod builtins;
 mod capacity;
+pub mod map;
 mod names;
 pub mod pressure;
 mod refusal;
@@ -27,6 +29,7 @@ mod orphans;
 mod outage;
 pub mod reload;
 mod settle;
+pub mod unlock;
 mod unstorable;
 
 pub use drive::run;

@@ -2,12 +2,13 @@
 
 use super::event::Now;
 use super::finish::text::show;
-use super::follow;
+use super::follow::{self, Ended};
 use super::plan::{Plan, Policy};
 use super::request::{Request, about, label};
 use super::verdict::{Verdict, error_record};
 use crate::bounds;
-use crate::broker::{Death, Settle};
+use crate::broker::{Death, Delivery, Settle};
+use crate::canvas::builtin;
 use crate::log::escape;
 use crate::task::Task;
 use crate::wire::{self, Exception, Malformed, Message, Payload, Record};
@@ -55,8 +56,8 @@ fn ended(
 }
 
 /// The line that is logged once for a name that is not defined here.
-pub(super) fn left(message: &Message, queue: &str) -> String {
-    let (name, queue) = (escape::name(&message.task), escape::name(queue));
+pub(super) fn left(name: &str, queue: &str) -> String {
+    let (name, queue) = (escape::name(name), escape::name(queue));
     format!(
         "queue {queue} holds tasks of the name \"{name}\", which is not in tasks.d: they are left \
          there for other workers; define it, or send it to a queue of workers that have it"
@@ -65,9 +66,15 @@ pub(super) fn left(message: &Message, queue: &str) -> String {
 
 /// Its name is not defined here, and no other worker is to run it (`task_unregistered`): it is
 /// redelivered, since a deployment may define the name, and becomes a dead letter after some tries.
-pub(super) fn unknown(deliveries: u32, message: &Message, policy: &Policy, now: Now) -> Verdict {
-    let name = &message.task;
-    let tries = deliveries.saturating_add(1);
+pub(super) fn unknown(
+    delivery: &Delivery,
+    message: &Message,
+    name: &str,
+    plan: &Plan,
+    now: Now,
+) -> Verdict {
+    let policy = &plan.policy;
+    let tries = delivery.deliveries.saturating_add(1);
     let max = policy.max_deliveries;
     let id = escape::name(&message.id);
     let shown = escape::name(name);
@@ -81,13 +88,20 @@ pub(super) fn unknown(deliveries: u32, message: &Message, policy: &Policy, now: 
             ..Verdict::only(Settle::Redeliver(now.wall + delay))
         };
     }
-    let exception = Exception::new("celery.exceptions", "NotRegistered", name);
+    let missing = builtin::of_left_name(name).map_or(name, |(_, inner)| inner);
+    let exception = Exception::new("celery.exceptions", "NotRegistered", missing);
     let why = Malformed(format!("no worker that saw it {max} times has a task of this name"));
-    Verdict {
+    let verdict = Verdict {
         record: failure(&exception, message, None, policy, now),
         log: Some((Level::ERROR, format!("{log}; kept in the dead-letter list"))),
         ..dead("unregistered", &why, Some((message, None)), policy, now)
-    }
+    };
+    // Nobody waits in vain for what was to follow it.
+    let arguments = message.arguments().unwrap_or_default();
+    let (arguments, queue) = (&arguments, &*delivery.queue);
+    let task = Ended { message, arguments, task: None, queue };
+    let ended = (wire::State::Failure, &exception);
+    follow::failure_of(verdict, task, plan, ended, None, now.wall)
 }
 
 /// It becomes a dead letter. `message` is there as far as it can be read, with its task if that is

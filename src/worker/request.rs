@@ -1,12 +1,14 @@
 //! One message that may run, from its delivery to its settlement.
 
+use super::map::Map;
 use super::plan::{Plan, Policy};
 use crate::broker::{Posting, Tag};
+use crate::canvas::builtin::BuiltIn;
 use crate::log::{About, escape};
 use crate::runner::Attempt;
 use crate::task::Task;
 use crate::wire::result::Extended;
-use crate::wire::{Arguments, Message, Payload, Record, body};
+use crate::wire::{Arguments, Exception, Message, Payload, Record, State, body};
 use chrono::{DateTime, Utc};
 use serde_json::value::RawValue;
 use std::sync::Arc;
@@ -49,12 +51,34 @@ pub struct Request {
     pub received: Instant,
     /// Has it been acknowledged before its start?
     pub acked: bool,
+    /// The built-in task that it is for; of a map, `task` is that of the items.
+    pub built_in: Option<BuiltIn>,
+    /// How far it has come, if it runs its task for each item of a map.
+    pub map: Option<Box<Map>>,
 }
 
 impl Request {
     /// Is it acknowledged after it has run?
     pub fn acks_late(&self, policy: &Policy) -> bool {
         self.task.acks_late.unwrap_or(policy.acks_late)
+    }
+
+    /// Reads the items of a map, and binds the first.
+    ///
+    /// # Errors
+    /// There are none, or the first does not fit.
+    pub(super) fn begin_map(&mut self, built_in: BuiltIn) -> Result<(), Exception> {
+        let map = Map::of(built_in, &self.arguments)?;
+        if !map.is_over() {
+            self.bound = map.bind(&self.task)?;
+        }
+        self.map = Some(Box::new(map));
+        Ok(())
+    }
+
+    /// Is its record with this state stored?
+    pub fn stores(&self, plan: &Plan, state: State) -> bool {
+        plan.stores(state, &self.message, &self.task, self.arguments.embed.as_deref())
     }
 
     /// Its time limits: the message's own come first, then the task's.
@@ -66,10 +90,18 @@ impl Request {
         }
     }
 
-    /// What the runner gets.
-    pub fn attempt(&self, plan: &Plan) -> Attempt {
+    /// What the runner gets: of a map, for its next item.
+    pub fn attempt(&self, plan: &Plan, now: Instant) -> Attempt {
         let message = &self.message;
         let limits = self.time_limits(&plan.policy);
+        let (args, kwargs) = match &self.map {
+            Some(map) => (map.args(), Vec::new()),
+            None => (self.arguments.args.clone(), self.arguments.kwargs.clone()),
+        };
+        let limits = match &self.map {
+            Some(map) => map.left(limits, now),
+            None => limits,
+        };
         Attempt {
             task: self.task.clone(),
             id: message.id.clone(),
@@ -78,8 +110,8 @@ impl Request {
             retries: message.retries,
             hostname: plan.hostname.clone(),
             queue: self.queue.clone(),
-            args: self.arguments.args.clone(),
-            kwargs: self.arguments.kwargs.clone(),
+            args,
+            kwargs,
             bound: self.bound.clone(),
             soft_time_limit: limits.soft,
             time_limit: limits.hard,

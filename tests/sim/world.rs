@@ -109,7 +109,7 @@ impl World {
                 default_queue: "celery".into(),
                 default_priority: None,
             },
-            counts: false,
+            chords: qworker::canvas::Chords::Polled,
         });
         World {
             rng: Rng::with_seed(seed),

@@ -5,12 +5,14 @@
 //! | --- | --- |
 //! | `admit` | which messages may run |
 //! | `requests` | what is done with each message in which stage |
+//! | `maps` | whether the next item of a map runs |
 //! | `flow` | how much is taken and runs at once |
 //! | `life` | when the worker goes on to its end |
 
 mod admit;
 mod flow;
 mod life;
+mod maps;
 mod requests;
 
 pub use super::event::{Effect, Event, Now, Snapshot};
@@ -131,7 +133,7 @@ impl Core {
         let tries = !self.undecided.is_empty() || self.flow.capacity.is_limited();
         let waits = self.life.is_timed() || self.admission.rounds.has_pause();
         let ahead = self.requests.ready() > 0 || self.flow.beyond_slots(&self.requests) > 0;
-        ahead || waits || tries || shrinks
+        ahead || waits || tries || shrinks || !self.requests.paused.is_empty()
     }
 
     /// Must outcomes be settled at once, and not be batched?
@@ -195,6 +197,9 @@ impl Core {
     }
 
     fn end(&mut self, key: Key, mut outcome: Outcome, now: Now, out: &mut Vec<Effect>) {
+        if self.requests.goes_on(key, &mut outcome, now, out) {
+            return;
+        }
         let Some((request, stage)) = self.requests.attempt(key) else { return };
         if stage == Stage::Forfeited {
             // However it ended meanwhile.
@@ -248,6 +253,9 @@ impl Core {
 
     fn tick(&mut self, now: Now, out: &mut Vec<Effect>) {
         self.decide(false, now, out);
+        for (key, why) in self.requests.resume(now, out) {
+            self.end(key, Outcome::immediate(Ending::Cancelled(why)), now, out);
+        }
         warn(self.flow.capacity.raise(self.plan.slots, now.mono).map(of_worker), out);
         if self.flow.is_stuck(&self.requests, now) {
             self.requests.release_ready(out);

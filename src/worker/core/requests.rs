@@ -64,6 +64,8 @@ pub(super) struct Requests {
     last_key: Key,
     /// Nothing starts any more.
     ends: bool,
+    /// Those that run, and whose next item waits.
+    pub(super) paused: Vec<Key>,
 }
 
 impl Requests {
@@ -76,6 +78,7 @@ impl Requests {
             processes: 0,
             last_key: 0,
             ends: false,
+            paused: Vec::new(),
         }
     }
 
@@ -140,6 +143,23 @@ impl Requests {
         let entry = self.entries.get(&key)?;
         let runs = matches!(entry.stage, Stage::Running | Stage::Forfeited);
         Some((entry.request.as_deref().filter(|_| runs)?, entry.stage))
+    }
+
+    /// The same, to be changed.
+    pub(super) fn attempt_mut(&mut self, key: Key) -> Option<(&mut Request, Stage)> {
+        let entry = self.entries.get_mut(&key)?;
+        let runs = matches!(entry.stage, Stage::Running | Stage::Forfeited);
+        Some((entry.request.as_deref_mut().filter(|_| runs)?, entry.stage))
+    }
+
+    /// Does nothing start any more?
+    pub(super) fn ends(&self) -> bool {
+        self.ends
+    }
+
+    /// The worker's plan.
+    pub(super) fn plan(&self) -> Arc<Plan> {
+        self.plan.clone()
     }
 
     /// The requests with this task id. A scan: it is asked for only when a message was lost before,
@@ -250,7 +270,7 @@ impl Requests {
             let record = started(&self.plan, request, now.wall);
             out.extend(record.map(|record| Effect::Store(request.tag, Box::new(record))));
         }
-        out.push(Effect::Start(key, Box::new(request.attempt(&self.plan))));
+        out.push(Effect::Start(key, Box::new(request.attempt(&self.plan, now.mono))));
         self.enter(key, Stage::Running);
     }
 
@@ -427,7 +447,7 @@ fn log(mut verdict: Verdict, out: &mut Vec<Effect>) -> Verdict {
 /// The record that a request runs here, if it is to be stored.
 fn started(plan: &Plan, request: &Request, now: DateTime<Utc>) -> Option<Record> {
     let state = wire::State::Started;
-    if !plan.policy.stores(state, &request.message, Some(&request.task)) {
+    if !request.stores(plan, state) {
         return None;
     }
     let info = value::raw(&serde_json::json!({"pid": plan.pid, "hostname": &*plan.hostname}));
