@@ -14,7 +14,8 @@ total: {shell: 'echo "$1" | tr -d "[]" | tr , + | { read -r sum; echo $(( $sum )
 count: {shell: 'printf %s "$1" | tr -cd , | wc -c'}
 text: {shell: 'printf %s "$1"', result: text}
 note: {shell: 'echo "$*" >> notes'}
-fail: {shell: 'exit 3'}
+fail: {shell: 'echo a >&2; echo b >&2; exit 3'}
+whole: {params: [request, exception, traceback, {text: null}], stdin: json, shell: cat}
 flaky: {shell: '[ "$QWORKER_TASK_RETRIES" -gt 0 ] || exit 75; echo "$1"', retry_backoff: 0.1}
 who: {shell: 'echo "$QWORKER_TASK_ROOT_ID $QWORKER_TASK_PARENT_ID"', result: text}
 "#;
@@ -54,7 +55,12 @@ fn run(app: &TestDir, script: &str) -> Value {
     celery(app, &format!("{SIGNATURES}\n{script}"))
 }
 
+// Results are counted on Redis; on SQLite a task polls them.
 in_every_place! {
+    header_and_body_are_anybodys
+    a_member_that_fails_ends_the_chord
+    every_chord_ends_once_though_workers_are_killed
+    an_errback_of_ours_gets_what_its_params_have_room_for
     the_steps_of_a_chain_are_anybodys
     callbacks_follow_success_and_errbacks_failure
     a_chain_that_fails_ends_for_who_waits_for_it
@@ -134,16 +140,11 @@ say([got(split), got(linked), got(R("g-a")), got(R("g-b"))])
     assert_eq!(found, json!([[4, 5, 10], 2, 12, 52]));
 }
 
-/// Only Redis counts the members of chords.
-mod chords {
-    use super::*;
-
-    #[test]
-    fn header_and_body_are_anybodys() {
-        let (app, _worker, _python) = start(Place::Redis);
-        let found = run(
-            &app,
-            r#"
+fn header_and_body_are_anybodys(place: Place) {
+    let (app, _worker, _python) = start(place);
+    let found = run(
+        &app,
+        r#"
 ours = chord([add(1, 1), add(2, 2), add(3, 3)])(total())
 mixed = chord([add(1, 1), padd(2, 2), flaky(5)])(ptotal())
 upgraded = chain(add(1, 1), group(add(1), padd(2), add(3)), total(), add(100)).apply_async()
@@ -153,16 +154,15 @@ nested = chord([add(1, 1), chain(add(2, 2), chord([add(1), padd(2)], total()))])
 empty = chain(add(1, 1), chord([], text())).apply_async()
 say([got(one) for one in (ours, mixed, upgraded, in_python, twice, nested)])
 "#,
-        );
-        assert_eq!(found, json!([12, 11, 112, 107, 6, 13]));
-    }
+    );
+    assert_eq!(found, json!([12, 11, 112, 107, 6, 13]));
+}
 
-    #[test]
-    fn a_member_that_fails_ends_the_chord() {
-        let (app, _worker, _python) = start(Place::Redis);
-        let found = run(
-            &app,
-            r#"
+fn a_member_that_fails_ends_the_chord(place: Place) {
+    let (app, _worker, _python) = start(place);
+    let found = run(
+        &app,
+        r#"
 failed = chord([add(1, 1), fail()])(total().on_error(note("errback")))
 expired = chord([add(1, 1), add(2, 2).set(expires=-5)])(total())
 python = chord([add(1, 1), pfail()])(total())
@@ -176,40 +176,66 @@ from celery.exceptions import TaskRevokedError
 app.backend.mark_as_revoked("held", "revoked")
 say([got(app.AsyncResult(one.id)) for one in (failed, expired, python, chained, rest, outer, held)])
 "#,
-        );
-        for (n, one) in found.as_array().unwrap().iter().enumerate() {
-            assert_eq!(one[0], json!("ChordError"), "{n}: {one}");
-        }
-        assert!(found[0][1].as_str().unwrap().contains("raised CalledProcessError("), "{found}");
+    );
+    for (n, one) in found.as_array().unwrap().iter().enumerate() {
+        assert_eq!(one[0], json!("ChordError"), "{n}: {one}");
     }
+    assert!(found[0][1].as_str().unwrap().contains("raised CalledProcessError("), "{found}");
+}
 
-    #[test]
-    fn every_chord_ends_once_though_workers_are_killed() {
-        let (app, worker, _python) = start(Place::Redis);
-        let script = r#"
+fn every_chord_ends_once_though_workers_are_killed(place: Place) {
+    let (app, worker, _python) = start(place);
+    let script = r#"
 sent = [chord([add(n, n), padd(n, n), chain(add(n), flaky(), add(1))])(chain(total(), add(n))) for n in range(40)]
 open("SENT", "w").close()
 say([got(one) for one in sent])
 "#;
-        let killer = std::thread::spawn({
-            let (guard, sent) = (worker.guard(), app.file("sent"));
-            move || {
-                eventually("they are sent", || sent.exists().then_some(()));
-                // At any moment of their lives.
-                for _ in 0..10 {
-                    std::thread::sleep(Duration::from_millis(fastrand::u64(50..400)));
-                    process::children(guard)
-                        .into_iter()
-                        .for_each(|pid| process::send(pid, Signal::SIGKILL));
-                }
+    let killer = std::thread::spawn({
+        let (guard, sent) = (worker.guard(), app.file("sent"));
+        move || {
+            eventually("they are sent", || sent.exists().then_some(()));
+            // At any moment of their lives.
+            for _ in 0..10 {
+                std::thread::sleep(Duration::from_millis(fastrand::u64(50..400)));
+                process::children(guard)
+                    .into_iter()
+                    .for_each(|pid| process::send(pid, Signal::SIGKILL));
             }
-        });
-        let script = script.replace("SENT", app.file("sent").to_str().unwrap());
-        let found = run(&app, &script);
-        killer.join().unwrap();
-        // 2n + 2n + (n + 1), and n more.
-        assert_eq!(found, json!((0..40).map(|n| 6 * n + 1).collect::<Vec<_>>()));
-    }
+        }
+    });
+    let script = script.replace("SENT", app.file("sent").to_str().unwrap());
+    let found = run(&app, &script);
+    killer.join().unwrap();
+    // 2n + 2n + (n + 1), and n more.
+    assert_eq!(found, json!((0..40).map(|n| 6 * n + 1).collect::<Vec<_>>()));
+}
+
+fn an_errback_of_ours_gets_what_its_params_have_room_for(place: Place) {
+    let (app, _worker, _python) = start(place);
+    let found = run(
+        &app,
+        r#"
+whole = sig("whole")
+bad = fail().set(task_id="bad").apply_async(link_error=[whole("x").set(task_id="whole"), whole("x", "y").set(task_id="less")])
+broken = chord([add(1, 1), fail()])(total().set(task_id="body").on_error(whole("x").set(task_id="whole-chord")))
+R = app.AsyncResult
+say([got(R("whole")), got(R("less")), got(R("whole-chord"))])
+"#,
+    );
+    let args = |n: usize| &found[n]["args"];
+    let whole = args(0);
+    assert_eq!((&whole[0]["id"], &whole[0]["task"]), (&json!("bad"), &json!("fail")), "{found}");
+    assert_eq!((&whole[0]["args"], &whole[0]["kwargs"]), (&json!([]), &json!({})));
+    assert_eq!(whole[1]["exc_type"], "CalledProcessError");
+    assert_eq!((&whole[2], &whole[3]), (&json!("a\nb"), &json!("x")));
+    assert_eq!(args(1), &json!(["bad", "x", "y"]));
+    let chord = args(2);
+    assert_eq!((&chord[0]["id"], &chord[1]["exc_type"]), (&json!("body"), &json!("ChordError")));
+}
+
+/// What only Redis has.
+mod counted {
+    use super::*;
 
     #[test]
     fn a_large_one_is_counted_right_and_leaves_nothing() {

@@ -406,7 +406,7 @@ impl World {
                     self.demand.set(None);
                 }
                 // No file ever changes here.
-                Effect::ReadTasks => {}
+                Effect::ReadTasks | Effect::Expire => {}
                 Effect::Exit(code) => self.exit = Some(code),
             }
         }
