@@ -175,3 +175,112 @@ fn over(outcome: &mut Outcome, ending: Ending) -> Next {
     (outcome.ending, outcome.limit) = (ending, None);
     Next::Over
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::runner::Captured;
+    use crate::task::keys::plain;
+    use crate::task::{Param, Program};
+    use serde_json::json;
+    use std::path::Path;
+
+    fn map(built_in: BuiltIn, items: serde_json::Value) -> Map {
+        let args = [json!("t"), items].map(|value| crate::wire::value::raw(&value)).to_vec();
+        Map::of(built_in, &Arguments { args, ..Arguments::default() }).unwrap()
+    }
+
+    fn task() -> Task {
+        let mut task = plain("t", Path::new(""), 0, Program::Shell(String::new()));
+        let param = |name: &str| Param { name: name.into(), default: None };
+        task.params = Some(vec![param("a")]);
+        task
+    }
+
+    fn exited(code: i32, text: &str) -> Outcome {
+        let stdout = Captured { bytes: text.into(), dropped: 0 };
+        let runtime = Duration::from_secs(1);
+        let usage = Usage { memory_peak: text.len() as u64, user: runtime, ..Usage::default() };
+        Outcome { stdout, runtime, usage, ..Outcome::immediate(Ending::Exited(code)) }
+    }
+
+    fn next(map: &mut Map, outcome: &mut Outcome) -> Next {
+        map.after(&task(), outcome, false, Instant::now())
+    }
+
+    #[test]
+    fn values_come_together() {
+        let mut map = map(BuiltIn::Map, json!([1, 2]));
+        assert_eq!(next(&mut map, &mut exited(0, "[1]")), Next::Item);
+        assert_eq!(map.args()[0].get(), "2");
+        let mut last = exited(0, "b");
+        assert_eq!(next(&mut map, &mut last), Next::Over);
+        assert_eq!((map.result().get(), map.is_over()), (r#"[[1], "b"]"#, true));
+        // The last outcome is that of the whole.
+        assert_eq!((last.runtime.as_secs(), last.usage.user.as_secs()), (2, 2));
+        assert_eq!(last.usage.memory_peak, 3);
+    }
+
+    #[test]
+    fn what_fails_ends_it() {
+        for (mut outcome, ending) in [
+            (exited(3, ""), Ending::Exited(3)),
+            (Outcome { limit: Some(Limit::Hard), ..exited(0, "") }, Ending::Exited(0)),
+            (Outcome::immediate(Ending::Signaled(9)), Ending::Signaled(9)),
+        ] {
+            assert_eq!(next(&mut map(BuiltIn::Map, json!([1, 2])), &mut outcome), Next::Over);
+            assert_eq!(outcome.ending, ending);
+        }
+        let mut star = map(BuiltIn::Starmap, json!([[1], [1, 2]]));
+        let mut outcome = exited(0, "1");
+        assert_eq!(next(&mut star, &mut outcome), Next::Over);
+        let Ending::Refused(exception) = outcome.ending else { panic!("{:?}", outcome.ending) };
+        assert_eq!(
+            exception.repr(1),
+            "TypeError('t() takes 1 positional argument but 2 were given')"
+        );
+    }
+
+    #[test]
+    fn items_that_ran_do_not_run_again_for_one_that_did_not_begin() {
+        let now = Instant::now();
+        for (ending, pause) in [
+            (Ending::Cancelled(Why::Recalled), None),
+            (Ending::NoCapacity("x".into()), Some(now + PAUSE)),
+            (Ending::Unavailable("x".into()), Some(now + PAUSE)),
+        ] {
+            let mut map = map(BuiltIn::Map, json!([1, 2]));
+            let mut outcome = Outcome::immediate(ending);
+            // Nothing has run: the whole is given back.
+            assert_eq!(map.clone().after(&task(), &mut outcome, false, now), Next::Over);
+            assert_eq!(next(&mut map, &mut exited(0, "1")), Next::Item);
+            assert_eq!(map.after(&task(), &mut outcome, false, now), Next::Again(pause));
+            assert_eq!(map.after(&task(), &mut outcome, true, now), Next::Over);
+            assert_eq!(outcome.ending, Ending::Cancelled(Why::Shutdown));
+        }
+    }
+
+    #[test]
+    fn a_shutdown_gives_back_what_is_not_over() {
+        let mut map = map(BuiltIn::Map, json!([1, 2]));
+        let mut outcome = exited(0, "1");
+        assert_eq!(map.after(&task(), &mut outcome, true, Instant::now()), Next::Over);
+        assert_eq!(outcome.ending, Ending::Cancelled(Why::Shutdown));
+        assert_eq!(map.after(&task(), &mut exited(0, "2"), true, Instant::now()), Next::Over);
+        assert!(map.is_over());
+    }
+
+    #[test]
+    fn one_limit_is_for_all_and_the_soft_one_strikes_once() {
+        let mut map = map(BuiltIn::Map, json!([1, 2, 3]));
+        let limits =
+            Limits { soft: Some(Duration::from_secs(5)), hard: Some(Duration::from_secs(8)) };
+        let begun = Instant::now();
+        assert_eq!(map.left(limits, begun), limits);
+        next(&mut map, &mut Outcome { started: begun, ..exited(0, "1") });
+        let left = map.left(limits, begun + Duration::from_secs(6));
+        assert_eq!((left.soft, left.hard), (Some(Duration::ZERO), Some(Duration::from_secs(2))));
+        next(&mut map, &mut Outcome { limit: Some(Limit::Soft), ..exited(0, "1") });
+        assert_eq!(map.left(limits, begun).soft, None);
+    }
+}

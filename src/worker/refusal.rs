@@ -3,12 +3,12 @@
 use super::event::Now;
 use super::finish::text::show;
 use super::follow::{self, Ended};
-use super::plan::{Plan, Policy};
+use super::plan::Plan;
 use super::request::{Request, about, label};
 use super::verdict::{Verdict, error_record};
 use crate::bounds;
 use crate::broker::{Death, Delivery, Settle};
-use crate::canvas::builtin;
+use crate::canvas::{Chords, builtin};
 use crate::log::escape;
 use crate::task::Task;
 use crate::wire::{self, Exception, Malformed, Message, Payload, Record};
@@ -92,9 +92,9 @@ pub(super) fn unknown(
     let exception = Exception::new("celery.exceptions", "NotRegistered", missing);
     let why = Malformed(format!("no worker that saw it {max} times has a task of this name"));
     let verdict = Verdict {
-        record: failure(&exception, message, None, policy, now),
+        record: failure(&exception, message, None, plan, now),
         log: Some((Level::ERROR, format!("{log}; kept in the dead-letter list"))),
-        ..dead("unregistered", &why, Some((message, None)), policy, now)
+        ..dead("unregistered", &why, Some((message, None)), plan, now)
     };
     // Nobody waits in vain for what was to follow it.
     let arguments = message.arguments().unwrap_or_default();
@@ -110,12 +110,11 @@ pub(super) fn dead(
     reason: &'static str,
     why: &Malformed,
     message: Option<(&Message, Option<&Task>)>,
-    policy: &Policy,
+    plan: &Plan,
     now: Now,
 ) -> Verdict {
     let exception = Exception::new("celery.exceptions", "InvalidTaskError", why.to_string());
-    let record =
-        message.and_then(|(message, task)| failure(&exception, message, task, policy, now));
+    let record = message.and_then(|(message, task)| failure(&exception, message, task, plan, now));
     let message = message.map(|(message, _)| message);
     let death = Death {
         reason,
@@ -139,11 +138,12 @@ fn failure(
     exception: &Exception,
     message: &Message,
     task: Option<&Task>,
-    policy: &Policy,
+    plan: &Plan,
     now: Now,
 ) -> Option<Record> {
     let state = wire::State::Failure;
-    policy
-        .stores(state, message, task)
+    // It may be a member of a chord: nobody has read its body.
+    let may_be_polled = plan.chords == Chords::Polled && message.group.is_some();
+    (may_be_polled || plan.policy.stores(state, message, task))
         .then(|| Record::exception(&message.id, state, exception, None, now.wall))
 }

@@ -3,7 +3,7 @@
 use super::map::Map;
 use super::plan::{Plan, Policy};
 use crate::broker::{Posting, Tag};
-use crate::canvas::builtin::BuiltIn;
+use crate::canvas::builtin::{self, BuiltIn};
 use crate::log::{About, escape};
 use crate::runner::Attempt;
 use crate::task::Task;
@@ -69,6 +69,11 @@ impl Request {
     /// There are none, or the first does not fit.
     pub(super) fn begin_map(&mut self, built_in: BuiltIn) -> Result<(), Exception> {
         let map = Map::of(built_in, &self.arguments)?;
+        let Arguments { args, kwargs, .. } = &self.arguments;
+        if builtin::inner(args, kwargs).is_none_or(|name| name != self.task.name) {
+            let why = format!("{}: task: expected a signature or a name", self.message.task);
+            return Err(Exception::new("builtins", "TypeError", why));
+        }
         if !map.is_over() {
             self.bound = map.bind(&self.task)?;
         }

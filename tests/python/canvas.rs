@@ -16,6 +16,7 @@ text: {shell: 'printf %s "$1"', result: text}
 note: {shell: 'echo "$*" >> notes'}
 fail: {shell: 'echo a >&2; echo b >&2; exit 3'}
 whole: {params: [request, exception, traceback, {text: null}], stdin: json, shell: cat}
+die: {shell: 'kill -9 $$'}
 flaky: {shell: '[ "$QWORKER_TASK_RETRIES" -gt 0 ] || exit 75; echo "$1"', retry_backoff: 0.1}
 who: {shell: 'echo "$QWORKER_TASK_ROOT_ID $QWORKER_TASK_PARENT_ID"', result: text}
 "#;
@@ -60,6 +61,8 @@ in_every_place! {
     header_and_body_are_anybodys
     a_member_that_fails_ends_the_chord
     every_chord_ends_once_though_workers_are_killed
+    a_chord_ends_however_a_member_does
+    a_chord_of_names_that_nobody_has_ends
     an_errback_of_ours_gets_what_its_params_have_room_for
     the_steps_of_a_chain_are_anybodys
     callbacks_follow_success_and_errbacks_failure
@@ -210,6 +213,61 @@ say([got(one) for one in sent])
     assert_eq!(found, json!((0..40).map(|n| 6 * n + 1).collect::<Vec<_>>()));
 }
 
+fn a_chord_ends_however_a_member_does(place: Place) {
+    let app = place.app(TASKS);
+    app.settings(
+        "task_default_queue: ours\ntask_routes: {'py.*': celery}\ntask_max_deliveries: 1\n",
+    );
+    let _worker = app.worker(&["-c", "4"]);
+    let found = run(
+        &app,
+        r#"
+die, whole = sig("die"), sig("whole")
+nowhere = app.signature("x", exchange="x", routing_key="k", app=app)
+lost = chord([add(1, 1), die()])(total())
+dead = chord([add(1, 1), add(1, 1).set(link=nowhere)])(total())
+misfit = chord([add(1, 1), whole()])(total())
+body = chord([add(1, 1)])(total().set(link=nowhere))
+silent = chord([add(1, 1), fail().set(ignore_result=True)])(total())
+heard = chord([add(1, 1), add(2, 2).set(ignore_result=True)])(total())
+say([got(app.AsyncResult(one.id)) for one in (lost, dead, misfit, silent, heard)])
+"#,
+    );
+    for (n, raised) in [
+        (0, "WorkerLostError("),
+        (1, "InvalidTaskError("),
+        (2, "TypeError("),
+        (3, "CalledProcessError("),
+    ] {
+        assert_eq!(found[n][0], json!("ChordError"), "{found}");
+        assert!(found[n][1].as_str().unwrap().contains(raised), "{found}");
+    }
+    assert_eq!(found[4], json!(6));
+}
+
+fn a_chord_of_names_that_nobody_has_ends(place: Place) {
+    let app = place.app(TASKS);
+    app.settings("task_unregistered: dead\ntask_max_deliveries: 1\ntask_default_queue: ours\n");
+    let _worker = app.worker(&["-c", "4"]);
+    let found = run(
+        &app,
+        r#"
+nobody = sig("nobodys")
+from celery.canvas import xmap
+both = [nobody(1), xmap(nobody(), [1], app=app).set(queue="ours")]
+alone = nobody(1).apply_async(link_error=note().set(task_id="told"))
+say([got(app.AsyncResult(chord([add(1, 1), one])(total()).id)) for one in both] + [got(app.AsyncResult("told"))])
+"#,
+    );
+    for n in 0..2 {
+        assert!(
+            found[n][1].as_str().unwrap().contains("raised NotRegistered('nobodys')"),
+            "{found}"
+        );
+    }
+    assert_eq!(app.lines("notes").len(), 1);
+}
+
 fn an_errback_of_ours_gets_what_its_params_have_room_for(place: Place) {
     let (app, _worker, _python) = start(place);
     let found = run(
@@ -233,6 +291,60 @@ say([got(R("whole")), got(R("less")), got(R("whole-chord"))])
     assert_eq!((&chord[0]["id"], &chord[1]["exc_type"]), (&json!("body"), &json!("ChordError")));
 }
 
+/// Results are where nobody counts members, whatever the broker is.
+mod polled {
+    use super::*;
+
+    #[test]
+    fn store_and_broker_may_be_apart() {
+        let app = Place::Redis.app(TASKS);
+        app.settings(
+            "result_backend: db+sqlite:///results.sqlite\ntask_default_queue: ours\n\
+             task_routes: {'py.*': celery}\n",
+        );
+        let _worker = app.worker(&["-c", "4"]);
+        let file = app.file("results.sqlite").display().to_string();
+        let store = format!("app.conf.result_backend = \"db+sqlite:///{file}\"\n");
+        let tasks = "@app.task(name=\"py.total\")\ndef total(values): return sum(values)\n";
+        let routes =
+            r#"app.conf.task_routes = {"py.*": {"queue": "celery"}, "*": {"queue": "ours"}}"#;
+        let _python = PythonWorker::start(&app, &format!("{store}{routes}\n{tasks}"));
+        let found = run(
+            &app,
+            &(store
+                + r#"
+mixed = chord([add(1, 1), padd(2, 2), flaky(5)])(ptotal())
+ours = chain(add(1, 1), group(add(1), padd(2), add(3)), total(), padd(100)).apply_async()
+bad = chord([add(1, 1), pfail()])(total())
+say([got(mixed), got(ours), got(app.AsyncResult(bad.id))])
+"#),
+        );
+        assert_eq!((&found[0], &found[1]), (&json!(11), &json!(112)));
+        assert!(found[2][1].as_str().unwrap().contains("raised KeyError('k', 5)"), "{found}");
+        let keys: Vec<String> = app.server().run(&["KEYS", "celery-task*"]);
+        assert!(keys.is_empty(), "{keys:?}");
+    }
+
+    #[test]
+    fn polling_ends_after_max_retries() {
+        let (app, _worker, _python) = start(Place::File);
+        let found = run(
+            &app,
+            r#"
+never = chord([add(1, 1), add(1).set(countdown=3600)])
+result = never(total().on_error(note("told").set(task_id="told")), interval=0.1, max_retries=2)
+say([got(app.AsyncResult(result.id)), got(app.AsyncResult("told"))])
+"#,
+        );
+        let why = found[0][1].as_str().unwrap();
+        assert!(
+            why.starts_with("chord_unlock could not be retried: MaxRetriesExceededError("),
+            "{why}"
+        );
+        assert_eq!(app.lines("notes").len(), 1);
+    }
+}
+
 /// What only Redis has.
 mod counted {
     use super::*;
@@ -248,5 +360,28 @@ mod counted {
             let left: i64 = server.run(&["TTL", key]);
             assert!(key.ends_with(".c") && left > 0, "{key} {left}");
         }
+    }
+
+    #[test]
+    fn a_chord_that_the_server_refuses_holds_nobody_up() {
+        let app = Place::Redis.app(TASKS);
+        let server = app.server();
+        let keys = ["~ours*", "~unacked*", "~_kombu*", "~qworker*", "~celery-task-meta-*"];
+        let rules =
+            [&["ACL", "SETUSER", "me", "on", ">pw", "allchannels", "+@all"][..], &keys].concat();
+        server.run::<String>(&rules);
+        app.settings("task_default_queue: ours\n");
+        let url = server.url().replace("redis://", "redis://me:pw@");
+        let worker = Worker::run(&app, &["-b", &url, "worker", "-Q", "ours"]);
+        worker.expect_line(" ready.");
+        let found = run(
+            &app,
+            r#"
+held = chord([add(1, 1), add(2, 2)])(total())
+say([got(held.parent), got(add(3, 3).apply_async()), held.state])
+"#,
+        );
+        assert_eq!(found, json!([[2, 4], 6, "PENDING"]));
+        worker.expect_line("its chord cannot be told");
     }
 }

@@ -1,7 +1,7 @@
 //! The worker's decisions under invented histories; [`super::world`] checks each step.
 
 use super::broker::{Letter, Place};
-use super::world::{RETRIES_MAX, World};
+use super::world::{ITEMS_MAX, RETRIES_MAX, World};
 use fastrand::Rng;
 use qworker::os::signal::Meaning;
 use qworker::runner::{Ending, Limit};
@@ -42,7 +42,9 @@ fn send_all_sorts(world: &mut World) {
     for _ in 0..world.rng.usize(1..40) {
         let eta = (world.rng.u8(0..5) == 0).then(|| world.rng.f64() * 2.0);
         let expires = (world.rng.u8(0..6) == 0).then(|| world.rng.f64() * 0.5 - 0.1);
-        match world.rng.u8(0..20) {
+        match world.rng.u8(0..22) {
+            20 => world.send("map.late", eta, expires),
+            21 => world.send("map.early", eta, expires),
             0 => world.send_nonsense(),
             1 => world.send("unheard.of", eta, None),
             2 => world.send("picky", eta, expires),
@@ -99,7 +101,8 @@ fn everything_that_is_sent_comes_to_an_end() {
                 let is_over = matches!(letter.place, Place::Gone | Place::Dead(_));
                 assert!(is_over, "lost: {letter:?}");
                 assert!(letter.deliveries < bound, "{letter:?}");
-                assert!(letter.starts <= (1 + RETRIES_MAX) * bound as usize, "{letter:?}");
+                let items = if letter.id.starts_with("map.") { ITEMS_MAX } else { 1 };
+                assert!(letter.starts <= items * (1 + RETRIES_MAX) * bound as usize, "{letter:?}");
                 let is_final = world.results.get(&letter.id).is_some_and(|state| state.is_ready());
                 assert!(is_final || letter.id.starts_with("nonsense"), "no result: {letter:?}");
                 let expected = match letter.id.split('-').next().unwrap() {

@@ -1,7 +1,7 @@
 //! The checks between a message and its start.
 
 use crate::broker::{Delivery, Settle, Sorting};
-use crate::canvas;
+use crate::canvas::{self, builtin::BuiltIn};
 use crate::log::escape;
 use crate::task::set::Set;
 use crate::task::{bind, rate};
@@ -87,17 +87,19 @@ impl Admission {
         now: Now,
         out: &mut Vec<Effect>,
     ) -> Result<Box<Request>, Box<Verdict>> {
-        let policy = &self.plan.policy;
-        let (message, malformed) =
-            match delivery.message.take().unwrap_or_else(|| delivery.payload.decode()) {
-                Ok(message) => (message, None),
-                Err(why) => match delivery.payload.outline() {
-                    Some(message) => (message, Some(why)),
-                    None => {
-                        return Err(Box::new(refusal::dead("malformed", &why, None, policy, now)));
-                    }
-                },
-            };
+        let (message, malformed) = match delivery
+            .message
+            .take()
+            .unwrap_or_else(|| delivery.payload.decode())
+        {
+            Ok(message) => (message, None),
+            Err(why) => match delivery.payload.outline() {
+                Some(message) => (message, Some(why)),
+                None => {
+                    return Err(Box::new(refusal::dead("malformed", &why, None, &self.plan, now)));
+                }
+            },
+        };
         if !taking {
             return Err(Box::new(Verdict::only(Settle::Release)));
         }
@@ -109,7 +111,7 @@ impl Admission {
         };
         if let Some(why) = malformed {
             let message = Some((&message, Some(&*task)));
-            return Err(Box::new(refusal::dead("malformed", &why, message, policy, now)));
+            return Err(Box::new(refusal::dead("malformed", &why, message, &self.plan, now)));
         }
         let mut request = Box::new(Request {
             tag: delivery.tag,
@@ -145,8 +147,7 @@ impl Admission {
             self.read_tasks = Some(now.mono);
             out.push(Effect::ReadTasks);
         }
-        let policy = &self.plan.policy;
-        if policy.unregistered == Unregistered::Dead {
+        if self.plan.policy.unregistered == Unregistered::Dead {
             return refusal::unknown(delivery, message, name, &self.plan, now);
         }
         let learned = self.unknown.learn(name);
@@ -194,7 +195,8 @@ impl Admission {
 
     /// Always passes. Logs the reception, unless the message was here before.
     fn received(&mut self, request: &mut Request, _: Now, out: &mut Vec<Effect>) -> Passed {
-        if !self.plan.chatty || request.deliveries > 0 {
+        let polls = request.built_in == Some(BuiltIn::ChordUnlock) && request.message.retries > 0;
+        if !self.plan.chatty || request.deliveries > 0 || polls {
             return Ok(());
         }
         let bucket = self.buckets.get(&request.message.task);
@@ -290,7 +292,7 @@ impl Admission {
 
     fn dead(&self, request: &Request, reason: &'static str, why: &Malformed, now: Now) -> Passed {
         let message = Some((&request.message, Some(&*request.task)));
-        let verdict = refusal::dead(reason, why, message, &self.plan.policy, now);
+        let verdict = refusal::dead(reason, why, message, &self.plan, now);
         let exception = Exception::new("celery.exceptions", "InvalidTaskError", why.to_string());
         let ended = (State::Failure, &exception);
         let plan = &self.plan;
