@@ -259,10 +259,9 @@ pub struct Skipped {
 /// A signature cannot be read.
 pub fn skipped(chain: &[Box<RawValue>]) -> Result<Vec<Skipped>, Malformed> {
     let mut skipped = Vec::new();
-    let mut left: Vec<Signature> =
-        chain.iter().map(|raw| Signature::read(raw)).collect::<Result<_, _>>()?;
-    let mut depth = 0;
-    while let Some(one) = left.pop() {
+    let mut left: Vec<(Signature, usize)> =
+        chain.iter().map(|raw| Ok((Signature::read(raw)?, 0))).collect::<Result<_, Malformed>>()?;
+    while let Some((one, depth)) = left.pop() {
         if let Some(task_id) = one.text("task_id")? {
             skipped.push(Skipped {
                 task_id,
@@ -271,11 +270,16 @@ pub fn skipped(chain: &[Box<RawValue>]) -> Result<Vec<Skipped>, Malformed> {
                 chord: one.option("chord").map(ToOwned::to_owned),
             });
         }
-        // A chord is done when its body is.
-        if one.kind == Kind::Chord && depth < DEPTH_MAX {
-            depth += 1;
-            left.push(one.body()?);
+        if depth > DEPTH_MAX {
+            continue;
         }
+        let inner = match one.kind {
+            Kind::Task => Vec::new(),
+            // A chord is done when its body is.
+            Kind::Chord => vec![one.body()?],
+            Kind::Chain | Kind::Group => one.parts("tasks")?,
+        };
+        left.extend(inner.into_iter().map(|one| (one, depth + 1)));
     }
     Ok(skipped)
 }

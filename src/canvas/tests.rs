@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::clock;
+use crate::wire::Exception;
 use serde_json::Value;
 
 fn sig(task: &str, options: Value) -> Value {
@@ -111,15 +112,18 @@ fn a_group_before_a_step_is_a_chord() {
 fn a_chord_whose_member_failed_fails_its_body_and_what_follows_it() {
     let mut body = sig("body", json!({"task_id": "B", "link_error": [sig("err", json!({}))]}));
     body["options"]["chain"] = json!([sig("last", json!({"task_id": "L"}))]);
-    let returned = [Returned::Value(raw(&json!(1))), Returned::Failed("M".into(), "E('x')".into())];
+    let returned = [
+        Returned::Value(raw(&json!(1))),
+        Returned::Failed("M".into(), Exception::new("m", "E", "x")),
+    ];
     let Ended::Failed { error, skipped, calls } =
         complete(&raw(&body), &returned, &|_| false, context()).unwrap()
     else {
         panic!("it was called")
     };
     assert_eq!(error.exc_message, [json!("Dependency M raised E('x')")]);
-    let ids: Vec<&str> = skipped.iter().map(|one| one.task_id.as_str()).collect();
-    assert_eq!(ids, ["L", "B"]);
+    let ids: Vec<&str> = skipped.iter().map(|(one, _)| one.task_id.as_str()).collect();
+    assert_eq!(ids, ["B", "L"]);
     assert_eq!(
         (calls.drafts[0].task.as_str(), texts(&calls.drafts[0].args)),
         ("err", vec!["\"B\"", "7"])
@@ -228,7 +232,7 @@ fn a_body_that_cannot_be_called_fails() {
         error.exc_message,
         [json!("Callback error: signature of b: countdown: expected a number, found \"soon\"")]
     );
-    assert_eq!(skipped[0].task_id, "B");
+    assert_eq!(skipped[0].0.task_id, "B");
 }
 
 #[test]
@@ -257,4 +261,32 @@ fn the_body_of_a_chord_may_be_a_group() {
     let results = calls.chords[1].results.as_deref().unwrap();
     let results: Value = serde_json::from_str(results).unwrap();
     assert_eq!(results[1][0][1].as_array().map(Vec::len), Some(2), "{results}");
+}
+
+#[test]
+fn the_members_of_a_group_that_is_a_body_fail_with_the_cause() {
+    let own = json!([sig("own", json!({}))]);
+    let inner = canvas(
+        "chain",
+        json!({"tasks": [sig("c", json!({"task_id": "C"})), sig("d", json!({"task_id": "D"}))]}),
+    );
+    let mut body = canvas(
+        "group",
+        json!({"tasks": [sig("a", json!({"task_id": "A", "link_error": own})), inner]}),
+    );
+    body["options"] = json!({
+        "task_id": "G", "link_error": [sig("both", json!({}))],
+        "chain": [sig("last", json!({"task_id": "L"}))],
+    });
+    let cause = Exception::new("m", "E", "x");
+    let returned = [Returned::Failed("M".into(), cause)];
+    let ended = complete(&raw(&body), &returned, &|_| false, context()).unwrap();
+    let Ended::Failed { skipped, calls, .. } = ended else { panic!("it was called") };
+    let mut failed: Vec<_> =
+        skipped.iter().map(|(it, e)| (&it.task_id[..], &e.exc_type[..])).collect();
+    failed.sort_unstable();
+    assert_eq!(failed, [("A", "E"), ("C", "E"), ("D", "E"), ("L", "ChordError")]);
+    let told: Vec<_> =
+        calls.drafts.iter().map(|draft| (&draft.task[..], draft.args[0].get())).collect();
+    assert_eq!(told, [("own", "\"A\""), ("both", "\"A\""), ("both", "\"D\"")]);
 }

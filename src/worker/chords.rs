@@ -124,9 +124,15 @@ impl Counter {
             Ok(Ended::Called(calls)) => calls,
             Ok(Ended::Failed { error, skipped, calls }) => {
                 tracing::error!("Chord {group_id:?} raised: {}", error.repr(1));
-                let (exception, stores) = (&error, true);
-                let failed = Failed { exception, traceback: None, stores, root_id, now };
-                follow::add_skipped(&mut verdict, &skipped, &failed, &self.plan);
+                for (one, exception) in &skipped {
+                    let failed = Failed { exception, traceback: None, stores: true, root_id, now };
+                    follow::add_skipped(
+                        &mut verdict,
+                        std::slice::from_ref(one),
+                        &failed,
+                        &self.plan,
+                    );
+                }
                 calls
             }
             Err(Malformed(why)) => {

@@ -77,11 +77,11 @@ impl Counter {
             Ok(Some(returned)) => canvas::complete(body, &returned, &takes_all, context),
             Ok(None) => {
                 let why = format!("Can't retry celery.chord_unlock[{task_id}]");
-                let why = Exception::new("celery.exceptions", "MaxRetriesExceededError", why);
-                let why = format!("chord_unlock could not be retried: {}", why.repr(1));
-                canvas::fail(body, &why, &takes_all, context)
+                let cause = Exception::new("celery.exceptions", "MaxRetriesExceededError", why);
+                let why = format!("chord_unlock could not be retried: {}", cause.repr(1));
+                canvas::fail(body, &why, Some(&cause), &takes_all, context)
             }
-            Err(error) => canvas::fail(body, &error.to_string(), &takes_all, context),
+            Err(error) => canvas::fail(body, &error.to_string(), None, &takes_all, context),
         };
         let (mut items, parts, begun) = self.ended(&unlock.group_id, ended, context);
         // The messages of the body and the acknowledgement are one step.

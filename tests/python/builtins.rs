@@ -68,7 +68,7 @@ say([got(m("double", [1, 2, 3])), got(m("square", [3, 4])), got(m("double", []))
      got(chord([xmap(sig("double"), [1, 2], app=app), sig("double", 3)])(sig("whoami").set(immutable=True)))[:6],
      got(one) == [f"whoami {one.id}"] * 2,
      got(app.send_task("celery.map", args=["double", [4]])),
-     got(m("double", range(200)))])
+     got(m("double", range(200))), got(xmap(sig("double"), [5], app=app).apply_async(countdown=1))])
 "#,
     );
     let expected = json!([
@@ -84,6 +84,7 @@ say([got(m("double", [1, 2, 3])), got(m("square", [3, 4])), got(m("double", []))
         true,
         [8],
         (0..200).map(|n| n * 2).collect::<Vec<_>>(),
+        [10],
     ]);
     assert_eq!(found, expected);
     assert_eq!(app.lines("notes"), ["[2,4]"].map(|text| text.replace(',', ", ")));
@@ -132,7 +133,7 @@ fn a_map_of_an_unknown_task_is_left_to_others(place: Place) {
         r#"
 m = lambda name, it, kind=xmap: kind(sig(name), it, app=app)
 for n in range(20):
-    m("py.add", [n, n]).set(task_id=f"py-{n}").apply_async()
+    m("py.add", [n, n]).set(task_id=f"py-{n}").apply_async(countdown=n % 2)
 m("later", [7]).set(task_id="later").apply_async()
 say([got(m("double", [n]).apply_async()) for n in range(20)])
 "#,

@@ -172,15 +172,20 @@ python = chord([add(1, 1), pfail()])(total())
 chained = chord([add(1, 1), chain(fail(), add(1))])(total())
 rest = chain(group(add(1, 1), fail()), total(), add(1)).apply_async()
 outer = chord([add(1, 1), chord([add(1), fail()], total())])(total())
+several = chord([add(1, 1), pfail()])(group(total().set(task_id="s-a"), chain(total(), add(1).set(task_id="s-b"))))
 # Without its parents, whose errors would come first.
 held = chord([add(1, 1), add(2, 2).set(countdown=3, task_id="held")])(total())
 app.AsyncResult("held").revoke()
 from celery.exceptions import TaskRevokedError
 app.backend.mark_as_revoked("held", "revoked")
-say([got(app.AsyncResult(one.id)) for one in (failed, expired, python, chained, rest, outer, held)])
+say([got(app.AsyncResult(one.id)) for one in (failed, expired, python, chained, rest, outer, held)]
+    + [got(app.AsyncResult(id)) for id in ("s-a", "s-b")])
 "#,
     );
-    for (n, one) in found.as_array().unwrap().iter().enumerate() {
+    for n in [7, 8] {
+        assert_eq!(found[n][0], json!("KeyError"), "{found}");
+    }
+    for (n, one) in found.as_array().unwrap()[..7].iter().enumerate() {
         assert_eq!(one[0], json!("ChordError"), "{n}: {one}");
     }
     assert!(found[0][1].as_str().unwrap().contains("raised CalledProcessError("), "{found}");

@@ -133,10 +133,7 @@ async fn returned<K: Keep>(
             let found = store.get(id).await?.filter(|meta| meta.is_ready());
             return Ok(found.map(|meta| match meta.status.as_str() {
                 "SUCCESS" => Returned::Value(meta.result),
-                _ => {
-                    let raised = Exception::read(&meta.result).repr(usize::MAX);
-                    Returned::Failed(id.clone(), raised)
-                }
+                _ => Returned::Failed(id.clone(), Exception::read(&meta.result)),
             }));
         }
     };

@@ -122,7 +122,7 @@ impl Store {
                     parts.iter().map(|text| of_part(text)).collect();
                 let mut all = Vec::new();
                 for member in members {
-                    let none = || Returned::Failed("a member".into(), "no result".into());
+                    let none = || unread(String::new(), "no result of a member is stored");
                     let node = Node::read(member);
                     all.push(match node {
                         Some(node) => returned(self, &node, &known).await?.unwrap_or_else(none),
@@ -151,12 +151,15 @@ fn of_part(text: &str) -> (String, Returned) {
     let text = body::finite(text);
     let parts: Vec<&RawValue> = serde_json::from_str(&text).unwrap_or_default();
     let [_, id, state, result] = parts[..] else {
-        let why = "a part that cannot be read".to_string();
-        return (String::new(), Returned::Failed(String::new(), why));
+        return (String::new(), unread(String::new(), "a part cannot be read"));
     };
     let id = String::from_utf8_lossy(&value::text(id)).into_owned();
     match state.get() {
         "\"SUCCESS\"" => (id, Returned::Value(result.to_owned())),
-        _ => (id.clone(), Returned::Failed(id, Exception::read(result).repr(usize::MAX))),
+        _ => (id.clone(), Returned::Failed(id, Exception::read(result))),
     }
+}
+
+fn unread(id: String, why: &str) -> Returned {
+    Returned::Failed(id, Exception::new("celery.exceptions", "ChordError", why))
 }
