@@ -389,4 +389,24 @@ say([got(held.parent), got(add(3, 3).apply_async()), held.state])
         assert_eq!(found, json!([[2, 4], 6, "PENDING"]));
         worker.expect_line("its chord cannot be told");
     }
+
+    #[test]
+    fn what_was_won_is_done_though_another_chord_is_claimed_by_somebody_else() {
+        let (app, _worker, _python) = start(Place::Redis);
+        let found = run(
+            &app,
+            r#"
+inner = chord([fail().set(countdown=2)], total().set(task_id="inner"))
+outer = chord([inner, add(1, 1)])(total().set(task_id="outer"))
+claim = f"celery-taskset-meta-{outer.parent.id}.c"
+app.backend.client.set(claim, "somebody's", ex=600)
+R = app.AsyncResult
+first = got(R("inner"))
+before = R("outer").state
+app.backend.client.delete(claim)
+say([first[0], before, got(R("outer"))[0]])
+"#,
+        );
+        assert_eq!(found, json!(["ChordError", "PENDING", "ChordError"]));
+    }
 }
