@@ -15,8 +15,8 @@ use crate::link::error::Kind;
 use crate::wire::{Exception, Malformed, Payload};
 use chrono::{DateTime, TimeDelta, Utc};
 
-/// Seconds between two looks, at most.
-const INTERVAL_MAX: f64 = 86_400.0;
+/// Seconds between two looks, at least and at most: each look is a step of the broker.
+const INTERVAL: (f64, f64) = (0.05, 86_400.0);
 
 /// A look at the members of a chord.
 #[derive(Debug, Clone)]
@@ -36,7 +36,7 @@ pub struct Unlocking {
 pub(super) fn begin(request: &Request, now: Now) -> Result<Verdict, Malformed> {
     let unlock = Unlock::read(&request.arguments.args, &request.arguments.kwargs)?;
     let message = &request.message;
-    let interval = unlock.interval.clamp(0.0, INTERVAL_MAX);
+    let interval = unlock.interval.clamp(INTERVAL.0, INTERVAL.1);
     let at = now.wall + TimeDelta::milliseconds((interval * 1000.0) as i64);
     let may_come_again = unlock.max_retries.is_none_or(|max| u64::from(message.retries) < max);
     let again = match may_come_again {

@@ -50,6 +50,7 @@ in_every_place! {
     the_first_failure_is_that_of_the_whole
     a_map_has_one_time_limit
     a_map_of_an_unknown_task_is_left_to_others
+    a_map_that_follows_goes_where_its_task_goes
     a_killed_worker_costs_a_map_nothing
     the_other_built_in_tasks
 }
@@ -149,6 +150,24 @@ say([got(m("double", [n]).apply_async()) for n in range(20)])
     let found = run(&app, r#"say([got(app.AsyncResult(f"py-{n}")) for n in range(20)])"#);
     assert_eq!(found, json!((0..20).map(|n| vec![n + 1; 2]).collect::<Vec<_>>()));
     drop(python);
+}
+
+fn a_map_that_follows_goes_where_its_task_goes(place: Place) {
+    let app = place.app(TASKS);
+    app.settings("task_default_queue: ours\ntask_routes: {'py.*': celery}\n");
+    let _worker = app.worker(&["-c", "2"]);
+    let _python = PythonWorker::start(&app, "");
+    let found = run(
+        &app,
+        r#"
+double = sig("double", 1).set(queue="ours")
+maps = [xmap(sig("py.add"), [1, 2], app=app), xstarmap(sig("add"), [[1, 2]], app=app)]
+say([got(chain(double, one).apply_async()) for one in maps + [chunks(sig("py.add"), [[1], [2]], 1, app=app)]])
+"#,
+    );
+    assert_eq!((&found[0], &found[1]), (&json!([2, 3]), &json!([3])));
+    // The value of chunks is what they were called as.
+    assert_eq!(found[2][1].as_array().map(Vec::len), Some(2), "{found}");
 }
 
 fn a_killed_worker_costs_a_map_nothing(place: Place) {
