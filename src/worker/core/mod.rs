@@ -197,16 +197,13 @@ impl Core {
     }
 
     fn end(&mut self, key: Key, mut outcome: Outcome, now: Now, out: &mut Vec<Effect>) {
-        if self.requests.goes_on(key, &mut outcome, now, out) {
-            return;
-        }
         let Some((request, stage)) = self.requests.attempt(key) else { return };
         if stage == Stage::Forfeited {
             // However it ended meanwhile.
             outcome.ending = Ending::Cancelled(Why::ConnectionLost);
         }
-        let name = &request.task.name;
-        let (mut pause, mut keep_slot) = (Duration::ZERO, false);
+        let mut pause = Duration::ZERO;
+        let no_capacity = matches!(outcome.ending, Ending::NoCapacity(_));
         match &outcome.ending {
             Ending::NoCapacity(why) => {
                 // Without this one.
@@ -215,24 +212,44 @@ impl Core {
             }
             Ending::Unavailable(why) => {
                 let line;
-                (pause, line) = self.admission.unavailable.refused(name, why, now.mono);
+                (pause, line) =
+                    self.admission.unavailable.refused(&request.task.name, why, now.mono);
                 warn(line, out);
             }
-            Ending::Cancelled(Why::ConnectionLost | Why::Recalled) => {}
-            _ => {
-                if outcome.has_run() {
-                    let line = self.admission.unavailable.began(name, outcome.started);
-                    warn(line, out);
-                }
-                self.flow.ended(&outcome, now);
-                keep_slot = true;
-            }
+            _ => {}
         }
-        let verdict = finish::verdict(request, &outcome, &self.plan, pause, now);
-        self.requests.finish(key, verdict, keep_slot, now, out);
-        if let Ending::NoCapacity(_) = outcome.ending {
+        if !self.requests.goes_on(key, &mut outcome, now, out) {
+            self.end_whole(key, &outcome, pause, now, out);
+        }
+        if no_capacity {
             self.requests.release_ready(out);
         }
+    }
+
+    /// A request has ended. If its task is unavailable, it is parked for `pause`.
+    fn end_whole(
+        &mut self,
+        key: Key,
+        outcome: &Outcome,
+        pause: Duration,
+        now: Now,
+        out: &mut Vec<Effect>,
+    ) {
+        let Some((request, _)) = self.requests.attempt(key) else { return };
+        let keep_slot = match outcome.ending {
+            Ending::NoCapacity(_) | Ending::Unavailable(_) => false,
+            Ending::Cancelled(Why::ConnectionLost | Why::Recalled) => false,
+            _ => true,
+        };
+        if keep_slot {
+            if outcome.has_run() {
+                let name = &request.task.name;
+                warn(self.admission.unavailable.began(name, outcome.started), out);
+            }
+            self.flow.ended(outcome, now);
+        }
+        let verdict = finish::verdict(request, outcome, &self.plan, pause, now);
+        self.requests.finish(key, verdict, keep_slot, now, out);
     }
 
     fn signal(&mut self, meaning: Meaning, now: Now, out: &mut Vec<Effect>) {

@@ -326,7 +326,9 @@ impl Requests {
             request.label()
         );
         out.push(Effect::LogAbout(Level::ERROR, about(&request.message), line));
-        out.push(Effect::Stop(key, Why::ConnectionLost));
+        if !self.paused.contains(&key) {
+            out.push(Effect::Stop(key, Why::ConnectionLost));
+        }
     }
 
     /// An attempt has ended, with this verdict. With `keep_slot`, a process keeps its slot until the
@@ -409,9 +411,11 @@ impl Requests {
         out.extend(self.keys_of_attempts().map(|key| Effect::Stop(key, Why::Shutdown)));
     }
 
+    /// Those that something runs of.
     fn keys_of_attempts(&self) -> impl Iterator<Item = Key> {
         let runs = |stage| matches!(stage, Stage::Running | Stage::Forfeited);
-        self.iter().filter(move |(_, stage, _)| runs(*stage)).map(|(key, ..)| key)
+        let attempts = self.iter().filter(move |(_, stage, _)| runs(*stage));
+        attempts.map(|(key, ..)| key).filter(|key| !self.paused.contains(key))
     }
 
     /// A line for each request, for the log: those that run, those that wait, those that start.
