@@ -236,11 +236,12 @@ impl Core {
         out: &mut Vec<Effect>,
     ) {
         let Some((request, _)) = self.requests.attempt(key) else { return };
-        let keep_slot = match outcome.ending {
-            Ending::NoCapacity(_) | Ending::Unavailable(_) => false,
-            Ending::Cancelled(Why::ConnectionLost | Why::Recalled) => false,
-            _ => true,
-        };
+        let keep_slot = !matches!(
+            outcome.ending,
+            Ending::NoCapacity(_)
+                | Ending::Unavailable(_)
+                | Ending::Cancelled(Why::ConnectionLost | Why::Recalled)
+        );
         if keep_slot {
             if outcome.has_run() {
                 let name = &request.task.name;
