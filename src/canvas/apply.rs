@@ -2,9 +2,9 @@
 
 use super::freeze::Freeze;
 use super::options::draft;
-use super::{BYTES_MAX, Begun, Calls, Context, DEPTH_MAX, Node, group_of, list, new_id};
+use super::{BYTES_MAX, Begun, Calls, Chords, Context, DEPTH_MAX, Node, group_of, list, new_id};
 use crate::wire::signature::{self, Kind, raw_text};
-use crate::wire::{Malformed, Signature, body};
+use crate::wire::{Draft, Malformed, Signature, body};
 use serde_json::value::RawValue;
 
 type Raw = Box<RawValue>;
@@ -94,18 +94,23 @@ impl<'a> Caller<'a> {
             one.args = args.iter().cloned().chain(one.args).collect();
         }
         let draft = draft(one, self.context)?;
+        let node = Node::task(&draft.id);
+        self.send(draft)?;
+        if lists {
+            self.calls.children.push(node.clone());
+        }
+        Ok(node)
+    }
+
+    fn send(&mut self, draft: Draft) -> Result<(), Malformed> {
         self.bytes += body::encode(&draft.args, &draft.kwargs, &draft.embed).len();
         if self.bytes > BYTES_MAX {
             return Err(Malformed(format!(
                 "what follows the task is larger than the limit of {BYTES_MAX} bytes"
             )));
         }
-        let node = Node::task(&draft.id);
         self.calls.drafts.push(draft);
-        if lists {
-            self.calls.children.push(node.clone());
-        }
-        Ok(node)
+        Ok(())
     }
 
     fn chain(
@@ -212,6 +217,10 @@ impl<'a> Caller<'a> {
             .iter()
             .filter_map(|name| Some((name.to_string(), options.take(name)?)))
             .collect();
+        let polling: Vec<(String, Raw)> = ["interval", "max_retries"]
+            .iter()
+            .filter_map(|name| Some((name.to_string(), options.take(name)?)))
+            .collect();
         let task_id = options.text("task_id");
         let header = one.parts("header")?;
         let group_id = super::freeze::group_id_of(one)?.or(one.text("task_id")?);
@@ -236,6 +245,12 @@ impl<'a> Caller<'a> {
         let mut options = options.with("task_id", raw_text(&group_id)).with("chord", body.write());
         options.0.extend(delay);
         let header = self.call(group_of(&header), args, &options, lists)?;
+        if self.context.chords == Chords::Polled
+            && let Some(Node::Group { members, .. }) = &header
+        {
+            let unlock = super::builtin::unlock(&group_id, &body, members, polling);
+            self.send(draft(unlock, self.context)?)?;
+        }
         Ok(node.map(|mut node| {
             header.into_iter().for_each(|header| node.set_first(header));
             node

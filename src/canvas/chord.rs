@@ -4,7 +4,7 @@
 //! (`chord_error_from_stack`).
 
 use super::apply::{Caller, Over};
-use super::{Calls, Context, Skipped, after_failure, list, skipped};
+use super::{Calls, Context, DEPTH_MAX, Failure, Skipped, after_failure, list, skipped};
 use crate::wire::signature::{Kind, list as signatures};
 use crate::wire::{Exception, Malformed, Signature, State, value};
 use serde_json::value::RawValue;
@@ -42,8 +42,8 @@ impl Part {
 pub enum Returned {
     /// A value.
     Value(Box<RawValue>),
-    /// It has failed: its id, and its exception for people.
-    Failed(String, String),
+    /// It has failed: its id, and its exception.
+    Failed(String, Exception),
 }
 
 /// What becomes of a chord whose header has ended.
@@ -51,54 +51,108 @@ pub enum Returned {
 pub enum Ended {
     /// Its body is called.
     Called(Calls),
-    /// A member has failed, and so has the body: with this exception, and with what follows.
+    /// It failed. The body, and what would have come after it, fail with these exceptions.
     Failed {
         /// `ChordError`
         error: Exception,
-        /// The body, and what would have come after it.
-        skipped: Vec<Skipped>,
-        /// Its errbacks.
+        /// Tasks that will not run, each with its exception.
+        skipped: Vec<(Skipped, Exception)>,
+        /// Errbacks of the body.
         calls: Calls,
     },
 }
 
-/// The chord of `part`, all of whose members have returned these.
+/// Is an errback one that takes the request, the exception and the traceback?
+type TakesAll<'a> = &'a dyn Fn(&Signature) -> bool;
+
+/// The chord with this body, all of whose members have returned these. Whatever of the body cannot be
+/// called makes it fail, so that it ends.
 ///
 /// # Errors
 /// The body cannot be read.
 pub fn complete(
-    part: &Part,
+    body: &RawValue,
     returned: &[Returned],
+    takes_all: TakesAll<'_>,
     context: Context<'_>,
 ) -> Result<Ended, Malformed> {
-    let body = Signature::read(&part.body)?;
+    let signature = Signature::read(body)?;
     let mut values = Vec::new();
     for one in returned {
         match one {
             Returned::Value(value) => values.push(value.clone()),
-            Returned::Failed(id, why) => {
-                return failed(&body, &format!("Dependency {id} raised {why}"), context);
+            Returned::Failed(id, cause) => {
+                let why = format!("Dependency {id} raised {}", cause.repr(usize::MAX));
+                return fail(body, &why, Some(cause), takes_all, context);
             }
         }
     }
     let mut caller = Caller::new(context);
-    caller.call(body, &[list(&values)], &Over::default(), true)?;
-    Ok(Ended::Called(caller.calls))
+    match caller.call(signature, &[list(&values)], &Over::default(), true) {
+        Ok(_) => Ok(Ended::Called(caller.calls)),
+        Err(why) => fail(body, &format!("Callback error: {why}"), None, takes_all, context),
+    }
 }
 
-/// The body, and what was to follow it, fail with a `ChordError`.
-fn failed(body: &Signature, why: &str, context: Context<'_>) -> Result<Ended, Malformed> {
+/// The body of a chord, and what was to follow it, fail with a `ChordError`; the members of a body that
+/// is a group with the `cause`, if it is known.
+///
+/// # Errors
+/// The body cannot be read.
+pub fn fail(
+    body: &RawValue,
+    why: &str,
+    cause: Option<&Exception>,
+    takes_all: TakesAll<'_>,
+    context: Context<'_>,
+) -> Result<Ended, Malformed> {
+    let body = Signature::read(body)?;
     let error = Exception::new("celery.exceptions", "ChordError", why);
-    let mut ended = vec![body.write()];
-    if body.kind == Kind::Group {
-        ended = body.parts("tasks")?.iter().map(Signature::write).collect();
+    let (failing, own) = match body.kind {
+        Kind::Group => (body.parts("tasks")?, cause.unwrap_or(&error)),
+        _ => (vec![body.clone()], &error),
+    };
+    let (mut skips, mut calls) = (Vec::new(), Calls::default());
+    for one in &failing {
+        let mut errbacks = one.option("link_error").map(signatures).unwrap_or_default();
+        if body.kind == Kind::Group {
+            for errback in body.option("link_error").map(signatures).unwrap_or_default() {
+                if !errbacks.iter().any(|own| own.get() == errback.get()) {
+                    errbacks.push(errback);
+                }
+            }
+        }
+        let id = result_id(one, 0)?.unwrap_or_default();
+        let request = serde_json::json!({"id": id, "task": one.task, "root_id": context.root_id});
+        let failure = Failure {
+            request: value::raw(&request),
+            exception: value::raw(&own.to_json()),
+            traceback: RawValue::NULL.to_owned(),
+            takes_all,
+        };
+        let context = Context { parent_id: &id, ..context };
+        // An errback that cannot be called keeps nobody waiting for the body.
+        let more = after_failure(&errbacks, &failure, context).unwrap_or_default();
+        calls.drafts.extend(more.drafts);
+        calls.chords.extend(more.chords);
+        let ended = skipped(&[one.write()])?;
+        skips.extend(ended.into_iter().map(|it| (it, own.clone())));
     }
-    if body.kind == Kind::Chain {
-        ended.extend(body.parts("tasks")?.iter().map(Signature::write));
-    }
-    ended.extend(body.option("chain").map(signatures).unwrap_or_default());
-    let id = body.text("task_id")?.unwrap_or_default();
-    let errbacks = body.option("link_error").map(signatures).unwrap_or_default();
-    let calls = after_failure(&errbacks, Context { parent_id: &id, ..context })?;
-    Ok(Ended::Failed { error, skipped: skipped(&ended)?, calls })
+    let rest = body.option("chain").map(signatures).unwrap_or_default();
+    skips.extend(skipped(&rest)?.into_iter().map(|it| (it, error.clone())));
+    Ok(Ended::Failed { error, skipped: skips, calls })
+}
+
+/// The id under which the result of a signature is found.
+fn result_id(one: &Signature, depth: usize) -> Result<Option<String>, Malformed> {
+    let id = one.text("task_id")?;
+    Ok(match one.kind {
+        Kind::Task | Kind::Group => id,
+        _ if depth > DEPTH_MAX => id,
+        Kind::Chord => result_id(&one.body()?, depth + 1)?.or(id),
+        Kind::Chain => match one.parts("tasks")?.last() {
+            Some(last) => result_id(last, depth + 1)?.or(id),
+            None => id,
+        },
+    })
 }

@@ -10,8 +10,10 @@
 //! | `options` | from the options of a call to a message |
 //! | `chord` | what becomes of the results of a header |
 //! | `own` | what a task calls while it runs, and what takes its place |
+//! | `builtin` | Celery's own tasks: what their arguments ask for |
 
 mod apply;
+pub mod builtin;
 mod chord;
 mod freeze;
 mod options;
@@ -20,15 +22,15 @@ mod own;
 mod tests;
 
 pub use crate::wire::signature::Kind;
-pub use chord::{Ended, Part, Returned, complete};
+pub use chord::{Ended, Part, Returned, complete, fail};
 pub use own::{Replaced, call, replace};
 
 use crate::wire::signature::raw_text;
 use crate::wire::{Draft, Embed, Malformed, Signature};
 use apply::{Caller, Over};
 use chrono::{DateTime, Utc};
-use serde_json::json;
 use serde_json::value::RawValue;
+use serde_json::{Value, json};
 
 /// Signatures within signatures, at most.
 const DEPTH_MAX: usize = 64;
@@ -36,6 +38,17 @@ const DEPTH_MAX: usize = 64;
 /// Bytes of all messages that follow one task, at most: each member of a chord's header carries the
 /// body.
 const BYTES_MAX: usize = 64 * 1024 * 1024;
+
+/// How the end of a chord's header is noticed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Chords {
+    /// The result store counts the members.
+    Counted,
+    /// A task polls their results: `celery.chord_unlock`.
+    Polled,
+    /// Not at all: no results are stored.
+    Unsupported,
+}
 
 /// Of which call something follows.
 #[derive(Debug, Clone, Copy)]
@@ -46,6 +59,8 @@ pub struct Context<'a> {
     pub parent_id: &'a str,
     /// The time.
     pub now: DateTime<Utc>,
+    /// How a chord that follows ends.
+    pub chords: Chords,
 }
 
 impl Context<'_> {
@@ -131,6 +146,19 @@ impl Node {
         }
     }
 
+    /// Reads `[[id, parent], members]`; `None` if it is none. Parents are left out.
+    pub fn read(value: &Value) -> Option<Node> {
+        let id = value[0][0].as_str()?.to_string();
+        Some(match value[1].as_array() {
+            // A value as deep as it was read has its limit.
+            Some(all) => {
+                let members = all.iter().map(Node::read).collect::<Option<_>>()?;
+                Node::Group { id, parent: None, members }
+            }
+            None => Node::Task { id, parent: None },
+        })
+    }
+
     /// `[[id, parent], members]`
     pub fn write(&self) -> String {
         let (id, parent, members) = match self {
@@ -179,24 +207,49 @@ pub fn after_success(
     Ok(caller.calls)
 }
 
-/// What follows a task that has failed for good: its errbacks get its id, as tasks do that are not
-/// of the worker's own program.
+/// What an errback may be told of a task that has failed for good.
+pub struct Failure<'a> {
+    /// JSON: the request of the task.
+    pub request: Box<RawValue>,
+    /// JSON: the exception's three fields.
+    pub exception: Box<RawValue>,
+    /// JSON: the text under the exception, or null.
+    pub traceback: Box<RawValue>,
+    /// Does this errback take all three? Any other gets the task's id.
+    pub takes_all: &'a dyn Fn(&Signature) -> bool,
+}
+
+/// What follows a task that has failed for good: its errbacks.
+///
+/// Source: celery `backends/base.py` (`_call_task_errbacks`).
 ///
 /// # Errors
 /// As for [`after_success`].
-pub fn after_failure(errbacks: &[Box<RawValue>], context: Context<'_>) -> Result<Calls, Malformed> {
+pub fn after_failure(
+    errbacks: &[Box<RawValue>],
+    failure: &Failure<'_>,
+    context: Context<'_>,
+) -> Result<Calls, Malformed> {
     let mut caller = Caller::new(context);
     let errbacks: Vec<Signature> =
         errbacks.iter().map(|raw| Signature::read(raw)).collect::<Result<_, _>>()?;
-    if !errbacks.is_empty() {
-        let over = context.options();
-        caller.call(group_of(&errbacks), &[raw_text(context.parent_id)], &over, true)?;
+    let over = context.options();
+    let (new, old): (Vec<_>, Vec<_>) = errbacks
+        .into_iter()
+        .partition(|one| one.kind == Kind::Task && !one.immutable && (failure.takes_all)(one));
+    for one in new {
+        let Failure { request, exception, traceback, .. } = failure;
+        let args = [request.clone(), exception.clone(), traceback.clone()];
+        caller.call(one, &args, &over, true)?;
+    }
+    if !old.is_empty() {
+        caller.call(group_of(&old), &[raw_text(context.parent_id)], &over, true)?;
     }
     Ok(caller.calls)
 }
 
 /// A task that will not run because one before it in its chain has failed.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Skipped {
     /// Its id.
     pub task_id: String,
@@ -205,7 +258,7 @@ pub struct Skipped {
     /// Its place there.
     pub group_index: Option<i64>,
     /// The body of the chord that it is a member of.
-    pub chord: Option<String>,
+    pub chord: Option<Box<RawValue>>,
 }
 
 /// The tasks that will not run since one before them has failed: clients may wait for them, and so
@@ -215,43 +268,49 @@ pub struct Skipped {
 /// A signature cannot be read.
 pub fn skipped(chain: &[Box<RawValue>]) -> Result<Vec<Skipped>, Malformed> {
     let mut skipped = Vec::new();
-    let mut left: Vec<Signature> =
-        chain.iter().map(|raw| Signature::read(raw)).collect::<Result<_, _>>()?;
-    let mut depth = 0;
-    while let Some(one) = left.pop() {
+    let mut left: Vec<(Signature, usize)> =
+        chain.iter().map(|raw| Ok((Signature::read(raw)?, 0))).collect::<Result<_, Malformed>>()?;
+    while let Some((one, depth)) = left.pop() {
         if let Some(task_id) = one.text("task_id")? {
             skipped.push(Skipped {
                 task_id,
                 group_id: one.text("group_id")?,
                 group_index: one.option("group_index").and_then(|raw| raw.get().parse().ok()),
-                chord: one.option("chord").map(|raw| raw.get().to_string()),
+                chord: one.option("chord").map(ToOwned::to_owned),
             });
         }
-        // A chord is done when its body is.
-        if one.kind == Kind::Chord && depth < DEPTH_MAX {
-            depth += 1;
-            left.push(one.body()?);
+        if depth > DEPTH_MAX {
+            continue;
         }
+        let inner = match one.kind {
+            Kind::Task => Vec::new(),
+            // A chord is done when its body is.
+            Kind::Chord => vec![one.body()?],
+            Kind::Chain | Kind::Group => one.parts("tasks")?,
+        };
+        left.extend(inner.into_iter().map(|one| (one, depth + 1)));
     }
     Ok(skipped)
 }
 
-/// Can all of this be called? `counts`: the result store counts the members of a chord.
+/// Can all of this be called?
 ///
 /// # Errors
 /// What cannot be read, or is not supported.
-pub fn check(embed: &Embed, counts: bool, context: Context<'_>) -> Result<(), Malformed> {
-    let null = RawValue::NULL.to_owned();
-    let mut calls = after_success(embed, &null, context)?;
-    calls.chords.extend(after_failure(&embed.errbacks, context)?.chords);
+pub fn check(embed: &Embed, context: Context<'_>) -> Result<(), Malformed> {
+    let null = || RawValue::NULL.to_owned();
+    let failure =
+        Failure { request: null(), exception: null(), traceback: null(), takes_all: &|_| false };
+    let mut calls = after_success(embed, &null(), context)?;
+    calls.chords.extend(after_failure(&embed.errbacks, &failure, context)?.chords);
     let chain: Vec<Signature> =
         embed.chain.iter().map(|raw| Signature::read(raw)).collect::<Result<_, _>>()?;
     let has_chord = !calls.chords.is_empty() || chain.iter().any(|one| one.kind == Kind::Chord);
     skipped(&embed.chain)?;
-    if has_chord && !counts {
+    if has_chord && context.chords == Chords::Unsupported {
         return Err(Malformed(
-            "a chord is to follow the task, and this result store does not count its members; \
-             expected results on Redis"
+            "a chord is to follow the task, and no results are stored here; expected a \
+             result_backend"
                 .into(),
         ));
     }

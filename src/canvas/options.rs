@@ -92,6 +92,7 @@ pub(super) fn draft(one: Signature, context: Context<'_>) -> Result<Draft, Malfo
     if draft.id.is_empty() {
         draft.id = super::new_id();
     }
+    draft.route_name = super::builtin::route_name(&one.task, &one.args, &one.kwargs);
     Ok(Draft { task: one.task, args: one.args, kwargs: one.kwargs, ..draft })
 }
 

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::clock;
+use crate::wire::Exception;
 use serde_json::Value;
 
 fn sig(task: &str, options: Value) -> Value {
@@ -21,6 +22,7 @@ fn context() -> Context<'static> {
         root_id: "root",
         parent_id: "parent",
         now: clock::parse("2030-01-01T00:00:00").unwrap(),
+        chords: Chords::Counted,
     }
 }
 
@@ -110,23 +112,18 @@ fn a_group_before_a_step_is_a_chord() {
 fn a_chord_whose_member_failed_fails_its_body_and_what_follows_it() {
     let mut body = sig("body", json!({"task_id": "B", "link_error": [sig("err", json!({}))]}));
     body["options"]["chain"] = json!([sig("last", json!({"task_id": "L"}))]);
-    let part = Part {
-        group_id: "G".into(),
-        group_index: Some(0),
-        task_id: "M".into(),
-        state: "FAILURE",
-        result: raw(&json!({})),
-        body: raw(&body),
-        root_id: "root".into(),
-    };
-    let returned = [Returned::Value(raw(&json!(1))), Returned::Failed("M".into(), "E('x')".into())];
-    let Ended::Failed { error, skipped, calls } = complete(&part, &returned, context()).unwrap()
+    let returned = [
+        Returned::Value(raw(&json!(1))),
+        Returned::Failed("M".into(), Exception::new("m", "E", "x")),
+    ];
+    let Ended::Failed { error, skipped, calls } =
+        complete(&raw(&body), &returned, &|_| false, context()).unwrap()
     else {
         panic!("it was called")
     };
     assert_eq!(error.exc_message, [json!("Dependency M raised E('x')")]);
-    let ids: Vec<&str> = skipped.iter().map(|one| one.task_id.as_str()).collect();
-    assert_eq!(ids, ["L", "B"]);
+    let ids: Vec<&str> = skipped.iter().map(|(one, _)| one.task_id.as_str()).collect();
+    assert_eq!(ids, ["B", "L"]);
     assert_eq!(
         (calls.drafts[0].task.as_str(), texts(&calls.drafts[0].args)),
         ("err", vec!["\"B\"", "7"])
@@ -175,15 +172,67 @@ fn what_is_no_signature_is_told() {
     }
 }
 
+fn chord_of_two() -> Value {
+    let header = json!([sig("h", json!({"task_id": "H"})), sig("i", json!({"task_id": "I"}))]);
+    let body = sig("b", json!({"task_id": "B", "queue": "q"}));
+    canvas("chord", json!({"kwargs": {}, "header": header, "body": body}))
+}
+
 #[test]
-fn only_a_store_that_counts_can_have_chords() {
-    let chord = canvas(
-        "chord",
-        json!({"kwargs": {}, "header": [sig("h", json!({}))], "body": sig("b", json!({}))}),
-    );
+fn without_a_result_store_there_are_no_chords() {
+    let embed = Embed { callbacks: vec![raw(&chord_of_two())], ..Embed::default() };
+    for chords in [Chords::Counted, Chords::Polled] {
+        assert!(check(&embed, Context { chords, ..context() }).is_ok());
+    }
+    let error = check(&embed, Context { chords: Chords::Unsupported, ..context() }).unwrap_err();
+    assert!(error.0.contains("no results are stored here"), "{error}");
+}
+
+#[test]
+fn where_nobody_counts_a_task_polls() {
+    let mut chord = chord_of_two();
+    chord["options"] = json!({"interval": 0.5, "max_retries": 7});
     let embed = Embed { callbacks: vec![raw(&chord)], ..Embed::default() };
-    assert!(check(&embed, true, context()).is_ok());
-    assert!(check(&embed, false, context()).unwrap_err().0.contains("does not count its members"));
+    let context = Context { chords: Chords::Polled, ..context() };
+    let calls = after_success(&embed, &raw(&json!([1])), context).unwrap();
+    let unlock = calls.drafts.last().unwrap();
+    assert_eq!((unlock.task.as_str(), unlock.queue.as_str()), ("celery.chord_unlock", "q"));
+    assert_eq!(unlock.route_name.as_deref(), Some("b"));
+    assert_eq!(unlock.eta.map(clock::iso).as_deref(), Some("2030-01-01T00:00:01.000000+00:00"));
+    let read = builtin::Unlock::read(&unlock.args, &unlock.kwargs).unwrap();
+    let group = calls.drafts[0].group.clone().unwrap();
+    assert_eq!((read.group_id, read.interval, read.max_retries), (group, 0.5, Some(7)));
+    assert_eq!(read.header, ["H", "I"].map(Node::task));
+    assert_eq!(Signature::read(&read.body).unwrap().text("task_id").unwrap(), Some("B".into()));
+}
+
+#[test]
+fn an_errback_gets_all_if_it_takes_all() {
+    let fixed = json!({"task": "new", "args": [], "immutable": true});
+    let errbacks = [sig("new", json!({})), sig("old", json!({})), fixed];
+    let errbacks: Vec<_> = errbacks.iter().map(raw).collect();
+    let failure = Failure {
+        request: raw(&json!({"id": "T"})),
+        exception: raw(&json!({"exc_type": "E"})),
+        traceback: raw(&json!("text")),
+        takes_all: &|one| one.task == "new",
+    };
+    let calls = after_failure(&errbacks, &failure, context()).unwrap();
+    let args: Vec<_> = calls.drafts.iter().map(|draft| texts(&draft.args)).collect();
+    let all = vec![r#"{"id":"T"}"#, r#"{"exc_type":"E"}"#, r#""text""#, "7"];
+    assert_eq!(args, [all, vec![r#""parent""#, "7"], vec![]]);
+}
+
+#[test]
+fn a_body_that_cannot_be_called_fails() {
+    let body = raw(&sig("b", json!({"task_id": "B", "countdown": "soon"})));
+    let ended = complete(&body, &[], &|_| false, context()).unwrap();
+    let Ended::Failed { error, skipped, .. } = ended else { panic!("it was called") };
+    assert_eq!(
+        error.exc_message,
+        [json!("Callback error: signature of b: countdown: expected a number, found \"soon\"")]
+    );
+    assert_eq!(skipped[0].0.task_id, "B");
 }
 
 #[test]
@@ -212,4 +261,32 @@ fn the_body_of_a_chord_may_be_a_group() {
     let results = calls.chords[1].results.as_deref().unwrap();
     let results: Value = serde_json::from_str(results).unwrap();
     assert_eq!(results[1][0][1].as_array().map(Vec::len), Some(2), "{results}");
+}
+
+#[test]
+fn the_members_of_a_group_that_is_a_body_fail_with_the_cause() {
+    let own = json!([sig("own", json!({}))]);
+    let inner = canvas(
+        "chain",
+        json!({"tasks": [sig("c", json!({"task_id": "C"})), sig("d", json!({"task_id": "D"}))]}),
+    );
+    let mut body = canvas(
+        "group",
+        json!({"tasks": [sig("a", json!({"task_id": "A", "link_error": own})), inner]}),
+    );
+    body["options"] = json!({
+        "task_id": "G", "link_error": [sig("both", json!({}))],
+        "chain": [sig("last", json!({"task_id": "L"}))],
+    });
+    let cause = Exception::new("m", "E", "x");
+    let returned = [Returned::Failed("M".into(), cause)];
+    let ended = complete(&raw(&body), &returned, &|_| false, context()).unwrap();
+    let Ended::Failed { skipped, calls, .. } = ended else { panic!("it was called") };
+    let mut failed: Vec<_> =
+        skipped.iter().map(|(it, e)| (&it.task_id[..], &e.exc_type[..])).collect();
+    failed.sort_unstable();
+    assert_eq!(failed, [("A", "E"), ("C", "E"), ("D", "E"), ("L", "ChordError")]);
+    let told: Vec<_> =
+        calls.drafts.iter().map(|draft| (&draft.task[..], draft.args[0].get())).collect();
+    assert_eq!(told, [("own", "\"A\""), ("both", "\"A\""), ("both", "\"D\"")]);
 }

@@ -3,6 +3,7 @@
 use crate::broker::{Abilities, Error, Posting, Producer};
 use crate::config::routes::Routes;
 use crate::task::Task;
+use crate::task::set::Set;
 use crate::wire::{Draft, Route};
 use chrono::{DateTime, TimeDelta, Utc};
 use std::time::Duration;
@@ -96,11 +97,13 @@ pub struct Routing {
 
 impl Routing {
     /// The message of `draft`, which goes to the queue that it names, else to that of its route, of its
-    /// task if that is known here, or to the default one.
-    pub fn posting(&self, mut draft: Draft, task: Option<&Task>, now: DateTime<Utc>) -> Posting {
+    /// task if that is known here, or to the default one. `tasks` are those that are known.
+    pub fn posting(&self, mut draft: Draft, tasks: &Set, now: DateTime<Utc>) -> Posting {
+        let task = tasks.get(&draft.task).map(|task| &**task);
         if draft.queue.is_empty() {
-            let own = task.and_then(|task| task.queue.as_ref());
-            draft.queue = self.routes.queue_of(&draft.task, own, &self.default_queue);
+            let name = draft.route_name.as_ref().unwrap_or(&draft.task);
+            let own = tasks.get(name).and_then(|task| task.queue.as_ref());
+            draft.queue = self.routes.queue_of(name, own, &self.default_queue);
         }
         let own = task.and_then(|task| task.priority);
         let priority = || self.routes.priority_of(&draft.task, own, self.default_priority);

@@ -36,6 +36,8 @@ pub struct Draft {
     pub queue: String,
     /// The named exchange that leads to the queue, if one does.
     pub route: Option<Route>,
+    /// The task whose route leads to its queue, if it names no queue; `None` is the task itself.
+    pub route_name: Option<String>,
     /// Not before.
     pub eta: Option<DateTime<Utc>>,
     /// Not after.

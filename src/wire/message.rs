@@ -66,6 +66,8 @@ pub struct Message {
     pub replaced_task_nesting: u32,
     /// Priority as the sender gave it.
     pub priority: Option<i64>,
+    /// Of a map: the task that it runs for each item, as far as its headers tell.
+    pub mapped: Option<String>,
     content: Content,
 }
 
@@ -268,10 +270,21 @@ fn build(headers: &Headers, properties: &Headers, content: Content) -> Result<Me
             .and_then(lenient::number)
             .map_or(0, |count| count as u32),
         priority: properties.0.get("priority").and_then(lenient::number).map(|n| n as i64),
+        mapped: mapped(&task, headers),
         content,
         task,
         id,
     })
+}
+
+/// The task of a map by `kwargsrepr`: a broker that reads no bodies sorts by it (`take.lua`).
+fn mapped(task: &str, headers: &Headers) -> Option<String> {
+    matches!(task, "celery.map" | "celery.starmap").then_some(())?;
+    let repr = headers.text("kwargsrepr").ok().flatten()?;
+    let rest = repr.strip_prefix("{'task': ")?;
+    let rest = rest.strip_prefix("{'task': ").unwrap_or(rest).strip_prefix('\'')?;
+    let (name, _) = rest.split_once('\'')?;
+    (!name.is_empty() && !name.contains('\\')).then(|| name.to_string())
 }
 
 /// Zero and negative limits are none, as in Celery; so are those of centuries.

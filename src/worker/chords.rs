@@ -5,16 +5,19 @@
 //! body: it has a claim, which runs out if it dies. The body's messages are accepted once by the
 //! broker, under the name of the chord.
 
-use super::follow::{self, Chords};
+use super::follow::{self, Chords, Failed};
 use super::plan::Plan;
 use super::verdict::Verdict;
 use crate::backend::{Counted, Store};
 use crate::broker::Item;
-use crate::canvas::{self, Context, Ended, Part};
+use crate::canvas::{self, Begun, Context, Ended, Part};
 use crate::clock;
 use crate::link::error::Error;
-use crate::wire::{Exception, Malformed, Record};
+use crate::wire::{Malformed, Record};
 use std::sync::Arc;
+
+/// The items that a chord's end brings, members of other chords, and chords that begin.
+pub(super) type Brought = (Vec<Item>, Vec<Part>, Vec<Begun>);
 
 /// Chords within chords that end with one task, at most.
 const NESTED_MAX: usize = 64;
@@ -26,12 +29,13 @@ pub(super) struct Claim {
     token: String,
 }
 
-/// What came of the chords of a verdict.
-pub(super) enum Joined {
-    /// These items are to be done before it, and the claims are released after that.
-    Ready(Vec<Item>, Vec<Claim>),
-    /// Another worker is about to call a body, or has died in it: ask again.
-    Later,
+/// What came of the chords of a verdict: its messages are sent before it, and the claims released.
+#[derive(Default)]
+pub(super) struct Joined {
+    pub items: Vec<Item>,
+    pub claims: Vec<Claim>,
+    /// Another worker is about to call the bodies of these, or has died in it: ask again.
+    pub later: Vec<Part>,
 }
 
 /// Counts members, and calls bodies.
@@ -46,15 +50,16 @@ impl Counter {
         Counter { store, plan }
     }
 
-    /// Does what is to be done before the verdict is carried out. May be asked again.
+    /// Does what is to be done before the verdict is carried out. May be asked again, with the same
+    /// `token` for its claims.
     ///
     /// # Errors
     /// The store does not answer, or refuses it.
-    pub(super) async fn join(&self, chords: &Chords) -> Result<Joined, Error> {
+    pub(super) async fn join(&self, chords: &Chords, token: &str) -> Result<Joined, Error> {
         if !chords.begun.is_empty() {
             self.store.begin_chords(&chords.begun).await?;
         }
-        let (mut items, mut claims) = (Vec::new(), Vec::new());
+        let mut joined = Joined::default();
         let mut left = chords.parts.clone();
         let mut rounds = 0;
         while let Some(part) = left.pop() {
@@ -63,53 +68,86 @@ impl Counter {
                 tracing::error!("chord {}: nested deeper than the limit", part.group_id);
                 break;
             }
-            let token = uuid::Uuid::new_v4().simple().to_string();
-            match self.store.count(&part, &token).await? {
+            match self.store.count(&part, token).await? {
                 Counted::More => {}
-                Counted::Claimed => return Ok(Joined::Later),
+                Counted::Claimed => joined.later.push(part),
                 Counted::Last => {
-                    let (item, parts, begun) = self.end(&part).await?;
+                    let (items, parts, begun) = self.end(&part).await?;
                     if !begun.is_empty() {
                         self.store.begin_chords(&begun).await?;
                     }
                     left.extend(parts);
-                    items.extend(item);
-                    claims.push(Claim { group_id: part.group_id, token });
+                    joined.items.extend(items);
+                    let token = token.to_string();
+                    joined.claims.push(Claim { group_id: part.group_id, token });
                 }
             }
         }
-        Ok(Joined::Ready(items, claims))
+        Ok(joined)
+    }
+
+    /// The store that tells of members.
+    pub(super) fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// The worker's plan.
+    pub(super) fn plan(&self) -> &Plan {
+        &self.plan
     }
 
     /// The items that end the chord of this last member, the members of other chords that end with
     /// it, and chords that begin.
-    async fn end(&self, part: &Part) -> Result<(Vec<Item>, Vec<Part>, Vec<canvas::Begun>), Error> {
-        let now = clock::now();
+    async fn end(&self, part: &Part) -> Result<Brought, Error> {
         let returned = self.store.chord_results(&part.group_id).await?;
-        let context = Context { root_id: &part.root_id, parent_id: &part.task_id, now };
-        let ended = canvas::complete(part, &returned, context);
+        let context = Context {
+            root_id: &part.root_id,
+            parent_id: &part.task_id,
+            now: clock::now(),
+            chords: self.plan.chords,
+        };
+        let takes_all = follow::takes_all(&self.plan.tasks);
+        let ended = canvas::complete(&part.body, &returned, &takes_all, context);
+        Ok(self.ended(&part.group_id, ended, context))
+    }
+
+    /// What the end of a chord brings.
+    pub(super) fn ended(
+        &self,
+        group_id: &str,
+        ended: Result<Ended, Malformed>,
+        context: Context<'_>,
+    ) -> Brought {
         let mut verdict = Verdict::default();
+        let Context { root_id, now, .. } = context;
         let calls = match ended {
             Ok(Ended::Called(calls)) => calls,
             Ok(Ended::Failed { error, skipped, calls }) => {
-                tracing::error!("Chord {:?} raised: {}", part.group_id, said(&error));
-                let root = &part.root_id;
-                follow::add_skipped(&mut verdict, &skipped, &error, None, true, root, now);
+                tracing::error!("Chord {group_id:?} raised: {}", error.repr(1));
+                for (one, exception) in &skipped {
+                    let failed = Failed { exception, traceback: None, stores: true, root_id, now };
+                    follow::add_skipped(
+                        &mut verdict,
+                        std::slice::from_ref(one),
+                        &failed,
+                        &self.plan,
+                    );
+                }
                 calls
             }
             Err(Malformed(why)) => {
-                tracing::error!("Chord {:?}: its body cannot be called: {why}", part.group_id);
-                return Ok((Vec::new(), Vec::new(), Vec::new()));
+                tracing::error!("Chord {group_id:?}: its body cannot be called: {why}");
+                return Brought::default();
             }
         };
-        let token = format!("chord-{}", part.group_id);
-        let postings = follow::postings(&calls, &self.plan, &self.plan.tasks, now);
+        let token = format!("chord-{group_id}");
+        let postings = follow::postings(&calls, &self.plan, now);
         let sent = Item { postings, token, ..Item::default() };
         let record = |record: Record| Item { record: Some(record), ..Item::default() };
         let items = std::iter::once(sent).filter(|item| !item.postings.is_empty());
         let items = items.chain(verdict.skipped.into_iter().map(record)).collect();
         let parts = verdict.chords.map(|chords| chords.parts).unwrap_or_default();
-        Ok((items, parts, calls.chords))
+        (items, parts, calls.chords)
     }
 
     /// The bodies of these chords are called: what is left of them goes.
@@ -121,8 +159,4 @@ impl Counter {
             }
         }
     }
-}
-
-fn said(error: &Exception) -> String {
-    error.exc_message.first().map(ToString::to_string).unwrap_or_default()
 }

@@ -22,7 +22,7 @@ use crate::pool::Pool;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::{JoinHandle, spawn_local};
 use tokio::time::MissedTickBehavior;
 
@@ -137,12 +137,14 @@ fn start(plan: Arc<Plan>, io: Io) -> (Drive, Inputs) {
     let store = ends.store().clone();
     let consumer = Consumer { broker: consumer, wanted, sorting, store: store.clone() };
     let consumer = spawn_local(consumer.run(sender.clone(), troubles));
-    spawn_local(expire::run(store, plan.result_expires));
+    let expire = Rc::new(Notify::new());
+    spawn_local(expire::run(store, plan.result_expires, expire.clone()));
     let processes = Processes::default();
     spawn_local(orphans::sweep(reaper, processes.clone()));
     let task_socket = TaskSocket::open(sender.clone());
     let cleaner = Cleaner::new(sender.clone());
     let settler = Some(settler);
+    let exit = None;
     let drive = Drive {
         pool,
         processes,
@@ -154,7 +156,8 @@ fn start(plan: Arc<Plan>, io: Io) -> (Drive, Inputs) {
         hurry,
         health,
         task_socket,
-        exit: None,
+        expire,
+        exit,
     };
     (drive, Inputs { events, signals, sender, consumer })
 }
@@ -192,6 +195,8 @@ struct Drive {
     health: Health,
     /// Where attempts reach the worker.
     task_socket: TaskSocket,
+    /// Asks for the removal of expired results.
+    expire: Rc<Notify>,
     exit: Option<u8>,
 }
 
@@ -245,6 +250,7 @@ impl Drive {
                 Effect::StoreState(key, tag, record) => self.settle(Work::State(key, tag, record)),
                 Effect::Send(number, sending) => self.settle(Work::Send(number, sending)),
                 Effect::Answer(reply, answer) => reply.send(answer),
+                Effect::Expire => self.expire.notify_one(),
                 Effect::ReadTasks => self.reload.read(),
                 Effect::Log(level, line) => crate::log::line(level, &line),
                 Effect::LogAbout(level, about, line) => {

@@ -89,6 +89,8 @@ pub enum Effect {
     Answer(Reply, Answer),
     /// Send this for an attempt; answered by [`Event::Sent`].
     Send(u64, Sending),
+    /// Remove results that have expired.
+    Expire,
     /// Read the definitions of tasks again; answered by [`Event::Tasks`] if they have changed.
     ReadTasks,
     /// Log this.

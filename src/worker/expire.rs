@@ -2,17 +2,23 @@
 
 use crate::backend::Store;
 use crate::clock;
+use std::rc::Rc;
 use std::time::Duration;
+use tokio::sync::Notify;
 
 /// How often expired results are removed.
 const EXPIRE_EVERY: Duration = Duration::from_secs(300);
 
-/// Removes results older than `after` again and again; `None` keeps them for ever.
-pub(super) async fn run(store: Store, after: Option<Duration>) {
+/// Removes results older than `after` again and again, and when it is `asked`; `None` keeps them for
+/// ever.
+pub(super) async fn run(store: Store, after: Option<Duration>, asked: Rc<Notify>) {
     let Some(after) = after else { return };
     let mut every = tokio::time::interval(EXPIRE_EVERY);
     loop {
-        every.tick().await;
+        tokio::select! {
+            _ = every.tick() => {}
+            () = asked.notified() => {}
+        }
         let limit = clock::now() - after;
         loop {
             match store.expire(limit).await {

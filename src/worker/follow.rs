@@ -4,10 +4,14 @@ use super::plan::Plan;
 use super::request::Request;
 use super::verdict::Verdict;
 use crate::broker::Posting;
-use crate::canvas::{self, Begun, Calls, Context, Part, Replaced, Skipped};
+use crate::canvas::{self, Begun, Calls, Context, Failure, Part, Replaced, Skipped};
 use crate::task::set::Set;
-use crate::wire::{Embed, Exception, Malformed, Message, Record, Signature, State, value};
+use crate::task::{Param, Task};
+use crate::wire::{
+    Arguments, Embed, Exception, Malformed, Message, Record, Signature, State, body, value,
+};
 use chrono::{DateTime, Utc};
+use serde_json::json;
 use serde_json::value::RawValue;
 
 /// What the result store is to know of chords before anything else is done.
@@ -31,8 +35,28 @@ pub(super) fn success(
     result: &RawValue,
     now: DateTime<Utc>,
 ) -> Result<Verdict, Malformed> {
-    let Some(embed) = request.arguments.embed.as_deref() else { return Ok(verdict) };
-    let calls = canvas::after_success(embed, result, context(request, now))?;
+    calls_and_success(verdict, Calls::default(), request, plan, result, now)
+}
+
+/// The same for a request that has made `own` calls itself.
+///
+/// # Errors
+/// As for [`success`].
+pub(super) fn calls_and_success(
+    verdict: Verdict,
+    own: Calls,
+    request: &Request,
+    plan: &Plan,
+    result: &RawValue,
+    now: DateTime<Utc>,
+) -> Result<Verdict, Malformed> {
+    let mut calls = own;
+    if let Some(embed) = request.arguments.embed.as_deref() {
+        let more = canvas::after_success(embed, result, context(request, plan, now))?;
+        calls.drafts.extend(more.drafts);
+        calls.chords.extend(more.chords);
+        calls.children.extend(more.children);
+    }
     let mut nodes = request.children().to_vec();
     nodes.extend_from_slice(&calls.children);
     let children = (!nodes.is_empty()).then(|| canvas::listed(&nodes));
@@ -40,7 +64,65 @@ pub(super) fn success(
     if let Some(record) = &mut verdict.record {
         record.children = children;
     }
-    Ok(part(verdict, request, State::Success, result))
+    Ok(part(verdict, Ended::of(request), plan, State::Success, result))
+}
+
+/// A task that has ended, or never began.
+#[derive(Clone, Copy)]
+pub(super) struct Ended<'a> {
+    pub message: &'a Message,
+    pub arguments: &'a Arguments,
+    pub task: Option<&'a Task>,
+    pub queue: &'a str,
+}
+
+impl<'a> Ended<'a> {
+    fn of(request: &'a Request) -> Ended<'a> {
+        let Request { message, arguments, task, queue, .. } = request;
+        Ended { message, arguments, task: Some(task), queue }
+    }
+
+    fn embed(self) -> Option<&'a Embed> {
+        self.arguments.embed.as_deref()
+    }
+
+    /// What an errback is told of its request, in Celery's names.
+    fn request(self, plan: &Plan, has_arguments: bool) -> Box<RawValue> {
+        let message = self.message;
+        let request = json!({
+            "id": message.id,
+            "task": message.task,
+            "root_id": message.root_id,
+            "parent_id": Some(&message.parent_id).filter(|id| !id.is_empty()),
+            "group": message.group,
+            "group_index": message.group_index,
+            "retries": message.retries,
+            "hostname": &*plan.hostname,
+            "delivery_info": {"exchange": "", "routing_key": self.queue},
+        });
+        let mut fields = match request.to_string().strip_suffix('}') {
+            Some(fields) => fields.to_string(),
+            None => return RawValue::NULL.to_owned(),
+        };
+        let (args, kwargs) = match has_arguments {
+            true => (body::array(&self.arguments.args), body::object(&self.arguments.kwargs)),
+            false => ("null".into(), "null".into()),
+        };
+        fields.push_str(&format!(r#","args":{args},"kwargs":{kwargs}}}"#));
+        RawValue::from_string(fields).unwrap_or_default()
+    }
+}
+
+/// Does an errback take the request, the exception and the traceback? As Celery has it, its parameters
+/// decide: a task of ours does whose `params` have room for all three beside what the signature gives.
+pub(super) fn takes_all(tasks: &Set) -> impl Fn(&Signature) -> bool {
+    |one| {
+        let params = tasks.get(&one.task).and_then(|task| task.params.as_ref());
+        params.is_some_and(|params| {
+            let named = |param: &&Param| one.kwargs.iter().any(|(name, _)| *name == param.name);
+            params.len() - params.iter().filter(named).count() >= 3 + one.args.len()
+        })
+    }
 }
 
 /// Adds what follows when a request has failed for good, or was revoked: nobody waits in vain.
@@ -48,30 +130,45 @@ pub(super) fn failure(
     verdict: Verdict,
     request: &Request,
     plan: &Plan,
+    ended: (State, &Exception),
+    traceback: Option<&str>,
+    now: DateTime<Utc>,
+) -> Verdict {
+    failure_of(verdict, Ended::of(request), plan, ended, traceback, now)
+}
+
+/// The same for a message that did not become a request.
+pub(super) fn failure_of(
+    verdict: Verdict,
+    ended: Ended<'_>,
+    plan: &Plan,
     (state, exception): (State, &Exception),
     traceback: Option<&str>,
     now: DateTime<Utc>,
 ) -> Verdict {
-    let Some(embed) = request.arguments.embed.as_deref() else { return verdict };
+    let Some(embed) = ended.embed() else { return verdict };
+    let message = ended.message;
     let result = value::raw(&exception.to_json());
-    let verdict = part(verdict, request, state, &result);
+    let verdict = part(verdict, ended, plan, state, &result);
     if state != State::Failure {
         return verdict;
     }
-    // It was read when the message came.
-    let calls = canvas::after_failure(&embed.errbacks, context(request, now)).unwrap_or_default();
+    let told = |has_arguments| {
+        let failure = Failure {
+            request: ended.request(plan, has_arguments),
+            exception: result.clone(),
+            traceback: value::raw(&json!(traceback)),
+            takes_all: &takes_all(&plan.tasks),
+        };
+        canvas::after_failure(&embed.errbacks, &failure, of_message(message, plan, now))
+    };
+    // They were read when the message came, so only the arguments can be too large to be told.
+    let calls = told(true).or_else(|_| told(false)).unwrap_or_default();
     let skipped = canvas::skipped(&embed.chain).unwrap_or_default();
-    let stores = plan.policy.stores(state, &request.message, Some(&request.task));
+    let stores = plan.policy.stores(state, message, ended.task);
     let mut verdict = called(verdict, calls, plan, now);
-    add_skipped(
-        &mut verdict,
-        &skipped,
-        exception,
-        traceback,
-        stores,
-        &request.message.root_id,
-        now,
-    );
+    let failed = Failed { exception, traceback, stores, root_id: &message.root_id, now };
+    add_skipped(&mut verdict, &skipped, &failed, plan);
     verdict
 }
 
@@ -80,16 +177,18 @@ pub(super) fn failure(
 pub(super) fn none(
     verdict: Verdict,
     request: &Request,
+    plan: &Plan,
     exception: &Exception,
     now: DateTime<Utc>,
 ) -> Verdict {
     let Some(embed) = request.arguments.embed.as_deref() else { return verdict };
     let result = value::raw(&exception.to_json());
-    let mut verdict = part(verdict, request, State::Failure, &result);
+    let mut verdict = part(verdict, Ended::of(request), plan, State::Failure, &result);
     // It was read when the message came.
     let skipped = canvas::skipped(&embed.chain).unwrap_or_default();
     let root_id = &request.message.root_id;
-    add_skipped(&mut verdict, &skipped, exception, None, false, root_id, now);
+    let failed = Failed { exception, traceback: None, stores: false, root_id, now };
+    add_skipped(&mut verdict, &skipped, &failed, plan);
     verdict
 }
 
@@ -99,6 +198,7 @@ pub(super) fn none(
 /// It cannot be called.
 pub(super) fn replacement(
     request: &Request,
+    plan: &Plan,
     signature: Signature,
     now: DateTime<Utc>,
 ) -> Result<Calls, Malformed> {
@@ -110,35 +210,45 @@ pub(super) fn replacement(
         nesting: message.replaced_task_nesting,
         embed: request.arguments.embed.as_deref(),
     };
-    canvas::replace(signature, replaced, context(request, now))
+    canvas::replace(signature, replaced, context(request, plan, now))
+}
+
+/// Why tasks will not run.
+pub(super) struct Failed<'a> {
+    pub exception: &'a Exception,
+    pub traceback: Option<&'a str>,
+    /// Are their failures stored?
+    pub stores: bool,
+    pub root_id: &'a str,
+    pub now: DateTime<Utc>,
 }
 
 /// Adds the failure of tasks that will not run.
 pub(super) fn add_skipped(
     verdict: &mut Verdict,
     skipped: &[Skipped],
-    exception: &Exception,
-    traceback: Option<&str>,
-    stores: bool,
-    root_id: &str,
-    now: DateTime<Utc>,
+    failed: &Failed<'_>,
+    plan: &Plan,
 ) {
+    let Failed { exception, traceback, stores, root_id, now } = failed;
     for one in skipped {
         let traceback = traceback.map(str::to_string);
-        let record = Record::exception(&one.task_id, State::Failure, exception, traceback, now);
-        if stores {
+        let record = Record::exception(&one.task_id, State::Failure, exception, traceback, *now);
+        let is_polled = plan.chords == canvas::Chords::Polled && one.chord.is_some();
+        if *stores || is_polled {
             verdict.skipped.push(Record { group_id: one.group_id.clone(), ..record });
         }
-        let body = one.chord.as_ref().and_then(|text| RawValue::from_string(text.clone()).ok());
-        if let (Some(group_id), Some(body)) = (&one.group_id, body) {
+        if plan.chords == canvas::Chords::Counted
+            && let (Some(group_id), Some(body)) = (&one.group_id, &one.chord)
+        {
             verdict.chords.get_or_insert_default().parts.push(Part {
                 group_id: group_id.clone(),
                 group_index: one.group_index,
                 task_id: one.task_id.clone(),
                 state: State::Failure.name(),
                 result: value::raw(&exception.to_json()),
-                body,
-                root_id: root_id.into(),
+                body: body.clone(),
+                root_id: (*root_id).into(),
             });
         }
     }
@@ -151,31 +261,29 @@ pub(super) fn called(
     plan: &Plan,
     now: DateTime<Utc>,
 ) -> Verdict {
-    verdict.publish.extend(postings(&calls, plan, &plan.tasks, now));
-    if !calls.chords.is_empty() {
+    verdict.publish.extend(postings(&calls, plan, now));
+    if !calls.chords.is_empty() && plan.chords == canvas::Chords::Counted {
         verdict.chords.get_or_insert_default().begun.extend(calls.chords);
     }
     verdict
 }
 
 /// Their messages.
-pub(super) fn postings(
-    calls: &Calls,
-    plan: &Plan,
-    tasks: &Set,
-    now: DateTime<Utc>,
-) -> Vec<Posting> {
-    let posting = |draft: &crate::wire::Draft| {
-        let task = tasks.get(&draft.task).map(|task| &**task);
-        plan.routing.posting(draft.clone(), task, now)
-    };
-    calls.drafts.iter().map(posting).collect()
+pub(super) fn postings(calls: &Calls, plan: &Plan, now: DateTime<Utc>) -> Vec<Posting> {
+    calls.drafts.iter().map(|draft| plan.routing.posting(draft.clone(), &plan.tasks, now)).collect()
 }
 
-/// Adds that a request which is a member of a chord's header has ended.
-fn part(mut verdict: Verdict, request: &Request, state: State, result: &RawValue) -> Verdict {
-    let embed = request.arguments.embed.as_deref();
-    if let Some(part) = member(&request.message, embed, state, result) {
+/// Adds that a member of a chord's header has ended, where members are counted.
+fn part(
+    mut verdict: Verdict,
+    ended: Ended<'_>,
+    plan: &Plan,
+    state: State,
+    result: &RawValue,
+) -> Verdict {
+    if plan.chords == canvas::Chords::Counted
+        && let Some(part) = member(ended.message, ended.embed(), state, result)
+    {
         verdict.chords.get_or_insert_default().parts.push(part);
     }
     verdict
@@ -211,7 +319,11 @@ pub(super) fn revoked(message: &Message) -> Option<Box<Chords>> {
 }
 
 /// Of which task something follows.
-pub(super) fn context(request: &Request, now: DateTime<Utc>) -> Context<'_> {
-    let message = &request.message;
-    Context { root_id: &message.root_id, parent_id: &message.id, now }
+pub(super) fn context<'a>(request: &'a Request, plan: &Plan, now: DateTime<Utc>) -> Context<'a> {
+    of_message(&request.message, plan, now)
+}
+
+fn of_message<'a>(message: &'a Message, plan: &Plan, now: DateTime<Utc>) -> Context<'a> {
+    let (root_id, parent_id) = (&message.root_id, &message.id);
+    Context { root_id, parent_id, now, chords: plan.chords }
 }

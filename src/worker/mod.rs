@@ -14,7 +14,9 @@ pub mod told;
 pub mod verdict;
 
 pub mod autoscale;
+mod builtins;
 mod capacity;
+pub mod map;
 mod names;
 pub mod pressure;
 mod refusal;
@@ -29,6 +31,7 @@ mod orphans;
 mod outage;
 pub mod reload;
 mod settle;
+pub mod unlock;
 mod unstorable;
 
 pub use drive::run;

@@ -1,12 +1,13 @@
 //! What is decided before a worker starts and never changes afterwards.
 
 use super::pressure::Rule;
+use crate::canvas::Chords;
 use crate::client::send::Routing;
 pub use crate::config::units::Unregistered;
 use crate::task::Task;
 use crate::task::rate::Rate;
 use crate::task::set::Set;
-use crate::wire::{Accept, Message, State};
+use crate::wire::{Accept, Embed, Message, State};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -48,8 +49,8 @@ pub struct Plan {
     pub result_expires: Option<Duration>,
     /// Where the messages go that follow its tasks.
     pub routing: Routing,
-    /// The result store counts the members of a chord.
-    pub counts: bool,
+    /// How the end of a chord's header is noticed.
+    pub chords: Chords,
 }
 
 /// What `--autoscale` adds to the highest number of slots.
@@ -90,6 +91,22 @@ pub struct Policy {
     pub disable_prefetch: bool,
     /// `task_env`
     pub env: Arc<Vec<(String, String)>>,
+}
+
+impl Plan {
+    /// Is a record of a message of `task` with this state stored? That of a member of a chord is
+    /// where the chord ends by its members' results.
+    pub fn stores(
+        &self,
+        state: State,
+        message: &Message,
+        task: &Task,
+        embed: Option<&Embed>,
+    ) -> bool {
+        let is_polled = self.chords == Chords::Polled && state.is_ready();
+        let is_member = is_polled && embed.is_some_and(|embed| embed.chord.is_some());
+        is_member || self.policy.stores(state, message, Some(task))
+    }
 }
 
 impl Policy {

@@ -2,12 +2,13 @@
 
 use super::event::Now;
 use super::finish::text::show;
-use super::follow;
-use super::plan::{Plan, Policy};
+use super::follow::{self, Ended};
+use super::plan::Plan;
 use super::request::{Request, about, label};
 use super::verdict::{Verdict, error_record};
 use crate::bounds;
-use crate::broker::{Death, Settle};
+use crate::broker::{Death, Delivery, Settle};
+use crate::canvas::{Chords, builtin};
 use crate::log::escape;
 use crate::task::Task;
 use crate::wire::{self, Exception, Malformed, Message, Payload, Record};
@@ -55,8 +56,8 @@ fn ended(
 }
 
 /// The line that is logged once for a name that is not defined here.
-pub(super) fn left(message: &Message, queue: &str) -> String {
-    let (name, queue) = (escape::name(&message.task), escape::name(queue));
+pub(super) fn left(name: &str, queue: &str) -> String {
+    let (name, queue) = (escape::name(name), escape::name(queue));
     format!(
         "queue {queue} holds tasks of the name \"{name}\", which is not in tasks.d: they are left \
          there for other workers; define it, or send it to a queue of workers that have it"
@@ -65,9 +66,15 @@ pub(super) fn left(message: &Message, queue: &str) -> String {
 
 /// Its name is not defined here, and no other worker is to run it (`task_unregistered`): it is
 /// redelivered, since a deployment may define the name, and becomes a dead letter after some tries.
-pub(super) fn unknown(deliveries: u32, message: &Message, policy: &Policy, now: Now) -> Verdict {
-    let name = &message.task;
-    let tries = deliveries.saturating_add(1);
+pub(super) fn unknown(
+    delivery: &Delivery,
+    message: &Message,
+    name: &str,
+    plan: &Plan,
+    now: Now,
+) -> Verdict {
+    let policy = &plan.policy;
+    let tries = delivery.deliveries.saturating_add(1);
     let max = policy.max_deliveries;
     let id = escape::name(&message.id);
     let shown = escape::name(name);
@@ -81,13 +88,20 @@ pub(super) fn unknown(deliveries: u32, message: &Message, policy: &Policy, now: 
             ..Verdict::only(Settle::Redeliver(now.wall + delay))
         };
     }
-    let exception = Exception::new("celery.exceptions", "NotRegistered", name);
+    let missing = builtin::of_left_name(name).map_or(name, |(_, inner)| inner);
+    let exception = Exception::new("celery.exceptions", "NotRegistered", missing);
     let why = Malformed(format!("no worker that saw it {max} times has a task of this name"));
-    Verdict {
-        record: failure(&exception, message, None, policy, now),
+    let verdict = Verdict {
+        record: failure(&exception, message, None, plan, now),
         log: Some((Level::ERROR, format!("{log}; kept in the dead-letter list"))),
-        ..dead("unregistered", &why, Some((message, None)), policy, now)
-    }
+        ..dead("unregistered", &why, Some((message, None)), plan, now)
+    };
+    // Nobody waits in vain for what was to follow it.
+    let arguments = message.arguments().unwrap_or_default();
+    let (arguments, queue) = (&arguments, &*delivery.queue);
+    let task = Ended { message, arguments, task: None, queue };
+    let ended = (wire::State::Failure, &exception);
+    follow::failure_of(verdict, task, plan, ended, None, now.wall)
 }
 
 /// It becomes a dead letter. `message` is there as far as it can be read, with its task if that is
@@ -96,12 +110,11 @@ pub(super) fn dead(
     reason: &'static str,
     why: &Malformed,
     message: Option<(&Message, Option<&Task>)>,
-    policy: &Policy,
+    plan: &Plan,
     now: Now,
 ) -> Verdict {
     let exception = Exception::new("celery.exceptions", "InvalidTaskError", why.to_string());
-    let record =
-        message.and_then(|(message, task)| failure(&exception, message, task, policy, now));
+    let record = message.and_then(|(message, task)| failure(&exception, message, task, plan, now));
     let message = message.map(|(message, _)| message);
     let death = Death {
         reason,
@@ -125,11 +138,12 @@ fn failure(
     exception: &Exception,
     message: &Message,
     task: Option<&Task>,
-    policy: &Policy,
+    plan: &Plan,
     now: Now,
 ) -> Option<Record> {
     let state = wire::State::Failure;
-    policy
-        .stores(state, message, task)
+    // It may be a member of a chord: nobody has read its body.
+    let may_be_polled = plan.chords == Chords::Polled && message.group.is_some();
+    (may_be_polled || plan.policy.stores(state, message, task))
         .then(|| Record::exception(&message.id, state, exception, None, now.wall))
 }

@@ -1,14 +1,16 @@
 //! One message that may run, from its delivery to its settlement.
 
+use super::map::Map;
 use super::plan::{Plan, Policy};
 use super::told::Told;
 use crate::broker::{Posting, Tag};
+use crate::canvas::builtin::{self, BuiltIn};
 use crate::canvas::{self, Node};
 use crate::log::{About, escape};
 use crate::runner::Attempt;
 use crate::task::{Stdin, Task};
 use crate::wire::result::Extended;
-use crate::wire::{Arguments, Message, Payload, Record, body, value};
+use crate::wire::{Arguments, Exception, Message, Payload, Record, State, body, value};
 use chrono::{DateTime, Utc};
 use serde_json::value::RawValue;
 use std::sync::Arc;
@@ -55,12 +57,39 @@ pub struct Request {
     pub began: Option<DateTime<Utc>>,
     /// What its attempt has told the worker, if anything.
     pub told: Option<Box<Told>>,
+    /// The built-in task that it is for; of a map, `task` is that of the items.
+    pub built_in: Option<BuiltIn>,
+    /// How far it has come, if it runs its task for each item of a map.
+    pub map: Option<Box<Map>>,
 }
 
 impl Request {
     /// Is it acknowledged after it has run?
     pub fn acks_late(&self, policy: &Policy) -> bool {
         self.task.acks_late.unwrap_or(policy.acks_late)
+    }
+
+    /// Reads the items of a map, and binds the first.
+    ///
+    /// # Errors
+    /// There are none, or the first does not fit.
+    pub(super) fn begin_map(&mut self, built_in: BuiltIn) -> Result<(), Exception> {
+        let map = Map::of(built_in, &self.arguments)?;
+        let Arguments { args, kwargs, .. } = &self.arguments;
+        if builtin::inner(args, kwargs).is_none_or(|name| name != self.task.name) {
+            let why = format!("{}: task: expected a signature or a name", self.message.task);
+            return Err(Exception::new("builtins", "TypeError", why));
+        }
+        if !map.is_over() {
+            self.bound = map.bind(&self.task)?;
+        }
+        self.map = Some(Box::new(map));
+        Ok(())
+    }
+
+    /// Is its record with this state stored?
+    pub fn stores(&self, plan: &Plan, state: State) -> bool {
+        plan.stores(state, &self.message, &self.task, self.arguments.embed.as_deref())
     }
 
     /// Its time limits: the message's own come first, then the task's.
@@ -72,10 +101,18 @@ impl Request {
         }
     }
 
-    /// What the runner gets.
-    pub fn attempt(&self, plan: &Plan) -> Attempt {
+    /// What the runner gets: of a map, for its next item.
+    pub fn attempt(&self, plan: &Plan, now: Instant) -> Attempt {
         let message = &self.message;
         let limits = self.time_limits(&plan.policy);
+        let (args, kwargs) = match &self.map {
+            Some(map) => (map.args(), Vec::new()),
+            None => (self.arguments.args.clone(), self.arguments.kwargs.clone()),
+        };
+        let limits = match &self.map {
+            Some(map) => map.left(limits, now),
+            None => limits,
+        };
         Attempt {
             task: self.task.clone(),
             id: message.id.clone(),
@@ -84,8 +121,8 @@ impl Request {
             retries: message.retries,
             hostname: plan.hostname.clone(),
             queue: self.queue.clone(),
-            args: self.arguments.args.clone(),
-            kwargs: self.arguments.kwargs.clone(),
+            args,
+            kwargs,
             bound: self.bound.clone(),
             details: if self.task.stdin == Stdin::Json { self.details() } else { Vec::new() },
             access: None,

@@ -11,6 +11,7 @@ use super::health::troubles::Troubles;
 use super::outage::Outage;
 use super::plan::Plan;
 use super::request::Key;
+use super::unlock::Unlocking;
 use super::unstorable;
 use super::verdict::Verdict;
 use crate::broker::{Fate, Item, Settle, Tag};
@@ -71,7 +72,7 @@ pub(super) async fn run(
         tokio::select! {
             received = work.recv_many(&mut waiting, BATCH_MAX) => if received == 0 { return },
             Some((job, item)) = again.recv() => {
-                settler.settle_joined(job, item).await;
+                settler.settle_later(job, item).await;
                 continue;
             }
         }
@@ -88,7 +89,7 @@ pub(super) async fn run(
             settler.settle(batch).await;
         }
         for (job, item) in joined {
-            settler.settle_joined(job, item).await;
+            settler.settle_later(job, item).await;
         }
     }
 }
@@ -111,6 +112,10 @@ struct Job {
     chords: Option<Box<Chords>>,
     /// Chords whose bodies are called with it.
     claims: Vec<Claim>,
+    /// A chord that is to be looked at before.
+    unlock: Option<Box<Unlocking>>,
+    /// What is to be done before it.
+    before: Vec<Item>,
 }
 
 type Batch = (Vec<Job>, Vec<Item>);
@@ -158,8 +163,10 @@ fn sort(work: Work, plain: &mut Vec<(Job, Item)>, joined: &mut Vec<(Job, Item)>)
                 settle: verdict.settle,
                 durable: verdict.durable,
             };
-            let into = if chords.is_some() { joined } else { plain };
-            into.push((Job { key: Some(key), id: id_of(&item), chords, ..Job::default() }, item));
+            let unlock = verdict.unlock;
+            let into = if chords.is_some() || unlock.is_some() { joined } else { plain };
+            let id = unlock.as_ref().map_or_else(|| id_of(&item), |it| it.task_id.clone());
+            into.push((Job { key: Some(key), id, chords, unlock, ..Job::default() }, item));
         }
     }
 }
@@ -218,47 +225,70 @@ struct Settler {
 }
 
 impl Settler {
+    /// Settles an item once its chords are looked after. Reading what the members of one have returned
+    /// takes as long as there are many, so nothing waits for that.
+    async fn settle_later(&mut self, mut job: Job, mut item: Item) {
+        let Some(unlock) = job.unlock.take() else { return self.settle_joined(job, item).await };
+        let (counter, again) = (self.counter.clone(), self.again.clone());
+        tokio::task::spawn_local(async move {
+            let (before, parts, begun) = counter.look(&unlock, &mut item).await;
+            job.before = before;
+            if !parts.is_empty() || !begun.is_empty() {
+                job.chords = Some(Box::new(Chords { begun, parts }));
+            }
+            // The settling task lives as long as there is something to be settled.
+            let _ = again.send((job, item));
+        });
+    }
+
     /// Looks after the chords of an item, and settles it with what that brings.
     async fn settle_joined(&mut self, mut job: Job, item: Item) {
-        let Some(mut chords) = job.chords.take() else {
-            return self.settle((vec![job], vec![item])).await;
-        };
+        let mut batch: Batch = job.before.drain(..).map(unawaited).unzip();
+        if let Some(chords) = job.chords.take() {
+            let Joined { items, claims, later } = self.join(chords, &job.id).await;
+            let (jobs, items): Batch = items.into_iter().map(unawaited).unzip();
+            batch.0.extend(jobs);
+            batch.1.extend(items);
+            if !later.is_empty() {
+                // What was won is done now: nobody else may do it.
+                self.settle(batch).await;
+                self.counter.release(&claims).await;
+                job.chords = Some(Box::new(Chords { parts: later, ..Chords::default() }));
+                let again = self.again.clone();
+                tokio::task::spawn_local(async move {
+                    tokio::time::sleep(CLAIM_LOOK).await;
+                    // As above.
+                    let _ = again.send((job, item));
+                });
+                return;
+            }
+            job.claims = claims;
+        }
+        batch.0.push(job);
+        batch.1.push(item);
+        self.settle(batch).await;
+    }
+
+    /// Joins chords; waits until the store answers.
+    async fn join(&mut self, mut chords: Box<Chords>, id: &str) -> Joined {
+        let token = uuid::Uuid::new_v4().simple().to_string();
         let mut is_refused = false;
-        let joined = loop {
-            match self.counter.join(&chords).await {
-                Ok(joined) => break joined,
+        loop {
+            match self.counter.join(&chords, &token).await {
+                Ok(joined) => return joined,
                 // What the store refuses of one task never holds up the others.
                 Err(error) if !matches!(error.kind(), Kind::Refused | Kind::Forbidden) => {
                     self.outage.wait(&error).await;
                 }
                 Err(error) if is_refused => {
-                    tracing::error!("Task {}: its chord cannot be told: {error}", job.id);
-                    break Joined::Ready(Vec::new(), Vec::new());
+                    tracing::error!("Task {id}: its chord cannot be told: {error}");
+                    return Joined::default();
                 }
                 Err(error) => {
                     // Without its value: the chord ends all the same.
                     is_refused = true;
                     chords.parts.iter_mut().for_each(|part| part.fail(&error.to_string()));
                 }
-            }
-        };
-        match joined {
-            Joined::Ready(items, claims) => {
-                job.claims = claims;
-                let (mut jobs, mut all): (Vec<Job>, Vec<Item>) =
-                    items.into_iter().map(unawaited).unzip();
-                jobs.push(job);
-                all.push(item);
-                self.settle((jobs, all)).await;
-            }
-            Joined::Later => {
-                job.chords = Some(chords);
-                let again = self.again.clone();
-                tokio::task::spawn_local(async move {
-                    tokio::time::sleep(CLAIM_LOOK).await;
-                    // The settling task lives as long as there is something to be settled.
-                    let _ = again.send((job, item));
-                });
             }
         }
     }

@@ -3,6 +3,7 @@
 use super::follow::{self, Chords};
 use super::plan::Plan;
 use super::request::{Request, about};
+use super::unlock::Unlocking;
 use crate::broker::{Death, Posting, Settle};
 use crate::log::About;
 use crate::wire::{Exception, Record, State};
@@ -22,6 +23,8 @@ pub struct Verdict {
     pub publish: Vec<Posting>,
     /// Chords that begin or go on with it.
     pub chords: Option<Box<Chords>>,
+    /// It waits for a chord: what it settles, stores and sends depends on that.
+    pub unlock: Option<Box<Unlocking>>,
     /// Log this.
     pub log: Option<(Level, String)>,
     /// The task that the line is about.
@@ -102,7 +105,7 @@ pub fn error_record(
     traceback: Option<String>,
     now: DateTime<Utc>,
 ) -> Option<Record> {
-    if !plan.policy.stores(state, &request.message, Some(&request.task)) {
+    if !request.stores(plan, state) {
         return None;
     }
     let record = Record::exception(&request.message.id, state, exception, traceback, now);

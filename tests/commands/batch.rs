@@ -1,40 +1,18 @@
 //! `qworker call --from-jsonl`: what a line may say, what becomes of the others when one is
 //! wrong, and how far it got when the broker ends.
 
-use super::{app, refused, with_env};
-use crate::harness::{Output, SOON, TestDir};
+use super::{TASKS, app, refused, with_env};
+use crate::harness::{Output, Place, SOON, TestDir, Waiting, in_every_place};
 use qworker::clock;
-use qworker::wire::{Message, Payload};
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::process::{Child, Stdio};
 use std::time::Instant;
 
-struct Sent {
-    queue: String,
-    priority: i64,
-    due: Option<f64>,
-    message: Message,
-}
-
-impl Sent {
-    fn args(&self) -> Vec<String> {
-        self.message.arguments().unwrap().args.iter().map(|arg| arg.get().to_string()).collect()
-    }
-}
-
-/// All messages that wait, in the order in which they were accepted.
-fn sent(app: &TestDir) -> Vec<Sent> {
-    let file = rusqlite::Connection::open(app.database()).unwrap();
-    let sql = "SELECT q.name, m.priority, m.eta, m.payload FROM kombu_message m \
-               JOIN kombu_queue q ON q.id = m.queue_id ORDER BY m.id";
-    let mut query = file.prepare(sql).unwrap();
-    let rows = query.query_map([], |row| {
-        let payload: String = row.get(3)?;
-        let message = Payload::from_envelope(payload).decode().unwrap();
-        Ok(Sent { queue: row.get(0)?, priority: row.get(1)?, due: row.get(2)?, message })
-    });
-    rows.unwrap().map(Result::unwrap).collect()
+in_every_place! {
+    a_line_is_a_task_and_the_ids_come_in_order
+    what_is_wrong_is_named_and_the_rest_goes_on
+    what_is_written_is_sent_at_once
 }
 
 fn call(app: &TestDir, args: &[&str], lines: &str) -> Output {
@@ -60,15 +38,14 @@ fn line(from: &mut impl BufRead) -> String {
     line.trim_end().into()
 }
 
-#[test]
-fn a_line_is_a_task_and_the_ids_come_in_order() {
-    let app = app();
+fn a_line_is_a_task_and_the_ids_come_in_order(place: Place) {
+    let app = place.app(TASKS);
     let lines: String = (0..1234).map(|n| format!("[{n}, 1]\n")).collect();
     app.write("lines.jsonl", &lines);
     let output = app.qworker(&["call", "add", "--from-jsonl", "lines.jsonl"]);
     assert_eq!((output.code, output.stderr.as_str()), (0, "Sent 1234 tasks.\n"));
-    let sent = sent(&app);
-    let ids: Vec<&str> = sent.iter().map(|sent| sent.message.id.as_str()).collect();
+    let sent = app.waiting();
+    let ids: Vec<String> = sent.iter().map(|sent| sent.message().id.to_string()).collect();
     assert_eq!(output.stdout.lines().collect::<Vec<_>>(), ids);
     for (n, sent) in sent.iter().enumerate() {
         assert_eq!(sent.args(), [n.to_string(), "1".into()]);
@@ -90,28 +67,27 @@ fn a_line_goes_before_the_options() {
     let output = call(&app, &options, lines);
     let after = qworker::clock::now();
     assert_eq!((output.code, output.stderr.as_str()), (0, "Sent 5 tasks.\n"));
-    let [plain, own, there, later, until] = &sent(&app)[..] else { panic!("{output:?}") };
-    let eta = |sent: &Sent, seconds| {
-        let eta = sent.message.eta.unwrap() - chrono::TimeDelta::seconds(seconds);
+    let [plain, own, there, later, until] = &app.waiting()[..] else { panic!("{output:?}") };
+    let eta = |sent: &Waiting, seconds| {
+        let eta = sent.message().eta.unwrap() - chrono::TimeDelta::seconds(seconds);
         assert!((before..=after).contains(&eta), "{eta}");
         assert!(sent.due.is_some());
     };
     assert_eq!((plain.queue.as_str(), plain.priority), ("q", 3));
     eta(plain, 100);
-    assert_eq!(own.message.id, "own");
-    assert_eq!(own.message.arguments().unwrap().kwargs[0].1.get(), "\"Ada\"");
+    assert_eq!(own.message().id, "own");
+    assert_eq!(own.message().arguments().unwrap().kwargs[0].1.get(), "\"Ada\"");
     let at = clock::parse("2099-05-01T10:00:00Z");
-    assert_eq!((there.queue.as_str(), there.priority, there.message.eta), ("fast", 9, at));
+    assert_eq!((there.queue.as_str(), there.priority, there.message().eta), ("fast", 9, at));
     eta(later, 1000);
-    let expires = later.message.expires.unwrap() - chrono::TimeDelta::seconds(2000);
+    let expires = later.message().expires.unwrap() - chrono::TimeDelta::seconds(2000);
     assert!((before..=after).contains(&expires), "{expires}");
-    assert_eq!(until.message.expires, clock::parse("2099-05-01"));
+    assert_eq!(until.message().expires, clock::parse("2099-05-01"));
     assert_eq!(until.args(), ["\"B\""]);
 }
 
-#[test]
-fn what_is_wrong_is_named_and_the_rest_goes_on() {
-    let app = app();
+fn what_is_wrong_is_named_and_the_rest_goes_on(place: Place) {
+    let app = place.app(TASKS);
     let lines = [
         (r#"[1, 2]"#, ""),
         ("nope", "expected a JSON array of arguments, or an object with args, kwargs, id, "),
@@ -150,7 +126,7 @@ fn what_is_wrong_is_named_and_the_rest_goes_on() {
         assert!(found.starts_with(&begin), "{line}: expected {begin:?} in {found:?}");
     }
     assert_eq!(said.collect::<Vec<_>>(), ["Sent 2 tasks; refused 15 lines."]);
-    let sent: Vec<_> = sent(&app).iter().map(Sent::args).collect();
+    let sent: Vec<_> = app.waiting().iter().map(Waiting::args).collect();
     assert_eq!(sent, [["1", "2"], ["3", "4"]]);
 }
 
@@ -184,14 +160,13 @@ fn quiet_is_quiet_but_for_errors() {
 }
 
 /// Who writes a line now and then need not fill a batch.
-#[test]
-fn what_is_written_is_sent_at_once() {
-    let app = app();
+fn what_is_written_is_sent_at_once(place: Place) {
+    let app = place.app(TASKS);
     let (mut child, mut ids) = start(&app, &["call", "greet"], Stdio::null());
     for n in 0..3 {
         write(&child, &format!("{{\"id\": \"t{n}\"}}\n"));
         assert_eq!(line(&mut ids), format!("t{n}"));
-        assert_eq!(sent(&app).len(), n + 1);
+        assert_eq!(app.waiting().len(), n + 1);
     }
     drop(child.stdin.take());
     assert_eq!(child.wait().unwrap().code(), Some(0));

@@ -1,31 +1,26 @@
 //! `qworker call`: what is refused at once, what is sent, and what `--wait` prints.
 
-use super::{app, json, printed, refused, with_env};
-use crate::harness::TestDir;
+use super::{TASKS, app, json, printed, refused, with_env};
+use crate::harness::{Place, TestDir, in_every_place};
 use nix::sys::signal::Signal;
 use qworker::clock;
-use qworker::wire::{Message, Payload};
+use qworker::wire::Message;
 
 /// The one message that waits: queue, priority, the store's own time, the message.
 fn sent(app: &TestDir) -> (String, i64, Option<f64>, Message) {
-    let file = rusqlite::Connection::open(app.database()).unwrap();
-    let sql = "SELECT q.name, m.priority, m.eta, m.payload FROM kombu_message m \
-               JOIN kombu_queue q ON q.id = m.queue_id";
-    let row = file.query_row(sql, [], |row| {
-        let payload: String = row.get(3)?;
-        Ok((
-            row.get(0)?,
-            row.get(1)?,
-            row.get(2)?,
-            Payload::from_envelope(payload).decode().unwrap(),
-        ))
-    });
-    row.unwrap()
+    let one = app.only_waiting();
+    let message = one.message();
+    (one.queue, one.priority, one.due, message)
 }
 
-#[test]
-fn it_prints_the_id_of_what_it_sent() {
-    let app = app();
+in_every_place! {
+    it_prints_the_id_of_what_it_sent
+    eta_countdown_and_expires
+    what_others_run_can_be_taken_before_its_time
+}
+
+fn it_prints_the_id_of_what_it_sent(place: Place) {
+    let app = place.app(TASKS);
     let output = app.qworker(&["call", "add", "-a", "[2, 3]"]);
     assert_eq!((output.code, output.stderr.as_str()), (0, ""));
     let id = output.stdout.trim_end();
@@ -61,9 +56,8 @@ fn the_task_says_where_to_unless_the_call_does() {
     assert_eq!(sent(&app).0, "q");
 }
 
-#[test]
-fn eta_countdown_and_expires() {
-    let app = app();
+fn eta_countdown_and_expires(place: Place) {
+    let app = place.app(TASKS);
     let call = |args: &[&str]| {
         app.must(&[&["call", "greet"], args].concat());
         let (_, _, due, message) = sent(&app);
@@ -90,9 +84,8 @@ fn eta_countdown_and_expires() {
 }
 
 /// A worker of Celery looks at what can be taken, and holds it until its time.
-#[test]
-fn what_others_run_can_be_taken_before_its_time() {
-    let app = app();
+fn what_others_run_can_be_taken_before_its_time(place: Place) {
+    let app = place.app(TASKS);
     app.must(&["call", "py.add", "--unregistered", "--countdown", "1000"]);
     let (_, _, due, message) = sent(&app);
     assert_eq!(due, None);

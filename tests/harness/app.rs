@@ -66,6 +66,11 @@ impl TestDir {
         self.server.as_ref().expect("an application on a server")
     }
 
+    /// The server that it is on, if it is on one.
+    pub fn on_server(&self) -> Option<&Server> {
+        self.server.as_ref()
+    }
+
     /// The address of its broker, as messages for people name it.
     pub fn broker(&self) -> String {
         let server = self.server.as_ref();

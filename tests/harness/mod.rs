@@ -10,11 +10,13 @@ pub mod python;
 pub mod redis;
 pub mod tzif;
 pub mod wait;
+pub mod waiting;
 pub mod wasm;
 pub mod worker;
 
 pub use app::{Output, Place, TestDir};
 pub use wait::{SOON, eventually};
+pub use waiting::Waiting;
 pub use worker::Worker;
 
 /// These functions of a module as tests, once for each [`Place`].

@@ -1,7 +1,7 @@
 //! Tasks that take their process, or their worker, with them.
 
 use super::{SLOW, await_empty, await_lines, left, send_many};
-use crate::harness::{TestDir, process};
+use crate::harness::{Place, in_every_place, process};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
@@ -13,9 +13,14 @@ once:
   acks_late: false
 "#;
 
-#[test]
-fn a_task_that_kills_itself_is_started_max_deliveries_times_then_kept() {
-    let app = TestDir::with(POISON);
+in_every_place! {
+    a_task_that_kills_itself_is_started_max_deliveries_times_then_kept
+    acks_early_is_at_most_once
+    a_worker_that_dies_repeats_what_it_held_and_nothing_else
+}
+
+fn a_task_that_kills_itself_is_started_max_deliveries_times_then_kept(place: Place) {
+    let app = place.app(POISON);
     app.settings("task_max_deliveries: 3\n");
     let mut worker = app.worker(&["-c", "2"]);
     let result = app.qworker(&["call", "poison", "--task-id", "p", "--wait", "--json"]);
@@ -44,9 +49,8 @@ fn a_task_that_kills_itself_is_started_max_deliveries_times_then_kept() {
     assert_eq!(worker.stop(Signal::SIGTERM), 0);
 }
 
-#[test]
-fn acks_early_is_at_most_once() {
-    let app = TestDir::with(&format!("{POISON}{SLOW}"));
+fn acks_early_is_at_most_once(place: Place) {
+    let app = place.app(&format!("{POISON}{SLOW}"));
     app.settings("task_acks_late: false\n");
     let mut worker = app.worker(&["-c", "2"]);
     // Its own death.
@@ -79,9 +83,8 @@ fn acks_early_is_at_most_once() {
 }
 
 /// What a dead worker had taken ahead had not started; only what runs again is in danger.
-#[test]
-fn a_worker_that_dies_repeats_what_it_held_and_nothing_else() {
-    let app = TestDir::with(SLOW);
+fn a_worker_that_dies_repeats_what_it_held_and_nothing_else(place: Place) {
+    let app = place.app(SLOW);
     let mut worker = app.worker(&["-c", "3"]);
     let done = send_many(&app, "tiny", 50);
     await_empty(&app);

@@ -1,14 +1,15 @@
-//! Two workers on one file.
+//! Two workers on one broker.
 
 use super::{await_empty, send_many};
-use crate::harness::TestDir;
+use crate::harness::{Place, in_every_place};
 use nix::sys::signal::Signal;
 use std::collections::BTreeSet;
 
-#[test]
-fn two_workers_share_the_work_and_nothing_runs_twice() {
+in_every_place! { two_workers_share_the_work_and_nothing_runs_twice }
+
+fn two_workers_share_the_work_and_nothing_runs_twice(place: Place) {
     let app =
-        TestDir::with("note: {shell: 'echo \"$QWORKER_TASK_ID $QWORKER_TASK_HOSTNAME\" >>ran'}\n");
+        place.app("note: {shell: 'echo \"$QWORKER_TASK_ID $QWORKER_TASK_HOSTNAME\" >>ran'}\n");
     let mut workers =
         [app.worker(&["-c", "3", "-n", "one@h"]), app.worker(&["-c", "3", "-n", "two@h"])];
     let status = app.must(&["status"]);

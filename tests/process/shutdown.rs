@@ -2,10 +2,17 @@
 //! back, and the exit codes are Celery's.
 
 use super::{SLOW, await_empty, await_lines, counts, left, ready, send_many};
-use crate::harness::{SOON, TestDir, Worker, eventually};
+use crate::harness::{Place, SOON, TestDir, Worker, eventually, in_every_place};
 use nix::sys::signal::Signal;
 use std::io::{BufRead, BufReader};
 use std::process::Stdio;
+
+// Those that give back what a broker hands out again.
+in_every_place! {
+    term_finishes_what_runs_and_gives_back_the_rest_at_once
+    quit_is_cold_and_ends_with_0
+    the_second_term_asks_the_tasks_to_end_and_then_they_are_killed
+}
 
 /// A worker with one slot that runs `slow`, and has taken more ahead if it does that.
 fn busy(app: &TestDir, ids: &[&str]) -> Worker {
@@ -21,9 +28,8 @@ fn held(app: &TestDir) -> usize {
     counts(app).1
 }
 
-#[test]
-fn term_finishes_what_runs_and_gives_back_the_rest_at_once() {
-    let app = TestDir::with(SLOW);
+fn term_finishes_what_runs_and_gives_back_the_rest_at_once(place: Place) {
+    let app = place.app(SLOW);
     let mut worker = app.worker(&["-c", "1"]);
     // Tiny ones first: then it takes work ahead.
     send_many(&app, "tiny", 100);
@@ -168,9 +174,8 @@ fn the_second_int_is_cold() {
     expect_given_back(&app, &worker, &["a", "b"]);
 }
 
-#[test]
-fn quit_is_cold_and_ends_with_0() {
-    let app = TestDir::with(SLOW);
+fn quit_is_cold_and_ends_with_0(place: Place) {
+    let app = place.app(SLOW);
     let mut worker = busy(&app, &["a", "b"]);
     assert_eq!(worker.stop(Signal::SIGQUIT), 0);
     worker.expect_line("Cold shutdown (1 stopped)");
@@ -196,9 +201,8 @@ stubborn:
   params: [how]
 "#;
 
-#[test]
-fn the_second_term_asks_the_tasks_to_end_and_then_they_are_killed() {
-    let app = TestDir::with(STUBBORN);
+fn the_second_term_asks_the_tasks_to_end_and_then_they_are_killed(place: Place) {
+    let app = place.app(STUBBORN);
     let mut worker = app.worker(&["-c", "3"]);
     for how in ["obey", "fail", "ignore"] {
         app.must(&["call", "stubborn", "--task-id", how, "--args", &format!("[{how:?}]")]);

@@ -68,19 +68,8 @@ say(said)
 
 /// The messages of the queue, in their order.
 fn sent(app: &TestDir) -> Vec<Payload> {
-    let texts: Vec<String> = match app.celery_addresses()[0].starts_with("redis:") {
-        true => {
-            let mut all: Vec<String> = app.server().run(&["LRANGE", "bodies", "0", "-1"]);
-            all.reverse();
-            all
-        }
-        false => {
-            let file = rusqlite::Connection::open(app.database()).unwrap();
-            let mut all = file.prepare("SELECT payload FROM kombu_message ORDER BY id").unwrap();
-            all.query_map([], |row| row.get(0)).unwrap().map(Result::unwrap).collect()
-        }
-    };
-    texts.into_iter().map(Payload::from_envelope).collect()
+    let of_queue = app.waiting().into_iter().filter(|one| one.queue == "bodies");
+    of_queue.map(|one| one.payload).collect()
 }
 
 in_every_place! {

@@ -54,27 +54,9 @@ say(None)
 
 /// All messages that wait, by the number of their case.
 fn sent(app: &TestDir) -> Vec<String> {
-    let mut all: Vec<String> = match app.celery_addresses()[0].starts_with("redis:") {
-        true => ["celery", "q\u{6}\u{16}3"]
-            .iter()
-            .flat_map(|list| app.server().run::<Vec<String>>(&["LRANGE", list, "0", "-1"]))
-            .collect(),
-        false => {
-            let file = rusqlite::Connection::open(app.database()).unwrap();
-            let mut all = file.prepare("SELECT payload FROM kombu_message").unwrap();
-            all.query_map([], |row| row.get(0)).unwrap().map(Result::unwrap).collect()
-        }
-    };
-    all.sort_by_key(|payload| {
-        Payload::from_envelope(payload)
-            .decode()
-            .unwrap()
-            .id
-            .trim_start_matches('t')
-            .parse::<usize>()
-            .unwrap()
-    });
-    all
+    let mut all = app.waiting();
+    all.sort_by_key(|one| one.message().id.trim_start_matches('t').parse::<usize>().unwrap());
+    all.into_iter().map(|one| one.payload.to_envelope().into_owned()).collect()
 }
 
 in_every_place! {

@@ -3,6 +3,7 @@
 
 mod beat;
 mod bodies;
+mod builtins;
 mod canvas;
 mod messages;
 mod own;

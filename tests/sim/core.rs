@@ -1,7 +1,7 @@
 //! The worker's decisions under invented histories; [`super::world`] checks each step.
 
 use super::broker::{Letter, Place};
-use super::world::{RETRIES_MAX, World};
+use super::world::{ITEMS_MAX, RETRIES_MAX, World};
 use fastrand::Rng;
 use qworker::os::signal::Meaning;
 use qworker::runner::{Ending, Limit};
@@ -42,7 +42,9 @@ fn send_all_sorts(world: &mut World) {
     for _ in 0..world.rng.usize(1..40) {
         let eta = (world.rng.u8(0..5) == 0).then(|| world.rng.f64() * 2.0);
         let expires = (world.rng.u8(0..6) == 0).then(|| world.rng.f64() * 0.5 - 0.1);
-        match world.rng.u8(0..20) {
+        match world.rng.u8(0..22) {
+            20 => world.send("map.late", eta, expires),
+            21 => world.send("map.early", eta, expires),
             0 => world.send_nonsense(),
             1 => world.send("unheard.of", eta, None),
             2 => world.send("picky", eta, expires),
@@ -99,7 +101,8 @@ fn everything_that_is_sent_comes_to_an_end() {
                 let is_over = matches!(letter.place, Place::Gone | Place::Dead(_));
                 assert!(is_over, "lost: {letter:?}");
                 assert!(letter.deliveries < bound, "{letter:?}");
-                assert!(letter.starts <= (1 + RETRIES_MAX) * bound as usize, "{letter:?}");
+                let items = if letter.id.starts_with("map.") { ITEMS_MAX } else { 1 };
+                assert!(letter.starts <= items * (1 + RETRIES_MAX) * bound as usize, "{letter:?}");
                 let is_final = world.results.get(&letter.id).is_some_and(|state| state.is_ready());
                 assert!(is_final || letter.id.starts_with("nonsense"), "no result: {letter:?}");
                 let expected = match letter.id.split('-').next().unwrap() {
@@ -164,7 +167,11 @@ fn a_shutdown_ends_whatever_happens() {
     let signals = [Meaning::Warm, Meaning::Interrupt, Meaning::Cold];
     for seed in 0..SEEDS {
         history(seed, |world| {
-            world.fate = every_fate;
+            world.fate = |rng| match rng.u8(0..6) {
+                // A map waits with its next item then.
+                0 => (Ending::Unavailable("program: Text file busy".into()), None),
+                _ => every_fate(rng),
+            };
             slow_down(world);
             send_all_sorts(world);
             send_all_sorts(world);
@@ -226,8 +233,8 @@ fn what_another_worker_may_have_is_given_up_and_runs_here_again() {
         history(seed, |world| {
             slow_down(world);
             for _ in 0..30 {
-                let task = if world.rng.bool() { "late" } else { "early" };
-                world.send(task, None, None);
+                let task = world.rng.choice(["late", "early", "map.late", "map.early"]);
+                world.send(task.unwrap(), None, None);
             }
             world.begin();
             for _ in 0..world.rng.usize(1..4) {
@@ -367,8 +374,8 @@ fn what_the_host_has_no_capacity_for_is_neither_lost_nor_counted() {
             };
             slow_down(world);
             for _ in 0..40 {
-                let task = if world.rng.bool() { "late" } else { "early" };
-                world.send(task, None, None);
+                let task = world.rng.choice(["late", "early", "map.late", "map.early"]);
+                world.send(task.unwrap(), None, None);
             }
             world.begin();
             run_until_quiet(world);
@@ -393,8 +400,8 @@ fn a_task_that_is_unavailable_is_neither_lost_nor_counted() {
                 _ => (Ending::Exited(0), None),
             };
             for _ in 0..20 {
-                let task = if world.rng.bool() { "late" } else { "early" };
-                world.send(task, None, None);
+                let task = world.rng.choice(["late", "early", "map.late", "map.early"]);
+                world.send(task.unwrap(), None, None);
             }
             world.begin();
             run_until_quiet(world);

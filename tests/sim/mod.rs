@@ -4,4 +4,5 @@ mod beat;
 mod broker;
 mod core;
 mod guard;
+mod send;
 mod world;

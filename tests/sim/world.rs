@@ -12,7 +12,7 @@ use qworker::os::signal::Meaning;
 use qworker::runner::{Attempt, Ending, Limit, Outcome, Why};
 use qworker::task::load::{Content, File, load};
 use qworker::task::set::Set;
-use qworker::wire::{Draft, Payload, State};
+use qworker::wire::State;
 use qworker::worker::core::{Core, Effect, Event, Now};
 use qworker::worker::demand::{Demand, Next};
 use qworker::worker::plan::{Autoscale, Plan, Policy};
@@ -29,6 +29,9 @@ rated: {shell: x, rate_limit: 20/s, max_retries: 0}
 picky: {shell: x, params: [a]}
 tiny: {wasm: x.wat, export: run}
 ";
+
+/// How many items a map has at most.
+pub const ITEMS_MAX: usize = 4;
 
 /// How many times the tasks above are retried at most.
 pub const RETRIES_MAX: usize = 2;
@@ -109,7 +112,7 @@ impl World {
                 default_queue: "celery".into(),
                 default_priority: None,
             },
-            counts: false,
+            chords: qworker::canvas::Chords::Polled,
         });
         World {
             rng: Rng::with_seed(seed),
@@ -165,29 +168,7 @@ impl World {
         self.running.len()
     }
 
-    /// Sends a call of `task`, `eta` and `expires` in seconds from now.
-    pub fn send(&mut self, task: &str, eta: Option<f64>, expires: Option<f64>) {
-        let id = format!("{task}-{}", self.broker.letters.len());
-        let at = |seconds: f64| self.wall(self.now + seconds);
-        let draft = Draft {
-            task: task.into(),
-            id: id.clone(),
-            queue: "celery".into(),
-            eta: eta.map(at),
-            expires: expires.map(at),
-            ..Draft::default()
-        };
-        let payload = draft.encode(0, at(0.0));
-        self.broker.post(id, payload, eta.map_or(0.0, |eta| self.now + eta));
-    }
-
-    /// Sends text that is no message.
-    pub fn send_nonsense(&mut self) {
-        let id = format!("nonsense-{}", self.broker.letters.len());
-        self.broker.post(id, Payload::from_envelope("{"), 0.0);
-    }
-
-    fn wall(&self, at: f64) -> DateTime<Utc> {
+    pub fn wall(&self, at: f64) -> DateTime<Utc> {
         self.epoch.1 + Duration::from_secs_f64(at.max(0.0))
     }
 
@@ -407,7 +388,7 @@ impl World {
                     self.demand.set(None);
                 }
                 // No file ever changes here.
-                Effect::ReadTasks => {}
+                Effect::ReadTasks | Effect::Expire => {}
                 Effect::Exit(code) => self.exit = Some(code),
             }
         }

@@ -1,11 +1,13 @@
-//! Chords, where a store counts their members. Where none does, Python's clients send a task that
-//! polls (`celery.chord_unlock`), and there is nothing to do here.
+//! Chords: a store counts their members, or tells what they have returned.
 
 #[cfg(feature = "redis")]
 mod redis;
 
-use super::{Error, Store};
-use crate::canvas::{Begun, Part, Returned};
+use super::{Error, Keep, Store};
+use crate::canvas::{Begun, Chords, Node, Part, Returned};
+use crate::wire::{Exception, body};
+use serde_json::value::RawValue;
+use std::collections::HashMap;
 
 /// What became of a member of a chord.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,12 +21,26 @@ pub enum Counted {
 }
 
 impl Store {
-    /// Does it count the members of chords?
-    pub fn counts(&self) -> bool {
+    /// How does it notice that a chord's header has ended?
+    pub fn chords(&self) -> Chords {
         match self {
             #[cfg(feature = "redis")]
-            Store::Redis(_) => true,
-            Store::Sqlite(_) | Store::Disabled(_) => false,
+            Store::Redis(_) => Chords::Counted,
+            Store::Sqlite(_) => Chords::Polled,
+            Store::Disabled(_) => Chords::Unsupported,
+        }
+    }
+
+    /// What these members of a header have returned, in their order; `None` while any has not.
+    ///
+    /// # Errors
+    /// The store cannot be reached, or refuses to give one.
+    pub async fn polled(&self, header: &[Node]) -> Result<Option<Vec<Returned>>, Error> {
+        match self {
+            #[cfg(feature = "redis")]
+            Store::Redis(store) => polled(store, header).await,
+            Store::Sqlite(store) => polled(store, header).await,
+            Store::Disabled(store) => polled(store, header).await,
         }
     }
 
@@ -88,4 +104,47 @@ impl Store {
             }
         }
     }
+}
+
+async fn polled<K: Keep>(store: &K, header: &[Node]) -> Result<Option<Vec<Returned>>, Error> {
+    let (mut all, none) = (Vec::new(), HashMap::new());
+    for node in header {
+        match returned(store, node, &none).await? {
+            Some(one) => all.push(one),
+            None => return Ok(None),
+        }
+    }
+    Ok(Some(all))
+}
+
+/// What the result `node` has come to; `None`: nothing yet. `known` are results that are not stored
+/// yet, by their tasks' ids.
+async fn returned<K: Keep>(
+    store: &K,
+    node: &Node,
+    known: &HashMap<String, Returned>,
+) -> Result<Option<Returned>, Error> {
+    let members = match node {
+        Node::Group { members, .. } => members,
+        Node::Task { id, .. } => {
+            if let Some(returned) = known.get(id) {
+                return Ok(Some(returned.clone()));
+            }
+            let found = store.get(id).await?.filter(|meta| meta.is_ready());
+            return Ok(found.map(|meta| match meta.status.as_str() {
+                "SUCCESS" => Returned::Value(meta.result),
+                _ => Returned::Failed(id.clone(), Exception::read(&meta.result)),
+            }));
+        }
+    };
+    let (mut values, mut failed) = (Vec::new(), None);
+    for member in members {
+        match Box::pin(returned(store, member, known)).await? {
+            Some(Returned::Value(value)) => values.push(value),
+            Some(one) => failed = failed.or(Some(one)),
+            None => return Ok(None),
+        }
+    }
+    let all = || RawValue::from_string(body::array(&values)).unwrap_or_default();
+    Ok(Some(failed.unwrap_or_else(|| Returned::Value(all()))))
 }

@@ -5,12 +5,11 @@
 //! chord are `celery-taskset-meta-GROUP` and `.j` (parts by their place), `.t` (members that were
 //! added), `.s` (size), `.d` (who was counted), `.c` (who calls the body; `done` once it was called).
 
-use super::Counted;
+use super::{Counted, returned};
+use crate::backend::Error;
 use crate::backend::redis::Store;
-use crate::backend::{Error, Keep};
-use crate::canvas::{Begun, Part, Returned};
-use crate::wire::value;
-use crate::wire::{body, repr};
+use crate::canvas::{Begun, Node, Part, Returned};
+use crate::wire::{Exception, body, value};
 use redis::Script;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
@@ -22,9 +21,6 @@ const CLAIM: u64 = 10;
 
 /// Seconds for which a late copy of a member finds that the body was called.
 const DONE: u64 = 300;
-
-/// Results within results, at most.
-const DEPTH_MAX: usize = 64;
 
 static COUNT: LazyLock<Script> = LazyLock::new(|| {
     Script::new(
@@ -43,6 +39,8 @@ static COUNT: LazyLock<Script> = LazyLock::new(|| {
         local total = tonumber(size) + tonumber(redis.call('GET', KEYS[2]) or 0)
         if redis.call('ZCARD', KEYS[1]) ~= total then return 'more' end
         if redis.call('SET', KEYS[5], ARGV[5], 'NX', 'EX', ARGV[6]) then return 'last' end
+        -- Asked again, after a lost answer or an error.
+        if redis.call('GET', KEYS[5]) == ARGV[5] then return 'last' end
         return 'claimed'"#,
     )
 });
@@ -122,47 +120,19 @@ impl Store {
             Some(members) => {
                 let known: HashMap<String, Returned> =
                     parts.iter().map(|text| of_part(text)).collect();
-                let mut returned = Vec::new();
+                let mut all = Vec::new();
                 for member in members {
-                    returned.push(Box::pin(self.returned(member, &known, 0)).await?);
+                    let none = || unread(String::new(), "no result of a member is stored");
+                    let node = Node::read(member);
+                    all.push(match node {
+                        Some(node) => returned(self, &node, &known).await?.unwrap_or_else(none),
+                        None => none(),
+                    });
                 }
-                Ok(returned)
+                Ok(all)
             }
             None => Ok(parts.iter().map(|text| of_part(text).1).collect()),
         }
-    }
-
-    /// What a saved result, `[[id, parent], members]`, has come to. `known` are the parts: the result
-    /// of the last one is not stored yet.
-    async fn returned(
-        &self,
-        node: &Value,
-        known: &HashMap<String, Returned>,
-        depth: usize,
-    ) -> Result<Returned, Error> {
-        let id = node[0][0].as_str().unwrap_or_default().to_string();
-        let Some(members) = node[1].as_array() else {
-            if let Some(returned) = known.get(&id) {
-                return Ok(returned.clone());
-            }
-            let found = Keep::get(self, &id).await?;
-            return Ok(match found {
-                Some(meta) if meta.status == "SUCCESS" => Returned::Value(meta.result),
-                Some(meta) => Returned::Failed(id, raised(&meta.result)),
-                None => Returned::Failed(id, "no result".into()),
-            });
-        };
-        if depth > DEPTH_MAX {
-            return Ok(Returned::Failed(id, "results nested too deep".into()));
-        }
-        let mut values = Vec::new();
-        for member in members {
-            match Box::pin(self.returned(member, known, depth + 1)).await? {
-                Returned::Value(value) => values.push(value),
-                failed => return Ok(failed),
-            }
-        }
-        Ok(Returned::Value(RawValue::from_string(body::array(&values)).unwrap_or_default()))
     }
 
     /// See [`crate::backend::Store::end_chord`].
@@ -181,20 +151,15 @@ fn of_part(text: &str) -> (String, Returned) {
     let text = body::finite(text);
     let parts: Vec<&RawValue> = serde_json::from_str(&text).unwrap_or_default();
     let [_, id, state, result] = parts[..] else {
-        let why = "a part that cannot be read".to_string();
-        return (String::new(), Returned::Failed(String::new(), why));
+        return (String::new(), unread(String::new(), "a part cannot be read"));
     };
     let id = String::from_utf8_lossy(&value::text(id)).into_owned();
     match state.get() {
         "\"SUCCESS\"" => (id, Returned::Value(result.to_owned())),
-        _ => (id.clone(), Returned::Failed(id, raised(result))),
+        _ => (id.clone(), Returned::Failed(id, Exception::read(result))),
     }
 }
 
-/// An exception's three fields as Python prints the exception.
-fn raised(result: &RawValue) -> String {
-    let read = serde_json::from_str::<Value>(result.get()).unwrap_or_default();
-    let args = read["exc_message"].as_array().cloned().unwrap_or_default();
-    let args: Vec<String> = args.iter().map(repr::value).collect();
-    format!("{}({})", read["exc_type"].as_str().unwrap_or("Exception"), args.join(", "))
+fn unread(id: String, why: &str) -> Returned {
+    Returned::Failed(id, Exception::new("celery.exceptions", "ChordError", why))
 }

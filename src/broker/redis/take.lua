@@ -78,12 +78,23 @@ end
 local left, leaves = names(ARGV[#ARGV - 2]), ARGV[#ARGV - 2] ~= ''
 local ours, parks = names(ARGV[#ARGV - 1]), ARGV[#ARGV - 1] ~= ''
 local results = ARGV[#ARGV]
+-- Under which name messages with these headers are sorted; of a map, that of its task is in it.
+local function name_of(headers)
+  local name = type(headers) == 'table' and headers.task
+  if type(name) ~= 'string' then return nil end
+  if name == 'celery.map' or name == 'celery.starmap' then
+    local kwargs = type(headers.kwargsrepr) == 'string' and headers.kwargsrepr or ''
+    local inner = string.match(kwargs, "^{'task': {'task': '([^'\\]+)'")
+      or string.match(kwargs, "^{'task': '([^'\\]+)'")
+    if inner then return name .. '(' .. inner .. ')' end
+  end
+  return name
+end
 local function is_left(element)
   if not leaves then return false end
   local read, envelope = pcall(cjson.decode, element)
-  local headers = read and type(envelope) == 'table' and envelope.headers
-  local name = type(headers) == 'table' and headers.task
-  return type(name) == 'string' and left[name] or false
+  local name = name_of(read and type(envelope) == 'table' and envelope.headers)
+  return name and left[name] or false
 end
 -- How many were passed over.
 local passed = 0
@@ -134,7 +145,7 @@ local function early(element)
   if not to then return nil end
   local read, envelope = pcall(cjson.decode, element)
   local headers = read and type(envelope) == 'table' and envelope.headers
-  local eta = type(headers) == 'table' and ours[headers.task] and headers.eta
+  local eta = type(headers) == 'table' and ours[name_of(headers)] and headers.eta
   local at = type(eta) == 'string' and instant(eta)
   return at and at > now and at or nil
 end

@@ -171,6 +171,6 @@ pub(super) fn plan(
             default_queue: settings.task_default_queue.clone(),
             default_priority: settings.task_default_priority,
         },
-        counts: client.store.counts(),
+        chords: client.store.chords(),
     })
 }

@@ -1,11 +1,12 @@
 //! The checks between a message and its start.
 
 use crate::broker::{Delivery, Settle, Sorting};
-use crate::canvas;
+use crate::canvas::{self, builtin::BuiltIn};
 use crate::log::escape;
 use crate::task::set::Set;
 use crate::task::{bind, rate};
 use crate::wire::{Arguments, Exception, Malformed, Message, State};
+use crate::worker::builtins;
 use crate::worker::event::{Effect, Now};
 use crate::worker::follow;
 use crate::worker::names::{Learned, Names, Rounds};
@@ -47,7 +48,7 @@ type Gate = fn(&mut Admission, &mut Request, Now, &mut Vec<Effect>) -> Passed;
 
 /// The checks of a request in their order. Before them, the message must be readable and its task
 /// known, or there is no request; see [`Admission::admit`].
-const GATES: [Gate; 9] = [
+const GATES: [Gate; 10] = [
     Admission::due,
     Admission::received,
     Admission::readable,
@@ -55,6 +56,7 @@ const GATES: [Gate; 9] = [
     Admission::unexpired,
     Admission::bindable,
     Admission::deliverable,
+    Admission::worth_starting,
     Admission::startable,
     Admission::within_rate,
 ];
@@ -85,26 +87,31 @@ impl Admission {
         now: Now,
         out: &mut Vec<Effect>,
     ) -> Result<Box<Request>, Box<Verdict>> {
-        let policy = &self.plan.policy;
-        let (message, malformed) =
-            match delivery.message.take().unwrap_or_else(|| delivery.payload.decode()) {
-                Ok(message) => (message, None),
-                Err(why) => match delivery.payload.outline() {
-                    Some(message) => (message, Some(why)),
-                    None => {
-                        return Err(Box::new(refusal::dead("malformed", &why, None, policy, now)));
-                    }
-                },
-            };
+        let (message, malformed) = match delivery
+            .message
+            .take()
+            .unwrap_or_else(|| delivery.payload.decode())
+        {
+            Ok(message) => (message, None),
+            Err(why) => match delivery.payload.outline() {
+                Some(message) => (message, Some(why)),
+                None => {
+                    return Err(Box::new(refusal::dead("malformed", &why, None, &self.plan, now)));
+                }
+            },
+        };
         if !taking {
             return Err(Box::new(Verdict::only(Settle::Release)));
         }
-        let Some(task) = self.tasks.get(&message.task).cloned() else {
-            return Err(Box::new(self.refuse_unknown(&delivery, &message, now, out)));
+        let (task, built_in) = match builtins::resolve(&self.tasks, &message) {
+            Ok(known) => known,
+            Err(name) => {
+                return Err(Box::new(self.refuse_unknown(&delivery, &message, &name, now, out)));
+            }
         };
         if let Some(why) = malformed {
             let message = Some((&message, Some(&*task)));
-            return Err(Box::new(refusal::dead("malformed", &why, message, policy, now)));
+            return Err(Box::new(refusal::dead("malformed", &why, message, &self.plan, now)));
         }
         let mut request = Box::new(Request {
             tag: delivery.tag,
@@ -120,6 +127,8 @@ impl Admission {
             acked: false,
             began: None,
             told: None,
+            built_in,
+            map: None,
         });
         GATES.iter().try_for_each(|gate| gate(self, &mut request, now, out))?;
         Ok(request)
@@ -131,6 +140,7 @@ impl Admission {
         &mut self,
         delivery: &Delivery,
         message: &Message,
+        name: &str,
         now: Now,
         out: &mut Vec<Effect>,
     ) -> Verdict {
@@ -139,19 +149,19 @@ impl Admission {
             self.read_tasks = Some(now.mono);
             out.push(Effect::ReadTasks);
         }
-        let policy = &self.plan.policy;
-        if policy.unregistered == Unregistered::Dead {
-            return refusal::unknown(delivery.deliveries, message, policy, now);
+        if self.plan.policy.unregistered == Unregistered::Dead {
+            return refusal::unknown(delivery, message, name, &self.plan, now);
         }
-        let learned = self.unknown.learn(&message.task);
+        let learned = self.unknown.learn(name);
         if learned == Learned::New {
             out.push(self.sorting());
-            out.push(Effect::Log(Level::WARN, refusal::left(message, &delivery.queue)));
+            out.push(Effect::Log(Level::WARN, refusal::left(name, &delivery.queue)));
         }
-        if learned == Learned::TooMuch || !message.is_named_outside() {
+        let is_sorted = builtins::sorted_name(message).is_some_and(|sorted| sorted == name);
+        if learned == Learned::TooMuch || !is_sorted {
             self.rounds.pass(&message.id, now.mono);
         }
-        Verdict::only(Settle::Pass(message.task.clone()))
+        Verdict::only(Settle::Pass(name.into()))
     }
 
     fn sorting(&self) -> Effect {
@@ -166,8 +176,8 @@ impl Admission {
     /// Takes new definitions; gives the effects for the names that have become known or unknown.
     pub(super) fn redefine(&mut self, tasks: Arc<Set>) -> Vec<Effect> {
         self.tasks = tasks;
-        let known = self.unknown.forget(|name| self.tasks.get(name).is_some());
-        let gone = self.early.forget(|name| self.tasks.get(name).is_none());
+        let known = self.unknown.forget(|name| builtins::knows(&self.tasks, name));
+        let gone = self.early.forget(|name| !builtins::knows(&self.tasks, name));
         if known.is_empty() && gone.is_empty() {
             return Vec::new();
         }
@@ -183,7 +193,8 @@ impl Admission {
     fn due(&mut self, request: &mut Request, now: Now, out: &mut Vec<Effect>) -> Passed {
         let message = &request.message;
         let Some(eta) = message.eta.filter(|eta| *eta > now.wall) else { return Ok(()) };
-        if message.is_named_outside() && self.early.learn(&message.task) == Learned::New {
+        let name = builtins::sorted_name(message).filter(|name| builtins::knows(&self.tasks, name));
+        if name.is_some_and(|name| self.early.learn(&name) == Learned::New) {
             out.push(self.sorting());
         }
         park(eta)
@@ -191,7 +202,8 @@ impl Admission {
 
     /// Always passes. Logs the reception, unless the message was here before.
     fn received(&mut self, request: &mut Request, _: Now, out: &mut Vec<Effect>) -> Passed {
-        if !self.plan.chatty || request.deliveries > 0 {
+        let polls = request.built_in == Some(BuiltIn::ChordUnlock) && request.message.retries > 0;
+        if !self.plan.chatty || request.deliveries > 0 || polls {
             return Ok(());
         }
         let bucket = self.buckets.get(&request.message.task);
@@ -215,8 +227,7 @@ impl Admission {
     /// What it asks for after the task can be done.
     fn followable(&mut self, request: &mut Request, now: Now, _: &mut Vec<Effect>) -> Passed {
         let Some(embed) = request.arguments.embed.as_deref() else { return Ok(()) };
-        let context = follow::context(request, now.wall);
-        match canvas::check(embed, self.plan.counts, context) {
+        match canvas::check(embed, follow::context(request, &self.plan, now.wall)) {
             Ok(()) => Ok(()),
             Err(why) => self.dead(request, "unsupported", &why, now),
         }
@@ -232,12 +243,23 @@ impl Admission {
 
     /// Its arguments fit the task's `params`.
     fn bindable(&mut self, request: &mut Request, now: Now, _: &mut Vec<Effect>) -> Passed {
-        let (task, Arguments { args, kwargs, .. }) = (&request.task, &request.arguments);
-        match bind::bind(&task.name, task.params.as_deref(), args, kwargs) {
-            Ok(bound) => request.bound = bound,
-            Err(error) => return Err(Box::new(refusal::misfit(request, &self.plan, &error, now))),
-        }
-        Ok(())
+        let bound = match request.built_in {
+            Some(built_in) if built_in.is_map() => request.begin_map(built_in),
+            Some(_) => Ok(()),
+            None => {
+                let (task, Arguments { args, kwargs, .. }) = (&request.task, &request.arguments);
+                bind::bind(&task.name, task.params.as_deref(), args, kwargs)
+                    .map(|bound| request.bound = bound)
+            }
+        };
+        bound.map_err(|error| Box::new(refusal::misfit(request, &self.plan, &error, now)))
+    }
+
+    /// There is something to start: most built-in tasks are done here and now.
+    fn worth_starting(&mut self, request: &mut Request, now: Now, out: &mut Vec<Effect>) -> Passed {
+        let built_in = request.built_in;
+        let done = built_in.and_then(|it| builtins::verdict(request, it, &self.plan, now, out));
+        done.map_or(Ok(()), |verdict| Err(Box::new(verdict)))
     }
 
     /// It was not lost too many times.
@@ -277,7 +299,7 @@ impl Admission {
 
     fn dead(&self, request: &Request, reason: &'static str, why: &Malformed, now: Now) -> Passed {
         let message = Some((&request.message, Some(&*request.task)));
-        let verdict = refusal::dead(reason, why, message, &self.plan.policy, now);
+        let verdict = refusal::dead(reason, why, message, &self.plan, now);
         let exception = Exception::new("celery.exceptions", "InvalidTaskError", why.to_string());
         let ended = (State::Failure, &exception);
         let plan = &self.plan;

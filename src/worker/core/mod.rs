@@ -5,6 +5,7 @@
 //! | --- | --- |
 //! | `admit` | which messages may run |
 //! | `requests` | what is done with each message in which stage |
+//! | `maps` | whether the next item of a map runs |
 //! | `flow` | how much is taken and runs at once |
 //! | `life` | when the worker goes on to its end |
 //! | `told` | what an attempt tells the worker while it runs |
@@ -12,6 +13,7 @@
 mod admit;
 mod flow;
 mod life;
+mod maps;
 mod requests;
 mod told;
 
@@ -141,7 +143,8 @@ impl Core {
         let tries = !self.undecided.is_empty() || self.flow.capacity.is_limited();
         let waits = self.life.is_timed() || self.admission.rounds.has_pause();
         let ahead = self.requests.ready() > 0 || self.flow.beyond_slots(&self.requests) > 0;
-        ahead || self.telling.waits() || waits || tries || shrinks
+        let paused = !self.requests.paused.is_empty() || self.telling.waits();
+        ahead || paused || waits || tries || shrinks
     }
 
     /// Must outcomes be settled at once, and not be batched?
@@ -211,8 +214,8 @@ impl Core {
             outcome.ending = Ending::Cancelled(Why::ConnectionLost);
         }
         outcome.said = request.told.as_ref().and_then(|told| told.said.clone());
-        let name = &request.task.name;
-        let (mut pause, mut keep_slot) = (Duration::ZERO, false);
+        let mut pause = Duration::ZERO;
+        let no_capacity = matches!(outcome.ending, Ending::NoCapacity(_));
         match &outcome.ending {
             Ending::NoCapacity(why) => {
                 // Without this one.
@@ -221,24 +224,47 @@ impl Core {
             }
             Ending::Unavailable(why) => {
                 let line;
-                (pause, line) = self.admission.unavailable.refused(name, why, now.mono);
+                (pause, line) =
+                    self.admission.unavailable.refused(&request.task.name, why, now.mono);
                 warn(line, out);
             }
-            Ending::Cancelled(Why::ConnectionLost | Why::Recalled) => {}
-            _ => {
-                if outcome.has_run() {
-                    let line = self.admission.unavailable.began(name, outcome.started);
-                    warn(line, out);
-                }
-                self.flow.ended(&outcome, now);
-                keep_slot = true;
-            }
+            _ => {}
         }
-        let verdict = finish::verdict(request, &outcome, &self.plan, pause, now);
-        self.requests.finish(key, verdict, keep_slot, now, out);
-        if let Ending::NoCapacity(_) = outcome.ending {
+        // What an item of a map says is said of the map.
+        let is_said = outcome.said.is_some() && outcome.is_its_own();
+        if is_said || !self.requests.goes_on(key, &mut outcome, now, out) {
+            self.end_whole(key, &outcome, pause, now, out);
+        }
+        if no_capacity {
             self.requests.release_ready(out);
         }
+    }
+
+    /// A request has ended. If its task is unavailable, it is parked for `pause`.
+    fn end_whole(
+        &mut self,
+        key: Key,
+        outcome: &Outcome,
+        pause: Duration,
+        now: Now,
+        out: &mut Vec<Effect>,
+    ) {
+        let Some((request, _)) = self.requests.attempt(key) else { return };
+        let keep_slot = !matches!(
+            outcome.ending,
+            Ending::NoCapacity(_)
+                | Ending::Unavailable(_)
+                | Ending::Cancelled(Why::ConnectionLost | Why::Recalled)
+        );
+        if keep_slot {
+            if outcome.has_run() {
+                let name = &request.task.name;
+                warn(self.admission.unavailable.began(name, outcome.started), out);
+            }
+            self.flow.ended(outcome, now);
+        }
+        let verdict = finish::verdict(request, outcome, &self.plan, pause, now);
+        self.requests.finish(key, verdict, keep_slot, now, out);
     }
 
     fn signal(&mut self, meaning: Meaning, now: Now, out: &mut Vec<Effect>) {
@@ -260,6 +286,9 @@ impl Core {
     fn tick(&mut self, now: Now, out: &mut Vec<Effect>) {
         self.decide(false, now, out);
         self.store_states(now, out);
+        for (key, why) in self.requests.resume(now, out) {
+            self.end(key, Outcome::immediate(Ending::Cancelled(why)), now, out);
+        }
         warn(self.flow.capacity.raise(self.plan.slots, now.mono).map(of_worker), out);
         if self.flow.is_stuck(&self.requests, now) {
             self.requests.release_ready(out);

@@ -64,6 +64,8 @@ pub(super) struct Requests {
     last_key: Key,
     /// Nothing starts any more.
     ends: bool,
+    /// Those that run, and whose next item waits.
+    pub(super) paused: Vec<Key>,
 }
 
 impl Requests {
@@ -76,6 +78,7 @@ impl Requests {
             processes: 0,
             last_key: 0,
             ends: false,
+            paused: Vec::new(),
         }
     }
 
@@ -140,6 +143,23 @@ impl Requests {
         let entry = self.entries.get(&key)?;
         let runs = matches!(entry.stage, Stage::Running | Stage::Forfeited);
         Some((entry.request.as_deref().filter(|_| runs)?, entry.stage))
+    }
+
+    /// The same, to be changed.
+    pub(super) fn attempt_mut(&mut self, key: Key) -> Option<(&mut Request, Stage)> {
+        let entry = self.entries.get_mut(&key)?;
+        let runs = matches!(entry.stage, Stage::Running | Stage::Forfeited);
+        Some((entry.request.as_deref_mut().filter(|_| runs)?, entry.stage))
+    }
+
+    /// Does nothing start any more?
+    pub(super) fn ends(&self) -> bool {
+        self.ends
+    }
+
+    /// The worker's plan.
+    pub(super) fn plan(&self) -> Arc<Plan> {
+        self.plan.clone()
     }
 
     /// The requests with this task id. A scan: it is asked for only when a message was lost before,
@@ -256,7 +276,7 @@ impl Requests {
             let record = started(&self.plan, request, now.wall);
             out.extend(record.map(|record| Effect::Store(request.tag, Box::new(record))));
         }
-        out.push(Effect::Start(key, Box::new(request.attempt(&self.plan))));
+        out.push(Effect::Start(key, Box::new(request.attempt(&self.plan, now.mono))));
         if let Some(request) = self.enter(key, Stage::Running).and_then(|it| it.request.as_mut()) {
             request.began = Some(now.wall);
         }
@@ -314,7 +334,9 @@ impl Requests {
             request.label()
         );
         out.push(Effect::LogAbout(Level::ERROR, about(&request.message), line));
-        out.push(Effect::Stop(key, Why::ConnectionLost));
+        if !self.paused.contains(&key) {
+            out.push(Effect::Stop(key, Why::ConnectionLost));
+        }
     }
 
     /// An attempt has ended, with this verdict. With `keep_slot`, a process keeps its slot until the
@@ -397,9 +419,11 @@ impl Requests {
         out.extend(self.keys_of_attempts().map(|key| Effect::Stop(key, Why::Shutdown)));
     }
 
+    /// Those that something runs of.
     fn keys_of_attempts(&self) -> impl Iterator<Item = Key> {
         let runs = |stage| matches!(stage, Stage::Running | Stage::Forfeited);
-        self.iter().filter(move |(_, stage, _)| runs(*stage)).map(|(key, ..)| key)
+        let attempts = self.iter().filter(move |(_, stage, _)| runs(*stage));
+        attempts.map(|(key, ..)| key).filter(|key| !self.paused.contains(key))
     }
 
     /// A line for each request, for the log: those that run, those that wait, those that start.
@@ -435,7 +459,7 @@ fn log(mut verdict: Verdict, out: &mut Vec<Effect>) -> Verdict {
 /// The record that a request runs here, if it is to be stored.
 fn started(plan: &Plan, request: &Request, now: DateTime<Utc>) -> Option<Record> {
     let state = wire::State::Started;
-    if !plan.policy.stores(state, &request.message, Some(&request.task)) {
+    if !request.stores(plan, state) {
         return None;
     }
     let info = value::raw(&serde_json::json!({"pid": plan.pid, "hostname": &*plan.hostname}));

@@ -49,7 +49,7 @@ impl Core {
             return out.push(Effect::Answer(reply, Err(Refusal::ended())));
         };
         let answer = match ask {
-            Ask::Request => Ok(document(request, &self.plan)),
+            Ask::Request => Ok(document(request, &self.plan, now)),
             Ask::State { name, meta } => {
                 let stores =
                     self.plan.policy.stores(State::Started, &request.message, Some(&request.task));
@@ -86,7 +86,7 @@ impl Core {
         let (id, tuple) = (node.as_ref().map(Node::id), node.as_ref().map(Node::write));
         let tuple = tuple.unwrap_or_else(|| "null".into());
         let answer = format!(r#"{{"id": {}, "tuple": {tuple}}}"#, json!(id));
-        let postings = follow::postings(&calls, &self.plan, self.admission.tasks(), now.wall);
+        let postings = follow::postings(&calls, &self.plan, now.wall);
         out.push(Effect::Send(number, Sending { postings, chords: calls.chords }));
         let caller = Caller { key, children: calls.children, reply, answer };
         self.telling.calls.insert(number, caller);
@@ -155,8 +155,8 @@ pub(crate) fn state_record(
 }
 
 /// The document that the task could have read on its standard input.
-fn document(request: &Request, plan: &super::Plan) -> String {
-    let attempt = request.attempt(plan);
+fn document(request: &Request, plan: &super::Plan, now: Now) -> String {
+    let attempt = request.attempt(plan, now.mono);
     let attempt = crate::runner::Attempt { details: request.details(), ..attempt };
     let began = request.began.map_or(0.0, clock::epoch);
     let text = context::document(&attempt, Deadline::of(&attempt, began));
@@ -167,7 +167,7 @@ fn document(request: &Request, plan: &super::Plan) -> String {
 fn say(request: &mut Request, said: Said, plan: &super::Plan, now: Now) -> Answer {
     if let Said::Replace(signature) = &said {
         // Refused now rather than when nobody can do anything about it.
-        let calls = follow::replacement(request, (**signature).clone(), now.wall)?;
+        let calls = follow::replacement(request, plan, (**signature).clone(), now.wall)?;
         counts(&calls, plan)?;
     }
     let answer = json!({ "exit": said.method() }).to_string();
@@ -205,17 +205,15 @@ fn call(
         None => {}
     }
     let priority = request.message.priority.map(|it| plan.routing.abilities.priorities.read(it));
-    let called = canvas::call(signature, priority, follow::context(request, now.wall))?;
+    let called = canvas::call(signature, priority, follow::context(request, plan, now.wall))?;
     counts(&called.0, plan)?;
     Ok(called)
 }
 
-/// A chord needs a store that counts its members.
+/// A chord needs a result store.
 fn counts(calls: &Calls, plan: &super::Plan) -> Result<(), Refusal> {
-    match calls.chords.is_empty() || plan.counts {
+    match calls.chords.is_empty() || plan.chords != canvas::Chords::Unsupported {
         true => Ok(()),
-        false => Err(Refusal::invalid(
-            "a chord needs a result store that counts its members; expected results on Redis",
-        )),
+        false => Err(Refusal::invalid("a chord needs a result store, and there is none")),
     }
 }

@@ -36,12 +36,13 @@ use crate::broker::Settle;
 use crate::config::units;
 use crate::log::escape;
 use crate::runner::{Captured, Ending, Exhausted, Limit, Outcome, Usage, Why};
-use crate::task::{ResultMode, retry};
+use crate::task::{ResultMode, Task, retry};
 use crate::wire::exception::TIME_LIMIT_EXCEEDED;
 use crate::wire::{Exception, Record, State, result};
 use chrono::{DateTime, Utc};
 use nix::sys::signal::Signal;
 use output::{last_output, result_of, tail};
+use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use std::time::Duration;
 use text::{last_lines, mebibytes, short, show};
@@ -86,6 +87,25 @@ pub fn verdict(
     Verdict { record: verdict.record.map(|record| with_usage(record, outcome)), about, ..verdict }
 }
 
+/// The value of a task that has succeeded; `None` if the outcome is none of success.
+pub(super) fn value(task: &Task, outcome: &Outcome) -> Option<Result<Box<RawValue>, Exception>> {
+    let has_succeeded = match &outcome.ending {
+        Ending::Returned => true,
+        Ending::Exited(code) => task.ok.contains(code),
+        _ => false,
+    };
+    let in_time = outcome.limit != Some(Limit::Hard);
+    (has_succeeded && in_time).then(|| output_value(task, outcome))
+}
+
+fn output_value(task: &Task, outcome: &Outcome) -> Result<Box<RawValue>, Exception> {
+    match &outcome.ending {
+        // The runner has made the value of a plain WASM function JSON.
+        Ending::Returned => result_of(&outcome.stdout, ResultMode::Auto),
+        _ => result_of(&outcome.stdout, task.result),
+    }
+}
+
 /// Adds what the attempt used to the fields of `result_extended`.
 fn with_usage(mut record: Record, outcome: &Outcome) -> Record {
     if let Some(extended) = record.extended.as_deref_mut()
@@ -108,11 +128,10 @@ struct Judge<'a> {
 
 impl Judge<'_> {
     fn succeeded(&self) -> Verdict {
-        let (text, id) = (&self.outcome.stdout, &self.request.message.id);
-        let result = match &self.outcome.ending {
-            // The runner has made the value of a plain WASM function JSON.
-            Ending::Returned => result_of(text, ResultMode::Auto),
-            _ => result_of(text, self.request.task.result),
+        let id = &self.request.message.id;
+        let result = match &self.request.map {
+            Some(map) => Ok(map.result()),
+            None => output_value(&self.request.task, self.outcome),
         };
         let result = match result {
             Ok(result) => result,
@@ -130,9 +149,9 @@ impl Judge<'_> {
             (Level::INFO, line)
         });
         let passed_on = self.request.arguments.embed.is_some().then(|| result.clone());
-        let policy = &self.plan.policy;
-        let record = policy
-            .stores(State::Success, &self.request.message, Some(&self.request.task))
+        let record = self
+            .request
+            .stores(self.plan, State::Success)
             .then(|| self.request.extend(self.plan, Record::success(id, result, self.now)));
         let verdict = Verdict { record, settle: self.ack(), log, ..Verdict::default() };
         // Mostly nothing follows, and a result may be large.
@@ -171,7 +190,9 @@ impl Judge<'_> {
     fn retried(&self, exception: &Exception, random: f64) -> Verdict {
         let (request, task) = (self.request, &self.request.task);
         let retries = request.message.retries;
-        if task.max_retries.is_some_and(|max| retries >= max) {
+        // In a map, a task is called directly: as in Celery, the error that it would be retried for is
+        // the map's.
+        if request.map.is_some() || task.max_retries.is_some_and(|max| retries >= max) {
             return self.failed(exception, None);
         }
         let delay = retry::delay(task, retries, random);

@@ -125,12 +125,12 @@ impl Judge<'_> {
             ..Verdict::default()
         };
         let exception = Exception::with("celery.exceptions", "Ignore", Vec::new());
-        follow::none(verdict, self.request, &exception, self.now)
+        follow::none(verdict, self.request, self.plan, &exception, self.now)
     }
 
     fn replaced(&self, signature: &Signature) -> Verdict {
         let request = self.request;
-        match follow::replacement(request, signature.clone(), self.now) {
+        match follow::replacement(request, self.plan, signature.clone(), self.now) {
             Ok(calls) => {
                 let log = format!("Task {} replaced by {}", request.label(), signature.task);
                 let verdict = Verdict {

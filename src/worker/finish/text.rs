@@ -1,7 +1,7 @@
 //! Values as log lines show them.
 
-use crate::wire::exception::TIME_LIMIT_EXCEEDED;
-use crate::wire::{Exception, repr};
+use crate::wire::Exception;
+use serde_json::Value;
 
 /// The last `count` lines of `text` as one line.
 pub(super) fn last_lines(text: &str, count: usize) -> String {
@@ -10,7 +10,7 @@ pub(super) fn last_lines(text: &str, count: usize) -> String {
 }
 
 /// `text`; what is beyond `max` characters is replaced by `...`.
-pub(super) fn short(text: &str, max: usize) -> String {
+pub(in crate::worker) fn short(text: &str, max: usize) -> String {
     match text.char_indices().nth(max) {
         Some((at, _)) => format!("{}...", &text[..at]),
         None => text.to_string(),
@@ -20,12 +20,12 @@ pub(super) fn short(text: &str, max: usize) -> String {
 /// An exception as Python's `repr` shows it.
 pub(in crate::worker) fn show(exception: &Exception) -> String {
     // Two arguments identify it; a third is a long text that is shown elsewhere.
-    let shown = exception.exc_message.iter().take(2).filter(|arg| !arg.is_null());
-    let args: Vec<String> = shown.map(|arg| short(&repr::value(arg), 200)).collect();
-    if exception.exc_type == TIME_LIMIT_EXCEEDED {
-        return format!("{}({}s)", exception.exc_type, args.join(", "));
-    }
-    format!("{}({})", exception.exc_type, args.join(", "))
+    let shorten = |arg: &Value| match arg.as_str() {
+        Some(text) => Value::String(short(text, 200)),
+        None => arg.clone(),
+    };
+    let args = exception.exc_message.iter().take(2).filter(|arg| !arg.is_null());
+    Exception { exc_message: args.map(shorten).collect(), ..exception.clone() }.repr(2)
 }
 
 /// A number of bytes in MiB.

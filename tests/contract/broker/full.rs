@@ -20,6 +20,7 @@ pub async fn a_full_disk_refuses_and_loses_nothing(site: Sqlite) {
     // Mounting a disk takes root; without it the limit above is all that can be shown.
     let folder = site.folder().display().to_string();
     if !nix::unistd::geteuid().is_root() {
+        println!("without root only a limit of file size is tested, no full disk");
         return a_limit_of_file_size_refuses_and_loses_nothing(site).await;
     }
     let disk = Mounted::new(folder);

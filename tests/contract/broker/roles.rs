@@ -1,6 +1,6 @@
 //! What children of the contract do. Each works until it is killed, or until it cannot.
 
-use super::sites::{Redis, Site, Sqlite};
+use super::sites::{Site, at};
 use super::{QUEUE, posting, settle, take_until};
 use crate::harness::block_on;
 use crate::harness::child::say;
@@ -12,26 +12,15 @@ pub fn play(role: &str, args: &[&str]) {
     match (role, args) {
         ("hold" | "run", [address, count]) => {
             let (count, runs) = (count.parse().unwrap(), role == "run");
-            match is_redis(address) {
-                true => block_on(hold(Redis::at(address), count, runs)),
-                false => block_on(hold(Sqlite::at(address), count, runs)),
-            }
+            at!(address, site => block_on(hold(site, count, runs)));
         }
         ("publish", [address, prefix, bytes]) => {
             let bytes = bytes.parse().unwrap();
-            match is_redis(address) {
-                true => block_on(publish(Redis::at(address), prefix, bytes)),
-                false => block_on(publish(Sqlite::at(address), prefix, bytes)),
-            }
+            at!(address, site => block_on(publish(site, prefix, bytes)));
         }
         ("beat", [address, file]) => block_on(crate::contract::ledger::beat(address, file)),
         _ => say(&format!("no such role: {role}")),
     }
-}
-
-/// Does this address lead to a server?
-pub fn is_redis(address: &str) -> bool {
-    address.starts_with("redis://")
 }
 
 /// Takes `count` messages, marks them as started if it `runs` them, says `held`, and never

@@ -76,6 +76,24 @@ impl Worker {
     }
 }
 
+/// The value of an expression for the site that is at an address; a child knows no more of it. An
+/// address of no site is an error, so a new one is not taken for a file.
+macro_rules! at {
+    ($address:expr, $site:ident => $body:expr) => {{
+        let address: &str = $address;
+        if address.starts_with("redis://") {
+            let $site = <$crate::contract::broker::sites::Redis as $crate::contract::broker::sites::Site>::at(address);
+            $body
+        } else if address.starts_with('/') {
+            let $site = <$crate::contract::broker::sites::Sqlite as $crate::contract::broker::sites::Site>::at(address);
+            $body
+        } else {
+            panic!("no site has addresses like {address:?}; see tests/contract/broker/sites.rs")
+        }
+    }};
+}
+pub(crate) use at;
+
 /// One SQLite file.
 pub struct Sqlite {
     file: PathBuf,

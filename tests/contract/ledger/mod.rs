@@ -6,8 +6,7 @@ mod damage;
 mod file;
 mod refused;
 
-use super::broker::roles::is_redis;
-use super::broker::sites::{Redis, Site, Sqlite};
+use super::broker::sites::{Redis, Site, Sqlite, at};
 use super::broker::{MANY, due, ids, posting, take_until};
 use crate::harness::block_on;
 use crate::harness::child::{Child, say};
@@ -212,10 +211,7 @@ fn id(n: usize) -> String {
 }
 
 fn client_of(address: &str) -> Broker {
-    match is_redis(address) {
-        true => Redis::at(address).client(),
-        false => Sqlite::at(address).client(),
-    }
+    at!(address, site => site.client())
 }
 
 async fn messages_are_those_that_publish_sends<S: Site>(home: Home<S>) {
@@ -243,9 +239,10 @@ async fn messages_are_those_that_publish_sends<S: Site>(home: Home<S>) {
 /// What a broker has of messages and queues, but for what tells equal messages apart; in the order
 /// in which they are taken from a queue.
 fn stored(address: &str) -> Vec<String> {
-    if is_redis(address) {
+    if address.starts_with("redis://") {
         return stored_on_redis(address);
     }
+    assert!(address.starts_with('/'), "how is the store at {address} read?");
     let c = rusqlite::Connection::open(address).unwrap();
     let sql =
         "SELECT printf('%s %s %s %s %s %s', q.name, m.visible, coalesce(m.eta, '-'), m.priority,

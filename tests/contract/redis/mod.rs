@@ -3,6 +3,7 @@
 
 mod access;
 mod accidents;
+mod chords;
 mod leases;
 mod odd;
 pub mod proxy;
