@@ -175,19 +175,25 @@ pub(super) fn failure_of(
 /// Nothing follows a request that has ended without a result; but a chord that it is a member of, or
 /// one of the rest of its chain, ends: as failed.
 pub(super) fn none(
-    verdict: Verdict,
+    mut verdict: Verdict,
     request: &Request,
     plan: &Plan,
     exception: &Exception,
     now: DateTime<Utc>,
 ) -> Verdict {
     let Some(embed) = request.arguments.embed.as_deref() else { return verdict };
+    let message = &request.message;
+    if plan.chords == canvas::Chords::Polled && embed.chord.is_some() {
+        // The task that polls the chord has nothing else to go by.
+        let record = Record::exception(&message.id, State::Failure, exception, None, now);
+        verdict.record = Some(Record { group_id: message.group.clone(), ..record });
+    }
     let result = value::raw(&exception.to_json());
     let mut verdict = part(verdict, Ended::of(request), plan, State::Failure, &result);
     // It was read when the message came.
     let skipped = canvas::skipped(&embed.chain).unwrap_or_default();
-    let root_id = &request.message.root_id;
-    let failed = Failed { exception, traceback: None, stores: false, root_id, now };
+    let failed =
+        Failed { exception, traceback: None, stores: false, root_id: &message.root_id, now };
     add_skipped(&mut verdict, &skipped, &failed, plan);
     verdict
 }
