@@ -4,7 +4,7 @@ use super::core::Core;
 use super::event::{Effect, Event, Now};
 use super::reload::Reloader;
 use super::request::Stores;
-use super::{Plan, Source, log};
+use super::{DefinitionSource, Plan, log};
 use crate::backend::Store;
 use crate::bounds::BEAT_PAUSE_MAX;
 use crate::broker::Broker;
@@ -32,16 +32,16 @@ pub struct Services {
     /// Where results are.
     pub store: Store,
     /// The definitions.
-    pub source: Box<dyn Source>,
+    pub source: Box<dyn DefinitionSource>,
     /// What the outside wants.
-    pub commands: UnboundedReceiver<Command>,
+    pub commands: UnboundedReceiver<BeatControl>,
     /// Called every second.
     pub alive: Box<dyn Fn()>,
 }
 
 /// What the outside wants.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Command {
+pub enum BeatControl {
     /// End.
     Stop,
     /// Read the definitions again.
@@ -71,12 +71,12 @@ pub async fn run(plan: Plan, services: Services, ready: impl FnOnce()) {
         let event = tokio::select! {
             biased;
             command = commands.recv() => match command {
-                Some(Command::Stop) | None => break,
-                Some(Command::Reload) => {
+                Some(BeatControl::Stop) | None => break,
+                Some(BeatControl::Reload) => {
                     reloader.mark_stale();
                     continue;
                 }
-                Some(Command::Explain) => Event::Explain,
+                Some(BeatControl::Explain) => Event::Explain,
             },
             event = answer(&mut requests) => event,
             (entries, router) = reloader.next() => Event::Defined(entries, router),

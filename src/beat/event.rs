@@ -5,7 +5,7 @@ use super::Router;
 use super::claim::{Claim, EntryId, Unread};
 use super::state::Fingerprinted;
 use crate::broker::Error;
-use crate::broker::ledger::Answer;
+use crate::broker::ledger::StepResponse;
 use chrono::{DateTime, Utc};
 use std::sync::Arc;
 use std::time::Instant;
@@ -27,7 +27,7 @@ pub enum Event {
     /// The answer to [`Request::Read`]: a value for each name.
     Read(Vec<Unread>, Result<Vec<Option<String>>, Error>),
     /// The answer to [`Request::Commit`], and when it was asked for by the host's clock.
-    Committed(Vec<Claim>, Result<Answer, Error>, DateTime<Utc>),
+    Committed(Vec<Claim>, Result<StepResponse, Error>, DateTime<Utc>),
     /// The answer to [`Request::CheckMark`].
     MarkChecked(Result<MarkCheck, Error>),
     /// The answer to [`Request::Tend`].
@@ -40,7 +40,7 @@ pub enum Event {
 #[derive(Debug)]
 pub enum Effect {
     /// Ask for this; then say the event that belongs to it.
-    Ask(Request),
+    Ask(StoreRequest),
     /// Log this.
     Log(Note),
     /// The beat works, or works as soon as the broker answers: tell the service manager, once.
@@ -51,7 +51,7 @@ pub enum Effect {
 
 /// What is asked of the ledger and of the stores. Each request has one answer.
 #[derive(Debug)]
-pub enum Request {
+pub enum StoreRequest {
     /// All values of the ledger.
     List,
     /// The values of these entries.

@@ -5,13 +5,13 @@
 
 use super::apply::{Caller, Over};
 use super::{Calls, Context, Skipped, after_failure, list, skipped};
-use crate::wire::signature::{Kind, list as signatures};
-use crate::wire::{Exception, Malformed, Signature, State, value};
+use crate::wire::signature::{SignatureKind, list as signatures};
+use crate::wire::{Exception, Malformed, Signature, TaskState, value};
 use serde_json::value::RawValue;
 
 /// A member of a header that has ended.
 #[derive(Debug, Clone)]
-pub struct Part {
+pub struct ChordMember {
     /// The group of the header.
     pub group_id: String,
     /// Its place there; none is behind all others.
@@ -28,11 +28,11 @@ pub struct Part {
     pub root_id: String,
 }
 
-impl Part {
+impl ChordMember {
     /// It has failed, because its value cannot be stored.
     pub fn fail(&mut self, why: &str) {
         let error = Exception::new("qworker.exceptions", "ResultNotStored", why);
-        self.state = State::Failure.name();
+        self.state = TaskState::Failure.name();
         self.result = value::raw(&error.to_json());
     }
 }
@@ -67,7 +67,7 @@ pub enum Ended {
 /// # Errors
 /// The body cannot be read.
 pub fn complete(
-    part: &Part,
+    part: &ChordMember,
     returned: &[Returned],
     context: Context<'_>,
 ) -> Result<Ended, Malformed> {
@@ -90,10 +90,10 @@ pub fn complete(
 fn failed(body: &Signature, why: &str, context: Context<'_>) -> Result<Ended, Malformed> {
     let error = Exception::new("celery.exceptions", "ChordError", why);
     let mut ended = vec![body.write()];
-    if body.kind == Kind::Group {
+    if body.kind == SignatureKind::Group {
         ended = body.parts("tasks")?.iter().map(Signature::write).collect();
     }
-    if body.kind == Kind::Chain {
+    if body.kind == SignatureKind::Chain {
         ended.extend(body.parts("tasks")?.iter().map(Signature::write));
     }
     ended.extend(body.option("chain").map(signatures).unwrap_or_default());

@@ -17,9 +17,9 @@ mod options;
 #[cfg(test)]
 mod tests;
 
-pub use chord::{Ended, Part, Returned, complete};
+pub use chord::{ChordMember, Ended, Returned, complete};
 
-use crate::wire::signature::{Kind, raw_text};
+use crate::wire::signature::{SignatureKind, raw_text};
 use crate::wire::{Draft, Embed, Malformed, Signature};
 use apply::{Caller, Over};
 use chrono::{DateTime, Utc};
@@ -53,7 +53,7 @@ impl Context<'_> {
 
 /// A chord that begins: its size has to be known before the first member ends.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Begun {
+pub struct ChordStart {
     /// The group of its header.
     pub group_id: String,
     /// How many members will end.
@@ -68,54 +68,54 @@ pub struct Calls {
     /// Messages, in their order.
     pub drafts: Vec<Draft>,
     /// Chords among them.
-    pub chords: Vec<Begun>,
+    pub chords: Vec<ChordStart>,
     /// What a result lists as `children`.
-    pub children: Vec<Node>,
+    pub children: Vec<ResultTree>,
 }
 
 impl Calls {
     /// The field `children` of a result.
     pub fn children(&self) -> String {
-        let nodes: Vec<String> = self.children.iter().map(Node::write).collect();
+        let nodes: Vec<String> = self.children.iter().map(ResultTree::write).collect();
         format!("[{}]", nodes.join(", "))
     }
 }
 
 /// A result that will be, as Celery lists it (`result.py`, `as_tuple`).
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Node {
+pub enum ResultTree {
     /// Of one task.
     Task {
         /// Its id.
         id: String,
         /// What comes before it in its chain.
-        parent: Option<Box<Node>>,
+        parent: Option<Box<ResultTree>>,
     },
     /// Of a group.
     Group {
         /// Its id.
         id: String,
         /// What comes before it in its chain.
-        parent: Option<Box<Node>>,
+        parent: Option<Box<ResultTree>>,
         /// Its members.
-        members: Vec<Node>,
+        members: Vec<ResultTree>,
     },
 }
 
-impl Node {
-    fn task(id: &str) -> Node {
-        Node::Task { id: id.into(), parent: None }
+impl ResultTree {
+    fn task(id: &str) -> ResultTree {
+        ResultTree::Task { id: id.into(), parent: None }
     }
 
     /// What comes before it.
-    fn parent_mut(&mut self) -> &mut Option<Box<Node>> {
+    fn parent_mut(&mut self) -> &mut Option<Box<ResultTree>> {
         match self {
-            Node::Task { parent, .. } | Node::Group { parent, .. } => parent,
+            ResultTree::Task { parent, .. } | ResultTree::Group { parent, .. } => parent,
         }
     }
 
     /// Puts `node` before the first of its chain.
-    fn set_first(&mut self, node: Node) {
+    fn set_first(&mut self, node: ResultTree) {
         match self.parent_mut() {
             Some(parent) => parent.set_first(node),
             none => *none = Some(Box::new(node)),
@@ -125,13 +125,13 @@ impl Node {
     /// `[[id, parent], members]`
     pub fn write(&self) -> String {
         let (id, parent, members) = match self {
-            Node::Task { id, parent } => (id, parent, None),
-            Node::Group { id, parent, members } => (id, parent, Some(members)),
+            ResultTree::Task { id, parent } => (id, parent, None),
+            ResultTree::Group { id, parent, members } => (id, parent, Some(members)),
         };
         let parent = parent.as_ref().map_or_else(|| "null".to_string(), |node| node.write());
         let members = members.map_or_else(
             || "null".to_string(),
-            |all| format!("[{}]", all.iter().map(Node::write).collect::<Vec<_>>().join(", ")),
+            |all| format!("[{}]", all.iter().map(ResultTree::write).collect::<Vec<_>>().join(", ")),
         );
         format!("[[{}, {parent}], {members}]", json!(id))
     }
@@ -155,7 +155,7 @@ pub fn after_success(
         caller.call(one.clone(), &args, &over, true)?;
     } else {
         let (groups, others): (Vec<_>, Vec<_>) =
-            callbacks.into_iter().partition(|one| one.kind == Kind::Group);
+            callbacks.into_iter().partition(|one| one.kind == SignatureKind::Group);
         for group in groups {
             caller.call(group, &args, &over, true)?;
         }
@@ -219,7 +219,7 @@ pub fn skipped(chain: &[Box<RawValue>]) -> Result<Vec<Skipped>, Malformed> {
             });
         }
         // A chord is done when its body is.
-        if one.kind == Kind::Chord && depth < DEPTH_MAX {
+        if one.kind == SignatureKind::Chord && depth < DEPTH_MAX {
             depth += 1;
             left.push(one.body()?);
         }
@@ -237,7 +237,8 @@ pub fn check(embed: &Embed, counts: bool, context: Context<'_>) -> Result<(), Ma
     calls.chords.extend(after_failure(&embed.errbacks, context)?.chords);
     let chain: Vec<Signature> =
         embed.chain.iter().map(|raw| Signature::read(raw)).collect::<Result<_, _>>()?;
-    let has_chord = !calls.chords.is_empty() || chain.iter().any(|one| one.kind == Kind::Chord);
+    let has_chord =
+        !calls.chords.is_empty() || chain.iter().any(|one| one.kind == SignatureKind::Chord);
     skipped(&embed.chain)?;
     if has_chord && !counts {
         return Err(Malformed(
@@ -252,7 +253,7 @@ pub fn check(embed: &Embed, counts: bool, context: Context<'_>) -> Result<(), Ma
 fn group_of(signatures: &[Signature]) -> Signature {
     let tasks: Vec<Box<RawValue>> = signatures.iter().map(Signature::write).collect();
     let kwargs = vec![("tasks".to_string(), list(&tasks))];
-    Signature { kind: Kind::Group, ..Signature::task("celery.group", Vec::new(), kwargs) }
+    Signature { kind: SignatureKind::Group, ..Signature::task("celery.group", Vec::new(), kwargs) }
 }
 
 /// A JSON array.

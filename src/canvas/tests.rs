@@ -110,7 +110,7 @@ fn a_group_before_a_step_is_a_chord() {
 fn a_chord_whose_member_failed_fails_its_body_and_what_follows_it() {
     let mut body = sig("body", json!({"task_id": "B", "link_error": [sig("err", json!({}))]}));
     body["options"]["chain"] = json!([sig("last", json!({"task_id": "L"}))]);
-    let part = Part {
+    let part = ChordMember {
         group_id: "G".into(),
         group_index: Some(0),
         task_id: "M".into(),

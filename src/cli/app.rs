@@ -26,7 +26,7 @@ pub(super) const MAKE: &str =
 
 /// Options that stand before the command.
 #[derive(Debug, Clone, Default, clap::Args)]
-pub(super) struct Global {
+pub(super) struct GlobalOptions {
     /// The application: a folder with tasks.d/ and an optional qworker.yaml [default: the
     /// current folder if it has either, else /etc/qworker]
     #[arg(short = 'A', long, value_name = "PATH", env = "QWORKER_APP")]
@@ -72,7 +72,7 @@ impl App {
     ///
     /// # Errors
     /// There is no application, or its settings have faults: all of them are named.
-    pub(super) fn open(global: &Global, given: &[Given]) -> Result<App, Error> {
+    pub(super) fn open(global: &GlobalOptions, given: &[Given]) -> Result<App, Error> {
         let app = App::examine(global, given)?;
         if app.faults.is_empty() {
             return Ok(app);
@@ -85,7 +85,7 @@ impl App {
     ///
     /// # Errors
     /// There is no application.
-    pub(super) fn examine(global: &Global, given: &[Given]) -> Result<App, Error> {
+    pub(super) fn examine(global: &GlobalOptions, given: &[Given]) -> Result<App, Error> {
         let folder = find(global.app.as_deref())?;
         let mut options = Vec::new();
         for (option, setting, value) in [
@@ -173,7 +173,7 @@ impl App {
                 })?;
             }
         }
-        let options = client::Options {
+        let options = client::ClientOptions {
             prefix: self.settings.broker_transport_options.global_keyprefix.clone(),
             result_prefix: self.settings.result_backend_transport_options.result_prefix(),
             result_expires: self.settings.result_expires,

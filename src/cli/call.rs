@@ -1,13 +1,13 @@
 //! `qworker call`: send one task, or a batch of them.
 
-use super::app::{App, Global};
+use super::app::{App, GlobalOptions};
 use super::batch::{self, Input};
 use super::exit::{Error, Exit};
 use super::output::ToUser;
-use super::result::{self, Form};
-use super::sending::{Options, Sending};
+use super::result::{self, OutputFormat};
+use super::sending::{SendOptions, Sending};
 use super::utf8;
-use super::wait::{self, Waited};
+use super::wait::{self, WaitEnd};
 use crate::client::send;
 use crate::clock;
 use crate::config::kind;
@@ -41,7 +41,7 @@ pub(super) struct Args {
     )]
     from_jsonl: Option<PathBuf>,
     #[command(flatten)]
-    options: Options,
+    options: SendOptions,
     /// Id of the task [default: a new UUID]
     #[arg(long, value_name = "ID", env = "QWORKER_CALL_TASK_ID", value_parser = kind::from_text::<kind::TaskId>)]
     task_id: Option<String>,
@@ -56,7 +56,7 @@ pub(super) struct Args {
     json: bool,
 }
 
-pub(super) fn run(mut args: Args, global: &Global, out: ToUser) -> Result<Exit, Error> {
+pub(super) fn run(mut args: Args, global: &GlobalOptions, out: ToUser) -> Result<Exit, Error> {
     let app = App::open(global, &[])?;
     if let Some(name) = args.from_jsonl {
         let sending = Sending::new(&args.name, args.options, &app)?;
@@ -86,10 +86,13 @@ pub(super) fn run(mut args: Args, global: &Global, out: ToUser) -> Result<Exit, 
             return Ok(Exit::Ok);
         }
         match wait::for_result(&app, &client, &id, (args.timeout, false), out).await? {
-            Waited::Answer(answer) => {
-                result::show(&id, answer, if args.json { Form::Json } else { Form::Value }, out)
-            }
-            Waited::Left(exit) => Ok(exit),
+            WaitEnd::Answer(answer) => result::show(
+                &id,
+                answer,
+                if args.json { OutputFormat::Json } else { OutputFormat::Value },
+                out,
+            ),
+            WaitEnd::Left(exit) => Ok(exit),
         }
     })
 }

@@ -4,7 +4,7 @@ use super::exit::{Error, Exit};
 use super::output::ToUser;
 use crate::config::names;
 use crate::os::daemon::{self, LaunchReport, Side};
-use crate::os::pidfile::{Pidfile, Refused};
+use crate::os::pidfile::{Pidfile, PidfileRefusal};
 use crate::os::user::Ids;
 use nix::sys::stat::{Mode, umask};
 use std::ffi::OsString;
@@ -54,7 +54,7 @@ fn mask(text: &str) -> Result<Mode, String> {
 }
 
 /// What comes of the options.
-pub(super) enum Begun {
+pub(super) enum DaemonStart {
     /// This process is the program.
     Here {
         /// Its pidfile.
@@ -133,12 +133,12 @@ impl Args {
         node: &str,
         replace: Option<i32>,
         out: &ToUser,
-    ) -> Result<Begun, Error> {
+    ) -> Result<DaemonStart, Error> {
         let path = self.pidfile(node)?;
         let launcher = if self.detach {
             let side = daemon::detach();
             match side.map_err(|error| Error::failure(format!("cannot detach: {error}")))? {
-                Side::Launcher(code) => return Ok(Begun::Elsewhere(Exit::Code(code))),
+                Side::Launcher(code) => return Ok(DaemonStart::Elsewhere(Exit::Code(code))),
                 Side::Daemon(report) => Some(report),
             }
         } else {
@@ -149,13 +149,13 @@ impl Args {
             None => claim(path),
         };
         match path.as_deref().map(take).transpose() {
-            Ok(pidfile) => Ok(Begun::Here { pidfile, launcher }),
+            Ok(pidfile) => Ok(DaemonStart::Here { pidfile, launcher }),
             Err(error) => {
                 let exit = error.report(out);
                 if let Some(launcher) = launcher {
                     launcher.failed(exit.code());
                 }
-                Ok(Begun::Elsewhere(exit))
+                Ok(DaemonStart::Elsewhere(exit))
             }
         }
     }
@@ -180,17 +180,17 @@ fn claim(path: &Path) -> Result<Pidfile, Error> {
     told(Pidfile::claim(path), path)
 }
 
-fn told(pidfile: Result<Pidfile, Refused>, path: &Path) -> Result<Pidfile, Error> {
+fn told(pidfile: Result<Pidfile, PidfileRefusal>, path: &Path) -> Result<Pidfile, Error> {
     let name = path.display();
     pidfile.map_err(|refused| match refused {
-        Refused::Held(pid) => Error {
+        PidfileRefusal::Held(pid) => Error {
             exit: Exit::CannotCreate,
             message: format!("Pidfile ({name}) already exists."),
             hints: vec![format!("Seems we're already running? (pid: {pid})")],
         },
-        Refused::Foreign(found) => Error::usage(format!(
+        PidfileRefusal::Foreign(found) => Error::usage(format!(
             "--pidfile {name}: found {found}, expected no file or a pidfile of this user"
         )),
-        Refused::Failed(error) => Error::usage(format!("--pidfile {name}: {error}")),
+        PidfileRefusal::Failed(error) => Error::usage(format!("--pidfile {name}: {error}")),
     })
 }

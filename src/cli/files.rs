@@ -2,10 +2,10 @@
 
 use super::exit::Error;
 use super::{utf8, zones};
-use crate::config::settings::{Entry, TABLE};
+use crate::config::settings::{Setting, TABLE};
 use crate::config::{Diagnostic, Given, Layers, Settings, load as layers};
 use crate::task::Task;
-use crate::task::load::{self, Content, File, Sort};
+use crate::task::load::{self, File, Sort, TaskFileKind};
 use nix::errno::Errno;
 use std::ffi::OsStr;
 use std::fs::DirEntry;
@@ -51,7 +51,7 @@ pub(super) fn settings(
 
 /// What is wrong with a variable whose value is no text, if it is one of a setting.
 fn not_text(name: &str, value: &OsStr) -> Option<Diagnostic> {
-    let of_setting = |entry: &&Entry| layers::variables(entry.name).iter().any(|one| one == name);
+    let of_setting = |entry: &&Setting| layers::variables(entry.name).iter().any(|one| one == name);
     let setting = TABLE.iter().find(of_setting)?;
     let found = if setting.secret { "\"**\"".into() } else { format!("{value:?}") };
     let fault = Diagnostic::new("environment", None, format!("found bytes {found}")).of_key(name);
@@ -102,9 +102,9 @@ pub(super) fn tasks(folder: &Path) -> (Vec<Task>, Vec<Diagnostic>) {
 }
 
 /// A folder, whatever path leads to it: its device and its number there.
-type Identity = (u64, u64);
+type FileId = (u64, u64);
 
-fn identity(folder: &Path) -> Option<Identity> {
+fn identity(folder: &Path) -> Option<FileId> {
     std::fs::metadata(folder).map(|seen| (seen.dev(), seen.ino())).ok()
 }
 
@@ -113,7 +113,7 @@ pub(super) type Looks = (PathBuf, u64, u64, (i64, i64));
 
 /// All files below `root`, in order: whoever changes one changes what is seen here.
 pub(super) fn looks(root: &Path) -> Vec<Looks> {
-    let begin: Vec<Identity> = identity(root).into_iter().collect();
+    let begin: Vec<FileId> = identity(root).into_iter().collect();
     let (mut found, mut folders) = (Vec::new(), vec![(root.to_path_buf(), begin)]);
     while let Some((folder, above)) = folders.pop() {
         for entry in std::fs::read_dir(&folder).into_iter().flatten().flatten() {
@@ -166,7 +166,7 @@ fn unreadable(path: &Path, error: &std::io::Error) -> Diagnostic {
 fn walk(
     root: &Path,
     inside: &Path,
-    above: &mut Vec<Identity>,
+    above: &mut Vec<FileId>,
     files: &mut Vec<File>,
     faults: &mut Vec<Diagnostic>,
 ) {
@@ -215,10 +215,10 @@ fn walk(
                 }
                 continue;
             }
-            Some(Sort::Program) => Content::Program,
-            Some(Sort::Wasm) => Content::Wasm,
+            Some(Sort::Program) => TaskFileKind::Program,
+            Some(Sort::Wasm) => TaskFileKind::Wasm,
             Some(Sort::Yaml) => match read(&root.join(&path)) {
-                Ok(text) => Content::Yaml(text),
+                Ok(text) => TaskFileKind::Yaml(text),
                 Err(fault) => {
                     faults.push(*fault);
                     continue;

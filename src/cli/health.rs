@@ -1,9 +1,9 @@
 //! `qworker health`: for probes. Asks a worker on its socket, and no broker; settings only tell workers of one name apart.
 
-use super::app::{App, Global};
+use super::app::{App, GlobalOptions};
 use super::exit::{Error, Exit};
 use super::output::ToUser;
-use crate::client::local::{self, Status};
+use crate::client::health::{self, StatusDocument};
 use crate::config::{kind, nearest};
 use crate::log::escape;
 use crate::os::node_socket::{self, Search};
@@ -36,12 +36,12 @@ pub(super) struct Args {
     json: bool,
 }
 
-pub(super) fn run(args: &Args, global: &Global, out: ToUser) -> Result<Exit, Error> {
+pub(super) fn run(args: &Args, global: &GlobalOptions, out: ToUser) -> Result<Exit, Error> {
     let node = App::node_name(args.hostname.as_deref(), "celery")?;
     let search = node_socket::find(&node, nix::unistd::geteuid().as_raw());
     let (mut said, mut faults) = (Vec::new(), Vec::new());
     for address in &search.found {
-        match local::ask(address, args.timeout) {
+        match health::ask(address, args.timeout) {
             Ok(status) => said.push(status),
             Err(error) => faults.push(error),
         }
@@ -64,27 +64,32 @@ pub(super) fn run(args: &Args, global: &Global, out: ToUser) -> Result<Exit, Err
 }
 
 /// Is something named, and whose is it?
-type Wish<'a> = (bool, &'a dyn Fn(&Status) -> bool);
+type Wish<'a> = (bool, &'a dyn Fn(&StatusDocument) -> bool);
 
 /// Of the workers of this name the one that is meant: that of the application and the broker that
 /// are named, else of those here. Several of which none is meant, or all, are an error.
-fn choose(mut said: Vec<Status>, global: &Global) -> Result<Option<Status>, Vec<Status>> {
+fn choose(
+    mut said: Vec<StatusDocument>,
+    global: &GlobalOptions,
+) -> Result<Option<StatusDocument>, Vec<StatusDocument>> {
     if said.is_empty() {
         return Ok(None);
     }
     let app = App::examine(global, &[]).ok();
-    let is_here = |status: &Status, app: &App| {
+    let is_here = |status: &StatusDocument, app: &App| {
         let same = |path: &Path| path.canonicalize().ok();
         let (theirs, ours) = (Path::new(&status.app), &*app.folder);
         theirs == ours || same(theirs).is_some_and(|theirs| Some(theirs) == same(ours))
     };
-    let of_app = |status: &Status| app.as_ref().is_some_and(|app| is_here(status, app));
-    let of_broker = |status: &Status| app.as_ref().is_some_and(|app| status.broker == app.broker());
+    let of_app = |status: &StatusDocument| app.as_ref().is_some_and(|app| is_here(status, app));
+    let of_broker =
+        |status: &StatusDocument| app.as_ref().is_some_and(|app| status.broker == app.broker());
     // What is named is meant; what is only here is preferred.
     let wishes: [Wish<'_>; 2] =
         [(global.app.is_some(), &of_app), (global.broker.is_some(), &of_broker)];
     for (named, is_meant) in wishes {
-        let (meant, others): (Vec<Status>, Vec<Status>) = said.into_iter().partition(is_meant);
+        let (meant, others): (Vec<StatusDocument>, Vec<StatusDocument>) =
+            said.into_iter().partition(is_meant);
         said = match (meant.is_empty(), named) {
             (true, true) => return Err(others),
             (true, false) => others,
@@ -128,7 +133,7 @@ fn silent(node: &str, search: &Search, faults: &[io::Error], timeout: Duration) 
 /// Names of workers that answer here, those most like `node` first, once each.
 fn alive(node: &str, timeout: Duration) -> Vec<String> {
     let sockets = node_socket::find_all(nix::unistd::geteuid().as_raw()).found;
-    let answers = local::ask_all(&sockets, timeout.min(NAMED_WAIT));
+    let answers = health::ask_all(&sockets, timeout.min(NAMED_WAIT));
     let mut nodes: Vec<String> = answers.into_iter().map(|status| status.node).collect();
     nodes.sort();
     nodes.dedup();
@@ -139,7 +144,7 @@ fn alive(node: &str, timeout: Duration) -> Vec<String> {
     named
 }
 
-fn mistaken(node: &str, others: &[Status], global: &Global) -> Error {
+fn mistaken(node: &str, others: &[StatusDocument], global: &GlobalOptions) -> Error {
     let names: Vec<String> = others
         .iter()
         .map(|one| format!("{} on {} (pid {})", one.app, one.broker, one.guard))
@@ -156,8 +161,8 @@ fn mistaken(node: &str, others: &[Status], global: &Global) -> Error {
     }
 }
 
-fn sentence(status: &Status) -> String {
-    let Status { node, running, slots, .. } = status;
+fn sentence(status: &StatusDocument) -> String {
+    let StatusDocument { node, running, slots, .. } = status;
     let lost = status.log.as_ref();
     let lost = lost.map_or_else(String::new, |lost| format!("; its log: {}", escape::line(lost)));
     match &status.why {

@@ -1,6 +1,6 @@
 //! `qworker purge`: empty queues.
 
-use super::app::{App, Global};
+use super::app::{App, GlobalOptions};
 use super::exit::{Error, Exit};
 use super::output::ToUser;
 use crate::config::kind;
@@ -19,7 +19,7 @@ pub(super) struct Args {
     exclude_queues: Vec<String>,
 }
 
-pub(super) fn run(args: Args, global: &Global, out: ToUser) -> Result<Exit, Error> {
+pub(super) fn run(args: Args, global: &GlobalOptions, out: ToUser) -> Result<Exit, Error> {
     let app = App::open(global, &[])?;
     let mut queues =
         if args.queues.is_empty() { app.queues(&app.tasks(&out)?) } else { args.queues };

@@ -11,7 +11,7 @@ use crate::config::{Diagnostic, kind};
 use crate::os;
 use crate::task::set::Set;
 use crate::task::{Task, bind};
-use crate::wire::{Draft, Route};
+use crate::wire::{Draft, ExchangeRoute};
 use chrono::{DateTime, Utc};
 use serde_json::Value;
 use std::env::VarError;
@@ -19,7 +19,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 #[derive(Debug, clap::Args)]
-pub(super) struct Options {
+pub(super) struct SendOptions {
     /// Not before this time, ISO 8601
     #[arg(long, value_name = "TIME", conflicts_with = "countdown", env = "QWORKER_CALL_ETA")]
     eta: Option<String>,
@@ -74,10 +74,10 @@ fn named(text: &str) -> Result<String, String> {
 /// See the module.
 pub(super) struct Sending {
     /// Through which exchange, if not straight to a queue.
-    pub(super) route: Option<Route>,
+    pub(super) route: Option<ExchangeRoute>,
     /// The broker has to accept what is sent at once within this time.
     pub(super) deadline: Duration,
-    options: Options,
+    options: SendOptions,
     task: Option<Arc<Task>>,
     /// All but what depends on the time.
     common: Draft,
@@ -89,7 +89,7 @@ impl Sending {
     ///
     /// # Errors
     /// Neither `tasks.d` defines it, nor do the options say that others do.
-    pub(super) fn new(name: &str, options: Options, app: &App) -> Result<Sending, Error> {
+    pub(super) fn new(name: &str, options: SendOptions, app: &App) -> Result<Sending, Error> {
         let (tasks, faults) = app.examine_tasks();
         let task = tasks.get(name).cloned();
         if task.is_none() && !options.unregistered {
@@ -105,7 +105,7 @@ impl Sending {
             ))),
         };
         let route = options.exchange.clone().zip(options.routing_key.clone());
-        let route = route.map(|(exchange, routing_key)| Route { exchange, routing_key });
+        let route = route.map(|(exchange, routing_key)| ExchangeRoute { exchange, routing_key });
         let common = Draft {
             task: name.into(),
             queue: options.queue.clone().unwrap_or_else(|| app.queue_of(name, task.as_deref())),

@@ -1,7 +1,7 @@
 //! What programs do with a broker and a result store: connect, send, wait, settle.
 
 pub mod ends;
-pub mod local;
+pub mod health;
 pub mod send;
 pub mod wait;
 
@@ -24,7 +24,7 @@ pub struct Client {
 
 /// What settings say of the two beside their addresses.
 #[derive(Debug, Clone)]
-pub struct Options {
+pub struct ClientOptions {
     /// In front of every key of the broker, on Redis.
     pub prefix: String,
     /// In front of every key of a result, on Redis.
@@ -37,9 +37,9 @@ pub struct Options {
     pub access: Access,
 }
 
-impl Default for Options {
-    fn default() -> Options {
-        Options {
+impl Default for ClientOptions {
+    fn default() -> ClientOptions {
+        ClientOptions {
             prefix: String::new(),
             result_prefix: String::new(),
             result_expires: None,
@@ -58,7 +58,7 @@ impl Client {
     pub fn connect(
         broker: &BrokerUrl,
         backend: Option<&BackendUrl>,
-        options: &Options,
+        options: &ClientOptions,
     ) -> Result<Client, ConnectError> {
         let own = BackendUrl::from(broker.clone());
         let url = backend.unwrap_or(&own);
@@ -67,11 +67,12 @@ impl Client {
         let patience = options.timeout.mul_f64(0.96);
         let beside: &[_] = if is_shared { &[&backend::sqlite::SCHEMA] } else { &[] };
         let (prefix, access) = (&options.prefix[..], options.access);
-        let broker = Broker::open(broker, broker::Options { prefix, patience, access, beside })
-            .map_err(|error| ConnectError { url: own.clone(), error })?;
+        let broker =
+            Broker::open(broker, broker::BrokerOptions { prefix, patience, access, beside })
+                .map_err(|error| ConnectError { url: own.clone(), error })?;
         let (prefix, expires) = (&options.result_prefix[..], options.result_expires);
         let shared = is_shared.then(|| broker.connection());
-        let options = backend::Options { prefix, expires, patience, access };
+        let options = backend::StoreOptions { prefix, expires, patience, access };
         let store = Store::open(url, shared, options)
             .map_err(|error| ConnectError { url: url.clone(), error })?;
         Ok(Client { broker, store })

@@ -2,16 +2,16 @@
 //! struct, the reading of every layer, `qworker report` and the shipped `etc/qworker.yaml`
 //! all come from that table, so none of them can forget one.
 
-use super::accept::{self, Accept};
-use super::beat::{Days, DaysRule, Dst, DstRule, Plan, Zone};
+use super::accept::{self, SerializerList};
+use super::beat::{BeatSchedule, Days, DaysRule, Dst, DstRule, Zone};
 use super::diagnostic::Faults;
 use super::kind::{
-    Address, Concurrency, Count, Deliveries, Environment, FilePath, Flag, Keep, Kind, Limit, Load,
-    Maybe, Pace, Priority, Queue, Reserve, Size, Span, Unregistered, Word,
+    AddressKind, Concurrency, Count, Deliveries, Environment, FilePath, Flag, Keep, Limit, Load,
+    Maybe, Pace, Priority, Queue, Reserve, Size, Span, Unregistered, ValueKind, Word,
 };
-use super::node::Node;
+use super::node::YamlNode;
 use super::routes::Routes;
-use super::transport::{BrokerOptions, ResultOptions};
+use super::transport::{BrokerTransportOptions, ResultTransportOptions};
 use crate::bounds;
 use crate::link::address;
 use chrono_tz::Tz;
@@ -22,7 +22,7 @@ use std::time::Duration;
 
 /// Where the value of a setting comes from; a later one wins over an earlier one.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub enum Origin {
+pub enum SettingSource {
     /// Nobody said anything.
     #[default]
     Default,
@@ -39,12 +39,14 @@ pub enum Origin {
     CommandLine(String),
 }
 
-impl fmt::Display for Origin {
+impl fmt::Display for SettingSource {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Origin::Default => write!(out, "default"),
-            Origin::File { file, line } => write!(out, "{file}:{line}"),
-            Origin::Environment(name) | Origin::CommandLine(name) => write!(out, "{name}"),
+            SettingSource::Default => write!(out, "default"),
+            SettingSource::File { file, line } => write!(out, "{file}:{line}"),
+            SettingSource::Environment(name) | SettingSource::CommandLine(name) => {
+                write!(out, "{name}")
+            }
         }
     }
 }
@@ -57,11 +59,11 @@ pub struct Row {
     /// Its value in YAML, secrets replaced by stars.
     pub value: String,
     /// Where it comes from.
-    pub origin: Origin,
+    pub origin: SettingSource,
 }
 
 /// One setting of the table.
-pub struct Entry {
+pub struct Setting {
     /// Its name.
     pub name: &'static str,
     /// What it means, in lines of text.
@@ -73,7 +75,7 @@ pub struct Entry {
     /// May its value hold a secret?
     pub secret: bool,
     /// Reads it; whether that went well.
-    pub(super) read: fn(&mut Settings, &Node, &mut Faults) -> bool,
+    pub(super) read: fn(&mut Settings, &YamlNode, &mut Faults) -> bool,
     /// Puts the default back.
     pub(super) reset: fn(&mut Settings),
     /// As YAML, secrets included.
@@ -88,7 +90,7 @@ macro_rules! settings {
         #[derive(Debug, Clone)]
         pub struct Settings {
             $($(#[doc = $meaning])+ pub $name: $type,)+
-            pub(super) origins: BTreeMap<&'static str, Origin>,
+            pub(super) origins: BTreeMap<&'static str, SettingSource>,
         }
 
         impl Default for Settings {
@@ -98,19 +100,19 @@ macro_rules! settings {
         }
 
         /// The settings of this version, in the order of reports.
-        pub const TABLE: &[Entry] = &[$(Entry {
+        pub const TABLE: &[Setting] = &[$(Setting {
             name: stringify!($name),
             meaning: &[$($meaning),+],
-            expected: <$kind as Kind>::EXPECTED,
-            nested: <$kind as Kind>::NESTED,
-            secret: <$kind as Kind>::SECRET,
+            expected: <$kind as ValueKind>::EXPECTED,
+            nested: <$kind as ValueKind>::NESTED,
+            secret: <$kind as ValueKind>::SECRET,
             read: |settings, node, faults| {
-                let value = <$kind as Kind>::read(node, faults);
+                let value = <$kind as ValueKind>::read(node, faults);
                 value.map(|value| settings.$name = value).is_some()
             },
             reset: |settings| settings.$name = $default,
-            write: |settings| <$kind as Kind>::write(&settings.$name),
-            show: |settings| <$kind as Kind>::show(&settings.$name),
+            write: |settings| <$kind as ValueKind>::write(&settings.$name),
+            show: |settings| <$kind as ValueKind>::show(&settings.$name),
         }),+];
     };
 }
@@ -119,24 +121,24 @@ settings! {
     /// The broker: where messages are taken from and sent to. Either a file: a path behind
     /// three slashes is relative to the application's folder, behind four it is absolute; or a
     /// Redis server: redis://[USER:PASSWORD@]HOST[:PORT][/DB], rediss://…, redis+socket:///PATH.
-    broker_url: address::Address, Address = address::Address::new("sqlite:///var/qworker.sqlite");
+    broker_url: address::Address, AddressKind = address::Address::new("sqlite:///var/qworker.sqlite");
     /// Where results are kept: null for the broker's own store, sqlite:///… or
     /// db+sqlite:///… for another file, redis://… for a server, disabled:// for nowhere.
-    result_backend: Option<address::Address>, Maybe<Address> = None;
+    result_backend: Option<address::Address>, Maybe<AddressKind> = None;
     /// How long qworker call and the other commands wait for an answer of the broker or the
     /// result store before they give up.
     client_timeout: Duration, Limit = bounds::CLIENT_TIMEOUT;
     /// The forms in which a worker takes messages: json, yaml, msgpack, pickle, or their content
     /// types. Of pickles the data is read and nothing is run. Another form is a dead letter.
     /// What qworker writes itself is JSON.
-    accept_content: Vec<String>, Accept = vec![accept::DEFAULT.into()];
+    accept_content: Vec<String>, SerializerList = vec![accept::DEFAULT.into()];
     /// For Redis: global_keyprefix stands in front of every key; what a Python worker has held
     /// for visibility_timeout (3600 s) is handed out again, as Celery's workers do it. Ours
     /// need no such time.
-    broker_transport_options: BrokerOptions, BrokerOptions = BrokerOptions::default();
+    broker_transport_options: BrokerTransportOptions, BrokerTransportOptions = BrokerTransportOptions::default();
     /// For Redis: global_keyprefix stands in front of every key of a result, with a _ behind
     /// it unless it ends in one of : _ - .
-    result_backend_transport_options: ResultOptions, ResultOptions = ResultOptions::default();
+    result_backend_transport_options: ResultTransportOptions, ResultTransportOptions = ResultTransportOptions::default();
     /// How long a result is kept.
     /// null or 0 keeps results for ever.
     result_expires: Option<Duration>, Keep = Some(Duration::from_secs(86_400));
@@ -233,7 +235,7 @@ settings! {
     timezone: Tz, Zone = Tz::UTC;
     /// What qworker beat sends, and when: {NAME: {task: TASK, schedule: WHEN}}; see
     /// qworker-schedule(5). Files of their own, schedule.yaml and *.crontab, hold more.
-    beat_schedule: Plan, Plan = Plan::default();
+    beat_schedule: BeatSchedule, BeatSchedule = BeatSchedule::default();
     /// Keep the state of the schedule, what was sent last and what is paused, in this SQLite
     /// file, relative to the application's folder. null keeps it in the broker's store, where
     /// all beats find it.
@@ -258,13 +260,13 @@ settings! {
 
 impl Settings {
     /// Where the value of a setting comes from; `Default` for a name that is none.
-    pub fn origin(&self, name: &str) -> &Origin {
-        self.origins.get(name).unwrap_or(&Origin::Default)
+    pub fn origin(&self, name: &str) -> &SettingSource {
+        self.origins.get(name).unwrap_or(&SettingSource::Default)
     }
 
     /// Every setting with its value and origin, in the order of the table; safe to show.
     pub fn report(&self) -> Vec<Row> {
-        let row = |entry: &Entry| Row {
+        let row = |entry: &Setting| Row {
             name: entry.name,
             value: (entry.show)(self),
             origin: self.origin(entry.name).clone(),
@@ -274,7 +276,7 @@ impl Settings {
 }
 
 /// The entry of a setting.
-pub fn entry(name: &str) -> Option<&'static Entry> {
+pub fn entry(name: &str) -> Option<&'static Setting> {
     TABLE.iter().find(|entry| entry.name == name)
 }
 
@@ -327,7 +329,7 @@ mod tests {
         for entry in TABLE {
             assert_eq!((entry.write)(&settings), (entry.write)(&defaults), "{}", entry.name);
             let line = match settings.origin(entry.name) {
-                Origin::File { line, .. } => *line,
+                SettingSource::File { line, .. } => *line,
                 other => panic!("{} is missing from the file: {other}", entry.name),
             };
             assert!(text.lines().nth(line - 1).unwrap().starts_with(entry.name));
@@ -345,13 +347,16 @@ mod tests {
         let rows = settings.report();
         assert_eq!(rows.len(), TABLE.len());
         let row = |name: &str| rows.iter().find(|row| row.name == name).unwrap();
-        assert_eq!(row("broker_url").origin, Origin::File { file: "q.yaml".into(), line: 1 });
+        assert_eq!(
+            row("broker_url").origin,
+            SettingSource::File { file: "q.yaml".into(), line: 1 }
+        );
         assert_eq!(row("result_backend").value, "db+sqlite://me:**@h/x");
         let env = &row("task_env").value;
         assert_eq!(env, "{SMTP_PASSWORD: '********', LANG: C, HOOK: '********'}");
         assert_eq!(
             (row("result_expires").value.as_str(), &row("result_expires").origin),
-            ("1d", &Origin::Default)
+            ("1d", &SettingSource::Default)
         );
     }
 }

@@ -3,7 +3,7 @@
 //! Source of the envelope: kombu `transport/virtual/base.py`.
 
 use super::body::{self, Pairs};
-use super::lenient::{self, Fields, Name, Object};
+use super::lenient::{self, Name, Object, ObjectFields};
 use super::message::{Malformed, Message};
 use crate::clock;
 use chrono::{DateTime, Utc};
@@ -21,9 +21,9 @@ use std::fmt;
 pub struct Payload(String);
 
 /// The parts of a message, unread.
-pub(super) struct Parts<'a> {
-    pub headers: Fields<'a>,
-    pub properties: Fields<'a>,
+pub(super) struct MessageParts<'a> {
+    pub headers: ObjectFields<'a>,
+    pub properties: ObjectFields<'a>,
     pub content_type: Option<&'a RawValue>,
     pub body: Cow<'a, str>,
 }
@@ -108,16 +108,16 @@ impl Payload {
     }
 
     fn header(&self, name: &str) -> Option<&RawValue> {
-        let envelope = Fields::read(&self.0).ok()?;
-        Fields::read(envelope.get("headers")?.get()).ok()?.get(name)
+        let envelope = ObjectFields::read(&self.0).ok()?;
+        ObjectFields::read(envelope.get("headers")?.get()).ok()?.get(name)
     }
 }
 
 /// The parts of an envelope.
-fn parts(envelope: &str) -> Result<Parts<'_>, Malformed> {
+fn parts(envelope: &str) -> Result<MessageParts<'_>, Malformed> {
     let read: Envelope =
         serde_json::from_str(envelope).map_err(|error| Malformed(format!("envelope: {error}")))?;
-    Ok(Parts {
+    Ok(MessageParts {
         headers: read.headers,
         properties: read.properties,
         content_type: read.content_type,
@@ -132,8 +132,8 @@ fn parts(envelope: &str) -> Result<Parts<'_>, Malformed> {
 /// An envelope, read in one pass; the last of two fields of one name counts, as in Python.
 #[derive(Default)]
 struct Envelope<'a> {
-    headers: Fields<'a>,
-    properties: Fields<'a>,
+    headers: ObjectFields<'a>,
+    properties: ObjectFields<'a>,
     content_type: Option<&'a RawValue>,
     body: Option<&'a RawValue>,
 }

@@ -10,7 +10,7 @@ use super::plan::Plan;
 use super::verdict::Verdict;
 use crate::backend::{Counted, Store};
 use crate::broker::Item;
-use crate::canvas::{self, Context, Ended, Part};
+use crate::canvas::{self, ChordMember, Context, Ended};
 use crate::clock;
 use crate::link::error::Error;
 use crate::wire::{Exception, Malformed, Record};
@@ -21,15 +21,15 @@ const NESTED_MAX: usize = 64;
 
 /// A body that was called: its chord, and the claim to it.
 #[derive(Debug, Clone)]
-pub(super) struct Claim {
+pub(super) struct BodyClaim {
     group_id: String,
     token: String,
 }
 
 /// What came of the chords of a verdict.
-pub(super) enum Joined {
+pub(super) enum ChordResult {
     /// These items are to be done before it, and the claims are released after that.
-    Ready(Vec<Item>, Vec<Claim>),
+    Ready(Vec<Item>, Vec<BodyClaim>),
     /// Another worker is about to call a body, or has died in it: ask again.
     Later,
 }
@@ -50,7 +50,7 @@ impl Counter {
     ///
     /// # Errors
     /// The store does not answer, or refuses it.
-    pub(super) async fn join(&self, chords: &Chords) -> Result<Joined, Error> {
+    pub(super) async fn join(&self, chords: &Chords) -> Result<ChordResult, Error> {
         if !chords.begun.is_empty() {
             self.store.begin_chords(&chords.begun).await?;
         }
@@ -66,7 +66,7 @@ impl Counter {
             let token = uuid::Uuid::new_v4().simple().to_string();
             match self.store.count(&part, &token).await? {
                 Counted::More => {}
-                Counted::Claimed => return Ok(Joined::Later),
+                Counted::Claimed => return Ok(ChordResult::Later),
                 Counted::Last => {
                     let (item, parts, begun) = self.end(&part).await?;
                     if !begun.is_empty() {
@@ -74,16 +74,19 @@ impl Counter {
                     }
                     left.extend(parts);
                     items.extend(item);
-                    claims.push(Claim { group_id: part.group_id, token });
+                    claims.push(BodyClaim { group_id: part.group_id, token });
                 }
             }
         }
-        Ok(Joined::Ready(items, claims))
+        Ok(ChordResult::Ready(items, claims))
     }
 
     /// The items that end the chord of this last member, the members of other chords that end with
     /// it, and chords that begin.
-    async fn end(&self, part: &Part) -> Result<(Vec<Item>, Vec<Part>, Vec<canvas::Begun>), Error> {
+    async fn end(
+        &self,
+        part: &ChordMember,
+    ) -> Result<(Vec<Item>, Vec<ChordMember>, Vec<canvas::ChordStart>), Error> {
         let now = clock::now();
         let returned = self.store.chord_results(&part.group_id).await?;
         let context = Context { root_id: &part.root_id, parent_id: &part.task_id, now };
@@ -113,8 +116,8 @@ impl Counter {
     }
 
     /// The bodies of these chords are called: what is left of them goes.
-    pub(super) async fn release(&self, claims: &[Claim]) {
-        for Claim { group_id, token } in claims {
+    pub(super) async fn release(&self, claims: &[BodyClaim]) {
+        for BodyClaim { group_id, token } in claims {
             if let Err(error) = self.store.end_chord(group_id, token).await {
                 // Everything of it expires.
                 tracing::warn!("chord {group_id}: {error}; its keys are left to expire");

@@ -7,15 +7,15 @@ use super::health::socket::{self, Socket};
 use super::health::troubles::Troubles;
 use super::orphans::{self, Cleaner, Processes};
 use super::plan::Plan;
-use super::reload::{Reader, Reload};
-use super::settle::{self, Work};
+use super::reload::{Reload, TaskReader};
+use super::settle::{self, SettleWork};
 use super::{expire, pressure};
 use crate::broker::{self, Sorting, Tag, Want};
 use crate::client::ends::Ends;
 use crate::clock;
 use crate::link::guard::GuardLink;
 use crate::os::reap::Reaper;
-use crate::os::signal::{Meaning, Signals};
+use crate::os::signal::{Signals, WorkerSignal};
 use crate::os::tree;
 use crate::pool::Pool;
 use std::rc::Rc;
@@ -49,7 +49,7 @@ pub struct Io {
     /// Knows which processes are tasks.
     pub reaper: Rc<Reaper>,
     /// Reads the definitions of tasks.
-    pub tasks: Reader,
+    pub tasks: TaskReader,
     /// The events of everything here.
     pub events: (mpsc::UnboundedSender<Event>, mpsc::UnboundedReceiver<Event>),
     /// Signals of the process.
@@ -171,7 +171,7 @@ struct Drive {
     /// What the broker does by the names of tasks.
     sort: watch::Sender<Sorting>,
     /// `None` once the worker closes.
-    settler: Option<mpsc::UnboundedSender<Work>>,
+    settler: Option<mpsc::UnboundedSender<SettleWork>>,
     /// See [`super::demand::Demand::set`].
     wants: watch::Sender<Option<(u64, Want)>>,
     /// See [`Core::hurries`].
@@ -191,7 +191,7 @@ impl Drive {
     ) {
         for event in batch.drain(..) {
             match &event {
-                Event::Signal(Meaning::Explain) => {
+                Event::Signal(WorkerSignal::Explain) => {
                     tracing::warn!("worker: {}", self.health.line(&core.snapshot()));
                 }
                 Event::Ended(key, _) => {
@@ -221,8 +221,10 @@ impl Drive {
                 Effect::Ask(key) => self.pool.ask(key),
                 Effect::Stop(key, why) => self.pool.stop(key, why),
                 Effect::Recall => self.pool.recall(),
-                Effect::Settle(key, tag, verdict) => self.settle(Work::Verdict(key, tag, verdict)),
-                Effect::Store(tag, record) => self.settle(Work::Record(tag, record)),
+                Effect::Settle(key, tag, verdict) => {
+                    self.settle(SettleWork::Verdict(key, tag, verdict))
+                }
+                Effect::Store(tag, record) => self.settle(SettleWork::Record(tag, record)),
                 Effect::ReadTasks => self.reload.read(),
                 Effect::Log(level, line) => crate::log::line(level, &line),
                 Effect::LogAbout(level, about, line) => {
@@ -237,7 +239,7 @@ impl Drive {
         }
     }
 
-    fn settle(&self, work: Work) {
+    fn settle(&self, work: SettleWork) {
         if let Some(settler) = &self.settler {
             // The settling task lives as long as this sender.
             let _ = settler.send(work);

@@ -1,13 +1,13 @@
 //! What happens to a worker, and what it does about it: two closed lists, with
 //! [`super::core`] between them.
 
-use super::request::Key;
-use super::signals::State;
+use super::request::AttemptKey;
+use super::signals::WorkerState;
 use super::verdict::Verdict;
 use crate::broker::{Delivery, Sorting, Tag, Want};
 use crate::log::About;
-use crate::os::signal::Meaning;
-use crate::runner::{Attempt, Outcome, Why};
+use crate::os::signal::WorkerSignal;
+use crate::runner::{Attempt, CancelReason, Outcome};
 use crate::task::set::Set;
 use crate::wire::Record;
 use chrono::{DateTime, Utc};
@@ -23,18 +23,18 @@ pub enum Event {
     /// Messages have come whose tasks were revoked before.
     Revoked(Vec<Delivery>),
     /// An attempt has ended.
-    Ended(Key, Box<Outcome>),
+    Ended(AttemptKey, Box<Outcome>),
     /// What earlier attempts at these left behind is dead.
-    Cleared(Vec<Key>),
+    Cleared(Vec<AttemptKey>),
     /// These were settled; a request that was to be acknowledged first may start.
-    Settled(Vec<Key>),
+    Settled(Vec<AttemptKey>),
     /// These were to be settled, but their deliveries are not held any more: they were redelivered.
-    Lost(Vec<Key>),
+    Lost(Vec<AttemptKey>),
     /// These deliveries are not held any more: the connection was lost for so long that other
     /// workers have them.
     Forfeited(Vec<Tag>),
     /// A signal has come.
-    Signal(Meaning),
+    Signal(WorkerSignal),
     /// Time has passed.
     Tick,
     /// The definitions of tasks have changed.
@@ -57,20 +57,20 @@ pub enum Effect {
     },
     /// Kill what earlier attempts at the task of this id left on this machine; answered by
     /// [`Event::Cleared`].
-    Clear(Key, String),
+    Clear(AttemptKey, String),
     /// Sort messages by these names of tasks, and by no others.
     Sort(Sorting),
     /// Run this; answered by [`Event::Ended`].
-    Start(Key, Box<Attempt>),
+    Start(AttemptKey, Box<Attempt>),
     /// Ask this to end.
-    Ask(Key),
+    Ask(AttemptKey),
     /// Stop this at once.
-    Stop(Key, Why),
+    Stop(AttemptKey, CancelReason),
     /// Give up the attempts that have not begun; each is answered by [`Event::Ended`], as
     /// [`Why::Recalled`].
     Recall,
     /// Store, publish and settle, in this order; answered by [`Event::Settled`].
-    Settle(Key, Tag, Box<Verdict>),
+    Settle(AttemptKey, Tag, Box<Verdict>),
     /// Store this record of the task of this delivery; not answered.
     Store(Tag, Box<Record>),
     /// Read the definitions of tasks again; answered by [`Event::Tasks`] if they have changed.
@@ -101,7 +101,7 @@ pub struct Now {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Snapshot {
     /// Where it is in its life.
-    pub state: State,
+    pub state: WorkerState,
     /// How many tasks it may run at once.
     pub slots: usize,
     /// How many tasks run.

@@ -4,9 +4,9 @@ use super::plan::Plan;
 use super::request::Request;
 use super::verdict::Verdict;
 use crate::broker::Posting;
-use crate::canvas::{self, Begun, Calls, Context, Part, Skipped};
+use crate::canvas::{self, Calls, ChordMember, ChordStart, Context, Skipped};
 use crate::task::set::Set;
-use crate::wire::{Embed, Exception, Malformed, Message, Record, State, value};
+use crate::wire::{Embed, Exception, Malformed, Message, Record, TaskState, value};
 use chrono::{DateTime, Utc};
 use serde_json::value::RawValue;
 
@@ -14,9 +14,9 @@ use serde_json::value::RawValue;
 #[derive(Debug, Clone, Default)]
 pub struct Chords {
     /// They begin: their messages are sent with the verdict.
-    pub begun: Vec<Begun>,
+    pub begun: Vec<ChordStart>,
     /// Members of these have ended.
-    pub parts: Vec<Part>,
+    pub parts: Vec<ChordMember>,
 }
 
 /// Adds what follows the success of a request.
@@ -38,7 +38,7 @@ pub(super) fn success(
     if let Some(record) = &mut verdict.record {
         record.children = children;
     }
-    Ok(part(verdict, request, State::Success, result))
+    Ok(part(verdict, request, TaskState::Success, result))
 }
 
 /// Adds what follows when a request has failed for good, or was revoked: nobody waits in vain.
@@ -46,14 +46,14 @@ pub(super) fn failure(
     verdict: Verdict,
     request: &Request,
     plan: &Plan,
-    (state, exception): (State, &Exception),
+    (state, exception): (TaskState, &Exception),
     traceback: Option<&str>,
     now: DateTime<Utc>,
 ) -> Verdict {
     let Some(embed) = request.arguments.embed.as_deref() else { return verdict };
     let result = value::raw(&exception.to_json());
     let verdict = part(verdict, request, state, &result);
-    if state != State::Failure {
+    if state != TaskState::Failure {
         return verdict;
     }
     // It was read when the message came.
@@ -85,17 +85,17 @@ pub(super) fn add_skipped(
 ) {
     for one in skipped {
         let traceback = traceback.map(str::to_string);
-        let record = Record::exception(&one.task_id, State::Failure, exception, traceback, now);
+        let record = Record::exception(&one.task_id, TaskState::Failure, exception, traceback, now);
         if stores {
             verdict.skipped.push(Record { group_id: one.group_id.clone(), ..record });
         }
         let body = one.chord.as_ref().and_then(|text| RawValue::from_string(text.clone()).ok());
         if let (Some(group_id), Some(body)) = (&one.group_id, body) {
-            verdict.chords.get_or_insert_default().parts.push(Part {
+            verdict.chords.get_or_insert_default().parts.push(ChordMember {
                 group_id: group_id.clone(),
                 group_index: one.group_index,
                 task_id: one.task_id.clone(),
-                state: State::Failure.name(),
+                state: TaskState::Failure.name(),
                 result: value::raw(&exception.to_json()),
                 body,
                 root_id: root_id.into(),
@@ -128,7 +128,7 @@ pub(super) fn postings(
 }
 
 /// Adds that a request which is a member of a chord's header has ended.
-fn part(mut verdict: Verdict, request: &Request, state: State, result: &RawValue) -> Verdict {
+fn part(mut verdict: Verdict, request: &Request, state: TaskState, result: &RawValue) -> Verdict {
     let embed = request.arguments.embed.as_deref();
     if let Some(part) = member(&request.message, embed, state, result) {
         verdict.chords.get_or_insert_default().parts.push(part);
@@ -140,10 +140,10 @@ fn part(mut verdict: Verdict, request: &Request, state: State, result: &RawValue
 fn member(
     message: &Message,
     embed: Option<&Embed>,
-    state: State,
+    state: TaskState,
     result: &RawValue,
-) -> Option<Part> {
-    Some(Part {
+) -> Option<ChordMember> {
+    Some(ChordMember {
         group_id: message.group.clone()?,
         group_index: message.group_index,
         task_id: message.id.clone(),
@@ -161,7 +161,7 @@ pub(super) fn revoked(message: &Message) -> Option<Box<Chords>> {
     let arguments = message.arguments().ok()?;
     let exception = Exception::new("celery.exceptions", "TaskRevokedError", "revoked");
     let result = value::raw(&exception.to_json());
-    let part = member(message, arguments.embed.as_deref(), State::Revoked, &result)?;
+    let part = member(message, arguments.embed.as_deref(), TaskState::Revoked, &result)?;
     Some(Box::new(Chords { parts: vec![part], ..Chords::default() }))
 }
 

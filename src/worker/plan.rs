@@ -1,12 +1,12 @@
 //! What is decided before a worker starts and never changes afterwards.
 
-use super::pressure::Rule;
+use super::pressure::PressureRule;
 use crate::client::send::Routing;
 pub use crate::config::units::Unregistered;
 use crate::task::Task;
 use crate::task::rate::Rate;
 use crate::task::set::Set;
-use crate::wire::{Accept, Message, State};
+use crate::wire::{AcceptedContent, Message, TaskState};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,7 +27,7 @@ pub struct Plan {
     /// Whether there are fewer slots when there is less to do.
     pub autoscale: Option<Autoscale>,
     /// When the host is too short of something for new tasks.
-    pub pressure: Rule,
+    pub pressure: PressureRule,
     /// Queues it takes from.
     pub queues: Vec<String>,
     /// The definitions of tasks.
@@ -85,7 +85,7 @@ pub struct Policy {
     /// `task_unregistered`
     pub unregistered: Unregistered,
     /// `accept_content`
-    pub accept: Accept,
+    pub accept: AcceptedContent,
     /// `worker_disable_prefetch`
     pub disable_prefetch: bool,
     /// `task_env`
@@ -95,10 +95,10 @@ pub struct Policy {
 impl Policy {
     /// Is a record with this state stored? `ignore_result` of the message comes first, then that of
     /// the task, if the task is known.
-    pub fn stores(&self, state: State, message: &Message, task: Option<&Task>) -> bool {
+    pub fn stores(&self, state: TaskState, message: &Message, task: Option<&Task>) -> bool {
         let own = message.ignore_result.or(task.and_then(|task| task.ignore_result));
         let ignored = own.unwrap_or(self.ignore_result);
-        !ignored || (self.store_errors && state == State::Failure)
+        !ignored || (self.store_errors && state == TaskState::Failure)
     }
 
     /// Has a message that was lost this many times used up its deliveries?
@@ -120,7 +120,7 @@ impl Default for Policy {
             rate_limit: None,
             max_deliveries: crate::bounds::DELIVERIES_MAX,
             unregistered: Unregistered::Wait,
-            accept: Accept::default(),
+            accept: AcceptedContent::default(),
             disable_prefetch: false,
             env: Arc::default(),
         }

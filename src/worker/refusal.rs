@@ -29,19 +29,19 @@ pub(super) fn revoked(payload: &Payload) -> Verdict {
 pub(super) fn expired(request: &Request, plan: &Plan, now: Now) -> Verdict {
     let exception = Exception::new("celery.exceptions", "TaskRevokedError", "expired");
     let log = format!("Discarding revoked task: {}: expired", request.label());
-    ended(request, plan, (wire::State::Revoked, &exception), (Level::INFO, log), now)
+    ended(request, plan, (wire::TaskState::Revoked, &exception), (Level::INFO, log), now)
 }
 
 /// Its arguments do not fit the task's `params`.
 pub(super) fn misfit(request: &Request, plan: &Plan, exception: &Exception, now: Now) -> Verdict {
     let log = format!("Task {} raised unexpected: {}", request.label(), show(exception));
-    ended(request, plan, (wire::State::Failure, exception), (Level::ERROR, log), now)
+    ended(request, plan, (wire::TaskState::Failure, exception), (Level::ERROR, log), now)
 }
 
 fn ended(
     request: &Request,
     plan: &Plan,
-    (state, exception): (wire::State, &Exception),
+    (state, exception): (wire::TaskState, &Exception),
     log: (Level, String),
     now: Now,
 ) -> Verdict {
@@ -128,7 +128,7 @@ fn failure(
     policy: &Policy,
     now: Now,
 ) -> Option<Record> {
-    let state = wire::State::Failure;
+    let state = wire::TaskState::Failure;
     policy
         .stores(state, message, task)
         .then(|| Record::exception(&message.id, state, exception, None, now.wall))

@@ -13,11 +13,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// Names a request, and its attempt, inside this worker.
-pub use crate::pool::Key;
+pub use crate::pool::AttemptKey;
 
 /// The time limits of an attempt, from its start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Limits {
+pub struct TimeLimits {
     /// `soft_time_limit`
     pub soft: Option<Duration>,
     /// `time_limit`
@@ -58,9 +58,9 @@ impl Request {
     }
 
     /// Its time limits: the message's own come first, then the task's.
-    pub fn time_limits(&self, policy: &Policy) -> Limits {
+    pub fn time_limits(&self, policy: &Policy) -> TimeLimits {
         let (message, task) = (&self.message, &self.task);
-        Limits {
+        TimeLimits {
             soft: message.soft_time_limit.or(task.soft_time_limit).or(policy.soft_time_limit),
             hard: message.time_limit.or(task.time_limit).or(policy.time_limit),
         }

@@ -3,19 +3,19 @@
 //! nothing counts as done. What a store rejects does not block anything else: see
 //! [`super::unstorable`].
 
-use super::chords::{Claim, Counter, Joined};
+use super::chords::{BodyClaim, ChordResult, Counter};
 use super::core::Event;
 use super::follow::Chords;
 use super::health::troubles::Troubles;
 use super::outage::Outage;
 use super::plan::Plan;
-use super::request::Key;
+use super::request::AttemptKey;
 use super::unstorable;
 use super::verdict::Verdict;
-use crate::broker::{Fate, Item, Settle, Tag};
+use crate::broker::{Disposition, Item, Settle, Tag};
 use crate::client::ends::Ends;
 use crate::clock;
-use crate::link::error::Kind;
+use crate::link::error::StoreErrorKind;
 use crate::wire::Record;
 use std::sync::Arc;
 use std::time::Duration;
@@ -40,9 +40,9 @@ const UNHEARD_MAX: u32 = 3;
 
 /// Something to be stored or settled.
 #[derive(Debug)]
-pub(super) enum Work {
+pub(super) enum SettleWork {
     /// What became of a request.
-    Verdict(Key, Tag, Box<Verdict>),
+    Verdict(AttemptKey, Tag, Box<Verdict>),
     /// A record of the task of this delivery. Nothing waits for it.
     Record(Tag, Box<Record>),
 }
@@ -52,7 +52,7 @@ pub(super) enum Work {
 pub(super) async fn run(
     ends: Ends,
     plan: Arc<Plan>,
-    mut work: mpsc::UnboundedReceiver<Work>,
+    mut work: mpsc::UnboundedReceiver<SettleWork>,
     mut hurry: watch::Receiver<bool>,
     events: mpsc::UnboundedSender<Event>,
     troubles: Troubles,
@@ -90,8 +90,8 @@ pub(super) async fn run(
 
 /// What the core waits for, if it does; and what was tried before.
 #[derive(Debug, Clone, Default)]
-struct Job {
-    key: Option<Key>,
+struct Submission {
+    key: Option<AttemptKey>,
     /// The task's id, or empty if it is unknown.
     id: String,
     /// How many times it was rejected; see [`super::unstorable`].
@@ -101,22 +101,26 @@ struct Job {
     /// Chords that are to be looked after before.
     chords: Option<Box<Chords>>,
     /// Chords whose bodies are called with it.
-    claims: Vec<Claim>,
+    claims: Vec<BodyClaim>,
 }
 
-type Batch = (Vec<Job>, Vec<Item>);
+type Batch = (Vec<Submission>, Vec<Item>);
 
 /// Makes items of some work; one whose chords are to be looked after first is among `joined`.
-fn sort(work: Work, plain: &mut Vec<(Job, Item)>, joined: &mut Vec<(Job, Item)>) {
+fn sort(
+    work: SettleWork,
+    plain: &mut Vec<(Submission, Item)>,
+    joined: &mut Vec<(Submission, Item)>,
+) {
     match work {
-        Work::Record(tag, record) => {
+        SettleWork::Record(tag, record) => {
             plain.push(unawaited(Item {
                 tag: Some(tag),
                 record: Some(*record),
                 ..Item::default()
             }));
         }
-        Work::Verdict(key, tag, verdict) => {
+        SettleWork::Verdict(key, tag, verdict) => {
             let mut verdict = *verdict;
             // What was acknowledged before has no delivery any more.
             let held = verdict.settle.is_some().then_some(tag);
@@ -138,14 +142,17 @@ fn sort(work: Work, plain: &mut Vec<(Job, Item)>, joined: &mut Vec<(Job, Item)>)
                 durable: verdict.durable,
             };
             let into = if chords.is_some() { joined } else { plain };
-            into.push((Job { key: Some(key), id: id_of(&item), chords, ..Job::default() }, item));
+            into.push((
+                Submission { key: Some(key), id: id_of(&item), chords, ..Submission::default() },
+                item,
+            ));
         }
     }
 }
 
 /// An item that nothing waits for.
-fn unawaited(item: Item) -> (Job, Item) {
-    (Job { id: id_of(&item), ..Job::default() }, item)
+fn unawaited(item: Item) -> (Submission, Item) {
+    (Submission { id: id_of(&item), ..Submission::default() }, item)
 }
 
 fn id_of(item: &Item) -> String {
@@ -159,7 +166,7 @@ fn id_of(item: &Item) -> String {
 }
 
 /// Cuts the work into steps of at most [`STEP_MAX`] bytes.
-fn batches(jobs: impl Iterator<Item = (Job, Item)>) -> Vec<Batch> {
+fn batches(jobs: impl Iterator<Item = (Submission, Item)>) -> Vec<Batch> {
     let mut batches = vec![Batch::default()];
     let mut bytes = 0;
     for (job, item) in jobs {
@@ -188,12 +195,12 @@ struct Settler {
     events: mpsc::UnboundedSender<Event>,
     outage: Outage,
     /// What is to be tried again.
-    again: mpsc::UnboundedSender<(Job, Item)>,
+    again: mpsc::UnboundedSender<(Submission, Item)>,
 }
 
 impl Settler {
     /// Looks after the chords of an item, and settles it with what that brings.
-    async fn settle_joined(&mut self, mut job: Job, item: Item) {
+    async fn settle_joined(&mut self, mut job: Submission, item: Item) {
         let Some(mut chords) = job.chords.take() else {
             return self.settle((vec![job], vec![item])).await;
         };
@@ -202,12 +209,17 @@ impl Settler {
             match self.counter.join(&chords).await {
                 Ok(joined) => break joined,
                 // What the store refuses of one task never holds up the others.
-                Err(error) if !matches!(error.kind(), Kind::Refused | Kind::Forbidden) => {
+                Err(error)
+                    if !matches!(
+                        error.kind(),
+                        StoreErrorKind::Refused | StoreErrorKind::Forbidden
+                    ) =>
+                {
                     self.outage.wait(&error).await;
                 }
                 Err(error) if is_refused => {
                     tracing::error!("Task {}: its chord cannot be told: {error}", job.id);
-                    break Joined::Ready(Vec::new(), Vec::new());
+                    break ChordResult::Ready(Vec::new(), Vec::new());
                 }
                 Err(error) => {
                     // Without its value: the chord ends all the same.
@@ -217,15 +229,15 @@ impl Settler {
             }
         };
         match joined {
-            Joined::Ready(items, claims) => {
+            ChordResult::Ready(items, claims) => {
                 job.claims = claims;
-                let (mut jobs, mut all): (Vec<Job>, Vec<Item>) =
+                let (mut jobs, mut all): (Vec<Submission>, Vec<Item>) =
                     items.into_iter().map(unawaited).unzip();
                 jobs.push(job);
                 all.push(item);
                 self.settle((jobs, all)).await;
             }
-            Joined::Later => {
+            ChordResult::Later => {
                 job.chords = Some(chords);
                 let again = self.again.clone();
                 tokio::task::spawn_local(async move {
@@ -252,7 +264,7 @@ impl Settler {
                     left.extend(self.report(jobs, items, fates));
                 }
                 Err(why) if jobs.len() == 1 => {
-                    left.extend(self.report(jobs, items, vec![Fate::Refused(why)]));
+                    left.extend(self.report(jobs, items, vec![Disposition::Refused(why)]));
                 }
                 // The halves tell which of them it is.
                 Err(_) => {
@@ -271,9 +283,9 @@ impl Settler {
     /// The store answers otherwise, and rejects these items. The text says why.
     async fn commit(
         &mut self,
-        jobs: &mut [Job],
+        jobs: &mut [Submission],
         items: &Arc<Vec<Item>>,
-    ) -> Result<Vec<Fate>, String> {
+    ) -> Result<Vec<Disposition>, String> {
         let mut unheard = 0;
         loop {
             let error = match self.ends.commit(items.clone()).await {
@@ -284,11 +296,14 @@ impl Settler {
                 }
                 Err(error) => error,
             };
-            let refused = error.kind() == Kind::Refused;
+            let refused = error.kind() == StoreErrorKind::Refused;
             if !refused {
                 jobs.iter_mut().for_each(|job| job.maybe_done = true);
             }
-            let suspect = matches!(error.kind(), Kind::Refused | Kind::Failed | Kind::Unheard);
+            let suspect = matches!(
+                error.kind(),
+                StoreErrorKind::Refused | StoreErrorKind::Failed | StoreErrorKind::Unheard
+            );
             if suspect && self.ends.answer().await {
                 unheard += 1;
                 if refused || items.len() > 1 || unheard == UNHEARD_MAX {
@@ -304,34 +319,41 @@ impl Settler {
     }
 
     /// A delivery that is not held any more may have been settled by a try whose answer was lost.
-    async fn resolve_lost(&self, jobs: &[Job], items: &[Item], fates: &mut [Fate]) {
+    async fn resolve_lost(&self, jobs: &[Submission], items: &[Item], fates: &mut [Disposition]) {
         for ((job, item), fate) in jobs.iter().zip(items).zip(fates) {
-            if *fate == Fate::Lost && job.maybe_done {
+            if *fate == Disposition::Lost && job.maybe_done {
                 // A task that starts once it is acknowledged must be sure that it is.
                 let sure = !item.durable || self.ends.is_member().await.unwrap_or(false);
-                *fate = if sure { Fate::Done } else { Fate::Lost };
+                *fate = if sure { Disposition::Done } else { Disposition::Lost };
             }
         }
     }
 
     /// Reports what is done to the core; returns what is to be tried in another way.
-    fn report(&self, jobs: Vec<Job>, items: Vec<Item>, fates: Vec<Fate>) -> Vec<Batch> {
+    fn report(
+        &self,
+        jobs: Vec<Submission>,
+        items: Vec<Item>,
+        fates: Vec<Disposition>,
+    ) -> Vec<Batch> {
         let (mut settled, mut lost, mut again) = (Vec::new(), Vec::new(), Vec::new());
         for ((job, item), fate) in jobs.into_iter().zip(items).zip(fates) {
             match fate {
                 // It was to be acknowledged before its start and is a dead letter now: no start.
-                Fate::Done if item.durable && matches!(item.settle, Some(Settle::Dead(_))) => {
+                Disposition::Done
+                    if item.durable && matches!(item.settle, Some(Settle::Dead(_))) =>
+                {
                     lost.extend(job.key);
                 }
-                Fate::Done => settled.extend(job.key),
-                Fate::Lost => {
+                Disposition::Done => settled.extend(job.key),
+                Disposition::Lost => {
                     unstorable::log_lost(&item, &job.id);
                     lost.extend(job.key);
                 }
-                Fate::Refused(why) => {
+                Disposition::Refused(why) => {
                     match unstorable::instead(item, job.tries, &job.id, &why, clock::now()) {
                         Some(item) => {
-                            let job = Job { tries: job.tries + 1, ..job };
+                            let job = Submission { tries: job.tries + 1, ..job };
                             again.push((vec![job], vec![item]));
                         }
                         None => settled.extend(job.key),

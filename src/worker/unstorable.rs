@@ -12,7 +12,7 @@
 //! A message that was acknowledged before cannot be kept: its result is lost, and the log says so.
 
 use crate::broker::{Death, Item, Settle};
-use crate::wire::{Exception, Record, State};
+use crate::wire::{Exception, Record, TaskState};
 use chrono::{DateTime, Utc};
 
 /// What to ask for in place of `item`, which was rejected at this try for this reason; `None` if
@@ -93,7 +93,7 @@ pub(super) fn log_lost(item: &Item, id: &str) {
 fn failure(id: &str, known: Option<&Record>, why: &str, now: DateTime<Utc>) -> Record {
     let why = format!("the store refuses it: {why}");
     let exception = Exception::new("qworker.exceptions", "ResultNotStored", why);
-    let failure = Record::exception(id, State::Failure, &exception, None, now);
+    let failure = Record::exception(id, TaskState::Failure, &exception, None, now);
     let group_id = known.and_then(|known| known.group_id.clone());
     let parent_id = known.and_then(|known| known.parent_id.clone());
     Record { group_id, parent_id, ..failure }

@@ -8,13 +8,13 @@ use qworker::broker::{Settle, Tag, Want};
 use qworker::client::send::{Routing, Sender};
 use qworker::clock;
 use qworker::config::routes::Routes;
-use qworker::os::signal::Meaning;
-use qworker::runner::{Attempt, Ending, Limit, Outcome, Why};
-use qworker::task::load::{Content, File, load};
+use qworker::os::signal::WorkerSignal;
+use qworker::runner::{Attempt, CancelReason, Ending, Outcome, TimeLimit};
+use qworker::task::load::{File, TaskFileKind, load};
 use qworker::task::set::Set;
-use qworker::wire::{Draft, Payload, State};
+use qworker::wire::{Draft, Payload, TaskState};
 use qworker::worker::core::{Core, Effect, Event, Now};
-use qworker::worker::demand::{Demand, Next};
+use qworker::worker::demand::{ConsumerAction, Demand};
 use qworker::worker::plan::{Autoscale, Plan, Policy};
 use qworker::worker::verdict::Verdict;
 use std::collections::{BTreeMap, HashMap, VecDeque};
@@ -38,7 +38,7 @@ struct Running {
     ends: f64,
     took: f64,
     row: usize,
-    cancelled: Option<Why>,
+    cancelled: Option<CancelReason>,
     asked: bool,
 }
 
@@ -54,7 +54,7 @@ pub struct World {
     /// Attempts that wait for a thread: keys and messages.
     waiting: VecDeque<(u64, usize)>,
     /// Attempts that have ended before they began.
-    given_up: Vec<(u64, Why)>,
+    given_up: Vec<(u64, CancelReason)>,
     /// How many attempts were recalled before they began.
     pub recalled: usize,
     orders: Vec<(u64, Tag, Verdict)>,
@@ -65,9 +65,9 @@ pub struct World {
     pub shutting: bool,
     pub exit: Option<u8>,
     /// Results by task id, as a store would keep them.
-    pub results: HashMap<String, State>,
+    pub results: HashMap<String, TaskState>,
     /// Draws how an attempt ends.
-    pub fate: fn(&mut Rng) -> (Ending, Option<Limit>),
+    pub fate: fn(&mut Rng) -> (Ending, Option<TimeLimit>),
     /// How long a task, the settler or the broker takes at most.
     pub slowness: [f64; 3],
     /// The host is short of something: nothing may be taken.
@@ -82,7 +82,7 @@ pub struct World {
 
 impl World {
     pub fn new(seed: u64, slots: usize) -> World {
-        let files = [File { path: "t.yaml".into(), content: Content::Yaml(TASKS.into()) }];
+        let files = [File { path: "t.yaml".into(), content: TaskFileKind::Yaml(TASKS.into()) }];
         let (tasks, faults) = load(&files, Path::new("tasks.d"), &|_| true);
         assert!(faults.is_empty(), "{faults:?}");
         let plan = Arc::new(Plan {
@@ -222,7 +222,7 @@ impl World {
     }
 
     /// A signal from outside.
-    pub fn signal(&mut self, meaning: Meaning) {
+    pub fn signal(&mut self, meaning: WorkerSignal) {
         self.shutting = true;
         self.happen(vec![Event::Signal(meaning)]);
     }
@@ -258,7 +258,7 @@ impl World {
         self.look_for_work();
         let ended = self.running.values().map(|one| one.ends).min_by(f64::total_cmp);
         let tick = self.core.needs_ticks().then_some(self.ticks_at.max(self.now));
-        let waits = self.taking.is_none() && matches!(self.demand.next(), Next::Take(..));
+        let waits = self.taking.is_none() && matches!(self.demand.next(), ConsumerAction::Take(..));
         let due = waits.then(|| self.broker.next_due(self.now)).flatten();
         let taken = self.taking.map(|(at, ..)| at);
         let cleared = self.clearing.iter().map(|(at, _)| *at).min_by(f64::total_cmp);
@@ -283,7 +283,7 @@ impl World {
     }
 
     fn is_closing(&self) -> bool {
-        self.demand.next() == Next::Close
+        self.demand.next() == ConsumerAction::Close
     }
 
     fn look_for_work(&mut self) {
@@ -291,11 +291,13 @@ impl World {
             return;
         }
         match self.demand.next() {
-            Next::Close if self.orders.is_empty() && self.exit.is_none() => {
+            ConsumerAction::Close if self.orders.is_empty() && self.exit.is_none() => {
                 self.broker.close(self.now);
                 self.happen(vec![Event::Closed]);
             }
-            Next::Take(number, want) if self.broker.has_work(self.now, want.slots > 0) => {
+            ConsumerAction::Take(number, want)
+                if self.broker.has_work(self.now, want.slots > 0) =>
+            {
                 let at = self.now + self.rng.f64() * self.slowness[2];
                 self.taking = Some((at, number, want));
             }
@@ -370,12 +372,14 @@ impl World {
                     self.demand.set(Some((number, want)));
                 }
                 Effect::Start(key, attempt) => self.start(key, &attempt),
-                Effect::Ask(key) if self.is_waiting(key) => self.give_up(key, Why::Shutdown),
+                Effect::Ask(key) if self.is_waiting(key) => {
+                    self.give_up(key, CancelReason::Shutdown)
+                }
                 Effect::Stop(key, why) if self.is_waiting(key) => self.give_up(key, why),
                 Effect::Recall => {
                     for (key, _) in self.waiting.clone() {
                         self.recalled += 1;
-                        self.give_up(key, Why::Recalled);
+                        self.give_up(key, CancelReason::Recalled);
                     }
                 }
                 Effect::Ask(key) => {
@@ -462,7 +466,7 @@ impl World {
     }
 
     /// An attempt ends that waits for a thread.
-    fn give_up(&mut self, key: u64, why: Why) {
+    fn give_up(&mut self, key: u64, why: CancelReason) {
         let at = self.waiting.iter().position(|(other, _)| *other == key).unwrap();
         self.waiting.remove(at);
         self.given_up.push((key, why));

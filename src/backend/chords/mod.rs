@@ -5,7 +5,7 @@
 mod redis;
 
 use super::{Error, Store};
-use crate::canvas::{Begun, Part, Returned};
+use crate::canvas::{ChordMember, ChordStart, Returned};
 
 /// What became of a member of a chord.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,7 +32,7 @@ impl Store {
     ///
     /// # Errors
     /// The store cannot be reached.
-    pub async fn begin_chords(&self, chords: &[Begun]) -> Result<(), Error> {
+    pub async fn begin_chords(&self, chords: &[ChordStart]) -> Result<(), Error> {
         match self {
             #[cfg(feature = "redis")]
             Store::Redis(store) => store.begin_chords(chords).await,
@@ -48,7 +48,7 @@ impl Store {
     ///
     /// # Errors
     /// The store cannot be reached, or refuses the member's value.
-    pub async fn count(&self, part: &Part, token: &str) -> Result<Counted, Error> {
+    pub async fn count(&self, part: &ChordMember, token: &str) -> Result<Counted, Error> {
         match self {
             #[cfg(feature = "redis")]
             Store::Redis(store) => store.count(part, token).await,

@@ -34,7 +34,7 @@ pub struct Step {
 
 /// What became of a [`Step`].
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Outcome {
+pub enum StepOutcome {
     /// It is done, its messages are accepted, durably.
     Done,
     /// The value is another one, this one; nothing was done. If it is the one that the step was
@@ -49,9 +49,9 @@ pub enum Outcome {
 
 /// What the store answers to steps.
 #[derive(Debug, Clone)]
-pub struct Answer {
+pub struct StepResponse {
     /// One for each step, in their order.
-    pub outcomes: Vec<Outcome>,
+    pub outcomes: Vec<StepOutcome>,
     /// The store's clock.
     pub clock: DateTime<Utc>,
 }
@@ -111,7 +111,7 @@ impl Ledger {
     ///
     /// # Errors
     /// The store does not answer, or refuses. Some steps may have been done.
-    pub async fn commit(&self, steps: Vec<Step>) -> Result<Answer, Error> {
+    pub async fn commit(&self, steps: Vec<Step>) -> Result<StepResponse, Error> {
         self.commit_by(steps, None).await
     }
 
@@ -125,7 +125,7 @@ impl Ledger {
         &self,
         steps: Vec<Step>,
         until: Option<DateTime<Utc>>,
-    ) -> Result<Answer, Error> {
+    ) -> Result<StepResponse, Error> {
         each!(self, ledger => ledger.commit(steps, until).await)
     }
 

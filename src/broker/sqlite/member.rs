@@ -4,11 +4,11 @@
 //! folder was removed, cannot be read or could not be made, its processes tell, if they can be
 //! seen from here. What neither tells is not dead.
 
-use crate::broker::Hold;
+use crate::broker::HoldLease;
 use crate::link::error::Error;
 use crate::link::sqlite::cell;
 use crate::os::file;
-use crate::os::identity::Identity;
+use crate::os::identity::ProcessIdentity;
 use crate::os::lease::{Lease, LeaseState};
 use crate::os::rundir;
 use rusqlite::{Connection, params};
@@ -34,7 +34,7 @@ pub(super) struct Card {
 }
 
 /// What is known of a worker.
-pub(super) enum Verdict {
+pub(super) enum Liveness {
     Alive,
     Dead,
     /// Nothing can be seen of it; the reason.
@@ -66,29 +66,35 @@ impl Card {
     }
 
     /// Is it dead?
-    pub(super) fn judge(&self, database: &Path) -> Verdict {
+    pub(super) fn judge(&self, database: &Path) -> Liveness {
         // What is in another folder says nothing.
         let sign = match rundir::open(database) {
             Ok(_) => Lease::state(&self.lease(database)),
             Err(error) => LeaseState::Unknown(error),
         };
         let error = match sign {
-            LeaseState::Held => return Verdict::Alive,
-            LeaseState::Free => return Verdict::Dead,
+            LeaseState::Held => return Liveness::Alive,
+            LeaseState::Free => return Liveness::Dead,
             LeaseState::Unknown(error) => error,
         };
         let dead = match &self.identity {
             Some(identity) => {
-                let worker = Identity::parse(identity);
-                if worker.precedes(&Identity::of_self()) { Some(true) } else { worker.is_dead() }
+                let worker = ProcessIdentity::parse(identity);
+                if worker.precedes(&ProcessIdentity::of_self()) {
+                    Some(true)
+                } else {
+                    worker.is_dead()
+                }
             }
             // Of an older version.
-            None => i32::try_from(self.pid).is_ok_and(Identity::no_such_process).then_some(true),
+            None => {
+                i32::try_from(self.pid).is_ok_and(ProcessIdentity::no_such_process).then_some(true)
+            }
         };
         match dead {
-            Some(true) => Verdict::Dead,
-            Some(false) => Verdict::Alive,
-            None => Verdict::Unseen(error),
+            Some(true) => Liveness::Dead,
+            Some(false) => Liveness::Alive,
+            None => Liveness::Unseen(error),
         }
     }
 
@@ -120,7 +126,7 @@ pub(super) struct Member {
     path: PathBuf,
     /// Those whose file was removed are kept: it may be seen elsewhere.
     held: Vec<Lease>,
-    hold: Hold,
+    hold: HoldLease,
     /// That there can be no lease was logged.
     warned: bool,
     /// Those of whom it was told that they cannot be seen.
@@ -129,7 +135,7 @@ pub(super) struct Member {
 
 impl Member {
     /// Holds a lease. Without one, others look for its processes.
-    pub(super) fn new(database: &Path, hostname: &str, hold: Hold) -> Member {
+    pub(super) fn new(database: &Path, hostname: &str, hold: HoldLease) -> Member {
         let name = format!("{}.lease", uuid::Uuid::new_v4());
         let path = rundir::path(database).join(name);
         let card = Card {
@@ -137,7 +143,7 @@ impl Member {
             lease: path.display().to_string(),
             hostname: hostname.into(),
             pid: std::process::id().into(),
-            identity: Some(Identity::of_self().text().into()),
+            identity: Some(ProcessIdentity::of_self().text().into()),
         };
         let (held, unseen) = (Vec::new(), HashSet::new());
         let mut member = Member { card: Arc::new(card), path, held, hold, warned: false, unseen };

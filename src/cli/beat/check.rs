@@ -2,7 +2,7 @@
 
 use super::files::{self, Read};
 use crate::beat::{Destination, message};
-use crate::cli::app::{App, Global};
+use crate::cli::app::{App, GlobalOptions};
 use crate::cli::exit::{Error, Exit};
 use crate::cli::output::ToUser;
 use crate::cli::variables;
@@ -39,7 +39,7 @@ pub(in crate::cli) fn examine(app: &App, files: &[PathBuf], tasks: &Set) -> Read
     read
 }
 
-pub(super) fn run(args: &Args, global: &Global, out: ToUser) -> Result<Exit, Error> {
+pub(super) fn run(args: &Args, global: &GlobalOptions, out: ToUser) -> Result<Exit, Error> {
     let app = App::examine(global, &[])?;
     let tasks = app.examine_tasks().0;
     let files: Vec<PathBuf> = args.files.iter().chain(&args.entries).cloned().collect();

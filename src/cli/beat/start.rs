@@ -1,12 +1,12 @@
 //! Starts a beat: in the foreground, detached, or in a worker.
 
 use super::files::{self, Files};
-use super::place::{BeatPlace, EmbeddedPlace, Place};
-use crate::beat::{self, Command, Plan, Services, Source};
+use super::schedule_options::{BeatScheduleOptions, EmbeddedScheduleOptions, ScheduleOptions};
+use crate::beat::{self, BeatControl, DefinitionSource, Plan, Services};
 use crate::bounds::BEAT_PAUSE_MAX;
 use crate::broker::ledger::Ledger;
-use crate::cli::app::{App, Global};
-use crate::cli::daemon::{self, Begun};
+use crate::cli::app::{App, GlobalOptions};
+use crate::cli::daemon::{self, DaemonStart};
 use crate::cli::exit::{Error, Exit};
 use crate::cli::output::ToUser;
 use crate::cli::{logging, variables};
@@ -15,7 +15,7 @@ use crate::config::Given;
 use crate::guard::Role;
 use crate::os;
 use crate::os::sd_notify::Manager;
-use crate::os::signal::{Meaning, Signals, Term, ends_by_hup};
+use crate::os::signal::{Signals, Term, WorkerSignal, ends_by_hup};
 use chrono::{DateTime, Local};
 use std::rc::Rc;
 use std::time::Duration;
@@ -29,7 +29,7 @@ pub(super) struct Args {
     #[arg(short = 'n', long, value_name = "NODE", env = "QWORKER_BEAT_HOSTNAME")]
     hostname: Option<String>,
     #[command(flatten)]
-    place: BeatPlace,
+    place: BeatScheduleOptions,
     /// How often, in seconds, to look at the files of the schedule, at what others have changed, and
     /// whether the broker has lost anything [default: 1]. What is due is sent at its time
     #[arg(long, value_name = "SECONDS", allow_negative_numbers = true)]
@@ -40,7 +40,12 @@ pub(super) struct Args {
     daemon: daemon::Args,
 }
 
-pub(super) fn run(args: Args, global: &Global, role: Role, out: ToUser) -> Result<Exit, Error> {
+pub(super) fn run(
+    args: Args,
+    global: &GlobalOptions,
+    role: Role,
+    out: ToUser,
+) -> Result<Exit, Error> {
     if matches!(role, Role::Fresh) {
         args.daemon.become_user()?;
     }
@@ -65,10 +70,10 @@ pub(super) fn run(args: Args, global: &Global, role: Role, out: ToUser) -> Resul
     logging::check(&log)?;
     variables::warn(&out);
     let (mut pidfile, launcher) = match args.daemon.begin(&hostname, None, &out)? {
-        Begun::Here { pidfile, launcher } => (pidfile, launcher),
-        Begun::Elsewhere(exit) => return Ok(exit),
+        DaemonStart::Here { pidfile, launcher } => (pidfile, launcher),
+        DaemonStart::Elsewhere(exit) => return Ok(exit),
     };
-    let hup = if ends_by_hup() { Command::Stop } else { Command::Reload };
+    let hup = if ends_by_hup() { BeatControl::Stop } else { BeatControl::Reload };
     let shown = banner(&app, &args, &log);
     let files = Files::new(global.clone(), given, args.place.entries.clone());
     let detached = args.daemon.detach;
@@ -128,8 +133,8 @@ fn plan(app: &App) -> Plan {
 fn services(
     client: Client,
     ledger: Ledger,
-    source: Box<dyn Source>,
-    commands: mpsc::UnboundedReceiver<Command>,
+    source: Box<dyn DefinitionSource>,
+    commands: mpsc::UnboundedReceiver<BeatControl>,
 ) -> Services {
     let Client { broker, store } = client;
     Services { ledger, broker, store, source, commands, alive: Box::new(|| {}) }
@@ -143,13 +148,13 @@ pub(in crate::cli) struct Embedded {
     #[arg(short = 'B', long, env = "QWORKER_WORKER_BEAT", value_parser = crate::cli::truth())]
     beat: bool,
     #[command(flatten)]
-    place: EmbeddedPlace,
+    place: EmbeddedScheduleOptions,
 }
 
 /// A beat that is about to run in a worker.
 pub(in crate::cli) struct Prepared {
     app: App,
-    place: Place,
+    place: ScheduleOptions,
     files: Files,
 }
 
@@ -161,7 +166,7 @@ impl Embedded {
     pub(in crate::cli) fn prepare(
         &self,
         app: &App,
-        global: &Global,
+        global: &GlobalOptions,
         given: Vec<Given>,
     ) -> Result<Option<Prepared>, Error> {
         if !self.beat {
@@ -205,17 +210,17 @@ impl Prepared {
 /// Passes on signals. `hup`: what HUP means.
 async fn listen(
     mut signals: Signals,
-    hup: Command,
-    commands: mpsc::UnboundedSender<Command>,
+    hup: BeatControl,
+    commands: mpsc::UnboundedSender<BeatControl>,
     manager: Rc<Manager>,
 ) {
     loop {
         let command = match signals.next().await {
-            Meaning::Hup => hup,
-            Meaning::Explain => Command::Explain,
-            Meaning::Warm | Meaning::Interrupt | Meaning::Cold => Command::Stop,
+            WorkerSignal::Hup => hup,
+            WorkerSignal::Explain => BeatControl::Explain,
+            WorkerSignal::Warm | WorkerSignal::Interrupt | WorkerSignal::Cold => BeatControl::Stop,
         };
-        if command == Command::Stop {
+        if command == BeatControl::Stop {
             manager.tell("STOPPING=1");
         }
         if commands.send(command).is_err() {
@@ -225,7 +230,7 @@ async fn listen(
 }
 
 /// What the user sees first, in Celery's form.
-fn banner(app: &App, args: &Args, log: &crate::log::Options) -> String {
+fn banner(app: &App, args: &Args, log: &crate::log::LogOptions) -> String {
     let now: DateTime<Local> = crate::clock::now().into();
     let file = args.place.file(app);
     let (scheduler, db) = match &file {

@@ -1,12 +1,12 @@
 //! `restart`: nodes are stopped together, and each is started as soon as it has ended.
 
 use super::super::exit::{Error, Exit};
+use super::console::Console;
+use super::lock::StartLocks;
 use super::node::Node;
-use super::patience::Patience;
-use super::say::Say;
 use super::start::Starts;
-use super::turn::Turns;
-use super::{places, stop};
+use super::wait_limit::WaitLimit;
+use super::{folders, stop};
 use nix::sys::signal::Signal;
 
 /// Stops the nodes, waits for their ends, and starts them.
@@ -16,12 +16,12 @@ use nix::sys::signal::Signal;
 pub(super) fn restart(
     nodes: &[Node],
     signal: Signal,
-    patience: Patience,
-    say: &Say,
+    patience: WaitLimit,
+    say: &Console,
 ) -> Result<Exit, Error> {
     say.splash();
-    places::make(nodes)?;
-    let _turns = Turns::take(nodes, patience, say)?;
+    folders::make(nodes)?;
+    let _turns = StartLocks::take(nodes, patience, say)?;
     let (mut exit, mut ended) = (Exit::Ok, Vec::new());
     let running = stop::running(nodes, say, &mut exit, |node| ended.push(node));
     stop::not_from_within(&running)?;

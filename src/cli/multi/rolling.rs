@@ -4,12 +4,12 @@
 //! is half done should we be killed.
 
 use super::super::exit::{Error, Exit};
+use super::console::Console;
+use super::lock::StartLocks;
 use super::node::Node;
-use super::patience::Patience;
-use super::say::Say;
 use super::start::Starts;
-use super::turn::Turns;
-use super::{places, status, stop};
+use super::wait_limit::WaitLimit;
+use super::{folders, status, stop};
 use crate::os::process::Process;
 
 /// Replaces the nodes; one that is down is started. Nothing more is replaced once a node fails:
@@ -17,10 +17,10 @@ use crate::os::process::Process;
 ///
 /// # Errors
 /// The time is over, or the command line or the folders are not right.
-pub(super) fn restart(nodes: &[Node], patience: Patience, say: &Say) -> Result<Exit, Error> {
+pub(super) fn restart(nodes: &[Node], patience: WaitLimit, say: &Console) -> Result<Exit, Error> {
     say.splash();
-    places::make(nodes)?;
-    let _turns = Turns::take(nodes, patience, say)?;
+    folders::make(nodes)?;
+    let _turns = StartLocks::take(nodes, patience, say)?;
     for (at, node) in nodes.iter().enumerate() {
         let (node_alone, mut exit) = (std::slice::from_ref(node), Exit::Ok);
         let running = stop::running(node_alone, say, &mut exit, |_| {});
@@ -54,7 +54,7 @@ pub(super) fn restart(nodes: &[Node], patience: Patience, say: &Say) -> Result<E
     Ok(Exit::Ok)
 }
 
-fn tell_who_stays(old: Option<&Process>, nodes: &[Node], failed: usize, say: &Say) {
+fn tell_who_stays(old: Option<&Process>, nodes: &[Node], failed: usize, say: &Console) {
     let here = old.map(|process| format!("{} ({})", nodes[failed].name, process.pid()));
     let others = nodes[failed + 1..].iter().map(|node| node.name.clone());
     let names: Vec<String> = here.into_iter().chain(others).collect();

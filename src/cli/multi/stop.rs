@@ -2,10 +2,10 @@
 //! signalled is the process that holds the pidfile, never another one of its number.
 
 use super::super::exit::{Error, Exit};
+use super::console::Console;
 use super::node::Node;
-use super::patience::Patience;
-use super::say::Say;
 use super::signal;
+use super::wait_limit::WaitLimit;
 use crate::bounds::KILL_PATIENCE;
 use crate::os::pidfile::{Holder, holder, next, remove_stale};
 use crate::os::process::Process;
@@ -15,7 +15,7 @@ use nix::sys::signal::Signal;
 /// removed. Of which nobody can tell, that is told, and the exit code counts it.
 pub(super) fn running<'a>(
     nodes: &'a [Node],
-    say: &Say,
+    say: &Console,
     exit: &mut Exit,
     mut down: impl FnMut(&'a Node),
 ) -> Vec<(&'a Node, Process)> {
@@ -49,7 +49,7 @@ pub(super) fn tidy(node: &Node) {
 pub(super) fn ask<'a>(
     running: Vec<(&'a Node, Process)>,
     signal: Signal,
-    say: &Say,
+    say: &Console,
     exit: &mut Exit,
     mut down: impl FnMut(&'a Node),
 ) -> Vec<(&'a Node, Process)> {
@@ -83,8 +83,8 @@ pub(super) fn ask<'a>(
 pub(super) fn stop(
     nodes: &[Node],
     signal: Signal,
-    patience: Option<Patience>,
-    say: &Say,
+    patience: Option<WaitLimit>,
+    say: &Console,
 ) -> Result<Exit, Error> {
     say.splash();
     let mut exit = Exit::Ok;
@@ -126,7 +126,7 @@ pub(super) fn not_from_within(running: &[(&Node, Process)]) -> Result<(), Error>
 }
 
 /// Says who is waited for.
-pub(super) fn waiting(asked: &[(&Node, Process)], say: &Say) {
+pub(super) fn waiting(asked: &[(&Node, Process)], say: &Console) {
     let pids: Vec<String> = asked.iter().map(|(_, process)| process.pid().to_string()).collect();
     let nodes = if asked.len() == 1 { "node" } else { "nodes" };
     if !asked.is_empty() {
@@ -135,7 +135,7 @@ pub(super) fn waiting(asked: &[(&Node, Process)], say: &Say) {
 }
 
 /// These have not ended in time.
-pub(super) fn still_there(late: &[(&Node, Process)], patience: Patience) -> Error {
+pub(super) fn still_there(late: &[(&Node, Process)], patience: WaitLimit) -> Error {
     let names: Vec<String> =
         late.iter().map(|(node, process)| format!("{} ({})", node.name, process.pid())).collect();
     let verb = if late.len() == 1 { "has" } else { "have" };
@@ -146,7 +146,7 @@ pub(super) fn still_there(late: &[(&Node, Process)], patience: Patience) -> Erro
 
 /// Kills the nodes. What the guard of a worker does not live to do, the worker does; one that does
 /// not is killed too.
-pub(super) fn kill(nodes: &[Node], say: &Say) -> Exit {
+pub(super) fn kill(nodes: &[Node], say: &Console) -> Exit {
     say.splash();
     let mut exit = Exit::Ok;
     let mut killed = Vec::new();
@@ -165,7 +165,7 @@ pub(super) fn kill(nodes: &[Node], say: &Say) -> Exit {
         }
         killed.push((node, process, children));
     }
-    let patience = Patience::new(Some(KILL_PATIENCE));
+    let patience = WaitLimit::new(Some(KILL_PATIENCE));
     for (node, process, children) in killed {
         let mut gone = process.wait(patience.left());
         for child in children.iter().filter(|child| !child.wait(patience.left())) {

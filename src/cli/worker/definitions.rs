@@ -3,7 +3,7 @@
 
 use crate::cli::app::App;
 use crate::clock;
-use crate::worker::reload::Reader;
+use crate::worker::reload::TaskReader;
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -17,14 +17,14 @@ const CHECK_SHARE: u32 = 200;
 
 /// Warns of changes to the files of `app`, which had this stamp when they were read, and returns what
 /// reads them again. Must be called inside a `LocalSet`.
-pub(super) fn watch(app: App, stamp: u64) -> Reader {
+pub(super) fn watch(app: App, stamp: u64) -> TaskReader {
     let stamp = Arc::new(AtomicU64::new(stamp));
     tokio::task::spawn_local(warn_of_changes(app.clone(), stamp.clone()));
     reader(app, stamp)
 }
 
 /// Reads the definitions if the stamp of their files has changed. A mistake in them is logged once.
-fn reader(app: App, stamp: Arc<AtomicU64>) -> Reader {
+fn reader(app: App, stamp: Arc<AtomicU64>) -> TaskReader {
     let mut logged = HashSet::new();
     let mut warn = move |line: String| {
         if !logged.contains(&line) {

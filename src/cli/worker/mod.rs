@@ -6,9 +6,9 @@ mod open;
 mod plan;
 mod serve;
 
-use super::app::{App, Global};
+use super::app::{App, GlobalOptions};
 use super::beat;
-use super::daemon::{self, Begun};
+use super::daemon::{self, DaemonStart};
 use super::exit::{Error, Exit};
 use super::logging;
 use super::output::ToUser;
@@ -69,7 +69,12 @@ pub(super) struct Args {
     settings: Vec<(String, String)>,
 }
 
-pub(super) fn run(args: Args, global: &Global, role: Role, out: ToUser) -> Result<Exit, Error> {
+pub(super) fn run(
+    args: Args,
+    global: &GlobalOptions,
+    role: Role,
+    out: ToUser,
+) -> Result<Exit, Error> {
     if matches!(role, Role::Fresh) {
         args.daemon.become_user()?;
     }
@@ -86,7 +91,7 @@ pub(super) fn run(args: Args, global: &Global, role: Role, out: ToUser) -> Resul
 fn begin(
     args: Args,
     hostname: String,
-    global: &Global,
+    global: &GlobalOptions,
     role: Role,
     inherited: Option<Pidfile>,
     out: ToUser,
@@ -112,11 +117,11 @@ fn begin(
             variables::warn(&out);
             args.daemon.begin(&hostname, args.program.replace, &out)?
         }
-        Role::Restarted(_) => Begun::Here { pidfile: inherited, launcher: None },
+        Role::Restarted(_) => DaemonStart::Here { pidfile: inherited, launcher: None },
     };
     let (pidfile, launcher) = match begun {
-        Begun::Here { pidfile, launcher } => (pidfile, launcher),
-        Begun::Elsewhere(exit) => return Ok(exit),
+        DaemonStart::Here { pidfile, launcher } => (pidfile, launcher),
+        DaemonStart::Elsewhere(exit) => return Ok(exit),
     };
     let folder = os::cwd::current()
         .map_err(|error| Error::failure(format!("the current folder: {error}")))?;

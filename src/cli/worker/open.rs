@@ -1,6 +1,6 @@
 //! Opens the worker's ends of its broker and its result store.
 
-use crate::broker::{self, Admin, Consumer, Identity};
+use crate::broker::{self, Admin, Consumer, WorkerIdentity};
 use crate::cli::app::App;
 use crate::cli::exit::Error;
 use crate::client::Client;
@@ -25,7 +25,7 @@ pub(super) async fn open(
     survey.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
     may_work(app, &survey)?;
     let guard = guard.clone();
-    let who = Identity {
+    let who = WorkerIdentity {
         hostname: &plan.hostname,
         queues: &plan.queues,
         visibility_timeout: app.settings.broker_transport_options.visibility_timeout,

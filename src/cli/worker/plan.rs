@@ -10,9 +10,9 @@ use crate::config::{Given, Settings, units};
 use crate::os;
 use crate::task::rate::Rate;
 use crate::task::set::Set;
-use crate::wire::Accept;
+use crate::wire::AcceptedContent;
 use crate::worker::plan::{Autoscale, Plan, Policy};
-use crate::worker::pressure::Rule;
+use crate::worker::pressure::PressureRule;
 use std::sync::Arc;
 
 /// The highest and the lowest number of slots (`--autoscale`).
@@ -137,7 +137,7 @@ pub(super) fn plan(
         rate_limit: settings.task_default_rate_limit.map(|rate| Rate(rate.0)),
         max_deliveries: settings.task_max_deliveries,
         unregistered: settings.task_unregistered,
-        accept: Accept::of(settings.accept_content.iter().map(String::as_str)),
+        accept: AcceptedContent::of(settings.accept_content.iter().map(String::as_str)),
         disable_prefetch: settings.worker_disable_prefetch,
         env: Arc::new(settings.task_env.clone()),
     };
@@ -151,7 +151,7 @@ pub(super) fn plan(
             min: bounds.min,
             keepalive: settings.worker_autoscale_keepalive,
         }),
-        pressure: Rule {
+        pressure: PressureRule {
             min_free_memory: settings.worker_min_free_memory,
             max_load: settings.worker_max_load,
         },

@@ -4,7 +4,7 @@
 use super::Broker;
 use super::layout::{Layout, STEPS};
 use crate::broker::Survey;
-use crate::link::error::{Error, Kind};
+use crate::link::error::{Error, StoreErrorKind};
 use redis::Script;
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
@@ -113,7 +113,11 @@ impl Broker {
         command: &redis::Cmd,
     ) -> Result<Option<T>, Error> {
         match self.link.run(async |c| command.query_async(c).await).await {
-            Err(error) if matches!(error.kind(), Kind::Forbidden | Kind::Refused) => Ok(None),
+            Err(error)
+                if matches!(error.kind(), StoreErrorKind::Forbidden | StoreErrorKind::Refused) =>
+            {
+                Ok(None)
+            }
             answer => answer.map(Some),
         }
     }

@@ -12,7 +12,7 @@ const CYAN: u8 = 36;
 
 /// How much is said.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Say {
+pub(super) struct Console {
     /// The user's end.
     pub(super) out: ToUser,
     /// No first line with the version.
@@ -21,7 +21,7 @@ pub(super) struct Say {
     pub(super) verbose: bool,
 }
 
-impl Say {
+impl Console {
     /// Who we are.
     pub(super) fn splash(&self) {
         if !self.nosplash {

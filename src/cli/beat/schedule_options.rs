@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 /// Where the schedule and its state are.
 #[derive(Debug, Clone, Default, clap::Args)]
-pub(super) struct Place {
+pub(super) struct ScheduleOptions {
     /// Read entries from this file, YAML or NAME.crontab; may be repeated [default: schedule.yaml
     /// and *.crontab in the application's folder]
     #[arg(long, value_name = "FILE", value_delimiter = ',')]
@@ -32,15 +32,15 @@ pub(super) struct Place {
     mut_arg("entries", |arg| arg.env("QWORKER_BEAT_ENTRIES")),
     mut_arg("scheduler", |arg| arg.short('S').env("QWORKER_BEAT_SCHEDULER"))
 )]
-pub(super) struct BeatPlace {
+pub(super) struct BeatScheduleOptions {
     #[command(flatten)]
-    place: Place,
+    place: ScheduleOptions,
 }
 
-impl Deref for BeatPlace {
-    type Target = Place;
+impl Deref for BeatScheduleOptions {
+    type Target = ScheduleOptions;
 
-    fn deref(&self) -> &Place {
+    fn deref(&self) -> &ScheduleOptions {
         &self.place
     }
 }
@@ -52,9 +52,9 @@ impl Deref for BeatPlace {
     mut_arg("schedule", |arg| with_beat(arg).alias("schedule-filename")),
     mut_arg("scheduler", with_beat)
 )]
-pub(super) struct EmbeddedPlace {
+pub(super) struct EmbeddedScheduleOptions {
     #[command(flatten)]
-    pub(super) place: Place,
+    pub(super) place: ScheduleOptions,
 }
 
 fn with_beat(arg: Arg) -> Arg {
@@ -82,7 +82,7 @@ fn scheduler(name: &str) -> Result<Scheduler, String> {
     }
 }
 
-impl Place {
+impl ScheduleOptions {
     /// Checks that the named files are there. One that is removed later is reported, and changes
     /// nothing.
     ///

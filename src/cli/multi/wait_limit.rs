@@ -2,8 +2,8 @@
 
 use super::super::exit::{Error, Exit};
 use super::super::progress::Progress;
+use super::console::Console;
 use super::node::Node;
-use super::say::Say;
 use crate::os::process::Process;
 use std::time::{Duration, Instant};
 
@@ -15,20 +15,20 @@ const REDRAW: Duration = Duration::from_millis(500);
 
 /// Until when to wait.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Patience {
+pub(super) struct WaitLimit {
     timeout: Option<Duration>,
     begin: Instant,
 }
 
-impl Patience {
+impl WaitLimit {
     /// From now on.
-    pub(super) fn new(timeout: Option<Duration>) -> Patience {
-        Patience { timeout, begin: Instant::now() }
+    pub(super) fn new(timeout: Option<Duration>) -> WaitLimit {
+        WaitLimit { timeout, begin: Instant::now() }
     }
 
     /// As long again, from now on.
-    pub(super) fn again(self) -> Patience {
-        Patience::new(self.timeout)
+    pub(super) fn again(self) -> WaitLimit {
+        WaitLimit::new(self.timeout)
     }
 
     /// What is left of it.
@@ -47,7 +47,7 @@ impl Patience {
     pub(super) fn outlast<'a>(
         self,
         all: Vec<(&'a Node, Process)>,
-        say: &Say,
+        say: &Console,
         mut ended: impl FnMut(&'a Node),
     ) -> Vec<(&'a Node, Process)> {
         let progress = Progress::new(None, say.out);

@@ -2,19 +2,19 @@
 //! nobody, so that a second `stop` or a `kill` reaches a node whose first one takes its time.
 
 use super::super::exit::Error;
+use super::console::Console;
 use super::node::Node;
-use super::patience::Patience;
-use super::say::Say;
-use crate::os::pidfile::{Pidfile, Refused, locker};
+use super::wait_limit::WaitLimit;
+use crate::os::pidfile::{Pidfile, PidfileRefusal, locker};
 use crate::os::user::Ids;
 use std::path::{Path, PathBuf};
 
 /// The right to start these nodes, until it is dropped; the kernel takes it back should we be
 /// killed.
 #[derive(Debug)]
-pub(super) struct Turns(Vec<(Option<Ids>, Pidfile)>);
+pub(super) struct StartLocks(Vec<(Option<Ids>, Pidfile)>);
 
-impl Drop for Turns {
+impl Drop for StartLocks {
     fn drop(&mut self) {
         for (owner, turn) in self.0.drain(..) {
             // One that stays says nothing: its process is gone.
@@ -32,18 +32,22 @@ fn acting<T>(owner: Option<&Ids>, work: impl FnOnce() -> T) -> std::io::Result<T
     }
 }
 
-impl Turns {
+impl StartLocks {
     /// Waits until no other command is at work on any of the nodes.
     ///
     /// # Errors
     /// The time is over, or there is no place for pidfiles.
-    pub(super) fn take(nodes: &[Node], patience: Patience, say: &Say) -> Result<Turns, Error> {
+    pub(super) fn take(
+        nodes: &[Node],
+        patience: WaitLimit,
+        say: &Console,
+    ) -> Result<StartLocks, Error> {
         let turn = |node: &Node| Ok((beside(&node.pidfile), node.owner()?));
         let mut turns: Vec<(PathBuf, Option<Ids>)> =
             nodes.iter().map(turn).collect::<Result<_, Error>>()?;
         // Two commands that want the same ones in another order would wait for each other.
         turns.sort_by(|one, other| one.0.cmp(&other.0));
-        let mut taken = Turns(Vec::new());
+        let mut taken = StartLocks(Vec::new());
         for (path, owner) in turns {
             let turn = wait_for(&path, owner.as_ref(), patience, say)?;
             taken.0.push((owner, turn));
@@ -62,8 +66,8 @@ fn beside(pidfile: &Path) -> PathBuf {
 fn wait_for(
     path: &Path,
     owner: Option<&Ids>,
-    patience: Patience,
-    say: &Say,
+    patience: WaitLimit,
+    say: &Console,
 ) -> Result<Pidfile, Error> {
     let mut told = false;
     loop {
@@ -71,13 +75,13 @@ fn wait_for(
             acting(owner, || Pidfile::claim(path)).unwrap_or_else(|error| Err(error.into()));
         match claimed {
             Ok(turn) => return Ok(turn),
-            Err(Refused::Failed(error)) => {
-                return Err(super::places::not_writable(path.display(), &error));
+            Err(PidfileRefusal::Failed(error)) => {
+                return Err(super::folders::not_writable(path.display(), &error));
             }
-            Err(refused @ Refused::Foreign(_)) => {
-                return Err(super::places::not_writable(path.display(), &refused.into()));
+            Err(refused @ PidfileRefusal::Foreign(_)) => {
+                return Err(super::folders::not_writable(path.display(), &refused.into()));
             }
-            Err(Refused::Held(pid)) => {
+            Err(PidfileRefusal::Held(pid)) => {
                 let Some(other) = locker(path) else { continue };
                 if !told {
                     say.heading(&format!("> Waiting for another qworker multi ({pid})..."));
