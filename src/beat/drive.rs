@@ -50,7 +50,7 @@ pub enum BeatControl {
     Explain,
 }
 
-/// Sends what is due until [`Command::Stop`]. `ready` is called once: when everything is in place,
+/// Sends what is due until [`BeatControl::Stop`]. `ready` is called once: when everything is in place,
 /// or when the broker does not answer, which is no reason not to start. Must run inside a
 /// `LocalSet`.
 pub async fn run(plan: Plan, services: Services, ready: impl FnOnce()) {

@@ -47,7 +47,7 @@ use crate::link::url::NO_REDIS;
 use crate::link::url::Server;
 use crate::role::role;
 use crate::wire::Payload;
-pub use abilities::{Abilities, PriorityRule, Survey};
+pub use abilities::{Abilities, PriorityRule, ServerChecks};
 pub use delivery::{
     Death, Delivery, Disposition, Item, Posting, Settle, Sorting, Tag, TaskNames, Want,
 };
@@ -161,7 +161,7 @@ pub struct WorkerIdentity<'a> {
     pub hold: HoldLease,
 }
 
-/// See [`Identity::hold`]; takes the lease's path.
+/// See [`WorkerIdentity::hold`]; takes the lease's path.
 pub type HoldLease = Box<dyn Fn(&Path) -> std::io::Result<()>>;
 
 /// Matches a role of each broker.
@@ -380,7 +380,7 @@ role! {
 
     /// Stores results, sends messages and settles deliveries, all items in one step. Records are
     /// stored only after [`Settler::keep_results`] has said so. May be asked again if the answer
-    /// was lost: what was done then is [`Fate::Lost`].
+    /// was lost: what was done then is [`Disposition::Lost`].
     async fn commit(&self, items: Arc<Vec<Item>>) -> Result<Vec<Disposition>, Error>;
 
     /// Which of these are about a delivery that is not held any more?
@@ -479,8 +479,8 @@ role! {
     ///
     /// # Errors
     /// The broker cannot be reached, or refuses what everything else needs.
-    async fn survey(&self, queues: &[String], results: &Results) -> Result<Survey, Error>
-        = Ok(Survey::default());
+    async fn check_server(&self, queues: &[String], results: &Results) -> Result<ServerChecks, Error>
+        = Ok(ServerChecks::default());
 }
 
 role! {

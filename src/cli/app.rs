@@ -31,11 +31,11 @@ pub(super) struct GlobalOptions {
     /// current folder if it has either, else /etc/qworker]
     #[arg(short = 'A', long, value_name = "PATH", env = "QWORKER_APP")]
     pub(super) app: Option<PathBuf>,
-    /// Where messages are: sqlite:///PATH, redis://HOST:PORT/DB, rediss://… or
-    /// redis+socket:///PATH (also QWORKER_BROKER_URL)
+    /// Broker: sqlite:///PATH, redis://HOST:PORT/DB, rediss://… or redis+socket:///PATH (also
+    /// QWORKER_BROKER_URL)
     #[arg(short, long, value_name = "URL", value_parser = address)]
     pub(super) broker: Option<Address>,
-    /// Where results are: an address as above, or disabled:// [default: in the broker] (also
+    /// Result store: an address as above, or disabled:// [default: the broker] (also
     /// QWORKER_RESULT_BACKEND)
     #[arg(long, value_name = "URL", value_parser = address)]
     result_backend: Option<Address>,

@@ -30,9 +30,9 @@ pub(super) struct Args {
     /// Keyword arguments, a JSON object; @FILE and @- as above
     #[arg(short, long, value_name = "JSON", default_value = "{}", env = "QWORKER_CALL_KWARGS")]
     kwargs: String,
-    /// Send one task for each line of FILE, - for standard input: a JSON array of positional
+    /// Send one task for each line of FILE (- for standard input): a JSON array of positional
     /// arguments, or an object with any of args, kwargs, id, countdown, eta, expires, queue and
-    /// priority. A wrong line is reported, and the others are sent
+    /// priority. Invalid lines are reported; the others are sent
     #[arg(
         long,
         value_name = "FILE",
@@ -42,13 +42,13 @@ pub(super) struct Args {
     from_jsonl: Option<PathBuf>,
     #[command(flatten)]
     options: SendOptions,
-    /// Id of the task [default: a new UUID]
+    /// Task id [default: a new UUID]
     #[arg(long, value_name = "ID", env = "QWORKER_CALL_TASK_ID", value_parser = kind::from_text::<kind::TaskId>)]
     task_id: Option<String>,
-    /// Wait for the result and print it in place of the id
+    /// Wait for the result and print it instead of the id
     #[arg(short, long, env = "QWORKER_CALL_WAIT", value_parser = super::truth())]
     wait: bool,
-    /// Wait so many seconds at the most
+    /// Wait at most this many seconds
     #[arg(long, value_name = "SECONDS", requires = "wait", env = "QWORKER_CALL_TIMEOUT", value_parser = kind::from_text::<kind::Span>, allow_negative_numbers = true)]
     timeout: Option<Duration>,
     /// With --wait: print the whole result document as JSON

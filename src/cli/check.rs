@@ -75,8 +75,8 @@ fn broker(app: &App, tasks: &Set, out: &ToUser) -> Vec<Diagnostic> {
     let Ok(client) = app.client_to(Access::Look) else { return Vec::new() };
     let queues = app.queues(tasks);
     let origin = settings.origin("broker_url").to_string();
-    let survey = match super::block_on(async { Ok(client.survey(&queues).await) }) {
-        Ok(Ok(survey)) => survey,
+    let checks = match super::block_on(async { Ok(client.check_server(&queues).await) }) {
+        Ok(Ok(checks)) => checks,
         // A password is wrong whenever the worker comes.
         Ok(Err(error))
             if matches!(error.kind(), StoreErrorKind::Other | StoreErrorKind::Forbidden) =>
@@ -90,8 +90,8 @@ fn broker(app: &App, tasks: &Set, out: &ToUser) -> Vec<Diagnostic> {
         }
         Err(_) => return Vec::new(),
     };
-    survey.warnings.iter().for_each(|warning| out.say(&format!("Warning: {warning}")));
-    let refused = survey.refused.join(", ");
+    checks.warnings.iter().for_each(|warning| out.say(&format!("Warning: {warning}")));
+    let refused = checks.refused.join(", ");
     let fault = (!refused.is_empty()).then(|| {
         let text =
             format!("{}: a worker has to do what this user may not: {refused}", app.broker());

@@ -15,21 +15,21 @@ use std::path::{Path, PathBuf};
 // Beside others of its name in one command.
 #[group(skip)]
 pub(super) struct Args {
-    /// Go on in the background. The command ends with 0 once the program works; else it says why
-    /// it does not
+    /// Run in the background. The command exits with 0 once the program is ready, else it reports
+    /// why it is not
     #[arg(short = 'D', long)]
     pub(super) detach: bool,
-    /// Write the process number to this file, to none if the name is empty; %n, %h, %d and %p stand
+    /// Write the process id to this file; an empty name means no file; %n, %h, %d and %p stand
     /// for parts of the node name
     #[arg(long, value_name = "FILE", env = "QWORKER_WORKER_PIDFILE")]
     pidfile: Option<OsString>,
-    /// Run as this user, a name or a number; only root can
+    /// Run as this user, a name or an id; only root can
     #[arg(long, value_name = "USER", env = "QWORKER_WORKER_UID")]
     uid: Option<String>,
-    /// Run as this group, a name or a number [default: the user's]
+    /// Run as this group, a name or an id [default: the user's]
     #[arg(long, value_name = "GROUP", env = "QWORKER_WORKER_GID")]
     gid: Option<String>,
-    /// Permissions that new files do not get, in octal, as 027
+    /// File mode creation mask in octal, such as 027
     #[arg(long, value_name = "MASK", env = "QWORKER_WORKER_UMASK", value_parser = mask)]
     umask: Option<Mode>,
 }
@@ -40,7 +40,7 @@ pub(super) struct OfWorker {
     /// Take the place of the worker with this process number once ready, and end it then
     #[arg(long, value_name = "PID", hide = true, requires = "pidfile")]
     pub(super) replace: Option<i32>,
-    /// The program that runs the worker, also after a restart [default: this one]
+    /// The executable of the worker, also after a restart [default: this one]
     #[arg(long, value_name = "FILE", env = "QWORKER_WORKER_EXECUTABLE")]
     executable: Option<PathBuf>,
 }

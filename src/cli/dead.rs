@@ -11,30 +11,30 @@ use serde_json::{Value, json};
 
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum DeadCommand {
-    /// One line for each, oldest first
+    /// List dead letters, oldest first
     List {
         /// Print JSON
         #[arg(short, long)]
         json: bool,
     },
-    /// One whole, with its message
+    /// Show one dead letter with its message
     Show {
-        /// Its number in the list
+        /// Number in the list
         #[arg(value_parser = number)]
         number: i64,
     },
-    /// Send them to their queues again
+    /// Send dead letters to their queues again
     Requeue(Which),
-    /// Remove them
+    /// Remove dead letters
     Purge(Which),
 }
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Which {
-    /// Numbers of the list
+    /// Numbers in the list
     #[arg(required_unless_present = "all", conflicts_with = "all", value_parser = number)]
     numbers: Vec<i64>,
-    /// All of them
+    /// All messages
     #[arg(long)]
     all: bool,
 }

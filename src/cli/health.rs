@@ -19,19 +19,19 @@ const NAMED_WAIT: Duration = Duration::from_secs(1);
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// Node name, NAME@HOST, as the worker has it [default: celery@%h]
+    /// Node name of the worker, NAME@HOST [default: celery@%h]
     #[arg(short = 'n', long, value_name = "NODE", env = "QWORKER_WORKER_HOSTNAME")]
     hostname: Option<String>,
-    /// Is it alive? Its loop turns; a broker that is gone changes nothing
+    /// Check that the worker's event loop responds; the broker does not matter
     #[arg(long, conflicts_with = "ready")]
     live: bool,
-    /// Is it ready? It takes messages, and the broker has answered lately
+    /// Check that the worker takes messages and that the broker has answered recently
     #[arg(long)]
     ready: bool,
-    /// Wait so long for an answer
+    /// How long to wait for an answer
     #[arg(short, long, value_name = "SECONDS", default_value = "1", value_parser = kind::from_text::<kind::Span>)]
     timeout: Duration,
-    /// Print what the worker says of itself as JSON
+    /// Print the worker's status as JSON
     #[arg(long)]
     json: bool,
 }

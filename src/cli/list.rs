@@ -11,7 +11,7 @@ use serde_json::json;
 pub(super) enum ListSubject {
     /// The tasks that tasks.d defines
     Tasks(Args),
-    /// The queues that the broker knows, and how much is in them
+    /// The queues of the broker, and how many messages they hold
     Queues(Args),
 }
 

@@ -14,14 +14,14 @@ use tracing_subscriber::filter::LevelFilter;
 // Beside others of its name in one command.
 #[group(skip)]
 pub(super) struct Args {
-    /// Log from this level on: DEBUG, INFO, WARNING, ERROR or CRITICAL
+    /// Lowest level that is logged: DEBUG, INFO, WARNING, ERROR or CRITICAL
     #[arg(short, short_alias = 'L', long, value_name = "LEVEL", default_value = "WARNING", env = "QWORKER_WORKER_LOGLEVEL", value_parser = level)]
     loglevel: Level,
-    /// Log to this file instead of standard error; %n, %h, %d, %p, %i, %I and %% as Celery has
-    /// them. It may be renamed, removed or truncated at any time
+    /// Log to this file instead of standard error; %n, %h, %d, %p, %i, %I and %% are expanded as
+    /// in Celery. The file may be renamed, removed or truncated at any time
     #[arg(short = 'f', long, value_name = "FILE", env = "QWORKER_WORKER_LOGFILE")]
     logfile: Option<OsString>,
-    /// The form of log lines: Celery's, or a JSON object each
+    /// Format of log lines: Celery's, or one JSON object per line
     #[arg(long, value_name = "FORMAT", default_value = "celery", env = "QWORKER_WORKER_LOG_FORMAT", value_parser = form())]
     log_format: Format,
 }

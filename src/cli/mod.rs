@@ -48,9 +48,7 @@ use std::process::ExitCode;
 /// A Celery-compatible worker for any program: shell commands and WASM modules as tasks.
 #[derive(Debug, Parser)]
 #[command(name = "qworker", version, max_term_width = 100)]
-#[command(
-    after_help = "Options of the program stand before the command, as in `qworker -A shop worker -c 4`."
-)]
+#[command(after_help = "Global options precede the command, as in `qworker -A shop worker -c 4`.")]
 struct Cli {
     #[command(flatten)]
     global: GlobalOptions,
@@ -62,9 +60,9 @@ struct Cli {
 enum Command {
     /// Take tasks from the broker and run them
     Worker(worker::Args),
-    /// Start, stop, restart and watch several workers of this host
+    /// Start, stop, restart and monitor several workers on this host
     Multi(multi::Args),
-    /// Send tasks by a schedule; list, check, pause and try its entries
+    /// Send tasks by a schedule; list, check, pause and simulate its entries
     Beat(beat::Args),
     /// Send a task, or one for each line of a file
     Call(call::Args),
@@ -75,18 +73,18 @@ enum Command {
     List(list::ListSubject),
     /// Remove all waiting messages from queues
     Purge(purge::Args),
-    /// Say which workers are alive
+    /// Print which workers are alive
     Status(status::Args),
-    /// Say whether a worker on this host is alive and ready
+    /// Check whether a worker on this host is alive and ready
     Health(health::Args),
     /// List, show, requeue or remove messages that could not be run
     #[command(subcommand)]
     Dead(dead::DeadCommand),
-    /// Print versions and every setting with its origin
+    /// Print versions and every setting with its source
     Report(report::Args),
     /// Check the settings and every task file, and report all errors
     Check(check::Args),
-    /// Print the completions of a shell
+    /// Print a shell's completion script
     Completions(complete::Args),
     /// Complete a command line for a shell
     #[command(hide = true)]

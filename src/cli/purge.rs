@@ -8,7 +8,7 @@ use crate::link::sqlite::Access;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// Do not ask
+    /// Do not ask for confirmation
     #[arg(short, long, env = "QWORKER_PURGE_FORCE", value_parser = super::truth())]
     force: bool,
     /// Only these queues, separated by commas [default: the default queue and those of the tasks]

@@ -19,16 +19,16 @@ use std::time::Duration;
 /// Exit codes: 0 succeeded; 1 failed; 69 unknown id; 75 not ready yet
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// The task's id
+    /// Task id
     #[arg(value_parser = kind::from_text::<kind::TaskId>)]
     id: String,
-    /// Wait until it is ready
+    /// Wait until the result is available
     #[arg(short, long, env = "QWORKER_RESULT_WAIT", value_parser = super::truth())]
     wait: bool,
-    /// Wait so many seconds at the most
+    /// Wait at most this many seconds
     #[arg(long, value_name = "SECONDS", requires = "wait", env = "QWORKER_RESULT_TIMEOUT", value_parser = kind::from_text::<kind::Span>, allow_negative_numbers = true)]
     timeout: Option<Duration>,
-    /// Print the traceback in place of the result
+    /// Print the traceback instead of the result
     #[arg(long, env = "QWORKER_RESULT_TRACEBACK", value_parser = super::truth())]
     traceback: bool,
     /// Print the whole result document as JSON

@@ -20,10 +20,10 @@ use std::time::Duration;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct SendOptions {
-    /// Not before this time, ISO 8601
+    /// Earliest start, ISO 8601
     #[arg(long, value_name = "TIME", conflicts_with = "countdown", env = "QWORKER_CALL_ETA")]
     eta: Option<String>,
-    /// Not before so long has passed: seconds, or words such as 5m
+    /// Earliest start from now: seconds, or a duration such as 5m
     #[arg(
         long,
         value_name = "SECONDS",
@@ -32,7 +32,7 @@ pub(super) struct SendOptions {
         value_parser = kind::from_text::<kind::Countdown>
     )]
     countdown: Option<f64>,
-    /// Not after this time: ISO 8601, or so long from now as above
+    /// Latest start: ISO 8601, or a duration from now
     #[arg(long, value_name = "TIME", env = "QWORKER_CALL_EXPIRES", allow_negative_numbers = true)]
     expires: Option<String>,
     /// Queue [default: the task's]
@@ -48,7 +48,7 @@ pub(super) struct SendOptions {
         value_parser = named
     )]
     exchange: Option<String>,
-    /// By which the exchange chooses its queues
+    /// Routing key by which the exchange selects queues
     #[arg(
         long,
         value_name = "KEY",
@@ -60,7 +60,7 @@ pub(super) struct SendOptions {
     /// Priority, 0 to 9; higher is served first [default: the task's]
     #[arg(long, env = "QWORKER_CALL_PRIORITY", value_parser = kind::from_text::<kind::Priority>)]
     priority: Option<u8>,
-    /// Send it although tasks.d does not define it: other workers do
+    /// Send a task that tasks.d does not define, for other workers
     #[arg(long, env = "QWORKER_CALL_UNREGISTERED", value_parser = super::truth())]
     unregistered: bool,
 }

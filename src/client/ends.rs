@@ -44,11 +44,11 @@ impl Ends {
 
     /// Does all of each item, or nothing of it; if the two are in different places, results first,
     /// so a crash in between repeats work and loses none. May be asked again if it failed: nothing
-    /// is done twice, and what was done is [`Fate::Lost`].
+    /// is done twice, and what was done is [`Disposition::Lost`].
     ///
     /// # Errors
     /// It is not known to be done, of any of them. If the store refuses them
-    /// ([`crate::link::error::Kind::Refused`]), it may be because of a single one.
+    /// ([`crate::link::error::StoreErrorKind::Refused`]), it may be because of a single one.
     pub async fn commit(&self, items: Arc<Vec<Item>>) -> Result<Vec<Disposition>, Error> {
         if !self.together && items.iter().any(|item| item.record.is_some()) {
             // Nothing is stored for what somebody else runs by now.

@@ -56,7 +56,7 @@ pub struct StatusDocument {
 /// Asks the worker whose socket this is; the whole takes at most `timeout`.
 ///
 /// # Errors
-/// Nobody listens, nobody answers in time, or the answer is no [`Status`].
+/// Nobody listens, nobody answers in time, or the answer is no [`StatusDocument`].
 pub fn ask(socket: &SocketAddress, timeout: Duration) -> io::Result<StatusDocument> {
     let end = Instant::now() + timeout;
     read(&socket.connect()?, end)

@@ -82,8 +82,8 @@ impl Client {
     ///
     /// # Errors
     /// The broker cannot be reached, or refuses what everything else needs.
-    pub async fn survey(&self, queues: &[String]) -> Result<broker::Survey, Error> {
-        self.broker.admin().survey(queues, &ends::results_of(&self.store)).await
+    pub async fn check_server(&self, queues: &[String]) -> Result<broker::ServerChecks, Error> {
+        self.broker.admin().check_server(queues, &ends::results_of(&self.store)).await
     }
 }
 

@@ -13,7 +13,7 @@ pub struct YamlNode {
     pub flawed: bool,
 }
 
-/// The value of a [`Node`].
+/// The value of a [`YamlNode`].
 #[derive(Debug, Clone, PartialEq)]
 pub enum Data {
     /// A text, number, truth value or null, as it is written.
@@ -213,7 +213,7 @@ impl YamlNode {
         }
     }
 
-    /// As [`Node::found`], of a value that may hold a secret: its kind alone.
+    /// As [`YamlNode::found`], of a value that may hold a secret: its kind alone.
     pub fn found_kind(&self) -> &'static str {
         match &self.data {
             Data::List(_) => "a list",

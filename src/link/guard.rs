@@ -1,5 +1,5 @@
 //! What a worker and its guard say to each other: the worker sends messages over a socket that
-//! the guard created, and the guard answers [`Message::LockLease`] with an error number.
+//! the guard created, and the guard answers [`GuardMessage::LockLease`] with an error number.
 
 use crate::os::environment;
 use crate::os::seqpacket::{Inherited, SeqPacket};
@@ -192,7 +192,7 @@ impl WorkerLink {
         }
     }
 
-    /// Answers [`Message::LockLease`].
+    /// Answers [`GuardMessage::LockLease`].
     pub fn answer(&self, result: io::Result<()>) {
         let errno = match result {
             Ok(()) => 0,

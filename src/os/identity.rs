@@ -24,7 +24,7 @@ impl ProcessIdentity {
         ProcessIdentity(format!("{} {} {}", boot(), namespaces(), all.join(" ")))
     }
 
-    /// From the text of [`Identity::text`]; of any other text the state is unknown.
+    /// From the text of [`ProcessIdentity::text`]; of any other text the state is unknown.
     pub fn parse(text: &str) -> ProcessIdentity {
         ProcessIdentity(text.into())
     }

@@ -89,7 +89,7 @@ impl Pidfile {
     /// replaced. Of any number of processes that try at the same time, one succeeds.
     ///
     /// # Errors
-    /// See [`Refused`].
+    /// See [`PidfileRefusal`].
     pub fn claim(path: &Path) -> Result<Pidfile, PidfileRefusal> {
         loop {
             let old = match look(path, true)? {

@@ -199,7 +199,7 @@ impl FieldKind {
         number.filter(|number| (min..=last).contains(number)).ok_or_else(|| self.no_value(text))
     }
 
-    /// Writes a set of values so that [`Kind::parse`] reads the same, always in the same way.
+    /// Writes a set of values so that [`FieldKind::parse`] reads the same, always in the same way.
     pub(super) fn show(self, mask: u64) -> String {
         if mask == self.all() {
             return "*".into();

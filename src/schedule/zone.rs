@@ -2,10 +2,10 @@
 //!
 //! A schedule of local times ([`Pattern`]) becomes one of instants by one of three rules.
 //!
-//! * **Real time** ([`Rule::Real`]): every instant whose local time is in the pattern. An hour
+//! * **Real time** ([`LocalTimeRule::Real`]): every instant whose local time is in the pattern. An hour
 //!   that is repeated in autumn has its occurrences in both passes; one that is left out in
 //!   spring has none.
-//! * **Fixed local times** ([`Rule::Fixed`]): each time of the pattern is one occurrence, at the
+//! * **Fixed local times** ([`LocalTimeRule::Fixed`]): each time of the pattern is one occurrence, at the
 //!   first instant at which local clocks show that time *or a later one*. So one that a spring
 //!   gap leaves out is right after the gap; several in one gap, or one that falls together with
 //!   a regular one, are a single occurrence. In an autumn repeat it is the first pass.

@@ -14,7 +14,7 @@ use std::borrow::Cow;
 use std::fmt;
 
 /// A message as a value: only this file knows how it is written. Today that is kombu's envelope,
-/// one JSON text; whatever it is, readers get its [`Parts`].
+/// one JSON text; whatever it is, readers get its [`MessageParts`].
 ///
 /// Nothing is parsed before somebody asks: a message that passes through costs nothing.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -154,8 +154,8 @@ async fn surrender(consumer: JoinHandle<()>, ends: &Ends) {
     let _ = consumer.await;
     match tokio::time::timeout(SURRENDER_MAX, ends.surrender()).await {
         Ok(Ok(())) => {}
-        Ok(Err(error)) => tracing::error!("cannot give back what was held: {error}"),
-        Err(_) => tracing::error!("cannot give back what was held: no answer"),
+        Ok(Err(error)) => tracing::error!("cannot return unfinished messages: {error}"),
+        Err(_) => tracing::error!("cannot return unfinished messages: no answer"),
     }
 }
 

@@ -67,7 +67,7 @@ pub enum Effect {
     /// Stop this at once.
     Stop(AttemptKey, CancelReason),
     /// Give up the attempts that have not begun; each is answered by [`Event::Ended`], as
-    /// [`Why::Recalled`].
+    /// [`CancelReason::Recalled`].
     Recall,
     /// Store, publish and settle, in this order; answered by [`Event::Settled`].
     Settle(AttemptKey, Tag, Box<Verdict>),

@@ -72,7 +72,7 @@ impl Cleaner {
                 let Ok((count, seen)) = spawn_blocking(look).await else { return };
                 known.replace(seen);
                 if count > 0 {
-                    tracing::warn!("ended {count} processes that a dead worker had left");
+                    tracing::warn!("ended {count} processes left by a dead worker");
                 }
                 let _ = events.send(Event::Cleared(keys));
             }

@@ -1,6 +1,6 @@
 //! Takes no new tasks while the host is short of memory or processors.
 //!
-//! The rule and its evaluation are pure; [`Watch::look`] reads the host.
+//! The rule and its evaluation are pure; [`PressureMonitor::look`] reads the host.
 
 use super::core::Event;
 use crate::config::units::Least;
@@ -80,7 +80,7 @@ impl PressureMonitor {
         PressureMonitor { rule, short: false, good: 0 }
     }
 
-    /// Reads the host; see [`Watch::judge`].
+    /// Reads the host; see [`PressureMonitor::judge`].
     pub fn look(&mut self) -> Option<Option<String>> {
         self.judge(&HostReading { rooms: host::rooms(), load: host::load() })
     }

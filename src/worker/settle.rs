@@ -218,7 +218,7 @@ impl Settler {
                     self.outage.wait(&error).await;
                 }
                 Err(error) if is_refused => {
-                    tracing::error!("Task {}: its chord cannot be told: {error}", job.id);
+                    tracing::error!("Task {}: its chord cannot be updated: {error}", job.id);
                     break ChordResult::Ready(Vec::new(), Vec::new());
                 }
                 Err(error) => {

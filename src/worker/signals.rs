@@ -20,11 +20,11 @@ pub enum WorkerState {
 /// What a signal does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SignalAction {
-    /// Enters [`State::Draining`], a warm shutdown, with this exit code.
+    /// Enters [`WorkerState::Draining`], a warm shutdown, with this exit code.
     Drain(u8),
-    /// Enters [`State::Stopping`].
+    /// Enters [`WorkerState::Stopping`].
     Stop,
-    /// Enters [`State::Killing`], a cold shutdown.
+    /// Enters [`WorkerState::Killing`], a cold shutdown.
     Kill,
     /// Logs what the worker is doing.
     Explain,

@@ -14,7 +14,8 @@ use qworker::task::load::{File, TaskFileKind, load};
 use qworker::task::set::Set;
 use qworker::wire::{Draft, Payload, TaskState};
 use qworker::worker::core::{Core, Effect, Event, Now};
-use qworker::worker::demand::{ConsumerAction, Demand};
+use qworker::worker::demand::ConsumerAction::{Close, Take};
+use qworker::worker::demand::Demand;
 use qworker::worker::plan::{Autoscale, Plan, Policy};
 use qworker::worker::verdict::Verdict;
 use std::collections::{BTreeMap, HashMap, VecDeque};
@@ -258,7 +259,7 @@ impl World {
         self.look_for_work();
         let ended = self.running.values().map(|one| one.ends).min_by(f64::total_cmp);
         let tick = self.core.needs_ticks().then_some(self.ticks_at.max(self.now));
-        let waits = self.taking.is_none() && matches!(self.demand.next(), ConsumerAction::Take(..));
+        let waits = self.taking.is_none() && matches!(self.demand.next(), Take(..));
         let due = waits.then(|| self.broker.next_due(self.now)).flatten();
         let taken = self.taking.map(|(at, ..)| at);
         let cleared = self.clearing.iter().map(|(at, _)| *at).min_by(f64::total_cmp);
@@ -283,7 +284,7 @@ impl World {
     }
 
     fn is_closing(&self) -> bool {
-        self.demand.next() == ConsumerAction::Close
+        self.demand.next() == Close
     }
 
     fn look_for_work(&mut self) {
@@ -291,13 +292,11 @@ impl World {
             return;
         }
         match self.demand.next() {
-            ConsumerAction::Close if self.orders.is_empty() && self.exit.is_none() => {
+            Close if self.orders.is_empty() && self.exit.is_none() => {
                 self.broker.close(self.now);
                 self.happen(vec![Event::Closed]);
             }
-            ConsumerAction::Take(number, want)
-                if self.broker.has_work(self.now, want.slots > 0) =>
-            {
+            Take(number, want) if self.broker.has_work(self.now, want.slots > 0) => {
                 let at = self.now + self.rng.f64() * self.slowness[2];
                 self.taking = Some((at, number, want));
             }
@@ -372,9 +371,7 @@ impl World {
                     self.demand.set(Some((number, want)));
                 }
                 Effect::Start(key, attempt) => self.start(key, &attempt),
-                Effect::Ask(key) if self.is_waiting(key) => {
-                    self.give_up(key, CancelReason::Shutdown)
-                }
+                Effect::Ask(k) if self.is_waiting(k) => self.give_up(k, CancelReason::Shutdown),
                 Effect::Stop(key, why) if self.is_waiting(key) => self.give_up(key, why),
                 Effect::Recall => {
                     for (key, _) in self.waiting.clone() {

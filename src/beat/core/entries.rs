@@ -206,7 +206,7 @@ impl Entries {
         actions
     }
 
-    /// Whether the task of [`Action::LookUp`] is done.
+    /// Whether the task of [`DueAction::LookUp`] is done.
     pub fn looked_up(&mut self, id: EntryId, done: bool, now: DateTime<Utc>) -> Option<Claim> {
         let slot = self.of(id)?;
         let EntryPhase::Looking(due) = slot.phase else { return None };

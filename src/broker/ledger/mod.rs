@@ -5,9 +5,9 @@
 //! The contract, which `tests/contract/ledger` checks for every kind:
 //!
 //! * A step is done entirely or not at all, and of many that expect the same value one is done.
-//! * What [`Ledger::commit`] answered [`Outcome::Done`] for is sent once, whatever dies.
+//! * What [`Ledger::commit`] answered [`StepOutcome::Done`] for is sent once, whatever dies.
 //! * After an error each step was done or not; asked again, one that was done is answered by
-//!   [`Outcome::Conflict`] with the state that it was to set.
+//!   [`StepOutcome::Conflict`] with the state that it was to set.
 //! * A step of [`Ledger::commit_by`] is not done after its time, however long it was on its way.
 //! * Groups do not see each other.
 

@@ -4,7 +4,7 @@ use super::instance::{is_instance, lease_says};
 use super::layout::{SEPARATOR, STEPS};
 use super::server_checks;
 use super::{Broker, naming};
-use crate::broker::{Administer, QueueInfo, Results, Survey, Whereabouts, WorkerInfo};
+use crate::broker::{Administer, QueueInfo, Results, ServerChecks, Whereabouts, WorkerInfo};
 use crate::link::error::{Error, StoreErrorKind};
 use redis::Script;
 use serde_json::Value;
@@ -184,14 +184,18 @@ impl Administer for Broker {
         Ok(self.find_taken(&quoted, wanted).await?.unwrap_or(Whereabouts::Absent))
     }
 
-    async fn survey(&self, queues: &[String], results: &Results) -> Result<Survey, Error> {
+    async fn check_server(
+        &self,
+        queues: &[String],
+        results: &Results,
+    ) -> Result<ServerChecks, Error> {
         let result = match results {
             Results::Redis { server, stem, .. } if server == self.link.server() => {
                 Some(format!("{stem}ID"))
             }
             _ => None,
         };
-        server_checks::survey(self, queues, result.as_deref()).await
+        server_checks::check_server(self, queues, result.as_deref()).await
     }
 }
 

@@ -66,7 +66,7 @@ fn hold_lease(instance: &str) -> Option<Lease> {
         Lease::create(&path).map_err(|error| crate::os::file::naming(&path, &error))
     });
     made.inspect_err(|error| {
-        tracing::warn!("no lease ({error}): if this worker dies, it is noticed 15 s later");
+        tracing::warn!("no lease ({error}): others notice this worker's death only after 15 s");
     })
     .ok()
 }
@@ -151,7 +151,7 @@ impl Consumer {
     /// Logs keys of another type, once until they change.
     fn tell_odd(&mut self, odd: String) {
         if odd != self.told && !odd.is_empty() {
-            tracing::error!("{}: {odd}; nothing is taken from there", self.member.link.server());
+            tracing::error!("{}: {odd}; no messages are taken from it", self.member.link.server());
         }
         self.told = odd;
     }

@@ -135,7 +135,7 @@ impl Member {
             Err(error)
                 if matches!(error.kind(), StoreErrorKind::Refused | StoreErrorKind::Forbidden) =>
             {
-                tracing::warn!("cannot keep the names of queues ({}): {error}", layout.queues());
+                tracing::warn!("cannot store the names of queues ({}): {error}", layout.queues());
             }
             done => done?,
         }

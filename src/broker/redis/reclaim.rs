@@ -44,7 +44,7 @@ pub(super) async fn bury(link: &Link, layout: &Layout, instance: &str) -> Result
         let fates = call.ask(link).await?;
         let done = fates.iter().filter(|fate| **fate == Disposition::Done).count();
         if done > 0 {
-            tracing::warn!("handed out again {done} messages of a dead worker");
+            tracing::warn!("redelivered {done} messages of a dead worker");
         }
         if tell_kept(&fates) {
             return Ok(());
@@ -68,7 +68,7 @@ pub(super) fn tell_kept(fates: &[Disposition]) -> bool {
     let first = refused.next();
     if let Some(why) = first {
         let count = 1 + refused.count();
-        tracing::error!("{count} messages of a dead worker cannot be handed out again yet: {why}");
+        tracing::error!("{count} messages of a dead worker cannot be redelivered yet: {why}");
     }
     first.is_some()
 }

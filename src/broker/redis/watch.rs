@@ -35,7 +35,7 @@ pub(super) async fn run(member: Arc<Member>) {
         looks.tick().await;
         if let Err(error) = watch.look(&member).await {
             // Whoever takes messages says so; here it only means that we cannot judge.
-            tracing::debug!("cannot look after other workers: {error}");
+            tracing::debug!("cannot monitor other workers: {error}");
             watch.others.forget();
         }
     }

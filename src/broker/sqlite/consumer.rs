@@ -205,7 +205,7 @@ impl Consume for Consumer {
         if let Some(queues) = found.queues {
             self.scan = malformed::ScanPosition::default();
             tracing::warn!(
-                "this worker was not known in {} any more",
+                "this worker was no longer registered in {}",
                 self.broker.db.path().display()
             );
             (self.queues, self.watcher) = (queues, listen(self.broker.db.path()));
@@ -274,8 +274,8 @@ fn listen(database: &Path) -> Watcher {
     let both = rundir::open(database).and_then(|_| Watcher::watch(&files));
     both.or_else(|_| Watcher::watch(&files[..1])).unwrap_or_else(|why| {
         tracing::warn!(
-            "no changes of files are told of ({why}; see fs.inotify.max_user_instances): new \
-             messages are looked for every {} ms",
+            "no notification of file changes ({why}; see fs.inotify.max_user_instances): the worker \
+             polls for messages every {} ms",
             LOOK_EVERY.as_millis()
         );
         Watcher::polling(LOOK_EVERY)

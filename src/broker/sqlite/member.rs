@@ -29,7 +29,7 @@ pub(super) struct Card {
     lease: String,
     pub(super) hostname: String,
     pub(super) pid: i64,
-    /// See [`Identity`].
+    /// See [`ProcessIdentity`].
     identity: Option<String>,
 }
 
@@ -160,7 +160,7 @@ impl Member {
             Ok(lease) => {
                 if !self.held.is_empty() {
                     let path = self.path.display();
-                    tracing::warn!("{path} was removed while it was in use: it is made anew");
+                    tracing::warn!("{path} was removed while it was in use: it is created again");
                 }
                 self.warned = false;
                 self.held.push(lease);
@@ -168,8 +168,8 @@ impl Member {
             Err(error) if !self.warned => {
                 self.warned = true;
                 tracing::warn!(
-                    "no lease and no wake-up file: {error}; others look for the processes of this \
-                     worker instead, and new messages are seen by changes of the database"
+                    "no lease and no wake-up file: {error}; others check for the processes of this \
+                     worker instead, and changes of the database announce new messages"
                 );
             }
             Err(_) => {}
@@ -216,7 +216,7 @@ impl Member {
         if self.unseen.insert(owner) {
             tracing::warn!(
                 "messages are held by worker {owner}, which is not in qworker_worker, and are kept \
-                 for it: {why}; if that is no worker that lives, remove the file"
+                 for it: {why}; if that worker is dead, remove the file"
             );
         }
     }
@@ -226,8 +226,8 @@ impl Member {
         if self.unseen.insert(other.id) {
             let lease = other.lease(database);
             tracing::warn!(
-                "worker {} (process {}) cannot be seen from here ({}: {why}), so it is not taken \
-                 for dead, and what it holds is kept for it; if it is dead, `touch {}` says so",
+                "worker {} (process {}) cannot be seen from here ({}: {why}), so it is not \
+                 considered dead, and its messages are kept for it; if it is dead, run `touch {}`",
                 other.hostname,
                 other.pid,
                 lease.display(),

@@ -22,7 +22,7 @@ pub(super) struct RunArgs {
     /// The entry
     name: String,
     #[command(flatten)]
-    place: BeatScheduleOptions,
+    options: BeatScheduleOptions,
     /// Print JSON
     #[arg(short, long, env = "QWORKER_BEAT_JSON", value_parser = crate::cli::truth())]
     json: bool,
@@ -30,11 +30,11 @@ pub(super) struct RunArgs {
 
 #[derive(Debug, clap::Args)]
 pub(super) struct ChangeArgs {
-    /// The entries
+    /// Names of the entries
     #[arg(required = true)]
     names: Vec<String>,
     #[command(flatten)]
-    place: BeatScheduleOptions,
+    options: BeatScheduleOptions,
     /// Print JSON
     #[arg(short, long, env = "QWORKER_BEAT_JSON", value_parser = crate::cli::truth())]
     json: bool,
@@ -43,12 +43,12 @@ pub(super) struct ChangeArgs {
 pub(super) fn run(args: &RunArgs, global: &GlobalOptions, out: ToUser) -> Result<Exit, Error> {
     let app = App::open(global, &[])?;
     let names = std::slice::from_ref(&args.name);
-    let entries = show::entries(&app, &args.place, names, &out)?;
+    let entries = show::entries(&app, &args.options, names, &out)?;
     let Some(entry) = entries.into_iter().next() else { return Ok(Exit::Failure) };
     let to = files::router(&app)(&entry);
     let id = crate::cli::block_on(async {
         let client = app.client()?;
-        let ledger = args.place.ledger(&app, &client)?;
+        let ledger = args.options.ledger(&app, &client)?;
         let (now, deadline) = (clock::now(), app.settings.client_timeout);
         let producer = client.broker.producer();
         let draft = message::draft(&entry, None, &to, now);
@@ -83,10 +83,10 @@ pub(super) fn pause(
     out: ToUser,
 ) -> Result<Exit, Error> {
     let app = App::open(global, &[])?;
-    let entries = show::entries(&app, &args.place, &args.names, &out)?;
+    let entries = show::entries(&app, &args.options, &args.names, &out)?;
     crate::cli::block_on(async {
         let client = app.client()?;
-        let ledger = args.place.ledger(&app, &client)?;
+        let ledger = args.options.ledger(&app, &client)?;
         for entry in &entries {
             let now = clock::now();
             change(&ledger, entry, |state| {

@@ -21,7 +21,7 @@ use std::path::PathBuf;
 pub(super) struct Args {
     /// The files [default: schedule.yaml and *.crontab in the application's folder]
     files: Vec<PathBuf>,
-    /// One of the files, as beat takes it; may be repeated
+    /// Read this file as beat --entries does; may be repeated
     #[arg(long, value_name = "FILE", env = "QWORKER_BEAT_ENTRIES", value_delimiter = ',')]
     entries: Vec<PathBuf>,
     /// Print JSON

@@ -99,7 +99,7 @@ impl Files {
             return;
         }
         match &why {
-            Some(why) => tracing::error!("{why}; all entries stay as they were"),
+            Some(why) => tracing::error!("{why}; all entries stay unchanged"),
             None => tracing::info!("beat: the schedule can be read again"),
         }
         self.unseen = why;

@@ -29,17 +29,17 @@ pub(super) struct Args {
 enum BeatCommand {
     /// List the entries, with their last and next runs
     List(show::ListArgs),
-    /// Say when an entry is due next
+    /// Print when an entry is due next
     Next(show::NextArgs),
-    /// Send the task of an entry now, whatever its schedule says
+    /// Send the task of an entry now, regardless of its schedule
     Run(change::RunArgs),
-    /// Send nothing of these entries until they are resumed
+    /// Pause entries: send nothing until they are resumed
     Pause(change::ChangeArgs),
-    /// Go on with entries that were paused, with what is due from now on
+    /// Resume paused entries, with what is due from now on
     Resume(change::ChangeArgs),
-    /// Report every mistake in schedule files
+    /// Report all errors in schedule files
     Check(check::Args),
-    /// Print what would be sent in a stretch of time
+    /// Print what would be sent in a period of time
     Simulate(show::SimulateArgs),
 }
 

@@ -16,17 +16,17 @@ pub(super) struct ScheduleOptions {
     /// and *.crontab in the application's folder]
     #[arg(long, value_name = "FILE", value_delimiter = ',')]
     pub(super) entries: Vec<PathBuf>,
-    /// Keep the state, when each entry was sent last, in this file [default: in the broker,
-    /// where any number of beats share it]
+    /// Keep the state (when each entry was last sent) in this file [default: in the broker,
+    /// where all beat processes share it]
     #[arg(short, long, value_name = "FILE")]
     schedule: Option<PathBuf>,
-    /// Where the state is: broker, or file. Celery's celery.beat:PersistentScheduler is file
-    /// [default: file with -s, else broker]
+    /// Where to keep the state: broker or file. Celery's celery.beat:PersistentScheduler means
+    /// file [default: file with -s, else broker]
     #[arg(long, value_name = "NAME", value_parser = scheduler)]
     scheduler: Option<Scheduler>,
 }
 
-/// [`Place`] for `qworker beat` and its commands.
+/// [`ScheduleOptions`] for `qworker beat` and its commands.
 #[derive(Debug, Clone, clap::Args)]
 #[command(
     mut_arg("entries", |arg| arg.env("QWORKER_BEAT_ENTRIES")),
@@ -34,18 +34,18 @@ pub(super) struct ScheduleOptions {
 )]
 pub(super) struct BeatScheduleOptions {
     #[command(flatten)]
-    place: ScheduleOptions,
+    options: ScheduleOptions,
 }
 
 impl Deref for BeatScheduleOptions {
     type Target = ScheduleOptions;
 
     fn deref(&self) -> &ScheduleOptions {
-        &self.place
+        &self.options
     }
 }
 
-/// [`Place`] for a worker with a beat in it.
+/// [`ScheduleOptions`] for a worker with a beat in it.
 #[derive(Debug, clap::Args)]
 #[command(
     mut_arg("entries", with_beat),
@@ -54,7 +54,7 @@ impl Deref for BeatScheduleOptions {
 )]
 pub(super) struct EmbeddedScheduleOptions {
     #[command(flatten)]
-    pub(super) place: ScheduleOptions,
+    pub(super) options: ScheduleOptions,
 }
 
 fn with_beat(arg: Arg) -> Arg {
@@ -126,7 +126,7 @@ impl ScheduleOptions {
         })
     }
 
-    /// As [`Place::file`]. A damaged one is set aside for a new one, so it must be a beat's.
+    /// As [`ScheduleOptions::file`]. A damaged one is set aside for a new one, so it must be a beat's.
     ///
     /// # Errors
     /// What is there is not a beat's.
@@ -139,7 +139,7 @@ impl ScheduleOptions {
         }
     }
 
-    /// As [`Place::own_file`], for commands that make it if it is missing.
+    /// As [`ScheduleOptions::own_file`], for commands that make it if it is missing.
     ///
     /// # Errors
     /// As there; or its folder is missing, and is not the application's.

@@ -26,7 +26,7 @@ pub(super) struct ListArgs {
     /// Only these entries
     names: Vec<String>,
     #[command(flatten)]
-    place: BeatScheduleOptions,
+    options: BeatScheduleOptions,
     /// Print JSON
     #[arg(short, long, env = "QWORKER_BEAT_JSON", value_parser = crate::cli::truth())]
     json: bool,
@@ -36,11 +36,11 @@ pub(super) struct ListArgs {
 pub(super) struct NextArgs {
     /// The entry
     name: String,
-    /// How many of its runs
+    /// Number of runs to show
     #[arg(short = 'n', long = "count", value_name = "N", default_value_t = 1, value_parser = crate::cli::count::<usize>)]
     count: usize,
     #[command(flatten)]
-    place: BeatScheduleOptions,
+    options: BeatScheduleOptions,
     /// Print JSON
     #[arg(short, long, env = "QWORKER_BEAT_JSON", value_parser = crate::cli::truth())]
     json: bool,
@@ -50,15 +50,15 @@ pub(super) struct NextArgs {
 pub(super) struct SimulateArgs {
     /// Only these entries
     names: Vec<String>,
-    /// From this time on, ISO 8601 [default: now]
+    /// Start of the simulated time, ISO 8601 [default: now]
     #[arg(long, value_name = "TIME", value_parser = instant)]
     from: Option<DateTime<Utc>>,
-    /// Up to this time [default: a day after the beginning]
+    /// End of the simulated time [default: one day after the start]
     #[arg(long, value_name = "TIME", value_parser = instant)]
     to: Option<DateTime<Utc>>,
     #[command(flatten)]
-    place: BeatScheduleOptions,
-    /// Print JSON, an object in each line
+    options: BeatScheduleOptions,
+    /// Print JSON, one object per line
     #[arg(short, long, env = "QWORKER_BEAT_JSON", value_parser = crate::cli::truth())]
     json: bool,
 }
@@ -73,12 +73,12 @@ fn instant(text: &str) -> Result<DateTime<Utc>, String> {
 /// There is no entry of such a name.
 pub(super) fn entries(
     app: &App,
-    place: &ScheduleOptions,
+    options: &ScheduleOptions,
     names: &[String],
     out: &ToUser,
 ) -> Result<Vec<Arc<Entry>>, Error> {
-    place.check_entries()?;
-    let Read { mut entries, faults, notes } = files::read_all(app, &place.entries);
+    options.check_entries()?;
+    let Read { mut entries, faults, notes } = files::read_all(app, &options.entries);
     let warnings = notes.into_iter().filter(|note| note.weight == Weight::Warning);
     for fault in faults.into_iter().chain(warnings) {
         out.say(&format!("Warning: {fault}"));
@@ -100,11 +100,11 @@ pub(super) fn entries(
 /// What the ledger has of entries.
 fn states(
     app: &App,
-    place: &ScheduleOptions,
+    options: &ScheduleOptions,
     names: Vec<String>,
 ) -> Result<HashMap<String, EntryState>, Error> {
     let group = &app.settings.beat_group;
-    let texts = match place.own_file(app)? {
+    let texts = match options.own_file(app)? {
         // A command that only reads makes no file, and sets none aside.
         Some(file) => ledger::peek(&file, group, &names).map_err(|error| match error.kind() {
             StoreErrorKind::Damaged => Error::failure(error.to_string()),
@@ -201,9 +201,9 @@ fn utc(at: DateTime<Utc>) -> String {
 
 pub(super) fn list(args: &ListArgs, global: &GlobalOptions, out: ToUser) -> Result<Exit, Error> {
     let app = App::open(global, &[])?;
-    let entries = entries(&app, &args.place, &args.names, &out)?;
+    let entries = entries(&app, &args.options, &args.names, &out)?;
     let names = entries.iter().map(|entry| entry.name.to_string()).collect();
-    let mut states = states(&app, &args.place, names)?;
+    let mut states = states(&app, &args.options, names)?;
     let now = clock::now();
     let mut all: Vec<EntryStatus> = entries
         .into_iter()
@@ -226,12 +226,12 @@ pub(super) fn list(args: &ListArgs, global: &GlobalOptions, out: ToUser) -> Resu
 pub(super) fn next(args: &NextArgs, global: &GlobalOptions, out: ToUser) -> Result<Exit, Error> {
     let app = App::open(global, &[])?;
     let name = std::slice::from_ref(&args.name);
-    let entries = entries(&app, &args.place, name, &out)?;
+    let entries = entries(&app, &args.options, name, &out)?;
     let Some(entry) = entries.into_iter().next() else { return Ok(Exit::Failure) };
     // An interval counts from its last run, if the broker is there to tell. A file is.
-    let is_in_file = args.place.file(&app).is_some();
+    let is_in_file = args.options.file(&app).is_some();
     let mut state = None;
-    match states(&app, &args.place, name.to_vec()) {
+    match states(&app, &args.options, name.to_vec()) {
         Ok(states) => state = states.into_values().next(),
         Err(error) if is_in_file => return Err(error),
         Err(error) => out.say(&format!("Warning: {error}; counted from now")),
@@ -276,7 +276,7 @@ pub(super) fn simulate(
     out: ToUser,
 ) -> Result<Exit, Error> {
     let app = App::open(global, &[])?;
-    let entries = entries(&app, &args.place, &args.names, &out)?;
+    let entries = entries(&app, &args.options, &args.names, &out)?;
     let from = args.from.unwrap_or_else(clock::now);
     let to = args.to.unwrap_or(from + TimeDelta::days(1));
     if to < from {

@@ -35,12 +35,12 @@ impl Console {
         self.marked(line, "");
     }
 
-    /// As [`Say::note`], with a mark of ours behind it, which has its colour already.
+    /// As [`Console::note`], with a mark of ours behind it, which has its colour already.
     pub(super) fn marked(&self, line: &str, mark: &str) {
         self.write(&format!("{}{mark}\n", escape::lines(line)));
     }
 
-    /// As [`Say::note`], without the end of the line.
+    /// As [`Console::note`], without the end of the line.
     pub(super) fn part(&self, text: &str) {
         self.write(&escape::lines(text));
     }

@@ -16,9 +16,9 @@ pub(super) struct StartLocks(Vec<(Option<Ids>, Pidfile)>);
 
 impl Drop for StartLocks {
     fn drop(&mut self) {
-        for (owner, turn) in self.0.drain(..) {
+        for (owner, lock) in self.0.drain(..) {
             // One that stays says nothing: its process is gone.
-            let _ = acting(owner.as_ref(), || drop(turn));
+            let _ = acting(owner.as_ref(), || drop(lock));
         }
     }
 }
@@ -39,18 +39,18 @@ impl StartLocks {
     /// The time is over, or there is no place for pidfiles.
     pub(super) fn take(
         nodes: &[Node],
-        patience: WaitLimit,
-        say: &Console,
+        wait_limit: WaitLimit,
+        console: &Console,
     ) -> Result<StartLocks, Error> {
-        let turn = |node: &Node| Ok((beside(&node.pidfile), node.owner()?));
-        let mut turns: Vec<(PathBuf, Option<Ids>)> =
-            nodes.iter().map(turn).collect::<Result<_, Error>>()?;
+        let lock = |node: &Node| Ok((beside(&node.pidfile), node.owner()?));
+        let mut locks: Vec<(PathBuf, Option<Ids>)> =
+            nodes.iter().map(lock).collect::<Result<_, Error>>()?;
         // Two commands that want the same ones in another order would wait for each other.
-        turns.sort_by(|one, other| one.0.cmp(&other.0));
+        locks.sort_by(|one, other| one.0.cmp(&other.0));
         let mut taken = StartLocks(Vec::new());
-        for (path, owner) in turns {
-            let turn = wait_for(&path, owner.as_ref(), patience, say)?;
-            taken.0.push((owner, turn));
+        for (path, owner) in locks {
+            let lock = wait_for(&path, owner.as_ref(), wait_limit, console)?;
+            taken.0.push((owner, lock));
         }
         Ok(taken)
     }
@@ -66,15 +66,15 @@ fn beside(pidfile: &Path) -> PathBuf {
 fn wait_for(
     path: &Path,
     owner: Option<&Ids>,
-    patience: WaitLimit,
-    say: &Console,
+    wait_limit: WaitLimit,
+    console: &Console,
 ) -> Result<Pidfile, Error> {
     let mut told = false;
     loop {
         let claimed =
             acting(owner, || Pidfile::claim(path)).unwrap_or_else(|error| Err(error.into()));
         match claimed {
-            Ok(turn) => return Ok(turn),
+            Ok(lock) => return Ok(lock),
             Err(PidfileRefusal::Failed(error)) => {
                 return Err(super::folders::not_writable(path.display(), &error));
             }
@@ -84,12 +84,14 @@ fn wait_for(
             Err(PidfileRefusal::Held(pid)) => {
                 let Some(other) = locker(path) else { continue };
                 if !told {
-                    say.heading(&format!("> Waiting for another qworker multi ({pid})..."));
+                    console.heading(&format!("> Waiting for another qworker multi ({pid})..."));
                     told = true;
                 }
                 // It has its turn until it ends.
-                if !other.wait(patience.left()) {
-                    return Err(patience.over(&format!("another qworker multi, {pid}, is at work")));
+                if !other.wait(wait_limit.left()) {
+                    return Err(
+                        wait_limit.over(&format!("another qworker multi, {pid}, is at work"))
+                    );
                 }
             }
         }

@@ -75,7 +75,7 @@ const SAME: &[(&str, &str)] = &[("-p", "--pidfile"), ("-f", "--logfile")];
 #[derive(Debug, clap::Args)]
 #[command(after_help = include_str!("help.txt"))]
 pub(super) struct Args {
-    /// A command, nodes, and options of workers
+    /// A command, node names, and worker options
     #[arg(value_name = "COMMAND", allow_hyphen_values = true, trailing_var_arg = true)]
     words: Vec<String>,
 }
@@ -93,16 +93,16 @@ pub(super) fn run(args: Args, global: &GlobalOptions, mut out: ToUser) -> Result
     out.quiet |= has(&["--quiet", "-q"]);
     let no_color = has(&["--no-color"]);
     out.color &= !no_color;
-    let say = Console { out, nosplash: has(&["--nosplash"]), verbose: has(&["--verbose"]) };
+    let console = Console { out, nosplash: has(&["--nosplash"]), verbose: has(&["--verbose"]) };
     if has(&["--help", "-h"]) {
-        say.out.write(&help());
+        console.out.write(&help());
         return Ok(Exit::Ok);
     }
     let command = match typed.first() {
         Some(command) if !command.starts_with('-') => typed.remove(0),
-        _ => return Err(misused(&say, "no command is named")),
+        _ => return Err(misused(&console, "no command is named")),
     };
-    let request = Invocation { words: typed, behind, global, say };
+    let request = Invocation { words: typed, behind, global, console };
     match command.as_str() {
         "start" => request.start(),
         "stop" => request.stop(false),
@@ -115,10 +115,10 @@ pub(super) fn run(args: Args, global: &GlobalOptions, mut out: ToUser) -> Result
         "show" => request.show(),
         "get" => request.get(),
         "help" => {
-            say.out.write(&help());
+            console.out.write(&help());
             Ok(Exit::Ok)
         }
-        _ => Err(misused(&say, &format!("Invalid command: {command}"))),
+        _ => Err(misused(&console, &format!("Invalid command: {command}"))),
     }
 }
 
@@ -132,8 +132,8 @@ fn help() -> String {
         .unwrap_or_default()
 }
 
-fn misused(say: &Console, why: &str) -> Error {
-    say.out.say(USAGE);
+fn misused(console: &Console, why: &str) -> Error {
+    console.out.say(USAGE);
     Error::usage(why)
 }
 
@@ -145,7 +145,7 @@ struct Invocation {
     behind: Vec<String>,
     /// Before `multi`.
     global: Vec<String>,
-    say: Console,
+    console: Console,
 }
 
 /// Signals that end a node: it makes sense to wait for what comes of them.
@@ -153,38 +153,38 @@ const ENDING: [Signal; 4] = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGQUIT, S
 
 impl Invocation {
     fn start(self) -> Result<Exit, Error> {
-        let (nodes, patience) = self.of_their_own()?;
-        start::start(&nodes, patience, &self.say)
+        let (nodes, wait_limit) = self.of_their_own()?;
+        start::start(&nodes, wait_limit, &self.console)
     }
 
     fn stop(mut self, wait: bool) -> Result<Exit, Error> {
         let signal = self.signal(wait)?;
-        let (nodes, patience) = self.of_their_own()?;
-        stop::stop(&nodes, signal, wait.then_some(patience), &self.say)
+        let (nodes, wait_limit) = self.of_their_own()?;
+        stop::stop(&nodes, signal, wait.then_some(wait_limit), &self.console)
     }
 
     fn restart(mut self) -> Result<Exit, Error> {
         let signal = self.signal(true)?;
-        let (nodes, patience) = self.of_their_own()?;
+        let (nodes, wait_limit) = self.of_their_own()?;
         if self.parse()?.options.get("--rolling").is_some() {
             if signal != Signal::SIGTERM {
                 return Err(Error::usage("--rolling: each node ends by TERM"));
             }
-            return rolling::restart(&nodes, patience, &self.say);
+            return rolling::restart(&nodes, wait_limit, &self.console);
         }
-        restart::restart(&nodes, signal, patience, &self.say)
+        restart::restart(&nodes, signal, wait_limit, &self.console)
     }
 
     fn kill(self) -> Result<Exit, Error> {
         let (nodes, _) = self.of_their_own()?;
-        Ok(stop::kill(&nodes, &self.say))
+        Ok(stop::kill(&nodes, &self.console))
     }
 
     fn status(mut self) -> Result<Exit, Error> {
         let before = self.words.len();
         self.words.retain(|word| !["--json", "-j"].contains(&word.as_str()));
-        let (nodes, patience) = self.of_their_own()?;
-        Ok(status::status(&nodes, self.words.len() < before, patience, &self.say))
+        let (nodes, wait_limit) = self.of_their_own()?;
+        Ok(status::status(&nodes, self.words.len() < before, wait_limit, &self.console))
     }
 
     /// The nodes, each with a pidfile of its own, and how long to wait for them.
@@ -230,21 +230,21 @@ impl Invocation {
         let Some(node) = found.next() else {
             return Err(Error::failure(format!("{wanted} is none of these nodes")));
         };
-        self.say.out.data(&node.line());
+        self.console.out.data(&node.line());
         Ok(Exit::Ok)
     }
 
     /// The word that stands before the nodes.
     fn first(&mut self, what: &str) -> Result<String, Error> {
         match self.words.is_empty() {
-            true => Err(misused(&self.say, &format!("{what} is missing"))),
+            true => Err(misused(&self.console, &format!("{what} is missing"))),
             false => Ok(self.words.remove(0)),
         }
     }
 
     fn each_line(&self, line: impl Fn(&Node) -> Result<String, Error>) -> Result<Exit, Error> {
         let lines: Result<Vec<String>, Error> = self.nodes()?.iter().map(line).collect();
-        self.say.out.data(&lines?.join("\n"));
+        self.console.out.data(&lines?.join("\n"));
         Ok(Exit::Ok)
     }
 

@@ -48,12 +48,16 @@ enum Launch {
 ///
 /// # Errors
 /// The command line or the folders are not right; that a node fails is told, and is the exit code.
-pub(super) fn start(nodes: &[Node], patience: WaitLimit, say: &Console) -> Result<Exit, Error> {
-    say.splash();
-    say.note("> Starting nodes...");
+pub(super) fn start(
+    nodes: &[Node],
+    wait_limit: WaitLimit,
+    console: &Console,
+) -> Result<Exit, Error> {
+    console.splash();
+    console.note("> Starting nodes...");
     folders::make(nodes)?;
-    let _turns = StartLocks::take(nodes, patience, say)?;
-    let mut starts = Starts::new(patience.again(), "\t> ", say);
+    let _turns = StartLocks::take(nodes, wait_limit, console)?;
+    let mut starts = Starts::new(wait_limit.again(), "\t> ", console);
     for node in nodes {
         starts.begin(node)?;
     }
@@ -63,16 +67,20 @@ pub(super) fn start(nodes: &[Node], patience: WaitLimit, say: &Console) -> Resul
 /// Starts under way.
 pub(super) struct Starts<'a> {
     begun: VecDeque<(&'a Node, Launch)>,
-    patience: WaitLimit,
+    wait_limit: WaitLimit,
     /// What stands before the name of a node.
     mark: &'static str,
-    say: &'a Console,
+    console: &'a Console,
     exit: Exit,
 }
 
 impl<'a> Starts<'a> {
-    pub(super) fn new(patience: WaitLimit, mark: &'static str, say: &'a Console) -> Starts<'a> {
-        Starts { begun: VecDeque::new(), patience, mark, say, exit: Exit::Ok }
+    pub(super) fn new(
+        wait_limit: WaitLimit,
+        mark: &'static str,
+        console: &'a Console,
+    ) -> Starts<'a> {
+        Starts { begun: VecDeque::new(), wait_limit, mark, console, exit: Exit::Ok }
     }
 
     /// Begins with one more; if many are on their way, after one of them is done.
@@ -111,27 +119,27 @@ impl<'a> Starts<'a> {
 
     fn end_first(&mut self) {
         let Some((node, launch)) = self.begun.pop_front() else { return };
-        let say = self.say;
-        say.part(&format!("{}{}: ", self.mark, node.name));
-        if say.verbose {
-            say.note(&format!("  {} {}", node.program, node.line()));
+        let console = self.console;
+        console.part(&format!("{}{}: ", self.mark, node.name));
+        if console.verbose {
+            console.note(&format!("  {} {}", node.program, node.line()));
         }
         let started = self.outcome(node, launch);
         match started {
-            StartResult::Ready => say.marked("", &say.ok()),
+            StartResult::Ready => console.marked("", &console.ok()),
             StartResult::Already(process) => {
-                let mark = format!("{} (already running, pid {})", say.ok(), process.pid());
-                say.marked("", &mark);
+                let mark = format!("{} (already running, pid {})", console.ok(), process.pid());
+                console.marked("", &mark);
             }
             StartResult::Failed(why) | StartResult::Held(why) => {
-                say.marked("", &say.failed());
-                say.out.say(&format!("Error: {}: {why}", node.name));
+                console.marked("", &console.failed());
+                console.out.say(&format!("Error: {}: {why}", node.name));
                 self.exit = Exit::Failure;
             }
             StartResult::Late => {
-                say.marked("", &say.failed());
-                let over = self.patience.over("it was not ready, and was stopped");
-                say.out.say(&format!("Error: {}: {over}", node.name));
+                console.marked("", &console.failed());
+                let over = self.wait_limit.over("it was not ready, and was stopped");
+                console.out.say(&format!("Error: {}: {over}", node.name));
                 self.exit = if self.exit == Exit::Ok { over.exit } else { self.exit };
             }
         }
@@ -144,14 +152,14 @@ impl<'a> Starts<'a> {
                 Launch::Over(started) => return started,
                 Launch::Begun(child, said, old) => (child, said, old),
                 Launch::After(process) => {
-                    if !process.wait(self.patience.left()) {
+                    if !process.wait(self.wait_limit.left()) {
                         return StartResult::Late;
                     }
                     on_its_way = again(node, None);
                     continue;
                 }
             };
-            match wait(node, old, child, said, self.patience) {
+            match wait(node, old, child, said, self.wait_limit) {
                 // Somebody has looked whether the file may be removed, and has it no more.
                 StartResult::Held(_) if !last => on_its_way = again(node, old),
                 started => return started,
@@ -199,11 +207,11 @@ fn wait(
     old: Option<i32>,
     mut child: Child,
     mut said: std::fs::File,
-    patience: WaitLimit,
+    wait_limit: WaitLimit,
 ) -> StartResult {
     // Nobody has waited for it, so the number is its own.
     let process = i32::try_from(child.id()).ok().and_then(Process::open);
-    let in_time = process.is_none_or(|process| process.wait(patience.left()));
+    let in_time = process.is_none_or(|process| process.wait(wait_limit.left()));
     if !in_time {
         for place in [node.pidfile.clone(), next(&node.pidfile)] {
             if let Ok(Holder::Live(worker)) = holder(&place)

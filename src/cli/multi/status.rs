@@ -27,37 +27,42 @@ type NodeStatus = Result<Option<Alive>, String>;
 
 /// Prints how the nodes are; a node that is down is a failure, and so is one of which nobody can
 /// tell.
-pub(super) fn status(nodes: &[Node], as_json: bool, patience: WaitLimit, say: &Console) -> Exit {
+pub(super) fn status(
+    nodes: &[Node],
+    as_json: bool,
+    wait_limit: WaitLimit,
+    console: &Console,
+) -> Exit {
     let known = |node: &Node| match holder(&node.pidfile) {
-        Ok(Holder::Live(process)) => Ok(Some(look(node, &process, patience))),
+        Ok(Holder::Live(process)) => Ok(Some(look(node, &process, wait_limit))),
         Ok(Holder::Stale(_) | Holder::Nobody) => Ok(None),
         Err(error) => Err(format!("{}: {error}", node.pidfile.display())),
     };
     let all: Vec<NodeStatus> = nodes.iter().map(known).collect();
     if as_json {
         let objects: Vec<_> = nodes.iter().zip(&all).map(|(node, one)| object(node, one)).collect();
-        say.out.print(&serde_json::Value::from(objects).to_string());
+        console.out.print(&serde_json::Value::from(objects).to_string());
     } else {
         let header = ["NODE", "PID", "UPTIME", "STATE", "TASKS", "MEMORY", "VERSION"];
         let rows: Vec<_> = nodes.iter().zip(&all).map(|(node, one)| row(node, one)).collect();
-        say.out.table(&header, &rows, "No nodes.");
+        console.out.table(&header, &rows, "No nodes.");
     }
     if all.iter().all(|known| matches!(known, Ok(Some(_)))) { Exit::Ok } else { Exit::Failure }
 }
 
 /// Is this worker on its way to its end?
 pub(super) fn is_leaving(node: &Node, process: &Process) -> bool {
-    let patience = WaitLimit::new(Some(ANSWER_PATIENCE));
-    look(node, process, patience).said.is_some_and(|said| said.state != "running")
+    let wait_limit = WaitLimit::new(Some(ANSWER_PATIENCE));
+    look(node, process, wait_limit).said.is_some_and(|said| said.state != "running")
 }
 
-fn look(node: &Node, process: &Process, patience: WaitLimit) -> Alive {
+fn look(node: &Node, process: &Process, wait_limit: WaitLimit) -> Alive {
     let sockets =
         process.uid().map(|uid| node_socket::find(&node.name, uid).found).unwrap_or_default();
     // Other applications may have a node of this name, and while one is replaced its successor may
     // answer already.
     let said = sockets.iter().find_map(|socket| {
-        let said = health::ask(socket, patience.left().min(ANSWER_PATIENCE)).ok()?;
+        let said = health::ask(socket, wait_limit.left().min(ANSWER_PATIENCE)).ok()?;
         (i32::try_from(said.guard) == Ok(process.pid())).then_some(said)
     });
     let worker = said.as_ref().and_then(|said| i32::try_from(said.pid).ok());

@@ -47,10 +47,10 @@ impl WaitLimit {
     pub(super) fn outlast<'a>(
         self,
         all: Vec<(&'a Node, Process)>,
-        say: &Console,
+        console: &Console,
         mut ended: impl FnMut(&'a Node),
     ) -> Vec<(&'a Node, Process)> {
-        let progress = Progress::new(None, say.out);
+        let progress = Progress::new(None, console.out);
         let mut left: std::collections::VecDeque<_> = all.into();
         let mut late = Vec::new();
         while let Some((node, process)) = left.pop_front() {

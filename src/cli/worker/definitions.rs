@@ -66,7 +66,7 @@ async fn warn_of_changes(app: App, stamp: Arc<AtomicU64>) {
         let changed = matches!(found, Ok(found) if found != known);
         if changed && warned != Some(known) {
             tracing::warn!(
-                "{}/tasks.d has changed since its tasks were read (the worker began at {started}); HUP loads it",
+                "{}/tasks.d has changed since its tasks were read (the worker started at {started}); HUP loads it",
                 app.folder.display()
             );
         }

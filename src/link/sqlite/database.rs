@@ -177,7 +177,7 @@ impl Database {
         (self.path, self.number) = (path, number);
         self.changes = self.connection.total_changes();
         tracing::warn!(
-            "{} was replaced while it was in use: the one that is there now is opened",
+            "{} was replaced while it was in use: the new file is opened",
             self.path.given.display()
         );
         Ok(())

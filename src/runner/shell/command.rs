@@ -28,7 +28,7 @@ const INHERITED: &str = "QWORKER_APP";
 #[derive(Debug, Clone, PartialEq)]
 pub struct ProcessCommand {
     /// The program and its arguments. A program without a slash is searched in the `PATH` of
-    /// [`Command::env`].
+    /// [`ProcessCommand::env`].
     pub argv: Vec<CString>,
     /// `NAME=value` each; nothing else is inherited.
     pub env: Vec<Arc<CStr>>,

@@ -60,7 +60,7 @@ impl Groups {
             Err(error) if error.raw_os_error().is_some_and(is_shortage) => Err(error.into()),
             Err(error) => {
                 tracing::warn!(
-                    "no control group for a task: {error}; its processes are limited one by one"
+                    "no control group for a task: {error}; each of its processes is limited separately"
                 );
                 Ok((None, *resource_limits))
             }
@@ -83,7 +83,7 @@ impl Groups {
             }
             Err(error) => {
                 tracing::info!(
-                    "no control groups for tasks with resource limits: {error}; their processes are limited one by one"
+                    "no control groups for tasks with resource limits: {error}; each of their processes is limited separately"
                 );
                 None
             }

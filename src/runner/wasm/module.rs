@@ -90,7 +90,7 @@ impl LoadedModule {
     /// Links a component.
     ///
     /// # Errors
-    /// As [`Loaded::core`].
+    /// As [`LoadedModule::core`].
     pub(super) fn component(component: &Component) -> Result<LoadedModule, Exception> {
         let linked = link_preview2(component).map_err(|why| trap::unlinked(&why))?;
         let command = CommandPre::new(linked.clone()).ok();

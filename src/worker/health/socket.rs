@@ -87,7 +87,7 @@ fn listen(
         }
         Err(error) => {
             if warn {
-                tracing::warn!("no local socket, so `health` cannot ask: {error}");
+                tracing::warn!("no local socket, so `health` cannot reach this worker: {error}");
             }
             place.replace(None);
             None

@@ -314,16 +314,16 @@ fn what_a_user_may_not_is_named() {
         let url = format!("redis://me:x@127.0.0.1:{}/0", server.port());
         let admin = Redis::at(&url).client().admin();
         let results = results_at(&url, "celery-task-meta-", |_| Default::default());
-        let survey = admin.survey(&[QUEUE.into()], &results).await.unwrap();
-        assert_eq!(survey.refused.len(), 2, "{survey:?}");
-        assert!(survey.refused[0].starts_with("RPOP (test:celery, "), "{survey:?}");
-        let all = survey.warnings.join("\n");
+        let checks = admin.check_server(&[QUEUE.into()], &results).await.unwrap();
+        assert_eq!(checks.refused.len(), 2, "{checks:?}");
+        assert!(checks.refused[0].starts_with("RPOP (test:celery, "), "{checks:?}");
+        let all = checks.warnings.join("\n");
         for part in ["allkeys-lru", "appendonly", "PUBLISH"] {
-            assert!(all.contains(part), "no {part} in {survey:?}");
+            assert!(all.contains(part), "no {part} in {checks:?}");
         }
         // Who is told nothing says nothing.
         server.run::<String>(&["ACL", "SETUSER", "me", "+@all", "-info", "-config", "allchannels"]);
-        let survey = admin.survey(&[QUEUE.into()], &results).await.unwrap();
-        assert_eq!(survey, qworker::broker::Survey::default());
+        let checks = admin.check_server(&[QUEUE.into()], &results).await.unwrap();
+        assert_eq!(checks, qworker::broker::ServerChecks::default());
     });
 }

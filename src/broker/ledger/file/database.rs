@@ -54,7 +54,7 @@ pub(super) fn replace(
 ) -> Result<LedgerDatabase, Error> {
     match set_aside(path, number) {
         Ok(Some(to)) => tracing::warn!(
-            "{} is damaged ({why}): set aside as {}, a new one is begun",
+            "{} is damaged ({why}): set aside as {}, a new one is created",
             path.display(),
             to.display()
         ),

@@ -96,7 +96,7 @@ struct Schema {
 /// Looks at what is there, and changes nothing.
 ///
 /// # Errors
-/// [`Kind::Unopened`]: it is not a beat's; the text says what was found.
+/// [`StoreErrorKind::Unopened`]: it is not a beat's; the text says what was found.
 pub(super) fn look(path: &Path) -> Result<StateFileKind, Error> {
     let mut pauses = 0..LOOKS.0;
     let found = loop {

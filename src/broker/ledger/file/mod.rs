@@ -184,7 +184,9 @@ impl Inner {
             // By another beat, which says so.
             tracing::info!("{path} is another file now");
         } else if found.is_none_or(|found| found == new) {
-            tracing::warn!("{path} was removed or replaced while it was in use: it is opened anew");
+            tracing::warn!(
+                "{path} was removed or replaced while it was in use: it is opened again"
+            );
         }
     }
 
