@@ -60,7 +60,7 @@ role! {
 pub struct StoreOptions<'a> {
     /// In front of every key, on a server that has keys.
     pub prefix: &'a str,
-    /// How long a result is kept where results expire by themselves; `None` is for ever.
+    /// How long a result is kept where results expire by themselves; `None` is forever.
     pub expires: Option<Duration>,
     /// How long an answer of a server is waited for.
     pub patience: Duration,

@@ -1,4 +1,4 @@
-//! DO: the loop. Its inputs only build events, and it only carries out effects.
+//! Execution: the loop, which builds events and carries out effects.
 
 use super::core::Core;
 use super::event::{Effect, Event, Now};

@@ -1,4 +1,4 @@
-//! Reads the definitions beside the beat's work: a hundred thousand entries take a moment, and what
+//! Reads the definitions in the background: a hundred thousand entries take a moment, and what
 //! is due does not wait for them.
 
 use super::state::{Fingerprint, Fingerprinted};

@@ -1,4 +1,4 @@
-//! What is known of an entry beyond its definition, as it is kept in the ledger.
+//! The state of an entry, as it is stored in the ledger.
 
 use crate::schedule::Schedule;
 use crate::schedule::entry::Entry;

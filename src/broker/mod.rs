@@ -1,7 +1,7 @@
 //! Where messages wait. What a broker offers is split by role; each role is a closed enum, and
 //! forgetting a broker in one of them does not compile.
 //!
-//! | role | what it does | who has it |
+//! | role | what it does | used by |
 //! | --- | --- | --- |
 //! | [`Consumer`] | hands out messages | a worker |
 //! | [`Settler`] | says what becomes of them | a worker: only [`Broker::consume`] gives one |

@@ -81,7 +81,7 @@ impl Calls {
     }
 }
 
-/// A result that will be, as Celery lists it (`result.py`, `as_tuple`).
+/// A future result, as Celery lists it (`result.py`, `as_tuple`).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ResultTree {
     /// Of one task.

@@ -109,7 +109,7 @@ impl App {
         self.notes.iter().for_each(|note| out.say(&format!("Note: {note}")));
     }
 
-    /// The tasks that are whole; what is wrong with the others is told to the user.
+    /// The valid tasks; errors in the others are reported to the user.
     ///
     /// # Errors
     /// Some of them cannot be seen.

@@ -21,7 +21,7 @@ use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
 use std::path::Path;
 
-/// Wrong lines that are reported one by one; of the rest, how many they are.
+/// Number of invalid lines that are reported each; the rest are only counted.
 const SHOWN_MAX: u64 = 20;
 
 /// Bytes that are read ahead.
@@ -206,7 +206,7 @@ impl BatchTotals<'_> {
     /// How far it got.
     fn stopped(&self, mut error: Error, line: u64) -> Error {
         let sent = count(self.sent, "task");
-        error.message += &format!("; {sent} accepted, line {line} was the first that was not");
+        error.message += &format!("; {sent} accepted, line {line} was the first not accepted");
         error.hint(format!("send the rest from line {line} on"))
     }
 
@@ -263,7 +263,7 @@ fn fields(draft: &mut Draft, Pairs(pairs): Pairs, now: DateTime<Utc>) -> Result<
             }
             "id" => draft.id = value.kind::<TaskId>()?,
             "queue" if draft.route.is_some() => {
-                return Err("queue: expected none, since --exchange says where to".into());
+                return Err("queue: expected none, because --exchange selects the queues".into());
             }
             "queue" => draft.queue = value.kind::<Queue>()?,
             "countdown" => draft.eta = Some(sending::after(now, value.kind::<Countdown>()?)),

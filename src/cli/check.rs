@@ -94,7 +94,7 @@ fn broker(app: &App, tasks: &Set, out: &ToUser) -> Vec<Diagnostic> {
     let refused = checks.refused.join(", ");
     let fault = (!refused.is_empty()).then(|| {
         let text =
-            format!("{}: a worker has to do what this user may not: {refused}", app.broker());
+            format!("{}: this user lacks permissions that a worker needs: {refused}", app.broker());
         Diagnostic::new(&origin, None, text).of_key("broker_url")
     });
     fault.into_iter().collect()

@@ -14,7 +14,7 @@ use clap_complete::engine::{ArgValueCandidates, CompletionCandidate, complete};
 use std::ffi::OsString;
 use std::time::Duration;
 
-/// Whoever presses a key waits for no server longer than this.
+/// How long a completion waits for a server at most.
 const PATIENCE: Duration = Duration::from_millis(500);
 
 /// The commands of `multi`, whose words are a language of their own.

@@ -1,4 +1,4 @@
-//! Options of programs that run for long: detached or not, as whom, and what names them.
+//! Options of long-running programs: detaching, user and group, umask, pidfile.
 
 use super::exit::{Error, Exit};
 use super::output::ToUser;
@@ -53,7 +53,7 @@ fn mask(text: &str) -> Result<Mode, String> {
     bits.map(Mode::from_bits_truncate).ok_or_else(|| "expected an octal number up to 777".into())
 }
 
-/// What comes of the options.
+/// The result of applying the options.
 pub(super) enum DaemonStart {
     /// This process is the program.
     Here {
@@ -97,7 +97,7 @@ impl Args {
         match ids {
             Some(ids) if !ids.are_ours() => {
                 if !Ids::may_change() {
-                    return Err(wrong("only root can become somebody else".into()));
+                    return Err(wrong("only root can change the user or group".into()));
                 }
                 ids.assume().map_err(|error| wrong(error.to_string()))?;
                 ids.log_in();

@@ -1,4 +1,4 @@
-//! Reads what an application is made of, and hands its text to those who understand it.
+//! Reads the files of an application and passes their text to the loaders.
 
 use super::exit::Error;
 use super::{utf8, zones};
@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 /// Names that the file of the settings may have.
 pub(super) const SETTINGS: [&str; 2] = ["qworker.yaml", "qworker.yml"];
 
-/// Folders in folders of `tasks.d` at the most.
+/// Maximum depth of folders in `tasks.d`.
 pub(super) const DEPTH_MAX: usize = 8;
 
 /// The settings of the application in `folder`, and what is wrong with them.
@@ -229,11 +229,11 @@ fn walk(
     }
 }
 
-/// Whoever writes `#!` means a program.
+/// A file that starts with `#!` is meant to be a program.
 fn not_executable(root: &Path, path: &Path) -> Diagnostic {
     let file = root.join(path).display().to_string();
     let name = load::name_in(path, &path.file_stem().unwrap_or_default().to_string_lossy());
-    let why = format!("begins with #! and is not executable, so it is no task; chmod +x {file}");
+    let why = format!("begins with #! and is not executable, so it is not a task; chmod +x {file}");
     Diagnostic::new(&file, None, why).costing(&name, &file)
 }
 

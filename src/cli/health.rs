@@ -171,7 +171,7 @@ fn sentence(status: &StatusDocument) -> String {
             let unknown = match names.is_empty() {
                 true => String::new(),
                 false => {
-                    format!("; it leaves to others what it does not know: {}", names.join(", "))
+                    format!("; unknown names are left to other workers: {}", names.join(", "))
                 }
             };
             format!("{node} is ready: {running} of {slots} slots run a task{unknown}{lost}")

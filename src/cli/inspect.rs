@@ -1,5 +1,5 @@
-//! What a definition that can be read may still be wrong in: looked up on this machine, which need not
-//! be the worker's, so most of it is a warning.
+//! Checks valid definitions against this machine, which need not be the worker's, so most findings
+//! are warnings.
 
 use super::app::App;
 use crate::config::Diagnostic;

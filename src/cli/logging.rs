@@ -60,7 +60,7 @@ impl Args {
     /// How the program of this node logs.
     ///
     /// # Errors
-    /// The name of the file makes no sense.
+    /// The name of the file is invalid.
     pub(super) fn options(
         &self,
         node: &str,

@@ -145,7 +145,7 @@ pub fn main() -> ExitCode {
             }
             if let Some(option) = misplaced(&error) {
                 ToUser::new(true, false)
-                    .say(&format!("Hint: {option} stands before the command: qworker {option} …"));
+                    .say(&format!("Hint: {option} precedes the command: qworker {option} …"));
             }
             return ExitCode::from(Exit::Usage.code());
         }
@@ -165,7 +165,7 @@ pub fn main() -> ExitCode {
 /// How a command ends: not well, if what it printed is lost.
 fn end(exit: Exit, out: &ToUser) -> Exit {
     let Some(error) = output::lost() else { return exit };
-    out.say(&format!("Error: standard output: {error}: what was printed there is not whole"));
+    out.say(&format!("Error: standard output: {error}: the output is incomplete"));
     if exit.code() == Exit::Ok.code() { Exit::Unwritten } else { exit }
 }
 

@@ -1,5 +1,5 @@
-//! Options of `celery worker`, and of `celery` itself, that have no meaning here. Somebody who
-//! brings a command line along is told of each why, and what to do instead.
+//! Options of `celery worker`, and of `celery` itself, that have no meaning here. For each of
+//! them an error says why, and what to do instead.
 
 use super::exit::Error;
 use crate::config::celery::{SettingSupport, fate};

@@ -118,7 +118,7 @@ fn describe(place: &Whereabouts) -> (&'static str, String) {
         Whereabouts::Dead(number) => {
             ("DEAD", format!("in the dead-letter list; see `qworker dead show {number}`"))
         }
-        Whereabouts::Untold => ("PENDING", "the broker does not tell where it is".into()),
+        Whereabouts::Untold => ("PENDING", "the broker cannot locate it".into()),
         Whereabouts::Absent => ("UNKNOWN", String::new()),
     }
 }

@@ -124,7 +124,7 @@ impl Sending {
     /// One task, without arguments.
     ///
     /// # Errors
-    /// An option makes no sense.
+    /// An option is invalid.
     pub(super) fn draft(&self, now: DateTime<Utc>) -> Result<Draft, Error> {
         let eta = match (&self.options.countdown, &self.options.eta) {
             (Some(seconds), _) => Some(after(now, *seconds)),

@@ -1,5 +1,5 @@
-//! Waiting for a result where somebody looks on: after a moment they are told what is waited for,
-//! and who interrupts it is told how to go on.
+//! Waiting for a result on a terminal: after a moment a line says what is waited for, and an
+//! interrupt prints how to continue.
 
 use super::app::App;
 use super::exit::{Error, Exit};
@@ -19,7 +19,7 @@ const SILENCE_MAX: Duration = Duration::from_secs(1);
 /// Where somebody is at work, nothing has to be explained before this.
 const WORK_MAX: Duration = Duration::from_secs(10);
 
-/// How waiting ended.
+/// How a wait ended.
 pub(super) enum WaitEnd {
     /// With what is known of the task.
     Answer(TaskStatus),
@@ -109,7 +109,7 @@ fn unreachable_end() -> Result<WaitEnd, Error> {
 /// Where the task is, and who could run it; nothing if the broker does not say.
 async fn explain(app: &App, client: &Client, id: &str) -> Option<String> {
     if let Ok(TaskStatus::Result(meta)) = wait::look(client, id).await {
-        return Some(format!("Task {id} is {}; waiting for its end.", state(&meta)));
+        return Some(format!("Task {id} is {}; waiting for it to finish.", state(&meta)));
     }
     let place = client.broker.admin().find(id.to_string()).await.ok()?;
     let nodes = client.broker.admin().nodes().await.ok()?;

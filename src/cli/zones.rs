@@ -1,4 +1,4 @@
-//! Whose rules of time zones hold: the host's, and the built-in ones where it has none.
+//! Which time zone rules apply: the host's, or the built-in ones if the host has none.
 
 use crate::config::Diagnostic;
 use crate::config::diagnostic::Weight;

@@ -12,7 +12,7 @@ const ANSWER_MAX: u64 = 64 * 1024;
 /// How long an answer may take to be read that is there.
 const ANSWER_READ: Duration = Duration::from_millis(1);
 
-/// One JSON document: the answer to whoever connects. Fields may be added.
+/// The JSON document that a worker's socket answers with. Fields may be added.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct StatusDocument {
     /// Node name.

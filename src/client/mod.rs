@@ -29,7 +29,7 @@ pub struct ClientOptions {
     pub prefix: String,
     /// In front of every key of a result, on Redis.
     pub result_prefix: String,
-    /// How long a result is kept; `None` is for ever.
+    /// How long a result is kept; `None` is forever.
     pub result_expires: Option<Duration>,
     /// How long an answer of a server is waited for.
     pub timeout: Duration,

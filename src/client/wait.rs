@@ -6,14 +6,14 @@ use crate::broker::{Error, Whereabouts};
 use crate::wire::result::Meta;
 use std::time::{Duration, Instant};
 
-/// After this time a user who waits for an unknown task is told so.
+/// After this time, waiting for an unknown task prints a note.
 const LONG: Duration = Duration::from_secs(1);
 
 /// A broker is searched again after this many times the duration of the last search: many clients
 /// may wait, and searching a long queue takes long.
 const SEARCH_SHARE: u32 = 200;
 
-/// What can be said of a task id.
+/// The known status of a task id.
 #[derive(Debug, Clone)]
 pub enum TaskStatus {
     /// It has a result; not always a final one.

@@ -13,7 +13,7 @@ const FORMS: [(&str, &str); 4] = [
     ("pickle", "application/x-python-serialize"),
 ];
 
-/// What Celery takes unless it is told else, and what null is.
+/// Celery's default, and the meaning of null.
 pub(super) const DEFAULT: &str = "json";
 
 /// A list of serializers, by name or content type; each is here by its name, once.

@@ -1,5 +1,5 @@
 //! Every setting that Celery has, and what becomes of it here. Somebody who brings
-//! their configuration along is told about each name, never left with silence.
+//! their configuration along gets an answer for each name.
 
 use super::settings::TABLE;
 
@@ -18,16 +18,15 @@ use SettingSupport::{Kept, Meaningless, NotYet};
 
 const TASKS_ARE_FILES: SettingSupport =
     Meaningless("tasks are the files of tasks.d, nothing is imported");
-const ONE_PROCESS_EACH: SettingSupport = Meaningless(
-    "every task runs in a fresh process or WASM instance of its own, there is no pool of them",
-);
+const ONE_PROCESS_EACH: SettingSupport =
+    Meaningless("every task runs in a new process or WASM instance, there is no pool");
 const MEMORY_PER_TASK: SettingSupport =
     Meaningless("no process runs a second task; set memory in the task's definition");
 const PLUGGED_CLASS: SettingSupport =
-    Meaningless("it names a Python class, and qworker is one program without plug-ins");
+    Meaningless("it names a Python class, and qworker has no plug-ins");
 const JSON_ONLY: SettingSupport =
-    Meaningless("what qworker writes is JSON; accept_content says what it takes of others");
-const UTC_ALWAYS: SettingSupport = Meaningless("times travel in UTC, always");
+    Meaningless("qworker writes JSON; accept_content sets what it accepts from others");
+const UTC_ALWAYS: SettingSupport = Meaningless("times are always sent in UTC");
 const BROKER_PARTS: SettingSupport =
     Meaningless("write host, port, user, password and path into broker_url");
 const BACKEND_PARTS: SettingSupport =
@@ -51,7 +50,7 @@ const ADAPTIVE: SettingSupport = Meaningless(
 const QUEUES_APPEAR: SettingSupport =
     Meaningless("a queue exists when it is first named; choose those to serve with -Q");
 const REDELIVERED: SettingSupport =
-    Meaningless("a task whose process dies is redelivered, task_max_deliveries times at the most");
+    Meaningless("a task whose process dies is redelivered, at most task_max_deliveries times");
 
 const CONNECTS_AGAIN: SettingSupport =
     Meaningless("a worker whose broker is gone tries again until it is back, at most 2 s apart");

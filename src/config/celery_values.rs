@@ -106,7 +106,7 @@ pub fn verdict(name: &str, fate: SettingSupport, value: &YamlNode) -> ValueSuppo
     if OF_SERIALIZERS.contains(&name) {
         return match forms(value) {
             (true, false) => ValueSupport::Honoured,
-            (true, true) => ValueSupport::Harmless("of these, JSON alone is taken".into()),
+            (true, true) => ValueSupport::Harmless("of these, only JSON is accepted".into()),
             _ => ValueSupport::Refused(why),
         };
     }

@@ -120,7 +120,7 @@ kind!(
     |node| duration(node).filter(|span| !span.is_zero()), |span| units::show_duration(*span)
 );
 kind!(
-    /// How long something is kept; null and 0 are for ever.
+    /// How long something is kept; null and 0 mean forever.
     Keep: Option<Duration>, "a duration up to 36500d (seconds, or words such as 90s, 1h30m, 1d), or null for ever",
     |node| if node.is_null() { Some(None) } else { duration(node).map(|span| Some(span).filter(|s| !s.is_zero())) },
     |span| span.map_or("null".into(), units::show_duration)

@@ -110,7 +110,7 @@ pub enum Effect {
     Exit(i32),
 }
 
-/// What the service manager is told.
+/// What is reported to the service manager.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Notice {
     /// The worker takes messages.

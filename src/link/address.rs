@@ -4,7 +4,7 @@ use super::url::{BackendUrl, BadUrl, BrokerUrl};
 use std::fmt;
 use std::path::Path;
 
-/// An address as somebody wrote it. Whoever prints it prints no secret: its parts where it can
+/// An address as it was written. Printing it prints no secret: its parts where it can
 /// be read, and what is certainly none where it cannot.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Address(String);

@@ -10,7 +10,7 @@ pub struct Error {
     text: String,
 }
 
-/// What kind of trouble it is, as far as somebody acts on it.
+/// The kinds of errors that callers treat differently.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StoreErrorKind {
     /// Somebody else has it; try again.

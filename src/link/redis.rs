@@ -40,7 +40,7 @@ const WORKER_PATIENCE_MAX: Duration = Duration::from_secs(30);
 /// a worker without work, or it would ask before each of its own questions.
 const IDLE: Duration = Duration::from_secs(8);
 
-/// An idle connection says so often that it is still there: firewalls forget one after a minute
+/// How often an idle connection sends a keepalive: firewalls forget one after a minute
 /// at the earliest.
 const KEEPALIVE: Duration = Duration::from_secs(30);
 

@@ -191,7 +191,7 @@ async fn listen(reaper: Weak<Reaper>, wake: UnixStream) {
     }
 }
 
-/// What [`wait_any`] found.
+/// The result of [`wait_any`].
 #[derive(Debug)]
 pub enum WaitResult {
     /// This child had ended; it has been reaped.

@@ -223,7 +223,7 @@ fn refuse(name: &str, line: usize, faults: &mut Faults) {
 pub fn check(options: &MessageOptions, line: usize, faults: &mut Faults) {
     match (&options.exchange, &options.routing_key, &options.queue) {
         (Some(_), _, Some(_)) => {
-            faults.add(line, "has queue and exchange, of which it can have one only");
+            faults.add(line, "has queue and exchange, expected only one of them");
         }
         (Some(_), None, _) => {
             faults.add(line, "has an exchange without a routing_key");

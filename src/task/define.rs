@@ -101,10 +101,7 @@ impl TaskDraft {
                 Some(Program::Wasm { module, export: self.export.take() })
             }
             _ => {
-                faults.add(
-                    line,
-                    format!("has {}, of which it can have one only", given.join(" and ")),
-                );
+                faults.add(line, format!("has {}, expected only one of them", given.join(" and ")));
                 None
             }
         }
@@ -142,7 +139,7 @@ fn check_names(word: &TemplateWord, params: &[Param], line: usize, faults: &mut 
                 let near =
                     crate::config::nearest(name, params.iter().map(|param| param.name.as_str()), 1);
                 let hint = near.first().map(|near| format!("{{{near}}}"));
-                faults.add(line, format!("{{{name}}} is none of params")).hint = hint;
+                faults.add(line, format!("{{{name}}} is not in params")).hint = hint;
             }
             TemplatePart::Position(_) | TemplatePart::All => {
                 faults.add(line, format!("{:?}: with params, arguments have names", word.text()));
@@ -283,7 +280,7 @@ mod tests {
         let cases: &[(&str, &str)] = &[
             ("echo", "x:1: found text \"echo\", expected a mapping with shell, exec or wasm in it"),
             ("queue: a", "x:1: has none of shell, exec and wasm"),
-            ("shell: a\nexec: [a]", "x:1: has shell and exec, of which it can have one only"),
+            ("shell: a\nexec: [a]", "x:1: has shell and exec, expected only one of them"),
             ("shell: [a]", "x:1: shell: found a list, expected text"),
             ("shell: ' '", "x:1: shell: found nothing, expected a command"),
             (
@@ -295,7 +292,7 @@ mod tests {
             ("exec: [a, '{b']", "x:1: exec: \"{b\": a single {; write {{ for the character itself"),
             (
                 "params: [path]\nexec: [a, '{pat}']",
-                "x:2: exec: {pat} is none of params; did you mean {path}?",
+                "x:2: exec: {pat} is not in params; did you mean {path}?",
             ),
             (
                 "params: [path]\nexec: [a, '{1}']",

@@ -162,7 +162,7 @@ pub fn plain(name: &str, file: &Path, line: usize, program: Program) -> Task {
 }
 
 impl TaskDraft {
-    /// A definition of which no key has been read.
+    /// A definition before any key is read.
     pub(super) fn new(task: Task) -> TaskDraft {
         TaskDraft { task, shell: None, exec: None, wasm: None, export: None }
     }

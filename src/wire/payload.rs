@@ -78,7 +78,7 @@ impl Payload {
     /// The message that retries this one, which says `message`: the same id, one retry more, due
     /// at `eta`; everything else stays as it came (celery `app/task.py`,
     /// `signature_from_request`). What changes of protocol 1 is in the body, which is written as
-    /// JSON then: whoever takes the retry must accept JSON.
+    /// JSON then: the consumer of the retry must accept JSON.
     ///
     /// # Errors
     /// It is not the one that was decoded.

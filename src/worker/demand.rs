@@ -11,7 +11,7 @@ pub struct Demand {
     fulfilled: Option<u64>,
 }
 
-/// What the consumer does next.
+/// The next action of the consumer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ConsumerAction {
     /// Takes up to this many messages; see [`Demand::fulfil`].

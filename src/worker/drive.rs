@@ -1,4 +1,4 @@
-//! DO: the loop. Its inputs only build events, its `perform` only carries out effects.
+//! Execution: the loop, which builds events; `perform` carries out effects.
 
 use super::consumer::Consumer;
 use super::core::{Core, Effect, Event, Now};

@@ -7,7 +7,7 @@ use std::time::Duration;
 /// How often expired results are removed.
 const EXPIRE_EVERY: Duration = Duration::from_secs(300);
 
-/// Removes results older than `after` again and again; `None` keeps them for ever.
+/// Removes results older than `after` again and again; `None` keeps them forever.
 pub(super) async fn run(store: Store, after: Option<Duration>) {
     let Some(after) = after else { return };
     let mut every = tokio::time::interval(EXPIRE_EVERY);

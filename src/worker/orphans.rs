@@ -1,4 +1,4 @@
-//! Kills the processes that tasks leave behind: those of this worker's tasks when they have ended,
+//! Kills processes left behind by tasks: those of this worker's tasks when they have ended,
 //! and those of a dead worker before one of its tasks starts again here.
 
 use super::core::Event;

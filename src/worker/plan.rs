@@ -44,7 +44,7 @@ pub struct Plan {
     pub wasm_memory: u64,
     /// How long the compilation of one module may take.
     pub wasm_compile_timeout: Duration,
-    /// How long results are kept; `None`: for ever.
+    /// How long results are kept; `None`: forever.
     pub result_expires: Option<Duration>,
     /// Where the messages go that follow its tasks.
     pub routing: Routing,

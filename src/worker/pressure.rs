@@ -66,7 +66,7 @@ impl PressureRule {
 /// every task near the limit.
 const GOOD_READINGS: u32 = 3;
 
-/// The rule over time.
+/// Applies the rule over time.
 #[derive(Debug)]
 pub struct PressureMonitor {
     rule: PressureRule,

@@ -88,7 +88,7 @@ pub(super) async fn run(
     }
 }
 
-/// What the core waits for, if it does; and what was tried before.
+/// One submitted verdict or record: whether the core waits for it, and earlier attempts.
 #[derive(Debug, Clone, Default)]
 struct Submission {
     key: Option<AttemptKey>,

@@ -74,7 +74,7 @@ impl Store {
         }
     }
 
-    /// The body was called by who has the claim `token`.
+    /// The body was called by the holder of the claim `token`.
     ///
     /// # Errors
     /// The store cannot be reached; then what is left of the chord expires.

@@ -1,4 +1,4 @@
-//! What becomes of occurrences that were missed, and of entries that are gone.
+//! Missed occurrences and removed entries.
 
 use crate::beat::claim::Claim;
 use crate::beat::state::EntryState;

@@ -1,4 +1,4 @@
-//! DECIDE: everything that a beat decides, without a clock, a ledger or a log. [`Core::on`] takes
+//! Decisions: everything that a beat decides, without a clock, a ledger or a log. [`Core::on`] takes
 //! what happened and returns what has to be done; [`Core::wake`] says when to come back.
 
 mod clock;

@@ -1,4 +1,4 @@
-//! One entry of the schedule, and what is known of it.
+//! One entry of the schedule and its known state.
 
 use crate::beat::claim::{Claim, EntryId};
 use crate::beat::state::{EntryState, Fingerprint};

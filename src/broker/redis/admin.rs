@@ -1,4 +1,4 @@
-//! Counts, finds and removes what waits, and names the workers.
+//! Counts, finds and removes waiting messages, and lists the workers.
 
 use super::instance::{is_instance, lease_says};
 use super::layout::{SEPARATOR, STEPS};

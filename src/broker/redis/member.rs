@@ -1,4 +1,4 @@
-//! This worker among the others: makes itself known to the server, and renews what it holds.
+//! Membership of this worker: registers it on the server and renews its leases.
 
 use super::Broker;
 use super::call::Call;

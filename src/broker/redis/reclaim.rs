@@ -1,4 +1,4 @@
-//! What dead workers held goes back to its queues.
+//! Returns the messages of dead workers to their queues.
 
 use super::call::Call;
 use super::instance::remove_lease;
@@ -85,7 +85,7 @@ pub(super) async fn strike(link: &Link, layout: &Layout, instance: &str) -> Resu
     Ok(())
 }
 
-/// A delivery in some worker's hands.
+/// A delivery that some worker holds.
 pub(super) struct HeldDelivery {
     pub(super) tag: String,
     deliveries: u32,

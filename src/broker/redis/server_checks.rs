@@ -1,5 +1,5 @@
-//! What a server lets a worker do, and how well it keeps what it has: asked before a worker
-//! relies on it.
+//! Checks of a server before a worker relies on it: the user's permissions, persistence and
+//! eviction.
 
 use super::Broker;
 use super::layout::{Layout, STEPS};

@@ -1,4 +1,4 @@
-//! What this worker holds, as it knows itself.
+//! The unacknowledged deliveries of this worker, tracked in memory.
 
 use rustc_hash::FxHashMap;
 use std::collections::HashSet;
@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 /// Python workers this is added to their visibility timeout, which may be as short as a second.
 pub(super) const LEASE: Duration = Duration::from_secs(10);
 
-/// The deliveries in one worker's hands, by number.
+/// The unacknowledged deliveries of one worker, by number.
 pub(super) struct Unacked {
     instance: String,
     state: Mutex<State>,
@@ -30,7 +30,7 @@ struct UnackedDelivery {
     orphan: bool,
 }
 
-/// A delivery as it is known to the server.
+/// A delivery with its tag on the server.
 pub(super) struct TaggedDelivery {
     /// Its tag; nothing if the server has forgotten it.
     pub tag: String,

@@ -1,4 +1,4 @@
-//! What a worker does about the others: detects dead ones, and redelivers what Python workers left.
+//! Monitors the other workers: detects dead ones, and redelivers what Python workers left.
 //!
 //! A worker on this host is dead when its lease file is not held any more, neither by itself nor by
 //! its guard. Of workers on other hosts only the signs of life are visible.

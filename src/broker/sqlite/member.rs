@@ -1,4 +1,4 @@
-//! Who is registered in the file: this worker, and whether others live.
+//! Registration of this worker in the file, and whether other workers are alive.
 //!
 //! A worker is dead when its lease can be locked. Where there is no lease to ask, because the
 //! folder was removed, cannot be read or could not be made, its processes tell, if they can be
@@ -129,7 +129,7 @@ pub(super) struct Member {
     hold: HoldLease,
     /// That there can be no lease was logged.
     warned: bool,
-    /// Those of whom it was told that they cannot be seen.
+    /// Owners already reported as not visible.
     unseen: HashSet<i64>,
 }
 

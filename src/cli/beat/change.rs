@@ -1,4 +1,4 @@
-//! What can be done to an entry from outside: sent now, paused, resumed.
+//! Commands that change an entry: run, pause, resume.
 
 use super::schedule_options::BeatScheduleOptions;
 use super::{files, show};
@@ -141,5 +141,5 @@ async fn change(
             _ => return Ok(()),
         }
     }
-    Err(Error::failure(format!("{name}: others change it all the time; try again")))
+    Err(Error::failure(format!("{name}: others keep changing it; try again")))
 }

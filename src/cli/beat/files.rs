@@ -144,7 +144,7 @@ fn is_crontab(path: &Path) -> bool {
         || path.file_name().is_some_and(|name| name == "crontab")
 }
 
-/// Reports the second of two files of which one is enough: it is unclear which one is meant.
+/// Reports the second of two files that exclude each other: it is unclear which one is meant.
 fn rival(path: &Path, paths: &[PathBuf]) -> Option<Diagnostic> {
     let [long, short] = SCHEDULES.map(|name| path.with_file_name(name));
     (path == short && paths.contains(&long)).then(|| {

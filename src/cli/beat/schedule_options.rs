@@ -1,4 +1,4 @@
-//! The options that say where a schedule and its state are.
+//! The options for the location of a schedule and its state.
 
 use crate::broker;
 use crate::broker::ledger::{self, Ledger};

@@ -1,4 +1,4 @@
-//! What can be asked of a schedule: its entries, the next runs of one, what a stretch of time
+//! Queries of a schedule: its entries, the next runs of one, what a stretch of time
 //! would bring.
 
 use super::files::{self, Read};

@@ -1,19 +1,19 @@
-//! What `multi` tells while it works, in Celery's words: on standard output.
+//! The progress messages of `multi`, worded as Celery's, on standard output.
 
 use super::super::output::ToUser;
 use crate::log::escape;
 
-/// Colours, as the terminal knows them.
+/// ANSI colour codes.
 const RED: u8 = 31;
 const GREEN: u8 = 32;
 const BLUE: u8 = 34;
 const MAGENTA: u8 = 35;
 const CYAN: u8 = 36;
 
-/// How much is said.
+/// Writes messages, as many as the options ask for.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Console {
-    /// The user's end.
+    /// Where they are written.
     pub(super) out: ToUser,
     /// No first line with the version.
     pub(super) nosplash: bool,
@@ -22,7 +22,7 @@ pub(super) struct Console {
 }
 
 impl Console {
-    /// Who we are.
+    /// The line with the version.
     pub(super) fn splash(&self) {
         if !self.nosplash {
             let text = format!("qworker multi v{}", env!("CARGO_PKG_VERSION"));
@@ -30,7 +30,7 @@ impl Console {
         }
     }
 
-    /// A line that the quiet do not want.
+    /// A line that `--quiet` suppresses.
     pub(super) fn note(&self, line: &str) {
         self.marked(line, "");
     }

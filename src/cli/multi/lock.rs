@@ -1,5 +1,5 @@
-//! Whose turn it is: only one command at a time starts or restarts a node. Stopping waits for
-//! nobody, so that a second `stop` or a `kill` reaches a node whose first one takes its time.
+//! Locks of nodes: only one command at a time starts or restarts a node. Stopping takes no lock,
+//! so a second `stop` or a `kill` reaches a node whose first one is still waiting.
 
 use super::super::exit::Error;
 use super::console::Console;
@@ -9,7 +9,7 @@ use crate::os::pidfile::{Pidfile, PidfileRefusal, locker};
 use crate::os::user::Ids;
 use std::path::{Path, PathBuf};
 
-/// The right to start these nodes, until it is dropped; the kernel takes it back should we be
+/// Locks on these nodes, released when dropped; the kernel releases them if the process is
 /// killed.
 #[derive(Debug)]
 pub(super) struct StartLocks(Vec<(Option<Ids>, Pidfile)>);
@@ -90,7 +90,7 @@ fn wait_for(
                 // It has its turn until it ends.
                 if !other.wait(wait_limit.left()) {
                     return Err(
-                        wait_limit.over(&format!("another qworker multi, {pid}, is at work"))
+                        wait_limit.over(&format!("another qworker multi ({pid}) is running"))
                     );
                 }
             }

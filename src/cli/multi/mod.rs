@@ -168,7 +168,7 @@ impl Invocation {
         let (nodes, wait_limit) = self.of_their_own()?;
         if self.parse()?.options.get("--rolling").is_some() {
             if signal != Signal::SIGTERM {
-                return Err(Error::usage("--rolling: each node ends by TERM"));
+                return Err(Error::usage("--rolling: nodes are always stopped by TERM"));
             }
             return rolling::restart(&nodes, wait_limit, &self.console);
         }
@@ -203,7 +203,7 @@ impl Invocation {
         let signal = signal::take(&mut self.words).unwrap_or(Signal::SIGTERM);
         if to_end && !ENDING.contains(&signal) {
             let name = signal::name(signal);
-            return Err(Error::usage(format!("a node does not end by {name}"))
+            return Err(Error::usage(format!("{name} does not stop a node"))
                 .hint(format!("qworker multi stop … -{name} sends it")));
         }
         Ok(signal)
@@ -228,7 +228,7 @@ impl Invocation {
         let mut found =
             nodes.iter().filter(|node| [&node.name, node.short()].contains(&wanted.as_str()));
         let Some(node) = found.next() else {
-            return Err(Error::failure(format!("{wanted} is none of these nodes")));
+            return Err(Error::failure(format!("{wanted} is not one of these nodes")));
         };
         self.console.out.data(&node.line());
         Ok(Exit::Ok)

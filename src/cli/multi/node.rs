@@ -253,7 +253,7 @@ fn fill<'a>(template: &str, meaning: impl Fn(char) -> Option<&'a str>) -> Result
     Ok(filled)
 }
 
-/// `path` with `~` replaced by the home of whoever types.
+/// `path` with `~` replaced by the user's home folder.
 fn home(path: &str) -> String {
     let home = std::env::var("HOME").unwrap_or_default();
     match path.strip_prefix('~') {

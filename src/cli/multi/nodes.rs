@@ -94,7 +94,7 @@ fn form(names: &[String]) -> Result<(NamingForm, Vec<String>), Error> {
     let mut all = Vec::new();
     for part in parts {
         if *part.start() == 0 || part.is_empty() {
-            return Err(Error::usage(format!("{only}: numbers of nodes go up, from 1")));
+            return Err(Error::usage(format!("{only}: expected ascending node numbers, from 1")));
         }
         all.extend(numbers(part)?);
     }
@@ -189,7 +189,7 @@ impl Whose {
                 return Err(Error::usage(format!("Indexes start at 1 got: '{part}'")));
             }
             if range.is_empty() {
-                return Err(Error::usage(format!("{part}: numbers of nodes go up")));
+                return Err(Error::usage(format!("{part}: expected ascending node numbers")));
             }
             // A range may be of more nodes than there are, as in Celery; a number is a mistake.
             let known = match form {

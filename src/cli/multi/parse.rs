@@ -1,5 +1,5 @@
-//! The grammar of `multi`: which words name nodes, which are options, and of which nodes.
-//! Celery's, except that it is known of the worker's options whether they take a value.
+//! The grammar of `multi`: which words are node names, which are options, and for which nodes.
+//! It is Celery's, except that the worker's options are known, and whether they take a value.
 
 use super::super::exit::Error;
 use std::collections::HashMap;
@@ -8,16 +8,16 @@ use std::collections::HashMap;
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct OptionList(Vec<(String, Option<String>)>);
 
-/// What was typed behind the command of `multi`, in its kinds.
+/// The words after the command of `multi`, sorted.
 #[derive(Debug, Default)]
 pub(super) struct ParsedWords {
     /// Names of nodes, or a number of them.
     pub(super) names: Vec<String>,
     /// Options of all nodes.
     pub(super) options: OptionList,
-    /// Options of some: what stands behind the colon, in the order it was first used.
+    /// Options of some nodes, by the text after the colon, in the order of first use.
     pub(super) of_some: Vec<(String, OptionList)>,
-    /// What goes to every node as it is: `--` and all behind it.
+    /// Passed on to every node unchanged: `--` and everything after it.
     pub(super) behind: Vec<String>,
 }
 

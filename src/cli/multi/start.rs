@@ -1,5 +1,5 @@
 //! `start`: each node is a process that ends once its worker takes tasks. Some are started at a
-//! time; what is told is in the order of the nodes.
+//! time; results are reported in the order of the nodes.
 
 use super::super::exit::{Error, Exit};
 use super::console::Console;
@@ -47,7 +47,7 @@ enum Launch {
 /// Starts the nodes.
 ///
 /// # Errors
-/// The command line or the folders are not right; that a node fails is told, and is the exit code.
+/// The command line or the folders are not right; the failure of a node is reported, and is in the exit code.
 pub(super) fn start(
     nodes: &[Node],
     wait_limit: WaitLimit,

@@ -12,7 +12,7 @@ use crate::os::process::Process;
 use nix::sys::signal::Signal;
 
 /// Those that run, with their processes; `down` hears of the others. What a killed one has left is
-/// removed. Of which nobody can tell, that is told, and the exit code counts it.
+/// removed. A node whose state is unknown is reported, and the exit code counts it.
 pub(super) fn running<'a>(
     nodes: &'a [Node],
     console: &Console,
@@ -38,7 +38,7 @@ pub(super) fn running<'a>(
     found
 }
 
-/// Removes the pidfile of a node that is down. Who may not is only looking.
+/// Removes the pidfile of a node that is down. Without the permission, nothing is done.
 pub(super) fn tidy(node: &Node) {
     let _ = remove_stale(&node.pidfile);
     let _ = remove_stale(&next(&node.pidfile));
@@ -125,7 +125,7 @@ pub(super) fn not_from_within(running: &[(&Node, Process)]) -> Result<(), Error>
     )))
 }
 
-/// Says who is waited for.
+/// Prints which nodes are waited for.
 pub(super) fn waiting(asked: &[(&Node, Process)], console: &Console) {
     let pids: Vec<String> = asked.iter().map(|(_, process)| process.pid().to_string()).collect();
     let nodes = if asked.len() == 1 { "node" } else { "nodes" };

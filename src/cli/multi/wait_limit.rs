@@ -1,4 +1,4 @@
-//! How long a command waits: `--timeout`, else for ever.
+//! How long a command waits: `--timeout`, else forever.
 
 use super::super::exit::{Error, Exit};
 use super::super::progress::Progress;
@@ -7,13 +7,13 @@ use super::node::Node;
 use crate::os::process::Process;
 use std::time::{Duration, Instant};
 
-/// For ever, as the kernel's clocks know it.
+/// A stand-in for no limit that the kernel's clocks accept.
 const FOR_EVER: Duration = Duration::from_secs(86_400 * 365);
 
 /// How often the progress line is drawn anew.
 const REDRAW: Duration = Duration::from_millis(500);
 
-/// Until when to wait.
+/// The end of a wait.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct WaitLimit {
     timeout: Option<Duration>,
@@ -26,12 +26,12 @@ impl WaitLimit {
         WaitLimit { timeout, begin: Instant::now() }
     }
 
-    /// As long again, from now on.
+    /// The same timeout, starting now.
     pub(super) fn again(self) -> WaitLimit {
         WaitLimit::new(self.timeout)
     }
 
-    /// What is left of it.
+    /// The remaining time.
     pub(super) fn left(self) -> Duration {
         self.timeout.unwrap_or(FOR_EVER).saturating_sub(self.begin.elapsed())
     }
@@ -68,7 +68,7 @@ impl WaitLimit {
     }
 }
 
-/// Who is waited for.
+/// The nodes that are waited for.
 fn names<'a>(first: &'a str, others: impl IntoIterator<Item = &'a (&'a Node, Process)>) -> String {
     let others = others.into_iter().filter(|(_, process)| !process.is_gone());
     let all: Vec<&str> =

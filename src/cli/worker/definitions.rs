@@ -44,7 +44,7 @@ fn reader(app: App, stamp: Arc<AtomicU64>) -> TaskReader {
             return None;
         }
         if tasks.is_empty() && !folder.exists() {
-            warn(format!("{} is gone; the tasks stay as they were", folder.display()));
+            warn(format!("{} is missing; the tasks stay unchanged", folder.display()));
             return None;
         }
         stamp.store(found, Ordering::Relaxed);

@@ -10,11 +10,11 @@ use saphyr_parser::{Event, Parser, ScalarStyle, Tag};
 use std::borrow::Cow;
 use std::collections::HashMap;
 
-/// Nodes of one document at the most, aliases expanded: a thousand tasks of thirty keys
+/// Maximum number of nodes of one document, aliases expanded: a thousand tasks of thirty keys
 /// each fit in; nine lines of aliases to aliases, which would fill the memory, do not.
 const NODES_MAX: usize = 100_000;
 
-/// Levels of one document at the most: nothing we read has more than five, and code
+/// Maximum depth of one document: nothing we read has more than five, and code
 /// that walks a tree may then recurse.
 const DEPTH_MAX: usize = 64;
 

@@ -47,7 +47,7 @@ pub struct Config {
     pub slots: usize,
     /// Bytes of linear memory of a task that does not say.
     pub default_memory: u64,
-    /// How long a compilation may take; for whoever starts it.
+    /// How long a compilation may take; enforced by the caller.
     pub compile_timeout: Duration,
 }
 

@@ -310,7 +310,7 @@ impl Line<'_> {
             match self.next(&mut cursor, faults)? {
                 None => break,
                 Some(word) if !word.quoted && is_of_shell(&word.text) => {
-                    let found = format!("{:?}, which means something to a shell", word.text);
+                    let found = format!("{:?}, which is special to a shell", word.text);
                     let expected = "arguments: no shell reads them, a task of tasks.d has its \
                                     commands; what is an argument all the same stands in quotes";
                     faults.within("arguments", |f| f.mismatch(self.number, &found, expected));

@@ -50,7 +50,7 @@ const MEANINGLESS: &[(&str, &str)] = &[
 
 kind!(
     /// The key `misfire`.
-    MisfireRule: Misfire, "skip, run_once or run_all(N), which sends the last N at the most",
+    MisfireRule: Misfire, "skip, run_once or run_all(N), which sends at most the last N",
     misfire, Misfire::to_string
 );
 kind!(

@@ -283,7 +283,7 @@ fn kind_of(map: &[(YamlKey, YamlNode)], line: usize, faults: &mut Faults) -> Opt
             None
         }
         _ => {
-            faults.add(line, format!("has {}, of which it can have one only", kinds.join(" and ")));
+            faults.add(line, format!("has {}, expected only one of them", kinds.join(" and ")));
             None
         }
     }

@@ -2,7 +2,7 @@
 
 use super::Finder;
 
-/// Expansions in expansions at the most; what is deeper is not looked at.
+/// Maximum depth of nested expansions; deeper ones are not read.
 const DEPTH_MAX: usize = 50;
 
 /// A word of a command.

@@ -15,7 +15,7 @@ use super::message::Malformed;
 use std::borrow::Cow;
 use std::fmt;
 
-/// Values of one body at the most: a hundred megabytes of memory while they are read. The JSON
+/// Maximum number of values of one body: a hundred megabytes of memory while they are read. The JSON
 /// that they become has a limit of its own ([`crate::bounds::BODY_MAX`]).
 const VALUES_MAX: usize = 1 << 22;
 
@@ -83,7 +83,7 @@ impl AcceptedContent {
         accept
     }
 
-    /// Is a message of this content type taken? Raw ones pass, for whoever decodes them to refuse.
+    /// Is a message of this content type taken? Raw ones pass; the decoder refuses them.
     ///
     /// # Errors
     /// Says that it is not, and what is.

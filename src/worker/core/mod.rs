@@ -1,4 +1,4 @@
-//! DECIDE: everything the worker decides is decided here, from an event and the time. Nothing is
+//! Decisions: everything the worker decides is decided here, from an event and the time. Nothing is
 //! performed; what is to be done comes out as effects.
 //!
 //! | file | decides |

@@ -18,7 +18,7 @@
 //! | cancelled because the connection was lost | nothing: another worker has it | does not happen |
 //!
 //! Death by a signal is not the task's own result, so the message is not acknowledged. A task that
-//! kills every worker becomes a dead letter and is not redelivered for ever.
+//! kills every worker becomes a dead letter and is not redelivered forever.
 
 pub(super) mod text;
 

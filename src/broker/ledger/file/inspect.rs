@@ -1,5 +1,5 @@
-//! What is at the path of a state file. Only what is recognisably one is ever opened for writing or
-//! set aside; anything else stays as it is.
+//! Classifies what is at the path of a state file. Only a recognisable state file is opened for
+//! writing or set aside; anything else stays unchanged.
 
 use crate::broker::Error;
 use crate::link::error::StoreErrorKind;

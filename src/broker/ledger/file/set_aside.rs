@@ -1,4 +1,4 @@
-//! A damaged file of a ledger is renamed, with its log, and never removed.
+//! Renames a damaged ledger file together with its log. Nothing is removed.
 
 use super::inspect;
 use crate::broker::Error;

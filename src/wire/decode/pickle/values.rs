@@ -47,7 +47,7 @@ pub(super) enum PickleNode<'a> {
 pub(super) struct Arena<'a>(Vec<PickleNode<'a>>);
 
 impl<'a> Arena<'a> {
-    /// Whoever adds counts; see `Machine::spend`.
+    /// The caller counts; see `Machine::spend`.
     pub(super) fn add(&mut self, node: PickleNode<'a>) -> Value {
         self.0.push(node);
         Value::Node(u32::try_from(self.0.len() - 1).unwrap_or(u32::MAX))

@@ -19,7 +19,7 @@ use saphyr_parser::{Event, Parser, ScalarStyle, Tag};
 use std::borrow::Cow;
 use std::collections::HashMap;
 
-/// Fields that `<<` brings into the mappings of a document at the most: each is a copy.
+/// Maximum number of fields that `<<` merges into the mappings of a document: each is a copy.
 const MERGED_MAX: usize = 1 << 20;
 
 /// The JSON text of a body.
