@@ -59,10 +59,8 @@ impl Child<'_, '_> {
         self.die_with_parent()?;
         if let Some(nice) = plan.nice {
             // SAFETY: takes numbers only.
-            check(
-                ChildSetup::Nice,
-                unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, nice) }.into(),
-            )?;
+            let set = unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, nice) };
+            check(ChildSetup::Nice, set.into())?;
         }
         for limit in plan.rlimits {
             limit.apply()?;
