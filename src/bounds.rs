@@ -4,7 +4,7 @@
 use chrono::TimeDelta;
 use std::time::Duration;
 
-/// Bytes kept of each output stream of a task unless `max_output` says else:
+/// Bytes kept of each output stream of a task unless `max_output` sets another limit:
 /// a result of a megabyte is large for a result store, and ten slots stay small.
 pub const OUTPUT_MAX: u64 = 1024 * 1024;
 
@@ -12,11 +12,11 @@ pub const OUTPUT_MAX: u64 = 1024 * 1024;
 /// two screens of text; the log has the rest of what was kept.
 pub const TRACEBACK_MAX: usize = 8 * 1024;
 
-/// Bytes of one message's body at the most, when it is out of its compression and when it is
+/// Maximum bytes of one message's body, when it is out of its compression and when it is
 /// written as JSON: far more than a task is called with, and little enough for a worker's memory.
 pub const BODY_MAX: usize = 64 * 1024 * 1024;
 
-/// A redelivered message is handed out at most so often before it is kept in the
+/// How many times a message is delivered at most before it is kept in the
 /// dead-letter list (`task_max_deliveries`).
 pub const DELIVERIES_MAX: u32 = 5;
 
@@ -34,7 +34,7 @@ pub const REDELIVERY_DELAY: Duration = Duration::from_secs(1);
 /// The delay between redeliveries grows no further than this.
 pub const REDELIVERY_DELAY_MAX: Duration = Duration::from_secs(60);
 
-/// Retries of a task unless `max_retries` says else (Celery's default).
+/// Retries of a task unless `max_retries` sets another number (Celery's default).
 pub const RETRIES_MAX: u32 = 3;
 
 /// First delay of a retry (`retry_backoff`); it doubles with each.
@@ -47,15 +47,15 @@ pub const RETRY_BACKOFF_MAX: Duration = Duration::from_secs(600);
 /// connection takes, shorter than a web request may.
 pub const CLIENT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Queues of one worker at the most: a take asks a server for each of them, which does nothing else
+/// Maximum number of queues of one worker: a take asks a server for each of them, which does nothing else
 /// meanwhile; a thousand are a few milliseconds.
 pub const QUEUES_MAX: usize = 1000;
 
-/// Messages that wait in a worker's memory for a slot at the most: enough for the store to
+/// Maximum number of messages that wait in a worker's memory for a slot: enough for the store to
 /// fetch the next hundreds while tiny tasks run, few enough to leave few suspects.
 pub const TAKE_MAX: usize = 512;
 
-/// Tasks that one worker runs at once at the most: each may hold a process and two pipes, which
+/// Maximum number of tasks that one worker runs at once: each may hold a process and two pipes, which
 /// stays far below a usual limit of open files.
 pub const SLOTS_MAX: usize = 10_000;
 
@@ -82,7 +82,7 @@ pub const BATCH_LINE_MAX: usize = 16 * 1024 * 1024;
 /// Log files that are kept after they were put aside (`worker_log_backups`).
 pub const LOG_BACKUPS: u64 = 5;
 
-/// Nodes of one `qworker multi` at the most: more workers than one host runs, and few enough for
+/// Maximum number of nodes of one `qworker multi`: more workers than one host runs, and few enough for
 /// a mistyped number to do no harm.
 pub const NODES_MAX: usize = 1000;
 
@@ -96,10 +96,10 @@ pub const SAID_MAX: u64 = 16 * 1024;
 /// A worker that does not answer `qworker multi status` in this time hangs.
 pub const ANSWER_PATIENCE: Duration = Duration::from_secs(1);
 
-/// A killed worker's processes are gone in less; what then is still there is told.
+/// A killed worker's processes are gone sooner; what remains then is reported.
 pub const KILL_PATIENCE: Duration = Duration::from_secs(5);
 
-/// Linear memory of one WASM instance unless a task's `memory` says else
+/// Linear memory of one WASM instance unless the task sets `memory`
 /// (`wasm_memory`): language runtimes compiled to WASM need some hundred MB.
 pub const WASM_MEMORY: u64 = 512 * 1024 * 1024;
 
@@ -124,7 +124,7 @@ pub fn redelivery_delay(before: u32) -> Duration {
 }
 
 /// How long a task that a shutdown has asked to end may take, before it is killed: long enough
-/// to close a file, short enough for whoever waits for the shutdown.
+/// to close a file, short enough for those who wait for the shutdown.
 pub const STOP_GRACE: Duration = Duration::from_secs(2);
 
 /// An occurrence that is later than this has been missed: another beat takes over within this
@@ -158,7 +158,7 @@ pub const BEAT_FLIGHTS: usize = 4;
 /// What is due within this time is sent together.
 pub const BEAT_GATHER: TimeDelta = TimeDelta::milliseconds(4);
 
-/// How long a beat waits at the most before it asks a ledger again that did not answer: less than
+/// Longest time that a beat waits before it asks a ledger again that did not answer: less than
 /// the two seconds within which everything goes on.
 pub const BEAT_PAUSE_MAX: Duration = Duration::from_secs(1);
 

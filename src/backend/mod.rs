@@ -57,10 +57,10 @@ role! {
 
 /// How a result store is opened.
 #[derive(Debug, Clone, Copy)]
-pub struct Options<'a> {
+pub struct StoreOptions<'a> {
     /// In front of every key, on a server that has keys.
     pub prefix: &'a str,
-    /// How long a result is kept where results expire by themselves; `None` is for ever.
+    /// How long a result is kept where results expire by themselves; `None` is forever.
     pub expires: Option<Duration>,
     /// How long an answer of a server is waited for.
     pub patience: Duration,
@@ -77,7 +77,7 @@ impl Store {
     pub fn open(
         url: &BackendUrl,
         shared: Option<Connection<'_>>,
-        options: Options<'_>,
+        options: StoreOptions<'_>,
     ) -> Result<Store, Error> {
         Ok(match (url, shared) {
             (_, Some(Connection::Sqlite(db))) => Store::Sqlite(sqlite::Store::open(db)),
@@ -93,7 +93,7 @@ impl Store {
             (BackendUrl::Redis(_), None) => return Err(Error::misuse(NO_REDIS)),
             #[cfg(feature = "redis")]
             (BackendUrl::Redis(server), None) => {
-                let Options { prefix, expires, patience, .. } = options;
+                let StoreOptions { prefix, expires, patience, .. } = options;
                 Store::Redis(redis::Store::open(server, prefix, expires, patience)?)
             }
             (BackendUrl::Disabled, None) => Store::Disabled(Disabled),

@@ -5,7 +5,7 @@
 
 use super::Keep;
 use crate::clock;
-use crate::link::error::{Error, Kind};
+use crate::link::error::{Error, StoreErrorKind};
 use crate::link::redis::{Link, WORKER_PATIENCE};
 use crate::link::url::Server;
 use crate::wire::body::{self, Pairs};
@@ -207,7 +207,7 @@ impl Keep for Store {
         let link = Link::new(self.link.server(), self.link.patience(), vec![subscribe])?;
         match link.session().await {
             // A user may be kept from channels.
-            Err(error) if error.kind() == Kind::Forbidden => {
+            Err(error) if error.kind() == StoreErrorKind::Forbidden => {
                 Ok(super::Listener::Redis(Listener { link: None }))
             }
             opened => opened.map(|_| super::Listener::Redis(Listener { link: Some(link) })),
@@ -315,7 +315,7 @@ fn read(bytes: &[u8], task_id: &str) -> Meta {
 mod tests {
     use super::*;
     use crate::wire::result::{Extended, Usage};
-    use crate::wire::{Exception, State};
+    use crate::wire::{Exception, TaskState};
 
     #[test]
     fn documents_are_those_of_celery() {
@@ -339,7 +339,7 @@ mod tests {
             parent_id: Some("P".into()),
             group_id: Some("G".into()),
             extended: Some(Box::new(extended)),
-            ..Record::exception("T", State::Retry, &error, Some("line\n\"2\"".into()), at)
+            ..Record::exception("T", TaskState::Retry, &error, Some("line\n\"2\"".into()), at)
         };
         let written = document(&full);
         assert_eq!(

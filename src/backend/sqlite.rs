@@ -327,7 +327,8 @@ fn read(row: &Row, task_id: &str) -> rusqlite::Result<Meta> {
             extended.extend(value.map(|value| (name.to_string(), value)));
         }
     }
-    let ready = crate::wire::State::named(&status).is_some_and(crate::wire::State::is_ready);
+    let ready =
+        crate::wire::TaskState::named(&status).is_some_and(crate::wire::TaskState::is_ready);
     Ok(Meta {
         result: json_of(1)?.unwrap_or_else(null),
         traceback: cell::text_or_none(row, 2),

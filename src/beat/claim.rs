@@ -1,7 +1,7 @@
 //! What is asked of the ledger for an entry, and the answer: plain values.
 
 use super::Destination;
-use super::state::State;
+use super::state::EntryState;
 use crate::schedule::entry::Entry;
 use chrono::{DateTime, Utc};
 use std::sync::Arc;
@@ -18,7 +18,7 @@ pub type Unread = (EntryId, Arc<str>);
 
 /// What has to be done for an entry that is due.
 #[derive(Debug, Clone)]
-pub enum Action {
+pub enum DueAction {
     /// Ask the ledger for this.
     Claim(Claim),
     /// Find out whether the task that was sent last is done; then call
@@ -29,7 +29,7 @@ pub enum Action {
         /// The entry, as it is defined.
         entry: Arc<Entry>,
         /// Its state, which has the id of the task.
-        state: State,
+        state: EntryState,
     },
 }
 
@@ -83,7 +83,7 @@ pub enum ClaimResult {
 
 /// What new definitions ask for.
 #[derive(Debug, Default)]
-pub struct Loaded {
+pub struct LoadRequests {
     /// Entries whose state has to be read, for [`super::core::entries::Entries::register`].
     pub unread: Vec<Unread>,
     /// Changes for entries that are no longer defined.

@@ -1,10 +1,10 @@
-//! DO: the loop. Its inputs only build events, and it only carries out effects.
+//! Execution: the loop, which builds events and carries out effects.
 
 use super::core::Core;
 use super::event::{Effect, Event, Now};
 use super::reload::Reloader;
 use super::request::Stores;
-use super::{Plan, Source, log};
+use super::{DefinitionSource, Plan, log};
 use crate::backend::Store;
 use crate::bounds::BEAT_PAUSE_MAX;
 use crate::broker::Broker;
@@ -32,16 +32,16 @@ pub struct Services {
     /// Where results are.
     pub store: Store,
     /// The definitions.
-    pub source: Box<dyn Source>,
+    pub source: Box<dyn DefinitionSource>,
     /// What the outside wants.
-    pub commands: UnboundedReceiver<Command>,
+    pub commands: UnboundedReceiver<BeatControl>,
     /// Called every second.
     pub alive: Box<dyn Fn()>,
 }
 
 /// What the outside wants.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Command {
+pub enum BeatControl {
     /// End.
     Stop,
     /// Read the definitions again.
@@ -50,7 +50,7 @@ pub enum Command {
     Explain,
 }
 
-/// Sends what is due until [`Command::Stop`]. `ready` is called once: when everything is in place,
+/// Sends what is due until [`BeatControl::Stop`]. `ready` is called once: when everything is in place,
 /// or when the broker does not answer, which is no reason not to start. Must run inside a
 /// `LocalSet`.
 pub async fn run(plan: Plan, services: Services, ready: impl FnOnce()) {
@@ -71,12 +71,12 @@ pub async fn run(plan: Plan, services: Services, ready: impl FnOnce()) {
         let event = tokio::select! {
             biased;
             command = commands.recv() => match command {
-                Some(Command::Stop) | None => break,
-                Some(Command::Reload) => {
+                Some(BeatControl::Stop) | None => break,
+                Some(BeatControl::Reload) => {
                     reloader.mark_stale();
                     continue;
                 }
-                Some(Command::Explain) => Event::Explain,
+                Some(BeatControl::Explain) => Event::Explain,
             },
             event = answer(&mut requests) => event,
             (entries, router) = reloader.next() => Event::Defined(entries, router),

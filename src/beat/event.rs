@@ -5,7 +5,7 @@ use super::Router;
 use super::claim::{Claim, EntryId, Unread};
 use super::state::Fingerprinted;
 use crate::broker::Error;
-use crate::broker::ledger::Answer;
+use crate::broker::ledger::StepResponse;
 use chrono::{DateTime, Utc};
 use std::sync::Arc;
 use std::time::Instant;
@@ -22,17 +22,17 @@ pub enum Event {
     Defined(Fingerprinted, Router),
     /// The log is to say what this beat does.
     Explain,
-    /// The answer to [`Request::List`].
+    /// The answer to [`StoreRequest::List`].
     Listed(Result<Vec<(String, String)>, Error>),
-    /// The answer to [`Request::Read`]: a value for each name.
+    /// The answer to [`StoreRequest::Read`]: a value for each name.
     Read(Vec<Unread>, Result<Vec<Option<String>>, Error>),
-    /// The answer to [`Request::Commit`], and when it was asked for by the host's clock.
-    Committed(Vec<Claim>, Result<Answer, Error>, DateTime<Utc>),
-    /// The answer to [`Request::CheckMark`].
+    /// The answer to [`StoreRequest::Commit`], and when it was asked for by the host's clock.
+    Committed(Vec<Claim>, Result<StepResponse, Error>, DateTime<Utc>),
+    /// The answer to [`StoreRequest::CheckMark`].
     MarkChecked(Result<MarkCheck, Error>),
-    /// The answer to [`Request::Tend`].
+    /// The answer to [`StoreRequest::Tend`].
     Tended(Result<(), Error>),
-    /// The answer to [`Request::LookUp`]: whether the task is done.
+    /// The answer to [`StoreRequest::LookUp`]: whether the task is done.
     LookedUp(EntryId, Result<bool, Error>),
 }
 
@@ -40,7 +40,7 @@ pub enum Event {
 #[derive(Debug)]
 pub enum Effect {
     /// Ask for this; then say the event that belongs to it.
-    Ask(Request),
+    Ask(StoreRequest),
     /// Log this.
     Log(Note),
     /// The beat works, or works as soon as the broker answers: tell the service manager, once.
@@ -51,7 +51,7 @@ pub enum Effect {
 
 /// What is asked of the ledger and of the stores. Each request has one answer.
 #[derive(Debug)]
-pub enum Request {
+pub enum StoreRequest {
     /// All values of the ledger.
     List,
     /// The values of these entries.
@@ -111,7 +111,7 @@ pub enum Note {
     Sent(Box<Claim>),
     /// The broker refuses the messages of this entry: why, and when they are tried again.
     Refused(Arc<str>, String, DateTime<Utc>),
-    /// This occurrence is left out: the task of the one before is not done.
+    /// This occurrence is skipped: the previous task is not done.
     Overlap(Arc<str>, DateTime<Utc>),
     /// Another beat has loaded a newer definition.
     Superseded(Arc<str>),

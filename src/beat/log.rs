@@ -12,36 +12,35 @@ pub(super) fn write(note: &Note) {
         Note::Loaded(count) => tracing::info!("beat: loaded {count} entries"),
         Note::Sent(claim) => write_sent(claim),
         Note::Refused(name, why, again) => {
-            tracing::error!("{name}: not sent: {why}; tried again at {}", second(*again));
+            tracing::error!("{name}: not sent: {why}; retried at {}", second(*again));
         }
-        Note::Overlap(name, due) => tracing::info!(
-            "{name}: {} is left out: the task of the one before is not done",
-            second(*due)
-        ),
+        Note::Overlap(name, due) => {
+            tracing::info!("{name}: {} is skipped: the previous task is not done", second(*due))
+        }
         Note::Superseded(name) => tracing::warn!(
             "{name}: another beat has loaded another definition of it later than this one, which \
              sends nothing of it until it reads its files again; beats of one beat_group have the \
              same files"
         ),
         Note::Damaged(name, why) => {
-            tracing::warn!("{name}: what was known of it cannot be read: {why}; it begins anew")
+            tracing::warn!("{name}: its state cannot be read: {why}; it starts from now")
         }
         Note::ClockSetBack(name, from) => tracing::warn!(
-            "{name}: was sent at {}, which is yet to come: the clock was set back; it goes on from \
+            "{name}: was last sent at {}, which is in the future: the clock was set back; it continues from \
              now",
             second(*from)
         ),
         Note::Skew(seconds) => tracing::warn!(
-            "this host's clock and the broker's differ by {seconds:+.1} s: the broker's is followed"
+            "this host's clock and the broker's differ by {seconds:+.1} s: the broker's is used"
         ),
-        Note::Unreachable(error) => tracing::error!("{error}; what is due is held"),
+        Note::Unreachable(error) => tracing::error!("{error}; due entries wait"),
         Note::Reachable => tracing::warn!("the broker answers again"),
         Note::Lost => {
-            tracing::warn!("the broker has lost what it knew of the schedule: it gets it again");
+            tracing::warn!("the broker has lost the state of the schedule: it is written again");
         }
         Note::Status { entries, sent, next, follows, outage } => {
             let next = next.map_or("nothing".into(), second);
-            let follows = if *follows { "; another beat goes ahead" } else { "" };
+            let follows = if *follows { "; another beat sends first" } else { "" };
             let outage = if *outage { "; the broker does not answer" } else { "" };
             tracing::warn!("beat: {entries} entries, {sent} sent, next at {next}{follows}{outage}");
         }

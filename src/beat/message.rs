@@ -4,9 +4,9 @@ use super::Destination;
 use super::state::task_id;
 use crate::broker::{Abilities, Posting};
 use crate::client::send::Sender;
-use crate::schedule::entry::{Entry, Expires, Options};
+use crate::schedule::entry::{Entry, Expires, MessageOptions};
 use crate::wire::body::Pairs;
-use crate::wire::{Draft, Route};
+use crate::wire::{Draft, ExchangeRoute};
 use chrono::{DateTime, Utc};
 use serde_json::value::RawValue;
 
@@ -14,10 +14,10 @@ use serde_json::value::RawValue;
 pub const OCCURRENCE: &str = "qworker_occurrence";
 
 /// The exchange that the messages of an entry go through, if they do not go straight to a queue.
-pub fn route(entry: &Entry) -> Option<Route> {
+pub fn route(entry: &Entry) -> Option<ExchangeRoute> {
     let options = entry.options.as_deref()?;
     let exchange = options.exchange.clone()?;
-    Some(Route { exchange, routing_key: options.routing_key.clone().unwrap_or_default() })
+    Some(ExchangeRoute { exchange, routing_key: options.routing_key.clone().unwrap_or_default() })
 }
 
 /// The task that this occurrence asks for, sent at `now`. `due`: the occurrence; `None` if it is
@@ -28,7 +28,7 @@ pub fn draft(
     to: &Destination,
     now: DateTime<Utc>,
 ) -> Draft {
-    let none = Options::default();
+    let none = MessageOptions::default();
     let options = entry.options.as_deref().unwrap_or(&none);
     let mut headers = vec![("celery_beat_task".into(), raw("true"))];
     if let Some(due) = due {

@@ -13,7 +13,7 @@ mod log;
 mod reload;
 mod request;
 
-pub use drive::{Command, Services, run};
+pub use drive::{BeatControl, Services, run};
 
 use crate::schedule::entry::Entry;
 use crate::task::Task;
@@ -35,7 +35,7 @@ pub struct Plan {
 }
 
 /// Where the definitions of an application come from. They may change at any time.
-pub trait Source: Send {
+pub trait DefinitionSource: Send {
     /// Whether they may have changed since they were last read. Called every
     /// [`Plan::max_interval`], so it must be cheap.
     fn changed(&mut self) -> bool;

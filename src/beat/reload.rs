@@ -1,27 +1,27 @@
-//! Reads the definitions beside the beat's work: a hundred thousand entries take a moment, and what
+//! Reads the definitions in the background: a hundred thousand entries take a moment, and what
 //! is due does not wait for them.
 
 use super::state::{Fingerprint, Fingerprinted};
-use super::{Definitions, Router, Source};
+use super::{DefinitionSource, Definitions, Router};
 use tokio::task::JoinHandle;
 
 /// What was read.
 type Read = (Fingerprinted, Router);
 
 /// A reading under way. It gives the source back.
-type Reading = JoinHandle<(Box<dyn Source>, Option<Read>)>;
+type Reading = JoinHandle<(Box<dyn DefinitionSource>, Option<Read>)>;
 
 /// Reads a source when it is stale.
 pub(super) struct Reloader {
     /// `None` while it is being read.
-    source: Option<Box<dyn Source>>,
+    source: Option<Box<dyn DefinitionSource>>,
     reading: Option<Reading>,
     stale: bool,
 }
 
 impl Reloader {
     /// Begins by reading it.
-    pub(super) fn new(source: Box<dyn Source>) -> Reloader {
+    pub(super) fn new(source: Box<dyn DefinitionSource>) -> Reloader {
         Reloader { source: Some(source), reading: None, stale: true }
     }
 

@@ -2,10 +2,10 @@
 
 use super::claim::Claim;
 use super::core::MARK;
-use super::event::{Event, MarkCheck, Request};
+use super::event::{Event, MarkCheck, StoreRequest};
 use super::message;
 use crate::backend::Store;
-use crate::broker::ledger::{Answer, Ledger, Step};
+use crate::broker::ledger::{Ledger, Step, StepResponse};
 use crate::broker::{Admin, Error, Producer, Whereabouts};
 use crate::client::send::{self, Sender};
 use crate::clock;
@@ -26,15 +26,15 @@ pub(super) struct Stores {
 
 impl Stores {
     /// Asks, and returns the answer.
-    pub(super) async fn answer(self, request: Request) -> Event {
+    pub(super) async fn answer(self, request: StoreRequest) -> Event {
         match request {
-            Request::List => Event::Listed(self.ledger.all().await),
-            Request::Read(entries) => {
+            StoreRequest::List => Event::Listed(self.ledger.all().await),
+            StoreRequest::Read(entries) => {
                 let names = entries.iter().map(|(_, name)| name.to_string()).collect();
                 let texts = self.ledger.read(names).await;
                 Event::Read(entries, texts)
             }
-            Request::Commit { claims, until, now } => {
+            StoreRequest::Commit { claims, until, now } => {
                 let steps = self.steps(&claims, now).await;
                 let asked = clock::now();
                 let answer = match steps {
@@ -43,9 +43,9 @@ impl Stores {
                 };
                 Event::Committed(claims, answer, asked)
             }
-            Request::CheckMark => Event::MarkChecked(self.check_mark().await),
-            Request::Tend => Event::Tended(self.ledger.tend().await),
-            Request::LookUp { id, task_id, ours } => {
+            StoreRequest::CheckMark => Event::MarkChecked(self.check_mark().await),
+            StoreRequest::Tend => Event::Tended(self.ledger.tend().await),
+            StoreRequest::LookUp { id, task_id, ours } => {
                 Event::LookedUp(id, self.is_done(task_id, ours).await)
             }
         }
@@ -82,7 +82,7 @@ impl Stores {
 
     async fn check_mark(&self) -> Result<MarkCheck, Error> {
         let asked = clock::now();
-        let Answer { clock, .. } = self.ledger.commit(Vec::new()).await?;
+        let StepResponse { clock, .. } = self.ledger.commit(Vec::new()).await?;
         let answered = clock::now();
         let values = self.ledger.read(vec![MARK.into()]).await?;
         let present = values.into_iter().next().flatten().is_some();

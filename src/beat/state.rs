@@ -1,4 +1,4 @@
-//! What is known of an entry beyond its definition, as it is kept in the ledger.
+//! The state of an entry, as it is stored in the ledger.
 
 use crate::schedule::Schedule;
 use crate::schedule::entry::Entry;
@@ -12,7 +12,7 @@ pub type Fingerprinted = Vec<(Arc<Entry>, Fingerprint)>;
 
 /// The value of an entry in the ledger: one line of JSON.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct State {
+pub struct EntryState {
     /// Everything up to this instant has been sent, or will never be.
     pub last: DateTime<Utc>,
     /// How many times it was sent.
@@ -63,15 +63,15 @@ impl Fingerprint {
     }
 }
 
-impl State {
+impl EntryState {
     /// Of an entry that is due for the first time after `last`.
-    pub fn new(fingerprint: Fingerprint, last: DateTime<Utc>) -> State {
-        State { last, total: 0, ran: None, id: None, fingerprint, paused: false, gone: None }
+    pub fn new(fingerprint: Fingerprint, last: DateTime<Utc>) -> EntryState {
+        EntryState { last, total: 0, ran: None, id: None, fingerprint, paused: false, gone: None }
     }
 
     /// Whether nothing but sendings lies between the two.
-    pub fn is_like(&self, other: &State) -> bool {
-        let of = |state: &State| (state.fingerprint, state.paused, state.gone);
+    pub fn is_like(&self, other: &EntryState) -> bool {
+        let of = |state: &EntryState| (state.fingerprint, state.paused, state.gone);
         of(self) == of(other)
     }
 
@@ -79,7 +79,7 @@ impl State {
     ///
     /// # Errors
     /// Says what is wrong with it.
-    pub fn read(text: &str) -> Result<State, String> {
+    pub fn read(text: &str) -> Result<EntryState, String> {
         serde_json::from_str(text).map_err(|error| error.to_string())
     }
 
@@ -129,7 +129,7 @@ mod tests {
 
     #[test]
     fn a_state_is_one_text() {
-        let mut state = State::new(
+        let mut state = EntryState::new(
             Fingerprint { when: 0xabc, what: u64::MAX },
             "2026-11-21T15:00:00.000001Z".parse().unwrap(),
         );
@@ -142,7 +142,7 @@ mod tests {
         state.id = Some(Uuid::nil());
         state.paused = true;
         state.gone = Some(state.last);
-        assert_eq!(State::read(&state.text()), Ok(state.clone()));
-        assert!(State::read(&state.text()[1..]).is_err() && State::read("").is_err());
+        assert_eq!(EntryState::read(&state.text()), Ok(state.clone()));
+        assert!(EntryState::read(&state.text()[1..]).is_err() && EntryState::read("").is_err());
     }
 }

@@ -50,7 +50,7 @@ impl PriorityRule {
 
 /// What a worker has to know of its server before it begins.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Survey {
+pub struct ServerChecks {
     /// What its user may not do and a worker must: a sentence for each command, with the keys.
     pub refused: Vec<String>,
     /// What a worker can do without, or what endangers its messages.

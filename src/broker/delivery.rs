@@ -26,15 +26,15 @@ pub struct Delivery {
 }
 
 /// Names of tasks.
-pub type Names = Arc<[Arc<str>]>;
+pub type TaskNames = Arc<[Arc<str>]>;
 
 /// What a broker does by the names of tasks, without asking the worker.
 #[derive(Debug, Clone, Default)]
 pub struct Sorting {
     /// Messages of these names are left to others.
-    pub left: Names,
+    pub left: TaskNames,
     /// Messages of these names that are not due are parked for workers of this kind.
-    pub parked: Names,
+    pub parked: TaskNames,
 }
 
 /// A delivery's name; plain data, so that it can travel.
@@ -95,7 +95,7 @@ pub struct Item {
 
 /// What has become of an [`Item`].
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Fate {
+pub enum Disposition {
     /// It is done.
     Done,
     /// Its delivery is not held any more: it was settled before, or redelivered.

@@ -1,4 +1,4 @@
-//! Which workers are dead, where that shows by their signs alone: no I/O, and no clock.
+//! Which workers are dead, judged by their heartbeats alone: no I/O, and no clock.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};

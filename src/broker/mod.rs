@@ -1,7 +1,7 @@
 //! Where messages wait. What a broker offers is split by role; each role is a closed enum, and
 //! forgetting a broker in one of them does not compile.
 //!
-//! | role | what it does | who has it |
+//! | role | what it does | used by |
 //! | --- | --- | --- |
 //! | [`Consumer`] | hands out messages | a worker |
 //! | [`Settler`] | says what becomes of them | a worker: only [`Broker::consume`] gives one |
@@ -47,8 +47,10 @@ use crate::link::url::NO_REDIS;
 use crate::link::url::Server;
 use crate::role::role;
 use crate::wire::Payload;
-pub use abilities::{Abilities, PriorityRule, Survey};
-pub use delivery::{Death, Delivery, Fate, Item, Names, Posting, Settle, Sorting, Tag, Want};
+pub use abilities::{Abilities, PriorityRule, ServerChecks};
+pub use delivery::{
+    Death, Delivery, Disposition, Item, Posting, Settle, Sorting, Tag, TaskNames, Want,
+};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -117,7 +119,7 @@ pub struct QueueInfo {
 
 /// A worker that holds a lease.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Node {
+pub struct WorkerInfo {
     /// Node name.
     pub hostname: String,
     /// Its process.
@@ -136,7 +138,7 @@ pub enum Broker {
 
 /// How a broker is opened.
 #[derive(Clone, Copy)]
-pub struct Options<'a> {
+pub struct BrokerOptions<'a> {
     /// In front of every key, on a server that has keys.
     pub prefix: &'a str,
     /// How long an answer of a server is waited for.
@@ -148,7 +150,7 @@ pub struct Options<'a> {
 }
 
 /// A worker, as its broker knows it.
-pub struct Identity<'a> {
+pub struct WorkerIdentity<'a> {
     /// Node name.
     pub hostname: &'a str,
     /// Queues that it takes from.
@@ -156,11 +158,11 @@ pub struct Identity<'a> {
     /// How long Python workers may hold a message before it is redelivered, as kombu does.
     pub visibility_timeout: Duration,
     /// Has the guard hold the worker's lease too.
-    pub hold: Hold,
+    pub hold: HoldLease,
 }
 
-/// See [`Identity::hold`]; takes the lease's path.
-pub type Hold = Box<dyn Fn(&Path) -> std::io::Result<()>>;
+/// See [`WorkerIdentity::hold`]; takes the lease's path.
+pub type HoldLease = Box<dyn Fn(&Path) -> std::io::Result<()>>;
 
 /// Matches a role of each broker.
 macro_rules! each {
@@ -189,7 +191,7 @@ impl Broker {
     ///
     /// # Errors
     /// The file cannot be opened, or a certificate cannot be read.
-    pub fn open(url: &BrokerUrl, options: Options<'_>) -> Result<Broker, Error> {
+    pub fn open(url: &BrokerUrl, options: BrokerOptions<'_>) -> Result<Broker, Error> {
         Ok(match url {
             BrokerUrl::Sqlite(path) => {
                 let all = std::iter::once(&sqlite::SCHEMA).chain(options.beside.iter().copied());
@@ -248,7 +250,7 @@ impl Broker {
     ///
     /// # Errors
     /// The broker cannot be reached or written, or the guard cannot hold the lease.
-    pub async fn consume(&self, who: Identity<'_>) -> Result<(Consumer, Settler), Error> {
+    pub async fn consume(&self, who: WorkerIdentity<'_>) -> Result<(Consumer, Settler), Error> {
         Ok(match self {
             Broker::Sqlite(broker) => {
                 let consumer = sqlite::Consumer::open(broker, who).await?;
@@ -378,8 +380,8 @@ role! {
 
     /// Stores results, sends messages and settles deliveries, all items in one step. Records are
     /// stored only after [`Settler::keep_results`] has said so. May be asked again if the answer
-    /// was lost: what was done then is [`Fate::Lost`].
-    async fn commit(&self, items: Arc<Vec<Item>>) -> Result<Vec<Fate>, Error>;
+    /// was lost: what was done then is [`Disposition::Lost`].
+    async fn commit(&self, items: Arc<Vec<Item>>) -> Result<Vec<Disposition>, Error>;
 
     /// Which of these are about a delivery that is not held any more?
     async fn lost(&self, items: Arc<Vec<Item>>) -> Result<Vec<bool>, Error>;
@@ -465,7 +467,7 @@ role! {
     async fn names(&self) -> Result<Vec<String>, Error>;
 
     /// Every worker alive.
-    async fn nodes(&self) -> Result<Vec<Node>, Error>;
+    async fn nodes(&self) -> Result<Vec<WorkerInfo>, Error>;
 
     /// Names of Python workers that have announced themselves here, for whatever queues.
     async fn python_nodes(&self) -> Result<Vec<String>, Error> = Ok(Vec::new());
@@ -477,8 +479,8 @@ role! {
     ///
     /// # Errors
     /// The broker cannot be reached, or refuses what everything else needs.
-    async fn survey(&self, queues: &[String], results: &Results) -> Result<Survey, Error>
-        = Ok(Survey::default());
+    async fn check_server(&self, queues: &[String], results: &Results) -> Result<ServerChecks, Error>
+        = Ok(ServerChecks::default());
 }
 
 role! {

@@ -2,8 +2,10 @@
 
 use super::freeze::Freeze;
 use super::options::draft;
-use super::{BYTES_MAX, Begun, Calls, Chords, Context, DEPTH_MAX, Node, group_of, list, new_id};
-use crate::wire::signature::{self, Kind, raw_text};
+use super::{
+    BYTES_MAX, Calls, ChordStart, Chords, Context, DEPTH_MAX, ResultTree, group_of, list, new_id,
+};
+use crate::wire::signature::{self, SignatureKind, raw_text};
 use crate::wire::{Draft, Malformed, Signature, body};
 use serde_json::value::RawValue;
 
@@ -65,7 +67,7 @@ impl<'a> Caller<'a> {
         args: &[Raw],
         over: &Over,
         lists: bool,
-    ) -> Result<Option<Node>, Malformed> {
+    ) -> Result<Option<ResultTree>, Malformed> {
         self.depth += 1;
         if self.depth > DEPTH_MAX {
             return Err(Malformed(format!(
@@ -73,10 +75,10 @@ impl<'a> Caller<'a> {
             )));
         }
         let node = match one.kind {
-            Kind::Task => self.task(one, args, over, lists).map(Some),
-            Kind::Chain => self.chain(&one, args, over, lists),
-            Kind::Group => self.group(&one, args, over, lists).map(Some),
-            Kind::Chord => self.chord(&one, args, over, lists),
+            SignatureKind::Task => self.task(one, args, over, lists).map(Some),
+            SignatureKind::Chain => self.chain(&one, args, over, lists),
+            SignatureKind::Group => self.group(&one, args, over, lists).map(Some),
+            SignatureKind::Chord => self.chord(&one, args, over, lists),
         };
         self.depth -= 1;
         node
@@ -88,13 +90,13 @@ impl<'a> Caller<'a> {
         args: &[Raw],
         over: &Over,
         lists: bool,
-    ) -> Result<Node, Malformed> {
+    ) -> Result<ResultTree, Malformed> {
         one.options = merged(&one, over).0;
         if !one.immutable {
             one.args = args.iter().cloned().chain(one.args).collect();
         }
         let draft = draft(one, self.context)?;
-        let node = Node::task(&draft.id);
+        let node = ResultTree::task(&draft.id);
         self.send(draft)?;
         if lists {
             self.calls.children.push(node.clone());
@@ -119,7 +121,7 @@ impl<'a> Caller<'a> {
         args: &[Raw],
         over: &Over,
         lists: bool,
-    ) -> Result<Option<Node>, Malformed> {
+    ) -> Result<Option<ResultTree>, Malformed> {
         let mut options = plainly(&one.options, over);
         let link_error = options.take("link_error").map(|raw| signature::list(&raw));
         let link = options.take("link").map(|raw| signature::list(&raw));
@@ -156,7 +158,7 @@ impl<'a> Caller<'a> {
         args: &[Raw],
         over: &Over,
         lists: bool,
-    ) -> Result<Node, Malformed> {
+    ) -> Result<ResultTree, Malformed> {
         let args = all_args(one, args);
         let mut options = merged(one, over);
         let group_id = options.text("task_id").unwrap_or_else(new_id);
@@ -185,15 +187,15 @@ impl<'a> Caller<'a> {
                 None => options.clone(),
             };
             if is_chord && index + 1 == count {
-                let begun = Begun { group_id: group_id.clone(), size, results: None };
+                let begun = ChordStart { group_id: group_id.clone(), size, results: None };
                 self.calls.chords.push(begun);
             }
             self.call(member, &args, &options, false)?;
         }
-        let node = Node::Group { id: group_id, parent: None, members: nodes };
+        let node = ResultTree::Group { id: group_id, parent: None, members: nodes };
         if is_chord
-            && let Node::Group { members, .. } = &node
-            && members.iter().any(|member| matches!(member, Node::Group { .. }))
+            && let ResultTree::Group { members, .. } = &node
+            && members.iter().any(|member| matches!(member, ResultTree::Group { .. }))
             && let Some(begun) = self.calls.chords.last_mut()
         {
             begun.results = Some(node.write());
@@ -210,7 +212,7 @@ impl<'a> Caller<'a> {
         args: &[Raw],
         over: &Over,
         lists: bool,
-    ) -> Result<Option<Node>, Malformed> {
+    ) -> Result<Option<ResultTree>, Malformed> {
         let args = &all_args(one, args)[..];
         let mut options = plainly(&one.options, over);
         let delay: Vec<(String, Raw)> = ["countdown", "eta"]
@@ -246,7 +248,7 @@ impl<'a> Caller<'a> {
         options.0.extend(delay);
         let header = self.call(group_of(&header), args, &options, lists)?;
         if self.context.chords == Chords::Polled
-            && let Some(Node::Group { members, .. }) = &header
+            && let Some(ResultTree::Group { members, .. }) = &header
         {
             let unlock = super::builtin::unlock(&group_id, &body, members, polling);
             self.send(draft(unlock, self.context)?)?;
@@ -295,7 +297,7 @@ pub(super) fn extend(one: &mut Signature, option: &str, more: &[Raw]) {
     if more.is_empty() {
         return;
     }
-    if one.kind == Kind::Chord
+    if one.kind == SignatureKind::Chord
         && let Ok(mut body) = one.body()
     {
         // A chord's result is that of its body.

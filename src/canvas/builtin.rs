@@ -4,8 +4,8 @@
 //! (`fallback_chord_unlock`).
 
 use super::apply::Caller;
-use super::{Calls, Context, Node, group_of, list};
-use crate::wire::signature::{Kind, find, raw_text};
+use super::{Calls, Context, ResultTree, group_of, list};
+use crate::wire::signature::{SignatureKind, find, raw_text};
 use crate::wire::{Exception, Malformed, Signature, value};
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
@@ -138,7 +138,7 @@ fn group(kwargs: &[(String, Raw)], context: Context<'_>) -> Result<(Raw, Calls),
     let result = given("result").unwrap_or(RawValue::NULL).to_owned();
     if given("add_to_parent").is_none_or(|raw| raw.get() != "false") {
         let node = serde_json::from_str(result.get()).ok();
-        caller.calls.children.extend(node.as_ref().and_then(Node::read));
+        caller.calls.children.extend(node.as_ref().and_then(ResultTree::read));
     }
     Ok((result, caller.calls))
 }
@@ -162,7 +162,7 @@ fn chord(
     }
     let parts = parts.into_iter().map(|(name, raw)| (name, raw.unwrap_or_default())).collect();
     let mut one = Signature::task("celery.chord", Vec::new(), parts);
-    one.kind = Kind::Chord;
+    one.kind = SignatureKind::Chord;
     for name in ["interval", "max_retries"] {
         if let Some(value) = given(name) {
             one.set(name, value.to_owned());
@@ -268,10 +268,10 @@ fn elements(raw: &RawValue) -> Vec<Raw> {
 pub(super) fn unlock(
     group_id: &str,
     body: &Signature,
-    header: &[Node],
+    header: &[ResultTree],
     polling: Vec<(String, Raw)>,
 ) -> Signature {
-    let nodes: Vec<String> = header.iter().map(Node::write).collect();
+    let nodes: Vec<String> = header.iter().map(ResultTree::write).collect();
     let nodes = RawValue::from_string(format!("[{}]", nodes.join(", "))).unwrap_or_default();
     let mut kwargs = polling;
     kwargs.push(("result".into(), nodes));
@@ -295,7 +295,7 @@ pub struct Unlock {
     /// The body's signature, unread.
     pub body: Raw,
     /// The results of the header, in their order.
-    pub header: Vec<Node>,
+    pub header: Vec<ResultTree>,
     /// Seconds until it looks again.
     pub interval: f64,
     /// How often it looks again at most.
@@ -324,7 +324,8 @@ impl Unlock {
         let group_id = group_id.and_then(|bytes| String::from_utf8(bytes).ok());
         let header = given("result").and_then(|raw| serde_json::from_str::<Value>(raw.get()).ok());
         let header = header.as_ref().and_then(Value::as_array);
-        let header = header.and_then(|all| all.iter().map(Node::read).collect::<Option<Vec<_>>>());
+        let header =
+            header.and_then(|all| all.iter().map(ResultTree::read).collect::<Option<Vec<_>>>());
         let number = |name: &str| {
             let read = |raw: &RawValue| raw.get().parse::<f64>().ok().filter(|n| *n >= 0.0);
             given(name).map(|raw| read(raw).ok_or_else(|| wrong(name, "a number"))).transpose()
@@ -384,8 +385,8 @@ mod tests {
         let kwargs = json!({"task": {"task": "add"}, "it": [[1, 1], [2, 2], [3, 3]], "n": 2});
         let (result, names) = run(BuiltIn::Chunks, &[], kwargs).unwrap();
         assert_eq!(names, ["celery.starmap", "celery.starmap"]);
-        let node = Node::read(&serde_json::from_str(&result).unwrap());
-        assert!(matches!(node, Some(Node::Group { members, .. }) if members.len() == 2));
+        let node = ResultTree::read(&serde_json::from_str(&result).unwrap());
+        assert!(matches!(node, Some(ResultTree::Group { members, .. }) if members.len() == 2));
         for n in [json!(0), json!(-1), json!("x"), Value::Null] {
             let kwargs = json!({"task": "add", "it": [], "n": n});
             assert!(run(BuiltIn::Chunks, &[], kwargs).unwrap_err().starts_with("ValueError("));
@@ -454,7 +455,7 @@ mod tests {
         let kwargs = json!({"interval": 2, "result": result, "_chord_unlock_exchange_type": "x"});
         let read = Unlock::read(&args, &pairs(kwargs)).unwrap();
         assert_eq!((&read.group_id[..], read.interval, read.max_retries), ("G", 2.0, None));
-        assert!(matches!(&read.header[1], Node::Group { members, .. } if members.len() == 1));
+        assert!(matches!(&read.header[1], ResultTree::Group { members, .. } if members.len() == 1));
         for (kwargs, why) in [
             (json!({}), "result: expected a list of results, found nothing"),
             (json!({"result": [1]}), "result: expected a list of results, found [1]"),

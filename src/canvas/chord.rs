@@ -5,13 +5,13 @@
 
 use super::apply::{Caller, Over};
 use super::{Calls, Context, DEPTH_MAX, Failure, Skipped, after_failure, list, skipped};
-use crate::wire::signature::{Kind, list as signatures};
-use crate::wire::{Exception, Malformed, Signature, State, value};
+use crate::wire::signature::{SignatureKind, list as signatures};
+use crate::wire::{Exception, Malformed, Signature, TaskState, value};
 use serde_json::value::RawValue;
 
 /// A member of a header that has ended.
 #[derive(Debug, Clone)]
-pub struct Part {
+pub struct ChordMember {
     /// The group of the header.
     pub group_id: String,
     /// Its place there; none is behind all others.
@@ -28,11 +28,11 @@ pub struct Part {
     pub root_id: String,
 }
 
-impl Part {
+impl ChordMember {
     /// It has failed, because its value cannot be stored.
     pub fn fail(&mut self, why: &str) {
         let error = Exception::new("qworker.exceptions", "ResultNotStored", why);
-        self.state = State::Failure.name();
+        self.state = TaskState::Failure.name();
         self.result = value::raw(&error.to_json());
     }
 }
@@ -109,13 +109,13 @@ pub fn fail(
     let body = Signature::read(body)?;
     let error = Exception::new("celery.exceptions", "ChordError", why);
     let (failing, own) = match body.kind {
-        Kind::Group => (body.parts("tasks")?, cause.unwrap_or(&error)),
+        SignatureKind::Group => (body.parts("tasks")?, cause.unwrap_or(&error)),
         _ => (vec![body.clone()], &error),
     };
     let (mut skips, mut calls) = (Vec::new(), Calls::default());
     for one in &failing {
         let mut errbacks = one.option("link_error").map(signatures).unwrap_or_default();
-        if body.kind == Kind::Group {
+        if body.kind == SignatureKind::Group {
             for errback in body.option("link_error").map(signatures).unwrap_or_default() {
                 if !errbacks.iter().any(|own| own.get() == errback.get()) {
                     errbacks.push(errback);
@@ -147,10 +147,10 @@ pub fn fail(
 fn result_id(one: &Signature, depth: usize) -> Result<Option<String>, Malformed> {
     let id = one.text("task_id")?;
     Ok(match one.kind {
-        Kind::Task | Kind::Group => id,
+        SignatureKind::Task | SignatureKind::Group => id,
         _ if depth > DEPTH_MAX => id,
-        Kind::Chord => result_id(&one.body()?, depth + 1)?.or(id),
-        Kind::Chain => match one.parts("tasks")?.last() {
+        SignatureKind::Chord => result_id(&one.body()?, depth + 1)?.or(id),
+        SignatureKind::Chain => match one.parts("tasks")?.last() {
             Some(last) => result_id(last, depth + 1)?.or(id),
             None => id,
         },

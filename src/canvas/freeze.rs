@@ -1,7 +1,7 @@
 //! Gives signatures their ids, and makes steps of chains.
 
-use super::{DEPTH_MAX, Node, group_of, list, new_id};
-use crate::wire::signature::{self, Kind, raw_text};
+use super::{DEPTH_MAX, ResultTree, group_of, list, new_id};
+use crate::wire::signature::{self, SignatureKind, raw_text};
 use crate::wire::{Malformed, Signature};
 use serde_json::value::RawValue;
 
@@ -25,14 +25,14 @@ pub(super) struct Freeze {
 }
 
 /// Gives every task of a signature its id; gives the result that stands for the whole.
-pub(super) fn freeze(one: &mut Signature, own: Freeze) -> Result<Option<Node>, Malformed> {
+pub(super) fn freeze(one: &mut Signature, own: Freeze) -> Result<Option<ResultTree>, Malformed> {
     if own.depth > DEPTH_MAX {
         return Err(too_deep());
     }
     let depth = own.depth + 1;
     match one.kind {
-        Kind::Task => freeze_task(one, own).map(Some),
-        Kind::Chain => {
+        SignatureKind::Task => freeze_task(one, own).map(Some),
+        SignatureKind::Chain => {
             let own = Freeze { task_id: own.task_id.or(one.text("task_id")?), depth, ..own };
             let Some((mut steps, node)) = prepare(one.parts("tasks")?, &[], own)? else {
                 return Ok(None);
@@ -41,7 +41,7 @@ pub(super) fn freeze(one: &mut Signature, own: Freeze) -> Result<Option<Node>, M
             set_parts(one, "tasks", &steps);
             Ok(Some(node))
         }
-        Kind::Group => {
+        SignatureKind::Group => {
             let id = match one.text("task_id")? {
                 Some(id) => id,
                 None => new_id(),
@@ -56,9 +56,9 @@ pub(super) fn freeze(one: &mut Signature, own: Freeze) -> Result<Option<Node>, M
                 nodes.extend(freeze(member, own)?);
             }
             set_parts(one, "tasks", &members);
-            Ok(Some(Node::Group { id, parent: None, members: nodes }))
+            Ok(Some(ResultTree::Group { id, parent: None, members: nodes }))
         }
-        Kind::Chord => {
+        SignatureKind::Chord => {
             let mut body = one.body()?;
             let mut members = Vec::new();
             flatten(one.parts("header")?, &mut members, 0)?;
@@ -78,14 +78,14 @@ pub(super) fn freeze(one: &mut Signature, own: Freeze) -> Result<Option<Node>, M
             signature::set(&mut one.kwargs, "header", group.write());
             signature::set(&mut one.kwargs, "body", body.write());
             Ok(node.map(|mut node| {
-                node.set_first(Node::Group { id, parent: None, members: nodes });
+                node.set_first(ResultTree::Group { id, parent: None, members: nodes });
                 node
             }))
         }
     }
 }
 
-fn freeze_task(one: &mut Signature, own: Freeze) -> Result<Node, Malformed> {
+fn freeze_task(one: &mut Signature, own: Freeze) -> Result<ResultTree, Malformed> {
     let id = match one.text("task_id")? {
         Some(id) => id,
         None => own.task_id.unwrap_or_else(new_id),
@@ -104,7 +104,7 @@ fn freeze_task(one: &mut Signature, own: Freeze) -> Result<Node, Malformed> {
             one.set(name, value);
         }
     }
-    Ok(Node::task(&id))
+    Ok(ResultTree::task(&id))
 }
 
 /// The id of a chord's header, if that is a group that has one.
@@ -131,8 +131,8 @@ pub(super) fn flatten(
     }
     for task in tasks {
         match task.kind {
-            Kind::Group => flatten(task.parts("tasks")?, members, depth + 1)?,
-            Kind::Chain if task.parts("tasks")?.is_empty() => {}
+            SignatureKind::Group => flatten(task.parts("tasks")?, members, depth + 1)?,
+            SignatureKind::Chain if task.parts("tasks")?.is_empty() => {}
             _ => members.push(task),
         }
     }
@@ -151,8 +151,8 @@ fn steps_of(
     }
     for task in tasks {
         match task.kind {
-            Kind::Chain => steps_of(task.parts("tasks")?, steps, depth + 1)?,
-            Kind::Group => {
+            SignatureKind::Chain => steps_of(task.parts("tasks")?, steps, depth + 1)?,
+            SignatureKind::Group => {
                 let mut parts = task.parts("tasks")?;
                 match (parts.pop(), parts.is_empty()) {
                     (Some(one), true) => steps_of(vec![one], steps, depth + 1)?,
@@ -176,12 +176,13 @@ pub(super) fn prepare(
     tasks: Vec<Signature>,
     args: &[Raw],
     last: Freeze,
-) -> Result<Option<(Vec<Signature>, Node)>, Malformed> {
+) -> Result<Option<(Vec<Signature>, ResultTree)>, Malformed> {
     let mut steps = Vec::new();
     steps_of(tasks, &mut steps, 0)?;
     if steps.len() > 1 {
         let is_empty = |step: &Signature| {
-            step.kind == Kind::Group && step.parts("tasks").is_ok_and(|parts| parts.is_empty())
+            step.kind == SignatureKind::Group
+                && step.parts("tasks").is_ok_and(|parts| parts.is_empty())
         };
         let kept: Vec<Signature> = steps.iter().filter(|step| !is_empty(step)).cloned().collect();
         if kept.is_empty() { steps.truncate(1) } else { steps = kept }
@@ -190,22 +191,22 @@ pub(super) fn prepare(
     let depth = last.depth;
     let middle = || Freeze { root_id: root_id.clone(), depth, ..Freeze::default() };
     let mut last = Some(last);
-    let (mut done, mut results): (Vec<Signature>, Vec<Node>) = (Vec::new(), Vec::new());
+    let (mut done, mut results): (Vec<Signature>, Vec<ResultTree>) = (Vec::new(), Vec::new());
     while let Some(mut step) = steps.pop() {
         if steps.is_empty() && !step.immutable {
             step.args = args.iter().cloned().chain(step.args).collect();
         }
-        if step.kind == Kind::Group
+        if step.kind == SignatureKind::Group
             && let (Some(body), Some(result)) = (done.pop(), results.pop())
         {
             let mut chord = Signature::task("celery.chord", step.args.clone(), Vec::new());
-            chord.kind = Kind::Chord;
+            chord.kind = SignatureKind::Chord;
             chord
                 .kwargs
                 .push(("kwargs".into(), RawValue::from_string("{}".into()).unwrap_or_default()));
             chord.kwargs.push(("header".into(), step.write()));
             chord.kwargs.push(("body".into(), body.write()));
-            if let Node::Task { id, .. } = &result {
+            if let ResultTree::Task { id, .. } = &result {
                 chord.set("task_id", raw_text(id));
             }
             step = chord;
@@ -235,8 +236,8 @@ pub(super) fn prepare(
 /// How many tasks will count for the chord that `one` is a member of.
 pub(super) fn descend(one: &Signature) -> Result<usize, Malformed> {
     Ok(match one.kind {
-        Kind::Task => 1,
-        Kind::Group => {
+        SignatureKind::Task => 1,
+        SignatureKind::Group => {
             let mut size = 0;
             for part in one.parts("tasks")? {
                 size += descend(&part)?;
@@ -244,7 +245,7 @@ pub(super) fn descend(one: &Signature) -> Result<usize, Malformed> {
             size
         }
         // The last one that is any counts.
-        Kind::Chain => {
+        SignatureKind::Chain => {
             let mut size = 0;
             for part in one.parts("tasks")?.iter().rev() {
                 size = descend(part)?;
@@ -254,6 +255,6 @@ pub(super) fn descend(one: &Signature) -> Result<usize, Malformed> {
             }
             size
         }
-        Kind::Chord => descend(&one.body()?)?,
+        SignatureKind::Chord => descend(&one.body()?)?,
     })
 }

@@ -21,8 +21,8 @@ mod own;
 #[cfg(test)]
 mod tests;
 
-pub use crate::wire::signature::Kind;
-pub use chord::{Ended, Part, Returned, complete, fail};
+pub use crate::wire::signature::SignatureKind;
+pub use chord::{ChordMember, Ended, Returned, complete, fail};
 pub use own::{Replaced, call, replace};
 
 use crate::wire::signature::raw_text;
@@ -72,7 +72,7 @@ impl Context<'_> {
 
 /// A chord that begins: its size has to be known before the first member ends.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Begun {
+pub struct ChordStart {
     /// The group of its header.
     pub group_id: String,
     /// How many members will end.
@@ -87,59 +87,59 @@ pub struct Calls {
     /// Messages, in their order.
     pub drafts: Vec<Draft>,
     /// Chords among them.
-    pub chords: Vec<Begun>,
+    pub chords: Vec<ChordStart>,
     /// What a result lists as `children`.
-    pub children: Vec<Node>,
+    pub children: Vec<ResultTree>,
 }
 
 /// The field `children` of a result that lists these.
-pub fn listed(nodes: &[Node]) -> String {
-    let nodes: Vec<String> = nodes.iter().map(Node::write).collect();
+pub fn listed(nodes: &[ResultTree]) -> String {
+    let nodes: Vec<String> = nodes.iter().map(ResultTree::write).collect();
     format!("[{}]", nodes.join(", "))
 }
 
-/// A result that will be, as Celery lists it (`result.py`, `as_tuple`).
+/// A future result, as Celery lists it (`result.py`, `as_tuple`).
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Node {
+pub enum ResultTree {
     /// Of one task.
     Task {
         /// Its id.
         id: String,
         /// What comes before it in its chain.
-        parent: Option<Box<Node>>,
+        parent: Option<Box<ResultTree>>,
     },
     /// Of a group.
     Group {
         /// Its id.
         id: String,
         /// What comes before it in its chain.
-        parent: Option<Box<Node>>,
+        parent: Option<Box<ResultTree>>,
         /// Its members.
-        members: Vec<Node>,
+        members: Vec<ResultTree>,
     },
 }
 
-impl Node {
-    fn task(id: &str) -> Node {
-        Node::Task { id: id.into(), parent: None }
+impl ResultTree {
+    fn task(id: &str) -> ResultTree {
+        ResultTree::Task { id: id.into(), parent: None }
     }
 
     /// Its id.
     pub fn id(&self) -> &str {
         match self {
-            Node::Task { id, .. } | Node::Group { id, .. } => id,
+            ResultTree::Task { id, .. } | ResultTree::Group { id, .. } => id,
         }
     }
 
     /// What comes before it.
-    fn parent_mut(&mut self) -> &mut Option<Box<Node>> {
+    fn parent_mut(&mut self) -> &mut Option<Box<ResultTree>> {
         match self {
-            Node::Task { parent, .. } | Node::Group { parent, .. } => parent,
+            ResultTree::Task { parent, .. } | ResultTree::Group { parent, .. } => parent,
         }
     }
 
     /// Puts `node` before the first of its chain.
-    fn set_first(&mut self, node: Node) {
+    fn set_first(&mut self, node: ResultTree) {
         match self.parent_mut() {
             Some(parent) => parent.set_first(node),
             none => *none = Some(Box::new(node)),
@@ -147,28 +147,28 @@ impl Node {
     }
 
     /// Reads `[[id, parent], members]`; `None` if it is none. Parents are left out.
-    pub fn read(value: &Value) -> Option<Node> {
+    pub fn read(value: &Value) -> Option<ResultTree> {
         let id = value[0][0].as_str()?.to_string();
         Some(match value[1].as_array() {
             // A value as deep as it was read has its limit.
             Some(all) => {
-                let members = all.iter().map(Node::read).collect::<Option<_>>()?;
-                Node::Group { id, parent: None, members }
+                let members = all.iter().map(ResultTree::read).collect::<Option<_>>()?;
+                ResultTree::Group { id, parent: None, members }
             }
-            None => Node::Task { id, parent: None },
+            None => ResultTree::Task { id, parent: None },
         })
     }
 
     /// `[[id, parent], members]`
     pub fn write(&self) -> String {
         let (id, parent, members) = match self {
-            Node::Task { id, parent } => (id, parent, None),
-            Node::Group { id, parent, members } => (id, parent, Some(members)),
+            ResultTree::Task { id, parent } => (id, parent, None),
+            ResultTree::Group { id, parent, members } => (id, parent, Some(members)),
         };
         let parent = parent.as_ref().map_or_else(|| "null".to_string(), |node| node.write());
         let members = members.map_or_else(
             || "null".to_string(),
-            |all| format!("[{}]", all.iter().map(Node::write).collect::<Vec<_>>().join(", ")),
+            |all| format!("[{}]", all.iter().map(ResultTree::write).collect::<Vec<_>>().join(", ")),
         );
         format!("[[{}, {parent}], {members}]", json!(id))
     }
@@ -192,7 +192,7 @@ pub fn after_success(
         caller.call(one.clone(), &args, &over, true)?;
     } else {
         let (groups, others): (Vec<_>, Vec<_>) =
-            callbacks.into_iter().partition(|one| one.kind == Kind::Group);
+            callbacks.into_iter().partition(|one| one.kind == SignatureKind::Group);
         for group in groups {
             caller.call(group, &args, &over, true)?;
         }
@@ -234,9 +234,9 @@ pub fn after_failure(
     let errbacks: Vec<Signature> =
         errbacks.iter().map(|raw| Signature::read(raw)).collect::<Result<_, _>>()?;
     let over = context.options();
-    let (new, old): (Vec<_>, Vec<_>) = errbacks
-        .into_iter()
-        .partition(|one| one.kind == Kind::Task && !one.immutable && (failure.takes_all)(one));
+    let (new, old): (Vec<_>, Vec<_>) = errbacks.into_iter().partition(|one| {
+        one.kind == SignatureKind::Task && !one.immutable && (failure.takes_all)(one)
+    });
     for one in new {
         let Failure { request, exception, traceback, .. } = failure;
         let args = [request.clone(), exception.clone(), traceback.clone()];
@@ -283,10 +283,10 @@ pub fn skipped(chain: &[Box<RawValue>]) -> Result<Vec<Skipped>, Malformed> {
             continue;
         }
         let inner = match one.kind {
-            Kind::Task => Vec::new(),
+            SignatureKind::Task => Vec::new(),
             // A chord is done when its body is.
-            Kind::Chord => vec![one.body()?],
-            Kind::Chain | Kind::Group => one.parts("tasks")?,
+            SignatureKind::Chord => vec![one.body()?],
+            SignatureKind::Chain | SignatureKind::Group => one.parts("tasks")?,
         };
         left.extend(inner.into_iter().map(|one| (one, depth + 1)));
     }
@@ -305,7 +305,8 @@ pub fn check(embed: &Embed, context: Context<'_>) -> Result<(), Malformed> {
     calls.chords.extend(after_failure(&embed.errbacks, &failure, context)?.chords);
     let chain: Vec<Signature> =
         embed.chain.iter().map(|raw| Signature::read(raw)).collect::<Result<_, _>>()?;
-    let has_chord = !calls.chords.is_empty() || chain.iter().any(|one| one.kind == Kind::Chord);
+    let has_chord =
+        !calls.chords.is_empty() || chain.iter().any(|one| one.kind == SignatureKind::Chord);
     skipped(&embed.chain)?;
     if has_chord && context.chords == Chords::Unsupported {
         return Err(Malformed(
@@ -320,7 +321,7 @@ pub fn check(embed: &Embed, context: Context<'_>) -> Result<(), Malformed> {
 fn group_of(signatures: &[Signature]) -> Signature {
     let tasks: Vec<Box<RawValue>> = signatures.iter().map(Signature::write).collect();
     let kwargs = vec![("tasks".to_string(), list(&tasks))];
-    Signature { kind: Kind::Group, ..Signature::task("celery.group", Vec::new(), kwargs) }
+    Signature { kind: SignatureKind::Group, ..Signature::task("celery.group", Vec::new(), kwargs) }
 }
 
 /// A JSON array.

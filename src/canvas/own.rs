@@ -3,8 +3,8 @@
 //! Source: celery `app/task.py` (`replace`) and `app/base.py` (`send_task`).
 
 use super::apply::{Caller, extend};
-use super::{Calls, Context, Node, group_of, list};
-use crate::wire::signature::{self, Kind, raw_text};
+use super::{Calls, Context, ResultTree, group_of, list};
+use crate::wire::signature::{self, SignatureKind, raw_text};
 use crate::wire::{Embed, Malformed, Signature, value};
 use serde_json::json;
 
@@ -17,7 +17,7 @@ pub fn call(
     mut one: Signature,
     priority: Option<u8>,
     context: Context<'_>,
-) -> Result<(Calls, Option<Node>), Malformed> {
+) -> Result<(Calls, Option<ResultTree>), Malformed> {
     if let Some(priority) = priority.filter(|_| one.option("priority").is_none()) {
         one.set("priority", value::raw(&json!(priority)));
     }
@@ -57,7 +57,7 @@ pub fn replace(
     }
     let nesting = value::raw(&json!(replaced.nesting.saturating_add(1)));
     let mut one = with_one_result(one)?;
-    if one.kind == Kind::Chain {
+    if one.kind == SignatureKind::Chain {
         let mut parts = one.parts("tasks")?;
         parts.iter_mut().for_each(|part| part.set("replaced_task_nesting", nesting.clone()));
         let parts: Vec<_> = parts.iter().map(Signature::write).collect();
@@ -95,15 +95,15 @@ pub fn replace(
 /// A group has many results, and the task is to have one: their list.
 fn with_one_result(mut one: Signature) -> Result<Signature, Malformed> {
     match one.kind {
-        Kind::Group if one.parts("tasks")?.is_empty() => {
+        SignatureKind::Group if one.parts("tasks")?.is_empty() => {
             Err(Malformed("an empty group cannot replace a task".into()))
         }
-        Kind::Group => Ok(accumulated(&one)),
-        Kind::Chain => {
+        SignatureKind::Group => Ok(accumulated(&one)),
+        SignatureKind::Chain => {
             let mut parts = one.parts("tasks")?;
             match parts.pop() {
                 None => Err(Malformed("an empty chain cannot replace a task".into())),
-                Some(last) if last.kind == Kind::Group => {
+                Some(last) if last.kind == SignatureKind::Group => {
                     parts.push(accumulated(&last));
                     let parts: Vec<_> = parts.iter().map(Signature::write).collect();
                     signature::set(&mut one.kwargs, "tasks", list(&parts));
@@ -112,7 +112,7 @@ fn with_one_result(mut one: Signature) -> Result<Signature, Malformed> {
                 Some(_) => Ok(one),
             }
         }
-        Kind::Task | Kind::Chord => Ok(one),
+        SignatureKind::Task | SignatureKind::Chord => Ok(one),
     }
 }
 
@@ -127,5 +127,5 @@ fn accumulated(group: &Signature) -> Signature {
         ("body".to_string(), body.write()),
     ];
     let chord = Signature::task("celery.chord", Vec::new(), kwargs);
-    Signature { kind: Kind::Chord, ..chord }
+    Signature { kind: SignatureKind::Chord, ..chord }
 }

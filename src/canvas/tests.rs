@@ -202,7 +202,7 @@ fn where_nobody_counts_a_task_polls() {
     let read = builtin::Unlock::read(&unlock.args, &unlock.kwargs).unwrap();
     let group = calls.drafts[0].group.clone().unwrap();
     assert_eq!((read.group_id, read.interval, read.max_retries), (group, 0.5, Some(7)));
-    assert_eq!(read.header, ["H", "I"].map(Node::task));
+    assert_eq!(read.header, ["H", "I"].map(ResultTree::task));
     assert_eq!(Signature::read(&read.body).unwrap().text("task_id").unwrap(), Some("B".into()));
 }
 

@@ -26,16 +26,16 @@ pub(super) const MAKE: &str =
 
 /// Options that stand before the command.
 #[derive(Debug, Clone, Default, clap::Args)]
-pub(super) struct Global {
+pub(super) struct GlobalOptions {
     /// The application: a folder with tasks.d/ and an optional qworker.yaml [default: the
     /// current folder if it has either, else /etc/qworker]
     #[arg(short = 'A', long, value_name = "PATH", env = "QWORKER_APP")]
     pub(super) app: Option<PathBuf>,
-    /// Where messages are: sqlite:///PATH, redis://HOST:PORT/DB, rediss://… or
-    /// redis+socket:///PATH (also QWORKER_BROKER_URL)
+    /// Broker: sqlite:///PATH, redis://HOST:PORT/DB, rediss://… or redis+socket:///PATH (also
+    /// QWORKER_BROKER_URL)
     #[arg(short, long, value_name = "URL", value_parser = address)]
     pub(super) broker: Option<Address>,
-    /// Where results are: an address as above, or disabled:// [default: in the broker] (also
+    /// Result store: an address as above, or disabled:// [default: the broker] (also
     /// QWORKER_RESULT_BACKEND)
     #[arg(long, value_name = "URL", value_parser = address)]
     result_backend: Option<Address>,
@@ -72,7 +72,7 @@ impl App {
     ///
     /// # Errors
     /// There is no application, or its settings have faults: all of them are named.
-    pub(super) fn open(global: &Global, given: &[Given]) -> Result<App, Error> {
+    pub(super) fn open(global: &GlobalOptions, given: &[Given]) -> Result<App, Error> {
         let app = App::examine(global, given)?;
         if app.faults.is_empty() {
             return Ok(app);
@@ -85,7 +85,7 @@ impl App {
     ///
     /// # Errors
     /// There is no application.
-    pub(super) fn examine(global: &Global, given: &[Given]) -> Result<App, Error> {
+    pub(super) fn examine(global: &GlobalOptions, given: &[Given]) -> Result<App, Error> {
         let folder = find(global.app.as_deref())?;
         let mut options = Vec::new();
         for (option, setting, value) in [
@@ -109,7 +109,7 @@ impl App {
         self.notes.iter().for_each(|note| out.say(&format!("Note: {note}")));
     }
 
-    /// The tasks that are whole; what is wrong with the others is told to the user.
+    /// The valid tasks; errors in the others are reported to the user.
     ///
     /// # Errors
     /// Some of them cannot be seen.
@@ -173,7 +173,7 @@ impl App {
                 })?;
             }
         }
-        let options = client::Options {
+        let options = client::ClientOptions {
             prefix: self.settings.broker_transport_options.global_keyprefix.clone(),
             result_prefix: self.settings.result_backend_transport_options.result_prefix(),
             result_expires: self.settings.result_expires,

@@ -11,8 +11,8 @@ use crate::broker::{Posting, Producer};
 use crate::client::send;
 use crate::clock;
 use crate::config::Faults;
-use crate::config::kind::{Countdown, Kind, Priority, Queue, TaskId};
-use crate::config::node::Node;
+use crate::config::kind::{Countdown, Priority, Queue, TaskId, ValueKind};
+use crate::config::node::YamlNode;
 use crate::wire::Draft;
 use crate::wire::body::Pairs;
 use chrono::{DateTime, Utc};
@@ -21,7 +21,7 @@ use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
 use std::path::Path;
 
-/// Wrong lines that are reported one by one; of the rest, how many they are.
+/// Number of invalid lines that are reported each; the rest are only counted.
 const SHOWN_MAX: u64 = 20;
 
 /// Bytes that are read ahead.
@@ -119,7 +119,7 @@ impl Batch {
 }
 
 /// What has become of the lines.
-struct Run<'a> {
+struct BatchTotals<'a> {
     sending: &'a Sending,
     producer: &'a Producer,
     bound: Vec<String>,
@@ -141,7 +141,7 @@ pub(super) async fn send(
 ) -> Result<Exit, Error> {
     let bound = sending.bound(producer).await?;
     let progress = Progress::new(input.length, out);
-    let mut run = Run { sending, producer, bound, out, progress, sent: 0, refused: 0 };
+    let mut run = BatchTotals { sending, producer, bound, out, progress, sent: 0, refused: 0 };
     let mut more = true;
     while more {
         let mut batch = Batch::default();
@@ -156,7 +156,7 @@ pub(super) async fn send(
     Ok(run.end())
 }
 
-impl Run<'_> {
+impl BatchTotals<'_> {
     /// Reads until the batch is full, or nothing more is there now; false at the end.
     fn fill(&mut self, batch: &mut Batch, input: &mut Input) -> io::Result<bool> {
         while input.advance()? {
@@ -206,12 +206,12 @@ impl Run<'_> {
     /// How far it got.
     fn stopped(&self, mut error: Error, line: u64) -> Error {
         let sent = count(self.sent, "task");
-        error.message += &format!("; {sent} accepted, line {line} was the first that was not");
+        error.message += &format!("; {sent} accepted, line {line} was the first not accepted");
         error.hint(format!("send the rest from line {line} on"))
     }
 
     fn end(self) -> Exit {
-        let Run { out, sent, refused, progress, .. } = self;
+        let BatchTotals { out, sent, refused, progress, .. } = self;
         drop(progress);
         if refused > SHOWN_MAX {
             out.say(&format!("Error: {} refused", count(refused - SHOWN_MAX, "more line")));
@@ -263,7 +263,7 @@ fn fields(draft: &mut Draft, Pairs(pairs): Pairs, now: DateTime<Utc>) -> Result<
             }
             "id" => draft.id = value.kind::<TaskId>()?,
             "queue" if draft.route.is_some() => {
-                return Err("queue: expected none, since --exchange says where to".into());
+                return Err("queue: expected none, because --exchange selects the queues".into());
             }
             "queue" => draft.queue = value.kind::<Queue>()?,
             "countdown" => draft.eta = Some(sending::after(now, value.kind::<Countdown>()?)),
@@ -296,8 +296,8 @@ impl Field<'_> {
     }
 
     /// By the rule that settings and options have.
-    fn kind<K: Kind>(&self) -> Result<K::Value, String> {
-        let read = K::read(&Node::json(self.text), &mut Faults::new(""));
+    fn kind<K: ValueKind>(&self) -> Result<K::Value, String> {
+        let read = K::read(&YamlNode::json(self.text), &mut Faults::new(""));
         read.ok_or_else(|| self.not(K::EXPECTED))
     }
 

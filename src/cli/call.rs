@@ -1,13 +1,13 @@
 //! `qworker call`: send one task, or a batch of them.
 
-use super::app::{App, Global};
+use super::app::{App, GlobalOptions};
 use super::batch::{self, Input};
 use super::exit::{Error, Exit};
 use super::output::ToUser;
-use super::result::{self, Form};
-use super::sending::{Options, Sending};
+use super::result::{self, OutputFormat};
+use super::sending::{SendOptions, Sending};
 use super::utf8;
-use super::wait::{self, Waited};
+use super::wait::{self, WaitEnd};
 use crate::client::send;
 use crate::clock;
 use crate::config::kind;
@@ -30,9 +30,9 @@ pub(super) struct Args {
     /// Keyword arguments, a JSON object; @FILE and @- as above
     #[arg(short, long, value_name = "JSON", default_value = "{}", env = "QWORKER_CALL_KWARGS")]
     kwargs: String,
-    /// Send one task for each line of FILE, - for standard input: a JSON array of positional
+    /// Send one task for each line of FILE (- for standard input): a JSON array of positional
     /// arguments, or an object with any of args, kwargs, id, countdown, eta, expires, queue and
-    /// priority. A wrong line is reported, and the others are sent
+    /// priority. Invalid lines are reported; the others are sent
     #[arg(
         long,
         value_name = "FILE",
@@ -41,14 +41,14 @@ pub(super) struct Args {
     )]
     from_jsonl: Option<PathBuf>,
     #[command(flatten)]
-    options: Options,
-    /// Id of the task [default: a new UUID]
+    options: SendOptions,
+    /// Task id [default: a new UUID]
     #[arg(long, value_name = "ID", env = "QWORKER_CALL_TASK_ID", value_parser = kind::from_text::<kind::TaskId>)]
     task_id: Option<String>,
-    /// Wait for the result and print it in place of the id
+    /// Wait for the result and print it instead of the id
     #[arg(short, long, env = "QWORKER_CALL_WAIT", value_parser = super::truth())]
     wait: bool,
-    /// Wait so many seconds at the most
+    /// Wait at most this many seconds
     #[arg(long, value_name = "SECONDS", requires = "wait", env = "QWORKER_CALL_TIMEOUT", value_parser = kind::from_text::<kind::Span>, allow_negative_numbers = true)]
     timeout: Option<Duration>,
     /// With --wait: print the whole result document as JSON
@@ -56,7 +56,7 @@ pub(super) struct Args {
     json: bool,
 }
 
-pub(super) fn run(mut args: Args, global: &Global, out: ToUser) -> Result<Exit, Error> {
+pub(super) fn run(mut args: Args, global: &GlobalOptions, out: ToUser) -> Result<Exit, Error> {
     let app = App::open(global, &[])?;
     if let Some(name) = args.from_jsonl {
         let sending = Sending::new(&args.name, args.options, &app)?;
@@ -86,10 +86,13 @@ pub(super) fn run(mut args: Args, global: &Global, out: ToUser) -> Result<Exit, 
             return Ok(Exit::Ok);
         }
         match wait::for_result(&app, &client, &id, (args.timeout, false), out).await? {
-            Waited::Answer(answer) => {
-                result::show(&id, answer, if args.json { Form::Json } else { Form::Value }, out)
-            }
-            Waited::Left(exit) => Ok(exit),
+            WaitEnd::Answer(answer) => result::show(
+                &id,
+                answer,
+                if args.json { OutputFormat::Json } else { OutputFormat::Value },
+                out,
+            ),
+            WaitEnd::Left(exit) => Ok(exit),
         }
     })
 }

@@ -1,13 +1,13 @@
 //! `qworker check`: everything that is wrong with an application, its schedule too, in one run. What may
 //! be right on another machine, or is a matter of care, is a warning.
 
-use super::app::{App, Global};
+use super::app::{App, GlobalOptions};
 use super::exit::{Error, Exit};
 use super::output::ToUser;
-use super::{beat, inspect, strays, variables};
+use super::{beat, inspect, unread_files, variables};
 use crate::config::Diagnostic;
 use crate::config::diagnostic::Weight;
-use crate::link::error::Kind;
+use crate::link::error::StoreErrorKind;
 use crate::link::sqlite::Access;
 use crate::link::url::BrokerUrl;
 use crate::task::set::Set;
@@ -15,7 +15,7 @@ use crate::task::set::Set;
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {}
 
-pub(super) fn run(_: &Args, global: &Global, out: ToUser) -> Result<Exit, Error> {
+pub(super) fn run(_: &Args, global: &GlobalOptions, out: ToUser) -> Result<Exit, Error> {
     let app = App::examine(global, &[])?;
     let (tasks, mut faults) = app.examine_tasks();
     App::seen(&faults)?;
@@ -28,7 +28,7 @@ pub(super) fn run(_: &Args, global: &Global, out: ToUser) -> Result<Exit, Error>
         warnings.extend(found.warnings);
     }
     app.tell_notes(&out);
-    strays::find(&app.folder).iter().for_each(|note| out.say(&format!("Note: {note}")));
+    unread_files::find(&app.folder).iter().for_each(|note| out.say(&format!("Note: {note}")));
     let schedule = beat::check::examine(&app, &[], &tasks);
     faults.extend(schedule.faults);
     warnings.extend(schedule.notes.into_iter().filter(|note| note.weight == Weight::Warning));
@@ -75,10 +75,12 @@ fn broker(app: &App, tasks: &Set, out: &ToUser) -> Vec<Diagnostic> {
     let Ok(client) = app.client_to(Access::Look) else { return Vec::new() };
     let queues = app.queues(tasks);
     let origin = settings.origin("broker_url").to_string();
-    let survey = match super::block_on(async { Ok(client.survey(&queues).await) }) {
-        Ok(Ok(survey)) => survey,
+    let checks = match super::block_on(async { Ok(client.check_server(&queues).await) }) {
+        Ok(Ok(checks)) => checks,
         // A password is wrong whenever the worker comes.
-        Ok(Err(error)) if matches!(error.kind(), Kind::Other | Kind::Forbidden) => {
+        Ok(Err(error))
+            if matches!(error.kind(), StoreErrorKind::Other | StoreErrorKind::Forbidden) =>
+        {
             let fault = Diagnostic::new(&origin, None, error.to_string());
             return vec![fault.of_key("broker_url")];
         }
@@ -88,11 +90,11 @@ fn broker(app: &App, tasks: &Set, out: &ToUser) -> Vec<Diagnostic> {
         }
         Err(_) => return Vec::new(),
     };
-    survey.warnings.iter().for_each(|warning| out.say(&format!("Warning: {warning}")));
-    let refused = survey.refused.join(", ");
+    checks.warnings.iter().for_each(|warning| out.say(&format!("Warning: {warning}")));
+    let refused = checks.refused.join(", ");
     let fault = (!refused.is_empty()).then(|| {
         let text =
-            format!("{}: a worker has to do what this user may not: {refused}", app.broker());
+            format!("{}: this user lacks permissions that a worker needs: {refused}", app.broker());
         Diagnostic::new(&origin, None, text).of_key("broker_url")
     });
     fault.into_iter().collect()

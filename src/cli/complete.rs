@@ -2,10 +2,10 @@
 //! `qworker complete -- WORDS`, hidden, what the last of the words may become: commands and
 //! options, and names of tasks, queues, nodes and entries of the application that the words name.
 
-use super::app::{App, Global};
+use super::app::{App, GlobalOptions};
 use super::exit::{Error, Exit};
 use super::output::ToUser;
-use super::{Cli, beat, empty};
+use super::{Cli, beat, empty_values};
 use crate::link::sqlite::Access;
 use crate::link::url::BrokerUrl;
 use crate::task::set::Set;
@@ -14,7 +14,7 @@ use clap_complete::engine::{ArgValueCandidates, CompletionCandidate, complete};
 use std::ffi::OsString;
 use std::time::Duration;
 
-/// Whoever presses a key waits for no server longer than this.
+/// How long a completion waits for a server at most.
 const PATIENCE: Duration = Duration::from_millis(500);
 
 /// The commands of `multi`, whose words are a language of their own.
@@ -38,7 +38,7 @@ enum Shell {
 }
 
 #[derive(Debug, clap::Args)]
-pub(super) struct Words {
+pub(super) struct CompleteArgs {
     /// The command line up to the cursor
     #[arg(last = true)]
     words: Vec<OsString>,
@@ -54,18 +54,18 @@ pub(super) fn script(args: &Args, out: ToUser) -> Result<Exit, Error> {
 }
 
 /// Prints a line for each candidate: the word, a tab, what it means.
-pub(super) fn run(args: Words, out: ToUser) -> Result<Exit, Error> {
+pub(super) fn run(args: CompleteArgs, out: ToUser) -> Result<Exit, Error> {
     let Some(last) = args.words.last().cloned() else { return Ok(Exit::Ok) };
     // The line is not finished, so that it need not make sense.
-    let program = empty::without_unset(Cli::command());
+    let program = empty_values::without_unset(Cli::command());
     let so_far = program.ignore_errors(true).try_get_matches_from(&args.words);
-    let global = so_far.ok().and_then(|found| Global::from_arg_matches(&found).ok());
+    let global = so_far.ok().and_then(|found| GlobalOptions::from_arg_matches(&found).ok());
     let global = global.unwrap_or_default();
     if let Some(folder) = &global.workdir {
         // Its name may be half of one.
         let _ = std::env::set_current_dir(folder);
     }
-    let line = Line { global, words: args.words.clone() };
+    let line = CompletionContext { global, words: args.words.clone() };
     let mut command = with_names(Cli::command().disable_help_subcommand(true), &line);
     let here = std::env::current_dir().ok();
     let index = args.words.len() - 1;
@@ -90,22 +90,22 @@ pub(super) fn run(args: Words, out: ToUser) -> Result<Exit, Error> {
 
 /// What is known while a value is completed.
 #[derive(Clone)]
-struct Line {
+struct CompletionContext {
     /// The application.
-    global: Global,
+    global: GlobalOptions,
     /// All words, the one that is completed last.
     words: Vec<OsString>,
 }
 
 /// The command line, with what knows the values of its arguments.
-fn with_names(mut command: clap::Command, line: &Line) -> clap::Command {
+fn with_names(mut command: clap::Command, line: &CompletionContext) -> clap::Command {
     let inner: Vec<String> = command.get_subcommands().map(|one| one.get_name().into()).collect();
     for name in inner {
         command = command.mut_subcommand(name, |one| with_names(one, line));
     }
     let name = command.get_name().to_string();
     command.mut_args(|arg| {
-        let names: fn(&Line, &App) -> Vec<CompletionCandidate> =
+        let names: fn(&CompletionContext, &App) -> Vec<CompletionCandidate> =
             match (name.as_str(), arg.get_id().as_str()) {
                 ("call", "name") => |_, app| tasks(app),
                 (_, "queue" | "queues" | "exclude_queues") => |_, app| queues(app),
@@ -123,7 +123,7 @@ fn with_names(mut command: clap::Command, line: &Line) -> clap::Command {
 }
 
 /// What stands behind `multi`: one of its commands, then nodes and options of workers.
-fn multi(line: &Line, app: &App) -> Vec<CompletionCandidate> {
+fn multi(line: &CompletionContext, app: &App) -> Vec<CompletionCandidate> {
     let (_, before) = line.words.split_last().unwrap_or((const { &OsString::new() }, &[]));
     let behind = before.iter().skip_while(|word| *word != "multi").skip(1);
     let is_word = |word: &&OsString| !word.as_encoded_bytes().starts_with(b"-");

@@ -1,10 +1,10 @@
-//! Options of programs that run for long: detached or not, as whom, and what names them.
+//! Options of long-running programs: detaching, user and group, umask, pidfile.
 
 use super::exit::{Error, Exit};
 use super::output::ToUser;
 use crate::config::names;
 use crate::os::daemon::{self, LaunchReport, Side};
-use crate::os::pidfile::{Pidfile, Refused};
+use crate::os::pidfile::{Pidfile, PidfileRefusal};
 use crate::os::user::Ids;
 use nix::sys::stat::{Mode, umask};
 use std::ffi::OsString;
@@ -15,21 +15,21 @@ use std::path::{Path, PathBuf};
 // Beside others of its name in one command.
 #[group(skip)]
 pub(super) struct Args {
-    /// Go on in the background. The command ends with 0 once the program works; else it says why
-    /// it does not
+    /// Run in the background. The command exits with 0 once the program is ready, else it reports
+    /// why it is not
     #[arg(short = 'D', long)]
     pub(super) detach: bool,
-    /// Write the process number to this file, to none if the name is empty; %n, %h, %d and %p stand
+    /// Write the process id to this file; an empty name means no file; %n, %h, %d and %p stand
     /// for parts of the node name
     #[arg(long, value_name = "FILE", env = "QWORKER_WORKER_PIDFILE")]
     pidfile: Option<OsString>,
-    /// Run as this user, a name or a number; only root can
+    /// Run as this user, a name or an id; only root can
     #[arg(long, value_name = "USER", env = "QWORKER_WORKER_UID")]
     uid: Option<String>,
-    /// Run as this group, a name or a number [default: the user's]
+    /// Run as this group, a name or an id [default: the user's]
     #[arg(long, value_name = "GROUP", env = "QWORKER_WORKER_GID")]
     gid: Option<String>,
-    /// Permissions that new files do not get, in octal, as 027
+    /// File mode creation mask in octal, such as 027
     #[arg(long, value_name = "MASK", env = "QWORKER_WORKER_UMASK", value_parser = mask)]
     umask: Option<Mode>,
 }
@@ -40,7 +40,7 @@ pub(super) struct OfWorker {
     /// Take the place of the worker with this process number once ready, and end it then
     #[arg(long, value_name = "PID", hide = true, requires = "pidfile")]
     pub(super) replace: Option<i32>,
-    /// The program that runs the worker, also after a restart [default: this one]
+    /// The executable of the worker, also after a restart [default: this one]
     #[arg(long, value_name = "FILE", env = "QWORKER_WORKER_EXECUTABLE")]
     executable: Option<PathBuf>,
 }
@@ -53,8 +53,8 @@ fn mask(text: &str) -> Result<Mode, String> {
     bits.map(Mode::from_bits_truncate).ok_or_else(|| "expected an octal number up to 777".into())
 }
 
-/// What comes of the options.
-pub(super) enum Begun {
+/// The result of applying the options.
+pub(super) enum DaemonStart {
     /// This process is the program.
     Here {
         /// Its pidfile.
@@ -97,7 +97,7 @@ impl Args {
         match ids {
             Some(ids) if !ids.are_ours() => {
                 if !Ids::may_change() {
-                    return Err(wrong("only root can become somebody else".into()));
+                    return Err(wrong("only root can change the user or group".into()));
                 }
                 ids.assume().map_err(|error| wrong(error.to_string()))?;
                 ids.log_in();
@@ -133,12 +133,12 @@ impl Args {
         node: &str,
         replace: Option<i32>,
         out: &ToUser,
-    ) -> Result<Begun, Error> {
+    ) -> Result<DaemonStart, Error> {
         let path = self.pidfile(node)?;
         let launcher = if self.detach {
             let side = daemon::detach();
             match side.map_err(|error| Error::failure(format!("cannot detach: {error}")))? {
-                Side::Launcher(code) => return Ok(Begun::Elsewhere(Exit::Code(code))),
+                Side::Launcher(code) => return Ok(DaemonStart::Elsewhere(Exit::Code(code))),
                 Side::Daemon(report) => Some(report),
             }
         } else {
@@ -149,13 +149,13 @@ impl Args {
             None => claim(path),
         };
         match path.as_deref().map(take).transpose() {
-            Ok(pidfile) => Ok(Begun::Here { pidfile, launcher }),
+            Ok(pidfile) => Ok(DaemonStart::Here { pidfile, launcher }),
             Err(error) => {
                 let exit = error.report(out);
                 if let Some(launcher) = launcher {
                     launcher.failed(exit.code());
                 }
-                Ok(Begun::Elsewhere(exit))
+                Ok(DaemonStart::Elsewhere(exit))
             }
         }
     }
@@ -180,17 +180,17 @@ fn claim(path: &Path) -> Result<Pidfile, Error> {
     told(Pidfile::claim(path), path)
 }
 
-fn told(pidfile: Result<Pidfile, Refused>, path: &Path) -> Result<Pidfile, Error> {
+fn told(pidfile: Result<Pidfile, PidfileRefusal>, path: &Path) -> Result<Pidfile, Error> {
     let name = path.display();
     pidfile.map_err(|refused| match refused {
-        Refused::Held(pid) => Error {
+        PidfileRefusal::Held(pid) => Error {
             exit: Exit::CannotCreate,
             message: format!("Pidfile ({name}) already exists."),
             hints: vec![format!("Seems we're already running? (pid: {pid})")],
         },
-        Refused::Foreign(found) => Error::usage(format!(
+        PidfileRefusal::Foreign(found) => Error::usage(format!(
             "--pidfile {name}: found {found}, expected no file or a pidfile of this user"
         )),
-        Refused::Failed(error) => Error::usage(format!("--pidfile {name}: {error}")),
+        PidfileRefusal::Failed(error) => Error::usage(format!("--pidfile {name}: {error}")),
     })
 }

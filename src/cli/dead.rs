@@ -1,6 +1,6 @@
 //! `qworker dead`: messages that could not be run, kept whole.
 
-use super::app::{App, Global};
+use super::app::{App, GlobalOptions};
 use super::exit::{Error, Exit};
 use super::output::ToUser;
 use crate::broker::DeadLetter;
@@ -10,31 +10,31 @@ use chrono::DateTime;
 use serde_json::{Value, json};
 
 #[derive(Debug, clap::Subcommand)]
-pub(super) enum What {
-    /// One line for each, oldest first
+pub(super) enum DeadCommand {
+    /// List dead letters, oldest first
     List {
         /// Print JSON
         #[arg(short, long)]
         json: bool,
     },
-    /// One whole, with its message
+    /// Show one dead letter with its message
     Show {
-        /// Its number in the list
+        /// Number in the list
         #[arg(value_parser = number)]
         number: i64,
     },
-    /// Send them to their queues again
+    /// Send dead letters to their queues again
     Requeue(Which),
-    /// Remove them
+    /// Remove dead letters
     Purge(Which),
 }
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Which {
-    /// Numbers of the list
+    /// Numbers in the list
     #[arg(required_unless_present = "all", conflicts_with = "all", value_parser = number)]
     numbers: Vec<i64>,
-    /// All of them
+    /// All messages
     #[arg(long)]
     all: bool,
 }
@@ -51,17 +51,19 @@ impl Which {
     }
 }
 
-pub(super) fn run(what: What, global: &Global, out: ToUser) -> Result<Exit, Error> {
+pub(super) fn run(what: DeadCommand, global: &GlobalOptions, out: ToUser) -> Result<Exit, Error> {
     let app = App::open(global, &[])?;
     super::block_on(async {
         let access = match &what {
-            What::List { .. } | What::Show { .. } => Access::Look,
-            What::Requeue(_) | What::Purge(_) => Access::Change,
+            DeadCommand::List { .. } | DeadCommand::Show { .. } => Access::Look,
+            DeadCommand::Requeue(_) | DeadCommand::Purge(_) => Access::Change,
         };
         let client = app.client_to(access)?;
         match what {
-            What::List { json } => list(&client.broker.dead_letters().list().await?, json, out),
-            What::Show { number } => {
+            DeadCommand::List { json } => {
+                list(&client.broker.dead_letters().list().await?, json, out)
+            }
+            DeadCommand::Show { number } => {
                 let all = client.broker.dead_letters().list().await?;
                 let letter = all.iter().find(|letter| letter.number == number);
                 let letter = letter.ok_or_else(|| none(&number.to_string()))?;
@@ -69,7 +71,7 @@ pub(super) fn run(what: What, global: &Global, out: ToUser) -> Result<Exit, Erro
                     &serde_json::to_string_pretty(&document(letter, true)).unwrap_or_default(),
                 );
             }
-            What::Requeue(which) => {
+            DeadCommand::Requeue(which) => {
                 let letters = client.broker.dead_letters().list().await?;
                 report(which, &letters, "Requeued", out, async |numbers| {
                     // Before: else it could be the result of the new run.
@@ -78,7 +80,7 @@ pub(super) fn run(what: What, global: &Global, out: ToUser) -> Result<Exit, Erro
                 })
                 .await?;
             }
-            What::Purge(which) => {
+            DeadCommand::Purge(which) => {
                 let letters = client.broker.dead_letters().list().await?;
                 report(which, &letters, "Removed", out, async |numbers| {
                     client.broker.dead_letters().purge(numbers).await

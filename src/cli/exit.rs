@@ -11,7 +11,7 @@ pub(super) enum Exit {
     Ok,
     /// It did not: a task failed, a file has errors.
     Failure,
-    /// The command line makes no sense.
+    /// The command line is invalid.
     Usage,
     /// Nobody there: no node replied, the store cannot be reached, an unknown task id.
     Unavailable,
@@ -53,7 +53,7 @@ pub(super) struct Error {
 }
 
 impl Error {
-    /// The command line, or what it names, makes no sense.
+    /// The command line, or something that it names, is invalid.
     pub(super) fn usage(message: impl Into<String>) -> Error {
         Error { exit: Exit::Usage, message: message.into(), hints: Vec::new() }
     }

@@ -1,11 +1,11 @@
-//! Reads what an application is made of, and hands its text to those who understand it.
+//! Reads the files of an application and passes their text to the loaders.
 
 use super::exit::Error;
 use super::{utf8, zones};
-use crate::config::settings::{Entry, TABLE};
+use crate::config::settings::{Setting, TABLE};
 use crate::config::{Diagnostic, Given, Layers, Settings, load as layers};
 use crate::task::Task;
-use crate::task::load::{self, Content, File, Sort};
+use crate::task::load::{self, File, Sort, TaskFileKind};
 use nix::errno::Errno;
 use std::ffi::OsStr;
 use std::fs::DirEntry;
@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 /// Names that the file of the settings may have.
 pub(super) const SETTINGS: [&str; 2] = ["qworker.yaml", "qworker.yml"];
 
-/// Folders in folders of `tasks.d` at the most.
+/// Maximum depth of folders in `tasks.d`.
 pub(super) const DEPTH_MAX: usize = 8;
 
 /// The settings of the application in `folder`, and what is wrong with them.
@@ -51,7 +51,7 @@ pub(super) fn settings(
 
 /// What is wrong with a variable whose value is no text, if it is one of a setting.
 fn not_text(name: &str, value: &OsStr) -> Option<Diagnostic> {
-    let of_setting = |entry: &&Entry| layers::variables(entry.name).iter().any(|one| one == name);
+    let of_setting = |entry: &&Setting| layers::variables(entry.name).iter().any(|one| one == name);
     let setting = TABLE.iter().find(of_setting)?;
     let found = if setting.secret { "\"**\"".into() } else { format!("{value:?}") };
     let fault = Diagnostic::new("environment", None, format!("found bytes {found}")).of_key(name);
@@ -102,9 +102,9 @@ pub(super) fn tasks(folder: &Path) -> (Vec<Task>, Vec<Diagnostic>) {
 }
 
 /// A folder, whatever path leads to it: its device and its number there.
-type Identity = (u64, u64);
+type FileId = (u64, u64);
 
-fn identity(folder: &Path) -> Option<Identity> {
+fn identity(folder: &Path) -> Option<FileId> {
     std::fs::metadata(folder).map(|seen| (seen.dev(), seen.ino())).ok()
 }
 
@@ -113,7 +113,7 @@ pub(super) type Looks = (PathBuf, u64, u64, (i64, i64));
 
 /// All files below `root`, in order: whoever changes one changes what is seen here.
 pub(super) fn looks(root: &Path) -> Vec<Looks> {
-    let begin: Vec<Identity> = identity(root).into_iter().collect();
+    let begin: Vec<FileId> = identity(root).into_iter().collect();
     let (mut found, mut folders) = (Vec::new(), vec![(root.to_path_buf(), begin)]);
     while let Some((folder, above)) = folders.pop() {
         for entry in std::fs::read_dir(&folder).into_iter().flatten().flatten() {
@@ -166,7 +166,7 @@ fn unreadable(path: &Path, error: &std::io::Error) -> Diagnostic {
 fn walk(
     root: &Path,
     inside: &Path,
-    above: &mut Vec<Identity>,
+    above: &mut Vec<FileId>,
     files: &mut Vec<File>,
     faults: &mut Vec<Diagnostic>,
 ) {
@@ -215,10 +215,10 @@ fn walk(
                 }
                 continue;
             }
-            Some(Sort::Program) => Content::Program,
-            Some(Sort::Wasm) => Content::Wasm,
+            Some(Sort::Program) => TaskFileKind::Program,
+            Some(Sort::Wasm) => TaskFileKind::Wasm,
             Some(Sort::Yaml) => match read(&root.join(&path)) {
-                Ok(text) => Content::Yaml(text),
+                Ok(text) => TaskFileKind::Yaml(text),
                 Err(fault) => {
                     faults.push(*fault);
                     continue;
@@ -229,11 +229,11 @@ fn walk(
     }
 }
 
-/// Whoever writes `#!` means a program.
+/// A file that starts with `#!` is meant to be a program.
 fn not_executable(root: &Path, path: &Path) -> Diagnostic {
     let file = root.join(path).display().to_string();
     let name = load::name_in(path, &path.file_stem().unwrap_or_default().to_string_lossy());
-    let why = format!("begins with #! and is not executable, so it is no task; chmod +x {file}");
+    let why = format!("begins with #! and is not executable, so it is not a task; chmod +x {file}");
     Diagnostic::new(&file, None, why).costing(&name, &file)
 }
 

@@ -1,9 +1,9 @@
 //! `qworker health`: for probes. Asks a worker on its socket, and no broker; settings only tell workers of one name apart.
 
-use super::app::{App, Global};
+use super::app::{App, GlobalOptions};
 use super::exit::{Error, Exit};
 use super::output::ToUser;
-use crate::client::local::{self, Status};
+use crate::client::health::{self, StatusDocument};
 use crate::config::{kind, nearest};
 use crate::log::escape;
 use crate::os::node_socket::{self, Search};
@@ -19,29 +19,29 @@ const NAMED_WAIT: Duration = Duration::from_secs(1);
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// Node name, NAME@HOST, as the worker has it [default: celery@%h]
+    /// Node name of the worker, NAME@HOST [default: celery@%h]
     #[arg(short = 'n', long, value_name = "NODE", env = "QWORKER_WORKER_HOSTNAME")]
     hostname: Option<String>,
-    /// Is it alive? Its loop turns; a broker that is gone changes nothing
+    /// Check that the worker's event loop responds; the broker does not matter
     #[arg(long, conflicts_with = "ready")]
     live: bool,
-    /// Is it ready? It takes messages, and the broker has answered lately
+    /// Check that the worker takes messages and that the broker has answered recently
     #[arg(long)]
     ready: bool,
-    /// Wait so long for an answer
+    /// How long to wait for an answer
     #[arg(short, long, value_name = "SECONDS", default_value = "1", value_parser = kind::from_text::<kind::Span>)]
     timeout: Duration,
-    /// Print what the worker says of itself as JSON
+    /// Print the worker's status as JSON
     #[arg(long)]
     json: bool,
 }
 
-pub(super) fn run(args: &Args, global: &Global, out: ToUser) -> Result<Exit, Error> {
+pub(super) fn run(args: &Args, global: &GlobalOptions, out: ToUser) -> Result<Exit, Error> {
     let node = App::node_name(args.hostname.as_deref(), "celery")?;
     let search = node_socket::find(&node, nix::unistd::geteuid().as_raw());
     let (mut said, mut faults) = (Vec::new(), Vec::new());
     for address in &search.found {
-        match local::ask(address, args.timeout) {
+        match health::ask(address, args.timeout) {
             Ok(status) => said.push(status),
             Err(error) => faults.push(error),
         }
@@ -64,27 +64,32 @@ pub(super) fn run(args: &Args, global: &Global, out: ToUser) -> Result<Exit, Err
 }
 
 /// Is something named, and whose is it?
-type Wish<'a> = (bool, &'a dyn Fn(&Status) -> bool);
+type Wish<'a> = (bool, &'a dyn Fn(&StatusDocument) -> bool);
 
 /// Of the workers of this name the one that is meant: that of the application and the broker that
 /// are named, else of those here. Several of which none is meant, or all, are an error.
-fn choose(mut said: Vec<Status>, global: &Global) -> Result<Option<Status>, Vec<Status>> {
+fn choose(
+    mut said: Vec<StatusDocument>,
+    global: &GlobalOptions,
+) -> Result<Option<StatusDocument>, Vec<StatusDocument>> {
     if said.is_empty() {
         return Ok(None);
     }
     let app = App::examine(global, &[]).ok();
-    let is_here = |status: &Status, app: &App| {
+    let is_here = |status: &StatusDocument, app: &App| {
         let same = |path: &Path| path.canonicalize().ok();
         let (theirs, ours) = (Path::new(&status.app), &*app.folder);
         theirs == ours || same(theirs).is_some_and(|theirs| Some(theirs) == same(ours))
     };
-    let of_app = |status: &Status| app.as_ref().is_some_and(|app| is_here(status, app));
-    let of_broker = |status: &Status| app.as_ref().is_some_and(|app| status.broker == app.broker());
+    let of_app = |status: &StatusDocument| app.as_ref().is_some_and(|app| is_here(status, app));
+    let of_broker =
+        |status: &StatusDocument| app.as_ref().is_some_and(|app| status.broker == app.broker());
     // What is named is meant; what is only here is preferred.
     let wishes: [Wish<'_>; 2] =
         [(global.app.is_some(), &of_app), (global.broker.is_some(), &of_broker)];
     for (named, is_meant) in wishes {
-        let (meant, others): (Vec<Status>, Vec<Status>) = said.into_iter().partition(is_meant);
+        let (meant, others): (Vec<StatusDocument>, Vec<StatusDocument>) =
+            said.into_iter().partition(is_meant);
         said = match (meant.is_empty(), named) {
             (true, true) => return Err(others),
             (true, false) => others,
@@ -128,7 +133,7 @@ fn silent(node: &str, search: &Search, faults: &[io::Error], timeout: Duration) 
 /// Names of workers that answer here, those most like `node` first, once each.
 fn alive(node: &str, timeout: Duration) -> Vec<String> {
     let sockets = node_socket::find_all(nix::unistd::geteuid().as_raw()).found;
-    let answers = local::ask_all(&sockets, timeout.min(NAMED_WAIT));
+    let answers = health::ask_all(&sockets, timeout.min(NAMED_WAIT));
     let mut nodes: Vec<String> = answers.into_iter().map(|status| status.node).collect();
     nodes.sort();
     nodes.dedup();
@@ -139,7 +144,7 @@ fn alive(node: &str, timeout: Duration) -> Vec<String> {
     named
 }
 
-fn mistaken(node: &str, others: &[Status], global: &Global) -> Error {
+fn mistaken(node: &str, others: &[StatusDocument], global: &GlobalOptions) -> Error {
     let names: Vec<String> = others
         .iter()
         .map(|one| format!("{} on {} (pid {})", one.app, one.broker, one.guard))
@@ -156,8 +161,8 @@ fn mistaken(node: &str, others: &[Status], global: &Global) -> Error {
     }
 }
 
-fn sentence(status: &Status) -> String {
-    let Status { node, running, slots, .. } = status;
+fn sentence(status: &StatusDocument) -> String {
+    let StatusDocument { node, running, slots, .. } = status;
     let lost = status.log.as_ref();
     let lost = lost.map_or_else(String::new, |lost| format!("; its log: {}", escape::line(lost)));
     match &status.why {
@@ -166,7 +171,7 @@ fn sentence(status: &Status) -> String {
             let unknown = match names.is_empty() {
                 true => String::new(),
                 false => {
-                    format!("; it leaves to others what it does not know: {}", names.join(", "))
+                    format!("; unknown names are left to other workers: {}", names.join(", "))
                 }
             };
             format!("{node} is ready: {running} of {slots} slots run a task{unknown}{lost}")

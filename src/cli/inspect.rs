@@ -1,5 +1,5 @@
-//! What a definition that can be read may still be wrong in: looked up on this machine, which need not
-//! be the worker's, so most of it is a warning.
+//! Checks valid definitions against this machine, which need not be the worker's, so most findings
+//! are warnings.
 
 use super::app::App;
 use crate::config::Diagnostic;
@@ -10,7 +10,7 @@ use crate::runner::wasm;
 #[cfg(not(feature = "wasm"))]
 use crate::task::NO_WASM;
 use crate::task::lint::{self, Risk};
-use crate::task::template::{Piece, Word};
+use crate::task::template::{TemplatePart, TemplateWord};
 use crate::task::{Program, Task};
 use std::ffi::{OsStr, OsString};
 use std::path::Path;
@@ -32,7 +32,7 @@ pub(super) struct Findings {
 
 /// Looks at one task.
 pub(super) fn task(app: &App, task: &Task) -> Findings {
-    let mut look = Look { app, task, found: Findings::default() };
+    let mut look = Inspection { app, task, found: Findings::default() };
     match &task.program {
         Program::Shell(text) => look.shell(text),
         Program::Exec(words) => look.exec(words),
@@ -50,13 +50,13 @@ pub(super) fn task(app: &App, task: &Task) -> Findings {
     look.found
 }
 
-struct Look<'a> {
+struct Inspection<'a> {
     app: &'a App,
     task: &'a Task,
     found: Findings,
 }
 
-impl Look<'_> {
+impl Inspection<'_> {
     fn diagnostic(&self, key: &str, line: usize, message: String) -> Diagnostic {
         let file = self.task.file.display().to_string();
         let key = match key {
@@ -122,10 +122,10 @@ impl Look<'_> {
         }
     }
 
-    fn exec(&mut self, words: &[Word]) {
+    fn exec(&mut self, words: &[TemplateWord]) {
         let line = self.task.text_line;
-        let fixed = |word: &Word| match word.pieces() {
-            [Piece::Text(text)] => Some(text.clone()),
+        let fixed = |word: &TemplateWord| match word.pieces() {
+            [TemplatePart::Text(text)] => Some(text.clone()),
             _ => None,
         };
         let Some(program) = words.first().and_then(fixed) else { return };
@@ -142,7 +142,7 @@ impl Look<'_> {
             }
         }
         // Behind env, nice and the like, too.
-        let base = |word: &Word| {
+        let base = |word: &TemplateWord| {
             let text = fixed(word)?;
             let name = text.rsplit('/').next()?.to_string();
             lint::INTERPRETERS.contains(&name.as_str()).then_some(name)
@@ -154,7 +154,7 @@ impl Look<'_> {
         };
         let code = words[at..].windows(2).find(|pair| {
             let has_argument =
-                pair[1].pieces().iter().any(|piece| !matches!(piece, Piece::Text(_)));
+                pair[1].pieces().iter().any(|piece| !matches!(piece, TemplatePart::Text(_)));
             fixed(&pair[0]).is_some_and(|flag| flag.starts_with('-') && flag.ends_with(['c', 'e']))
                 && has_argument
         });

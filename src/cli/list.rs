@@ -1,6 +1,6 @@
 //! `qworker list`: the tasks of the application, the queues of the broker.
 
-use super::app::{App, Global};
+use super::app::{App, GlobalOptions};
 use super::exit::{Error, Exit};
 use super::output::ToUser;
 use crate::link::sqlite::Access;
@@ -8,10 +8,10 @@ use crate::task::{Program, Task};
 use serde_json::json;
 
 #[derive(Debug, clap::Subcommand)]
-pub(super) enum What {
+pub(super) enum ListSubject {
     /// The tasks that tasks.d defines
     Tasks(Args),
-    /// The queues that the broker knows, and how much is in them
+    /// The queues of the broker, and how many messages they hold
     Queues(Args),
 }
 
@@ -22,11 +22,11 @@ pub(super) struct Args {
     json: bool,
 }
 
-pub(super) fn run(what: What, global: &Global, out: ToUser) -> Result<Exit, Error> {
+pub(super) fn run(what: ListSubject, global: &GlobalOptions, out: ToUser) -> Result<Exit, Error> {
     let app = App::open(global, &[])?;
     match what {
-        What::Tasks(args) => tasks(&app, args.json, out),
-        What::Queues(args) => queues(&app, args.json, out),
+        ListSubject::Tasks(args) => tasks(&app, args.json, out),
+        ListSubject::Queues(args) => queues(&app, args.json, out),
     }
 }
 

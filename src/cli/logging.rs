@@ -4,7 +4,7 @@ use super::exit::Error;
 use super::output::ToUser;
 use crate::config::Settings;
 use crate::config::names::expand_path;
-use crate::log::{self, Format, Options, Rotation};
+use crate::log::{self, Format, LogOptions, Rotation};
 use crate::os::panics;
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -14,14 +14,14 @@ use tracing_subscriber::filter::LevelFilter;
 // Beside others of its name in one command.
 #[group(skip)]
 pub(super) struct Args {
-    /// Log from this level on: DEBUG, INFO, WARNING, ERROR or CRITICAL
+    /// Lowest level that is logged: DEBUG, INFO, WARNING, ERROR or CRITICAL
     #[arg(short, short_alias = 'L', long, value_name = "LEVEL", default_value = "WARNING", env = "QWORKER_WORKER_LOGLEVEL", value_parser = level)]
     loglevel: Level,
-    /// Log to this file instead of standard error; %n, %h, %d, %p, %i, %I and %% as Celery has
-    /// them. It may be renamed, removed or truncated at any time
+    /// Log to this file instead of standard error; %n, %h, %d, %p, %i, %I and %% are expanded as
+    /// in Celery. The file may be renamed, removed or truncated at any time
     #[arg(short = 'f', long, value_name = "FILE", env = "QWORKER_WORKER_LOGFILE")]
     logfile: Option<OsString>,
-    /// The form of log lines: Celery's, or a JSON object each
+    /// Format of log lines: Celery's, or one JSON object per line
     #[arg(long, value_name = "FORMAT", default_value = "celery", env = "QWORKER_WORKER_LOG_FORMAT", value_parser = form())]
     log_format: Format,
 }
@@ -60,20 +60,20 @@ impl Args {
     /// How the program of this node logs.
     ///
     /// # Errors
-    /// The name of the file makes no sense.
+    /// The name of the file is invalid.
     pub(super) fn options(
         &self,
         node: &str,
         settings: &Settings,
         out: &ToUser,
-    ) -> Result<Options, Error> {
+    ) -> Result<LogOptions, Error> {
         let file = self
             .file(node)
             .transpose()
             .map_err(|error| Error::usage(format!("--logfile {error}")))?;
         // Absolute, whatever folder is the current one later.
         let file = file.map(|file| std::path::absolute(&file).unwrap_or(file));
-        Ok(Options {
+        Ok(LogOptions {
             level: self.loglevel.0,
             color: out.color,
             format: self.log_format,
@@ -105,7 +105,7 @@ impl Args {
 ///
 /// # Errors
 /// Why it cannot.
-pub(super) fn check(options: &Options) -> Result<(), Error> {
+pub(super) fn check(options: &LogOptions) -> Result<(), Error> {
     let Some(path) = &options.file else { return Ok(()) };
     let folder = path.parent().filter(|folder| !folder.exists());
     log::writable(path).map_err(|error| match folder {
@@ -119,14 +119,14 @@ pub(super) fn check(options: &Options) -> Result<(), Error> {
 }
 
 /// Starts the log of a program that ends with a panic.
-pub(super) fn start(options: Options, out: ToUser) -> log::LogGuard {
+pub(super) fn start(options: LogOptions, out: ToUser) -> log::LogGuard {
     end_on_panic(options.clone(), out);
     log::start(options)
 }
 
 /// From now on a panic is logged, and ends the process, whichever thread it is on; its guard starts
 /// a new one. Only one that is contained costs no more than the task that it belongs to.
-fn end_on_panic(options: Options, out: ToUser) {
+fn end_on_panic(options: LogOptions, out: ToUser) {
     std::panic::set_hook(Box::new(move |panic| {
         // Not through the queue of the log: its thread may be the one that panics.
         if panics::is_contained() {
@@ -142,7 +142,7 @@ fn end_on_panic(options: Options, out: ToUser) {
 }
 
 /// A sentence of the process above the program: into its log file, or to the user.
-pub(super) fn note(options: &Options, out: &ToUser, text: &str) {
+pub(super) fn note(options: &LogOptions, out: &ToUser, text: &str) {
     let level = tracing::Level::WARN;
     let written = options
         .file
@@ -162,7 +162,7 @@ mod tests {
 
     /// Ends the process by a panic of a thread.
     fn panic_in_a_thread(log: PathBuf) -> ! {
-        let options = Options {
+        let options = LogOptions {
             level: LevelFilter::WARN,
             color: false,
             format: Format::Celery,

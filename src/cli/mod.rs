@@ -10,7 +10,7 @@ mod compile;
 mod complete;
 mod daemon;
 mod dead;
-mod empty;
+mod empty_values;
 mod exit;
 mod files;
 mod health;
@@ -21,25 +21,25 @@ mod multi;
 mod output;
 mod progress;
 mod purge;
-mod refused;
+mod refused_options;
 mod report;
 mod result;
 mod sending;
 mod status;
-mod strays;
 mod table;
 mod task;
-mod unknown;
+mod unknown_command;
+mod unread_files;
 mod utf8;
 mod variables;
 mod wait;
 mod worker;
 mod zones;
 
-use crate::config::kind::{self, Kind};
+use crate::config::kind::{self, ValueKind};
 use crate::config::units;
 use crate::guard::{self, Role};
-use app::Global;
+use app::GlobalOptions;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use exit::{Error, Exit};
@@ -49,12 +49,10 @@ use std::process::ExitCode;
 /// A Celery-compatible worker for any program: shell commands and WASM modules as tasks.
 #[derive(Debug, Parser)]
 #[command(name = "qworker", version, max_term_width = 100)]
-#[command(
-    after_help = "Options of the program stand before the command, as in `qworker -A shop worker -c 4`."
-)]
+#[command(after_help = "Global options precede the command, as in `qworker -A shop worker -c 4`.")]
 struct Cli {
     #[command(flatten)]
-    global: Global,
+    global: GlobalOptions,
     #[command(subcommand)]
     command: Option<Command>,
 }
@@ -63,9 +61,9 @@ struct Cli {
 enum Command {
     /// Take tasks from the broker and run them
     Worker(worker::Args),
-    /// Start, stop, restart and watch several workers of this host
+    /// Start, stop, restart and monitor several workers on this host
     Multi(multi::Args),
-    /// Send tasks by a schedule; list, check, pause and try its entries
+    /// Send tasks by a schedule; list, check, pause and simulate its entries
     Beat(beat::Args),
     /// Send a task, or one for each line of a file
     Call(call::Args),
@@ -76,25 +74,25 @@ enum Command {
     Result(result::Args),
     /// List the tasks of the application, or the queues of the broker
     #[command(subcommand)]
-    List(list::What),
+    List(list::ListSubject),
     /// Remove all waiting messages from queues
     Purge(purge::Args),
-    /// Say which workers are alive
+    /// Print which workers are alive
     Status(status::Args),
-    /// Say whether a worker on this host is alive and ready
+    /// Check whether a worker on this host is alive and ready
     Health(health::Args),
     /// List, show, requeue or remove messages that could not be run
     #[command(subcommand)]
-    Dead(dead::What),
-    /// Print versions and every setting with its origin
+    Dead(dead::DeadCommand),
+    /// Print versions and every setting with its source
     Report(report::Args),
     /// Check the settings and every task file, and report all errors
     Check(check::Args),
-    /// Print the completions of a shell
+    /// Print a shell's completion script
     Completions(complete::Args),
     /// Complete a command line for a shell
     #[command(hide = true)]
-    Complete(complete::Words),
+    Complete(complete::CompleteArgs),
     /// Compile a WASM module for the cache
     #[command(hide = true)]
     #[cfg(feature = "wasm")]
@@ -124,10 +122,10 @@ fn of_beat(arg: clap::Arg) -> clap::Arg {
 pub fn main() -> ExitCode {
     // Before clap, and before any thread: a guarded worker is told so by its environment.
     let Some(role) = guard::role() else { return ExitCode::FAILURE };
-    let mut program = empty::without_unset(command_line());
+    let mut program = empty_values::without_unset(command_line());
     let matches = program.try_get_matches_from_mut(std::env::args_os());
     let read = matches.and_then(|matches| {
-        empty::refuse(&mut program, &matches)?;
+        empty_values::refuse(&mut program, &matches)?;
         variables::remember(&program, &matches);
         Cli::from_arg_matches(&matches)
     });
@@ -135,9 +133,9 @@ pub fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(mut error) => {
             let failed = error.use_stderr();
-            unknown::show_only_text(&mut error);
-            if let Some(refused) =
-                unknown(&error).and_then(|option| refused::refuse(&option, typed().as_deref()))
+            unknown_command::show_only_text(&mut error);
+            if let Some(refused) = unknown(&error)
+                .and_then(|option| refused_options::refuse(&option, typed().as_deref()))
             {
                 return ExitCode::from(refused.report(&ToUser::new(true, false)).code());
             }
@@ -145,13 +143,13 @@ pub fn main() -> ExitCode {
                 output::note(error.print());
                 return ExitCode::from(end(Exit::Ok, &ToUser::new(true, false)).code());
             }
-            match unknown::refuse(&error).or_else(|| utf8::refuse(&error)) {
+            match unknown_command::refuse(&error).or_else(|| utf8::refuse(&error)) {
                 Some(text) => ToUser::new(true, false).say(&text),
                 None => complain(&error),
             }
             if let Some(option) = misplaced(&error) {
                 ToUser::new(true, false)
-                    .say(&format!("Hint: {option} stands before the command: qworker {option} …"));
+                    .say(&format!("Hint: {option} precedes the command: qworker {option} …"));
             }
             return ExitCode::from(Exit::Usage.code());
         }
@@ -171,11 +169,16 @@ pub fn main() -> ExitCode {
 /// How a command ends: not well, if what it printed is lost.
 fn end(exit: Exit, out: &ToUser) -> Exit {
     let Some(error) = output::lost() else { return exit };
-    out.say(&format!("Error: standard output: {error}: what was printed there is not whole"));
+    out.say(&format!("Error: standard output: {error}: the output is incomplete"));
     if exit.code() == Exit::Ok.code() { Exit::Unwritten } else { exit }
 }
 
-fn dispatch(command: Command, global: &Global, role: Role, out: ToUser) -> Result<Exit, Error> {
+fn dispatch(
+    command: Command,
+    global: &GlobalOptions,
+    role: Role,
+    out: ToUser,
+) -> Result<Exit, Error> {
     // All others were put there by their guard.
     if let (Some(folder), Role::Fresh) = (&global.workdir, &role) {
         crate::os::cwd::enter(folder)

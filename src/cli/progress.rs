@@ -23,7 +23,7 @@ impl Progress {
         Progress(bar)
     }
 
-    /// It got as far as `bytes`, which is `what`.
+    /// It has reached `bytes`, which is `what`.
     pub(super) fn reached(&self, bytes: u64, what: String) {
         self.0.set_position(bytes);
         self.0.set_message(what);

@@ -1,6 +1,6 @@
 //! `qworker purge`: empty queues.
 
-use super::app::{App, Global};
+use super::app::{App, GlobalOptions};
 use super::exit::{Error, Exit};
 use super::output::ToUser;
 use crate::config::kind;
@@ -8,7 +8,7 @@ use crate::link::sqlite::Access;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// Do not ask
+    /// Do not ask for confirmation
     #[arg(short, long, env = "QWORKER_PURGE_FORCE", value_parser = super::truth())]
     force: bool,
     /// Only these queues, separated by commas [default: the default queue and those of the tasks]
@@ -19,7 +19,7 @@ pub(super) struct Args {
     exclude_queues: Vec<String>,
 }
 
-pub(super) fn run(args: Args, global: &Global, out: ToUser) -> Result<Exit, Error> {
+pub(super) fn run(args: Args, global: &GlobalOptions, out: ToUser) -> Result<Exit, Error> {
     let app = App::open(global, &[])?;
     let mut queues =
         if args.queues.is_empty() { app.queues(&app.tasks(&out)?) } else { args.queues };

@@ -1,6 +1,6 @@
 //! `qworker report`: versions, and every setting with its origin, for bug reports.
 
-use super::app::{App, Global};
+use super::app::{App, GlobalOptions};
 use super::exit::{Error, Exit};
 use super::output::ToUser;
 use super::zones::Zones;
@@ -13,7 +13,7 @@ pub(super) struct Args {
     json: bool,
 }
 
-pub(super) fn run(args: &Args, global: &Global, out: ToUser) -> Result<Exit, Error> {
+pub(super) fn run(args: &Args, global: &GlobalOptions, out: ToUser) -> Result<Exit, Error> {
     let app = App::examine(global, &[])?;
     let rows = app.settings.report();
     let platform = format!("{} {}", std::env::consts::OS, std::env::consts::ARCH);

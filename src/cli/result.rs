@@ -1,11 +1,11 @@
 //! `qworker result`: read a result, or wait for it.
 
-use super::app::{App, Global};
+use super::app::{App, GlobalOptions};
 use super::exit::{Error, Exit};
 use super::output::ToUser;
-use super::wait::{self as waiting, Waited};
+use super::wait::{self as waiting, WaitEnd};
 use crate::broker::Whereabouts;
-use crate::client::wait::{self, Answer};
+use crate::client::wait::{self, TaskStatus};
 use crate::clock;
 use crate::config::kind;
 use crate::link::sqlite::Access;
@@ -19,16 +19,16 @@ use std::time::Duration;
 /// Exit codes: 0 succeeded; 1 failed; 69 unknown id; 75 not ready yet
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// The task's id
+    /// Task id
     #[arg(value_parser = kind::from_text::<kind::TaskId>)]
     id: String,
-    /// Wait until it is ready
+    /// Wait until the result is available
     #[arg(short, long, env = "QWORKER_RESULT_WAIT", value_parser = super::truth())]
     wait: bool,
-    /// Wait so many seconds at the most
+    /// Wait at most this many seconds
     #[arg(long, value_name = "SECONDS", requires = "wait", env = "QWORKER_RESULT_TIMEOUT", value_parser = kind::from_text::<kind::Span>, allow_negative_numbers = true)]
     timeout: Option<Duration>,
-    /// Print the traceback in place of the result
+    /// Print the traceback instead of the result
     #[arg(long, env = "QWORKER_RESULT_TRACEBACK", value_parser = super::truth())]
     traceback: bool,
     /// Print the whole result document as JSON
@@ -36,24 +36,24 @@ pub(super) struct Args {
     json: bool,
 }
 
-pub(super) fn run(args: &Args, global: &Global, out: ToUser) -> Result<Exit, Error> {
+pub(super) fn run(args: &Args, global: &GlobalOptions, out: ToUser) -> Result<Exit, Error> {
     let app = App::open(global, &[])?;
     super::block_on(async {
         let client = app.client_to(Access::Look)?;
         let answer = if args.wait {
             match waiting::for_result(&app, &client, &args.id, (args.timeout, true), out).await? {
-                Waited::Answer(answer) => answer,
-                Waited::Left(exit) => return Ok(exit),
+                WaitEnd::Answer(answer) => answer,
+                WaitEnd::Left(exit) => return Ok(exit),
             }
         } else {
             wait::look(&client, &args.id).await?
         };
         let form = if args.json {
-            Form::Json
+            OutputFormat::Json
         } else if args.traceback {
-            Form::Traceback
+            OutputFormat::Traceback
         } else {
-            Form::Value
+            OutputFormat::Value
         };
         show(&args.id, answer, form, out)
     })
@@ -61,7 +61,7 @@ pub(super) fn run(args: &Args, global: &Global, out: ToUser) -> Result<Exit, Err
 
 /// How a result is printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Form {
+pub(super) enum OutputFormat {
     /// Its value: texts as they are, anything else as JSON.
     Value,
     /// Its traceback.
@@ -71,20 +71,25 @@ pub(super) enum Form {
 }
 
 /// Prints what is known of a task; a failed one gives exit code 1.
-pub(super) fn show(id: &str, answer: Answer, form: Form, out: ToUser) -> Result<Exit, Error> {
+pub(super) fn show(
+    id: &str,
+    answer: TaskStatus,
+    form: OutputFormat,
+    out: ToUser,
+) -> Result<Exit, Error> {
     match answer {
-        Answer::Result(meta) => Ok(show_result(&meta, form, out)),
-        Answer::Pending(place) => {
+        TaskStatus::Result(meta) => Ok(show_result(&meta, form, out)),
+        TaskStatus::Pending(place) => {
             let (status, text) = describe(&place);
-            if form == Form::Json {
+            if form == OutputFormat::Json {
                 out.print(&json!({"status": status, "result": null, "task_id": id}).to_string());
             } else {
                 out.say(&format!("{status}: {text}"));
             }
             Ok(if matches!(place, Whereabouts::Dead(_)) { Exit::Failure } else { Exit::NotYet })
         }
-        Answer::Unknown => {
-            if form == Form::Json {
+        TaskStatus::Unknown => {
+            if form == OutputFormat::Json {
                 out.print(&json!({"status": "UNKNOWN", "result": null, "task_id": id}).to_string());
             }
             Err(Error::unavailable(format!("unknown task id {}", escape::name(id))).hint(
@@ -113,23 +118,25 @@ fn describe(place: &Whereabouts) -> (&'static str, String) {
         Whereabouts::Dead(number) => {
             ("DEAD", format!("in the dead-letter list; see `qworker dead show {number}`"))
         }
-        Whereabouts::Untold => ("PENDING", "the broker does not tell where it is".into()),
+        Whereabouts::Untold => ("PENDING", "the broker cannot locate it".into()),
         Whereabouts::Absent => ("UNKNOWN", String::new()),
     }
 }
 
-fn show_result(meta: &Meta, form: Form, out: ToUser) -> Exit {
+fn show_result(meta: &Meta, form: OutputFormat, out: ToUser) -> Exit {
     let exit = match meta.status.as_str() {
         "SUCCESS" => Exit::Ok,
         _ if meta.is_ready() => Exit::Failure,
         _ => Exit::NotYet,
     };
     match form {
-        Form::Json => out.print(&meta.document()),
-        Form::Traceback => out.data(meta.traceback.as_deref().unwrap_or_default()),
-        Form::Value if exit == Exit::Ok => out.data(&plain(&meta.result)),
-        Form::Value if exit == Exit::NotYet => out.say(&format!("{}: not ready yet", meta.status)),
-        Form::Value => {
+        OutputFormat::Json => out.print(&meta.document()),
+        OutputFormat::Traceback => out.data(meta.traceback.as_deref().unwrap_or_default()),
+        OutputFormat::Value if exit == Exit::Ok => out.data(&plain(&meta.result)),
+        OutputFormat::Value if exit == Exit::NotYet => {
+            out.say(&format!("{}: not ready yet", meta.status))
+        }
+        OutputFormat::Value => {
             out.say(&format!("{}: {}", meta.status, error_text(&meta.value())));
             if let Some(traceback) = &meta.traceback {
                 out.say(traceback);

@@ -11,7 +11,7 @@ use crate::config::{Diagnostic, kind};
 use crate::os;
 use crate::task::set::Set;
 use crate::task::{Task, bind};
-use crate::wire::{Draft, Route};
+use crate::wire::{Draft, ExchangeRoute};
 use chrono::{DateTime, Utc};
 use serde_json::Value;
 use std::env::VarError;
@@ -19,11 +19,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 #[derive(Debug, clap::Args)]
-pub(super) struct Options {
-    /// Not before this time, ISO 8601
+pub(super) struct SendOptions {
+    /// Earliest start, ISO 8601
     #[arg(long, value_name = "TIME", conflicts_with = "countdown", env = "QWORKER_CALL_ETA")]
     eta: Option<String>,
-    /// Not before so long has passed: seconds, or words such as 5m
+    /// Earliest start from now: seconds, or a duration such as 5m
     #[arg(
         long,
         value_name = "SECONDS",
@@ -32,7 +32,7 @@ pub(super) struct Options {
         value_parser = kind::from_text::<kind::Countdown>
     )]
     countdown: Option<f64>,
-    /// Not after this time: ISO 8601, or so long from now as above
+    /// Latest start: ISO 8601, or a duration from now
     #[arg(long, value_name = "TIME", env = "QWORKER_CALL_EXPIRES", allow_negative_numbers = true)]
     expires: Option<String>,
     /// Queue [default: the task's]
@@ -48,7 +48,7 @@ pub(super) struct Options {
         value_parser = named
     )]
     exchange: Option<String>,
-    /// By which the exchange chooses its queues
+    /// Routing key by which the exchange selects queues
     #[arg(
         long,
         value_name = "KEY",
@@ -60,7 +60,7 @@ pub(super) struct Options {
     /// Priority, 0 to 9; higher is served first [default: the task's]
     #[arg(long, env = "QWORKER_CALL_PRIORITY", value_parser = kind::from_text::<kind::Priority>)]
     priority: Option<u8>,
-    /// Send it although tasks.d does not define it: other workers do
+    /// Send a task that tasks.d does not define, for other workers
     #[arg(long, env = "QWORKER_CALL_UNREGISTERED", value_parser = super::truth())]
     unregistered: bool,
 }
@@ -74,10 +74,10 @@ fn named(text: &str) -> Result<String, String> {
 /// See the module.
 pub(super) struct Sending {
     /// Through which exchange, if not straight to a queue.
-    pub(super) route: Option<Route>,
+    pub(super) route: Option<ExchangeRoute>,
     /// The broker has to accept what is sent at once within this time.
     pub(super) deadline: Duration,
-    options: Options,
+    options: SendOptions,
     task: Option<Arc<Task>>,
     /// All but what depends on the time.
     common: Draft,
@@ -89,7 +89,7 @@ impl Sending {
     ///
     /// # Errors
     /// Neither `tasks.d` defines it, nor do the options say that others do.
-    pub(super) fn new(name: &str, options: Options, app: &App) -> Result<Sending, Error> {
+    pub(super) fn new(name: &str, options: SendOptions, app: &App) -> Result<Sending, Error> {
         let (tasks, faults) = app.examine_tasks();
         let task = tasks.get(name).cloned();
         if task.is_none() && !options.unregistered {
@@ -105,7 +105,7 @@ impl Sending {
             ))),
         };
         let route = options.exchange.clone().zip(options.routing_key.clone());
-        let route = route.map(|(exchange, routing_key)| Route { exchange, routing_key });
+        let route = route.map(|(exchange, routing_key)| ExchangeRoute { exchange, routing_key });
         let common = Draft {
             task: name.into(),
             queue: options.queue.clone().unwrap_or_else(|| app.queue_of(name, task.as_deref())),
@@ -124,7 +124,7 @@ impl Sending {
     /// One task, without arguments.
     ///
     /// # Errors
-    /// An option makes no sense.
+    /// An option is invalid.
     pub(super) fn draft(&self, now: DateTime<Utc>) -> Result<Draft, Error> {
         let eta = match (&self.options.countdown, &self.options.eta) {
             (Some(seconds), _) => Some(after(now, *seconds)),

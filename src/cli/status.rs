@@ -1,6 +1,6 @@
 //! `qworker status`: which workers are alive.
 
-use super::app::{App, Global};
+use super::app::{App, GlobalOptions};
 use super::exit::{Error, Exit};
 use super::output::ToUser;
 use crate::link::sqlite::Access;
@@ -17,7 +17,7 @@ pub(super) struct Args {
     json: bool,
 }
 
-pub(super) fn run(args: &Args, global: &Global, out: ToUser) -> Result<Exit, Error> {
+pub(super) fn run(args: &Args, global: &GlobalOptions, out: ToUser) -> Result<Exit, Error> {
     let app = App::open(global, &[])?;
     let mut nodes =
         super::block_on(async { Ok(app.client_to(Access::Look)?.broker.admin().nodes().await?) })?;

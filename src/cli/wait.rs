@@ -1,12 +1,12 @@
-//! Waiting for a result where somebody looks on: after a moment they are told what is waited for,
-//! and who interrupts it is told how to go on.
+//! Waiting for a result on a terminal: after a moment a line says what is waited for, and an
+//! interrupt prints how to continue.
 
 use super::app::App;
 use super::exit::{Error, Exit};
 use super::output::ToUser;
 use crate::broker::Whereabouts;
 use crate::client::Client;
-use crate::client::wait::{self, Answer};
+use crate::client::wait::{self, TaskStatus};
 use crate::log::escape;
 use crate::os::signal::Interrupts;
 use crate::wire::result::Meta;
@@ -19,10 +19,10 @@ const SILENCE_MAX: Duration = Duration::from_secs(1);
 /// Where somebody is at work, nothing has to be explained before this.
 const WORK_MAX: Duration = Duration::from_secs(10);
 
-/// How waiting ended.
-pub(super) enum Waited {
+/// How a wait ended.
+pub(super) enum WaitEnd {
     /// With what is known of the task.
-    Answer(Answer),
+    Answer(TaskStatus),
     /// With this exit code; what there is to say has been said.
     Left(Exit),
 }
@@ -35,7 +35,7 @@ pub(super) async fn for_result(
     id: &str,
     (limit, may_be_unknown): (Option<Duration>, bool),
     out: ToUser,
-) -> Result<Waited, Error> {
+) -> Result<WaitEnd, Error> {
     let cannot =
         |error: std::io::Error| Error::failure(format!("cannot listen to signals: {error}"));
     let interrupts = Interrupts::listen().map_err(cannot)?;
@@ -75,18 +75,18 @@ pub(super) async fn for_result(
     };
     tokio::select! {
         biased;
-        answer = &mut ready => Ok(Waited::Answer(answer?)),
+        answer = &mut ready => Ok(WaitEnd::Answer(answer?)),
         signal = interrupts.next() => {
             let known = tokio::time::timeout(SILENCE_MAX, wait::look(client, id)).await;
             let known = match known {
-                Ok(Ok(Answer::Unknown)) => "is not known here, and nobody waits for it any more",
-                Ok(Ok(Answer::Result(meta))) if meta.is_ready() => "is ready",
-                Ok(Ok(Answer::Result(_) | Answer::Pending(_))) => "goes on without you",
+                Ok(Ok(TaskStatus::Unknown)) => "is not known here, and nobody waits for it any more",
+                Ok(Ok(TaskStatus::Result(meta))) if meta.is_ready() => "is ready",
+                Ok(Ok(TaskStatus::Result(_) | TaskStatus::Pending(_))) => "goes on without you",
                 // The broker does not say.
                 Ok(Err(_)) | Err(_) => "may go on without you",
             };
             out.say(&format!("Task {id} {known}; wait again with `qworker result {id} --wait`."));
-            Ok(Waited::Left(Exit::Code(u8::try_from(128 + signal).unwrap_or(u8::MAX))))
+            Ok(WaitEnd::Left(Exit::Code(u8::try_from(128 + signal).unwrap_or(u8::MAX))))
         }
         () = late => {
             if !out.quiet && !told.get() && let Some(text) = explain(app, client, id).await {
@@ -95,21 +95,21 @@ pub(super) async fn for_result(
             out.say(&format!(
                 "Task {id} is not ready after the given time; ask with `qworker result {id}`."
             ));
-            Ok(Waited::Left(Exit::NotYet))
+            Ok(WaitEnd::Left(Exit::NotYet))
         }
         () = &mut explained => unreachable_end(),
     }
 }
 
 /// What is explained never ends the waiting.
-fn unreachable_end() -> Result<Waited, Error> {
+fn unreachable_end() -> Result<WaitEnd, Error> {
     Err(Error::failure("what is explained has an end"))
 }
 
 /// Where the task is, and who could run it; nothing if the broker does not say.
 async fn explain(app: &App, client: &Client, id: &str) -> Option<String> {
-    if let Ok(Answer::Result(meta)) = wait::look(client, id).await {
-        return Some(format!("Task {id} is {}; waiting for its end.", state(&meta)));
+    if let Ok(TaskStatus::Result(meta)) = wait::look(client, id).await {
+        return Some(format!("Task {id} is {}; waiting for it to finish.", state(&meta)));
     }
     let place = client.broker.admin().find(id.to_string()).await.ok()?;
     let nodes = client.broker.admin().nodes().await.ok()?;

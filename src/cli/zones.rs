@@ -1,9 +1,9 @@
-//! Whose rules of time zones hold: the host's, and the built-in ones where it has none.
+//! Which time zone rules apply: the host's, or the built-in ones if the host has none.
 
 use crate::config::Diagnostic;
 use crate::config::diagnostic::Weight;
 use crate::os::zoneinfo;
-use crate::schedule::rules::{Host, Rules};
+use crate::schedule::rules::{HostZones, Rules};
 use chrono_tz::{IANA_TZDB_VERSION, TZ_VARIANTS, Tz};
 use serde_json::{Value, json};
 use std::cell::RefCell;
@@ -82,7 +82,7 @@ pub(in crate::cli) fn name_foreign(found: &mut [Diagnostic]) {
     }
 }
 
-impl Host for Zones {
+impl HostZones for Zones {
     fn rules(&self, zone: Tz) -> Option<Arc<Rules>> {
         // Of UTC there is nothing to know.
         let folder = self.folder.as_ref().filter(|_| zone != Tz::UTC)?;

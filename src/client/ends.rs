@@ -3,7 +3,7 @@
 
 use super::Client;
 use crate::backend::{self, Store};
-use crate::broker::{Consumer, Error, Fate, Identity, Item, Results, Settler};
+use crate::broker::{Consumer, Disposition, Error, Item, Results, Settler, WorkerIdentity};
 use crate::wire::Record;
 use std::sync::Arc;
 
@@ -22,7 +22,7 @@ impl Client {
     ///
     /// # Errors
     /// The broker or the result store cannot be reached.
-    pub async fn consume(&self, who: Identity<'_>) -> Result<(Consumer, Ends), Error> {
+    pub async fn consume(&self, who: WorkerIdentity<'_>) -> Result<(Consumer, Ends), Error> {
         let (mut consumer, settler) = self.broker.consume(who).await?;
         let store = self.store.of_worker(settler.connection()).await?;
         consumer.see_results(&results_of(&store));
@@ -44,12 +44,12 @@ impl Ends {
 
     /// Does all of each item, or nothing of it; if the two are in different places, results first,
     /// so a crash in between repeats work and loses none. May be asked again if it failed: nothing
-    /// is done twice, and what was done is [`Fate::Lost`].
+    /// is done twice, and what was done is [`Disposition::Lost`].
     ///
     /// # Errors
     /// It is not known to be done, of any of them. If the store refuses them
-    /// ([`crate::link::error::Kind::Refused`]), it may be because of a single one.
-    pub async fn commit(&self, items: Arc<Vec<Item>>) -> Result<Vec<Fate>, Error> {
+    /// ([`crate::link::error::StoreErrorKind::Refused`]), it may be because of a single one.
+    pub async fn commit(&self, items: Arc<Vec<Item>>) -> Result<Vec<Disposition>, Error> {
         if !self.together && items.iter().any(|item| item.record.is_some()) {
             // Nothing is stored for what somebody else runs by now.
             let lost = self.settler.lost(items.clone()).await?;

@@ -1,7 +1,7 @@
 //! What programs do with a broker and a result store: connect, send, wait, settle.
 
 pub mod ends;
-pub mod local;
+pub mod health;
 pub mod send;
 pub mod task;
 pub mod wait;
@@ -25,12 +25,12 @@ pub struct Client {
 
 /// What settings say of the two beside their addresses.
 #[derive(Debug, Clone)]
-pub struct Options {
+pub struct ClientOptions {
     /// In front of every key of the broker, on Redis.
     pub prefix: String,
     /// In front of every key of a result, on Redis.
     pub result_prefix: String,
-    /// How long a result is kept; `None` is for ever.
+    /// How long a result is kept; `None` is forever.
     pub result_expires: Option<Duration>,
     /// How long an answer of a server is waited for.
     pub timeout: Duration,
@@ -38,9 +38,9 @@ pub struct Options {
     pub access: Access,
 }
 
-impl Default for Options {
-    fn default() -> Options {
-        Options {
+impl Default for ClientOptions {
+    fn default() -> ClientOptions {
+        ClientOptions {
             prefix: String::new(),
             result_prefix: String::new(),
             result_expires: None,
@@ -59,7 +59,7 @@ impl Client {
     pub fn connect(
         broker: &BrokerUrl,
         backend: Option<&BackendUrl>,
-        options: &Options,
+        options: &ClientOptions,
     ) -> Result<Client, ConnectError> {
         let own = BackendUrl::from(broker.clone());
         let url = backend.unwrap_or(&own);
@@ -68,11 +68,12 @@ impl Client {
         let patience = options.timeout.mul_f64(0.96);
         let beside: &[_] = if is_shared { &[&backend::sqlite::SCHEMA] } else { &[] };
         let (prefix, access) = (&options.prefix[..], options.access);
-        let broker = Broker::open(broker, broker::Options { prefix, patience, access, beside })
-            .map_err(|error| ConnectError { url: own.clone(), error })?;
+        let broker =
+            Broker::open(broker, broker::BrokerOptions { prefix, patience, access, beside })
+                .map_err(|error| ConnectError { url: own.clone(), error })?;
         let (prefix, expires) = (&options.result_prefix[..], options.result_expires);
         let shared = is_shared.then(|| broker.connection());
-        let options = backend::Options { prefix, expires, patience, access };
+        let options = backend::StoreOptions { prefix, expires, patience, access };
         let store = Store::open(url, shared, options)
             .map_err(|error| ConnectError { url: url.clone(), error })?;
         Ok(Client { broker, store })
@@ -82,8 +83,8 @@ impl Client {
     ///
     /// # Errors
     /// The broker cannot be reached, or refuses what everything else needs.
-    pub async fn survey(&self, queues: &[String]) -> Result<broker::Survey, Error> {
-        self.broker.admin().survey(queues, &ends::results_of(&self.store)).await
+    pub async fn check_server(&self, queues: &[String]) -> Result<broker::ServerChecks, Error> {
+        self.broker.admin().check_server(queues, &ends::results_of(&self.store)).await
     }
 }
 

@@ -4,7 +4,7 @@ use crate::broker::{Abilities, Error, Posting, Producer};
 use crate::config::routes::Routes;
 use crate::task::Task;
 use crate::task::set::Set;
-use crate::wire::{Draft, Route};
+use crate::wire::{Draft, ExchangeRoute};
 use chrono::{DateTime, TimeDelta, Utc};
 use std::time::Duration;
 
@@ -125,16 +125,16 @@ fn new_id() -> String {
 /// whatever is sent there would be lost.
 pub async fn bound(
     producer: &Producer,
-    route: &Route,
+    route: &ExchangeRoute,
     deadline: Duration,
 ) -> Result<Vec<String>, Error> {
-    let Route { exchange, routing_key } = route.clone();
+    let ExchangeRoute { exchange, routing_key } = route.clone();
     let asked = producer.route(exchange, routing_key);
     let queues = tokio::time::timeout(deadline, asked)
         .await
         .unwrap_or_else(|_| Err(Error::late(deadline)))?;
     if queues.is_empty() {
-        let Route { exchange, routing_key } = route;
+        let ExchangeRoute { exchange, routing_key } = route;
         return Err(Error::misuse(format!(
             "no queue is bound to exchange {exchange:?} for routing key {routing_key:?}"
         )));

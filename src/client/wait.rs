@@ -6,16 +6,16 @@ use crate::broker::{Error, Whereabouts};
 use crate::wire::result::Meta;
 use std::time::{Duration, Instant};
 
-/// After this time a user who waits for an unknown task is told so.
+/// After this time, waiting for an unknown task prints a note.
 const LONG: Duration = Duration::from_secs(1);
 
 /// A broker is searched again after this many times the duration of the last search: many clients
 /// may wait, and searching a long queue takes long.
 const SEARCH_SHARE: u32 = 200;
 
-/// What can be said of a task id.
+/// The known status of a task id.
 #[derive(Debug, Clone)]
-pub enum Answer {
+pub enum TaskStatus {
     /// It has a result; not always a final one.
     Result(Box<Meta>),
     /// No result yet, and the broker knows where it is.
@@ -25,42 +25,42 @@ pub enum Answer {
 }
 
 /// What is known of `task_id` now.
-pub async fn look(client: &Client, task_id: &str) -> Result<Answer, Error> {
+pub async fn look(client: &Client, task_id: &str) -> Result<TaskStatus, Error> {
     // A broker without an index is long to search, and a result says all.
     if let Some(meta) = client.store.get(task_id).await? {
-        return Ok(Answer::Result(Box::new(meta)));
+        return Ok(TaskStatus::Result(Box::new(meta)));
     }
     let place = client.broker.admin().find(task_id.to_string()).await?;
     // Again: a task that ended in between is found done.
     if let Some(meta) = client.store.get(task_id).await? {
-        return Ok(Answer::Result(Box::new(meta)));
+        return Ok(TaskStatus::Result(Box::new(meta)));
     }
     Ok(match place {
-        Whereabouts::Absent => Answer::Unknown,
-        place => Answer::Pending(place),
+        Whereabouts::Absent => TaskStatus::Unknown,
+        place => TaskStatus::Pending(place),
     })
 }
 
 /// Waits until `task_id` is ready, or until it is found to be unknown. Never ends for a
 /// task that never does: the caller has the deadline.
-pub async fn until_ready(client: &Client, task_id: &str) -> Result<Answer, Error> {
+pub async fn until_ready(client: &Client, task_id: &str) -> Result<TaskStatus, Error> {
     let mut listener = client.store.listen(task_id).await?;
     let mut search_at = Instant::now();
     loop {
         if Instant::now() < search_at {
             let stored = client.store.get(task_id).await?;
             if let Some(meta) = stored.filter(Meta::is_ready) {
-                return Ok(Answer::Result(Box::new(meta)));
+                return Ok(TaskStatus::Result(Box::new(meta)));
             }
         } else {
             let begin = Instant::now();
             match look(client, task_id).await? {
-                Answer::Result(meta) if meta.is_ready() => return Ok(Answer::Result(meta)),
-                Answer::Unknown => return Ok(Answer::Unknown),
-                Answer::Pending(Whereabouts::Dead(number)) => {
-                    return Ok(Answer::Pending(Whereabouts::Dead(number)));
+                TaskStatus::Result(meta) if meta.is_ready() => return Ok(TaskStatus::Result(meta)),
+                TaskStatus::Unknown => return Ok(TaskStatus::Unknown),
+                TaskStatus::Pending(Whereabouts::Dead(number)) => {
+                    return Ok(TaskStatus::Pending(Whereabouts::Dead(number)));
                 }
-                Answer::Result(_) | Answer::Pending(_) => {}
+                TaskStatus::Result(_) | TaskStatus::Pending(_) => {}
             }
             search_at = Instant::now() + begin.elapsed() * SEARCH_SHARE;
         }
@@ -75,16 +75,16 @@ pub async fn until_known(
     client: &Client,
     task_id: &str,
     tell: impl FnOnce(),
-) -> Result<Answer, Error> {
+) -> Result<TaskStatus, Error> {
     let answer = until_ready(client, task_id).await?;
-    if !matches!(answer, Answer::Unknown) || matches!(client.store, Store::Disabled(_)) {
+    if !matches!(answer, TaskStatus::Unknown) || matches!(client.store, Store::Disabled(_)) {
         return Ok(answer);
     }
     let known = async {
         let mut listener = client.store.listen(task_id).await?;
         loop {
             match client.store.get(task_id).await? {
-                Some(meta) if meta.is_ready() => return Ok(Answer::Result(Box::new(meta))),
+                Some(meta) if meta.is_ready() => return Ok(TaskStatus::Result(Box::new(meta))),
                 _ => listener.stored().await,
             }
         }

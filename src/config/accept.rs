@@ -1,8 +1,8 @@
 //! The setting `accept_content`: which forms of messages a worker takes.
 
 use super::diagnostic::Faults;
-use super::kind::Kind;
-use super::node::{Data, Node};
+use super::kind::ValueKind;
+use super::node::{Data, YamlNode};
 
 /// Names of kombu's serializers, and the content types that stand for them. What reads them is
 /// in `wire`.
@@ -13,20 +13,20 @@ const FORMS: [(&str, &str); 4] = [
     ("pickle", "application/x-python-serialize"),
 ];
 
-/// What Celery takes unless it is told else, and what null is.
+/// Celery's default, and the meaning of null.
 pub(super) const DEFAULT: &str = "json";
 
 /// A list of serializers, by name or content type; each is here by its name, once.
 #[derive(Debug)]
-pub(super) struct Accept;
+pub(super) struct SerializerList;
 
-impl Kind for Accept {
+impl ValueKind for SerializerList {
     type Value = Vec<String>;
     const EXPECTED: &'static str =
         "a list of json, yaml, msgpack and pickle, or of their content types, such as [json, yaml]";
     const NESTED: bool = true;
 
-    fn read(node: &Node, faults: &mut Faults) -> Option<Vec<String>> {
+    fn read(node: &YamlNode, faults: &mut Faults) -> Option<Vec<String>> {
         if node.is_null() {
             return Some(vec![DEFAULT.into()]);
         }
@@ -62,7 +62,7 @@ mod tests {
 
     fn read(text: &str) -> Result<Vec<String>, String> {
         let mut faults = Faults::new("q.yaml");
-        let read = Accept::read(&parse("q.yaml", text).0.unwrap(), &mut faults);
+        let read = SerializerList::read(&parse("q.yaml", text).0.unwrap(), &mut faults);
         read.ok_or_else(|| faults.into_vec().first().unwrap().to_string())
     }
 
@@ -76,7 +76,7 @@ mod tests {
             ("[pickle, application/x-python-serialize, application/json]", "[pickle, json]"),
             ("[application/x-yaml, msgpack]", "[yaml, msgpack]"),
         ] {
-            assert_eq!(Accept::write(&read(text).unwrap()), expected, "{text}");
+            assert_eq!(SerializerList::write(&read(text).unwrap()), expected, "{text}");
         }
         for (text, why) in [
             ("[json, auth]", "signed messages are not supported"),

@@ -1,8 +1,8 @@
 //! The kinds of values that the settings of beat have.
 
 use super::diagnostic::{Faults, nearest};
-use super::kind::{Kind, kind};
-use super::node::{Data, Node, quote};
+use super::kind::{ValueKind, kind};
+use super::node::{Data, YamlNode, quote};
 use chrono_tz::{TZ_VARIANTS, Tz};
 
 /// What happens to local times that do not exist, or exist twice.
@@ -49,11 +49,11 @@ kind!(
 #[derive(Debug)]
 pub struct Zone;
 
-impl Kind for Zone {
+impl ValueKind for Zone {
     type Value = Tz;
     const EXPECTED: &'static str = "a time zone such as UTC or Europe/Oslo";
 
-    fn read(node: &Node, faults: &mut Faults) -> Option<Tz> {
+    fn read(node: &YamlNode, faults: &mut Faults) -> Option<Tz> {
         if node.is_null() {
             return Some(Tz::UTC);
         }
@@ -101,34 +101,38 @@ pub fn nearest_zones(name: &str) -> Vec<&'static str> {
 
 /// The value of `beat_schedule`: as it is written, for what it means depends on other settings.
 #[derive(Debug, Clone, Default)]
-pub struct Plan {
+pub struct BeatSchedule {
     /// Where it is written: a file, or `environment`, or `command line`.
     pub file: String,
     /// A mapping of names to entries; `None` if nobody said anything.
-    pub entries: Option<Node>,
+    pub entries: Option<YamlNode>,
 }
 
-impl Kind for Plan {
-    type Value = Plan;
+impl ValueKind for BeatSchedule {
+    type Value = BeatSchedule;
     const EXPECTED: &'static str = "a mapping of names to entries";
     const NESTED: bool = true;
 
-    fn read(node: &Node, faults: &mut Faults) -> Option<Plan> {
+    fn read(node: &YamlNode, faults: &mut Faults) -> Option<BeatSchedule> {
         match &node.data {
-            Data::Map(_) => Some(Plan { file: faults.file().into(), entries: Some(node.clone()) }),
-            _ if node.is_null() => Some(Plan::default()),
+            Data::Map(_) => {
+                Some(BeatSchedule { file: faults.file().into(), entries: Some(node.clone()) })
+            }
+            _ if node.is_null() => Some(BeatSchedule::default()),
             _ => Self::mismatch(node, faults),
         }
     }
 
-    fn write(value: &Plan) -> String {
+    fn write(value: &BeatSchedule) -> String {
         // JSON is YAML too.
         value.entries.as_ref().map_or("{}".into(), |node| node.to_json().to_string())
     }
 
     /// The names alone: arguments may be secret.
-    fn show(value: &Plan) -> String {
-        let Some(Node { data: Data::Map(map), .. }) = &value.entries else { return "{}".into() };
+    fn show(value: &BeatSchedule) -> String {
+        let Some(YamlNode { data: Data::Map(map), .. }) = &value.entries else {
+            return "{}".into();
+        };
         let names: Vec<String> =
             map.iter().map(|(name, _)| format!("{}: ...", quote(&name.text))).collect();
         format!("{{{}}}", names.join(", "))

@@ -1,11 +1,11 @@
 //! Every setting that Celery has, and what becomes of it here. Somebody who brings
-//! their configuration along is told about each name, never left with silence.
+//! their configuration along gets an answer for each name.
 
 use super::settings::TABLE;
 
 /// What becomes of a setting of Celery's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Fate {
+pub enum SettingSupport {
     /// It is a setting of ours, with the same meaning.
     Kept,
     /// It has no meaning here: why, and what to use instead.
@@ -14,54 +14,58 @@ pub enum Fate {
     NotYet,
 }
 
-use Fate::{Kept, Meaningless, NotYet};
+use SettingSupport::{Kept, Meaningless, NotYet};
 
-const TASKS_ARE_FILES: Fate = Meaningless("tasks are the files of tasks.d, nothing is imported");
-const ONE_PROCESS_EACH: Fate = Meaningless(
-    "every task runs in a fresh process or WASM instance of its own, there is no pool of them",
-);
-const MEMORY_PER_TASK: Fate =
+const TASKS_ARE_FILES: SettingSupport =
+    Meaningless("tasks are the files of tasks.d, nothing is imported");
+const ONE_PROCESS_EACH: SettingSupport =
+    Meaningless("every task runs in a new process or WASM instance, there is no pool");
+const MEMORY_PER_TASK: SettingSupport =
     Meaningless("no process runs a second task; set memory in the task's definition");
-const PLUGGED_CLASS: Fate =
-    Meaningless("it names a Python class, and qworker is one program without plug-ins");
-const JSON_ONLY: Fate =
-    Meaningless("what qworker writes is JSON; accept_content says what it takes of others");
-const UTC_ALWAYS: Fate = Meaningless("times travel in UTC, always");
-const BROKER_PARTS: Fate = Meaningless("write host, port, user, password and path into broker_url");
-const BACKEND_PARTS: Fate =
+const PLUGGED_CLASS: SettingSupport =
+    Meaningless("it names a Python class, and qworker has no plug-ins");
+const JSON_ONLY: SettingSupport =
+    Meaningless("qworker writes JSON; accept_content sets what it accepts from others");
+const UTC_ALWAYS: SettingSupport = Meaningless("times are always sent in UTC");
+const BROKER_PARTS: SettingSupport =
+    Meaningless("write host, port, user, password and path into broker_url");
+const BACKEND_PARTS: SettingSupport =
     Meaningless("write host, port, user, password and path into result_backend");
-const DATABASE_INSIDE: Fate = Meaningless(
+const DATABASE_INSIDE: SettingSupport = Meaningless(
     "the store opens its database itself, with Celery's tables; give its address in result_backend",
 );
-const OTHER_STORE: Fate = Meaningless("there is no such result store; see result_backend");
-const SENT_FOR_REAL: Fate =
+const OTHER_STORE: SettingSupport =
+    Meaningless("there is no such result store; see result_backend");
+const SENT_FOR_REAL: SettingSupport =
     Meaningless("qworker call always sends; nothing is run inside of the sender");
-const PROTOCOL_TWO: Fate =
+const PROTOCOL_TWO: SettingSupport =
     Meaningless("messages have Celery's protocol 2, which every client since 4.0 speaks");
-const LOG_OF_ONE_PROGRAM: Fate =
+const LOG_OF_ONE_PROGRAM: SettingSupport =
     Meaningless("log lines have Celery's form, or are JSON with --log-format");
-const OUTPUT_IS_RESULT: Fate =
+const OUTPUT_IS_RESULT: SettingSupport =
     Meaningless("what a task prints is its result, and what it complains of its traceback");
-const ADAPTIVE: Fate = Meaningless(
+const ADAPTIVE: SettingSupport = Meaningless(
     "how many messages are taken ahead adapts to how long they run; see worker_disable_prefetch",
 );
-const QUEUES_APPEAR: Fate =
+const QUEUES_APPEAR: SettingSupport =
     Meaningless("a queue exists when it is first named; choose those to serve with -Q");
-const REDELIVERED: Fate =
-    Meaningless("a task whose process dies is redelivered, task_max_deliveries times at the most");
+const REDELIVERED: SettingSupport =
+    Meaningless("a task whose process dies is redelivered, at most task_max_deliveries times");
 
-const CONNECTS_AGAIN: Fate =
+const CONNECTS_AGAIN: SettingSupport =
     Meaningless("a worker whose broker is gone tries again until it is back, at most 2 s apart");
-const STARTS_OR_SAYS: Fate =
+const STARTS_OR_SAYS: SettingSupport =
     Meaningless("a worker that cannot reach its broker at its start says so and ends");
-const CLIENT_WAITS: Fate = Meaningless("see client_timeout; a worker tries again by itself");
-const TLS_IN_ADDRESS: Fate =
+const CLIENT_WAITS: SettingSupport =
+    Meaningless("see client_timeout; a worker tries again by itself");
+const TLS_IN_ADDRESS: SettingSupport =
     Meaningless("write rediss:// and ssl_ca_certs, ssl_certfile, ssl_keyfile into the address");
-const TWO_CONNECTIONS: Fate = Meaningless("a worker has two connections, a client one or two");
+const TWO_CONNECTIONS: SettingSupport =
+    Meaningless("a worker has two connections, a client one or two");
 
 /// Names that Celery 5.7 knows; one that ends in `*` stands for all that begin so.
 #[rustfmt::skip]
-pub const SETTINGS: &[(&str, Fate)] = &[
+pub const SETTINGS: &[(&str, SettingSupport)] = &[
     ("accept_content", Kept), ("enable_utc", UTC_ALWAYS),
     ("imports", TASKS_ARE_FILES), ("include", TASKS_ARE_FILES), ("timezone", Kept),
 
@@ -201,7 +205,7 @@ const RENAMED: &[(&str, &str)] = &[
 ];
 
 /// What becomes of a setting of Celery's; `None` if Celery has no such setting.
-pub fn fate(name: &str) -> Option<Fate> {
+pub fn fate(name: &str) -> Option<SettingSupport> {
     let exact = SETTINGS.iter().find(|(known, _)| *known == name);
     let by_prefix = || SETTINGS.iter().find(|(known, _)| is_one(known, name));
     exact.or_else(by_prefix).map(|(_, fate)| *fate)

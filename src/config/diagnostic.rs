@@ -4,7 +4,7 @@
 use std::fmt;
 use std::path::Path;
 
-/// What a diagnostic means for whoever reads on.
+/// How serious a diagnostic is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Weight {
     /// Something is wrong, and is left out.
@@ -198,7 +198,7 @@ impl Faults {
 }
 
 /// Up to `most` of `known` that somebody who wrote `name` may have meant, nearest first.
-/// Near is: a third of the letters wrong at the most, the beginning of the name, or the
+/// Near means: at most a third of the letters wrong, the beginning of the name, or the
 /// same word behind the last dot.
 pub fn nearest<'a>(
     name: &str,

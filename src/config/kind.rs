@@ -2,7 +2,7 @@
 //! from YAML, what is expected of it, and how it is written.
 
 use super::diagnostic::Faults;
-use super::node::{Data, Node, quote};
+use super::node::{Data, YamlNode, quote};
 use super::secret::{redact_key, redact_url, redact_value};
 use super::units::{self, Least, Rate};
 use crate::bounds::SLOTS_MAX;
@@ -12,7 +12,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 /// One kind of value.
-pub trait Kind {
+pub trait ValueKind {
     /// What it is read into.
     type Value;
     /// What is expected, behind the word "expected".
@@ -23,7 +23,7 @@ pub trait Kind {
     const SECRET: bool = false;
 
     /// Reads a value; what is wrong with it goes to `faults`, and then there is none.
-    fn read(node: &Node, faults: &mut Faults) -> Option<Self::Value>;
+    fn read(node: &YamlNode, faults: &mut Faults) -> Option<Self::Value>;
 
     /// The value as YAML text on one line, such that `read` gives the same.
     fn write(value: &Self::Value) -> String;
@@ -34,7 +34,7 @@ pub trait Kind {
     }
 
     /// Reports that the value is none of this kind.
-    fn mismatch<T>(node: &Node, faults: &mut Faults) -> Option<T> {
+    fn mismatch<T>(node: &YamlNode, faults: &mut Faults) -> Option<T> {
         let found = if Self::SECRET { node.found_kind().into() } else { node.found() };
         faults.mismatch(node.line, &found, Self::EXPECTED);
         None
@@ -48,12 +48,12 @@ macro_rules! kind {
         #[derive(Debug)]
         pub struct $name;
 
-        impl $crate::config::kind::Kind for $name {
+        impl $crate::config::kind::ValueKind for $name {
             type Value = $value;
             const EXPECTED: &'static str = $expected;
 
-            fn read(node: &$crate::config::node::Node, faults: &mut $crate::config::Faults) -> Option<$value> {
-                let read: fn(&$crate::config::node::Node) -> Option<$value> = $read;
+            fn read(node: &$crate::config::node::YamlNode, faults: &mut $crate::config::Faults) -> Option<$value> {
+                let read: fn(&$crate::config::node::YamlNode) -> Option<$value> = $read;
                 read(node).or_else(|| Self::mismatch(node, faults))
             }
 
@@ -68,7 +68,7 @@ pub(crate) use kind;
 
 kind!(
     /// True or false.
-    Flag: bool, "true or false", Node::as_bool, bool::to_string
+    Flag: bool, "true or false", YamlNode::as_bool, bool::to_string
 );
 kind!(
     /// Any text.
@@ -120,7 +120,7 @@ kind!(
     |node| duration(node).filter(|span| !span.is_zero()), |span| units::show_duration(*span)
 );
 kind!(
-    /// How long something is kept; null and 0 are for ever.
+    /// How long something is kept; null and 0 mean forever.
     Keep: Option<Duration>, "a duration up to 36500d (seconds, or words such as 90s, 1h30m, 1d), or null for ever",
     |node| if node.is_null() { Some(None) } else { duration(node).map(|span| Some(span).filter(|s| !s.is_zero())) },
     |span| span.map_or("null".into(), units::show_duration)
@@ -197,15 +197,15 @@ kind!(
 
 /// The address of a broker or of a result store; it is never shown with its secrets.
 #[derive(Debug)]
-pub struct Address;
+pub struct AddressKind;
 
-impl Kind for Address {
+impl ValueKind for AddressKind {
     type Value = address::Address;
     const EXPECTED: &'static str =
         "a URL such as sqlite:///var/qworker.sqlite or redis://host:6379/0";
     const SECRET: bool = true;
 
-    fn read(node: &Node, faults: &mut Faults) -> Option<address::Address> {
+    fn read(node: &YamlNode, faults: &mut Faults) -> Option<address::Address> {
         let scheme = |c: char| c.is_ascii_alphanumeric() || "+-.".contains(c);
         let text = node.as_text().filter(|text| {
             text.split_once("://").is_some_and(|(s, _)| !s.is_empty() && s.chars().all(scheme))
@@ -235,13 +235,13 @@ impl Kind for Address {
 #[derive(Debug)]
 pub struct Maybe<K>(PhantomData<K>);
 
-impl<K: Kind> Kind for Maybe<K> {
+impl<K: ValueKind> ValueKind for Maybe<K> {
     type Value = Option<K::Value>;
     const EXPECTED: &'static str = K::EXPECTED;
     const NESTED: bool = K::NESTED;
     const SECRET: bool = K::SECRET;
 
-    fn read(node: &Node, faults: &mut Faults) -> Option<Option<K::Value>> {
+    fn read(node: &YamlNode, faults: &mut Faults) -> Option<Option<K::Value>> {
         if node.is_null() { Some(None) } else { K::read(node, faults).map(Some) }
     }
 
@@ -258,13 +258,13 @@ impl<K: Kind> Kind for Maybe<K> {
 #[derive(Debug)]
 pub struct Environment;
 
-impl Kind for Environment {
+impl ValueKind for Environment {
     type Value = Vec<(String, String)>;
     const EXPECTED: &'static str = "a mapping of names to text, such as {NAME: text}";
     const NESTED: bool = true;
     const SECRET: bool = true;
 
-    fn read(node: &Node, faults: &mut Faults) -> Option<Self::Value> {
+    fn read(node: &YamlNode, faults: &mut Faults) -> Option<Self::Value> {
         let map = match &node.data {
             Data::Map(map) => map,
             _ if node.is_null() => return Some(Vec::new()),
@@ -310,8 +310,8 @@ fn write_pairs(pairs: &[(String, String)], shown: impl Fn(&str, &str) -> String)
 ///
 /// # Errors
 /// What is expected.
-pub fn from_text<K: Kind>(text: &str) -> Result<K::Value, String> {
-    let read = K::read(&Node::bare(text), &mut Faults::new(""));
+pub fn from_text<K: ValueKind>(text: &str) -> Result<K::Value, String> {
+    let read = K::read(&YamlNode::bare(text), &mut Faults::new(""));
     read.ok_or_else(|| format!("expected {}", K::EXPECTED))
 }
 
@@ -331,11 +331,11 @@ fn is_label(text: &str) -> bool {
     !text.is_empty() && text.trim() == text && !text.chars().any(char::is_control)
 }
 
-fn duration(node: &Node) -> Option<Duration> {
+fn duration(node: &YamlNode) -> Option<Duration> {
     seconds(node).and_then(units::duration_of)
 }
 
-fn seconds(node: &Node) -> Option<f64> {
+fn seconds(node: &YamlNode) -> Option<f64> {
     match node.as_number() {
         Some(seconds) => Some(seconds).filter(|seconds| units::is_bounded(*seconds)),
         None => node.as_text().and_then(units::seconds),

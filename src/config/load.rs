@@ -3,10 +3,10 @@
 //! one below it in force, so that the rest can be checked.
 
 use super::celery;
+use super::celery_values::{self, ValueSupport};
 use super::diagnostic::{Diagnostic, Faults};
-use super::honoured::{self, Verdict};
-use super::node::{Data, Key, Node};
-use super::settings::{Entry, Origin, Settings, TABLE, entry};
+use super::node::{Data, YamlKey, YamlNode};
+use super::settings::{Setting, SettingSource, Settings, TABLE, entry};
 use super::yaml;
 
 /// An option of the command line that sets a setting.
@@ -81,7 +81,7 @@ impl Settings {
                 let mut seen: Vec<&str> =
                     map.iter().filter_map(|(key, _)| entry(&key.text)).map(|e| e.name).collect();
                 for (key, value) in map {
-                    let origin = Origin::File { file: name.into(), line: key.line };
+                    let origin = SettingSource::File { file: name.into(), line: key.line };
                     faults.within(&key.text, |faults| match entry(&key.text) {
                         Some(entry) => self.set(entry, value, origin, faults),
                         None => self.strange(key, value, origin, &mut seen, faults),
@@ -103,7 +103,7 @@ impl Settings {
                     .iter()
                     .find(|(variable, text)| *variable == name && !text.is_empty());
                 if let Some((_, text)) = given {
-                    let origin = Origin::Environment(name.clone());
+                    let origin = SettingSource::Environment(name.clone());
                     faults.within(&name, |faults| self.set_text(entry, text, origin, faults));
                 }
             }
@@ -116,12 +116,12 @@ impl Settings {
         for Given { option, setting, value } in given {
             faults.within(option, |faults| match entry(setting) {
                 Some(entry) => {
-                    self.set_text(entry, value, Origin::CommandLine(option.clone()), faults)
+                    self.set_text(entry, value, SettingSource::CommandLine(option.clone()), faults)
                 }
                 None => {
-                    let key = Key { line: 0, text: setting.clone() };
-                    let origin = Origin::CommandLine(option.clone());
-                    self.strange(&key, &Node::bare(value), origin, &mut Vec::new(), faults);
+                    let key = YamlKey { line: 0, text: setting.clone() };
+                    let origin = SettingSource::CommandLine(option.clone());
+                    self.strange(&key, &YamlNode::bare(value), origin, &mut Vec::new(), faults);
                 }
             });
         }
@@ -129,9 +129,15 @@ impl Settings {
     }
 
     /// Sets from text that is no file: YAML where the setting is a mapping, else the bare text.
-    fn set_text(&mut self, entry: &Entry, text: &str, origin: Origin, faults: &mut Faults) {
+    fn set_text(
+        &mut self,
+        entry: &Setting,
+        text: &str,
+        origin: SettingSource,
+        faults: &mut Faults,
+    ) {
         if !entry.nested {
-            return self.set(entry, &Node::bare(text), origin, faults);
+            return self.set(entry, &YamlNode::bare(text), origin, faults);
         }
         let (node, broken) = yaml::parse("", text);
         for fault in broken {
@@ -142,7 +148,13 @@ impl Settings {
         }
     }
 
-    fn set(&mut self, entry: &Entry, value: &Node, origin: Origin, faults: &mut Faults) {
+    fn set(
+        &mut self,
+        entry: &Setting,
+        value: &YamlNode,
+        origin: SettingSource,
+        faults: &mut Faults,
+    ) {
         if (entry.read)(self, value, faults) {
             self.origins.insert(entry.name, origin);
         }
@@ -151,9 +163,9 @@ impl Settings {
     /// A name that is none of our settings: an old one of such, one of Celery's, or a slip.
     fn strange<'a>(
         &mut self,
-        key: &'a Key,
-        value: &Node,
-        origin: Origin,
+        key: &'a YamlKey,
+        value: &YamlNode,
+        origin: SettingSource,
         seen: &mut Vec<&'a str>,
         faults: &mut Faults,
     ) {
@@ -177,10 +189,10 @@ impl Settings {
         let Some(fate) = celery::fate(name) else {
             return faults.unknown(key.line, "setting", name, TABLE.iter().map(|entry| entry.name));
         };
-        match honoured::verdict(name, fate, value) {
-            Verdict::Honoured => {}
-            Verdict::Harmless(why) => faults.note(key.line, format!("{old}{why}")),
-            Verdict::Refused(why) => {
+        match celery_values::verdict(name, fate, value) {
+            ValueSupport::Honoured => {}
+            ValueSupport::Harmless(why) => faults.note(key.line, format!("{old}{why}")),
+            ValueSupport::Refused(why) => {
                 faults.add(key.line, format!("{old}{why}"));
             }
         }
@@ -196,12 +208,16 @@ impl Settings {
         }
         let name = "task_soft_time_limit";
         let fault = match self.origin(name) {
-            Origin::File { file, line } => Diagnostic::new(file, Some(*line), "").of_key(name),
-            Origin::Environment(variable) => {
+            SettingSource::File { file, line } => {
+                Diagnostic::new(file, Some(*line), "").of_key(name)
+            }
+            SettingSource::Environment(variable) => {
                 Diagnostic::new("environment", None, "").of_key(variable)
             }
-            Origin::CommandLine(option) => Diagnostic::new("command line", None, "").of_key(option),
-            Origin::Default => Diagnostic::new("settings", None, "").of_key(name),
+            SettingSource::CommandLine(option) => {
+                Diagnostic::new("command line", None, "").of_key(option)
+            }
+            SettingSource::Default => Diagnostic::new("settings", None, "").of_key(name),
         };
         let message =
             format!("must be shorter than task_time_limit ({})", self.origin("task_time_limit"));
@@ -224,16 +240,16 @@ pub fn variables(setting: &str) -> Vec<String> {
 }
 
 /// Lines of a text that is no file mean nothing to a reader.
-fn without_lines(node: Node) -> Node {
+fn without_lines(node: YamlNode) -> YamlNode {
     let data = match node.data {
         Data::List(list) => Data::List(list.into_iter().map(without_lines).collect()),
         Data::Map(map) => {
-            let plain = |(key, value)| (Key { line: 0, ..key }, without_lines(value));
+            let plain = |(key, value)| (YamlKey { line: 0, ..key }, without_lines(value));
             Data::Map(map.into_iter().map(plain).collect())
         }
         scalar => scalar,
     };
-    Node { line: 0, data, ..node }
+    YamlNode { line: 0, data, ..node }
 }
 
 #[cfg(test)]
@@ -296,7 +312,7 @@ mod tests {
         assert_eq!(settings.task_default_queue, "123");
         assert!(settings.task_track_started);
         assert_eq!(settings.task_env, vars(&[("A", "1"), ("B", "two")]));
-        assert_eq!(settings.origin("task_max_output"), &Origin::Default);
+        assert_eq!(settings.origin("task_max_output"), &SettingSource::Default);
     }
 
     #[test]
@@ -406,7 +422,7 @@ mod tests {
         );
         assert_eq!(
             (settings.task_soft_time_limit, settings.origin("task_soft_time_limit")),
-            (None, &Origin::Default)
+            (None, &SettingSource::Default)
         );
     }
 

@@ -5,8 +5,8 @@
 mod accept;
 pub mod beat;
 pub mod celery;
+pub mod celery_values;
 pub mod diagnostic;
-pub mod honoured;
 pub mod kind;
 pub mod load;
 pub mod names;
@@ -20,4 +20,4 @@ pub mod yaml;
 
 pub use diagnostic::{Diagnostic, Faults, nearest};
 pub use load::{Given, Layers};
-pub use settings::{Origin, Row, Settings};
+pub use settings::{Row, SettingSource, Settings};

@@ -4,7 +4,7 @@ use super::units;
 
 /// A value and where it stands.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Node {
+pub struct YamlNode {
     /// Line it begins at, from 1; 0 for a value that comes from no file.
     pub line: usize,
     /// The value.
@@ -13,15 +13,15 @@ pub struct Node {
     pub flawed: bool,
 }
 
-/// The value of a [`Node`].
+/// The value of a [`YamlNode`].
 #[derive(Debug, Clone, PartialEq)]
 pub enum Data {
     /// A text, number, truth value or null, as it is written.
     Scalar(String, Style),
     /// A sequence.
-    List(Vec<Node>),
+    List(Vec<YamlNode>),
     /// A mapping, in its order, without duplicates.
-    Map(Vec<(Key, Node)>),
+    Map(Vec<(YamlKey, YamlNode)>),
 }
 
 /// How a scalar is written, which decides what it may be.
@@ -38,41 +38,41 @@ pub enum Style {
 
 /// A key of a mapping.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Key {
+pub struct YamlKey {
     /// Its line, from 1.
     pub line: usize,
     /// Its text as written.
     pub text: String,
 }
 
-impl Node {
+impl YamlNode {
     /// A value from outside of any file: the text may be whatever type is asked for.
-    pub fn bare(text: &str) -> Node {
-        Node::scalar(0, text.into(), Style::Bare)
+    pub fn bare(text: &str) -> YamlNode {
+        YamlNode::scalar(0, text.into(), Style::Bare)
     }
 
     /// A value of JSON, which is YAML: `text` is what stands there. Of a list or an object it is
     /// known only that it is one.
-    pub fn json(text: &str) -> Node {
+    pub fn json(text: &str) -> YamlNode {
         match serde_json::from_str(text) {
-            Ok(text) => Node::scalar(0, text, Style::Quoted),
+            Ok(text) => YamlNode::scalar(0, text, Style::Quoted),
             Err(_) if text.starts_with(['[', '{']) => {
-                Node { line: 0, data: Data::List(Vec::new()), flawed: false }
+                YamlNode { line: 0, data: Data::List(Vec::new()), flawed: false }
             }
-            Err(_) => Node::scalar(0, text.into(), Style::Plain),
+            Err(_) => YamlNode::scalar(0, text.into(), Style::Plain),
         }
     }
 
     /// A scalar; `line` counts from 1.
-    pub(super) fn scalar(line: usize, text: String, style: Style) -> Node {
-        Node { line, data: Data::Scalar(text, style), flawed: false }
+    pub(super) fn scalar(line: usize, text: String, style: Style) -> YamlNode {
+        YamlNode { line, data: Data::Scalar(text, style), flawed: false }
     }
 
     /// How many values this is, itself included.
     pub(super) fn size(&self) -> usize {
         match &self.data {
             Data::Scalar(..) => 1,
-            Data::List(list) => 1 + list.iter().map(Node::size).sum::<usize>(),
+            Data::List(list) => 1 + list.iter().map(YamlNode::size).sum::<usize>(),
             Data::Map(map) => 1 + map.iter().map(|(_, value)| 1 + value.size()).sum::<usize>(),
         }
     }
@@ -82,7 +82,7 @@ impl Node {
         self.flawed
             || match &self.data {
                 Data::Scalar(..) => false,
-                Data::List(list) => list.iter().any(Node::is_flawed),
+                Data::List(list) => list.iter().any(YamlNode::is_flawed),
                 Data::Map(map) => map.iter().any(|(_, value)| value.is_flawed()),
             }
     }
@@ -164,7 +164,7 @@ impl Node {
     pub fn to_json(&self) -> serde_json::Value {
         use serde_json::Value;
         match &self.data {
-            Data::List(list) => Value::Array(list.iter().map(Node::to_json).collect()),
+            Data::List(list) => Value::Array(list.iter().map(YamlNode::to_json).collect()),
             Data::Map(map) => {
                 Value::Object(map.iter().map(|(k, v)| (k.text.clone(), v.to_json())).collect())
             }
@@ -213,7 +213,7 @@ impl Node {
         }
     }
 
-    /// As [`Node::found`], of a value that may hold a secret: its kind alone.
+    /// As [`YamlNode::found`], of a value that may hold a secret: its kind alone.
     pub fn found_kind(&self) -> &'static str {
         match &self.data {
             Data::List(_) => "a list",
@@ -268,7 +268,7 @@ pub fn quote(text: &str) -> String {
     let written = serde_yaml::to_string(text).ok().filter(|_| flat);
     let written = written.map(|yaml| yaml.trim_end().to_string());
     let plain = |yaml: &String| {
-        let node = Node::scalar(0, yaml.clone(), Style::Plain);
+        let node = YamlNode::scalar(0, yaml.clone(), Style::Plain);
         !yaml.starts_with(['\'', '"', '|', '>']) && node.as_text() != Some(text)
             || node.as_bool().is_some()
     };
@@ -329,7 +329,7 @@ mod tests {
 
     #[test]
     fn the_same_text_plain_quoted_and_bare() {
-        let node = |style| move |text: &str| Node::scalar(1, text.into(), style);
+        let node = |style| move |text: &str| YamlNode::scalar(1, text.into(), style);
         let (plain, quoted, bare) = (node(Style::Plain), node(Style::Quoted), node(Style::Bare));
         assert_eq!(
             (plain("5").as_int(), quoted("5").as_int(), bare("5").as_int()),

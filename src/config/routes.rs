@@ -1,8 +1,8 @@
 //! `task_routes`: which queue and priority a task is sent with.
 
 use super::diagnostic::Faults;
-use super::kind::{Kind, Priority, Queue};
-use super::node::{Data, Node, quote};
+use super::kind::{Priority, Queue, ValueKind};
+use super::node::{Data, YamlNode, quote};
 
 /// Where tasks of one name, or of a pattern of names, are sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -67,13 +67,13 @@ fn matches(pattern: &str, text: &str) -> bool {
     pattern[p..].iter().all(|c| *c == '*')
 }
 
-impl Kind for Routes {
+impl ValueKind for Routes {
     type Value = Routes;
     const EXPECTED: &'static str =
         "a mapping of task names or patterns to a queue or to {queue, priority}";
     const NESTED: bool = true;
 
-    fn read(node: &Node, faults: &mut Faults) -> Option<Routes> {
+    fn read(node: &YamlNode, faults: &mut Faults) -> Option<Routes> {
         let map = match &node.data {
             Data::Map(map) => map,
             _ if node.is_null() => return Some(Routes::default()),
@@ -93,7 +93,7 @@ impl Kind for Routes {
     }
 }
 
-fn route(pattern: &str, node: &Node, faults: &mut Faults) -> Option<Route> {
+fn route(pattern: &str, node: &YamlNode, faults: &mut Faults) -> Option<Route> {
     let mut route = Route { pattern: pattern.into(), queue: None, priority: None };
     if pattern.contains('[') {
         faults.add(node.line, "sets of letters in [ ] are not supported, only * and ?");

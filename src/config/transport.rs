@@ -1,10 +1,10 @@
 //! `broker_transport_options` and `result_backend_transport_options`: what Celery's settings
 //! say of the way keys are named on Redis, and of messages that Python workers hold.
 
+use super::celery_values;
 use super::diagnostic::Faults;
-use super::honoured;
-use super::kind::{Keep, Kind, Word};
-use super::node::{Data, Node, quote};
+use super::kind::{Keep, ValueKind, Word};
+use super::node::{Data, YamlNode, quote};
 use super::secret::redact_key;
 use crate::link::address::OF_CONNECTIONS;
 use std::time::Duration;
@@ -14,27 +14,30 @@ const VISIBILITY_TIMEOUT: Duration = Duration::from_secs(3600);
 
 /// Options of the broker.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct BrokerOptions {
+pub struct BrokerTransportOptions {
     /// In front of every key, as it is.
     pub global_keyprefix: String,
     /// What a Python worker has held for so long is handed out again.
     pub visibility_timeout: Duration,
 }
 
-impl Default for BrokerOptions {
-    fn default() -> BrokerOptions {
-        BrokerOptions { global_keyprefix: String::new(), visibility_timeout: VISIBILITY_TIMEOUT }
+impl Default for BrokerTransportOptions {
+    fn default() -> BrokerTransportOptions {
+        BrokerTransportOptions {
+            global_keyprefix: String::new(),
+            visibility_timeout: VISIBILITY_TIMEOUT,
+        }
     }
 }
 
 /// Options of the result store.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct ResultOptions {
-    /// In front of every key; see [`ResultOptions::result_prefix`].
+pub struct ResultTransportOptions {
+    /// In front of every key; see [`ResultTransportOptions::result_prefix`].
     pub global_keyprefix: String,
 }
 
-impl ResultOptions {
+impl ResultTransportOptions {
     /// What Celery makes of the prefix: it ends in one of `:`, `_`, `-` and `.`, and gets a `_`
     /// if it does not (celery 5.7 `backends/base.py`, `_add_global_keyprefix`).
     pub fn result_prefix(&self) -> String {
@@ -46,14 +49,14 @@ impl ResultOptions {
     }
 }
 
-impl Kind for BrokerOptions {
-    type Value = BrokerOptions;
+impl ValueKind for BrokerTransportOptions {
+    type Value = BrokerTransportOptions;
     const EXPECTED: &'static str = "a mapping of global_keyprefix and visibility_timeout";
     const NESTED: bool = true;
     const SECRET: bool = true;
 
-    fn read(node: &Node, faults: &mut Faults) -> Option<BrokerOptions> {
-        let mut options = BrokerOptions::default();
+    fn read(node: &YamlNode, faults: &mut Faults) -> Option<BrokerTransportOptions> {
+        let mut options = BrokerTransportOptions::default();
         read_map::<Self>(node, faults, |name, value, faults| {
             match name {
                 "global_keyprefix" => options.global_keyprefix = Word::read(value, faults)?,
@@ -68,8 +71,8 @@ impl Kind for BrokerOptions {
         Some(options)
     }
 
-    fn write(value: &BrokerOptions) -> String {
-        let default = BrokerOptions::default();
+    fn write(value: &BrokerTransportOptions) -> String {
+        let default = BrokerTransportOptions::default();
         let mut shown = prefix(&value.global_keyprefix);
         if value.visibility_timeout != default.visibility_timeout {
             shown.push(format!("visibility_timeout: {}", value.visibility_timeout.as_secs_f64()));
@@ -78,14 +81,14 @@ impl Kind for BrokerOptions {
     }
 }
 
-impl Kind for ResultOptions {
-    type Value = ResultOptions;
+impl ValueKind for ResultTransportOptions {
+    type Value = ResultTransportOptions;
     const EXPECTED: &'static str = "a mapping of global_keyprefix";
     const NESTED: bool = true;
     const SECRET: bool = true;
 
-    fn read(node: &Node, faults: &mut Faults) -> Option<ResultOptions> {
-        let mut options = ResultOptions::default();
+    fn read(node: &YamlNode, faults: &mut Faults) -> Option<ResultTransportOptions> {
+        let mut options = ResultTransportOptions::default();
         read_map::<Self>(node, faults, |name, value, faults| {
             match name {
                 "global_keyprefix" => options.global_keyprefix = Word::read(value, faults)?,
@@ -100,7 +103,7 @@ impl Kind for ResultOptions {
         Some(options)
     }
 
-    fn write(value: &ResultOptions) -> String {
+    fn write(value: &ResultTransportOptions) -> String {
         format!("{{{}}}", prefix(&value.global_keyprefix).join(", "))
     }
 }
@@ -114,7 +117,7 @@ fn prefix(prefix: &str) -> Vec<String> {
 
 /// An option that changes no message is told: of how a client of redis-py or kombu holds its
 /// connection and tries again. One whose value is what is done here anyway is none to speak of.
-fn of_client<K: Kind>(name: &str, value: &Node, faults: &mut Faults) -> Option<()> {
+fn of_client<K: ValueKind>(name: &str, value: &YamlNode, faults: &mut Faults) -> Option<()> {
     const TRIES: [&str; 10] = [
         "confirm_publish",
         "interval_max",
@@ -138,7 +141,7 @@ fn of_client<K: Kind>(name: &str, value: &Node, faults: &mut Faults) -> Option<(
         ("unacked_key", "unacked"),
     ];
     if value.is_null()
-        || ANYWAY.iter().any(|(known, text)| *known == name && honoured::is(value, text))
+        || ANYWAY.iter().any(|(known, text)| *known == name && celery_values::is(value, text))
     {
         return Some(());
     }
@@ -153,16 +156,16 @@ fn of_client<K: Kind>(name: &str, value: &Node, faults: &mut Faults) -> Option<(
     Some(())
 }
 
-fn unknown<K: Kind>(name: &str, node: &Node, faults: &mut Faults) -> Option<()> {
+fn unknown<K: ValueKind>(name: &str, node: &YamlNode, faults: &mut Faults) -> Option<()> {
     faults.add(node.line, format!("unknown option {}; expected {}", redact_key(name), K::EXPECTED));
     None
 }
 
 /// Reads each entry; a null is an empty mapping.
-fn read_map<K: Kind>(
-    node: &Node,
+fn read_map<K: ValueKind>(
+    node: &YamlNode,
     faults: &mut Faults,
-    mut read: impl FnMut(&str, &Node, &mut Faults) -> Option<()>,
+    mut read: impl FnMut(&str, &YamlNode, &mut Faults) -> Option<()>,
 ) -> Option<()> {
     let map = match &node.data {
         Data::Map(map) => map,

@@ -4,7 +4,7 @@ use super::{PROBE_VARIABLE, RESTARTED_VARIABLE, VARIABLES};
 use crate::link::guard::{FD, FD_VARIABLE, HEARTBEAT_VARIABLE};
 use crate::os::pidfile::Pidfile;
 use crate::os::signal::FORWARDED;
-use crate::os::spawn::{Orphan, Spawn, SpawnError, Step};
+use crate::os::spawn::{ChildSetup, Orphan, Spawn, SpawnError};
 use crate::os::{Pid, describe, environment, exec, sd_notify, which};
 use std::ffi::{CStr, CString, OsStr, OsString};
 use std::io;
@@ -19,7 +19,7 @@ const HEARTBEATS: u32 = 4;
 
 /// A program with its command line.
 #[derive(Debug)]
-pub(super) struct Command {
+pub(super) struct WorkerCommand {
     /// What a worker executes.
     program: CString,
     /// What a probe and a restart execute.
@@ -30,14 +30,14 @@ pub(super) struct Command {
     environment: Vec<Arc<CStr>>,
 }
 
-impl Command {
+impl WorkerCommand {
     /// # Errors
     /// A word has a NUL in it.
     pub(super) fn new(
         argv: &[OsString],
         executable: Option<&Path>,
         folder: &Path,
-    ) -> io::Result<Command> {
+    ) -> io::Result<WorkerCommand> {
         let c_text = |word: &OsStr| CString::new(word.as_bytes()).map_err(io::Error::from);
         let (program, next) = match executable {
             Some(path) => (path.to_path_buf(), path.to_path_buf()),
@@ -48,7 +48,7 @@ impl Command {
                 (PathBuf::from("/proc/self/exe"), which::own_program(name))
             }
         };
-        Ok(Command {
+        Ok(WorkerCommand {
             program: c_text(program.as_os_str())?,
             next: c_text(next.as_os_str())?,
             argv: argv.iter().map(|word| c_text(word)).collect::<io::Result<_>>()?,
@@ -96,7 +96,7 @@ impl Command {
             ..Spawn::plain(&self.program, &self.argv, stdio)
         };
         let started = match spawn.start() {
-            Err(SpawnError { step: Step::Folder, errno }) => {
+            Err(SpawnError { step: ChildSetup::Folder, errno }) => {
                 let (folder, why) = (self.folder.to_string_lossy(), describe(errno));
                 log(&format!("cannot enter {folder}: {why}; a worker starts where we are"));
                 Spawn { cwd: None, ..spawn }.start()
@@ -148,8 +148,8 @@ impl Command {
     /// A failed start, with the name of what failed.
     fn named(&self, error: SpawnError, program: &CStr) -> io::Error {
         let what = match error.step {
-            Step::Execute => program,
-            Step::Folder => &self.folder,
+            ChildSetup::Execute => program,
+            ChildSetup::Folder => &self.folder,
             _ => return io::Error::other(error),
         };
         io::Error::other(format!("{}: {}", what.to_string_lossy(), describe(error.errno)))

@@ -1,7 +1,7 @@
 //! The loop of a guard: turns what happens into events, and does what the lifecycle decides.
 
 use super::Orders;
-use super::command::Command;
+use super::command::WorkerCommand;
 use super::lifecycle::{Effect, Event, Lifecycle, Notice};
 use super::probe::Probe;
 use super::signals::Signals;
@@ -11,7 +11,7 @@ use crate::os::daemon::LaunchReport;
 use crate::os::lease::Lease;
 use crate::os::memory::release_startup_pages;
 use crate::os::pidfile::Pidfile;
-use crate::os::reap::{Waited, wait_any};
+use crate::os::reap::{WaitResult, wait_any};
 use crate::os::sd_notify::Manager;
 use crate::os::signal::{block_forwarded, ends_by_hup, unblock_forwarded};
 use crate::os::tree::kill_all_descendants_of_self;
@@ -31,7 +31,7 @@ const KILL_TIMEOUT: Duration = Duration::from_secs(10);
 /// Everything that a guard does I/O with.
 pub(super) struct Drive<'a> {
     log: &'a dyn Fn(&str),
-    command: Command,
+    command: WorkerCommand,
     lifecycle: Lifecycle,
     events: VecDeque<Event>,
     signals: Signals,
@@ -66,7 +66,7 @@ impl<'a> Drive<'a> {
         Ok(Drive {
             log,
             signals: Signals::listen()?,
-            command: Command::new(&argv, executable.as_deref(), &folder)?,
+            command: WorkerCommand::new(&argv, executable.as_deref(), &folder)?,
             lifecycle,
             events: VecDeque::from([Event::Begin]),
             manager: Manager::of_environment(),
@@ -232,7 +232,7 @@ impl<'a> Drive<'a> {
 
     /// The children that have ended: the worker, the probe, and adopted orphans.
     fn reap(&mut self) {
-        while let Waited::Ended(pid, exit) = wait_any() {
+        while let WaitResult::Ended(pid, exit) = wait_any() {
             if let Some(worker) = &mut self.worker
                 && worker.pid.is_some_and(|worker| worker.as_raw() == pid)
             {

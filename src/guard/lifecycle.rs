@@ -1,8 +1,8 @@
 //! The life of a guard: one table, state x event, which decides when a worker is started, which
 //! signals it gets, and with which code the guard exits. Pure: `drive.rs` performs the effects.
 
-use crate::link::guard::Message;
-use crate::os::reap::Status;
+use crate::link::guard::GuardMessage;
+use crate::os::reap::Termination;
 use nix::sys::signal::Signal;
 use std::collections::VecDeque;
 use std::path::PathBuf;
@@ -20,7 +20,7 @@ pub const RESTART_DELAY: Duration = Duration::from_millis(100);
 
 /// Where a guard is in its life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum State {
+pub enum GuardState {
     /// A worker is being started.
     Starting,
     /// A worker runs.
@@ -32,7 +32,7 @@ pub enum State {
     /// The worker was asked to end. No other one is started.
     Stopping,
     /// The worker has ended so; the processes that it left are being killed.
-    Cleaning(Status, Next),
+    Cleaning(Termination, AfterExit),
     /// The program is being executed in the place of this one.
     Executing,
     /// The worker died; the pause before the next start.
@@ -43,7 +43,7 @@ pub enum State {
 
 /// What the end of a worker leads to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Next {
+pub enum AfterExit {
     /// Another worker if it died, the end of the guard if it exited.
     Restart,
     /// The program as it is now.
@@ -64,9 +64,9 @@ pub enum Event {
     /// A signal was sent to the guard.
     Signal(Signal),
     /// The worker has sent a message.
-    Message(Message),
+    Message(GuardMessage),
     /// The worker has ended.
-    Ended(Status),
+    Ended(Termination),
     /// The probe has ended: would the program start, and if not, why?
     Probed(Result<(), String>),
     /// No process of the worker is left.
@@ -110,7 +110,7 @@ pub enum Effect {
     Exit(i32),
 }
 
-/// What the service manager is told.
+/// What is reported to the service manager.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Notice {
     /// The worker takes messages.
@@ -127,7 +127,7 @@ pub enum Notice {
 
 /// What a signal means to a guard.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Meaning {
+enum GuardSignal {
     /// The worker is to end.
     End,
     /// The program is to be executed anew.
@@ -139,7 +139,7 @@ enum Meaning {
 /// The state of a guard.
 #[derive(Debug)]
 pub struct Lifecycle {
-    state: State,
+    state: GuardState,
     /// Does `SIGHUP` end the worker?
     hup_ends: bool,
     /// Signals that came while there was no worker; the next one gets them.
@@ -152,18 +152,23 @@ impl Lifecycle {
     /// A guard that has not begun. `hup_ends` is true if `SIGHUP` ends the worker rather than
     /// restarting it.
     pub fn new(hup_ends: bool) -> Lifecycle {
-        Lifecycle { state: State::Starting, hup_ends, pending: Vec::new(), deaths: VecDeque::new() }
+        Lifecycle {
+            state: GuardState::Starting,
+            hup_ends,
+            pending: Vec::new(),
+            deaths: VecDeque::new(),
+        }
     }
 
     /// The present state.
-    pub fn state(&self) -> State {
+    pub fn state(&self) -> GuardState {
         self.state
     }
 
     /// Decides what follows from an event at `now`.
     pub fn on(&mut self, event: Event, now: Instant, effects: &mut Vec<Effect>) {
         self.state = match event {
-            _ if matches!(self.state, State::Ended(_)) => return,
+            _ if matches!(self.state, GuardState::Ended(_)) => return,
             Event::Signal(signal) => self.on_signal(signal, effects),
             Event::Message(message) if self.state.has_worker() => {
                 pass_on(message, effects);
@@ -174,10 +179,10 @@ impl Lifecycle {
     }
 
     /// The table of signals.
-    fn on_signal(&mut self, signal: Signal, effects: &mut Vec<Effect>) -> State {
-        use State::*;
+    fn on_signal(&mut self, signal: Signal, effects: &mut Vec<Effect>) -> GuardState {
+        use GuardState::*;
         match (self.state, self.meaning(signal)) {
-            (Running | Probing | Restarting, Meaning::End) => {
+            (Running | Probing | Restarting, GuardSignal::End) => {
                 if self.state == Probing {
                     effects.push(Effect::KillProbe);
                 }
@@ -189,17 +194,17 @@ impl Lifecycle {
                 effects.push(Effect::Signal(signal));
                 Stopping
             }
-            (Running, Meaning::Restart) => {
+            (Running, GuardSignal::Restart) => {
                 effects.extend([Effect::Notify(Notice::Reloading), Effect::StartProbe]);
                 Probing
             }
-            (state @ (Probing | Restarting | Stopping), Meaning::Restart) => state,
-            (Stopping, Meaning::End)
-            | (Running | Probing | Restarting | Stopping, Meaning::Other) => {
+            (state @ (Probing | Restarting | Stopping), GuardSignal::Restart) => state,
+            (Stopping, GuardSignal::End)
+            | (Running | Probing | Restarting | Stopping, GuardSignal::Other) => {
                 effects.push(Effect::Signal(signal));
                 self.state
             }
-            (Pausing, Meaning::End) => exit(0, effects),
+            (Pausing, GuardSignal::End) => exit(0, effects),
             (state @ (Starting | Cleaning(..) | Executing | Pausing), _) => {
                 if !self.pending.contains(&signal) {
                     self.pending.push(signal);
@@ -211,8 +216,8 @@ impl Lifecycle {
     }
 
     /// The table of all other events.
-    fn on_change(&mut self, event: Event, now: Instant, effects: &mut Vec<Effect>) -> State {
-        use State::*;
+    fn on_change(&mut self, event: Event, now: Instant, effects: &mut Vec<Effect>) -> GuardState {
+        use GuardState::*;
         match (self.state, event) {
             (Starting, Event::Begin) | (Pausing, Event::PauseOver) => {
                 effects.push(Effect::Start);
@@ -238,13 +243,13 @@ impl Lifecycle {
                 effects.extend([Effect::Log(text), Effect::Notify(Notice::Ready)]);
                 Running
             }
-            (Running, Event::Ended(status)) => clean(status, Next::Restart, effects),
+            (Running, Event::Ended(status)) => clean(status, AfterExit::Restart, effects),
             (Probing, Event::Ended(status)) => {
                 effects.push(Effect::KillProbe);
-                clean(status, Next::Restart, effects)
+                clean(status, AfterExit::Restart, effects)
             }
-            (Restarting, Event::Ended(status)) => clean(status, Next::Execute, effects),
-            (Stopping, Event::Ended(status)) => clean(status, Next::End, effects),
+            (Restarting, Event::Ended(status)) => clean(status, AfterExit::Execute, effects),
+            (Stopping, Event::Ended(status)) => clean(status, AfterExit::End, effects),
             (Cleaning(status, next), Event::Cleaned) => {
                 // Only now: an unlocked lease says that no process of a task is left.
                 effects.push(Effect::ReleaseLeases);
@@ -264,25 +269,25 @@ impl Lifecycle {
     /// The state that follows when nothing of a worker is left.
     fn after_worker(
         &mut self,
-        status: Status,
-        next: Next,
+        status: Termination,
+        next: AfterExit,
         now: Instant,
         effects: &mut Vec<Effect>,
-    ) -> State {
+    ) -> GuardState {
         let told_to_end = self.is_told_to_end();
         let signal = match (next, status) {
-            (Next::Execute, _) if !told_to_end => {
+            (AfterExit::Execute, _) if !told_to_end => {
                 effects.push(Effect::Execute);
-                return State::Executing;
+                return GuardState::Executing;
             }
-            (_, Status::Exited(code)) => return exit(code, effects),
-            (Next::End, Status::Signaled(signal)) => {
+            (_, Termination::Exited(code)) => return exit(code, effects),
+            (AfterExit::End, Termination::Signaled(signal)) => {
                 effects
                     .push(Effect::Log(format!("worker ended by {} while stopping", name(signal))));
                 return exit(128 + signal, effects);
             }
-            (Next::Execute, Status::Signaled(_)) => return exit(0, effects),
-            (Next::Restart, Status::Signaled(signal)) => signal,
+            (AfterExit::Execute, Termination::Signaled(_)) => return exit(0, effects),
+            (AfterExit::Restart, Termination::Signaled(signal)) => signal,
         };
         self.deaths.push_back(now);
         self.deaths.retain(|&death| now - death < DEATHS_WINDOW);
@@ -300,54 +305,60 @@ impl Lifecycle {
             return exit(0, effects);
         }
         effects.push(Effect::Pause(RESTART_DELAY * (1 << (count - 1))));
-        State::Pausing
+        GuardState::Pausing
     }
 
     /// Did a signal that ends the worker come while there was none?
     fn is_told_to_end(&self) -> bool {
-        self.pending.iter().any(|signal| self.meaning(*signal) == Meaning::End)
+        self.pending.iter().any(|signal| self.meaning(*signal) == GuardSignal::End)
     }
 
-    fn meaning(&self, signal: Signal) -> Meaning {
+    fn meaning(&self, signal: Signal) -> GuardSignal {
         match signal {
-            Signal::SIGTERM | Signal::SIGINT | Signal::SIGQUIT => Meaning::End,
-            Signal::SIGHUP if self.hup_ends => Meaning::End,
-            Signal::SIGHUP => Meaning::Restart,
-            _ => Meaning::Other,
+            Signal::SIGTERM | Signal::SIGINT | Signal::SIGQUIT => GuardSignal::End,
+            Signal::SIGHUP if self.hup_ends => GuardSignal::End,
+            Signal::SIGHUP => GuardSignal::Restart,
+            _ => GuardSignal::Other,
         }
     }
 }
 
-impl State {
+impl GuardState {
     /// Does a worker run?
     pub fn has_worker(self) -> bool {
-        matches!(self, State::Running | State::Probing | State::Restarting | State::Stopping)
+        matches!(
+            self,
+            GuardState::Running
+                | GuardState::Probing
+                | GuardState::Restarting
+                | GuardState::Stopping
+        )
     }
 }
 
 /// The worker has ended.
-fn clean(status: Status, next: Next, effects: &mut Vec<Effect>) -> State {
+fn clean(status: Termination, next: AfterExit, effects: &mut Vec<Effect>) -> GuardState {
     effects.push(Effect::KillDescendants);
-    State::Cleaning(status, next)
+    GuardState::Cleaning(status, next)
 }
 
 /// What a message of the worker leads to, in any state.
-fn pass_on(message: Message, effects: &mut Vec<Effect>) {
+fn pass_on(message: GuardMessage, effects: &mut Vec<Effect>) {
     match message {
-        Message::LockLease(path) => effects.push(Effect::LockLease(path)),
-        Message::Ready => effects.extend([
+        GuardMessage::LockLease(path) => effects.push(Effect::LockLease(path)),
+        GuardMessage::Ready => effects.extend([
             Effect::Notify(Notice::Ready),
             Effect::PublishPidfile,
             Effect::ReportReady,
         ]),
-        Message::Heartbeat => effects.push(Effect::Notify(Notice::Watchdog)),
-        Message::Status(line) => effects.push(Effect::Notify(Notice::Status(line))),
+        GuardMessage::Heartbeat => effects.push(Effect::Notify(Notice::Watchdog)),
+        GuardMessage::Status(line) => effects.push(Effect::Notify(Notice::Status(line))),
     }
 }
 
-fn exit(code: i32, effects: &mut Vec<Effect>) -> State {
+fn exit(code: i32, effects: &mut Vec<Effect>) -> GuardState {
     effects.push(Effect::Exit(code));
-    State::Ended(code)
+    GuardState::Ended(code)
 }
 
 fn name(signal: i32) -> &'static str {

@@ -14,7 +14,7 @@ pub mod lifecycle;
 mod probe;
 mod signals;
 
-use crate::link::guard::{self as link, GuardLink, Joined};
+use crate::link::guard::{self as link, GuardLink, GuardPresence};
 use crate::os::continue_when_parent_ends;
 use crate::os::daemon::LaunchReport;
 use crate::os::environment;
@@ -72,16 +72,16 @@ pub fn role() -> Option<Role> {
     let restarted = exec::left_text(RESTARTED_VARIABLE);
     let is_probe = environment::take(PROBE_VARIABLE).is_some();
     Some(match (link::join(), restarted) {
-        (Joined::Orphan, _) => return None,
-        (Joined::Guarded(_), _) if is_probe => Role::Probe,
-        (Joined::Guarded(link), _) => {
+        (GuardPresence::Orphan, _) => return None,
+        (GuardPresence::Guarded(_), _) if is_probe => Role::Probe,
+        (GuardPresence::Guarded(link), _) => {
             // One that is stopped goes on when its guard dies, to end what it has started. Not a
             // probe, which dies with its guard: a process has one such signal.
             let _ = continue_when_parent_ends();
             Role::Worker(link)
         }
-        (Joined::Unguarded, Some(pidfile)) => Role::Restarted(pidfile.parse().ok()),
-        (Joined::Unguarded, None) => Role::Fresh,
+        (GuardPresence::Unguarded, Some(pidfile)) => Role::Restarted(pidfile.parse().ok()),
+        (GuardPresence::Unguarded, None) => Role::Fresh,
     })
 }
 

@@ -1,8 +1,8 @@
 //! A probe: the program as it is now, which reads its settings and says whether it would start.
 
-use super::command::Command;
+use super::command::WorkerCommand;
 use crate::link::guard::WorkerLink;
-use crate::os::reap::Status;
+use crate::os::reap::Termination;
 use crate::os::{Pid, file};
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::signal::{Signal, kill};
@@ -30,7 +30,7 @@ pub(super) struct Probe {
 impl Probe {
     /// # Errors
     /// It cannot be started.
-    pub(super) fn start(command: &Command) -> io::Result<Probe> {
+    pub(super) fn start(command: &WorkerCommand) -> io::Result<Probe> {
         let (stderr, writer) = io::pipe()?;
         fcntl(&stderr, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
         let null = file::null()?;
@@ -70,17 +70,17 @@ impl Probe {
     }
 
     /// Its result, once it has ended: why the program would not start.
-    pub(super) fn result(mut self, status: Status) -> Result<(), String> {
+    pub(super) fn result(mut self, status: Termination) -> Result<(), String> {
         self.read();
         let output = String::from_utf8_lossy(&self.output).trim().replace('\n', "; ");
         match status {
-            Status::Exited(0) => Ok(()),
-            Status::Exited(_) if !output.is_empty() => Err(output),
-            Status::Exited(code) => Err(format!("it would end with {code}")),
-            Status::Signaled(_) if self.left().is_zero() => {
+            Termination::Exited(0) => Ok(()),
+            Termination::Exited(_) if !output.is_empty() => Err(output),
+            Termination::Exited(code) => Err(format!("it would end with {code}")),
+            Termination::Signaled(_) if self.left().is_zero() => {
                 Err(format!("the settings were not read within {} s", PROBE_MAX.as_secs()))
             }
-            Status::Signaled(signal) => Err(format!("it would be killed by signal {signal}")),
+            Termination::Signaled(signal) => Err(format!("it would be killed by signal {signal}")),
         }
     }
 }

@@ -4,7 +4,7 @@ use super::url::{BackendUrl, BadUrl, BrokerUrl};
 use std::fmt;
 use std::path::Path;
 
-/// An address as somebody wrote it. Whoever prints it prints no secret: its parts where it can
+/// An address as it was written. Printing it prints no secret: its parts where it can
 /// be read, and what is certainly none where it cannot.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Address(String);
@@ -74,17 +74,17 @@ pub(super) const PARAMETERS: [&str; 6] =
     ["db", "virtual_host", "ssl_ca_certs", "ssl_cert_reqs", "ssl_certfile", "ssl_keyfile"];
 
 /// The parts of `[[USER]:PASSWORD@]HOST[:PORT][/DB][?PARAMETERS]`.
-pub(super) struct Parts<'a> {
+pub(super) struct AddressParts<'a> {
     pub(super) user: Option<&'a str>,
     pub(super) password: Option<&'a str>,
     /// Host and port, database, and the parameters.
     pub(super) place: &'a str,
 }
 
-impl<'a> Parts<'a> {
+impl<'a> AddressParts<'a> {
     /// Takes `rest` apart. What is a sign of the address itself, and stands in a password, is
     /// found by the @ behind it.
-    pub(super) fn of(rest: &'a str) -> Result<Parts<'a>, String> {
+    pub(super) fn of(rest: &'a str) -> Result<AddressParts<'a>, String> {
         let authority = rest.find(['/', '?', '#']).unwrap_or(rest.len());
         let known = |name: &str| PARAMETERS.contains(&name);
         let in_parameter = |at: usize| {
@@ -115,7 +115,7 @@ impl<'a> Parts<'a> {
             None => (None, None),
         };
         let given = |text: Option<&'a str>| text.filter(|text| !text.is_empty());
-        Ok(Parts { user: given(user), password: given(password), place })
+        Ok(AddressParts { user: given(user), password: given(password), place })
     }
 }
 
@@ -178,7 +178,7 @@ pub fn redact(text: &str) -> String {
     // What is encoded in the path of a socket is no secret.
     let of_path =
         |c: char| is_of_place(c) || c == '%' && scheme == "redis+socket" && rest.starts_with('/');
-    let shown = Parts::of(rest).ok().filter(|parts| {
+    let shown = AddressParts::of(rest).ok().filter(|parts| {
         let place = parts.place.split('?').next().unwrap_or_default();
         let (host, path) = place.split_once('/').unwrap_or((place, ""));
         let port = port_of(place);
@@ -193,7 +193,7 @@ pub fn redact(text: &str) -> String {
             && path.chars().all(of_path)
     });
     match shown {
-        Some(Parts { user, password, place }) => {
+        Some(AddressParts { user, password, place }) => {
             format!("{scheme}://{}{}", who(user, password), parameters(place))
         }
         None => format!("{scheme}://**"),

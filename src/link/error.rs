@@ -6,13 +6,13 @@ use std::time::Duration;
 /// What a store could not do.
 #[derive(Debug, Clone)]
 pub struct Error {
-    kind: Kind,
+    kind: StoreErrorKind,
     text: String,
 }
 
-/// What kind of trouble it is, as far as somebody acts on it.
+/// The kinds of errors that callers treat differently.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
+pub enum StoreErrorKind {
     /// Somebody else has it; try again.
     Busy,
     /// There is no room.
@@ -37,29 +37,29 @@ pub enum Kind {
 
 impl Error {
     /// Trouble of this kind.
-    pub fn of(kind: Kind, text: impl Into<String>) -> Error {
+    pub fn of(kind: StoreErrorKind, text: impl Into<String>) -> Error {
         Error { kind, text: text.into() }
     }
 
     /// A store asked for what it is not made for, or that is not there.
     pub fn misuse(why: impl Into<String>) -> Error {
-        Error::of(Kind::Other, why)
+        Error::of(StoreErrorKind::Other, why)
     }
 
     /// No answer within `deadline`.
     pub fn late(deadline: Duration) -> Error {
-        Error::of(Kind::Busy, format!("no answer within {:.1}s", deadline.as_secs_f64()))
+        Error::of(StoreErrorKind::Busy, format!("no answer within {:.1}s", deadline.as_secs_f64()))
     }
 
     /// What a call of the system could not do with `what`: a path, or a thing by its name.
     pub fn io(what: impl fmt::Display, error: &std::io::Error) -> Error {
         use std::io::ErrorKind;
         let kind = match error.kind() {
-            ErrorKind::StorageFull | ErrorKind::QuotaExceeded => Kind::Full,
+            ErrorKind::StorageFull | ErrorKind::QuotaExceeded => StoreErrorKind::Full,
             ErrorKind::PermissionDenied | ErrorKind::NotFound | ErrorKind::ReadOnlyFilesystem => {
-                Kind::Unopened
+                StoreErrorKind::Unopened
             }
-            _ => Kind::Other,
+            _ => StoreErrorKind::Other,
         };
         Error::of(kind, format!("{what}: {error}"))
     }
@@ -75,7 +75,7 @@ impl Error {
     }
 
     /// What kind of trouble it is.
-    pub fn kind(&self) -> Kind {
+    pub fn kind(&self) -> StoreErrorKind {
         self.kind
     }
 }

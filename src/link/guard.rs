@@ -1,5 +1,5 @@
 //! What a worker and its guard say to each other: the worker sends messages over a socket that
-//! the guard created, and the guard answers [`Message::LockLease`] with an error number.
+//! the guard created, and the guard answers [`GuardMessage::LockLease`] with an error number.
 
 use crate::os::environment;
 use crate::os::seqpacket::{Inherited, SeqPacket};
@@ -29,7 +29,7 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What a worker tells its guard.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Message {
+pub enum GuardMessage {
     /// "Lock the lease at this path too."
     LockLease(PathBuf),
     /// "I take messages."
@@ -40,25 +40,25 @@ pub enum Message {
     Status(String),
 }
 
-impl Message {
+impl GuardMessage {
     /// As bytes: a letter, and what belongs to it.
     fn encode(&self) -> Vec<u8> {
         match self {
-            Message::LockLease(path) => [&b"l"[..], path.as_os_str().as_bytes()].concat(),
-            Message::Ready => b"r".to_vec(),
-            Message::Heartbeat => b"h".to_vec(),
-            Message::Status(line) => [&b"s"[..], line.as_bytes()].concat(),
+            GuardMessage::LockLease(path) => [&b"l"[..], path.as_os_str().as_bytes()].concat(),
+            GuardMessage::Ready => b"r".to_vec(),
+            GuardMessage::Heartbeat => b"h".to_vec(),
+            GuardMessage::Status(line) => [&b"s"[..], line.as_bytes()].concat(),
         }
     }
 
     /// The message of these bytes, if it is one.
-    fn decode(bytes: &[u8]) -> Option<Message> {
+    fn decode(bytes: &[u8]) -> Option<GuardMessage> {
         let (letter, rest) = bytes.split_first()?;
         match letter {
-            b'l' => Some(Message::LockLease(OsStr::from_bytes(rest).into())),
-            b'r' => Some(Message::Ready),
-            b'h' => Some(Message::Heartbeat),
-            b's' => Some(Message::Status(String::from_utf8_lossy(rest).into_owned())),
+            b'l' => Some(GuardMessage::LockLease(OsStr::from_bytes(rest).into())),
+            b'r' => Some(GuardMessage::Ready),
+            b'h' => Some(GuardMessage::Heartbeat),
+            b's' => Some(GuardMessage::Status(String::from_utf8_lossy(rest).into_owned())),
             _ => None,
         }
     }
@@ -73,7 +73,7 @@ pub struct GuardLink {
 
 /// Whether this process has a guard.
 #[derive(Debug)]
-pub enum Joined {
+pub enum GuardPresence {
     /// It was started by one.
     Guarded(GuardLink),
     /// The guard that started it is dead.
@@ -84,20 +84,20 @@ pub enum Joined {
 
 /// Looks for the guard that started this process, before any thread exists. A guarded process
 /// adopts orphans.
-pub fn join() -> Joined {
+pub fn join() -> GuardPresence {
     let fd = environment::take(FD_VARIABLE);
     let heartbeat = environment::take(HEARTBEAT_VARIABLE).and_then(|ms| ms.parse().ok());
     if fd.is_none_or(|fd| fd != FD.to_string()) {
-        return Joined::Unguarded;
+        return GuardPresence::Unguarded;
     }
     let socket = match SeqPacket::inherit(FD, ANSWER_TIMEOUT) {
         Inherited::OfParent(socket) if become_subreaper().is_ok() => socket,
-        Inherited::HungUp => return Joined::Orphan,
-        Inherited::OfParent(_) | Inherited::Other => return Joined::Unguarded,
+        Inherited::HungUp => return GuardPresence::Orphan,
+        Inherited::OfParent(_) | Inherited::Other => return GuardPresence::Unguarded,
     };
     // `ps` would show `exe`.
     set_process_name();
-    Joined::Guarded(GuardLink { socket, heartbeat: heartbeat.map(Duration::from_millis) })
+    GuardPresence::Guarded(GuardLink { socket, heartbeat: heartbeat.map(Duration::from_millis) })
 }
 
 impl GuardLink {
@@ -107,7 +107,7 @@ impl GuardLink {
     /// # Errors
     /// The guard cannot lock the file, is dead, or does not answer.
     pub fn lock_lease(&self, path: &Path) -> io::Result<()> {
-        let request = Message::LockLease(std::path::absolute(path)?).encode();
+        let request = GuardMessage::LockLease(std::path::absolute(path)?).encode();
         if request.len() > MESSAGE_MAX {
             return Err(Errno::ENAMETOOLONG.into());
         }
@@ -123,7 +123,7 @@ impl GuardLink {
 
     /// The worker takes messages.
     pub fn ready(&self) {
-        self.tell(&Message::Ready);
+        self.tell(&GuardMessage::Ready);
     }
 
     /// How often [`GuardLink::heartbeat`] is expected; `None` if not at all.
@@ -133,15 +133,15 @@ impl GuardLink {
 
     /// The worker's loop is alive.
     pub fn heartbeat(&self) {
-        self.tell(&Message::Heartbeat);
+        self.tell(&GuardMessage::Heartbeat);
     }
 
     /// What the worker does, one line for the status of the service.
     pub fn status(&self, line: &str) {
-        self.tell(&Message::Status(line.into()));
+        self.tell(&GuardMessage::Status(line.into()));
     }
 
-    fn tell(&self, message: &Message) {
+    fn tell(&self, message: &GuardMessage) {
         // A guard that is gone is noticed elsewhere; a slow one must not stop us.
         let _ = self.socket.try_send(&message.encode());
     }
@@ -161,7 +161,7 @@ pub struct WorkerLink(SeqPacket);
 #[derive(Debug, PartialEq, Eq)]
 pub enum Received {
     /// A message.
-    Message(Message),
+    Message(GuardMessage),
     /// Something that is no message.
     Unknown,
     /// Nothing so far.
@@ -187,12 +187,12 @@ impl WorkerLink {
             Ok(None) => Received::Nothing,
             Ok(Some(0)) | Err(_) => Received::Closed,
             Ok(Some(length)) => {
-                Message::decode(&bytes[..length]).map_or(Received::Unknown, Received::Message)
+                GuardMessage::decode(&bytes[..length]).map_or(Received::Unknown, Received::Message)
             }
         }
     }
 
-    /// Answers [`Message::LockLease`].
+    /// Answers [`GuardMessage::LockLease`].
     pub fn answer(&self, result: io::Result<()>) {
         let errno = match result {
             Ok(()) => 0,
@@ -225,13 +225,13 @@ mod tests {
         link.ready();
         link.heartbeat();
         link.status("2 tasks");
-        link.tell(&Message::LockLease("/a b".into()));
+        link.tell(&GuardMessage::LockLease("/a b".into()));
         link.socket.send(b"?").unwrap();
         let messages = [
-            Message::Ready,
-            Message::Heartbeat,
-            Message::Status("2 tasks".into()),
-            Message::LockLease("/a b".into()),
+            GuardMessage::Ready,
+            GuardMessage::Heartbeat,
+            GuardMessage::Status("2 tasks".into()),
+            GuardMessage::LockLease("/a b".into()),
         ];
         for message in messages {
             assert_eq!(guard.receive(), Received::Message(message));

@@ -6,7 +6,7 @@
 //! may reach the server later, and a caller that minds has to fence it
 //! (see `broker/redis/take.lua`).
 
-use super::error::{Error, Kind};
+use super::error::{Error, StoreErrorKind};
 use super::tls;
 use super::url::{Endpoint, Server};
 use redis::aio::MultiplexedConnection;
@@ -40,7 +40,7 @@ const WORKER_PATIENCE_MAX: Duration = Duration::from_secs(30);
 /// a worker without work, or it would ask before each of its own questions.
 const IDLE: Duration = Duration::from_secs(8);
 
-/// An idle connection says so often that it is still there: firewalls forget one after a minute
+/// How often an idle connection sends a keepalive: firewalls forget one after a minute
 /// at the earliest.
 const KEEPALIVE: Duration = Duration::from_secs(30);
 
@@ -113,7 +113,7 @@ impl Link {
     pub async fn session(&self) -> Result<u32, Error> {
         let opened = tokio::time::timeout(self.0.patience, self.connection());
         let opened = opened.await;
-        let late = |_| Err(self.silent(self.0.patience, Kind::Busy));
+        let late = |_| Err(self.silent(self.0.patience, StoreErrorKind::Busy));
         match opened.unwrap_or_else(late) {
             Ok((number, _)) => Ok(number),
             Err(error) => {
@@ -136,7 +136,9 @@ impl Link {
         let done = tokio::time::timeout(patience, async {
             let (opened, mut connection) = self.connection().await?;
             number = Some(opened);
-            work(&mut connection).await.map_err(|error| self.trouble(error, Kind::Unheard))
+            work(&mut connection)
+                .await
+                .map_err(|error| self.trouble(error, StoreErrorKind::Unheard))
         })
         .await;
         let error = match done {
@@ -149,12 +151,13 @@ impl Link {
             Ok(Err(error)) => error,
             Err(_) => {
                 self.0.late.fetch_add(1, Ordering::Relaxed);
-                let kind = if number.is_some() { Kind::Unheard } else { Kind::Busy };
+                let kind =
+                    if number.is_some() { StoreErrorKind::Unheard } else { StoreErrorKind::Busy };
                 self.silent(patience, kind)
             }
         };
         // A server that refuses a command is a server that is there; one that lets nobody in is not.
-        let broken = matches!(error.kind(), Kind::Busy | Kind::Unheard);
+        let broken = matches!(error.kind(), StoreErrorKind::Busy | StoreErrorKind::Unheard);
         if broken || number.is_none() {
             lock(&self.0.heard).1 = Some(error.to_string());
         }
@@ -255,7 +258,7 @@ impl Link {
         let mut connection = self.open(config).await?;
         for command in &self.0.greeting {
             let answered = command.query_async::<()>(&mut connection).await;
-            answered.map_err(|error| self.trouble(error, Kind::Busy))?;
+            answered.map_err(|error| self.trouble(error, StoreErrorKind::Busy))?;
         }
         slot.0 += 1;
         slot.1 = Some(Open { connection: connection.clone(), ended });
@@ -271,10 +274,11 @@ impl Link {
                 let opened = tokio::time::timeout(self.0.patience, async {
                     let stream = connecting.await?;
                     let begun = MultiplexedConnection::new_with_config(greeting, stream, config);
-                    begun.await.map_err(|error| self.trouble(error, Kind::Busy))
+                    begun.await.map_err(|error| self.trouble(error, StoreErrorKind::Busy))
                 });
-                let opened =
-                    opened.await.unwrap_or_else(|_| Err(self.silent(self.0.patience, Kind::Busy)));
+                let opened = opened
+                    .await
+                    .unwrap_or_else(|_| Err(self.silent(self.0.patience, StoreErrorKind::Busy)));
                 let (connection, driver) = opened?;
                 // It ends with the last handle to the connection.
                 tokio::spawn(driver);
@@ -282,7 +286,7 @@ impl Link {
             }
             (Dial::Plain(client), _) => {
                 let opened = client.get_multiplexed_async_connection_with_config(&config).await;
-                opened.map_err(|error| self.trouble(error, Kind::Busy))
+                opened.map_err(|error| self.trouble(error, StoreErrorKind::Busy))
             }
             (Dial::Tls(..), _) => Err(Error::misuse(format!("{server}: no address for TLS"))),
         }
@@ -325,23 +329,23 @@ impl Link {
         }
     }
 
-    fn silent(&self, patience: Duration, kind: Kind) -> Error {
+    fn silent(&self, patience: Duration, kind: StoreErrorKind) -> Error {
         Error::of(kind, format!("{}: {}", self.0.server, Error::late(patience)))
     }
 
     /// What the client library or the server said, with the server's name; `unheard` is what it
     /// means that there was no answer.
-    fn trouble(&self, error: RedisError, unheard: Kind) -> Error {
+    fn trouble(&self, error: RedisError, unheard: StoreErrorKind) -> Error {
         if error.is_timeout() {
             return self.silent(self.0.patience, unheard);
         }
         let unheard = match error.kind() {
-            redis::ErrorKind::AuthenticationFailed => Kind::Other,
+            redis::ErrorKind::AuthenticationFailed => StoreErrorKind::Other,
             _ => unheard,
         };
         if error.kind() == redis::ErrorKind::Parse {
             let text = format!("{}: who answers there is no Redis server", self.0.server);
-            return Error::of(Kind::Busy, text);
+            return Error::of(StoreErrorKind::Busy, text);
         }
         let text = error.detail().map_or_else(|| error.to_string(), str::to_string);
         // Of a transaction the first refusal tells why.
@@ -357,17 +361,17 @@ impl Link {
                     | ServerErrorKind::ReadOnly,
                 ),
                 _,
-            ) => Kind::Busy,
-            (_, "FENCED") => Kind::Fenced,
-            (_, "OOM" | "MISCONF") => Kind::Full,
-            (_, "WRONGTYPE") => Kind::Refused,
+            ) => StoreErrorKind::Busy,
+            (_, "FENCED") => StoreErrorKind::Fenced,
+            (_, "OOM" | "MISCONF") => StoreErrorKind::Full,
+            (_, "WRONGTYPE") => StoreErrorKind::Refused,
             // Of a connection that is being opened the next try may tell otherwise.
-            (_, "ERR") if unheard == Kind::Unheard => Kind::Failed,
-            (_, "ERR") => Kind::Busy,
-            (_, "NOPERM") => Kind::Forbidden,
+            (_, "ERR") if unheard == StoreErrorKind::Unheard => StoreErrorKind::Failed,
+            (_, "ERR") => StoreErrorKind::Busy,
+            (_, "NOPERM") => StoreErrorKind::Forbidden,
             // One of ours: a key that all messages go through is something else.
-            (_, "BROKEN") => Kind::Damaged,
-            _ => Kind::Other,
+            (_, "BROKEN") => StoreErrorKind::Damaged,
+            _ => StoreErrorKind::Other,
         };
         let said = match answer.code() {
             // The server's own sentence is about a command that nobody typed.

@@ -1,7 +1,7 @@
 //! TLS to a server, as Python's `ssl` has it: who is trusted, what proves us, and what went wrong
 //! in words.
 
-use super::error::{Error, Kind};
+use super::error::{Error, StoreErrorKind};
 use super::url::{Server, Tls};
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
@@ -60,7 +60,7 @@ pub(super) async fn connect(
     tls: &Tls,
     config: Arc<ClientConfig>,
 ) -> Result<TlsStream<TcpStream>, Error> {
-    let failed = |why: String| Error::of(Kind::Busy, format!("{server}: {why}"));
+    let failed = |why: String| Error::of(StoreErrorKind::Busy, format!("{server}: {why}"));
     let name = ServerName::try_from(host.to_string())
         .map_err(|_| failed(format!("{host:?} is no name that a certificate may have")))?;
     let stream =

@@ -1,7 +1,7 @@
 //! Broker and result-store addresses, parsed once; a password cannot be printed.
 
 use super::address::{
-    OF_CONNECTIONS, PARAMETERS, Parts, is_number, is_plain, parameters, port_of, redact, who,
+    AddressParts, OF_CONNECTIONS, PARAMETERS, is_number, is_plain, parameters, port_of, redact, who,
 };
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -202,7 +202,7 @@ impl Server {
         if text.chars().any(|c| c.is_whitespace() || c.is_control()) {
             return Err("has a blank in it; expected none (in a password it is %20)".into());
         }
-        let Parts { user, password, place: shown } = Parts::of(rest)?;
+        let AddressParts { user, password, place: shown } = AddressParts::of(rest)?;
         // Without what is secret: no error of the parser can hold it.
         let url =
             ::url::Url::parse(&format!("{scheme}://{shown}")).map_err(|e| broken(&e, shown))?;

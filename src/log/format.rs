@@ -28,34 +28,40 @@ pub enum Format {
 
 /// Which process lines come from, and their format.
 #[derive(Debug, Clone)]
-pub(super) struct Origin {
+pub(super) struct LogContext {
     format: Format,
     node: String,
     /// The name of the process in Celery's format and in JSON.
     process: [&'static str; 2],
 }
 
-impl Origin {
+impl LogContext {
     /// Lines of the worker proper.
-    pub(super) fn of_worker(format: Format, node: String) -> Origin {
-        Origin { format, node, process: ["MainProcess", "worker"] }
+    pub(super) fn of_worker(format: Format, node: String) -> LogContext {
+        LogContext { format, node, process: ["MainProcess", "worker"] }
     }
 
     /// Lines of the guard.
-    pub(super) fn of_guard(format: Format, node: String) -> Origin {
-        Origin { format, node, process: ["Guard", "guard"] }
+    pub(super) fn of_guard(format: Format, node: String) -> LogContext {
+        LogContext { format, node, process: ["Guard", "guard"] }
     }
 
     /// A line without fields, with its line end.
     pub(super) fn note(&self, level: Level, text: &str) -> String {
         let mut line = String::new();
-        let parts = Parts { text: text.into(), fields: Map::new() };
+        let parts = EventText { text: text.into(), fields: Map::new() };
         // Writing to a String cannot fail.
         let _ = self.write(&mut line, level, false, parts);
         line
     }
 
-    fn write(&self, out: &mut dyn Write, level: Level, color: bool, parts: Parts) -> fmt::Result {
+    fn write(
+        &self,
+        out: &mut dyn Write,
+        level: Level,
+        color: bool,
+        parts: EventText,
+    ) -> fmt::Result {
         match self.format {
             Format::Celery => self.write_celery(out, level, color, &parts),
             Format::Json => self.write_json(out, level, parts),
@@ -67,7 +73,7 @@ impl Origin {
         out: &mut dyn Write,
         level: Level,
         color: bool,
-        parts: &Parts,
+        parts: &EventText,
     ) -> fmt::Result {
         let (color, reset) = match level {
             Level::ERROR if color => ("\x1b[31m", "\x1b[0m"),
@@ -89,7 +95,7 @@ impl Origin {
         writeln!(out, "{reset}")
     }
 
-    fn write_json(&self, out: &mut dyn Write, level: Level, parts: Parts) -> fmt::Result {
+    fn write_json(&self, out: &mut dyn Write, level: Level, parts: EventText) -> fmt::Result {
         let mut object = Map::new();
         let now = Local::now().to_rfc3339_opts(SecondsFormat::Micros, false);
         object.insert("time".into(), now.into());
@@ -115,14 +121,14 @@ fn name(level: Level) -> &'static str {
 
 /// Formats events, and counts the lines that enter the queue.
 pub(super) struct EventFormat {
-    origin: Origin,
+    origin: LogContext,
     color: bool,
     backlog: Arc<Backlog>,
 }
 
 impl EventFormat {
     /// Colours are our own; those of the library are off.
-    pub(super) fn new(origin: Origin, color: bool, backlog: Arc<Backlog>) -> EventFormat {
+    pub(super) fn new(origin: LogContext, color: bool, backlog: Arc<Backlog>) -> EventFormat {
         EventFormat { origin, color, backlog }
     }
 }
@@ -138,7 +144,7 @@ where
         mut out: Writer<'_>,
         event: &Event<'_>,
     ) -> fmt::Result {
-        let mut parts = Parts::default();
+        let mut parts = EventText::default();
         event.record(&mut parts);
         self.backlog.one_more();
         self.origin.write(&mut out, *event.metadata().level(), self.color, parts)
@@ -147,12 +153,12 @@ where
 
 /// The text of an event and its fields.
 #[derive(Default)]
-struct Parts {
+struct EventText {
     text: String,
     fields: Map<String, Value>,
 }
 
-impl Visit for Parts {
+impl Visit for EventText {
     fn record_str(&mut self, field: &Field, value: &str) {
         self.fields.insert(field.name().into(), value.into());
     }
@@ -185,14 +191,15 @@ mod tests {
 
     #[test]
     fn a_note_has_the_form_that_was_chosen() {
-        let line = Origin::of_guard(Format::Celery, "w@h".into()).note(Level::WARN, "a\nb");
-        let odd = Origin::of_guard(Format::Celery, "w@h".into()).note(Level::WARN, "a\x1b[2J\r");
+        let line = LogContext::of_guard(Format::Celery, "w@h".into()).note(Level::WARN, "a\nb");
+        let odd =
+            LogContext::of_guard(Format::Celery, "w@h".into()).note(Level::WARN, "a\x1b[2J\r");
         assert!(odd.ends_with("a\\x1b[2J\\r\n"), "{odd}");
         let (time, text) = line.split_once(": ").unwrap();
         assert_eq!(text, "WARNING/Guard] a\n  b\n");
         assert!(chrono::NaiveDateTime::parse_from_str(time, "[%Y-%m-%d %H:%M:%S,%3f%:z").is_ok());
 
-        let line = Origin::of_worker(Format::Json, "w@h".into()).note(Level::ERROR, "a\n\"b\"");
+        let line = LogContext::of_worker(Format::Json, "w@h".into()).note(Level::ERROR, "a\n\"b\"");
         assert_eq!(line.lines().count(), 1);
         let object: Value = serde_json::from_str(&line).unwrap();
         assert!(chrono::DateTime::parse_from_rfc3339(object["time"].as_str().unwrap()).is_ok());

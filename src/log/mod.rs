@@ -12,7 +12,7 @@ pub use format::Format;
 
 use crate::os::signal::with_signals_blocked;
 use file::LogFile;
-use format::{EventFormat, Origin};
+use format::{EventFormat, LogContext};
 use sink::{Backlog, Sink, Stderr};
 use std::fs::File;
 use std::io::{self, IsTerminal, Write};
@@ -31,7 +31,7 @@ const LAST_WAIT: Duration = Duration::from_secs(1);
 
 /// How a program logs.
 #[derive(Debug, Clone)]
-pub struct Options {
+pub struct LogOptions {
     /// The lowest level that is logged.
     pub level: LevelFilter,
     /// Colours, if the lines go to a terminal.
@@ -72,9 +72,9 @@ pub fn lost() -> Option<String> {
 
 /// Starts logging. A file that cannot be opened is tried again with every line; until then, lines
 /// are dropped and counted ([`writable`] tells in advance).
-pub fn start(options: Options) -> LogGuard {
+pub fn start(options: LogOptions) -> LogGuard {
     let color = options.color && options.file.is_none() && io::stderr().is_terminal();
-    let origin = Origin::of_worker(options.format, options.node);
+    let origin = LogContext::of_worker(options.format, options.node);
     let backlog = Arc::new(Backlog::default());
     let queue = NonBlockingBuilder::default()
         .buffered_lines_limit(LINES_MAX)
@@ -131,7 +131,7 @@ pub fn writable(path: &Path) -> io::Result<()> {
 /// The line could not be written.
 pub fn append(path: &Path, format: Format, node: &str, level: Level, text: &str) -> io::Result<()> {
     let mut file: File = file::open(path)?;
-    file.write_all(Origin::of_guard(format, node.to_string()).note(level, text).as_bytes())
+    file.write_all(LogContext::of_guard(format, node.to_string()).note(level, text).as_bytes())
 }
 
 /// Logs a line whose level is known at run time.

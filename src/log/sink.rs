@@ -2,7 +2,7 @@
 //! stay whole: one that a full disk has cut is completed later.
 
 use super::escape;
-use super::format::Origin;
+use super::format::LogContext;
 use crate::os::describe;
 use std::io::{self, Write};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -126,7 +126,7 @@ impl Batch {
 /// Writes the lines of the queue to a target.
 pub(super) struct Sink<P> {
     target: P,
-    origin: Origin,
+    origin: LogContext,
     backlog: Arc<Backlog>,
     batch: Batch,
     batch_bytes: usize,
@@ -143,7 +143,7 @@ pub(super) struct Sink<P> {
 }
 
 impl<P: Target> Sink<P> {
-    pub(super) fn new(target: P, origin: Origin, backlog: Arc<Backlog>) -> Sink<P> {
+    pub(super) fn new(target: P, origin: LogContext, backlog: Arc<Backlog>) -> Sink<P> {
         Sink {
             batch_bytes: target.batch_bytes(),
             target,
@@ -291,7 +291,7 @@ mod tests {
     use std::path::Path;
 
     fn sink(path: &Path) -> Sink<LogFile> {
-        let origin = Origin::of_worker(Format::Celery, "w@h".into());
+        let origin = LogContext::of_worker(Format::Celery, "w@h".into());
         Sink::new(LogFile::new(path.into(), Rotation::default()), origin, Arc::default())
     }
 
@@ -350,7 +350,7 @@ mod tests {
 
     fn disk(room: usize) -> Sink<Disk> {
         let disk = Disk { text: vec![], room, is_new: false };
-        Sink::new(disk, Origin::of_worker(Format::Celery, "w@h".into()), Arc::default())
+        Sink::new(disk, LogContext::of_worker(Format::Celery, "w@h".into()), Arc::default())
     }
 
     #[test]

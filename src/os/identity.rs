@@ -12,21 +12,21 @@ const NAMESPACES: [&str; 2] = ["pid", "time"];
 
 /// The identities of a worker and its guard, as one text: `BOOT NAMESPACES PID:START PID:START`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Identity(String);
+pub struct ProcessIdentity(String);
 
-impl Identity {
+impl ProcessIdentity {
     /// This process and its parent.
-    pub fn of_self() -> Identity {
+    pub fn of_self() -> ProcessIdentity {
         let all = [Pid::this(), Pid::parent()].map(|pid| {
             let start = start_of(pid).map_or_else(|| "?".into(), |start| start.to_string());
             format!("{pid}:{start}")
         });
-        Identity(format!("{} {} {}", boot(), namespaces(), all.join(" ")))
+        ProcessIdentity(format!("{} {} {}", boot(), namespaces(), all.join(" ")))
     }
 
-    /// From the text of [`Identity::text`]; of any other text the state is unknown.
-    pub fn parse(text: &str) -> Identity {
-        Identity(text.into())
+    /// From the text of [`ProcessIdentity::text`]; of any other text the state is unknown.
+    pub fn parse(text: &str) -> ProcessIdentity {
+        ProcessIdentity(text.into())
     }
 
     /// As text, to be stored.
@@ -56,13 +56,13 @@ impl Identity {
 
     /// Is this the previous worker of the same guard as `own`? A guard starts another worker only
     /// after no process of the previous one is left.
-    pub fn precedes(&self, own: &Identity) -> bool {
-        let split = |one: &Identity| {
+    pub fn precedes(&self, own: &ProcessIdentity) -> bool {
+        let split = |one: &ProcessIdentity| {
             let words: Vec<String> = one.0.split(' ').map(str::to_string).collect();
             <[String; 4]>::try_from(words).ok()
         };
         let (Some(theirs), Some(ours)) = (split(self), split(own)) else { return false };
-        let worker = |all: &[String; 4]| Identity([&all[0][..], &all[1], &all[2]].join(" "));
+        let worker = |all: &[String; 4]| ProcessIdentity([&all[0][..], &all[1], &all[2]].join(" "));
         (&theirs[..2], &theirs[3]) == (&ours[..2], &ours[3])
             && worker(&theirs).is_dead() == Some(true)
     }
@@ -124,13 +124,13 @@ mod tests {
 
     #[test]
     fn a_death_is_seen_only_where_it_can_be() {
-        let own = Identity::of_self();
+        let own = ProcessIdentity::of_self();
         assert_eq!(own.is_dead(), Some(false));
-        assert_eq!(Identity::parse(own.text()), own);
+        assert_eq!(ProcessIdentity::parse(own.text()), own);
         let mut child = std::process::Command::new("true").spawn().unwrap();
         let pid = Pid::from_raw(child.id() as i32);
         let begin = format!("{} {}", boot(), namespaces());
-        let of = |word: &str| Identity::parse(&format!("{begin} {word}")).is_dead();
+        let of = |word: &str| ProcessIdentity::parse(&format!("{begin} {word}")).is_dead();
         let start = start_of(pid);
         child.wait().unwrap();
         assert_eq!(of(&format!("{pid}:{}", start.unwrap_or(1))), Some(true));
@@ -139,19 +139,22 @@ mod tests {
             of(&format!("{pid}:1 {}", own.text().split(' ').next_back().unwrap())),
             Some(false)
         );
-        assert_eq!(Identity::parse(&format!("other {} 1:1", namespaces())).is_dead(), Some(true));
-        assert_eq!(Identity::parse(&format!("{} pid:[1] 1:1", boot())).is_dead(), None);
+        assert_eq!(
+            ProcessIdentity::parse(&format!("other {} 1:1", namespaces())).is_dead(),
+            Some(true)
+        );
+        assert_eq!(ProcessIdentity::parse(&format!("{} pid:[1] 1:1", boot())).is_dead(), None);
         for odd in ["", "x", "? ? 1:1", &format!("{begin} one"), &format!("{begin} -1:1")] {
-            assert_eq!(Identity::parse(odd).is_dead(), None, "{odd}");
+            assert_eq!(ProcessIdentity::parse(odd).is_dead(), None, "{odd}");
         }
         let parent = own.text().split(' ').next_back().unwrap();
-        let before = Identity::parse(&format!("{begin} {pid}:1 {parent}"));
+        let before = ProcessIdentity::parse(&format!("{begin} {pid}:1 {parent}"));
         assert!(before.is_dead() == Some(false) && before.precedes(&own));
         assert!(!own.precedes(&own));
         assert!(
-            Identity::no_such_process(pid.as_raw())
-                && !Identity::no_such_process(1)
-                && !Identity::no_such_process(-1)
+            ProcessIdentity::no_such_process(pid.as_raw())
+                && !ProcessIdentity::no_such_process(1)
+                && !ProcessIdentity::no_such_process(-1)
         );
     }
 }

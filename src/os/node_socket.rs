@@ -34,7 +34,7 @@ const LOOKS_MAX: usize = 1_000;
 
 /// The address of a worker.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Address {
+pub enum SocketAddress {
     /// A socket in a folder of its owner.
     File(PathBuf),
     /// An abstract name, and the user whose it must be: where no folder is writable.
@@ -45,7 +45,7 @@ pub enum Address {
 #[derive(Debug, Default)]
 pub struct Search {
     /// Addresses of workers of this node name; some may be dead.
-    pub found: Vec<Address>,
+    pub found: Vec<SocketAddress>,
     /// Folders that exist.
     pub looked: Vec<PathBuf>,
     /// Folders that could not be read, and why.
@@ -56,7 +56,7 @@ pub struct Search {
 ///
 /// # Errors
 /// No place can have a socket: why, for each.
-pub fn listen(node: &str, what: &str) -> io::Result<(UnixListener, Address)> {
+pub fn listen(node: &str, what: &str) -> io::Result<(UnixListener, SocketAddress)> {
     let uid = nix::unistd::geteuid().as_raw();
     let name = format!("{}{}.sock", prefix(node), digest(what));
     let mut faults = Vec::new();
@@ -74,7 +74,7 @@ pub fn listen(node: &str, what: &str) -> io::Result<(UnixListener, Address)> {
     let name = format!("{}{name}", of_user(uid));
     let bound = SocketAddr::from_abstract_name(&name).and_then(|at| UnixListener::bind_addr(&at));
     match bound {
-        Ok(listener) => Ok((listener, Address::Name(name, uid))),
+        Ok(listener) => Ok((listener, SocketAddress::Name(name, uid))),
         Err(error) => {
             faults.push(format!("@{name}: {error}"));
             Err(io::Error::other(faults.join("; ")))
@@ -82,7 +82,7 @@ pub fn listen(node: &str, what: &str) -> io::Result<(UnixListener, Address)> {
     }
 }
 
-fn listen_in(place: &Path, name: &str, uid: u32) -> io::Result<(UnixListener, Address)> {
+fn listen_in(place: &Path, name: &str, uid: u32) -> io::Result<(UnixListener, SocketAddress)> {
     let path = own(place, uid)?.join(name);
     // Left behind by a killed worker. Of two living ones of the same name, the later one is
     // reachable.
@@ -90,7 +90,7 @@ fn listen_in(place: &Path, name: &str, uid: u32) -> io::Result<(UnixListener, Ad
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
     }
-    Ok((UnixListener::bind(&path)?, Address::File(path)))
+    Ok((UnixListener::bind(&path)?, SocketAddress::File(path)))
 }
 
 /// Removes the sockets there that killed workers of ours have left behind at least `age` ago.
@@ -163,7 +163,7 @@ fn search(is_wanted: &dyn Fn(&str) -> bool, uid: u32) -> Search {
                 let sockets = ours.map(|name| place.join(name)).filter(|path| {
                     path.symlink_metadata().is_ok_and(|found| is_right(found.uid()))
                 });
-                search.found.extend(sockets.map(Address::File));
+                search.found.extend(sockets.map(SocketAddress::File));
                 search.looked.push(place);
             }
             Err(error) => search.hidden.push(format!("{}: {error}", place.display())),
@@ -173,7 +173,7 @@ fn search(is_wanted: &dyn Fn(&str) -> bool, uid: u32) -> Search {
     search
 }
 
-impl Address {
+impl SocketAddress {
     /// Connects to the worker there, without waiting.
     ///
     /// # Errors
@@ -190,8 +190,8 @@ impl Address {
             Ok::<_, io::Error>(stream)
         };
         match self {
-            Address::File(path) => stream(UnixAddr::new(path)?),
-            Address::Name(name, uid) => {
+            SocketAddress::File(path) => stream(UnixAddr::new(path)?),
+            SocketAddress::Name(name, uid) => {
                 let stream = stream(UnixAddr::new_abstract(name.as_bytes())?)?;
                 use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
                 match getsockopt(&stream, PeerCredentials)?.uid() {
@@ -242,7 +242,7 @@ fn places(uid: u32) -> Vec<(PathBuf, Option<u32>)> {
 }
 
 /// Abstract names of this user; for root, of all users.
-fn names(is_wanted: &dyn Fn(&str) -> bool, uid: u32) -> Vec<Address> {
+fn names(is_wanted: &dyn Fn(&str) -> bool, uid: u32) -> Vec<SocketAddress> {
     let sockets = std::fs::read_to_string("/proc/net/unix").unwrap_or_default();
     let names = sockets.lines().filter_map(|line| line.split_once(" @qworker/"));
     let found = names.filter_map(|(_, rest)| {
@@ -250,9 +250,9 @@ fn names(is_wanted: &dyn Fn(&str) -> bool, uid: u32) -> Vec<Address> {
         let owner: u32 = owner.parse().ok()?;
         let is_ours = owner == uid || nix::unistd::geteuid().is_root();
         (is_ours && is_wanted(name))
-            .then(|| Address::Name(format!("{}{name}", of_user(owner)), owner))
+            .then(|| SocketAddress::Name(format!("{}{name}", of_user(owner)), owner))
     });
-    let mut all: Vec<Address> = Vec::new();
+    let mut all: Vec<SocketAddress> = Vec::new();
     // One line is the listener's, others are those of connected clients.
     for address in found {
         if !all.contains(&address) {
@@ -360,9 +360,12 @@ mod tests {
         let name = format!("{}{}{}.sock", of_user(uid), prefix(&node), digest("app"));
         let at = SocketAddr::from_abstract_name(&name).unwrap();
         let _listener = UnixListener::bind_addr(&at).unwrap();
-        assert_eq!(names(&|name| is_of(&node, name), uid), [Address::Name(name.clone(), uid)]);
-        Address::Name(name.clone(), uid).connect().unwrap();
-        let error = Address::Name(name, uid + 1).connect().unwrap_err();
+        assert_eq!(
+            names(&|name| is_of(&node, name), uid),
+            [SocketAddress::Name(name.clone(), uid)]
+        );
+        SocketAddress::Name(name.clone(), uid).connect().unwrap();
+        let error = SocketAddress::Name(name, uid + 1).connect().unwrap_err();
         assert!(error.to_string().contains("listens, expected user"), "{error}");
     }
 }

@@ -39,7 +39,7 @@ pub enum Holder {
 
 /// Why a pidfile cannot be ours.
 #[derive(Debug)]
-pub enum Refused {
+pub enum PidfileRefusal {
     /// A living process holds it.
     Held(i32),
     /// What is there is no pidfile of ours, but this.
@@ -48,18 +48,18 @@ pub enum Refused {
     Failed(io::Error),
 }
 
-impl From<io::Error> for Refused {
-    fn from(error: io::Error) -> Refused {
-        Refused::Failed(error)
+impl From<io::Error> for PidfileRefusal {
+    fn from(error: io::Error) -> PidfileRefusal {
+        PidfileRefusal::Failed(error)
     }
 }
 
-impl From<Refused> for io::Error {
-    fn from(refused: Refused) -> io::Error {
+impl From<PidfileRefusal> for io::Error {
+    fn from(refused: PidfileRefusal) -> io::Error {
         match refused {
-            Refused::Failed(error) => error,
-            Refused::Held(pid) => io::Error::other(format!("process {pid} has it")),
-            Refused::Foreign(found) => {
+            PidfileRefusal::Failed(error) => error,
+            PidfileRefusal::Held(pid) => io::Error::other(format!("process {pid} has it")),
+            PidfileRefusal::Foreign(found) => {
                 io::Error::other(format!("found {found}, expected a pidfile of its owner"))
             }
         }
@@ -89,12 +89,12 @@ impl Pidfile {
     /// replaced. Of any number of processes that try at the same time, one succeeds.
     ///
     /// # Errors
-    /// See [`Refused`].
-    pub fn claim(path: &Path) -> Result<Pidfile, Refused> {
+    /// See [`PidfileRefusal`].
+    pub fn claim(path: &Path) -> Result<Pidfile, PidfileRefusal> {
         loop {
             let old = match look(path, true)? {
-                Found::File(old) => old,
-                Found::Nothing => match create(path) {
+                PidfileContent::File(old) => old,
+                PidfileContent::Nothing => match create(path) {
                     // Another process was faster.
                     Err(error) if error.kind() == io::ErrorKind::AlreadyExists => continue,
                     made => made?,
@@ -102,7 +102,7 @@ impl Pidfile {
             };
             may_replace(&old)?;
             if !lock(&old)? {
-                return Err(Refused::Held(owner(&old).or(number(&old)).unwrap_or(0)));
+                return Err(PidfileRefusal::Held(owner(&old).or(number(&old)).unwrap_or(0)));
             }
             if !is_at(&old, path) {
                 // It was replaced or removed in between.
@@ -110,7 +110,7 @@ impl Pidfile {
             }
             // We hold the lock, so the named process does not.
             if let Holder::Live(process) = unlocked(&old, path)? {
-                return Err(Refused::Held(process.pid()));
+                return Err(PidfileRefusal::Held(process.pid()));
             }
             return Ok(Pidfile::replace(path)?);
         }
@@ -121,7 +121,7 @@ impl Pidfile {
     ///
     /// # Errors
     /// As [`Pidfile::claim`]; or the process has a successor already.
-    pub fn succeed(path: &Path, pid: i32) -> Result<Pidfile, Refused> {
+    pub fn succeed(path: &Path, pid: i32) -> Result<Pidfile, PidfileRefusal> {
         match holder(path) {
             Ok(Holder::Live(old)) if old.pid() == pid => {
                 let mut own = Pidfile::claim(&next(path))?;
@@ -138,7 +138,7 @@ impl Pidfile {
     /// The file cannot be moved: then the previous process continues.
     pub fn publish(&mut self) -> io::Result<()> {
         let Some((path, old)) = self.place.take() else { return Ok(()) };
-        if let Found::File(there) = look(&path, true)? {
+        if let PidfileContent::File(there) = look(&path, true)? {
             may_replace(&there)?;
         }
         std::fs::rename(&self.path, &path)?;
@@ -206,16 +206,18 @@ impl Drop for Pidfile {
 }
 
 /// What is at the path of a pidfile.
-enum Found {
+enum PidfileContent {
     Nothing,
     File(File),
 }
 
 /// Opens what is at `path` if it can be a pidfile: a regular file with one name, and no link.
-fn look(path: &Path, write: bool) -> Result<Found, Refused> {
+fn look(path: &Path, write: bool) -> Result<PidfileContent, PidfileRefusal> {
     let there = match path.symlink_metadata() {
         Ok(there) => there,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Found::Nothing),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            return Ok(PidfileContent::Nothing);
+        }
         Err(error) => return Err(error.into()),
     };
     // Examined first: opening a device or a pipe may have effects.
@@ -223,17 +225,19 @@ fn look(path: &Path, write: bool) -> Result<Found, Refused> {
     let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY;
     let file = match OpenOptions::new().read(true).write(write).custom_flags(flags).open(path) {
         Ok(file) => file,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Found::Nothing),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            return Ok(PidfileContent::Nothing);
+        }
         Err(error) if error.raw_os_error() == Some(libc::ELOOP) => {
-            return Err(Refused::Foreign("a symbolic link".into()));
+            return Err(PidfileRefusal::Foreign("a symbolic link".into()));
         }
         Err(error) => return Err(error.into()),
     };
     regular(&file.metadata()?)?;
-    Ok(Found::File(file))
+    Ok(PidfileContent::File(file))
 }
 
-fn regular(found: &Metadata) -> Result<(), Refused> {
+fn regular(found: &Metadata) -> Result<(), PidfileRefusal> {
     let kind = found.file_type();
     let what = match () {
         () if kind.is_symlink() => "a symbolic link",
@@ -245,7 +249,7 @@ fn regular(found: &Metadata) -> Result<(), Refused> {
         () if found.nlink() > 1 => "a file with several names",
         () => return Ok(()),
     };
-    Err(Refused::Foreign(what.into()))
+    Err(PidfileRefusal::Foreign(what.into()))
 }
 
 /// Creates an empty file.
@@ -271,21 +275,21 @@ fn beside(path: &Path, pid: u32) -> io::Result<(File, PathBuf)> {
 }
 
 /// Only a file that is ours or root's, and contains a number or nothing, may be replaced.
-fn may_replace(file: &File) -> Result<(), Refused> {
+fn may_replace(file: &File) -> Result<(), PidfileRefusal> {
     let uid = file.metadata()?.uid();
     if uid != nix::unistd::geteuid().as_raw() && uid != fsuid() && uid != 0 {
-        return Err(Refused::Foreign(format!("a file of user {uid}")));
+        return Err(PidfileRefusal::Foreign(format!("a file of user {uid}")));
     }
     named(file).map(drop)
 }
 
 /// The number in a file that contains one or nothing.
-fn named(file: &File) -> Result<Option<i32>, Refused> {
+fn named(file: &File) -> Result<Option<i32>, PidfileRefusal> {
     let text = text(file)?;
     match parse(&text) {
-        None if !text.trim_ascii().is_empty() => {
-            Err(Refused::Foreign("a file with something else in it than a process number".into()))
-        }
+        None if !text.trim_ascii().is_empty() => Err(PidfileRefusal::Foreign(
+            "a file with something else in it than a process number".into(),
+        )),
         number => Ok(number),
     }
 }
@@ -300,7 +304,7 @@ fn fsuid() -> u32 {
 /// # Errors
 /// It cannot be read, is no pidfile, or names a process of another user.
 pub fn holder(path: &Path) -> io::Result<Holder> {
-    let Found::File(file) = look(path, false)? else { return Ok(Holder::Nobody) };
+    let PidfileContent::File(file) = look(path, false)? else { return Ok(Holder::Nobody) };
     let Some(pid) = owner(&file) else { return Ok(unlocked(&file, path)?) };
     let process = Process::open(pid);
     // Asked again: then the handle belongs to the process that holds the lock, or that one is dead.
@@ -315,7 +319,7 @@ pub fn holder(path: &Path) -> io::Result<Holder> {
 
 /// The process that has locked this file, of any user: to wait for its end, and nothing else.
 pub fn locker(path: &Path) -> Option<Process> {
-    let Ok(Found::File(file)) = look(path, false) else { return None };
+    let Ok(PidfileContent::File(file)) = look(path, false) else { return None };
     let pid = owner(&file)?;
     Process::open(pid).filter(|_| owner(&file) == Some(pid))
 }
@@ -325,7 +329,7 @@ pub fn locker(path: &Path) -> Option<Process> {
 /// # Errors
 /// It exists and cannot be removed.
 pub fn remove_stale(path: &Path) -> io::Result<bool> {
-    let Found::File(file) = look(path, true)? else { return Ok(false) };
+    let PidfileContent::File(file) = look(path, true)? else { return Ok(false) };
     let found = file.metadata()?;
     if nix::unistd::geteuid().as_raw() != 0 {
         may_replace(&file)?;
@@ -342,7 +346,7 @@ pub fn remove_stale(path: &Path) -> io::Result<bool> {
 
 /// Who holds a file that nobody has locked? A process that is younger than the file only has the
 /// same pid.
-fn unlocked(file: &File, path: &Path) -> Result<Holder, Refused> {
+fn unlocked(file: &File, path: &Path) -> Result<Holder, PidfileRefusal> {
     let Some(pid) = named(file)? else { return Ok(Holder::Nobody) };
     if pid == std::process::id().cast_signed() {
         // Ours would be locked; this one was left by a process that had our pid.
@@ -359,7 +363,7 @@ fn unlocked(file: &File, path: &Path) -> Result<Holder, Refused> {
     let folder = path.parent().map(|folder| folder.join(".").metadata()).transpose()?;
     let other = folder.map(|folder| folder.uid()).filter(|uid| ![0, found.uid()].contains(uid));
     match other {
-        Some(uid) => Err(Refused::Foreign(format!(
+        Some(uid) => Err(PidfileRefusal::Foreign(format!(
             "a file of user {} in a folder of user {uid}, which names process {pid}",
             found.uid()
         ))),
@@ -368,16 +372,16 @@ fn unlocked(file: &File, path: &Path) -> Result<Holder, Refused> {
 }
 
 /// A file counts only for processes of its owner.
-fn believe(file: &File, process: &Process) -> Result<(), Refused> {
+fn believe(file: &File, process: &Process) -> Result<(), PidfileRefusal> {
     let (owner, pid) = (file.metadata()?.uid(), process.pid());
     match process.uid() {
         Some(uid) if uid == owner => Ok(()),
         // It has ended meanwhile; waiting for it will show that.
         None if process.is_gone() => Ok(()),
-        Some(uid) => Err(Refused::Foreign(format!(
+        Some(uid) => Err(PidfileRefusal::Foreign(format!(
             "a file of user {owner} that names process {pid} of user {uid}"
         ))),
-        None => Err(Refused::Foreign(format!(
+        None => Err(PidfileRefusal::Foreign(format!(
             "a file of user {owner} that names process {pid}, whose user cannot be seen"
         ))),
     }

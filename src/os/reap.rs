@@ -23,9 +23,9 @@ use tokio::sync::oneshot;
 
 /// How a process ended, and what it used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Exit {
+pub struct ProcessExit {
     /// By what it ended.
-    pub status: Status,
+    pub status: Termination,
     /// Largest resident memory in bytes. 0 if it never exceeded the worker's own: the kernel
     /// also counts the worker's memory, which a process shares until it executes its program.
     pub memory_peak: u64,
@@ -37,7 +37,7 @@ pub struct Exit {
 
 /// The two ways in which a process ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Status {
+pub enum Termination {
     /// By itself, with this exit code.
     Exited(i32),
     /// By this signal.
@@ -47,7 +47,7 @@ pub enum Status {
 /// Starts processes, passes each one's exit to its starter, and reaps all others.
 #[derive(Debug)]
 pub struct Reaper {
-    watched: RefCell<HashMap<i32, oneshot::Sender<Exit>>>,
+    watched: RefCell<HashMap<i32, oneshot::Sender<ProcessExit>>>,
     /// Numbers of the starts in progress.
     starts: RefCell<BTreeSet<u64>>,
     /// The number of the latest start.
@@ -60,20 +60,20 @@ pub struct Reaper {
 #[derive(Debug)]
 struct Unknown {
     pid: i32,
-    exit: Exit,
+    exit: ProcessExit,
     /// It belongs to this start or to an earlier one.
     latest: u64,
 }
 
 /// A process that was started.
 #[derive(Debug)]
-pub struct Started {
+pub struct StartedProcess {
     /// Its number.
     pub pid: Pid,
     /// When its start began.
     pub at: Instant,
     /// Its exit, once it has ended.
-    pub exit: oneshot::Receiver<Exit>,
+    pub exit: oneshot::Receiver<ProcessExit>,
 }
 
 impl Reaper {
@@ -104,7 +104,7 @@ impl Reaper {
     ///
     /// # Errors
     /// The error of `start`, or no thread can be started.
-    pub async fn spawn<F>(&self, start: F) -> Result<Started, SpawnError>
+    pub async fn spawn<F>(&self, start: F) -> Result<StartedProcess, SpawnError>
     where
         F: FnOnce() -> Result<Pid, SpawnError> + Send + 'static,
     {
@@ -125,7 +125,7 @@ impl Reaper {
             }
         }
         drop(unknown);
-        Ok(Started { pid, at, exit })
+        Ok(StartedProcess { pid, at, exit })
     }
 
     /// Does somebody wait for this child? Tells a task's process from a stray one.
@@ -134,7 +134,7 @@ impl Reaper {
     }
 
     fn reap(&self) {
-        while let Waited::Ended(pid, exit) = wait_any() {
+        while let WaitResult::Ended(pid, exit) = wait_any() {
             if let Some(watcher) = self.watched.borrow_mut().remove(&pid) {
                 // The starter may have gone.
                 let _ = watcher.send(exit);
@@ -191,11 +191,11 @@ async fn listen(reaper: Weak<Reaper>, wake: UnixStream) {
     }
 }
 
-/// What [`wait_any`] found.
+/// The result of [`wait_any`].
 #[derive(Debug)]
-pub enum Waited {
+pub enum WaitResult {
     /// This child had ended; it has been reaped.
-    Ended(i32, Exit),
+    Ended(i32, ProcessExit),
     /// There are children, but none has ended.
     NoneYet,
     /// There are no children.
@@ -203,30 +203,30 @@ pub enum Waited {
 }
 
 /// Reaps one ended child of this process, without waiting for one to end.
-pub fn wait_any() -> Waited {
+pub fn wait_any() -> WaitResult {
     let mut status = 0;
     let mut usage = MaybeUninit::<libc::rusage>::zeroed();
     // SAFETY: both pointers are to our own memory of the right type.
     match unsafe { libc::wait4(-1, &mut status, libc::WNOHANG, usage.as_mut_ptr()) } {
-        0 => Waited::NoneYet,
+        0 => WaitResult::NoneYet,
         pid if pid > 0 => {
             // SAFETY: zeroed at first, which is a valid value, then filled by the kernel.
             let usage = unsafe { usage.assume_init() };
-            Waited::Ended(pid, Exit::new(status, &usage))
+            WaitResult::Ended(pid, ProcessExit::new(status, &usage))
         }
-        _ => Waited::NoChildren,
+        _ => WaitResult::NoChildren,
     }
 }
 
-impl Exit {
-    fn new(status: i32, usage: &libc::rusage) -> Exit {
+impl ProcessExit {
+    fn new(status: i32, usage: &libc::rusage) -> ProcessExit {
         let status = if libc::WIFSIGNALED(status) {
-            Status::Signaled(libc::WTERMSIG(status))
+            Termination::Signaled(libc::WTERMSIG(status))
         } else {
-            Status::Exited(libc::WEXITSTATUS(status))
+            Termination::Exited(libc::WEXITSTATUS(status))
         };
         let peak = kilobytes(usage);
-        Exit {
+        ProcessExit {
             status,
             memory_peak: if exceeds_own_peak(peak) { peak } else { 0 },
             user: duration(usage.ru_utime),
@@ -320,7 +320,7 @@ mod tests {
                 });
             }
             while let Some(status) = all.join_next().await {
-                assert_eq!(status.unwrap(), Status::Exited(7));
+                assert_eq!(status.unwrap(), Termination::Exited(7));
             }
             assert!(reaper.unknown.borrow().is_empty() && reaper.starts.borrow().is_empty());
         });
@@ -339,7 +339,7 @@ mod tests {
             };
             let started = reaper.spawn(slow).await.unwrap();
             assert!(!reaper.watches(started.pid));
-            assert_eq!(started.exit.await.unwrap().status, Status::Exited(3));
+            assert_eq!(started.exit.await.unwrap().status, Termination::Exited(3));
         });
     }
 
@@ -368,7 +368,7 @@ mod tests {
                 assert!(reaper.spawn(|| panic!("a test's")).await.is_err());
             }
             let started = reaper.spawn(shell(c"exit 7")).await.unwrap();
-            assert_eq!(started.exit.await.unwrap().status, Status::Exited(7));
+            assert_eq!(started.exit.await.unwrap().status, Termination::Exited(7));
         });
     }
 

@@ -27,7 +27,7 @@ pub fn ends_by_hup() -> bool {
 
 /// What a signal asks of the worker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Meaning {
+pub enum WorkerSignal {
     /// `SIGTERM`: take no more tasks, finish the running ones.
     Warm,
     /// `SIGINT`: as `Warm` at first, as `Cold` when repeated.
@@ -62,14 +62,14 @@ pub struct Signals {
     registered: Vec<SigId>,
     /// The last arrival of each meaning without an echo so far: from the guard (`true`) or from
     /// others.
-    heard: Vec<(Meaning, bool, Instant)>,
+    heard: Vec<(WorkerSignal, bool, Instant)>,
     has_guard: bool,
 }
 
 /// How often a signal has arrived and was not returned yet.
 #[derive(Debug)]
 struct Arrived {
-    meaning: Meaning,
+    meaning: WorkerSignal,
     of_guard: Arc<AtomicUsize>,
     of_others: Arc<AtomicUsize>,
 }
@@ -93,15 +93,15 @@ impl Signals {
         };
         let guard = guard.map_or(0, Pid::as_raw);
         let terminate = match term {
-            Term::Warm => Meaning::Warm,
-            Term::Cold => Meaning::Cold,
+            Term::Warm => WorkerSignal::Warm,
+            Term::Cold => WorkerSignal::Cold,
         };
         let meanings = [
             (SIGTERM, terminate),
-            (SIGINT, Meaning::Interrupt),
-            (SIGQUIT, Meaning::Cold),
-            (SIGHUP, Meaning::Hup),
-            (SIGUSR1, Meaning::Explain),
+            (SIGINT, WorkerSignal::Interrupt),
+            (SIGQUIT, WorkerSignal::Cold),
+            (SIGHUP, WorkerSignal::Hup),
+            (SIGUSR1, WorkerSignal::Explain),
         ];
         for (signal, meaning) in meanings {
             let (of_guard, of_others) = (Arc::default(), Arc::default());
@@ -126,7 +126,7 @@ impl Signals {
     }
 
     /// The next signal's meaning; each arrival counts. Dropping this future loses none.
-    pub async fn next(&mut self) -> Meaning {
+    pub async fn next(&mut self) -> WorkerSignal {
         loop {
             let next = self.arrived.iter().find_map(|one| {
                 let by_guard = take_one(&one.of_guard);
@@ -150,11 +150,11 @@ impl Signals {
 }
 
 impl Signals {
-    fn is_news(&mut self, meaning: Meaning, by_guard: bool, now: Instant) -> bool {
+    fn is_news(&mut self, meaning: WorkerSignal, by_guard: bool, now: Instant) -> bool {
         if !self.has_guard {
             return true;
         }
-        if meaning == Meaning::Hup && !by_guard {
+        if meaning == WorkerSignal::Hup && !by_guard {
             // Restarts are up to the guard, which first checks whether they are possible.
             return false;
         }
@@ -287,12 +287,12 @@ mod tests {
     async fn every_signal_has_its_meaning() {
         let mut signals = Signals::listen(Term::Cold, None).unwrap();
         for (signal, meaning) in [
-            (SIGUSR1, Meaning::Explain),
-            (SIGTERM, Meaning::Cold),
-            (SIGINT, Meaning::Interrupt),
-            (SIGINT, Meaning::Interrupt),
-            (SIGQUIT, Meaning::Cold),
-            (SIGHUP, Meaning::Hup),
+            (SIGUSR1, WorkerSignal::Explain),
+            (SIGTERM, WorkerSignal::Cold),
+            (SIGINT, WorkerSignal::Interrupt),
+            (SIGINT, WorkerSignal::Interrupt),
+            (SIGQUIT, WorkerSignal::Cold),
+            (SIGHUP, WorkerSignal::Hup),
         ] {
             low_level::raise(SIGUSR2).unwrap();
             low_level::raise(signal).unwrap();
@@ -302,7 +302,7 @@ mod tests {
         low_level::raise(SIGINT).unwrap();
         assert_eq!(
             (signals.next().await, signals.next().await),
-            (Meaning::Interrupt, Meaning::Interrupt)
+            (WorkerSignal::Interrupt, WorkerSignal::Interrupt)
         );
     }
 
@@ -313,7 +313,7 @@ mod tests {
         let mut news = |meaning, by_guard, after| {
             signals.is_news(meaning, by_guard, now + Duration::from_secs(after))
         };
-        use Meaning::{Hup, Interrupt, Warm};
+        use WorkerSignal::{Hup, Interrupt, Warm};
         for (first, second) in [(true, false), (false, true)] {
             assert!(news(Warm, first, 0) && news(Interrupt, first, 0));
             assert!(!news(Warm, second, 1) && !news(Interrupt, second, 1));
@@ -323,7 +323,7 @@ mod tests {
         assert!(news(Hup, true, 0) && !news(Hup, false, 0) && !news(Hup, false, 30));
         // This test is its own guard.
         low_level::raise(SIGUSR1).unwrap();
-        assert_eq!(signals.next().await, Meaning::Explain);
+        assert_eq!(signals.next().await, WorkerSignal::Explain);
         assert_eq!(signals.heard.last().map(|heard| heard.1), Some(true));
     }
 }

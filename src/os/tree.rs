@@ -6,7 +6,7 @@
 //! new process, all are killed.
 
 use super::Pid;
-use super::reap::{Waited, wait_any};
+use super::reap::{WaitResult, wait_any};
 use nix::sys::signal::Signal::{self, SIGCONT, SIGKILL, SIGSTOP, SIGTERM};
 use nix::sys::signal::{kill, killpg};
 use nix::unistd::getpgid;
@@ -173,9 +173,9 @@ pub fn kill_all_descendants_of_self(patience: Duration) -> bool {
         }
         loop {
             match wait_any() {
-                Waited::Ended(..) => {}
-                Waited::NoneYet => break,
-                Waited::NoChildren => return true,
+                WaitResult::Ended(..) => {}
+                WaitResult::NoneYet => break,
+                WaitResult::NoChildren => return true,
             }
         }
         if Instant::now() >= end {

@@ -67,7 +67,7 @@ pub struct Obstacle {
     pub everywhere: bool,
 }
 
-/// Why `file` cannot be executed by a process with this `PATH`, as far as visible: the kernel
+/// Why `file` cannot be executed by a process with this `PATH`, as far as known: the kernel
 /// reports a missing interpreter as if the file were missing.
 pub fn obstacle(file: &Path, path: Option<&OsStr>) -> Option<Obstacle> {
     let of_the_file = |why: String| Some(Obstacle { why, everywhere: true });

@@ -2,10 +2,10 @@
 //! its task, not the worker.
 
 use crate::os::{says_passing, says_shortage};
-use crate::runner::shell::{Limits, Shell, command::Command};
+use crate::runner::shell::{Shell, StopTimes, command::ProcessCommand};
 use crate::runner::wasm::{Prepared, Runtime};
-use crate::runner::{Attempt, Ending, Outcome, Why};
-use crate::task::Fences;
+use crate::runner::{Attempt, CancelReason, Ending, Outcome};
+use crate::task::ResourceLimits;
 use crate::wire::Exception;
 use nix::sys::signal::Signal;
 use std::cell::RefCell;
@@ -53,7 +53,7 @@ impl Compiler {
         &self,
         attempt: &Attempt,
         target: PathBuf,
-        stopped: oneshot::Receiver<Why>,
+        stopped: oneshot::Receiver<CancelReason>,
     ) -> Result<(), Box<Outcome>> {
         let began = Instant::now();
         let lock = self.locks.borrow_mut().entry(target).or_default().clone();
@@ -84,7 +84,7 @@ impl Compiler {
             Prepared::Compile { source, target } => (source, target),
         };
         let limit = self.runtime.compile_timeout();
-        let limits = Limits { soft: None, hard: Some(limit) };
+        let limits = StopTimes { soft: None, hard: Some(limit) };
         // Dropping this future kills the compiler.
         let command = command(&source, &target, self.shell.env());
         let outcome = self.shell.run_command(command, limits, std::future::pending()).await;
@@ -128,7 +128,7 @@ impl Compiler {
     }
 }
 
-fn command(source: &Path, target: &Path, env: &[Arc<CStr>]) -> Command {
+fn command(source: &Path, target: &Path, env: &[Arc<CStr>]) -> ProcessCommand {
     // The running program itself, even if its file was replaced meanwhile.
     let words = [
         OsStr::new("/proc/self/exe"),
@@ -138,12 +138,12 @@ fn command(source: &Path, target: &Path, env: &[Arc<CStr>]) -> Command {
     ];
     // Paths that exist have no NUL in them.
     let argv = words.iter().filter_map(|word| CString::new(word.as_bytes()).ok()).collect();
-    Command {
+    ProcessCommand {
         argv,
         env: env.to_vec(),
         cwd: PathBuf::from("/"),
         stdin: None,
-        fences: Fences { memory: Some(MEMORY_MAX), ..Fences::default() },
+        resource_limits: ResourceLimits { memory: Some(MEMORY_MAX), ..ResourceLimits::default() },
         nice: Some(5),
         ids: None,
         max_output: OUTPUT_MAX,

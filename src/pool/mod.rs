@@ -12,7 +12,7 @@ use crate::os::panics;
 use crate::runner::shell::Shell;
 #[cfg(feature = "wasm")]
 use crate::runner::wasm::Runtime;
-use crate::runner::{Attempt, Ending, Outcome, Why};
+use crate::runner::{Attempt, CancelReason, Ending, Outcome};
 #[cfg(not(feature = "wasm"))]
 use crate::task::NO_WASM;
 use crate::wire::Exception;
@@ -22,15 +22,15 @@ use std::sync::Arc;
 use tokio::sync::watch;
 
 /// Identifies an attempt.
-pub type Key = u64;
+pub type AttemptKey = u64;
 
 /// Called when an attempt has ended.
-pub type OnEnded = Arc<dyn Fn(Key, Box<Outcome>) + Send + Sync>;
+pub type OnEnded = Arc<dyn Fn(AttemptKey, Box<Outcome>) + Send + Sync>;
 
 /// Everything that runs.
 pub struct Pool {
     shared: Rc<Shared>,
-    stops: FxHashMap<Key, Stop>,
+    stops: FxHashMap<AttemptKey, StopHandle>,
 }
 
 /// What an attempt needs after [`Pool::start`] has returned.
@@ -42,10 +42,10 @@ struct Shared {
 }
 
 /// The handle that stops an attempt.
-enum Stop {
+enum StopHandle {
     Process(watch::Sender<Control>),
     #[cfg(feature = "wasm")]
-    Wasm(wasm::Stop),
+    Wasm(wasm::WasmStopHandle),
 }
 
 /// What a process is to do.
@@ -53,7 +53,7 @@ enum Stop {
 enum Control {
     Run,
     Terminate,
-    Kill(Why),
+    Kill(CancelReason),
 }
 
 impl Pool {
@@ -76,7 +76,7 @@ impl Pool {
     }
 
     /// Starts `attempt`; its outcome is reported under `key`. Must run inside a `LocalSet`.
-    pub fn start(&mut self, key: Key, attempt: Attempt) {
+    pub fn start(&mut self, key: AttemptKey, attempt: Attempt) {
         let stop = match attempt.task.program.is_process() {
             true => Some(self.start_process(key, attempt)),
             false => self.start_wasm(key, attempt),
@@ -88,23 +88,23 @@ impl Pool {
 
     /// Asks an attempt to end, since the worker shuts down. A process gets TERM; anything else, which
     /// could not use the time, is stopped.
-    pub fn ask(&mut self, key: Key) {
+    pub fn ask(&mut self, key: AttemptKey) {
         match self.stops.get(&key) {
-            Some(Stop::Process(control)) => {
+            Some(StopHandle::Process(control)) => {
                 control.send_replace(Control::Terminate);
             }
-            _ => self.stop(key, Why::Shutdown),
+            _ => self.stop(key, CancelReason::Shutdown),
         }
     }
 
     /// Stops an attempt at once; it is reported as cancelled.
-    pub fn stop(&mut self, key: Key, why: Why) {
+    pub fn stop(&mut self, key: AttemptKey, why: CancelReason) {
         match self.stops.remove(&key) {
-            Some(Stop::Process(control)) => {
+            Some(StopHandle::Process(control)) => {
                 control.send_replace(Control::Kill(why));
             }
             #[cfg(feature = "wasm")]
-            Some(Stop::Wasm(stop)) => stop.stop(why),
+            Some(StopHandle::Wasm(stop)) => stop.stop(why),
             None => {}
         }
     }
@@ -116,23 +116,23 @@ impl Pool {
     }
 
     /// Forgets an attempt that was reported.
-    pub fn forget(&mut self, key: Key) {
+    pub fn forget(&mut self, key: AttemptKey) {
         self.stops.remove(&key);
     }
 
     #[cfg(feature = "wasm")]
-    fn start_wasm(&self, key: Key, attempt: Attempt) -> Option<Stop> {
-        self.shared.clone().start_wasm(key, attempt).map(Stop::Wasm)
+    fn start_wasm(&self, key: AttemptKey, attempt: Attempt) -> Option<StopHandle> {
+        self.shared.clone().start_wasm(key, attempt).map(StopHandle::Wasm)
     }
 
     #[cfg(not(feature = "wasm"))]
-    fn start_wasm(&self, key: Key, _attempt: Attempt) -> Option<Stop> {
+    fn start_wasm(&self, key: AttemptKey, _attempt: Attempt) -> Option<StopHandle> {
         let why = Exception::new("builtins", "RuntimeError", NO_WASM);
         (self.shared.on_ended)(key, Box::new(Outcome::immediate(Ending::refused(why))));
         None
     }
 
-    fn start_process(&self, key: Key, attempt: Attempt) -> Stop {
+    fn start_process(&self, key: AttemptKey, attempt: Attempt) -> StopHandle {
         let (control, controls) = watch::channel(Control::Run);
         let shared = self.shared.clone();
         tokio::task::spawn_local(async move {
@@ -141,7 +141,7 @@ impl Pool {
             let run = shared.shell.run(&attempt, ask, cancel);
             guard.send(panics::contained_future(run).await);
         });
-        Stop::Process(control)
+        StopHandle::Process(control)
     }
 }
 
@@ -154,7 +154,7 @@ async fn asked(mut controls: watch::Receiver<Control>) {
 }
 
 /// Resolves when the process is to be killed.
-async fn cancelled(mut controls: watch::Receiver<Control>) -> Why {
+async fn cancelled(mut controls: watch::Receiver<Control>) -> CancelReason {
     match controls.wait_for(|control| matches!(control, Control::Kill(_))).await.as_deref() {
         Ok(Control::Kill(why)) => *why,
         _ => std::future::pending().await,
@@ -163,7 +163,7 @@ async fn cancelled(mut controls: watch::Receiver<Control>) -> Why {
 
 /// Reports an outcome whatever happens: a panic in a runner must not cost a slot.
 struct ReportGuard {
-    key: Key,
+    key: AttemptKey,
     on_ended: Option<OnEnded>,
 }
 

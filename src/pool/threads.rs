@@ -1,6 +1,6 @@
 //! Threads that run WASM attempts. None exists before the first such task.
 
-use super::{Key, OnEnded};
+use super::{AttemptKey, OnEnded};
 use crate::os::panics;
 use crate::os::signal::with_signals_blocked;
 use crate::runner::wasm::Runtime;
@@ -10,9 +10,9 @@ use crossbeam_channel::{Receiver, Sender};
 use std::cell::Cell;
 
 /// An attempt on its way to a thread.
-pub(super) struct Work {
+pub(super) struct ThreadJob {
     /// Identifies it.
-    pub key: Key,
+    pub key: AttemptKey,
     /// What to run.
     pub attempt: Box<Attempt>,
     /// Set to stop it.
@@ -24,8 +24,8 @@ pub(super) struct Threads {
     runtime: Runtime,
     slots: usize,
     on_ended: OnEnded,
-    work: Sender<Work>,
-    queue: Receiver<Work>,
+    work: Sender<ThreadJob>,
+    queue: Receiver<ThreadJob>,
     started: Cell<usize>,
 }
 
@@ -38,7 +38,7 @@ impl Threads {
 
     /// Runs it on a free thread. Starts another thread if work waits and there are fewer threads
     /// than slots.
-    pub(super) fn run(&self, work: Work) {
+    pub(super) fn run(&self, work: ThreadJob) {
         // `self` has a receiver, so this does not fail.
         let _ = self.work.send(work);
         if self.started.get() < self.slots && !self.queue.is_empty() {
@@ -75,7 +75,7 @@ impl Threads {
     }
 }
 
-fn run_one(runtime: &Runtime, work: &Work) -> Outcome {
+fn run_one(runtime: &Runtime, work: &ThreadJob) -> Outcome {
     if let Some(why) = work.cancel.get() {
         return Outcome::immediate(Ending::Cancelled(*why));
     }

@@ -1,12 +1,12 @@
 //! WASM attempts: their modules are compiled if need be, and they run on threads.
 
 use super::compile::Compiler;
-use super::threads::{Threads, Work};
-use super::{Key, OnEnded, ReportGuard, Shared};
+use super::threads::{ThreadJob, Threads};
+use super::{AttemptKey, OnEnded, ReportGuard, Shared};
 use crate::os::panics;
 use crate::runner::shell::Shell;
 use crate::runner::wasm::{Prepared, Runtime};
-use crate::runner::{Attempt, Cancel, Ending, Outcome, Why};
+use crate::runner::{Attempt, Cancel, CancelReason, Ending, Outcome};
 use std::rc::Rc;
 use tokio::sync::oneshot;
 
@@ -18,10 +18,10 @@ pub(super) struct Wasm {
 }
 
 /// The handle that stops an attempt.
-pub(super) enum Stop {
+pub(super) enum WasmStopHandle {
     Running(Cancel),
     /// A module being compiled, and the order for the attempt that follows.
-    Compiling(oneshot::Sender<Why>, Cancel),
+    Compiling(oneshot::Sender<CancelReason>, Cancel),
 }
 
 impl Wasm {
@@ -33,16 +33,16 @@ impl Wasm {
 
     /// See [`super::Pool::recall`].
     pub(super) fn recall(&self) {
-        self.threads.empty(|| Ending::Cancelled(Why::Recalled));
+        self.threads.empty(|| Ending::Cancelled(CancelReason::Recalled));
     }
 }
 
-impl Stop {
-    pub(super) fn stop(self, why: Why) {
+impl WasmStopHandle {
+    pub(super) fn stop(self, why: CancelReason) {
         match self {
-            Stop::Running(cancel) => drop(cancel.set(why)),
+            WasmStopHandle::Running(cancel) => drop(cancel.set(why)),
             // An attempt that has ended already is not listening.
-            Stop::Compiling(stop, cancel) => {
+            WasmStopHandle::Compiling(stop, cancel) => {
                 let _ = cancel.set(why);
                 let _ = stop.send(why);
             }
@@ -52,13 +52,17 @@ impl Stop {
 
 impl Shared {
     /// Starts an attempt of a WASM task; none is left to stop if it is refused at once.
-    pub(super) fn start_wasm(self: Rc<Shared>, key: Key, attempt: Attempt) -> Option<Stop> {
+    pub(super) fn start_wasm(
+        self: Rc<Shared>,
+        key: AttemptKey,
+        attempt: Attempt,
+    ) -> Option<WasmStopHandle> {
         let cancel = Cancel::default();
-        let work = Work { key, attempt: Box::new(attempt), cancel: cancel.clone() };
+        let work = ThreadJob { key, attempt: Box::new(attempt), cancel: cancel.clone() };
         match self.wasm.runtime.prepare(&work.attempt.task) {
             Prepared::Ready => {
                 self.wasm.threads.run(work);
-                Some(Stop::Running(cancel))
+                Some(WasmStopHandle::Running(cancel))
             }
             Prepared::Refused(exception) => {
                 (self.on_ended)(key, Box::new(Outcome::immediate(Ending::refused(exception))));
@@ -77,7 +81,7 @@ impl Shared {
                         Err(outcome) => guard.send(*outcome),
                     }
                 });
-                Some(Stop::Compiling(stop, cancel))
+                Some(WasmStopHandle::Compiling(stop, cancel))
             }
         }
     }

@@ -4,7 +4,7 @@
 use super::Attempt;
 use crate::bounds::OUTPUT_MAX;
 use crate::task::Task;
-use crate::task::template::{Piece, Word};
+use crate::task::template::{TemplatePart, TemplateWord};
 use crate::wire::{Exception, value};
 use serde_json::json;
 use serde_json::value::RawValue;
@@ -28,7 +28,7 @@ pub const FACTS: [&str; 11] = [
 /// All arguments of one attempt, in order: with `params` the bound ones, else the positional
 /// and then the keyword arguments.
 #[derive(Debug)]
-pub struct Arguments {
+pub struct AttemptArguments {
     list: Vec<Argument>,
     /// How many of them, from the first, may be in `argv` by position.
     positional: usize,
@@ -47,9 +47,9 @@ pub struct Argument {
     pub left_out: bool,
 }
 
-impl Arguments {
+impl AttemptArguments {
     /// The texts of the attempt's arguments.
-    pub fn of(attempt: &Attempt) -> Arguments {
+    pub fn of(attempt: &Attempt) -> AttemptArguments {
         let mut given: Vec<(Option<&str>, &RawValue)> = positional(attempt).collect();
         let positional = given.len();
         if attempt.task.params.is_none() {
@@ -62,7 +62,7 @@ impl Arguments {
             text: value::text(raw).into_owned(),
             left_out: false,
         };
-        Arguments { list: (1..).zip(given).map(argument).collect(), positional }
+        AttemptArguments { list: (1..).zip(given).map(argument).collect(), positional }
     }
 
     /// The same, if neither a name nor a text contains a NUL: the text after it would silently be
@@ -70,8 +70,8 @@ impl Arguments {
     ///
     /// # Errors
     /// One does: Python's `ValueError`.
-    pub fn without_nul(attempt: &Attempt) -> Result<Arguments, Exception> {
-        let arguments = Arguments::of(attempt);
+    pub fn without_nul(attempt: &Attempt) -> Result<AttemptArguments, Exception> {
+        let arguments = AttemptArguments::of(attempt);
         for argument in arguments.all() {
             refuse_nul(argument.variable().as_bytes(), &argument.described())?;
             refuse_nul(&argument.text, &argument.described())?;
@@ -98,15 +98,15 @@ impl Arguments {
     ///
     /// # Errors
     /// A word names an argument that does not exist: Python's `TypeError`.
-    pub fn fill(&self, task: &str, words: &[Word]) -> Result<Vec<Vec<u8>>, Exception> {
-        let find = |piece: &Piece| self.find(task, piece);
+    pub fn fill(&self, task: &str, words: &[TemplateWord]) -> Result<Vec<Vec<u8>>, Exception> {
+        let find = |piece: &TemplatePart| self.find(task, piece);
         let mut named = HashSet::new();
-        for piece in words.iter().flat_map(Word::pieces) {
+        for piece in words.iter().flat_map(TemplateWord::pieces) {
             named.extend(find(piece)?.map(|argument| argument.number));
         }
         let mut filled = Vec::new();
         for word in words {
-            if *word.pieces() == [Piece::All] {
+            if *word.pieces() == [TemplatePart::All] {
                 let rest =
                     self.positional().iter().filter(|argument| !named.contains(&argument.number));
                 filled.extend(rest.map(|argument| argument.text.clone()));
@@ -114,7 +114,7 @@ impl Arguments {
             }
             let mut item = Vec::new();
             for piece in word.pieces() {
-                if let Piece::Text(text) = piece {
+                if let TemplatePart::Text(text) = piece {
                     item.extend_from_slice(text.as_bytes());
                 }
                 item.extend(find(piece)?.iter().flat_map(|argument| &argument.text));
@@ -125,14 +125,14 @@ impl Arguments {
     }
 
     /// The argument that a piece stands for, if it stands for one.
-    fn find(&self, task: &str, piece: &Piece) -> Result<Option<&Argument>, Exception> {
+    fn find(&self, task: &str, piece: &TemplatePart) -> Result<Option<&Argument>, Exception> {
         let (found, name) = match piece {
-            Piece::Text(_) | Piece::All => return Ok(None),
-            Piece::Name(name) => {
+            TemplatePart::Text(_) | TemplatePart::All => return Ok(None),
+            TemplatePart::Name(name) => {
                 let mut list = self.list.iter();
                 (list.find(|argument| argument.name.as_ref() == Some(name)), name.clone())
             }
-            Piece::Position(place) => {
+            TemplatePart::Position(place) => {
                 let mut unnamed = self.list.iter().filter(|argument| argument.name.is_none());
                 (unnamed.find(|argument| argument.number == *place), place.to_string())
             }
@@ -196,7 +196,7 @@ impl Deadline {
 /// variables (`task_env`) too.
 pub fn environment(
     attempt: &Attempt,
-    arguments: &Arguments,
+    arguments: &AttemptArguments,
     deadline: Option<Deadline>,
     worker: Option<&str>,
 ) -> Vec<(String, Vec<u8>)> {

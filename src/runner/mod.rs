@@ -95,7 +95,7 @@ pub struct Outcome {
     /// What ended it.
     pub ending: Ending,
     /// The time limit that expired before it ended, if any.
-    pub limit: Option<Limit>,
+    pub limit: Option<TimeLimit>,
     /// What it told the worker that its end is to mean.
     pub said: Option<Said>,
     /// The worker asked it to end before it did.
@@ -107,7 +107,7 @@ pub struct Outcome {
     /// Standard error.
     pub stderr: Captured,
     /// What it used, as far as the kernel reports it.
-    pub usage: Usage,
+    pub usage: ResourceUsage,
     /// When the program started (after any compilation).
     pub started: Instant,
     /// How long it ran.
@@ -135,12 +135,12 @@ pub enum Ending {
     /// writes the program. Carries the reason. It is redelivered later; other tasks may run.
     Unavailable(String),
     /// The worker stopped it.
-    Cancelled(Why),
+    Cancelled(CancelReason),
 }
 
 /// Why the worker stopped an attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Why {
+pub enum CancelReason {
     /// The worker shuts down.
     Shutdown,
     /// The connection to the broker was lost for so long that another worker has the message.
@@ -151,7 +151,7 @@ pub enum Why {
 
 /// The order to stop an attempt that runs on a thread; empty until it is given.
 #[cfg(feature = "wasm")]
-pub type Cancel = Arc<std::sync::OnceLock<Why>>;
+pub type Cancel = Arc<std::sync::OnceLock<CancelReason>>;
 
 impl Ending {
     /// An attempt that could not start because of this error, of the task or of the host.
@@ -168,7 +168,7 @@ impl Ending {
 
 /// A time limit that expired.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Limit {
+pub enum TimeLimit {
     /// `soft_time_limit`
     Soft,
     /// `time_limit`
@@ -195,7 +195,7 @@ pub struct Captured {
 
 /// Resources that an attempt used.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Usage {
+pub struct ResourceUsage {
     /// Largest resident memory of the process in bytes (largest linear memory for WASM).
     pub memory_peak: u64,
     /// Processor time in user mode.
@@ -212,7 +212,10 @@ impl Outcome {
 
     /// Does what it has said count? Not if another worker has its message, or it did not begin.
     pub fn is_its_own(&self) -> bool {
-        let taken = matches!(self.ending, Ending::Cancelled(Why::ConnectionLost | Why::Recalled));
+        let taken = matches!(
+            self.ending,
+            Ending::Cancelled(CancelReason::ConnectionLost | CancelReason::Recalled)
+        );
         self.has_run() && !taken
     }
 
@@ -226,7 +229,7 @@ impl Outcome {
             exhausted: None,
             stdout: Captured::default(),
             stderr: Captured::default(),
-            usage: Usage::default(),
+            usage: ResourceUsage::default(),
             started: Instant::now(),
             runtime: Duration::ZERO,
         }

@@ -6,9 +6,9 @@
 //! few compiled ones are kept at hand, by their days. Times within a day come from the masks.
 
 pub use super::field::FieldError;
-use super::field::Kind;
-pub use super::fields::Fields;
-use super::zone::{Calendar, DAY, Pattern, Rule};
+use super::field::FieldKind;
+pub use super::fields::CrontabFields;
+use super::zone::{Calendar, DAY, LocalTimeRule, Pattern};
 use chrono::{DateTime, Datelike, NaiveDate, Utc};
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -56,20 +56,20 @@ impl Cron {
     /// # Errors
     /// Names the first field that is wrong; the field is `crontab` if their number is.
     pub fn parse(text: &str, days: Days) -> Result<Cron, FieldError> {
-        Cron::from_fields(Fields::of(text)?, days)
+        Cron::from_fields(CrontabFields::of(text)?, days)
     }
 
     /// Reads the fields one by one.
     ///
     /// # Errors
     /// Names the first field that is wrong, or `day_of_month` if no month has such a day.
-    pub fn from_fields(fields: Fields<'_>, days: Days) -> Result<Cron, FieldError> {
-        let seconds = Kind::Second.parse(fields.second.unwrap_or("0"))?;
-        let minutes = Kind::Minute.parse(fields.minute)?;
-        let hours = Kind::Hour.parse(fields.hour)? as u32;
-        let mut days_of_month = Kind::DayOfMonth.parse(fields.day_of_month)? as u32;
-        let months = Kind::Month.parse(fields.month_of_year)? as u16;
-        let mut days_of_week = Kind::DayOfWeek.parse(fields.day_of_week)? as u8;
+    pub fn from_fields(fields: CrontabFields<'_>, days: Days) -> Result<Cron, FieldError> {
+        let seconds = FieldKind::Second.parse(fields.second.unwrap_or("0"))?;
+        let minutes = FieldKind::Minute.parse(fields.minute)?;
+        let hours = FieldKind::Hour.parse(fields.hour)? as u32;
+        let mut days_of_month = FieldKind::DayOfMonth.parse(fields.day_of_month)? as u32;
+        let months = FieldKind::Month.parse(fields.month_of_year)? as u16;
+        let mut days_of_week = FieldKind::DayOfWeek.parse(fields.day_of_week)? as u8;
         let is_quartz = [fields.day_of_month, fields.day_of_week].iter().any(|f| f.trim() == "?");
         let has_number = |text: &str| {
             let days = text.split(',').filter_map(|part| part.split('/').next());
@@ -82,7 +82,8 @@ impl Cron {
         let has_star = |text: &str| text.trim_start().starts_with(['*', '?']);
         let mut either =
             days == Days::Or && !has_star(fields.day_of_month) && !has_star(fields.day_of_week);
-        let (all_month, all_week) = (Kind::DayOfMonth.all() as u32, Kind::DayOfWeek.all() as u8);
+        let (all_month, all_week) =
+            (FieldKind::DayOfMonth.all() as u32, FieldKind::DayOfWeek.all() as u8);
         if either && (days_of_month == all_month || days_of_week == all_week) {
             // One that holds on all days decides alone: the same days, the same text.
             (days_of_month, days_of_week, either) = (all_month, all_week, false);
@@ -103,7 +104,7 @@ impl Cron {
     /// enough.
     pub fn either_day(&self) -> Option<bool> {
         let Dates { days_of_month, days_of_week, either, .. } = self.dates;
-        let all = (Kind::DayOfMonth.all() as u32, Kind::DayOfWeek.all() as u8);
+        let all = (FieldKind::DayOfMonth.all() as u32, FieldKind::DayOfWeek.all() as u8);
         (days_of_month != all.0 && days_of_week != all.1).then_some(either)
     }
 
@@ -123,8 +124,12 @@ impl Cron {
     }
 
     /// Hours that are all hours follow real time.
-    fn rule(&self) -> Rule {
-        if u64::from(self.hours) == Kind::Hour.all() { Rule::Real } else { Rule::Fixed }
+    fn rule(&self) -> LocalTimeRule {
+        if u64::from(self.hours) == FieldKind::Hour.all() {
+            LocalTimeRule::Real
+        } else {
+            LocalTimeRule::Fixed
+        }
     }
 }
 
@@ -237,16 +242,16 @@ impl Dates {
     }
 
     fn compile(self) -> Vec<::cron::Schedule> {
-        let list = |kind: Kind, mask: u64, first: u64| match mask == kind.all() {
+        let list = |kind: FieldKind, mask: u64, first: u64| match mask == kind.all() {
             true => "*".to_string(),
             false => {
                 let values = (0..32).filter(|value| mask >> value & 1 == 1);
                 values.map(|value| (value + first).to_string()).collect::<Vec<_>>().join(",")
             }
         };
-        let of_month = list(Kind::DayOfMonth, self.days_of_month.into(), 0);
-        let of_week = list(Kind::DayOfWeek, self.days_of_week.into(), 1);
-        let months = list(Kind::Month, self.months.into(), 0);
+        let of_month = list(FieldKind::DayOfMonth, self.days_of_month.into(), 0);
+        let of_week = list(FieldKind::DayOfWeek, self.days_of_week.into(), 1);
+        let months = list(FieldKind::Month, self.months.into(), 0);
         let texts = match self.either {
             false => vec![format!("0 0 0 {of_month} {months} {of_week}")],
             true => {
@@ -262,16 +267,16 @@ impl fmt::Display for Cron {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Cron { seconds, minutes, hours, dates } = *self;
         if seconds != 1 {
-            write!(out, "{} ", Kind::Second.show(seconds))?;
+            write!(out, "{} ", FieldKind::Second.show(seconds))?;
         }
         write!(
             out,
             "{} {} {} {} {}",
-            Kind::Minute.show(minutes),
-            Kind::Hour.show(hours.into()),
-            Kind::DayOfMonth.show(dates.days_of_month.into()),
-            Kind::Month.show(dates.months.into()),
-            Kind::DayOfWeek.show(dates.days_of_week.into()),
+            FieldKind::Minute.show(minutes),
+            FieldKind::Hour.show(hours.into()),
+            FieldKind::DayOfMonth.show(dates.days_of_month.into()),
+            FieldKind::Month.show(dates.months.into()),
+            FieldKind::DayOfWeek.show(dates.days_of_week.into()),
         )?;
         out.write_str(if dates.either { " (either day)" } else { "" })
     }

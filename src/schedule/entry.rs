@@ -25,7 +25,7 @@ pub struct Entry {
     /// Keyword arguments, a JSON object.
     pub kwargs: Arc<RawValue>,
     /// What else is said of the messages; most entries say nothing.
-    pub options: Option<Box<Options>>,
+    pub options: Option<Box<MessageOptions>>,
     /// What becomes of occurrences that were missed.
     pub misfire: Misfire,
     /// How late an occurrence may be sent; `None`: at any time ([`Misfire::Skip`]: not at all).
@@ -41,12 +41,12 @@ pub struct Entry {
     /// No occurrence after.
     pub until: Option<DateTime<Utc>>,
     /// Where it is defined.
-    pub origin: Origin,
+    pub origin: EntryLocation,
 }
 
 /// Where an entry is defined.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Origin {
+pub struct EntryLocation {
     /// The file.
     pub file: Arc<str>,
     /// The line, from 1.
@@ -80,7 +80,7 @@ pub enum Overlap {
 
 /// What the messages of an entry have beside name and arguments; see Celery's `apply_async`.
 #[derive(Debug, Clone, Default)]
-pub struct Options {
+pub struct MessageOptions {
     /// The queue; `None` as the task's route says.
     pub queue: Option<String>,
     /// A named exchange; with it goes a routing key.

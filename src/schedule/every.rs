@@ -1,7 +1,7 @@
 //! Intervals: plain ones, Celery's relative ones, and those that begin at a time of the day.
 
 use super::field::FieldError;
-use super::zone::{Calendar, DAY, Pass, Pattern, Rule};
+use super::zone::{Calendar, DAY, LocalTimeRule, Pass, Pattern};
 use crate::config::units::show_duration;
 use chrono::{DateTime, NaiveTime, SecondsFormat, TimeDelta, Timelike, Utc};
 use std::fmt;
@@ -139,10 +139,10 @@ impl Every {
         TimeDelta::from_std(self.period).unwrap_or(TimeDelta::MAX)
     }
 
-    fn rule(&self) -> Rule {
+    fn rule(&self) -> LocalTimeRule {
         match self.period.as_secs() <= REAL_TIME_MAX as u64 {
-            true => Rule::Real,
-            false => Rule::Fixed,
+            true => LocalTimeRule::Real,
+            false => LocalTimeRule::Fixed,
         }
     }
 

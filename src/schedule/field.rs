@@ -36,7 +36,7 @@ impl std::error::Error for FieldError {}
 
 /// The kinds of fields.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(super) enum FieldKind {
     Second,
     Minute,
     Hour,
@@ -50,26 +50,26 @@ const MONTHS: [&str; 12] =
 
 const WEEKDAYS: [&str; 7] = ["sun", "mon", "tue", "wed", "thu", "fri", "sat"];
 
-impl Kind {
+impl FieldKind {
     pub(super) fn name(self) -> &'static str {
         match self {
-            Kind::Second => "second",
-            Kind::Minute => "minute",
-            Kind::Hour => "hour",
-            Kind::DayOfMonth => "day_of_month",
-            Kind::Month => "month_of_year",
-            Kind::DayOfWeek => "day_of_week",
+            FieldKind::Second => "second",
+            FieldKind::Minute => "minute",
+            FieldKind::Hour => "hour",
+            FieldKind::DayOfMonth => "day_of_month",
+            FieldKind::Month => "month_of_year",
+            FieldKind::DayOfWeek => "day_of_week",
         }
     }
 
     /// The first value and the last.
     pub(super) fn range(self) -> (u64, u64) {
         match self {
-            Kind::Second | Kind::Minute => (0, 59),
-            Kind::Hour => (0, 23),
-            Kind::DayOfMonth => (1, 31),
-            Kind::Month => (1, 12),
-            Kind::DayOfWeek => (0, 6),
+            FieldKind::Second | FieldKind::Minute => (0, 59),
+            FieldKind::Hour => (0, 23),
+            FieldKind::DayOfMonth => (1, 31),
+            FieldKind::Month => (1, 12),
+            FieldKind::DayOfWeek => (0, 6),
         }
     }
 
@@ -86,7 +86,7 @@ impl Kind {
     /// What is none of the field's values; some of it means something elsewhere.
     fn no_value(self, found: &str) -> FieldError {
         let mut expected = self.expected();
-        if is_of_quartz(found) && matches!(self, Kind::DayOfMonth | Kind::DayOfWeek) {
+        if is_of_quartz(found) && matches!(self, FieldKind::DayOfMonth | FieldKind::DayOfWeek) {
             expected += ": last days (L), working days (W) and nth weekdays (#) are not supported";
         }
         self.error(found, expected)
@@ -95,8 +95,8 @@ impl Kind {
     fn expected(self) -> String {
         let (min, max) = self.range();
         match self {
-            Kind::Month => "1-12 or jan-dec".into(),
-            Kind::DayOfWeek => "0-7 (Sunday is 0 and 7) or sun-sat".into(),
+            FieldKind::Month => "1-12 or jan-dec".into(),
+            FieldKind::DayOfWeek => "0-7 (Sunday is 0 and 7) or sun-sat".into(),
             _ => format!("{min}-{max}"),
         }
     }
@@ -110,11 +110,11 @@ impl Kind {
     /// leaves the first value alone, as in Celery.
     pub(super) fn lone_steps(self, text: &str) -> Vec<String> {
         let unit = match self {
-            Kind::Second => "s",
-            Kind::Minute => "m",
-            Kind::Hour => "h",
-            Kind::DayOfMonth => "d",
-            Kind::Month | Kind::DayOfWeek => "",
+            FieldKind::Second => "s",
+            FieldKind::Minute => "m",
+            FieldKind::Hour => "h",
+            FieldKind::DayOfMonth => "d",
+            FieldKind::Month | FieldKind::DayOfWeek => "",
         };
         let lone = |part: &str| {
             let (from, count, step) = self.span(part).ok()?;
@@ -155,7 +155,8 @@ impl Kind {
             },
         };
         let (min, max) = self.range();
-        let any = base == "*" || part == "?" && matches!(self, Kind::DayOfMonth | Kind::DayOfWeek);
+        let any = base == "*"
+            || part == "?" && matches!(self, FieldKind::DayOfMonth | FieldKind::DayOfWeek);
         let (from, to) = match base.split_once('-') {
             _ if any => (min, max),
             Some(("", _)) => return Err(self.no_value(part)),
@@ -180,13 +181,13 @@ impl Kind {
     /// A number, or what begins with the three letters of a name.
     fn value(self, text: &str) -> Result<u64, FieldError> {
         let (min, max) = self.range();
-        if is_of_quartz(text) && matches!(self, Kind::DayOfMonth | Kind::DayOfWeek) {
+        if is_of_quartz(text) && matches!(self, FieldKind::DayOfMonth | FieldKind::DayOfWeek) {
             return Err(self.no_value(text));
         }
         let number = digits(text).or_else(|| {
             let names: &[&str] = match self {
-                Kind::Month => &MONTHS,
-                Kind::DayOfWeek => &WEEKDAYS,
+                FieldKind::Month => &MONTHS,
+                FieldKind::DayOfWeek => &WEEKDAYS,
                 _ => &[],
             };
             let is_word = text.bytes().all(|byte| byte.is_ascii_alphabetic());
@@ -194,11 +195,11 @@ impl Kind {
             let at = names.iter().position(|name| name.eq_ignore_ascii_case(start))?;
             Some(at as u64 + min)
         });
-        let last = if self == Kind::DayOfWeek { max + 1 } else { max };
+        let last = if self == FieldKind::DayOfWeek { max + 1 } else { max };
         number.filter(|number| (min..=last).contains(number)).ok_or_else(|| self.no_value(text))
     }
 
-    /// Writes a set of values so that [`Kind::parse`] reads the same, always in the same way.
+    /// Writes a set of values so that [`FieldKind::parse`] reads the same, always in the same way.
     pub(super) fn show(self, mask: u64) -> String {
         if mask == self.all() {
             return "*".into();
@@ -250,26 +251,26 @@ fn digits(text: &str) -> Option<u64> {
 mod tests {
     use super::*;
 
-    fn values(kind: Kind, text: &str) -> Vec<u64> {
+    fn values(kind: FieldKind, text: &str) -> Vec<u64> {
         let mask = kind.parse(text).unwrap();
         (0..64).filter(|value| mask >> value & 1 == 1).collect()
     }
 
-    fn error(kind: Kind, text: &str) -> String {
+    fn error(kind: FieldKind, text: &str) -> String {
         kind.parse(text).unwrap_err().to_string()
     }
 
     #[test]
     fn values_ranges_steps_and_names() {
-        assert_eq!(values(Kind::Minute, "5"), [5]);
-        assert_eq!(values(Kind::Minute, "05, 7"), [5, 7]);
-        assert_eq!(values(Kind::Minute, "50-5/5"), [0, 5, 50, 55]);
-        assert_eq!(values(Kind::Hour, "22-2"), [0, 1, 2, 22, 23]);
-        assert_eq!(values(Kind::Hour, "*/7"), [0, 7, 14, 21]);
-        assert_eq!(values(Kind::Hour, "*/7/2"), [0, 7, 14, 21]);
-        assert_eq!(values(Kind::DayOfMonth, "*/10"), [1, 11, 21, 31]);
-        assert_eq!(values(Kind::DayOfMonth, "31-2"), [1, 2, 31]);
-        assert_eq!(values(Kind::DayOfWeek, "sat-Monday"), [0, 1, 6]);
+        assert_eq!(values(FieldKind::Minute, "5"), [5]);
+        assert_eq!(values(FieldKind::Minute, "05, 7"), [5, 7]);
+        assert_eq!(values(FieldKind::Minute, "50-5/5"), [0, 5, 50, 55]);
+        assert_eq!(values(FieldKind::Hour, "22-2"), [0, 1, 2, 22, 23]);
+        assert_eq!(values(FieldKind::Hour, "*/7"), [0, 7, 14, 21]);
+        assert_eq!(values(FieldKind::Hour, "*/7/2"), [0, 7, 14, 21]);
+        assert_eq!(values(FieldKind::DayOfMonth, "*/10"), [1, 11, 21, 31]);
+        assert_eq!(values(FieldKind::DayOfMonth, "31-2"), [1, 2, 31]);
+        assert_eq!(values(FieldKind::DayOfWeek, "sat-Monday"), [0, 1, 6]);
         for (text, days) in [
             ("7", vec![0]),
             ("5-7", vec![0, 5, 6]),
@@ -280,16 +281,16 @@ mod tests {
             ("1-7/2", vec![0, 1, 3, 5]),
             ("?", vec![0, 1, 2, 3, 4, 5, 6]),
         ] {
-            assert_eq!(values(Kind::DayOfWeek, text), days, "{text}");
+            assert_eq!(values(FieldKind::DayOfWeek, text), days, "{text}");
         }
-        assert_eq!(values(Kind::DayOfMonth, "?").len(), 31);
-        assert_eq!(values(Kind::Month, "jan,Sept,11-dec"), [1, 9, 11, 12]);
-        assert_eq!(values(Kind::Month, "*/99"), [1]);
+        assert_eq!(values(FieldKind::DayOfMonth, "?").len(), 31);
+        assert_eq!(values(FieldKind::Month, "jan,Sept,11-dec"), [1, 9, 11, 12]);
+        assert_eq!(values(FieldKind::Month, "*/99"), [1]);
     }
 
     #[test]
     fn a_step_that_leaves_one_value_is_told() {
-        let said = Kind::Minute.lone_steps("*/90, 5,10-30/21,*/59,7-7/9");
+        let said = FieldKind::Minute.lone_steps("*/90, 5,10-30/21,*/59,7-7/9");
         assert_eq!(
             said,
             [
@@ -299,53 +300,58 @@ mod tests {
             ]
         );
         assert_eq!(
-            Kind::DayOfWeek.lone_steps("*/7"),
+            FieldKind::DayOfWeek.lone_steps("*/7"),
             ["*/7 means 0 alone: the step is not shorter than the range"]
         );
         for fine in ["*", "*/15", "0-59/59", "*/x", "61"] {
-            assert_eq!(Kind::Minute.lone_steps(fine), [""; 0], "{fine}");
+            assert_eq!(FieldKind::Minute.lone_steps(fine), [""; 0], "{fine}");
         }
     }
 
     #[test]
     fn errors_say_what_was_expected() {
-        assert_eq!(error(Kind::Hour, "25"), "hour: found 25, expected 0-23");
+        assert_eq!(error(FieldKind::Hour, "25"), "hour: found 25, expected 0-23");
         assert_eq!(
-            error(Kind::DayOfWeek, "8"),
+            error(FieldKind::DayOfWeek, "8"),
             "day_of_week: found 8, expected 0-7 (Sunday is 0 and 7) or sun-sat"
         );
         for text in ["L", "5L", "friL", "mon#1", "5#3"] {
-            let said = error(Kind::DayOfWeek, text);
+            let said = error(FieldKind::DayOfWeek, text);
             assert!(said.ends_with("nth weekdays (#) are not supported"), "{said}");
         }
         for text in ["L", "L-3", "15W", "LW"] {
-            assert!(error(Kind::DayOfMonth, text).contains("are not supported"), "{text}");
+            assert!(error(FieldKind::DayOfMonth, text).contains("are not supported"), "{text}");
         }
-        assert!(error(Kind::Minute, "?").ends_with("expected 0-59"));
-        assert_eq!(error(Kind::Minute, "1,,2"), "minute: found nothing, expected 0-59");
+        assert!(error(FieldKind::Minute, "?").ends_with("expected 0-59"));
+        assert_eq!(error(FieldKind::Minute, "1,,2"), "minute: found nothing, expected 0-59");
         assert_eq!(
-            error(Kind::Minute, "5/10"),
+            error(FieldKind::Minute, "5/10"),
             "minute: found 5/10, expected */10 or a range such as 5-59/10"
         );
         for text in ["*/0", "*/", "*/x", "1-5/", "1-5/-2"] {
-            assert!(error(Kind::Minute, text).ends_with("expected a number from 1 after the /"));
+            assert!(
+                error(FieldKind::Minute, text).ends_with("expected a number from 1 after the /")
+            );
         }
         for text in ["-1", "mon", "1-", "1-5-7", "1 2", "*-5", "**", "٣", "1_0", "+1", "é"] {
-            assert!(error(Kind::Minute, text).ends_with("expected 0-59"), "{text}");
+            assert!(error(FieldKind::Minute, text).ends_with("expected 0-59"), "{text}");
         }
-        assert!(error(Kind::Month, "mon").ends_with("expected 1-12 or jan-dec"));
-        assert!(error(Kind::DayOfMonth, "0").ends_with("expected 1-31"));
+        assert!(error(FieldKind::Month, "mon").ends_with("expected 1-12 or jan-dec"));
+        assert!(error(FieldKind::DayOfMonth, "0").ends_with("expected 1-31"));
     }
 
     #[test]
     fn what_is_shown_reads_the_same() {
         for text in ["*", "*/15", "*/30", "5", "0,29", "7-19/2", "1-5", "0,30-35,59", "3,4"] {
-            assert_eq!(Kind::Minute.show(Kind::Minute.parse(text).unwrap()), text);
+            assert_eq!(FieldKind::Minute.show(FieldKind::Minute.parse(text).unwrap()), text);
         }
         for mask in 1..128 {
-            assert_eq!(Kind::DayOfWeek.parse(&Kind::DayOfWeek.show(mask)), Ok(mask));
+            assert_eq!(FieldKind::DayOfWeek.parse(&FieldKind::DayOfWeek.show(mask)), Ok(mask));
         }
-        assert_eq!(Kind::Hour.show(Kind::Hour.parse("0-23").unwrap()), "*");
-        assert_eq!(Kind::DayOfMonth.show(Kind::DayOfMonth.parse("*/10").unwrap()), "*/10");
+        assert_eq!(FieldKind::Hour.show(FieldKind::Hour.parse("0-23").unwrap()), "*");
+        assert_eq!(
+            FieldKind::DayOfMonth.show(FieldKind::DayOfMonth.parse("*/10").unwrap()),
+            "*/10"
+        );
     }
 }

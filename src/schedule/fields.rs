@@ -1,6 +1,6 @@
 //! The fields of a crontab, each by its name: from a line or a word to their texts.
 
-use super::field::{FieldError, Kind};
+use super::field::{FieldError, FieldKind};
 
 /// Names that stand for five fields.
 pub(super) const NICKNAMES: [(&str, &str); 7] = [
@@ -31,7 +31,7 @@ pub(super) fn is_year(field: &str) -> bool {
 
 /// The texts of the fields, by Celery's names.
 #[derive(Debug, Clone, Copy)]
-pub struct Fields<'a> {
+pub struct CrontabFields<'a> {
     /// 0-59.
     pub minute: &'a str,
     /// 0-23.
@@ -47,9 +47,9 @@ pub struct Fields<'a> {
 }
 
 /// Each minute; those that are given replace their field.
-impl Default for Fields<'_> {
+impl Default for CrontabFields<'_> {
     fn default() -> Self {
-        Fields {
+        CrontabFields {
             minute: "*",
             hour: "*",
             day_of_month: "*",
@@ -60,12 +60,12 @@ impl Default for Fields<'_> {
     }
 }
 
-impl<'a> Fields<'a> {
+impl<'a> CrontabFields<'a> {
     /// Splits a text into five fields, or six with seconds first; a nickname such as `@daily` stands for five.
     ///
     /// # Errors
     /// The field is `crontab`: their number is wrong.
-    pub fn of(text: &'a str) -> Result<Fields<'a>, FieldError> {
+    pub fn of(text: &'a str) -> Result<CrontabFields<'a>, FieldError> {
         let mut text = text.trim();
         if text.starts_with('@') {
             let word = NICKNAMES.iter().find(|(word, _)| word.eq_ignore_ascii_case(text));
@@ -87,20 +87,20 @@ impl<'a> Fields<'a> {
         if of_year {
             return Err(FieldError::new("crontab", text, format!("{FORM}; {NO_YEARS}")));
         }
-        Ok(Fields { minute, hour, day_of_month, month_of_year, day_of_week, second })
+        Ok(CrontabFields { minute, hour, day_of_month, month_of_year, day_of_week, second })
     }
 
     /// What may not be what its author thinks, by the field: steps that leave one value.
     pub fn lone_steps(&self) -> Vec<(&'static str, String)> {
         let all = [
-            (Kind::Second, self.second.unwrap_or_default()),
-            (Kind::Minute, self.minute),
-            (Kind::Hour, self.hour),
-            (Kind::DayOfMonth, self.day_of_month),
-            (Kind::Month, self.month_of_year),
-            (Kind::DayOfWeek, self.day_of_week),
+            (FieldKind::Second, self.second.unwrap_or_default()),
+            (FieldKind::Minute, self.minute),
+            (FieldKind::Hour, self.hour),
+            (FieldKind::DayOfMonth, self.day_of_month),
+            (FieldKind::Month, self.month_of_year),
+            (FieldKind::DayOfWeek, self.day_of_week),
         ];
-        let of = |(kind, text): (Kind, &str)| {
+        let of = |(kind, text): (FieldKind, &str)| {
             kind.lone_steps(text).into_iter().map(move |said| (kind.name(), said))
         };
         all.into_iter().flat_map(of).collect()

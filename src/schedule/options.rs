@@ -1,12 +1,12 @@
 //! The key `options` of an entry: those of Celery's `apply_async` that mean something for a
 //! message which is sent again and again, and for each other one the reason why it does not.
 
-use super::entry::{Expires, Options};
+use super::entry::{Expires, MessageOptions};
 use super::moment::{self, Moment};
 use super::zone::Calendar;
 use crate::config::Faults;
-use crate::config::kind::{Countdown, Flag, Kind, Limit, Priority, Queue, Text, Word};
-use crate::config::node::{Data, Key, Node};
+use crate::config::kind::{Countdown, Flag, Limit, Priority, Queue, Text, ValueKind, Word};
+use crate::config::node::{Data, YamlKey, YamlNode};
 use crate::config::units;
 use serde_json::value::RawValue;
 use std::time::Duration;
@@ -113,7 +113,12 @@ const PROTOCOL: [&str; 21] = [
 ];
 
 /// Reads the mapping `options`; local instants are those of `calendar`.
-pub fn read_all(options: &mut Options, node: &Node, calendar: &Calendar, faults: &mut Faults) {
+pub fn read_all(
+    options: &mut MessageOptions,
+    node: &YamlNode,
+    calendar: &Calendar,
+    faults: &mut Faults,
+) {
     match &node.data {
         Data::Map(map) => {
             for (key, value) in map {
@@ -127,9 +132,9 @@ pub fn read_all(options: &mut Options, node: &Node, calendar: &Calendar, faults:
 
 /// Reads one option. Null is as if it were not there.
 pub fn read(
-    options: &mut Options,
-    key: &Key,
-    value: &Node,
+    options: &mut MessageOptions,
+    key: &YamlKey,
+    value: &YamlNode,
     calendar: &Calendar,
     faults: &mut Faults,
 ) {
@@ -155,16 +160,16 @@ pub fn read(
     }
 }
 
-fn limit(node: &Node, faults: &mut Faults) -> Option<f64> {
+fn limit(node: &YamlNode, faults: &mut Faults) -> Option<f64> {
     Limit::read(node, faults).map(|span| span.as_secs_f64())
 }
 
 /// What is past is due at once.
-fn countdown(node: &Node, faults: &mut Faults) -> Option<Duration> {
+fn countdown(node: &YamlNode, faults: &mut Faults) -> Option<Duration> {
     Countdown::read(node, faults).map(|after| units::duration_of(after).unwrap_or_default())
 }
 
-fn expires(node: &Node, calendar: &Calendar, faults: &mut Faults) -> Option<Expires> {
+fn expires(node: &YamlNode, calendar: &Calendar, faults: &mut Faults) -> Option<Expires> {
     let expected = "seconds, a span such as 10m, or a time such as 2027-01-31T12:00:00";
     let span = match (node.as_number(), node.as_text()) {
         (Some(seconds), _) => units::duration_of(seconds),
@@ -186,7 +191,7 @@ fn expires(node: &Node, calendar: &Calendar, faults: &mut Faults) -> Option<Expi
     expires
 }
 
-fn headers(options: &mut Options, node: &Node, faults: &mut Faults) {
+fn headers(options: &mut MessageOptions, node: &YamlNode, faults: &mut Faults) {
     let Data::Map(map) = &node.data else {
         return faults.mismatch(node.line, node.found_kind(), "a mapping of names to values");
     };
@@ -201,7 +206,7 @@ fn headers(options: &mut Options, node: &Node, faults: &mut Faults) {
 }
 
 /// A value as JSON.
-pub fn raw(node: &Node) -> Box<RawValue> {
+pub fn raw(node: &YamlNode) -> Box<RawValue> {
     RawValue::from_string(node.to_json_text()).unwrap_or_default()
 }
 
@@ -215,10 +220,10 @@ fn refuse(name: &str, line: usize, faults: &mut Faults) {
 }
 
 /// The rules between options.
-pub fn check(options: &Options, line: usize, faults: &mut Faults) {
+pub fn check(options: &MessageOptions, line: usize, faults: &mut Faults) {
     match (&options.exchange, &options.routing_key, &options.queue) {
         (Some(_), _, Some(_)) => {
-            faults.add(line, "has queue and exchange, of which it can have one only");
+            faults.add(line, "has queue and exchange, expected only one of them");
         }
         (Some(_), None, _) => {
             faults.add(line, "has an exchange without a routing_key");
@@ -235,11 +240,13 @@ pub fn check(options: &Options, line: usize, faults: &mut Faults) {
     }
 }
 
-impl Options {
+impl MessageOptions {
     /// Whether it says nothing.
     pub fn is_empty(&self) -> bool {
-        let Options { queue, exchange, routing_key, priority, expires, countdown, .. } = self;
-        let Options { ignore_result, shadow, time_limit, soft_time_limit, headers, .. } = self;
+        let MessageOptions { queue, exchange, routing_key, priority, expires, countdown, .. } =
+            self;
+        let MessageOptions { ignore_result, shadow, time_limit, soft_time_limit, headers, .. } =
+            self;
         queue.is_none()
             && exchange.is_none()
             && routing_key.is_none()

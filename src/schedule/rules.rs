@@ -7,7 +7,7 @@ use std::sync::Arc;
 use tz::timezone::{LocalTimeType, TimeZone, TransitionRule};
 
 /// Knows the rules of zones that the host has.
-pub trait Host: Debug {
+pub trait HostZones: Debug {
     /// Those of a zone. `None`: the built-in ones hold.
     fn rules(&self, zone: Tz) -> Option<Arc<Rules>>;
 }
@@ -16,7 +16,7 @@ pub trait Host: Debug {
 #[derive(Debug, Clone, Copy)]
 pub struct BuiltIn;
 
-impl Host for BuiltIn {
+impl HostZones for BuiltIn {
     fn rules(&self, _: Tz) -> Option<Arc<Rules>> {
         None
     }

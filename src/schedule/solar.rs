@@ -30,7 +30,7 @@ const DELTA_T: f64 = 70.0;
 
 /// What the sun does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Event {
+pub enum SolarEvent {
     /// Its centre comes up to 18 degrees below the horizon.
     DawnAstronomical,
     /// Its centre comes up to 12 degrees below the horizon.
@@ -52,22 +52,22 @@ pub enum Event {
 }
 
 /// All events by Celery's names, in the order of a day.
-pub const EVENTS: [(&str, Event); 9] = [
-    ("dawn_astronomical", Event::DawnAstronomical),
-    ("dawn_nautical", Event::DawnNautical),
-    ("dawn_civil", Event::DawnCivil),
-    ("sunrise", Event::Sunrise),
-    ("solar_noon", Event::SolarNoon),
-    ("sunset", Event::Sunset),
-    ("dusk_civil", Event::DuskCivil),
-    ("dusk_nautical", Event::DuskNautical),
-    ("dusk_astronomical", Event::DuskAstronomical),
+pub const EVENTS: [(&str, SolarEvent); 9] = [
+    ("dawn_astronomical", SolarEvent::DawnAstronomical),
+    ("dawn_nautical", SolarEvent::DawnNautical),
+    ("dawn_civil", SolarEvent::DawnCivil),
+    ("sunrise", SolarEvent::Sunrise),
+    ("solar_noon", SolarEvent::SolarNoon),
+    ("sunset", SolarEvent::Sunset),
+    ("dusk_civil", SolarEvent::DuskCivil),
+    ("dusk_nautical", SolarEvent::DuskNautical),
+    ("dusk_astronomical", SolarEvent::DuskAstronomical),
 ];
 
 /// An event at a place, checked.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Solar {
-    event: Event,
+    event: SolarEvent,
     latitude: f64,
     longitude: f64,
 }
@@ -156,15 +156,17 @@ impl Solar {
         let set =
             |angle| sun.next_set_from_julian(from, to, place, DELTA_T, Horizon::Custom(angle));
         match self.event {
-            Event::DawnAstronomical => rise(-18.0),
-            Event::DawnNautical => rise(-12.0),
-            Event::DawnCivil => rise(-6.0),
-            Event::Sunrise => rise(limb(from)),
-            Event::SolarNoon => sun.next_transit_from_julian(from, to, self.longitude, DELTA_T),
-            Event::Sunset => set(limb(from)),
-            Event::DuskCivil => set(-6.0),
-            Event::DuskNautical => set(-12.0),
-            Event::DuskAstronomical => set(-18.0),
+            SolarEvent::DawnAstronomical => rise(-18.0),
+            SolarEvent::DawnNautical => rise(-12.0),
+            SolarEvent::DawnCivil => rise(-6.0),
+            SolarEvent::Sunrise => rise(limb(from)),
+            SolarEvent::SolarNoon => {
+                sun.next_transit_from_julian(from, to, self.longitude, DELTA_T)
+            }
+            SolarEvent::Sunset => set(limb(from)),
+            SolarEvent::DuskCivil => set(-6.0),
+            SolarEvent::DuskNautical => set(-12.0),
+            SolarEvent::DuskAstronomical => set(-18.0),
         }
     }
 }

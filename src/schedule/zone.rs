@@ -2,10 +2,10 @@
 //!
 //! A schedule of local times ([`Pattern`]) becomes one of instants by one of three rules.
 //!
-//! * **Real time** ([`Rule::Real`]): every instant whose local time is in the pattern. An hour
+//! * **Real time** ([`LocalTimeRule::Real`]): every instant whose local time is in the pattern. An hour
 //!   that is repeated in autumn has its occurrences in both passes; one that is left out in
 //!   spring has none.
-//! * **Fixed local times** ([`Rule::Fixed`]): each time of the pattern is one occurrence, at the
+//! * **Fixed local times** ([`LocalTimeRule::Fixed`]): each time of the pattern is one occurrence, at the
 //!   first instant at which local clocks show that time *or a later one*. So one that a spring
 //!   gap leaves out is right after the gap; several in one gap, or one that falls together with
 //!   a regular one, are a single occurrence. In an autumn repeat it is the first pass.
@@ -58,7 +58,7 @@ pub struct Calendar {
     /// The host's rules of the zone; `None`: those that are built in.
     rules: Option<Arc<Rules>>,
     /// The zone's time from `START` to `END`.
-    pieces: OnceLock<Box<[Piece]>>,
+    pieces: OnceLock<Box<[OffsetPeriod]>>,
     /// The sum of what the host's rules say; `None` if the built-in ones say the same.
     sum: OnceLock<Option<u64>>,
 }
@@ -87,7 +87,7 @@ pub(super) trait Pattern {
 
 /// How local times become instants; [`Dst::Celery`] has one rule for both.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Rule {
+pub(super) enum LocalTimeRule {
     /// Each is one occurrence.
     Fixed,
     /// Every instant whose local time matches.
@@ -105,7 +105,7 @@ pub(super) enum Pass {
 
 /// A time during which local clocks run evenly.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) struct Piece {
+pub(super) struct OffsetPeriod {
     /// Its first second, UTC.
     pub from: i64,
     /// The first second that is not in it.
@@ -151,7 +151,7 @@ impl Calendar {
     pub(super) fn next(
         &self,
         after: DateTime<Utc>,
-        rule: Rule,
+        rule: LocalTimeRule,
         pattern: &impl Pattern,
     ) -> Option<DateTime<Utc>> {
         // Occurrences are whole seconds: what is after an instant is after its second.
@@ -160,8 +160,10 @@ impl Calendar {
             return None;
         }
         let due = match (self.dst, rule) {
-            (Dst::Once, Rule::Real) => self.next_real(after, pattern)?,
-            (Dst::Once, Rule::Fixed) => self.reach(first(pattern, self.reached(after) + 1)?),
+            (Dst::Once, LocalTimeRule::Real) => self.next_real(after, pattern)?,
+            (Dst::Once, LocalTimeRule::Fixed) => {
+                self.reach(first(pattern, self.reached(after) + 1)?)
+            }
             (Dst::Celery, _) => self.instant(first(pattern, self.reached(after) + 1)?, Pass::First),
         };
         DateTime::from_timestamp(due, 0).filter(|_| due < END)
@@ -172,7 +174,7 @@ impl Calendar {
         &self,
         after: DateTime<Utc>,
         until: DateTime<Utc>,
-        rule: Rule,
+        rule: LocalTimeRule,
         pattern: &impl Pattern,
     ) -> Option<DateTime<Utc>> {
         let (after, until) = (after.timestamp().max(-1), until.timestamp().min(END - 1));
@@ -180,8 +182,8 @@ impl Calendar {
             return None;
         }
         let due = match (self.dst, rule) {
-            (Dst::Once, Rule::Real) => self.latest_real(after, until, pattern)?,
-            (Dst::Once, Rule::Fixed) => self.reach(last(pattern, self.reached(until))?),
+            (Dst::Once, LocalTimeRule::Real) => self.latest_real(after, until, pattern)?,
+            (Dst::Once, LocalTimeRule::Fixed) => self.reach(last(pattern, self.reached(until))?),
             (Dst::Celery, _) => self.latest_celery(after, until, pattern)?,
         };
         DateTime::from_timestamp(due, 0).filter(|_| due > after)
@@ -291,12 +293,12 @@ impl Calendar {
     }
 
     /// The piece of time around `at`, which may be any second.
-    pub(super) fn piece(&self, at: i64) -> Piece {
+    pub(super) fn piece(&self, at: i64) -> OffsetPeriod {
         let pieces = self.pieces();
         pieces[pieces.partition_point(|piece| piece.to <= at).min(pieces.len() - 1)]
     }
 
-    fn pieces(&self) -> &[Piece] {
+    fn pieces(&self) -> &[OffsetPeriod] {
         self.pieces.get_or_init(|| match &self.rules {
             Some(rules) => pieces(&|at| rules.offset(at), &rules.changes()),
             None => pieces(&|at| offset(self.zone, at), &[]),
@@ -307,7 +309,7 @@ impl Calendar {
     fn sum(&self) -> Option<u64> {
         *self.sum.get_or_init(|| {
             self.rules.as_ref()?;
-            let said = |pieces: &[Piece]| {
+            let said = |pieces: &[OffsetPeriod]| {
                 let late = pieces.iter().filter(|piece| piece.to > SENDING);
                 let said: Vec<_> =
                     late.map(|piece| (piece.from.max(SENDING), piece.offset)).collect();
@@ -348,7 +350,7 @@ fn last(pattern: &impl Pattern, until: i64) -> Option<i64> {
 
 /// Cuts the time from `START` to `END` where a zone's clocks are changed. Of two `changes` that
 /// are known none is missed, however close they are.
-fn pieces(offset_at: &dyn Fn(i64) -> i64, changes: &[i64]) -> Box<[Piece]> {
+fn pieces(offset_at: &dyn Fn(i64) -> i64, changes: &[i64]) -> Box<[OffsetPeriod]> {
     let mut pieces = Vec::new();
     let (mut from, mut offset) = (START, offset_at(START));
     let mut known = START;
@@ -364,12 +366,12 @@ fn pieces(offset_at: &dyn Fn(i64) -> i64, changes: &[i64]) -> Box<[Piece]> {
                     false => other = middle,
                 }
             }
-            pieces.push(Piece { from, to: other, offset });
+            pieces.push(OffsetPeriod { from, to: other, offset });
             (from, known, offset) = (other, other, offset_at(other));
         }
         known = next;
     }
-    pieces.push(Piece { from, to: END, offset });
+    pieces.push(OffsetPeriod { from, to: END, offset });
     pieces.into()
 }
 

@@ -1,10 +1,10 @@
 //! One definition of a task file: the rules between its keys, and the task that it makes.
 
-use super::keys::{Draft, plain};
-use super::template::{Piece, Word};
+use super::keys::{TaskDraft, plain};
+use super::template::{TemplatePart, TemplateWord};
 use super::{Param, Program, Task};
 use crate::config::Faults;
-use crate::config::node::{Data, Node};
+use crate::config::node::{Data, YamlNode};
 use std::collections::HashMap;
 use std::path::Path;
 
@@ -14,7 +14,7 @@ pub fn define(
     name: &str,
     file: &Path,
     line: usize,
-    node: &Node,
+    node: &YamlNode,
     exists: &dyn Fn(&Path) -> bool,
     faults: &mut Faults,
 ) -> Option<Task> {
@@ -24,7 +24,7 @@ pub fn define(
     };
     let before = faults.count();
     let task = plain(name, file, line, Program::Shell(String::new()));
-    let mut draft = Draft::new(task);
+    let mut draft = TaskDraft::new(task);
     let lines: HashMap<&str, usize> =
         map.iter().map(|(key, _)| (key.text.as_str(), key.line)).collect();
     let is_wasm = lines.contains_key("wasm");
@@ -37,7 +37,7 @@ pub fn define(
     program.filter(|_| sound).map(|program| Task { program, ..draft.task })
 }
 
-impl Draft {
+impl TaskDraft {
     /// The rules between keys.
     fn check(&self, lines: &HashMap<&str, usize>, faults: &mut Faults) {
         let line = |key: &str| lines.get(key).copied().unwrap_or(0);
@@ -101,10 +101,7 @@ impl Draft {
                 Some(Program::Wasm { module, export: self.export.take() })
             }
             _ => {
-                faults.add(
-                    line,
-                    format!("has {}, of which it can have one only", given.join(" and ")),
-                );
+                faults.add(line, format!("has {}, expected only one of them", given.join(" and ")));
                 None
             }
         }
@@ -118,10 +115,10 @@ fn words_of(
     params: Option<&[Param]>,
     line: usize,
     faults: &mut Faults,
-) -> Option<Vec<Word>> {
+) -> Option<Vec<TemplateWord>> {
     let mut words = Vec::new();
     for text in texts {
-        match Word::parse(text) {
+        match TemplateWord::parse(text) {
             Ok(word) => words.push(word),
             Err(wrong) => {
                 faults.add(line, format!("{text:?}: {wrong}"));
@@ -135,16 +132,16 @@ fn words_of(
 }
 
 /// With `params`, the names in a word of `exec` must be among them.
-fn check_names(word: &Word, params: &[Param], line: usize, faults: &mut Faults) {
+fn check_names(word: &TemplateWord, params: &[Param], line: usize, faults: &mut Faults) {
     for piece in word.pieces() {
         match piece {
-            Piece::Name(name) if !params.iter().any(|param| param.name == *name) => {
+            TemplatePart::Name(name) if !params.iter().any(|param| param.name == *name) => {
                 let near =
                     crate::config::nearest(name, params.iter().map(|param| param.name.as_str()), 1);
                 let hint = near.first().map(|near| format!("{{{near}}}"));
-                faults.add(line, format!("{{{name}}} is none of params")).hint = hint;
+                faults.add(line, format!("{{{name}}} is not in params")).hint = hint;
             }
-            Piece::Position(_) | Piece::All => {
+            TemplatePart::Position(_) | TemplatePart::All => {
                 faults.add(line, format!("{:?}: with params, arguments have names", word.text()));
             }
             _ => {}
@@ -157,7 +154,7 @@ mod tests {
     use super::*;
     use crate::config::units::Rate;
     use crate::config::yaml;
-    use crate::task::{Dir, Fences, ResultMode, Stdin};
+    use crate::task::{Dir, ResourceLimits, ResultMode, Stdin};
     use std::time::Duration;
 
     fn run(text: &str) -> (Option<Task>, Vec<String>) {
@@ -188,7 +185,7 @@ mod tests {
              memory: 1.5G\ncpu_seconds: 1.5\nopen_files: 64\nprocesses: 1\n",
         );
         let words = ["convert", "{path}", "-resize", "{size}", "5", "true"]
-            .map(|word| Word::parse(word).unwrap());
+            .map(|word| TemplateWord::parse(word).unwrap());
         assert_eq!(task.program, Program::Exec(words.to_vec()));
         let params: Vec<_> = task.params.as_deref().unwrap_or_default().iter().collect();
         let defaults: Vec<_> = params.iter().map(|p| p.default.as_ref().map(|d| d.get())).collect();
@@ -221,13 +218,13 @@ mod tests {
         );
         assert_eq!((task.max_output, task.nice), (Some(65_536), Some(-20)));
         assert_eq!((task.user.as_deref(), task.group.as_deref()), (Some("1000"), Some("www")));
-        let fences = Fences {
+        let resource_limits = ResourceLimits {
             memory: Some(3 << 29),
             cpu_seconds: Some(2),
             open_files: Some(64),
             processes: Some(1),
         };
-        assert_eq!(task.fences, fences);
+        assert_eq!(task.resource_limits, resource_limits);
     }
 
     #[test]
@@ -240,7 +237,7 @@ mod tests {
             task.program,
             Program::Wasm { module: "m/sub/m.wat".into(), export: Some("multiply".into()) }
         );
-        assert_eq!((task.fences.memory, task.fuel), (Some(64 << 20), Some(1000)));
+        assert_eq!((task.resource_limits.memory, task.fuel), (Some(64 << 20), Some(1000)));
         let dir = |host: &str, guest: &str, writable| Dir {
             host: host.into(),
             guest: guest.into(),
@@ -283,7 +280,7 @@ mod tests {
         let cases: &[(&str, &str)] = &[
             ("echo", "x:1: found text \"echo\", expected a mapping with shell, exec or wasm in it"),
             ("queue: a", "x:1: has none of shell, exec and wasm"),
-            ("shell: a\nexec: [a]", "x:1: has shell and exec, of which it can have one only"),
+            ("shell: a\nexec: [a]", "x:1: has shell and exec, expected only one of them"),
             ("shell: [a]", "x:1: shell: found a list, expected text"),
             ("shell: ' '", "x:1: shell: found nothing, expected a command"),
             (
@@ -295,7 +292,7 @@ mod tests {
             ("exec: [a, '{b']", "x:1: exec: \"{b\": a single {; write {{ for the character itself"),
             (
                 "params: [path]\nexec: [a, '{pat}']",
-                "x:2: exec: {pat} is none of params; did you mean {path}?",
+                "x:2: exec: {pat} is not in params; did you mean {path}?",
             ),
             (
                 "params: [path]\nexec: [a, '{1}']",

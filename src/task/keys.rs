@@ -1,20 +1,20 @@
 //! The keys of a definition: the kind of each, and the programs it has a meaning for.
 
 use super::values::{
-    Backoff, Codes, Folders, Input, Line, Nice, Output, Params, Seconds, Times, Words,
+    Backoff, Codes, ExecWords, Folders, Input, Line, Nice, Output, Params, Seconds, Times,
 };
-use super::{Fences, Program, ResultMode, Stdin, Task};
+use super::{Program, ResourceLimits, ResultMode, Stdin, Task};
 use crate::bounds;
 use crate::config::Faults;
 use crate::config::kind::{
-    Count, Environment, FilePath, Flag, Kind, Limit, Maybe, NameOrNumber, Pace, Priority, Queue,
-    Size, Span, Text, Word,
+    Count, Environment, FilePath, Flag, Limit, Maybe, NameOrNumber, Pace, Priority, Queue, Size,
+    Span, Text, ValueKind, Word,
 };
-use crate::config::node::{Key, Node};
+use crate::config::node::{YamlKey, YamlNode};
 use std::path::{Path, PathBuf};
 
 /// What is known of a definition while its keys are read.
-pub(super) struct Draft {
+pub(super) struct TaskDraft {
     /// Its keys so far; the program is empty until all are read.
     pub task: Task,
     /// The command of `shell`.
@@ -35,7 +35,7 @@ enum Scope {
     Wasm,
 }
 
-type Read = fn(&mut Draft, &Node, &mut Faults);
+type Read = fn(&mut TaskDraft, &YamlNode, &mut Faults);
 
 /// Every key of a definition.
 #[rustfmt::skip]
@@ -45,7 +45,7 @@ const KEYS: &[(&str, Scope, Read)] = &[
         d.task.text_line = n.line;
     }),
     ("exec", Scope::All, |d, n, f| {
-        d.exec = Words::read(n, f);
+        d.exec = ExecWords::read(n, f);
         d.task.text_line = n.line;
     }),
     ("wasm", Scope::All, |d, n, f| d.wasm = FilePath::read(n, f)),
@@ -74,10 +74,10 @@ const KEYS: &[(&str, Scope, Read)] = &[
     ("user", Scope::Process, |d, n, f| put::<Maybe<NameOrNumber>>(&mut d.task.user, n, f)),
     ("group", Scope::Process, |d, n, f| put::<Maybe<NameOrNumber>>(&mut d.task.group, n, f)),
     ("nice", Scope::Process, |d, n, f| put::<Maybe<Nice>>(&mut d.task.nice, n, f)),
-    ("memory", Scope::All, |d, n, f| put::<Maybe<Size>>(&mut d.task.fences.memory, n, f)),
-    ("cpu_seconds", Scope::Process, |d, n, f| put::<Maybe<Seconds>>(&mut d.task.fences.cpu_seconds, n, f)),
-    ("open_files", Scope::Process, |d, n, f| put::<Maybe<Count>>(&mut d.task.fences.open_files, n, f)),
-    ("processes", Scope::Process, |d, n, f| put::<Maybe<Count>>(&mut d.task.fences.processes, n, f)),
+    ("memory", Scope::All, |d, n, f| put::<Maybe<Size>>(&mut d.task.resource_limits.memory, n, f)),
+    ("cpu_seconds", Scope::Process, |d, n, f| put::<Maybe<Seconds>>(&mut d.task.resource_limits.cpu_seconds, n, f)),
+    ("open_files", Scope::Process, |d, n, f| put::<Maybe<Count>>(&mut d.task.resource_limits.open_files, n, f)),
+    ("processes", Scope::Process, |d, n, f| put::<Maybe<Count>>(&mut d.task.resource_limits.processes, n, f)),
     ("fuel", Scope::Wasm, |d, n, f| put::<Maybe<Count>>(&mut d.task.fuel, n, f)),
     ("dirs", Scope::Wasm, |d, n, f| put::<Folders>(&mut d.task.dirs, n, f)),
 ];
@@ -117,7 +117,7 @@ const MISPLACED: &[(&str, &str)] = &[
 const SCHEDULE: &str = "no key of a task: when it is sent stands in schedule.yaml, as an entry \
                         `NAME: {task: NAME, schedule: …}` (man 5 qworker-schedule)";
 
-fn put<K: Kind>(slot: &mut K::Value, node: &Node, faults: &mut Faults) {
+fn put<K: ValueKind>(slot: &mut K::Value, node: &YamlNode, faults: &mut Faults) {
     if let Some(value) = K::read(node, faults) {
         *slot = value;
     }
@@ -155,20 +155,26 @@ pub fn plain(name: &str, file: &Path, line: usize, program: Program) -> Task {
         user: None,
         group: None,
         nice: None,
-        fences: Fences::default(),
+        resource_limits: ResourceLimits::default(),
         fuel: None,
         dirs: Vec::new(),
     }
 }
 
-impl Draft {
-    /// A definition of which no key has been read.
-    pub(super) fn new(task: Task) -> Draft {
-        Draft { task, shell: None, exec: None, wasm: None, export: None }
+impl TaskDraft {
+    /// A definition before any key is read.
+    pub(super) fn new(task: Task) -> TaskDraft {
+        TaskDraft { task, shell: None, exec: None, wasm: None, export: None }
     }
 
     /// Reads one key.
-    pub(super) fn read(&mut self, key: &Key, value: &Node, is_wasm: bool, faults: &mut Faults) {
+    pub(super) fn read(
+        &mut self,
+        key: &YamlKey,
+        value: &YamlNode,
+        is_wasm: bool,
+        faults: &mut Faults,
+    ) {
         let name = key.text.as_str();
         match KEYS.iter().find(|(known, ..)| *known == name) {
             Some((_, Scope::Process, _)) if is_wasm => {

@@ -17,12 +17,12 @@ pub struct File {
     /// Relative to `tasks.d`.
     pub path: PathBuf,
     /// What it is.
-    pub content: Content,
+    pub content: TaskFileKind,
 }
 
 /// What a file of `tasks.d` is.
 #[derive(Debug, Clone)]
-pub enum Content {
+pub enum TaskFileKind {
     /// Definitions, with the file's text.
     Yaml(String),
     /// An executable file, which is a task itself.
@@ -79,7 +79,7 @@ pub fn load(
     let mut folder =
         Folder { tasks_dir, exists, places: HashMap::new(), tasks: Vec::new(), found: Vec::new() };
     for file in &files {
-        if let Content::Yaml(text) = &file.content {
+        if let TaskFileKind::Yaml(text) = &file.content {
             folder.read_definitions(&file.path, text);
         }
     }
@@ -93,9 +93,9 @@ pub fn load(
     let spare: Vec<&&File> = files.iter().filter(|file| !named(&file.path)).collect();
     for file in spare {
         match &file.content {
-            Content::Yaml(_) => {}
-            Content::Program => folder.drop_in(&file.path, Program::File),
-            Content::Wasm => {
+            TaskFileKind::Yaml(_) => {}
+            TaskFileKind::Program => folder.drop_in(&file.path, Program::File),
+            TaskFileKind::Wasm => {
                 folder.drop_in(&file.path, |module| Program::Wasm { module, export: None })
             }
         }
@@ -205,7 +205,7 @@ mod tests {
     use super::*;
 
     fn yaml(path: &str, text: &str) -> File {
-        File { path: path.into(), content: Content::Yaml(text.into()) }
+        File { path: path.into(), content: TaskFileKind::Yaml(text.into()) }
     }
 
     fn run(files: &[File]) -> (Vec<Task>, Vec<String>) {
@@ -226,8 +226,8 @@ mod tests {
                 "thumb: {shell: a}\nshop.buy: {shell: b}\n.hidden: &h {shell: c}\nother: {<<: *h}\n",
             ),
             yaml("add.yaml", "# sums\n\nadd:\n  shell: echo\n"),
-            File { path: "media/x.sh".into(), content: Content::Program },
-            File { path: "media/deep/y.wasm".into(), content: Content::Wasm },
+            File { path: "media/x.sh".into(), content: TaskFileKind::Program },
+            File { path: "media/deep/y.wasm".into(), content: TaskFileKind::Wasm },
             yaml(".git/x.yaml", "a: {shell: a}"),
             yaml("README.yaml", "a: {shell: a}"),
             yaml("empty.yaml", "# nothing yet\n"),
@@ -304,8 +304,8 @@ mod tests {
     #[test]
     fn of_two_tasks_with_one_name_the_first_stays() {
         let (tasks, found) = run(&[
-            File { path: "x.sh".into(), content: Content::Program },
-            File { path: "x.py".into(), content: Content::Program },
+            File { path: "x.sh".into(), content: TaskFileKind::Program },
+            File { path: "x.py".into(), content: TaskFileKind::Program },
             yaml("b.yaml", "add: {shell: b}\nbad: {shell: b}\nx: {shell: a}\n"),
             yaml("a.yaml", "\nadd: {shell: a}\nbad: {shel: a}\n"),
         ]);

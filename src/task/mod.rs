@@ -78,7 +78,7 @@ pub struct Task {
     /// Scheduling priority, -20 to 19.
     pub nice: Option<i32>,
     /// Limits of what it may use.
-    pub fences: Fences,
+    pub resource_limits: ResourceLimits,
     /// WASM: instructions it may execute, about one a unit.
     pub fuel: Option<u64>,
     /// WASM: folders it sees.
@@ -91,7 +91,7 @@ pub enum Program {
     /// `/bin/sh -c TEXT`, arguments as `$1`….
     Shell(String),
     /// An argument vector; `{name}` stands for an argument.
-    Exec(Vec<template::Word>),
+    Exec(Vec<template::TemplateWord>),
     /// An executable file of `tasks.d`; arguments follow as its `argv`.
     File(PathBuf),
     /// A WASM module or component (`.wasm`, or `.wat` text).
@@ -158,7 +158,7 @@ pub enum ResultMode {
 
 /// Resource limits of one attempt; `None` is unlimited (for WASM memory: the setting).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Fences {
+pub struct ResourceLimits {
     /// Bytes of memory of all its processes if they are in a control group, of address space of
     /// each if not; or of linear memory.
     pub memory: Option<u64>,

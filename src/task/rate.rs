@@ -230,7 +230,7 @@ mod tests {
         }
     }
 
-    /// In any window of a second at most rate + 1 starts, whoever asks when.
+    /// At most rate + 1 starts in any window of one second.
     #[test]
     fn never_faster_than_the_rate() {
         let mut random = fastrand::Rng::with_seed(5);

@@ -26,7 +26,7 @@ pub fn grown(first: Duration, longest: Duration, times: u32) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::task::load::{Content, File, load};
+    use crate::task::load::{File, TaskFileKind, load};
     use std::path::Path;
 
     const SECOND: Duration = Duration::from_secs(1);
@@ -46,7 +46,7 @@ mod tests {
     fn jitter_draws_from_zero_to_the_full_delay() {
         let text = "a: {shell: x, retry_backoff: 10, retry_backoff_max: 60}\n\
                     b: {shell: x, retry_backoff: 10, retry_jitter: false}\n";
-        let files = [File { path: "x.yaml".into(), content: Content::Yaml(text.into()) }];
+        let files = [File { path: "x.yaml".into(), content: TaskFileKind::Yaml(text.into()) }];
         let (tasks, _) = load(&files, Path::new("tasks.d"), &|_| true);
         for (retries, random, drawn, full) in [
             (0, 0.0, 0.0, 10.0),

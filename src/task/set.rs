@@ -50,13 +50,13 @@ impl Set {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::task::load::{Content, File, load};
+    use crate::task::load::{File, TaskFileKind, load};
     use std::path::Path;
 
     #[test]
     fn sorted_by_name_with_near_ones() {
         let text = "thumb: {shell: a}\nadd: {shell: a}\nadd2: {shell: a}\nadd3: {shell: a}\nadd4: {shell: a}\n";
-        let files = [File { path: "x.yaml".into(), content: Content::Yaml(text.into()) }];
+        let files = [File { path: "x.yaml".into(), content: TaskFileKind::Yaml(text.into()) }];
         let (tasks, faults) = load(&files, Path::new("tasks.d"), &|_| true);
         assert!(faults.is_empty());
         let set = Set::new(tasks);

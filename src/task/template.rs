@@ -4,7 +4,7 @@ use std::fmt;
 
 /// A part of one word of `exec`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Piece {
+pub enum TemplatePart {
     /// As it stands; doubled braces are single ones here.
     Text(String),
     /// `{name}`: the argument of that name.
@@ -48,18 +48,18 @@ impl fmt::Display for Wrong {
 
 /// One word of `exec`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Word {
+pub struct TemplateWord {
     text: String,
-    pieces: Vec<Piece>,
+    pieces: Vec<TemplatePart>,
 }
 
-impl Word {
+impl TemplateWord {
     /// Reads a word. An empty one has no pieces.
     ///
     /// # Errors
     /// What is wrong with its braces.
-    pub fn parse(text: &str) -> Result<Word, Wrong> {
-        Ok(Word { text: text.into(), pieces: parse(text)? })
+    pub fn parse(text: &str) -> Result<TemplateWord, Wrong> {
+        Ok(TemplateWord { text: text.into(), pieces: parse(text)? })
     }
 
     /// As it stands in the file.
@@ -68,12 +68,12 @@ impl Word {
     }
 
     /// What becomes of it.
-    pub fn pieces(&self) -> &[Piece] {
+    pub fn pieces(&self) -> &[TemplatePart] {
         &self.pieces
     }
 }
 
-fn parse(word: &str) -> Result<Vec<Piece>, Wrong> {
+fn parse(word: &str) -> Result<Vec<TemplatePart>, Wrong> {
     let mut pieces = Vec::new();
     let mut text = String::new();
     let mut rest = word;
@@ -89,28 +89,28 @@ fn parse(word: &str) -> Result<Vec<Piece>, Wrong> {
             return Err(Wrong::Unpaired(if tail.starts_with('{') { '{' } else { '}' }));
         };
         if !text.is_empty() {
-            pieces.push(Piece::Text(std::mem::take(&mut text)));
+            pieces.push(TemplatePart::Text(std::mem::take(&mut text)));
         }
         pieces.push(argument(&tail[1..end])?);
         rest = &tail[end + 1..];
     }
     text.push_str(rest);
     if !text.is_empty() {
-        pieces.push(Piece::Text(text));
+        pieces.push(TemplatePart::Text(text));
     }
-    if pieces.len() > 1 && pieces.contains(&Piece::All) {
+    if pieces.len() > 1 && pieces.contains(&TemplatePart::All) {
         return Err(Wrong::NotAlone);
     }
     Ok(pieces)
 }
 
-fn argument(inner: &str) -> Result<Piece, Wrong> {
+fn argument(inner: &str) -> Result<TemplatePart, Wrong> {
     match inner {
-        "*" => Ok(Piece::All),
-        name if is_identifier(name) => Ok(Piece::Name(name.into())),
+        "*" => Ok(TemplatePart::All),
+        name if is_identifier(name) => Ok(TemplatePart::Name(name.into())),
         number => match number.parse() {
             Ok(position) if position > 0 && !number.starts_with('+') => {
-                Ok(Piece::Position(position))
+                Ok(TemplatePart::Position(position))
             }
             _ => Err(Wrong::NoName(inner.into())),
         },
@@ -130,15 +130,15 @@ mod tests {
 
     #[test]
     fn words() {
-        let text = |t: &str| Piece::Text(t.into());
-        let name = |n: &str| Piece::Name(n.into());
+        let text = |t: &str| TemplatePart::Text(t.into());
+        let name = |n: &str| TemplatePart::Name(n.into());
         let cases = [
             ("", Ok(vec![])),
             ("-resize", Ok(vec![text("-resize")])),
             ("{path}.png", Ok(vec![name("path"), text(".png")])),
             ("a{b}{c}d", Ok(vec![text("a"), name("b"), name("c"), text("d")])),
-            ("{1}", Ok(vec![Piece::Position(1)])),
-            ("{*}", Ok(vec![Piece::All])),
+            ("{1}", Ok(vec![TemplatePart::Position(1)])),
+            ("{*}", Ok(vec![TemplatePart::All])),
             ("{{print $1}}", Ok(vec![text("{print $1}")])),
             ("{{{a}}}", Ok(vec![text("{"), name("a"), text("}")])),
             ("ü{größe}", Ok(vec![text("ü"), name("größe")])),

@@ -4,8 +4,8 @@ use super::template::is_identifier;
 use super::{Dir, Param, ResultMode, Stdin};
 use crate::bounds;
 use crate::config::Faults;
-use crate::config::kind::{Kind, Span, kind};
-use crate::config::node::{Data, Node, quote};
+use crate::config::kind::{Span, ValueKind, kind};
+use crate::config::node::{Data, YamlNode, quote};
 use crate::config::units;
 use serde_json::value::RawValue;
 use std::path::PathBuf;
@@ -72,11 +72,11 @@ kind!(
 #[derive(Debug)]
 pub struct Codes;
 
-impl Kind for Codes {
+impl ValueKind for Codes {
     type Value = Vec<i32>;
     const EXPECTED: &'static str = "an exit code from 0 to 255, or a list of them";
 
-    fn read(node: &Node, faults: &mut Faults) -> Option<Vec<i32>> {
+    fn read(node: &YamlNode, faults: &mut Faults) -> Option<Vec<i32>> {
         let Data::List(list) = &node.data else {
             return code(node).map(|code| vec![code]).or_else(|| Self::mismatch(node, faults));
         };
@@ -98,7 +98,7 @@ impl Kind for Codes {
     }
 }
 
-fn code(node: &Node) -> Option<i32> {
+fn code(node: &YamlNode) -> Option<i32> {
     node.as_int().and_then(|n| u8::try_from(n).ok()).map(i32::from)
 }
 
@@ -106,12 +106,12 @@ fn code(node: &Node) -> Option<i32> {
 #[derive(Debug)]
 pub struct Params;
 
-impl Kind for Params {
+impl ValueKind for Params {
     type Value = Vec<Param>;
     const EXPECTED: &'static str = "a list of names, or of {name: default}";
     const NESTED: bool = true;
 
-    fn read(node: &Node, faults: &mut Faults) -> Option<Vec<Param>> {
+    fn read(node: &YamlNode, faults: &mut Faults) -> Option<Vec<Param>> {
         let Data::List(list) = &node.data else { return Self::mismatch(node, faults) };
         let before = faults.count();
         let mut params: Vec<Param> = Vec::new();
@@ -141,7 +141,7 @@ impl Kind for Params {
     }
 }
 
-fn param(node: &Node, faults: &mut Faults) -> Option<Param> {
+fn param(node: &YamlNode, faults: &mut Faults) -> Option<Param> {
     let (name, default) = match &node.data {
         // `y`, `n`, `on` are fine names: what is written counts, not what it could mean.
         Data::Scalar(text, _) if !node.is_null() => (text.clone(), None),
@@ -163,20 +163,20 @@ fn param(node: &Node, faults: &mut Faults) -> Option<Param> {
 
 /// The words of `exec`.
 #[derive(Debug)]
-pub struct Words;
+pub struct ExecWords;
 
-impl Kind for Words {
+impl ValueKind for ExecWords {
     type Value = Vec<String>;
     const EXPECTED: &'static str = "a list of a program and its arguments";
     const NESTED: bool = true;
 
-    fn read(node: &Node, faults: &mut Faults) -> Option<Vec<String>> {
+    fn read(node: &YamlNode, faults: &mut Faults) -> Option<Vec<String>> {
         let Data::List(list) = &node.data else { return Self::mismatch(node, faults) };
-        if list.first().and_then(Node::as_written).is_none_or(str::is_empty) {
+        if list.first().and_then(YamlNode::as_written).is_none_or(str::is_empty) {
             faults.add(node.line, "the first word must be a program");
             return None;
         }
-        let word = |item: &Node| match item.as_written().filter(|text| !text.contains('\0')) {
+        let word = |item: &YamlNode| match item.as_written().filter(|text| !text.contains('\0')) {
             Some(text) => Some(text.to_string()),
             None => {
                 faults.mismatch(item.line, &item.found(), "text");
@@ -196,12 +196,12 @@ impl Kind for Words {
 #[derive(Debug)]
 pub struct Folders;
 
-impl Kind for Folders {
+impl ValueKind for Folders {
     type Value = Vec<Dir>;
     const EXPECTED: &'static str = "a list of {host, guest, mode}, or of host:guest:mode";
     const NESTED: bool = true;
 
-    fn read(node: &Node, faults: &mut Faults) -> Option<Vec<Dir>> {
+    fn read(node: &YamlNode, faults: &mut Faults) -> Option<Vec<Dir>> {
         let Data::List(list) = &node.data else { return Self::mismatch(node, faults) };
         let before = faults.count();
         let dirs: Vec<Dir> = list.iter().filter_map(|item| folder(item, faults)).collect();
@@ -221,7 +221,7 @@ impl Kind for Folders {
     }
 }
 
-fn folder(node: &Node, faults: &mut Faults) -> Option<Dir> {
+fn folder(node: &YamlNode, faults: &mut Faults) -> Option<Dir> {
     let (mut host, mut guest, mut mode) = ("", "", "ro");
     match &node.data {
         Data::Map(map) => {

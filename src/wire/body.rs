@@ -1,7 +1,7 @@
 //! The body `[args, kwargs, embed]`, JSON. Values stay as they came: an integer of
 //! thirty digits reaches a program with thirty digits.
 
-use super::lenient::{self, Fields};
+use super::lenient::{self, ObjectFields};
 use super::message::Malformed;
 use super::signature::Embed;
 use base64::Engine;
@@ -103,7 +103,7 @@ pub fn decode(text: &str) -> Result<Arguments, Malformed> {
     };
     let args: Vec<Box<RawValue>> = parse(args.get(), "args: expected an array")?;
     let Pairs(kwargs) = parse(kwargs.get(), "kwargs: expected an object")?;
-    let embed: Option<Fields> = parse(embed.get(), "embed: expected an object")?;
+    let embed: Option<ObjectFields> = parse(embed.get(), "embed: expected an object")?;
     let embed = embed.and_then(|fields| Embed::read(&fields));
     Ok(Arguments { args, kwargs, embed })
 }
@@ -114,7 +114,7 @@ pub fn decode(text: &str) -> Result<Arguments, Malformed> {
 /// Says which field is wrong.
 pub fn decode_v1(text: &str) -> Result<Arguments, Malformed> {
     let text = &*finite(text);
-    let fields: Fields = parse(text, "body")?;
+    let fields: ObjectFields = parse(text, "body")?;
     let given = |name: &str| fields.get(name).filter(|raw| lenient::is_true(raw));
     let args: Option<Vec<Box<RawValue>>> =
         given("args").map(|raw| parse(raw.get(), "args: expected an array")).transpose()?;

@@ -13,7 +13,7 @@ use serde_json::value::RawValue;
 
 /// A named exchange, and what it is to choose its queues by.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Route {
+pub struct ExchangeRoute {
     /// The exchange.
     pub exchange: String,
     /// The routing key.
@@ -35,7 +35,7 @@ pub struct Draft {
     /// Queue; the routing key of the anonymous exchange.
     pub queue: String,
     /// The named exchange that leads to the queue, if one does.
-    pub route: Option<Route>,
+    pub route: Option<ExchangeRoute>,
     /// The task whose route leads to its queue, if it names no queue; `None` is the task itself.
     pub route_name: Option<String>,
     /// Not before.
@@ -171,7 +171,7 @@ struct DeliveryInfo<'a> {
 impl DeliveryInfo<'_> {
     fn of(draft: &Draft) -> DeliveryInfo<'_> {
         match &draft.route {
-            Some(Route { exchange, routing_key }) => DeliveryInfo { exchange, routing_key },
+            Some(ExchangeRoute { exchange, routing_key }) => DeliveryInfo { exchange, routing_key },
             None => DeliveryInfo { exchange: "", routing_key: &draft.queue },
         }
     }

@@ -19,11 +19,11 @@ const FIELDS: usize = 24;
 
 /// The fields of a JSON object, unread.
 #[derive(Default)]
-pub(super) struct Fields<'a>(Vec<(Cow<'a, str>, &'a RawValue)>);
+pub(super) struct ObjectFields<'a>(Vec<(Cow<'a, str>, &'a RawValue)>);
 
-impl<'a> Fields<'a> {
+impl<'a> ObjectFields<'a> {
     /// The fields of the object `text`.
-    pub(super) fn read(text: &'a str) -> Result<Fields<'a>, serde_json::Error> {
+    pub(super) fn read(text: &'a str) -> Result<ObjectFields<'a>, serde_json::Error> {
         serde_json::from_str(text)
     }
 
@@ -33,8 +33,8 @@ impl<'a> Fields<'a> {
     }
 }
 
-impl<'de: 'a, 'a> Deserialize<'de> for Fields<'a> {
-    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Fields<'a>, D::Error> {
+impl<'de: 'a, 'a> Deserialize<'de> for ObjectFields<'a> {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<ObjectFields<'a>, D::Error> {
         from.deserialize_map(Object("object"))
     }
 }
@@ -43,9 +43,9 @@ impl<'de: 'a, 'a> Deserialize<'de> for Fields<'a> {
 pub(super) struct Object(pub &'static str);
 
 impl<'de> DeserializeSeed<'de> for Object {
-    type Value = Fields<'de>;
+    type Value = ObjectFields<'de>;
 
-    fn deserialize<D: Deserializer<'de>>(self, from: D) -> Result<Fields<'de>, D::Error> {
+    fn deserialize<D: Deserializer<'de>>(self, from: D) -> Result<ObjectFields<'de>, D::Error> {
         let name = self.0;
         from.deserialize_any(self)
             .map_err(|error| D::Error::custom(format_args!("{name}: {error}")))
@@ -53,53 +53,57 @@ impl<'de> DeserializeSeed<'de> for Object {
 }
 
 impl<'de> Visitor<'de> for Object {
-    type Value = Fields<'de>;
+    type Value = ObjectFields<'de>;
 
     fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
         f.write_str("an object")
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Fields<'de>, A::Error> {
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<ObjectFields<'de>, A::Error> {
         let mut fields = Vec::with_capacity(FIELDS);
         while let Some((Name(name), value)) = map.next_entry()? {
             fields.push((name, value));
         }
-        Ok(Fields(fields))
+        Ok(ObjectFields(fields))
     }
 
-    fn visit_unit<E>(self) -> Result<Fields<'de>, E> {
-        Ok(Fields::default())
+    fn visit_unit<E>(self) -> Result<ObjectFields<'de>, E> {
+        Ok(ObjectFields::default())
     }
 
-    fn visit_bool<E: Error>(self, value: bool) -> Result<Fields<'de>, E> {
+    fn visit_bool<E: Error>(self, value: bool) -> Result<ObjectFields<'de>, E> {
         self.empty_unless(value, Unexpected::Bool(value))
     }
 
-    fn visit_u64<E: Error>(self, value: u64) -> Result<Fields<'de>, E> {
+    fn visit_u64<E: Error>(self, value: u64) -> Result<ObjectFields<'de>, E> {
         self.empty_unless(value != 0, Unexpected::Unsigned(value))
     }
 
-    fn visit_i64<E: Error>(self, value: i64) -> Result<Fields<'de>, E> {
+    fn visit_i64<E: Error>(self, value: i64) -> Result<ObjectFields<'de>, E> {
         self.empty_unless(value != 0, Unexpected::Signed(value))
     }
 
-    fn visit_f64<E: Error>(self, value: f64) -> Result<Fields<'de>, E> {
+    fn visit_f64<E: Error>(self, value: f64) -> Result<ObjectFields<'de>, E> {
         self.empty_unless(value != 0.0, Unexpected::Float(value))
     }
 
-    fn visit_str<E: Error>(self, value: &str) -> Result<Fields<'de>, E> {
+    fn visit_str<E: Error>(self, value: &str) -> Result<ObjectFields<'de>, E> {
         self.empty_unless(!value.is_empty(), Unexpected::Str(value))
     }
 
-    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Fields<'de>, A::Error> {
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<ObjectFields<'de>, A::Error> {
         let any = items.next_element::<IgnoredAny>()?.is_some();
         self.empty_unless(any, Unexpected::Seq)
     }
 }
 
 impl Object {
-    fn empty_unless<'a, E: Error>(self, truth: bool, found: Unexpected) -> Result<Fields<'a>, E> {
-        if truth { Err(E::invalid_type(found, &self)) } else { Ok(Fields::default()) }
+    fn empty_unless<'a, E: Error>(
+        self,
+        truth: bool,
+        found: Unexpected,
+    ) -> Result<ObjectFields<'a>, E> {
+        if truth { Err(E::invalid_type(found, &self)) } else { Ok(ObjectFields::default()) }
     }
 }
 

@@ -4,9 +4,9 @@
 //! [`Message::arguments`] asks for it.
 
 use super::body::{self, Arguments, Pairs};
-use super::decode::{self, Accept};
-use super::lenient::{self, Fields};
-use super::payload::Parts;
+use super::decode::{self, AcceptedContent};
+use super::lenient::{self, ObjectFields};
+use super::payload::MessageParts;
 use crate::clock;
 use chrono::{DateTime, Utc};
 use serde_json::Value;
@@ -87,7 +87,7 @@ const JSON: &str = "application/json";
 
 /// The fields of a message that a worker reads, unread; see [`super::lenient`].
 #[derive(Default)]
-struct Headers<'a>(Fields<'a>);
+struct Headers<'a>(ObjectFields<'a>);
 
 impl<'a> Headers<'a> {
     fn text(&self, name: &str) -> Result<Option<String>, Malformed> {
@@ -138,7 +138,7 @@ impl Message {
     }
 
     /// Reads what came.
-    pub(super) fn read(parts: Parts<'_>) -> Result<Message, Malformed> {
+    pub(super) fn read(parts: MessageParts<'_>) -> Result<Message, Malformed> {
         let (headers, properties) = (Headers(parts.headers), Headers(parts.properties));
         let content = Content {
             body: parts.body.into_owned(),
@@ -155,7 +155,7 @@ impl Message {
         let content = Content { protocol: 1, ..content }.decoded()?;
         let text = content.text()?;
         let text = body::finite(&text).into_owned();
-        let fields = Fields::read(&text).ok().filter(|fields| fields.get("task").is_some());
+        let fields = ObjectFields::read(&text).ok().filter(|fields| fields.get("task").is_some());
         let fields = Headers(fields.ok_or_else(|| {
             Malformed("neither a `task` header nor a body of protocol 1 that names a task".into())
         })?);
@@ -185,7 +185,7 @@ impl Message {
     ///
     /// # Errors
     /// Names its form, and those that are taken.
-    pub fn accepted(&self, accept: &Accept) -> Result<(), Malformed> {
+    pub fn accepted(&self, accept: &AcceptedContent) -> Result<(), Malformed> {
         accept.check(&self.content.kind)
     }
 

@@ -15,10 +15,10 @@ pub mod task_protocol;
 pub mod value;
 
 pub use body::Arguments;
-pub use decode::{Accept, Serializer};
-pub use draft::{Draft, Route};
+pub use decode::{AcceptedContent, Serializer};
+pub use draft::{Draft, ExchangeRoute};
 pub use exception::Exception;
 pub use message::{Malformed, Message};
 pub use payload::Payload;
-pub use result::{Record, State};
+pub use result::{Record, TaskState};
 pub use signature::{Embed, Signature};

@@ -3,7 +3,7 @@
 //! Source of the envelope: kombu `transport/virtual/base.py`.
 
 use super::body::{self, Pairs};
-use super::lenient::{self, Fields, Name, Object};
+use super::lenient::{self, Name, Object, ObjectFields};
 use super::message::{Malformed, Message};
 use crate::clock;
 use chrono::{DateTime, Utc};
@@ -14,16 +14,16 @@ use std::borrow::Cow;
 use std::fmt;
 
 /// A message as a value: only this file knows how it is written. Today that is kombu's envelope,
-/// one JSON text; whatever it is, readers get its [`Parts`].
+/// one JSON text; whatever it is, readers get its [`MessageParts`].
 ///
 /// Nothing is parsed before somebody asks: a message that passes through costs nothing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Payload(String);
 
 /// The parts of a message, unread.
-pub(super) struct Parts<'a> {
-    pub headers: Fields<'a>,
-    pub properties: Fields<'a>,
+pub(super) struct MessageParts<'a> {
+    pub headers: ObjectFields<'a>,
+    pub properties: ObjectFields<'a>,
     pub content_type: Option<&'a RawValue>,
     pub body: Cow<'a, str>,
 }
@@ -78,7 +78,7 @@ impl Payload {
     /// The message that retries this one, which says `message`: the same id, one retry more, due
     /// at `eta`; everything else stays as it came (celery `app/task.py`,
     /// `signature_from_request`). What changes of protocol 1 is in the body, which is written as
-    /// JSON then: whoever takes the retry must accept JSON.
+    /// JSON then: the consumer of the retry must accept JSON.
     ///
     /// # Errors
     /// It is not the one that was decoded.
@@ -126,16 +126,16 @@ impl Payload {
     }
 
     fn header(&self, name: &str) -> Option<&RawValue> {
-        let envelope = Fields::read(&self.0).ok()?;
-        Fields::read(envelope.get("headers")?.get()).ok()?.get(name)
+        let envelope = ObjectFields::read(&self.0).ok()?;
+        ObjectFields::read(envelope.get("headers")?.get()).ok()?.get(name)
     }
 }
 
 /// The parts of an envelope.
-fn parts(envelope: &str) -> Result<Parts<'_>, Malformed> {
+fn parts(envelope: &str) -> Result<MessageParts<'_>, Malformed> {
     let read: Envelope =
         serde_json::from_str(envelope).map_err(|error| Malformed(format!("envelope: {error}")))?;
-    Ok(Parts {
+    Ok(MessageParts {
         headers: read.headers,
         properties: read.properties,
         content_type: read.content_type,
@@ -150,8 +150,8 @@ fn parts(envelope: &str) -> Result<Parts<'_>, Malformed> {
 /// An envelope, read in one pass; the last of two fields of one name counts, as in Python.
 #[derive(Default)]
 struct Envelope<'a> {
-    headers: Fields<'a>,
-    properties: Fields<'a>,
+    headers: ObjectFields<'a>,
+    properties: ObjectFields<'a>,
     content_type: Option<&'a RawValue>,
     body: Option<&'a RawValue>,
 }

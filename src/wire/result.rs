@@ -13,7 +13,7 @@ use std::time::Duration;
 
 /// States that are stored. PENDING is the absence of a document.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum State {
+pub enum TaskState {
     /// Runs now (`task_track_started`).
     Started,
     /// Failed, and waits for its next try.
@@ -26,31 +26,31 @@ pub enum State {
     Revoked,
 }
 
-impl State {
+impl TaskState {
     /// Celery's name.
     pub fn name(self) -> &'static str {
         match self {
-            State::Started => "STARTED",
-            State::Retry => "RETRY",
-            State::Success => "SUCCESS",
-            State::Failure => "FAILURE",
-            State::Revoked => "REVOKED",
+            TaskState::Started => "STARTED",
+            TaskState::Retry => "RETRY",
+            TaskState::Success => "SUCCESS",
+            TaskState::Failure => "FAILURE",
+            TaskState::Revoked => "REVOKED",
         }
     }
 
     /// The state of that name; `None` for one that Celery programs made up.
-    pub fn named(name: &str) -> Option<State> {
-        use State::{Failure, Retry, Revoked, Started, Success};
+    pub fn named(name: &str) -> Option<TaskState> {
+        use TaskState::{Failure, Retry, Revoked, Started, Success};
         [Started, Retry, Success, Failure, Revoked].into_iter().find(|state| state.name() == name)
     }
 
     /// Will it change no more?
     pub fn is_ready(self) -> bool {
-        matches!(self, State::Success | State::Failure | State::Revoked)
+        matches!(self, TaskState::Success | TaskState::Failure | TaskState::Revoked)
     }
 }
 
-impl fmt::Display for State {
+impl fmt::Display for TaskState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())
     }
@@ -62,7 +62,7 @@ pub struct Record {
     /// Task id.
     pub task_id: String,
     /// Its state.
-    pub state: State,
+    pub state: TaskState,
     /// The name that the task itself gives to its state while it runs.
     pub named: Option<Box<str>>,
     /// JSON: the value, or the exception's three fields.
@@ -130,7 +130,7 @@ impl Record {
     pub fn success(task_id: &str, result: Box<RawValue>, now: DateTime<Utc>) -> Record {
         Record {
             task_id: task_id.into(),
-            state: State::Success,
+            state: TaskState::Success,
             named: None,
             result,
             traceback: None,
@@ -150,7 +150,7 @@ impl Record {
     /// A task that ended, or waits for a retry, with this exception.
     pub fn exception(
         task_id: &str,
-        state: State,
+        state: TaskState,
         exception: &Exception,
         traceback: Option<String>,
         now: DateTime<Utc>,
@@ -183,7 +183,7 @@ pub struct Meta {
 impl Meta {
     /// Will it change no more?
     pub fn is_ready(&self) -> bool {
-        State::named(&self.status).is_some_and(State::is_ready)
+        TaskState::named(&self.status).is_some_and(TaskState::is_ready)
     }
 
     /// The result as far as numbers and depths go here; null beyond.

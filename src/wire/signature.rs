@@ -4,7 +4,7 @@
 //! six fields; values stay as they came.
 
 use super::body::{self, Pairs};
-use super::lenient::{self, Fields};
+use super::lenient::{self, ObjectFields};
 use super::message::Malformed;
 use super::value;
 use serde_json::json;
@@ -15,7 +15,7 @@ type Raw = Box<RawValue>;
 
 /// What a signature calls.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
+pub enum SignatureKind {
     /// A task, by its name.
     Task,
     /// Tasks one after the other, each with the result of the one before.
@@ -38,7 +38,7 @@ pub struct Signature {
     /// How it is called: what Python's `apply_async` takes.
     pub options: Vec<(String, Raw)>,
     /// What it calls.
-    pub kind: Kind,
+    pub kind: SignatureKind,
     /// It takes no further arguments.
     pub immutable: bool,
 }
@@ -47,7 +47,7 @@ impl Signature {
     /// A call of this task.
     pub fn task(name: &str, args: Vec<Raw>, kwargs: Vec<(String, Raw)>) -> Signature {
         let (task, options) = (name.to_string(), Vec::new());
-        Signature { task, args, kwargs, options, kind: Kind::Task, immutable: false }
+        Signature { task, args, kwargs, options, kind: SignatureKind::Task, immutable: false }
     }
 
     /// Reads one.
@@ -55,7 +55,7 @@ impl Signature {
     /// # Errors
     /// Says which field is wrong.
     pub fn read(raw: &RawValue) -> Result<Signature, Malformed> {
-        let fields = Fields::read(raw.get()).map_err(|_| {
+        let fields = ObjectFields::read(raw.get()).map_err(|_| {
             let found = lenient::shown(raw);
             Malformed(format!("signature: expected an object with a task, found {found}"))
         })?;
@@ -82,11 +82,11 @@ impl Signature {
         };
         let (kwargs, options) = (pairs("kwargs")?, pairs("options")?);
         let kind = match lenient::text("subtask_type", given("subtask_type"))?.as_deref() {
-            Some("chain") => Kind::Chain,
-            Some("group") => Kind::Group,
-            Some("chord") => Kind::Chord,
+            Some("chain") => SignatureKind::Chain,
+            Some("group") => SignatureKind::Group,
+            Some("chord") => SignatureKind::Chord,
             // Maps are tasks that a worker runs.
-            _ => Kind::Task,
+            _ => SignatureKind::Task,
         };
         let immutable = given("immutable").is_some();
         Ok(Signature { task, args, kwargs, options, kind, immutable })
@@ -95,10 +95,10 @@ impl Signature {
     /// Writes it.
     pub fn write(&self) -> Raw {
         let kind = match self.kind {
-            Kind::Task => "null",
-            Kind::Chain => "\"chain\"",
-            Kind::Group => "\"group\"",
-            Kind::Chord => "\"chord\"",
+            SignatureKind::Task => "null",
+            SignatureKind::Chain => "\"chain\"",
+            SignatureKind::Group => "\"group\"",
+            SignatureKind::Chord => "\"chord\"",
         };
         let text = format!(
             r#"{{"task": {}, "args": {}, "kwargs": {}, "options": {}, "subtask_type": {kind}, "immutable": {}}}"#,
@@ -150,7 +150,7 @@ impl Signature {
         if raw.get().starts_with('{') {
             let one = Signature::read(raw)?;
             return match one.kind {
-                Kind::Group => one.parts("tasks"),
+                SignatureKind::Group => one.parts("tasks"),
                 _ => Ok(vec![one]),
             };
         }
@@ -195,7 +195,7 @@ pub struct Embed {
 
 impl Embed {
     /// Reads the fields of these names; `None` if nothing is to follow.
-    pub(super) fn read(fields: &Fields<'_>) -> Option<Box<Embed>> {
+    pub(super) fn read(fields: &ObjectFields<'_>) -> Option<Box<Embed>> {
         let given = |name: &str| fields.get(name).filter(|raw| lenient::is_true(raw));
         let all = |name: &str| given(name).map(list).unwrap_or_default();
         let embed = Embed {

@@ -21,7 +21,7 @@ pub struct Scale {
 
 /// A change of the number of slots.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Change {
+pub enum ScaleChange {
     /// By this many more.
     Up(usize),
     /// By this many fewer.
@@ -51,7 +51,7 @@ impl Scale {
     }
 
     /// Notes that `demand` slots are taken or needed now; gives the change that follows.
-    pub fn follow(&mut self, demand: usize, at: Instant) -> Option<Change> {
+    pub fn follow(&mut self, demand: usize, at: Instant) -> Option<ScaleChange> {
         if self.is_fixed() {
             return None;
         }
@@ -59,7 +59,7 @@ impl Scale {
         if demand > self.now {
             let more = demand - self.now;
             (self.now, self.since, self.needed) = (demand, Some(at), demand);
-            return Some(Change::Up(more));
+            return Some(ScaleChange::Up(more));
         }
         self.needed = self.needed.max(demand);
         if at.saturating_duration_since(*self.since.get_or_insert(at)) < self.keepalive {
@@ -68,7 +68,7 @@ impl Scale {
         let fewer = self.now - self.needed.max(self.min).min(self.now);
         self.now -= fewer;
         (self.since, self.needed) = (Some(at), demand);
-        (fewer > 0).then_some(Change::Down(fewer))
+        (fewer > 0).then_some(ScaleChange::Down(fewer))
     }
 }
 
@@ -79,7 +79,11 @@ mod tests {
     const PERIOD: Duration = Duration::from_secs(30);
 
     /// Follows a demand that is read every second; gives the changes, each with its second.
-    fn changes(scale: &mut Scale, demand: impl Fn(u64) -> usize, last: u64) -> Vec<(u64, Change)> {
+    fn changes(
+        scale: &mut Scale,
+        demand: impl Fn(u64) -> usize,
+        last: u64,
+    ) -> Vec<(u64, ScaleChange)> {
         let start = Instant::now();
         let look = |second| {
             let before = scale.slots();
@@ -87,8 +91,8 @@ mod tests {
             assert!(scale.slots() >= demand(second).min(scale.max), "a busy slot was removed");
             assert!((scale.min..=scale.max).contains(&scale.slots()));
             match change {
-                Some(Change::Up(n)) => assert_eq!(scale.slots(), before + n),
-                Some(Change::Down(n)) => assert_eq!(scale.slots(), before - n),
+                Some(ScaleChange::Up(n)) => assert_eq!(scale.slots(), before + n),
+                Some(ScaleChange::Down(n)) => assert_eq!(scale.slots(), before - n),
                 None => assert_eq!(scale.slots(), before),
             }
             change.map(|change| (second, change))
@@ -101,7 +105,7 @@ mod tests {
         let mut scale = Scale::new(1, 8, PERIOD);
         assert_eq!((scale.slots(), scale.may_shrink()), (1, false));
         let seen = changes(&mut scale, |second| if second < 10 { 12 } else { 0 }, 200);
-        assert_eq!(seen, [(0, Change::Up(7)), (60, Change::Down(7))]);
+        assert_eq!(seen, [(0, ScaleChange::Up(7)), (60, ScaleChange::Down(7))]);
         assert!(!scale.may_shrink());
     }
 
@@ -110,7 +114,7 @@ mod tests {
         let mut scale = Scale::new(0, 8, PERIOD);
         // The second one is needed for a second of every twenty.
         let seen = changes(&mut scale, |second| 1 + usize::from(second % 20 == 0), 400);
-        assert_eq!(seen, [(0, Change::Up(2))]);
+        assert_eq!(seen, [(0, ScaleChange::Up(2))]);
     }
 
     #[test]
@@ -120,7 +124,7 @@ mod tests {
             let demand = |second: u64| if (second / half).is_multiple_of(2) { 8 } else { 0 };
             let seen = changes(&mut scale, demand, 3600);
             for pair in seen.windows(2) {
-                let is_down = matches!(pair[1].1, Change::Down(_));
+                let is_down = matches!(pair[1].1, ScaleChange::Down(_));
                 assert!(!is_down || pair[1].0 - pair[0].0 >= PERIOD.as_secs(), "{half}: {seen:?}");
             }
             // The slots are removed after one to two idle periods.

@@ -14,7 +14,7 @@ use crate::log::escape;
 use crate::task::keys::plain;
 use crate::task::set::Set;
 use crate::task::{Param, Program, Task, bind};
-use crate::wire::{Arguments, Exception, Message, Record, State};
+use crate::wire::{Arguments, Exception, Message, Record, TaskState};
 use serde_json::value::RawValue;
 use std::path::Path;
 use std::sync::Arc;
@@ -123,7 +123,7 @@ pub(super) fn verdict(
         let shown = escape::line(&super::finish::text::short(value.get(), 200)).into_owned();
         (Level::INFO, format!("Task {} succeeded: {shown}", request.label()))
     });
-    let record = request.stores(plan, State::Success).then(|| {
+    let record = request.stores(plan, TaskState::Success).then(|| {
         request.extend(plan, Record::success(&request.message.id, value.clone(), now.wall))
     });
     let verdict =

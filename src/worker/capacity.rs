@@ -14,10 +14,10 @@ const PAUSE_MAX: Duration = Duration::from_secs(30);
 
 /// The limit, while there is one.
 #[derive(Debug, Default)]
-pub(super) struct Capacity(Option<Limit>);
+pub(super) struct Capacity(Option<CapacityLimit>);
 
 #[derive(Debug)]
-struct Limit {
+struct CapacityLimit {
     slots: usize,
     why: String,
     pause: Duration,
@@ -36,8 +36,13 @@ impl Capacity {
             Some(limit) if limit.tried > 0 => ((limit.pause * 2).min(PAUSE_MAX), limit.why != why),
             Some(limit) => (limit.pause, limit.why != why),
         };
-        self.0 =
-            Some(Limit { slots: running, why: why.into(), pause, next: now + pause, tried: 0 });
+        self.0 = Some(CapacityLimit {
+            slots: running,
+            why: why.into(),
+            pause,
+            next: now + pause,
+            tried: 0,
+        });
         news.then(|| {
             format!(
                 "the host has no room for more than {running} tasks: {why}; \
@@ -69,7 +74,7 @@ impl Capacity {
 
     /// Why there is a limit, if there is one.
     pub(super) fn why(&self) -> Option<String> {
-        let Limit { slots, why, .. } = self.0.as_ref()?;
+        let CapacityLimit { slots, why, .. } = self.0.as_ref()?;
         Some(format!("the host has no room for more than {slots} tasks: {why}"))
     }
 

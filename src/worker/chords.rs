@@ -10,32 +10,32 @@ use super::plan::Plan;
 use super::verdict::Verdict;
 use crate::backend::{Counted, Store};
 use crate::broker::Item;
-use crate::canvas::{self, Begun, Context, Ended, Part};
+use crate::canvas::{self, ChordMember, ChordStart, Context, Ended};
 use crate::clock;
 use crate::link::error::Error;
 use crate::wire::{Malformed, Record};
 use std::sync::Arc;
 
 /// The items that a chord's end brings, members of other chords, and chords that begin.
-pub(super) type Brought = (Vec<Item>, Vec<Part>, Vec<Begun>);
+pub(super) type Brought = (Vec<Item>, Vec<ChordMember>, Vec<ChordStart>);
 
 /// Chords within chords that end with one task, at most.
 const NESTED_MAX: usize = 64;
 
 /// A body that was called: its chord, and the claim to it.
 #[derive(Debug, Clone)]
-pub(super) struct Claim {
+pub(super) struct BodyClaim {
     group_id: String,
     token: String,
 }
 
 /// What came of the chords of a verdict: its messages are sent before it, and the claims released.
 #[derive(Default)]
-pub(super) struct Joined {
+pub(super) struct ChordResult {
     pub items: Vec<Item>,
-    pub claims: Vec<Claim>,
+    pub claims: Vec<BodyClaim>,
     /// Another worker is about to call the bodies of these, or has died in it: ask again.
-    pub later: Vec<Part>,
+    pub later: Vec<ChordMember>,
 }
 
 /// Counts members, and calls bodies.
@@ -55,11 +55,11 @@ impl Counter {
     ///
     /// # Errors
     /// The store does not answer, or refuses it.
-    pub(super) async fn join(&self, chords: &Chords, token: &str) -> Result<Joined, Error> {
+    pub(super) async fn join(&self, chords: &Chords, token: &str) -> Result<ChordResult, Error> {
         if !chords.begun.is_empty() {
             self.store.begin_chords(&chords.begun).await?;
         }
-        let mut joined = Joined::default();
+        let mut joined = ChordResult::default();
         let mut left = chords.parts.clone();
         let mut rounds = 0;
         while let Some(part) = left.pop() {
@@ -79,7 +79,7 @@ impl Counter {
                     left.extend(parts);
                     joined.items.extend(items);
                     let token = token.to_string();
-                    joined.claims.push(Claim { group_id: part.group_id, token });
+                    joined.claims.push(BodyClaim { group_id: part.group_id, token });
                 }
             }
         }
@@ -98,7 +98,7 @@ impl Counter {
 
     /// The items that end the chord of this last member, the members of other chords that end with
     /// it, and chords that begin.
-    async fn end(&self, part: &Part) -> Result<Brought, Error> {
+    async fn end(&self, part: &ChordMember) -> Result<Brought, Error> {
         let returned = self.store.chord_results(&part.group_id).await?;
         let context = Context {
             root_id: &part.root_id,
@@ -151,8 +151,8 @@ impl Counter {
     }
 
     /// The bodies of these chords are called: what is left of them goes.
-    pub(super) async fn release(&self, claims: &[Claim]) {
-        for Claim { group_id, token } in claims {
+    pub(super) async fn release(&self, claims: &[BodyClaim]) {
+        for BodyClaim { group_id, token } in claims {
             if let Err(error) = self.store.end_chord(group_id, token).await {
                 // Everything of it expires.
                 tracing::warn!("chord {group_id}: {error}; its keys are left to expire");

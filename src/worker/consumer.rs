@@ -1,7 +1,7 @@
 //! Takes messages when the worker wants some, and waits while the queues are empty.
 
 use super::core::Event;
-use super::demand::{Demand, Next};
+use super::demand::{ConsumerAction, Demand};
 use super::health::troubles::Troubles;
 use super::outage::Outage;
 use crate::backend::Store;
@@ -37,10 +37,10 @@ impl Consumer {
             }
             demand.set(*self.wanted.borrow_and_update());
             let (number, want) = match demand.next() {
-                Next::Close => break,
-                Next::Wait if self.wanted.changed().await.is_err() => break,
-                Next::Wait => continue,
-                Next::Take(number, want) => (number, want),
+                ConsumerAction::Close => break,
+                ConsumerAction::Wait if self.wanted.changed().await.is_err() => break,
+                ConsumerAction::Wait => continue,
+                ConsumerAction::Take(number, want) => (number, want),
             };
             if self.broker.is_dry() {
                 self.wait().await;

@@ -11,9 +11,9 @@ pub struct Demand {
     fulfilled: Option<u64>,
 }
 
-/// What the consumer does next.
+/// The next action of the consumer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Next {
+pub enum ConsumerAction {
     /// Takes up to this many messages; see [`Demand::fulfil`].
     Take(u64, Want),
     /// Waits until something else is wanted.
@@ -36,13 +36,13 @@ impl Demand {
     }
 
     /// What follows from it.
-    pub fn next(&self) -> Next {
+    pub fn next(&self) -> ConsumerAction {
         match self.wanted {
-            None => Next::Close,
+            None => ConsumerAction::Close,
             Some((number, want)) if want == Want::default() || self.fulfilled == Some(number) => {
-                Next::Wait
+                ConsumerAction::Wait
             }
-            Some((number, want)) => Next::Take(number, want),
+            Some((number, want)) => ConsumerAction::Take(number, want),
         }
     }
 

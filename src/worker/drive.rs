@@ -1,4 +1,4 @@
-//! DO: the loop. Its inputs only build events, its `perform` only carries out effects.
+//! Execution: the loop, which builds events; `perform` carries out effects.
 
 use super::consumer::Consumer;
 use super::core::{Core, Effect, Event, Now};
@@ -7,8 +7,8 @@ use super::health::socket::{self, Socket};
 use super::health::troubles::Troubles;
 use super::orphans::{self, Cleaner, Processes};
 use super::plan::Plan;
-use super::reload::{Reader, Reload};
-use super::settle::{self, Work};
+use super::reload::{Reload, TaskReader};
+use super::settle::{self, SettleWork};
 use super::task_socket::TaskSocket;
 use super::{expire, pressure};
 use crate::broker::{self, Sorting, Tag, Want};
@@ -16,7 +16,7 @@ use crate::client::ends::Ends;
 use crate::clock;
 use crate::link::guard::GuardLink;
 use crate::os::reap::Reaper;
-use crate::os::signal::{Meaning, Signals};
+use crate::os::signal::{Signals, WorkerSignal};
 use crate::os::tree;
 use crate::pool::Pool;
 use std::rc::Rc;
@@ -50,7 +50,7 @@ pub struct Io {
     /// Knows which processes are tasks.
     pub reaper: Rc<Reaper>,
     /// Reads the definitions of tasks.
-    pub tasks: Reader,
+    pub tasks: TaskReader,
     /// The events of everything here.
     pub events: (mpsc::UnboundedSender<Event>, mpsc::UnboundedReceiver<Event>),
     /// Signals of the process.
@@ -170,8 +170,8 @@ async fn surrender(consumer: JoinHandle<()>, ends: &Ends) {
     let _ = consumer.await;
     match tokio::time::timeout(SURRENDER_MAX, ends.surrender()).await {
         Ok(Ok(())) => {}
-        Ok(Err(error)) => tracing::error!("cannot give back what was held: {error}"),
-        Err(_) => tracing::error!("cannot give back what was held: no answer"),
+        Ok(Err(error)) => tracing::error!("cannot return unfinished messages: {error}"),
+        Err(_) => tracing::error!("cannot return unfinished messages: no answer"),
     }
 }
 
@@ -187,7 +187,7 @@ struct Drive {
     /// What the broker does by the names of tasks.
     sort: watch::Sender<Sorting>,
     /// `None` once the worker closes.
-    settler: Option<mpsc::UnboundedSender<Work>>,
+    settler: Option<mpsc::UnboundedSender<SettleWork>>,
     /// See [`super::demand::Demand::set`].
     wants: watch::Sender<Option<(u64, Want)>>,
     /// See [`Core::hurries`].
@@ -211,7 +211,7 @@ impl Drive {
     ) {
         for event in batch.drain(..) {
             match &event {
-                Event::Signal(Meaning::Explain) => {
+                Event::Signal(WorkerSignal::Explain) => {
                     tracing::warn!("worker: {}", self.health.line(&core.snapshot()));
                 }
                 Event::Ended(key, _) => {
@@ -245,10 +245,14 @@ impl Drive {
                 Effect::Ask(key) => self.pool.ask(key),
                 Effect::Stop(key, why) => self.pool.stop(key, why),
                 Effect::Recall => self.pool.recall(),
-                Effect::Settle(key, tag, verdict) => self.settle(Work::Verdict(key, tag, verdict)),
-                Effect::Store(tag, record) => self.settle(Work::Record(tag, record)),
-                Effect::StoreState(key, tag, record) => self.settle(Work::State(key, tag, record)),
-                Effect::Send(number, sending) => self.settle(Work::Send(number, sending)),
+                Effect::Settle(key, tag, verdict) => {
+                    self.settle(SettleWork::Verdict(key, tag, verdict))
+                }
+                Effect::Store(tag, record) => self.settle(SettleWork::Record(tag, record)),
+                Effect::StoreState(key, tag, record) => {
+                    self.settle(SettleWork::State(key, tag, record))
+                }
+                Effect::Send(number, sending) => self.settle(SettleWork::Send(number, sending)),
                 Effect::Answer(reply, answer) => reply.send(answer),
                 Effect::Expire => self.expire.notify_one(),
                 Effect::ReadTasks => self.reload.read(),
@@ -265,7 +269,7 @@ impl Drive {
         }
     }
 
-    fn settle(&self, work: Work) {
+    fn settle(&self, work: SettleWork) {
         if let Some(settler) = &self.settler {
             // The settling task lives as long as this sender.
             let _ = settler.send(work);

@@ -1,15 +1,15 @@
 //! What happens to a worker, and what it does about it: two closed lists, with
 //! [`super::core`] between them.
 
-use super::request::Key;
-use super::signals::State;
+use super::request::AttemptKey;
+use super::signals::WorkerState;
 use super::told::{Asked, Reply};
 use super::verdict::Verdict;
 use crate::broker::{Delivery, Posting, Sorting, Tag, Want};
-use crate::canvas::Begun;
+use crate::canvas::ChordStart;
 use crate::log::About;
-use crate::os::signal::Meaning;
-use crate::runner::{Attempt, Outcome, Why};
+use crate::os::signal::WorkerSignal;
+use crate::runner::{Attempt, CancelReason, Outcome};
 use crate::task::set::Set;
 use crate::wire::Record;
 use crate::wire::task_protocol::Answer;
@@ -26,24 +26,24 @@ pub enum Event {
     /// Messages have come whose tasks were revoked before.
     Revoked(Vec<Delivery>),
     /// An attempt asks for something while it runs.
-    Asked(Key, Box<Asked>),
+    Asked(AttemptKey, Box<Asked>),
     /// What was to be sent under this number is with the broker, or refused, and why.
     Sent(u64, Result<(), String>),
     /// States of these attempts are stored, or will not be.
-    Stored(Vec<Key>),
+    Stored(Vec<AttemptKey>),
     /// An attempt has ended.
-    Ended(Key, Box<Outcome>),
+    Ended(AttemptKey, Box<Outcome>),
     /// What earlier attempts at these left behind is dead.
-    Cleared(Vec<Key>),
+    Cleared(Vec<AttemptKey>),
     /// These were settled; a request that was to be acknowledged first may start.
-    Settled(Vec<Key>),
+    Settled(Vec<AttemptKey>),
     /// These were to be settled, but their deliveries are not held any more: they were redelivered.
-    Lost(Vec<Key>),
+    Lost(Vec<AttemptKey>),
     /// These deliveries are not held any more: the connection was lost for so long that other
     /// workers have them.
     Forfeited(Vec<Tag>),
     /// A signal has come.
-    Signal(Meaning),
+    Signal(WorkerSignal),
     /// Time has passed.
     Tick,
     /// The definitions of tasks have changed.
@@ -66,25 +66,25 @@ pub enum Effect {
     },
     /// Kill what earlier attempts at the task of this id left on this machine; answered by
     /// [`Event::Cleared`].
-    Clear(Key, String),
+    Clear(AttemptKey, String),
     /// Sort messages by these names of tasks, and by no others.
     Sort(Sorting),
     /// Run this; answered by [`Event::Ended`].
-    Start(Key, Box<Attempt>),
+    Start(AttemptKey, Box<Attempt>),
     /// Ask this to end.
-    Ask(Key),
+    Ask(AttemptKey),
     /// Stop this at once.
-    Stop(Key, Why),
+    Stop(AttemptKey, CancelReason),
     /// Give up the attempts that have not begun; each is answered by [`Event::Ended`], as
-    /// [`Why::Recalled`].
+    /// [`CancelReason::Recalled`].
     Recall,
     /// Store, publish and settle, in this order; answered by [`Event::Settled`].
-    Settle(Key, Tag, Box<Verdict>),
+    Settle(AttemptKey, Tag, Box<Verdict>),
     /// Store this record of the task of this delivery; not answered.
     Store(Tag, Box<Record>),
     /// Store this state of an attempt, while its delivery is held if it has one; answered by
     /// [`Event::Stored`].
-    StoreState(Key, Option<Tag>, Box<Record>),
+    StoreState(AttemptKey, Option<Tag>, Box<Record>),
     /// Answer an attempt.
     Answer(Reply, Answer),
     /// Send this for an attempt; answered by [`Event::Sent`].
@@ -110,7 +110,7 @@ pub struct Sending {
     /// They are sent all or none.
     pub postings: Vec<Posting>,
     /// Chords that begin with them.
-    pub chords: Vec<Begun>,
+    pub chords: Vec<ChordStart>,
 }
 
 /// The time of an event.
@@ -128,7 +128,7 @@ pub struct Now {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Snapshot {
     /// Where it is in its life.
-    pub state: State,
+    pub state: WorkerState,
     /// How many tasks it may run at once.
     pub slots: usize,
     /// How many tasks run.

@@ -9,8 +9,8 @@ use tokio::sync::Notify;
 /// How often expired results are removed.
 const EXPIRE_EVERY: Duration = Duration::from_secs(300);
 
-/// Removes results older than `after` again and again, and when it is `asked`; `None` keeps them for
-/// ever.
+/// Removes results older than `after` again and again, and when it is `asked`; `None` keeps them
+/// forever.
 pub(super) async fn run(store: Store, after: Option<Duration>, asked: Rc<Notify>) {
     let Some(after) = after else { return };
     let mut every = tokio::time::interval(EXPIRE_EVERY);

@@ -4,11 +4,11 @@ use super::plan::Plan;
 use super::request::Request;
 use super::verdict::Verdict;
 use crate::broker::Posting;
-use crate::canvas::{self, Begun, Calls, Context, Failure, Part, Replaced, Skipped};
+use crate::canvas::{self, Calls, ChordMember, ChordStart, Context, Failure, Replaced, Skipped};
 use crate::task::set::Set;
 use crate::task::{Param, Task};
 use crate::wire::{
-    Arguments, Embed, Exception, Malformed, Message, Record, Signature, State, body, value,
+    Arguments, Embed, Exception, Malformed, Message, Record, Signature, TaskState, body, value,
 };
 use chrono::{DateTime, Utc};
 use serde_json::json;
@@ -18,9 +18,9 @@ use serde_json::value::RawValue;
 #[derive(Debug, Clone, Default)]
 pub struct Chords {
     /// They begin: their messages are sent with the verdict.
-    pub begun: Vec<Begun>,
+    pub begun: Vec<ChordStart>,
     /// Members of these have ended.
-    pub parts: Vec<Part>,
+    pub parts: Vec<ChordMember>,
 }
 
 /// Adds what follows the success of a request.
@@ -64,7 +64,7 @@ pub(super) fn calls_and_success(
     if let Some(record) = &mut verdict.record {
         record.children = children;
     }
-    Ok(part(verdict, Ended::of(request), plan, State::Success, result))
+    Ok(part(verdict, Ended::of(request), plan, TaskState::Success, result))
 }
 
 /// A task that has ended, or never began.
@@ -130,7 +130,7 @@ pub(super) fn failure(
     verdict: Verdict,
     request: &Request,
     plan: &Plan,
-    ended: (State, &Exception),
+    ended: (TaskState, &Exception),
     traceback: Option<&str>,
     now: DateTime<Utc>,
 ) -> Verdict {
@@ -142,7 +142,7 @@ pub(super) fn failure_of(
     verdict: Verdict,
     ended: Ended<'_>,
     plan: &Plan,
-    (state, exception): (State, &Exception),
+    (state, exception): (TaskState, &Exception),
     traceback: Option<&str>,
     now: DateTime<Utc>,
 ) -> Verdict {
@@ -150,7 +150,7 @@ pub(super) fn failure_of(
     let message = ended.message;
     let result = value::raw(&exception.to_json());
     let verdict = part(verdict, ended, plan, state, &result);
-    if state != State::Failure {
+    if state != TaskState::Failure {
         return verdict;
     }
     let told = |has_arguments| {
@@ -185,11 +185,11 @@ pub(super) fn none(
     let message = &request.message;
     if plan.chords == canvas::Chords::Polled && embed.chord.is_some() {
         // The task that polls the chord has nothing else to go by.
-        let record = Record::exception(&message.id, State::Failure, exception, None, now);
+        let record = Record::exception(&message.id, TaskState::Failure, exception, None, now);
         verdict.record = Some(Record { group_id: message.group.clone(), ..record });
     }
     let result = value::raw(&exception.to_json());
-    let mut verdict = part(verdict, Ended::of(request), plan, State::Failure, &result);
+    let mut verdict = part(verdict, Ended::of(request), plan, TaskState::Failure, &result);
     // It was read when the message came.
     let skipped = canvas::skipped(&embed.chain).unwrap_or_default();
     let failed =
@@ -239,7 +239,8 @@ pub(super) fn add_skipped(
     let Failed { exception, traceback, stores, root_id, now } = failed;
     for one in skipped {
         let traceback = traceback.map(str::to_string);
-        let record = Record::exception(&one.task_id, State::Failure, exception, traceback, *now);
+        let record =
+            Record::exception(&one.task_id, TaskState::Failure, exception, traceback, *now);
         let is_polled = plan.chords == canvas::Chords::Polled && one.chord.is_some();
         if *stores || is_polled {
             verdict.skipped.push(Record { group_id: one.group_id.clone(), ..record });
@@ -247,11 +248,11 @@ pub(super) fn add_skipped(
         if plan.chords == canvas::Chords::Counted
             && let (Some(group_id), Some(body)) = (&one.group_id, &one.chord)
         {
-            verdict.chords.get_or_insert_default().parts.push(Part {
+            verdict.chords.get_or_insert_default().parts.push(ChordMember {
                 group_id: group_id.clone(),
                 group_index: one.group_index,
                 task_id: one.task_id.clone(),
-                state: State::Failure.name(),
+                state: TaskState::Failure.name(),
                 result: value::raw(&exception.to_json()),
                 body: body.clone(),
                 root_id: (*root_id).into(),
@@ -284,7 +285,7 @@ fn part(
     mut verdict: Verdict,
     ended: Ended<'_>,
     plan: &Plan,
-    state: State,
+    state: TaskState,
     result: &RawValue,
 ) -> Verdict {
     if plan.chords == canvas::Chords::Counted
@@ -299,10 +300,10 @@ fn part(
 fn member(
     message: &Message,
     embed: Option<&Embed>,
-    state: State,
+    state: TaskState,
     result: &RawValue,
-) -> Option<Part> {
-    Some(Part {
+) -> Option<ChordMember> {
+    Some(ChordMember {
         group_id: message.group.clone()?,
         group_index: message.group_index,
         task_id: message.id.clone(),
@@ -320,7 +321,7 @@ pub(super) fn revoked(message: &Message) -> Option<Box<Chords>> {
     let arguments = message.arguments().ok()?;
     let exception = Exception::new("celery.exceptions", "TaskRevokedError", "revoked");
     let result = value::raw(&exception.to_json());
-    let part = member(message, arguments.embed.as_deref(), State::Revoked, &result)?;
+    let part = member(message, arguments.embed.as_deref(), TaskState::Revoked, &result)?;
     Some(Box::new(Chords { parts: vec![part], ..Chords::default() }))
 }
 

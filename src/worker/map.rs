@@ -3,9 +3,9 @@
 //! Source: celery 5.7 `app/builtins.py` (`xmap`, `xstarmap`).
 
 use super::finish;
-use super::request::Limits;
+use super::request::TimeLimits;
 use crate::canvas::builtin::{self, BuiltIn};
-use crate::runner::{Ending, Limit, Outcome, Usage, Why};
+use crate::runner::{CancelReason, Ending, Outcome, ResourceUsage, TimeLimit};
 use crate::task::{Task, bind};
 use crate::wire::{Arguments, Exception, body};
 use serde_json::value::RawValue;
@@ -28,7 +28,7 @@ pub struct Map {
     /// When the first item began.
     begun: Option<Instant>,
     runtime: Duration,
-    usage: Usage,
+    usage: ResourceUsage,
     /// The soft limit has struck; it does so once.
     was_asked: bool,
     /// Its next item waits until then.
@@ -64,7 +64,7 @@ impl Map {
             bytes: 0,
             begun: None,
             runtime: Duration::ZERO,
-            usage: Usage::default(),
+            usage: ResourceUsage::default(),
             was_asked: false,
             pause: None,
         })
@@ -102,10 +102,10 @@ impl Map {
     }
 
     /// What is left of the limits.
-    pub(super) fn left(&self, limits: Limits, now: Instant) -> Limits {
+    pub(super) fn left(&self, limits: TimeLimits, now: Instant) -> TimeLimits {
         let gone = self.begun.map_or(Duration::ZERO, |begun| now.saturating_duration_since(begun));
         let soft = limits.soft.filter(|_| !self.was_asked);
-        Limits {
+        TimeLimits {
             soft: soft.map(|soft| soft.saturating_sub(gone)),
             hard: limits.hard.map(|hard| hard.saturating_sub(gone)),
         }
@@ -127,7 +127,7 @@ impl Map {
         if outcome.has_run() {
             self.add(outcome);
         }
-        self.was_asked |= outcome.limit == Some(Limit::Soft);
+        self.was_asked |= outcome.limit == Some(TimeLimit::Soft);
         match finish::value(task, outcome) {
             Some(Ok(value)) => {
                 self.bytes += value.get().len();
@@ -142,7 +142,7 @@ impl Map {
         }
         match self.bind(task) {
             _ if self.is_over() => Next::Over,
-            _ if ends => over(outcome, Ending::Cancelled(Why::Shutdown)),
+            _ if ends => over(outcome, Ending::Cancelled(CancelReason::Shutdown)),
             Ok(_) => Next::Item,
             Err(exception) => over(outcome, Ending::Refused(exception)),
         }
@@ -151,12 +151,12 @@ impl Map {
     /// An item that did not begin, after others that did: these are not run again for it.
     fn postponed(&self, outcome: &mut Outcome, ends: bool, now: Instant) -> Option<Next> {
         let pause = match outcome.ending {
-            Ending::Cancelled(Why::Recalled) => None,
+            Ending::Cancelled(CancelReason::Recalled) => None,
             Ending::NoCapacity(_) | Ending::Unavailable(_) => now.checked_add(PAUSE),
             _ => return None,
         };
         Some(match ends {
-            true => over(outcome, Ending::Cancelled(Why::Shutdown)),
+            true => over(outcome, Ending::Cancelled(CancelReason::Shutdown)),
             false => Next::Again(pause),
         })
     }
@@ -200,7 +200,11 @@ mod tests {
     fn exited(code: i32, text: &str) -> Outcome {
         let stdout = Captured { bytes: text.into(), dropped: 0 };
         let runtime = Duration::from_secs(1);
-        let usage = Usage { memory_peak: text.len() as u64, user: runtime, ..Usage::default() };
+        let usage = ResourceUsage {
+            memory_peak: text.len() as u64,
+            user: runtime,
+            ..ResourceUsage::default()
+        };
         Outcome { stdout, runtime, usage, ..Outcome::immediate(Ending::Exited(code)) }
     }
 
@@ -225,7 +229,7 @@ mod tests {
     fn what_fails_ends_it() {
         for (mut outcome, ending) in [
             (exited(3, ""), Ending::Exited(3)),
-            (Outcome { limit: Some(Limit::Hard), ..exited(0, "") }, Ending::Exited(0)),
+            (Outcome { limit: Some(TimeLimit::Hard), ..exited(0, "") }, Ending::Exited(0)),
             (Outcome::immediate(Ending::Signaled(9)), Ending::Signaled(9)),
         ] {
             assert_eq!(next(&mut map(BuiltIn::Map, json!([1, 2])), &mut outcome), Next::Over);
@@ -245,7 +249,7 @@ mod tests {
     fn items_that_ran_do_not_run_again_for_one_that_did_not_begin() {
         let now = Instant::now();
         for (ending, pause) in [
-            (Ending::Cancelled(Why::Recalled), None),
+            (Ending::Cancelled(CancelReason::Recalled), None),
             (Ending::NoCapacity("x".into()), Some(now + PAUSE)),
             (Ending::Unavailable("x".into()), Some(now + PAUSE)),
         ] {
@@ -256,7 +260,7 @@ mod tests {
             assert_eq!(next(&mut map, &mut exited(0, "1")), Next::Item);
             assert_eq!(map.after(&task(), &mut outcome, false, now), Next::Again(pause));
             assert_eq!(map.after(&task(), &mut outcome, true, now), Next::Over);
-            assert_eq!(outcome.ending, Ending::Cancelled(Why::Shutdown));
+            assert_eq!(outcome.ending, Ending::Cancelled(CancelReason::Shutdown));
         }
     }
 
@@ -265,7 +269,7 @@ mod tests {
         let mut map = map(BuiltIn::Map, json!([1, 2]));
         let mut outcome = exited(0, "1");
         assert_eq!(map.after(&task(), &mut outcome, true, Instant::now()), Next::Over);
-        assert_eq!(outcome.ending, Ending::Cancelled(Why::Shutdown));
+        assert_eq!(outcome.ending, Ending::Cancelled(CancelReason::Shutdown));
         assert_eq!(map.after(&task(), &mut exited(0, "2"), true, Instant::now()), Next::Over);
         assert!(map.is_over());
     }
@@ -274,13 +278,13 @@ mod tests {
     fn one_limit_is_for_all_and_the_soft_one_strikes_once() {
         let mut map = map(BuiltIn::Map, json!([1, 2, 3]));
         let limits =
-            Limits { soft: Some(Duration::from_secs(5)), hard: Some(Duration::from_secs(8)) };
+            TimeLimits { soft: Some(Duration::from_secs(5)), hard: Some(Duration::from_secs(8)) };
         let begun = Instant::now();
         assert_eq!(map.left(limits, begun), limits);
         next(&mut map, &mut Outcome { started: begun, ..exited(0, "1") });
         let left = map.left(limits, begun + Duration::from_secs(6));
         assert_eq!((left.soft, left.hard), (Some(Duration::ZERO), Some(Duration::from_secs(2))));
-        next(&mut map, &mut Outcome { limit: Some(Limit::Soft), ..exited(0, "1") });
+        next(&mut map, &mut Outcome { limit: Some(TimeLimit::Soft), ..exited(0, "1") });
         assert_eq!(map.left(limits, begun).soft, None);
     }
 }

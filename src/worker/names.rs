@@ -25,7 +25,7 @@ const PAUSE_MIN: Duration = Duration::from_secs(1);
 
 /// A bounded list of names, oldest first.
 #[derive(Debug, Default)]
-pub(super) struct Names {
+pub(super) struct NameList {
     names: VecDeque<Arc<str>>,
     bytes: usize,
     list: Arc<[Arc<str>]>,
@@ -42,7 +42,7 @@ pub(super) enum Learned {
     TooMuch,
 }
 
-impl Names {
+impl NameList {
     /// Adds a name, if it fits.
     pub(super) fn learn(&mut self, name: &str) -> Learned {
         if self.names.iter().any(|known| **known == *name) {
@@ -138,7 +138,7 @@ mod tests {
 
     #[test]
     fn a_list_is_bounded_in_names_and_bytes() {
-        let mut unknown = Names::default();
+        let mut unknown = NameList::default();
         assert_eq!(unknown.learn("a"), Learned::New);
         assert_eq!(unknown.learn("a"), Learned::Known);
         assert_eq!(unknown.learn(&"x".repeat(NAME_BYTES_MAX + 1)), Learned::TooMuch);

@@ -1,8 +1,8 @@
-//! Kills the processes that tasks leave behind: those of this worker's tasks when they have ended,
+//! Kills processes left behind by tasks: those of this worker's tasks when they have ended,
 //! and those of a dead worker before one of its tasks starts again here.
 
 use super::core::Event;
-use super::request::Key;
+use super::request::AttemptKey;
 use crate::os::reap::Reaper;
 use crate::os::tree;
 use std::cell::RefCell;
@@ -16,10 +16,10 @@ use tokio::task::{spawn_blocking, spawn_local};
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
 
 /// Attempts, with the ids of their tasks, whose leftovers are to be killed.
-type Leftovers = Vec<(Key, String)>;
+type Leftovers = Vec<(AttemptKey, String)>;
 
 /// Ids of the tasks that run as processes.
-pub(super) type Processes = Rc<RefCell<HashMap<Key, String>>>;
+pub(super) type Processes = Rc<RefCell<HashMap<AttemptKey, String>>>;
 
 /// Kills what ended tasks left behind in process groups of its own, again and again. What a running
 /// task has put into the background belongs to that task.
@@ -52,7 +52,7 @@ impl Cleaner {
     }
 
     /// Kills what earlier attempts at the task `id` left behind.
-    pub(super) fn clear(&self, key: Key, id: String) {
+    pub(super) fn clear(&self, key: AttemptKey, id: String) {
         if let Some(waiting) = &mut *self.waiting.borrow_mut() {
             return waiting.push((key, id));
         }
@@ -65,14 +65,14 @@ impl Cleaner {
                 if batch.is_empty() {
                     break;
                 }
-                let (keys, ids): (Vec<Key>, HashSet<String>) = batch.into_iter().unzip();
+                let (keys, ids): (Vec<AttemptKey>, HashSet<String>) = batch.into_iter().unzip();
                 let mut strangers = known.take();
                 let look = move || (tree::kill_leftovers(&ids, &mut strangers), strangers);
                 // A panic of the thread ends the process.
                 let Ok((count, seen)) = spawn_blocking(look).await else { return };
                 known.replace(seen);
                 if count > 0 {
-                    tracing::warn!("ended {count} processes that a dead worker had left");
+                    tracing::warn!("ended {count} processes left by a dead worker");
                 }
                 let _ = events.send(Event::Cleared(keys));
             }

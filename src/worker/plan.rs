@@ -1,13 +1,13 @@
 //! What is decided before a worker starts and never changes afterwards.
 
-use super::pressure::Rule;
+use super::pressure::PressureRule;
 use crate::canvas::Chords;
 use crate::client::send::Routing;
 pub use crate::config::units::Unregistered;
 use crate::task::Task;
 use crate::task::rate::Rate;
 use crate::task::set::Set;
-use crate::wire::{Accept, Embed, Message, State};
+use crate::wire::{AcceptedContent, Embed, Message, TaskState};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,7 +28,7 @@ pub struct Plan {
     /// Whether there are fewer slots when there is less to do.
     pub autoscale: Option<Autoscale>,
     /// When the host is too short of something for new tasks.
-    pub pressure: Rule,
+    pub pressure: PressureRule,
     /// Queues it takes from.
     pub queues: Vec<String>,
     /// The definitions of tasks.
@@ -45,7 +45,7 @@ pub struct Plan {
     pub wasm_memory: u64,
     /// How long the compilation of one module may take.
     pub wasm_compile_timeout: Duration,
-    /// How long results are kept; `None`: for ever.
+    /// How long results are kept; `None`: forever.
     pub result_expires: Option<Duration>,
     /// Where the messages go that follow its tasks.
     pub routing: Routing,
@@ -86,7 +86,7 @@ pub struct Policy {
     /// `task_unregistered`
     pub unregistered: Unregistered,
     /// `accept_content`
-    pub accept: Accept,
+    pub accept: AcceptedContent,
     /// `worker_disable_prefetch`
     pub disable_prefetch: bool,
     /// `task_env`
@@ -98,7 +98,7 @@ impl Plan {
     /// where the chord ends by its members' results.
     pub fn stores(
         &self,
-        state: State,
+        state: TaskState,
         message: &Message,
         task: &Task,
         embed: Option<&Embed>,
@@ -112,10 +112,10 @@ impl Plan {
 impl Policy {
     /// Is a record with this state stored? `ignore_result` of the message comes first, then that of
     /// the task, if the task is known.
-    pub fn stores(&self, state: State, message: &Message, task: Option<&Task>) -> bool {
+    pub fn stores(&self, state: TaskState, message: &Message, task: Option<&Task>) -> bool {
         let own = message.ignore_result.or(task.and_then(|task| task.ignore_result));
         let ignored = own.unwrap_or(self.ignore_result);
-        !ignored || (self.store_errors && state == State::Failure)
+        !ignored || (self.store_errors && state == TaskState::Failure)
     }
 
     /// Has a message that was lost this many times used up its deliveries?
@@ -137,7 +137,7 @@ impl Default for Policy {
             rate_limit: None,
             max_deliveries: crate::bounds::DELIVERIES_MAX,
             unregistered: Unregistered::Wait,
-            accept: Accept::default(),
+            accept: AcceptedContent::default(),
             disable_prefetch: false,
             env: Arc::default(),
         }

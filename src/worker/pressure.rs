@@ -1,6 +1,6 @@
 //! Takes no new tasks while the host is short of memory or processors.
 //!
-//! The rule and its evaluation are pure; [`Watch::look`] reads the host.
+//! The rule and its evaluation are pure; [`PressureMonitor::look`] reads the host.
 
 use super::core::Event;
 use crate::config::units::Least;
@@ -13,7 +13,7 @@ const CHECK_EVERY: Duration = Duration::from_secs(1);
 
 /// When no new tasks are taken. A rule without limits never applies.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
-pub struct Rule {
+pub struct PressureRule {
     /// `worker_min_free_memory`
     pub min_free_memory: Option<Least>,
     /// `worker_max_load`
@@ -22,22 +22,22 @@ pub struct Rule {
 
 /// What the host reports.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct Reading {
+pub struct HostReading {
     /// Memory of the host, and of each control group around this process that has a limit.
     pub rooms: Vec<Room>,
     /// The load average over one minute.
     pub load: Option<f64>,
 }
 
-impl Rule {
+impl PressureRule {
     /// Does it have any limit?
     pub fn is_set(&self) -> bool {
-        *self != Rule::default()
+        *self != PressureRule::default()
     }
 
     /// Why no task should be taken now; `None` if no limit is exceeded, or the host does not
     /// report the figure.
-    pub fn shortage(&self, reading: &Reading) -> Option<String> {
+    pub fn shortage(&self, reading: &HostReading) -> Option<String> {
         if let (Some(max), Some(load)) = (self.max_load, reading.load)
             && load > max
         {
@@ -66,27 +66,27 @@ impl Rule {
 /// every task near the limit.
 const GOOD_READINGS: u32 = 3;
 
-/// The rule over time.
+/// Applies the rule over time.
 #[derive(Debug)]
-pub struct Watch {
-    rule: Rule,
+pub struct PressureMonitor {
+    rule: PressureRule,
     short: bool,
     good: u32,
 }
 
-impl Watch {
+impl PressureMonitor {
     /// No shortage yet.
-    pub fn new(rule: Rule) -> Watch {
-        Watch { rule, short: false, good: 0 }
+    pub fn new(rule: PressureRule) -> PressureMonitor {
+        PressureMonitor { rule, short: false, good: 0 }
     }
 
-    /// Reads the host; see [`Watch::judge`].
+    /// Reads the host; see [`PressureMonitor::judge`].
     pub fn look(&mut self) -> Option<Option<String>> {
-        self.judge(&Reading { rooms: host::rooms(), load: host::load() })
+        self.judge(&HostReading { rooms: host::rooms(), load: host::load() })
     }
 
     /// What has changed: `Some(Some(why))`: a shortage has begun; `Some(None)`: it is over.
-    pub fn judge(&mut self, reading: &Reading) -> Option<Option<String>> {
+    pub fn judge(&mut self, reading: &HostReading) -> Option<Option<String>> {
         let shortage = self.rule.shortage(reading);
         match (self.short, shortage) {
             (false, Some(why)) => {
@@ -111,11 +111,11 @@ impl Watch {
 
 /// Reads the host once, and from then on in a task of its own that sends [`Event::Host`] for each
 /// change. Gives the first event, if the host is short already. Without a rule it does nothing.
-pub(super) fn watch(rule: Rule, events: mpsc::UnboundedSender<Event>) -> Option<Event> {
+pub(super) fn watch(rule: PressureRule, events: mpsc::UnboundedSender<Event>) -> Option<Event> {
     if !rule.is_set() {
         return None;
     }
-    let mut host = Watch::new(rule);
+    let mut host = PressureMonitor::new(rule);
     let first = host.look().map(Event::Host);
     tokio::task::spawn_local(async move {
         let mut every = tokio::time::interval(CHECK_EVERY);
@@ -135,16 +135,17 @@ pub(super) fn watch(rule: Rule, events: mpsc::UnboundedSender<Event>) -> Option<
 mod tests {
     use super::*;
 
-    fn reading(free: u64, load: f64) -> Reading {
+    fn reading(free: u64, load: f64) -> HostReading {
         let host = Room { whose: "on the host", free, total: 1000 << 20 };
         let group = Room { whose: "in the control group", free: free / 2, total: 500 << 20 };
-        Reading { rooms: vec![host, group], load: Some(load) }
+        HostReading { rooms: vec![host, group], load: Some(load) }
     }
 
     #[test]
     fn a_shortage_is_named() {
-        let rule = Rule { min_free_memory: Some(Least::Bytes(100 << 20)), max_load: Some(4.0) };
-        assert!(rule.is_set() && !Rule::default().is_set());
+        let rule =
+            PressureRule { min_free_memory: Some(Least::Bytes(100 << 20)), max_load: Some(4.0) };
+        assert!(rule.is_set() && !PressureRule::default().is_set());
         assert_eq!(rule.shortage(&reading(200 << 20, 4.0)), None);
         assert_eq!(
             rule.shortage(&reading(200 << 20, 4.5)).unwrap(),
@@ -154,16 +155,18 @@ mod tests {
             rule.shortage(&reading(199 << 20, 0.0)).unwrap(),
             "99.5 MiB of memory are free in the control group, below worker_min_free_memory (100.0 MiB)"
         );
-        let part = Rule { min_free_memory: Some(Least::Part(0.1)), ..Rule::default() };
+        let part =
+            PressureRule { min_free_memory: Some(Least::Part(0.1)), ..PressureRule::default() };
         assert_eq!(part.shortage(&reading(100 << 20, 99.0)), None);
         assert!(part.shortage(&reading(99 << 20, 0.0)).unwrap().contains("on the host"));
         // A host that reports nothing is not short.
-        assert_eq!(rule.shortage(&Reading::default()), None);
+        assert_eq!(rule.shortage(&HostReading::default()), None);
     }
 
     #[test]
     fn a_shortage_begins_at_once_and_ends_after_some_good_readings() {
-        let mut watch = Watch::new(Rule { max_load: Some(1.0), ..Rule::default() });
+        let mut watch =
+            PressureMonitor::new(PressureRule { max_load: Some(1.0), ..PressureRule::default() });
         let mut look = |load| watch.judge(&reading(1 << 30, load)).map(|why| why.is_some());
         let seen: Vec<_> =
             [0.5, 1.5, 2.5, 0.5, 0.5, 1.5, 0.5, 0.5, 0.5, 0.5, 1.5].map(&mut look).into();
@@ -174,12 +177,16 @@ mod tests {
 
     #[test]
     fn this_host_reports_figures() {
-        let mut watch =
-            Watch::new(Rule { min_free_memory: Some(Least::Part(1.0)), max_load: None });
+        let mut watch = PressureMonitor::new(PressureRule {
+            min_free_memory: Some(Least::Part(1.0)),
+            max_load: None,
+        });
         let why = watch.look().flatten().expect("not all memory of a running host is free");
         assert!(why.contains("MiB of memory are free"), "{why}");
-        let mut watch =
-            Watch::new(Rule { min_free_memory: Some(Least::Bytes(1)), max_load: Some(1e6) });
+        let mut watch = PressureMonitor::new(PressureRule {
+            min_free_memory: Some(Least::Bytes(1)),
+            max_load: Some(1e6),
+        });
         assert_eq!(watch.look(), None);
     }
 }

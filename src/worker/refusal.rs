@@ -30,19 +30,19 @@ pub(super) fn revoked(payload: &Payload) -> Verdict {
 pub(super) fn expired(request: &Request, plan: &Plan, now: Now) -> Verdict {
     let exception = Exception::new("celery.exceptions", "TaskRevokedError", "expired");
     let log = format!("Discarding revoked task: {}: expired", request.label());
-    ended(request, plan, (wire::State::Revoked, &exception), (Level::INFO, log), now)
+    ended(request, plan, (wire::TaskState::Revoked, &exception), (Level::INFO, log), now)
 }
 
 /// Its arguments do not fit the task's `params`.
 pub(super) fn misfit(request: &Request, plan: &Plan, exception: &Exception, now: Now) -> Verdict {
     let log = format!("Task {} raised unexpected: {}", request.label(), show(exception));
-    ended(request, plan, (wire::State::Failure, exception), (Level::ERROR, log), now)
+    ended(request, plan, (wire::TaskState::Failure, exception), (Level::ERROR, log), now)
 }
 
 fn ended(
     request: &Request,
     plan: &Plan,
-    (state, exception): (wire::State, &Exception),
+    (state, exception): (wire::TaskState, &Exception),
     log: (Level, String),
     now: Now,
 ) -> Verdict {
@@ -100,7 +100,7 @@ pub(super) fn unknown(
     let arguments = message.arguments().unwrap_or_default();
     let (arguments, queue) = (&arguments, &*delivery.queue);
     let task = Ended { message, arguments, task: None, queue };
-    let ended = (wire::State::Failure, &exception);
+    let ended = (wire::TaskState::Failure, &exception);
     follow::failure_of(verdict, task, plan, ended, None, now.wall)
 }
 
@@ -141,7 +141,7 @@ fn failure(
     plan: &Plan,
     now: Now,
 ) -> Option<Record> {
-    let state = wire::State::Failure;
+    let state = wire::TaskState::Failure;
     // It may be a member of a chord: nobody has read its body.
     let may_be_polled = plan.chords == Chords::Polled && message.group.is_some();
     (may_be_polled || plan.policy.stores(state, message, task))

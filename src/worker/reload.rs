@@ -14,20 +14,20 @@ use tokio::task::{spawn_blocking, spawn_local};
 const RELOAD_EVERY: Duration = Duration::from_secs(2);
 
 /// Reads the definitions of tasks, if their files have changed since the last time.
-pub type Reader = Box<dyn FnMut() -> Option<Set> + Send>;
+pub type TaskReader = Box<dyn FnMut() -> Option<Set> + Send>;
 
 /// Sends [`Event::Tasks`] when the definitions have changed.
 #[derive(Clone)]
 pub(super) struct Reload {
     events: mpsc::UnboundedSender<Event>,
     /// `None` while a thread reads.
-    reader: Rc<RefCell<Option<Reader>>>,
+    reader: Rc<RefCell<Option<TaskReader>>>,
 }
 
 impl Reload {
     /// Reads now and then while `sorting` has names of unknown tasks: they may be defined by then.
     pub(super) fn new(
-        reader: Reader,
+        reader: TaskReader,
         events: mpsc::UnboundedSender<Event>,
         sorting: watch::Receiver<Sorting>,
     ) -> Reload {

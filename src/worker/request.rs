@@ -5,23 +5,23 @@ use super::plan::{Plan, Policy};
 use super::told::Told;
 use crate::broker::{Posting, Tag};
 use crate::canvas::builtin::{self, BuiltIn};
-use crate::canvas::{self, Node};
+use crate::canvas::{self, ResultTree};
 use crate::log::{About, escape};
 use crate::runner::Attempt;
 use crate::task::{Stdin, Task};
 use crate::wire::result::Extended;
-use crate::wire::{Arguments, Exception, Message, Payload, Record, State, body, value};
+use crate::wire::{Arguments, Exception, Message, Payload, Record, TaskState, body, value};
 use chrono::{DateTime, Utc};
 use serde_json::value::RawValue;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// Names a request, and its attempt, inside this worker.
-pub use crate::pool::Key;
+pub use crate::pool::AttemptKey;
 
 /// The time limits of an attempt, from its start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Limits {
+pub struct TimeLimits {
     /// `soft_time_limit`
     pub soft: Option<Duration>,
     /// `time_limit`
@@ -88,14 +88,14 @@ impl Request {
     }
 
     /// Is its record with this state stored?
-    pub fn stores(&self, plan: &Plan, state: State) -> bool {
+    pub fn stores(&self, plan: &Plan, state: TaskState) -> bool {
         plan.stores(state, &self.message, &self.task, self.arguments.embed.as_deref())
     }
 
     /// Its time limits: the message's own come first, then the task's.
-    pub fn time_limits(&self, policy: &Policy) -> Limits {
+    pub fn time_limits(&self, policy: &Policy) -> TimeLimits {
         let (message, task) = (&self.message, &self.task);
-        Limits {
+        TimeLimits {
             soft: message.soft_time_limit.or(task.soft_time_limit).or(policy.soft_time_limit),
             hard: message.time_limit.or(task.time_limit).or(policy.time_limit),
         }
@@ -143,7 +143,7 @@ impl Request {
     }
 
     /// The tasks that its attempt has called, as a result lists them.
-    pub fn children(&self) -> &[Node] {
+    pub fn children(&self) -> &[ResultTree] {
         self.told.as_ref().map_or(&[], |told| &told.children)
     }
 

@@ -3,21 +3,21 @@
 //! nothing counts as done. What a store rejects does not block anything else: see
 //! [`super::unstorable`].
 
-use super::chords::{Claim, Counter, Joined};
+use super::chords::{BodyClaim, ChordResult, Counter};
 use super::core::Event;
 use super::event::Sending;
 use super::follow::Chords;
 use super::health::troubles::Troubles;
 use super::outage::Outage;
 use super::plan::Plan;
-use super::request::Key;
+use super::request::AttemptKey;
 use super::unlock::Unlocking;
 use super::unstorable;
 use super::verdict::Verdict;
-use crate::broker::{Fate, Item, Settle, Tag};
+use crate::broker::{Disposition, Item, Settle, Tag};
 use crate::client::ends::Ends;
 use crate::clock;
-use crate::link::error::Kind;
+use crate::link::error::StoreErrorKind;
 use crate::wire::Record;
 use std::sync::Arc;
 use std::time::Duration;
@@ -42,13 +42,13 @@ const UNHEARD_MAX: u32 = 3;
 
 /// Something to be stored or settled.
 #[derive(Debug)]
-pub(super) enum Work {
+pub(super) enum SettleWork {
     /// What became of a request.
-    Verdict(Key, Tag, Box<Verdict>),
+    Verdict(AttemptKey, Tag, Box<Verdict>),
     /// A record of the task of this delivery. Nothing waits for it.
     Record(Tag, Box<Record>),
     /// A state of an attempt, whose delivery is this one, if it is held.
-    State(Key, Option<Tag>, Box<Record>),
+    State(AttemptKey, Option<Tag>, Box<Record>),
     /// Messages that an attempt sends, under this number.
     Send(u64, Sending),
 }
@@ -58,7 +58,7 @@ pub(super) enum Work {
 pub(super) async fn run(
     ends: Ends,
     plan: Arc<Plan>,
-    mut work: mpsc::UnboundedReceiver<Work>,
+    mut work: mpsc::UnboundedReceiver<SettleWork>,
     mut hurry: watch::Receiver<bool>,
     events: mpsc::UnboundedSender<Event>,
     troubles: Troubles,
@@ -94,12 +94,12 @@ pub(super) async fn run(
     }
 }
 
-/// What the core waits for, if it does; and what was tried before.
+/// One submitted verdict or record: whether the core waits for it, and earlier attempts.
 #[derive(Debug, Clone, Default)]
-struct Job {
-    key: Option<Key>,
+struct Submission {
+    key: Option<AttemptKey>,
     /// The attempt whose state it is.
-    state: Option<Key>,
+    state: Option<AttemptKey>,
     /// The number of messages that an attempt sends.
     number: Option<u64>,
     /// The task's id, or empty if it is unknown.
@@ -111,38 +111,48 @@ struct Job {
     /// Chords that are to be looked after before.
     chords: Option<Box<Chords>>,
     /// Chords whose bodies are called with it.
-    claims: Vec<Claim>,
+    claims: Vec<BodyClaim>,
     /// A chord that is to be looked at before.
     unlock: Option<Box<Unlocking>>,
     /// What is to be done before it.
     before: Vec<Item>,
 }
 
-type Batch = (Vec<Job>, Vec<Item>);
+type Batch = (Vec<Submission>, Vec<Item>);
 
 /// Makes items of some work; one whose chords are to be looked after first is among `joined`.
-fn sort(work: Work, plain: &mut Vec<(Job, Item)>, joined: &mut Vec<(Job, Item)>) {
+fn sort(
+    work: SettleWork,
+    plain: &mut Vec<(Submission, Item)>,
+    joined: &mut Vec<(Submission, Item)>,
+) {
     match work {
-        Work::Record(tag, record) => {
+        SettleWork::Record(tag, record) => {
             plain.push(unawaited(Item {
                 tag: Some(tag),
                 record: Some(*record),
                 ..Item::default()
             }));
         }
-        Work::State(key, tag, record) => {
+        SettleWork::State(key, tag, record) => {
             let item = Item { tag, record: Some(*record), ..Item::default() };
-            plain.push((Job { state: Some(key), id: id_of(&item), ..Job::default() }, item));
+            plain.push((
+                Submission { state: Some(key), id: id_of(&item), ..Submission::default() },
+                item,
+            ));
         }
-        Work::Send(number, Sending { postings, chords: begun }) => {
+        SettleWork::Send(number, Sending { postings, chords: begun }) => {
             let chords =
                 (!begun.is_empty()).then(|| Box::new(Chords { begun, ..Chords::default() }));
             let item = Item { postings, token: new_token(), ..Item::default() };
             let into = if chords.is_some() { joined } else { plain };
             let number = Some(number);
-            into.push((Job { number, id: id_of(&item), chords, ..Job::default() }, item));
+            into.push((
+                Submission { number, id: id_of(&item), chords, ..Submission::default() },
+                item,
+            ));
         }
-        Work::Verdict(key, tag, verdict) => {
+        SettleWork::Verdict(key, tag, verdict) => {
             let mut verdict = *verdict;
             // What was acknowledged before has no delivery any more.
             let held = verdict.settle.is_some().then_some(tag);
@@ -166,7 +176,10 @@ fn sort(work: Work, plain: &mut Vec<(Job, Item)>, joined: &mut Vec<(Job, Item)>)
             let unlock = verdict.unlock;
             let into = if chords.is_some() || unlock.is_some() { joined } else { plain };
             let id = unlock.as_ref().map_or_else(|| id_of(&item), |it| it.task_id.clone());
-            into.push((Job { key: Some(key), id, chords, unlock, ..Job::default() }, item));
+            into.push((
+                Submission { key: Some(key), id, chords, unlock, ..Submission::default() },
+                item,
+            ));
         }
     }
 }
@@ -177,8 +190,8 @@ fn new_token() -> String {
 }
 
 /// An item that nothing waits for.
-fn unawaited(item: Item) -> (Job, Item) {
-    (Job { id: id_of(&item), ..Job::default() }, item)
+fn unawaited(item: Item) -> (Submission, Item) {
+    (Submission { id: id_of(&item), ..Submission::default() }, item)
 }
 
 fn id_of(item: &Item) -> String {
@@ -192,7 +205,7 @@ fn id_of(item: &Item) -> String {
 }
 
 /// Cuts the work into steps of at most [`STEP_MAX`] bytes.
-fn batches(jobs: impl Iterator<Item = (Job, Item)>) -> Vec<Batch> {
+fn batches(jobs: impl Iterator<Item = (Submission, Item)>) -> Vec<Batch> {
     let mut batches = vec![Batch::default()];
     let mut bytes = 0;
     for (job, item) in jobs {
@@ -221,13 +234,13 @@ struct Settler {
     events: mpsc::UnboundedSender<Event>,
     outage: Outage,
     /// What is to be tried again.
-    again: mpsc::UnboundedSender<(Job, Item)>,
+    again: mpsc::UnboundedSender<(Submission, Item)>,
 }
 
 impl Settler {
     /// Settles an item once its chords are looked after. Reading what the members of one have returned
     /// takes as long as there are many, so nothing waits for that.
-    async fn settle_later(&mut self, mut job: Job, mut item: Item) {
+    async fn settle_later(&mut self, mut job: Submission, mut item: Item) {
         let Some(unlock) = job.unlock.take() else { return self.settle_joined(job, item).await };
         let (counter, again) = (self.counter.clone(), self.again.clone());
         tokio::task::spawn_local(async move {
@@ -242,10 +255,10 @@ impl Settler {
     }
 
     /// Looks after the chords of an item, and settles it with what that brings.
-    async fn settle_joined(&mut self, mut job: Job, item: Item) {
+    async fn settle_joined(&mut self, mut job: Submission, item: Item) {
         let mut batch: Batch = job.before.drain(..).map(unawaited).unzip();
         if let Some(chords) = job.chords.take() {
-            let Joined { items, claims, later } = self.join(chords, &job.id).await;
+            let ChordResult { items, claims, later } = self.join(chords, &job.id).await;
             let (jobs, items): Batch = items.into_iter().map(unawaited).unzip();
             batch.0.extend(jobs);
             batch.1.extend(items);
@@ -270,19 +283,24 @@ impl Settler {
     }
 
     /// Joins chords; waits until the store answers.
-    async fn join(&mut self, mut chords: Box<Chords>, id: &str) -> Joined {
+    async fn join(&mut self, mut chords: Box<Chords>, id: &str) -> ChordResult {
         let token = uuid::Uuid::new_v4().simple().to_string();
         let mut is_refused = false;
         loop {
             match self.counter.join(&chords, &token).await {
                 Ok(joined) => return joined,
                 // What the store refuses of one task never holds up the others.
-                Err(error) if !matches!(error.kind(), Kind::Refused | Kind::Forbidden) => {
+                Err(error)
+                    if !matches!(
+                        error.kind(),
+                        StoreErrorKind::Refused | StoreErrorKind::Forbidden
+                    ) =>
+                {
                     self.outage.wait(&error).await;
                 }
                 Err(error) if is_refused => {
-                    tracing::error!("Task {id}: its chord cannot be told: {error}");
-                    return Joined::default();
+                    tracing::error!("Task {id}: its chord cannot be updated: {error}");
+                    return ChordResult::default();
                 }
                 Err(error) => {
                     // Without its value: the chord ends all the same.
@@ -308,7 +326,7 @@ impl Settler {
                     left.extend(self.report(jobs, items, fates));
                 }
                 Err(why) if jobs.len() == 1 => {
-                    left.extend(self.report(jobs, items, vec![Fate::Refused(why)]));
+                    left.extend(self.report(jobs, items, vec![Disposition::Refused(why)]));
                 }
                 // The halves tell which of them it is.
                 Err(_) => {
@@ -327,9 +345,9 @@ impl Settler {
     /// The store answers otherwise, and rejects these items. The text says why.
     async fn commit(
         &mut self,
-        jobs: &mut [Job],
+        jobs: &mut [Submission],
         items: &Arc<Vec<Item>>,
-    ) -> Result<Vec<Fate>, String> {
+    ) -> Result<Vec<Disposition>, String> {
         let mut unheard = 0;
         loop {
             let error = match self.ends.commit(items.clone()).await {
@@ -340,11 +358,14 @@ impl Settler {
                 }
                 Err(error) => error,
             };
-            let refused = error.kind() == Kind::Refused;
+            let refused = error.kind() == StoreErrorKind::Refused;
             if !refused {
                 jobs.iter_mut().for_each(|job| job.maybe_done = true);
             }
-            let suspect = matches!(error.kind(), Kind::Refused | Kind::Failed | Kind::Unheard);
+            let suspect = matches!(
+                error.kind(),
+                StoreErrorKind::Refused | StoreErrorKind::Failed | StoreErrorKind::Unheard
+            );
             if suspect && self.ends.answer().await {
                 unheard += 1;
                 if refused || items.len() > 1 || unheard == UNHEARD_MAX {
@@ -360,44 +381,51 @@ impl Settler {
     }
 
     /// A delivery that is not held any more may have been settled by a try whose answer was lost.
-    async fn resolve_lost(&self, jobs: &[Job], items: &[Item], fates: &mut [Fate]) {
+    async fn resolve_lost(&self, jobs: &[Submission], items: &[Item], fates: &mut [Disposition]) {
         for ((job, item), fate) in jobs.iter().zip(items).zip(fates) {
-            if *fate == Fate::Lost && job.maybe_done {
+            if *fate == Disposition::Lost && job.maybe_done {
                 // A task that starts once it is acknowledged must be sure that it is.
                 let sure = !item.durable || self.ends.is_member().await.unwrap_or(false);
-                *fate = if sure { Fate::Done } else { Fate::Lost };
+                *fate = if sure { Disposition::Done } else { Disposition::Lost };
             }
         }
     }
 
     /// Reports what is done to the core; returns what is to be tried in another way.
-    fn report(&self, jobs: Vec<Job>, items: Vec<Item>, fates: Vec<Fate>) -> Vec<Batch> {
+    fn report(
+        &self,
+        jobs: Vec<Submission>,
+        items: Vec<Item>,
+        fates: Vec<Disposition>,
+    ) -> Vec<Batch> {
         let (mut settled, mut lost, mut again) = (Vec::new(), Vec::new(), Vec::new());
         let mut stored = Vec::new();
         for ((job, item), fate) in jobs.into_iter().zip(items).zip(fates) {
             stored.extend(job.state);
             if let Some(number) = job.number {
                 let done = match fate {
-                    Fate::Refused(why) => Err(why),
-                    Fate::Done | Fate::Lost => Ok(()),
+                    Disposition::Refused(why) => Err(why),
+                    Disposition::Done | Disposition::Lost => Ok(()),
                 };
                 let _ = self.events.send(Event::Sent(number, done));
                 continue;
             }
             match fate {
                 // It was to be acknowledged before its start and is a dead letter now: no start.
-                Fate::Done if item.durable && matches!(item.settle, Some(Settle::Dead(_))) => {
+                Disposition::Done
+                    if item.durable && matches!(item.settle, Some(Settle::Dead(_))) =>
+                {
                     lost.extend(job.key);
                 }
-                Fate::Done => settled.extend(job.key),
-                Fate::Lost => {
+                Disposition::Done => settled.extend(job.key),
+                Disposition::Lost => {
                     unstorable::log_lost(&item, &job.id);
                     lost.extend(job.key);
                 }
-                Fate::Refused(why) => {
+                Disposition::Refused(why) => {
                     match unstorable::instead(item, job.tries, &job.id, &why, clock::now()) {
                         Some(item) => {
-                            let job = Job { tries: job.tries + 1, ..job };
+                            let job = Submission { tries: job.tries + 1, ..job };
                             again.push((vec![job], vec![item]));
                         }
                         None => settled.extend(job.key),

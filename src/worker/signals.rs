@@ -1,10 +1,10 @@
 //! What a signal does to a worker: one table of states and signals, for the code and the manual.
 
-use crate::os::signal::Meaning;
+use crate::os::signal::WorkerSignal;
 
 /// Where a worker is in its life. A state is only left for a later one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum State {
+pub enum WorkerState {
     /// Takes messages and runs tasks.
     Running,
     /// Takes nothing; running tasks may finish, for as long as the soft shutdown allows.
@@ -19,12 +19,12 @@ pub enum State {
 
 /// What a signal does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Action {
-    /// Enters [`State::Draining`], a warm shutdown, with this exit code.
+pub enum SignalAction {
+    /// Enters [`WorkerState::Draining`], a warm shutdown, with this exit code.
     Drain(u8),
-    /// Enters [`State::Stopping`].
+    /// Enters [`WorkerState::Stopping`].
     Stop,
-    /// Enters [`State::Killing`], a cold shutdown.
+    /// Enters [`WorkerState::Killing`], a cold shutdown.
     Kill,
     /// Logs what the worker is doing.
     Explain,
@@ -33,44 +33,52 @@ pub enum Action {
 }
 
 /// Every state in its order.
-pub const STATES: [State; 5] =
-    [State::Running, State::Draining, State::Stopping, State::Killing, State::Closing];
+pub const STATES: [WorkerState; 5] = [
+    WorkerState::Running,
+    WorkerState::Draining,
+    WorkerState::Stopping,
+    WorkerState::Killing,
+    WorkerState::Closing,
+];
 
 /// Every meaning of a signal, with the name of the signal.
-pub const SIGNALS: [(&str, Meaning); 5] = [
-    ("TERM", Meaning::Warm),
-    ("INT", Meaning::Interrupt),
-    ("QUIT", Meaning::Cold),
-    ("HUP", Meaning::Hup),
-    ("USR1", Meaning::Explain),
+pub const SIGNALS: [(&str, WorkerSignal); 5] = [
+    ("TERM", WorkerSignal::Warm),
+    ("INT", WorkerSignal::Interrupt),
+    ("QUIT", WorkerSignal::Cold),
+    ("HUP", WorkerSignal::Hup),
+    ("USR1", WorkerSignal::Explain),
 ];
 
 /// The table.
-pub const fn action(state: State, meaning: Meaning) -> Action {
+pub const fn action(state: WorkerState, meaning: WorkerSignal) -> SignalAction {
     match (state, meaning) {
-        (_, Meaning::Explain) => Action::Explain,
+        (_, WorkerSignal::Explain) => SignalAction::Explain,
         // After HUP, the guard starts a new worker.
-        (State::Running, Meaning::Warm | Meaning::Hup) => Action::Drain(0),
+        (WorkerState::Running, WorkerSignal::Warm | WorkerSignal::Hup) => SignalAction::Drain(0),
         // Celery ends with 1 after INT, even when it was idle.
-        (State::Running, Meaning::Interrupt) => Action::Drain(1),
-        (State::Draining, Meaning::Warm) => Action::Stop,
-        (State::Running, Meaning::Cold)
-        | (State::Draining, Meaning::Interrupt | Meaning::Cold)
-        | (State::Stopping, Meaning::Warm | Meaning::Interrupt | Meaning::Cold) => Action::Kill,
-        (State::Draining | State::Stopping, Meaning::Hup) => Action::Nothing,
-        (State::Killing | State::Closing, _) => Action::Nothing,
+        (WorkerState::Running, WorkerSignal::Interrupt) => SignalAction::Drain(1),
+        (WorkerState::Draining, WorkerSignal::Warm) => SignalAction::Stop,
+        (WorkerState::Running, WorkerSignal::Cold)
+        | (WorkerState::Draining, WorkerSignal::Interrupt | WorkerSignal::Cold)
+        | (
+            WorkerState::Stopping,
+            WorkerSignal::Warm | WorkerSignal::Interrupt | WorkerSignal::Cold,
+        ) => SignalAction::Kill,
+        (WorkerState::Draining | WorkerState::Stopping, WorkerSignal::Hup) => SignalAction::Nothing,
+        (WorkerState::Killing | WorkerState::Closing, _) => SignalAction::Nothing,
     }
 }
 
-impl State {
+impl WorkerState {
     /// Its name on the local socket and in `multi status`.
     pub fn name(self) -> &'static str {
         match self {
-            State::Running => "running",
-            State::Draining => "draining",
-            State::Stopping => "stopping",
-            State::Killing => "killing",
-            State::Closing => "closing",
+            WorkerState::Running => "running",
+            WorkerState::Draining => "draining",
+            WorkerState::Stopping => "stopping",
+            WorkerState::Killing => "killing",
+            WorkerState::Closing => "closing",
         }
     }
 }
@@ -84,10 +92,10 @@ mod tests {
         for state in STATES {
             for (name, meaning) in SIGNALS {
                 let next = match action(state, meaning) {
-                    Action::Drain(_) => State::Draining,
-                    Action::Stop => State::Stopping,
-                    Action::Kill => State::Killing,
-                    Action::Explain | Action::Nothing => continue,
+                    SignalAction::Drain(_) => WorkerState::Draining,
+                    SignalAction::Stop => WorkerState::Stopping,
+                    SignalAction::Kill => WorkerState::Killing,
+                    SignalAction::Explain | SignalAction::Nothing => continue,
                 };
                 assert!(next > state, "{name} in {state:?} leads to {next:?}");
             }
@@ -97,16 +105,16 @@ mod tests {
     #[test]
     fn a_signal_that_is_repeated_kills() {
         for (name, meaning) in &SIGNALS[..3] {
-            let mut state = State::Running;
+            let mut state = WorkerState::Running;
             for _ in 0..3 {
                 match action(state, *meaning) {
-                    Action::Drain(_) => state = State::Draining,
-                    Action::Stop => state = State::Stopping,
-                    Action::Kill => state = State::Killing,
-                    Action::Explain | Action::Nothing => {}
+                    SignalAction::Drain(_) => state = WorkerState::Draining,
+                    SignalAction::Stop => state = WorkerState::Stopping,
+                    SignalAction::Kill => state = WorkerState::Killing,
+                    SignalAction::Explain | SignalAction::Nothing => {}
                 }
             }
-            assert_eq!(state, State::Killing, "{name} three times");
+            assert_eq!(state, WorkerState::Killing, "{name} three times");
         }
     }
 }

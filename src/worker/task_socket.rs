@@ -4,7 +4,7 @@
 //! Each connection has one request at a time, and what is wrong with it ends it alone.
 
 use super::core::Event;
-use super::request::Key;
+use super::request::AttemptKey;
 use super::told::{Asked, Reply};
 use crate::os::task_socket::{self, Place};
 use crate::runner::{Access, OnAsked, Worker};
@@ -67,7 +67,7 @@ pub(super) struct TaskSocket {
 
 struct Shared {
     address: Arc<str>,
-    attempts: RefCell<FxHashMap<Key, Rc<Attempt>>>,
+    attempts: RefCell<FxHashMap<AttemptKey, Rc<Attempt>>>,
     connections: Cell<usize>,
     large: Semaphore,
     on_asked: OnAsked,
@@ -75,7 +75,7 @@ struct Shared {
 
 /// An attempt that may connect.
 struct Attempt {
-    key: Key,
+    key: AttemptKey,
     secret: u128,
     connections: Cell<usize>,
     /// Until when its requests have used up the rate.
@@ -116,7 +116,7 @@ impl TaskSocket {
     }
 
     /// Lets an attempt connect that is about to start.
-    pub(super) fn admit(&self, key: Key) -> Option<Access> {
+    pub(super) fn admit(&self, key: AttemptKey) -> Option<Access> {
         let shared = self.shared.as_ref()?;
         let secret = uuid::Uuid::new_v4().as_u128();
         let attempt = Attempt {
@@ -132,12 +132,12 @@ impl TaskSocket {
     }
 
     /// How an attempt that runs in a thread reaches the loop: without the socket.
-    pub(super) fn of_thread(&self, key: Key) -> Worker {
+    pub(super) fn of_thread(&self, key: AttemptKey) -> Worker {
         Worker { key, on_asked: self.on_asked.clone() }
     }
 
     /// Closes the connections of an attempt that has ended; it gets no others.
-    pub(super) fn dismiss(&self, key: Key) {
+    pub(super) fn dismiss(&self, key: AttemptKey) {
         let Some(shared) = &self.shared else { return };
         if let Some(attempt) = shared.attempts.borrow_mut().remove(&key) {
             attempt.is_over.set(true);

@@ -1,6 +1,6 @@
 //! What an attempt has told its worker so far.
 
-use crate::canvas::Node;
+use crate::canvas::ResultTree;
 use crate::wire::task_protocol::{Answer, Ask, Said};
 use serde_json::value::RawValue;
 use std::time::{Duration, Instant};
@@ -18,7 +18,7 @@ pub struct Told {
     /// What its end is to mean.
     pub said: Option<Said>,
     /// What it has called.
-    pub children: Vec<Node>,
+    pub children: Vec<ResultTree>,
     /// A state that is not stored yet.
     pub state: Option<(String, Box<RawValue>)>,
     /// When the last one was handed to the store.

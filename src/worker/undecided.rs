@@ -2,7 +2,7 @@
 //! of a service (systemd's `KillMode=control-group`) may reach a task first, so what such an ending
 //! means is undecided for a moment.
 
-use super::request::Key;
+use super::request::AttemptKey;
 use crate::runner::{Ending, Outcome};
 use crate::task::Task;
 use nix::sys::signal::Signal::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
@@ -16,16 +16,16 @@ const OF_SHELL: i32 = 128;
 
 /// The undecided endings, oldest first.
 #[derive(Debug, Default)]
-pub(super) struct Undecided(Vec<(Key, Box<Outcome>, Instant)>);
+pub(super) struct Undecided(Vec<(AttemptKey, Box<Outcome>, Instant)>);
 
 impl Undecided {
     /// Adds an ending.
-    pub(super) fn add(&mut self, key: Key, outcome: Box<Outcome>, now: Instant) {
+    pub(super) fn add(&mut self, key: AttemptKey, outcome: Box<Outcome>, now: Instant) {
         self.0.push((key, outcome, now + WAIT));
     }
 
     /// Removes those whose time is up; with `all`, all of them.
-    pub(super) fn take(&mut self, all: bool, now: Instant) -> Vec<(Key, Box<Outcome>)> {
+    pub(super) fn take(&mut self, all: bool, now: Instant) -> Vec<(AttemptKey, Box<Outcome>)> {
         let due = self.0.extract_if(.., |(.., until)| all || *until <= now);
         due.map(|(key, outcome, _)| (key, outcome)).collect()
     }

@@ -11,7 +11,7 @@ use crate::backend::Error;
 use crate::broker::{Item, Settle};
 use crate::canvas::builtin::Unlock;
 use crate::canvas::{self, Context};
-use crate::link::error::Kind;
+use crate::link::error::StoreErrorKind;
 use crate::wire::{Exception, Malformed, Payload};
 use chrono::{DateTime, TimeDelta, Utc};
 
@@ -95,5 +95,5 @@ impl Counter {
 
 /// Will the store give the same answer again?
 fn is_final(error: &Error) -> bool {
-    matches!(error.kind(), Kind::Refused | Kind::Forbidden)
+    matches!(error.kind(), StoreErrorKind::Refused | StoreErrorKind::Forbidden)
 }

@@ -12,7 +12,7 @@
 //! A message that was acknowledged before cannot be kept: its result is lost, and the log says so.
 
 use crate::broker::{Death, Item, Settle};
-use crate::wire::{Exception, Record, State};
+use crate::wire::{Exception, Record, TaskState};
 use chrono::{DateTime, Utc};
 
 /// What to ask for in place of `item`, which was rejected at this try for this reason; `None` if
@@ -29,7 +29,7 @@ pub(super) fn instead(
         Settle::Release | Settle::Pass(_) | Settle::Park(_) | Settle::Redeliver(_) | Settle::Mark,
     ) = item.settle
     {
-        tracing::error!("a message cannot be given back: {why}; it stays with this worker for now");
+        tracing::error!("a message cannot be requeued: {why}; this worker keeps it for now");
         return None;
     }
     if tries == 0
@@ -37,7 +37,9 @@ pub(super) fn instead(
     {
         let is_result = record.state.is_ready() && matches!(item.settle, Some(Settle::Ack) | None);
         if is_result {
-            tracing::error!("Task {id}: its result cannot be stored: {why}; it is a FAILURE now");
+            tracing::error!(
+                "Task {id}: its result cannot be stored: {why}; FAILURE is stored instead"
+            );
             let extended = record.extended.clone();
             item.record = Some(Record { extended, ..failure(id, Some(&record), why, now) });
             return Some(item);
@@ -49,7 +51,7 @@ pub(super) fn instead(
     }
     if item.tag.is_none() {
         tracing::error!(
-            "Task {id}: its outcome cannot be stored: {why}; it was acknowledged before"
+            "Task {id}: its outcome cannot be stored: {why}; the message is already acknowledged"
         );
         let record = Some(failure(id, None, why, now));
         let is_first = !item.postings.is_empty();
@@ -83,7 +85,7 @@ const REASON: &str = "unstorable";
 pub(super) fn log_lost(item: &Item, id: &str) {
     if item.record.as_ref().is_some_and(|record| record.state.is_ready()) {
         tracing::error!(
-            "Task {id}: this worker was taken for dead, and its message was handed out again; this \
+            "Task {id}: this worker was considered dead, and its message was redelivered; this \
              result is not stored"
         );
     }
@@ -93,7 +95,7 @@ pub(super) fn log_lost(item: &Item, id: &str) {
 fn failure(id: &str, known: Option<&Record>, why: &str, now: DateTime<Utc>) -> Record {
     let why = format!("the store refuses it: {why}");
     let exception = Exception::new("qworker.exceptions", "ResultNotStored", why);
-    let failure = Record::exception(id, State::Failure, &exception, None, now);
+    let failure = Record::exception(id, TaskState::Failure, &exception, None, now);
     let group_id = known.and_then(|known| known.group_id.clone());
     let parent_id = known.and_then(|known| known.parent_id.clone());
     Record { group_id, parent_id, ..failure }

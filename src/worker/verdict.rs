@@ -6,7 +6,7 @@ use super::request::{Request, about};
 use super::unlock::Unlocking;
 use crate::broker::{Death, Posting, Settle};
 use crate::log::About;
-use crate::wire::{Exception, Record, State};
+use crate::wire::{Exception, Record, TaskState};
 use chrono::{DateTime, Utc};
 use tracing::Level;
 
@@ -85,13 +85,13 @@ impl Verdict {
         let log = format!("Task {} lost for good: {what}; {fate}", request.label());
         let text = traceback.clone();
         let verdict = Verdict {
-            record: error_record(request, plan, State::Failure, &exception, traceback, now),
+            record: error_record(request, plan, TaskState::Failure, &exception, traceback, now),
             settle: (!request.acked).then_some(Settle::Dead(death)),
             log: Some((Level::ERROR, log)),
             about: Some(about(&request.message)),
             ..Verdict::default()
         };
-        let ended = (State::Failure, &exception);
+        let ended = (TaskState::Failure, &exception);
         follow::failure(verdict, request, plan, ended, text.as_deref(), now)
     }
 }
@@ -100,7 +100,7 @@ impl Verdict {
 pub fn error_record(
     request: &Request,
     plan: &Plan,
-    state: State,
+    state: TaskState,
     exception: &Exception,
     traceback: Option<String>,
     now: DateTime<Utc>,

@@ -1,8 +1,8 @@
 //! What ledgers of beats cost, by themselves: steps in batches of several sizes.
 
 use qworker::broker::Posting;
-use qworker::broker::ledger::{Ledger, Outcome, Step};
-use qworker::client::{Client, Options};
+use qworker::broker::ledger::{Ledger, Step, StepOutcome};
+use qworker::client::{Client, ClientOptions};
 use qworker::link::url::BrokerUrl;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -18,7 +18,7 @@ pub fn print(url: &str, file: Option<&str>) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let url = BrokerUrl::parse(url, Path::new("/")).unwrap();
     runtime.block_on(async {
-        let client = Client::connect(&url, None, &Options::default()).unwrap();
+        let client = Client::connect(&url, None, &ClientOptions::default()).unwrap();
         let open = || match file {
             Some(file) => Ledger::in_file(Path::new(file), "bench", &client.broker).unwrap(),
             None => client.broker.ledger("bench"),
@@ -43,7 +43,7 @@ async fn measure(ledger: &Ledger) {
     let late: Vec<Step> = (0..CLAIMS).map(|n| step(n, Some(9), 10, 1)).collect();
     let begin = Instant::now();
     let said = ledger.commit(late).await.unwrap().outcomes;
-    assert!(said.iter().all(|one| matches!(one, Outcome::Conflict(_))));
+    assert!(said.iter().all(|one| matches!(one, StepOutcome::Conflict(_))));
     println!("{CLAIMS} conflicts: {:?}", begin.elapsed());
 }
 
@@ -53,7 +53,7 @@ async fn timed(ledger: &Ledger, what: &str, steps: Vec<Step>, size: usize) {
     for some in steps.chunks(size) {
         let one = Instant::now();
         let said = ledger.commit(some.to_vec()).await.unwrap().outcomes;
-        assert!(said.iter().all(|one| *one == Outcome::Done));
+        assert!(said.iter().all(|one| *one == StepOutcome::Done));
         worst = worst.max(one.elapsed());
     }
     let took = begin.elapsed();

@@ -2,7 +2,7 @@
 
 use qworker::broker::Posting;
 use qworker::client::send::Sender;
-use qworker::client::{Client, Options};
+use qworker::client::{Client, ClientOptions};
 use qworker::clock;
 use qworker::link::url::BrokerUrl;
 use qworker::wire::Draft;
@@ -30,7 +30,7 @@ impl Outbox {
         let url = BrokerUrl::parse(url, Path::new("/")).unwrap();
         let client = {
             let _entered = runtime.enter();
-            Client::connect(&url, None, &Options::default()).unwrap()
+            Client::connect(&url, None, &ClientOptions::default()).unwrap()
         };
         Outbox { runtime, client, sender: Sender::new("bench") }
     }

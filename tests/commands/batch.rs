@@ -187,7 +187,7 @@ fn a_broker_that_ends_is_told_with_the_line() {
     assert_eq!(output.code, 69, "{output:?}");
     for part in [
         "qworker.sqlite: no such table: kombu_message",
-        "; 2 tasks accepted, line 5 was the first that was not\n",
+        "; 2 tasks accepted, line 5 was the first not accepted\n",
         "Hint: send the rest from line 5 on",
     ] {
         assert!(output.stderr.contains(part), "no {part:?} in {output:?}");

@@ -148,7 +148,7 @@ fn what_cannot_be_seen_stays(place: Place) {
     std::fs::rename(app.file("tasks.d"), app.file("away")).unwrap();
     app.write("tasks.d", "no folder");
     beat.signal(Signal::SIGHUP);
-    let said = beat.expect_line("all entries stay as they were");
+    let said = beat.expect_line("all entries stay unchanged");
     assert!(said.contains("tasks.d: cannot be read: Not a directory"), "{said}");
     let runs = || listed(&app, "quick")["total_run_count"].as_u64();
     let before = runs().unwrap();
@@ -297,7 +297,7 @@ fn what_overlaps_is_left_out(place: Place) {
                     queues: {task: slow, schedule: 0.2, overlap: queue}\n";
     app.write("schedule.yaml", schedule);
     let beat = app.beat(&[]);
-    beat.expect_line("is left out: the task of the one before is not done");
+    beat.expect_line("is skipped: the previous task is not done");
     let worker = app.worker(&["-c", "4", "-l", "INFO"]);
     eventually("both run", || worker.log().matches("received").nth(1).map(drop));
     for _ in 0..3 {

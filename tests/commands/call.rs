@@ -224,7 +224,11 @@ fn a_broken_file_is_told_to_whoever_misses_a_task() {
     assert!(!output.stderr.contains("mine"), "{output:?}");
     app.write("tasks.d/not_yet.sh", "#!/bin/sh\n");
     let output = app.qworker(&["call", "not_yet"]);
-    refused(&output, 2, &["not_yet.sh, but wrong:", "not executable, so it is no task; chmod +x "]);
+    refused(
+        &output,
+        2,
+        &["not_yet.sh, but wrong:", "not executable, so it is not a task; chmod +x "],
+    );
     // Others are not bothered.
     assert_eq!(app.qworker(&["call", "greet"]).stderr, "");
 }

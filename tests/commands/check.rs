@@ -127,7 +127,7 @@ fn what_cannot_run_is_found() {
     line(&["tasks.yaml:12: when.schedule: no key of a task", "schedule.yaml"]);
     line(&["tasks.yaml:13: folder.exec: /tmp cannot be executed: it is a folder"]);
     line(&["Warning: ", "tasks.yaml:14: group.group: no group named no-such-group here"]);
-    line(&["quiet.sh: begins with #! and is not executable, so it is no task; chmod +x "]);
+    line(&["quiet.sh: begins with #! and is not executable, so it is not a task; chmod +x "]);
     line(&["dos.sh: dos: ", "carriage return (CRLF)"]);
     line(&[
         "Warning: ",

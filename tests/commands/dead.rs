@@ -4,7 +4,7 @@ use super::{TASKS, json, printed, refused};
 use crate::harness::{Place, TestDir, block_on, eventually, in_every_place};
 use nix::sys::signal::Signal;
 use qworker::broker::Posting;
-use qworker::client::{Client, Options};
+use qworker::client::{Client, ClientOptions};
 use qworker::link::url::BrokerUrl;
 use qworker::wire::Payload;
 
@@ -12,7 +12,7 @@ use qworker::wire::Payload;
 fn publish(app: &TestDir, id: &str, payload: &str) {
     block_on(async {
         let url = BrokerUrl::parse(&app.broker(), app.path()).unwrap();
-        let client = Client::connect(&url, None, &Options::default()).unwrap();
+        let client = Client::connect(&url, None, &ClientOptions::default()).unwrap();
         let (queue, payload) = ("celery".to_string(), Payload::from_envelope(payload));
         let posting = Posting { queue, task_id: id.into(), priority: 0, eta: None, payload };
         client.broker.producer().publish(vec![posting]).await.unwrap();

@@ -473,7 +473,7 @@ fn what_is_empty_says_nothing() {
         let is_told = output.stderr.contains("found nothing, expected ")
             || output.stderr.contains("invalid value '' for ")
             || output.stderr.contains("but none was supplied")
-            || output.stderr.contains("found nothing behind the =");
+            || output.stderr.contains("found nothing after the =");
         assert!(output.code == 2 && output.stdout.is_empty() && is_told, "{args:?}: {output:?}");
     }
     let names = "APP WORKDIR QUIET CALL_ARGS CALL_COUNTDOWN CALL_ETA CALL_EXPIRES CALL_QUEUE \

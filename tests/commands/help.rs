@@ -93,7 +93,7 @@ fn options_of_the_program_stand_before_the_command() {
         refused(
             &app.qworker(args),
             2,
-            &["unexpected argument", "Hint:", "stands before the command: qworker -"],
+            &["unexpected argument", "Hint:", "precedes the command: qworker -"],
         );
     }
     // Another unknown option gets no such advice.

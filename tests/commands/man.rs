@@ -26,18 +26,18 @@ fn by_hand(name: &str) -> String {
 
 /// The table of the worker's code: state x signal.
 fn signals() -> String {
-    use qworker::worker::signals::{Action, SIGNALS, STATES, action};
+    use qworker::worker::signals::{SIGNALS, STATES, SignalAction, action};
     let names: Vec<&str> = SIGNALS.iter().map(|(name, _)| *name).collect();
     let columns = "l ".repeat(names.len());
     let mut text = format!(".TS\ntab(|) box;\nl | {columns}.\nstate|{}\n_\n", names.join("|"));
     for state in STATES {
         let cells = SIGNALS.map(|(name, meaning)| match (name, action(state, meaning)) {
-            ("HUP", Action::Drain(_)) => "draining, new start".to_string(),
-            (_, Action::Drain(code)) => format!("draining, exit {code}"),
-            (_, Action::Stop) => "stopping".into(),
-            (_, Action::Kill) => "killing".into(),
-            (_, Action::Explain) => "log".into(),
-            (_, Action::Nothing) => "\\-".into(),
+            ("HUP", SignalAction::Drain(_)) => "draining, new start".to_string(),
+            (_, SignalAction::Drain(code)) => format!("draining, exit {code}"),
+            (_, SignalAction::Stop) => "stopping".into(),
+            (_, SignalAction::Kill) => "killing".into(),
+            (_, SignalAction::Explain) => "log".into(),
+            (_, SignalAction::Nothing) => "\\-".into(),
         });
         text.push_str(&format!("{}|{}\n", state.name(), cells.join("|")));
     }

@@ -72,13 +72,13 @@ fn what_makes_no_sense_is_refused() {
     for (words, why) in [
         ("names", nobody),
         ("names 0", nobody),
-        ("names 0-2", "numbers of nodes go up, from 1"),
-        ("names 3-1", "numbers of nodes go up, from 1"),
+        ("names 0-2", "expected ascending node numbers, from 1"),
+        ("names 3-1", "expected ascending node numbers, from 1"),
         ("names 100000", "at most 1000 nodes"),
         ("names foo foo", "is named twice"),
         ("names 2 -c:3 5", "No node at index '3'"),
         ("names foo -c:0 5", "Indexes start at 1"),
-        ("names foo -c:3-1 5", "numbers of nodes go up"),
+        ("names foo -c:3-1 5", "expected ascending node numbers"),
         ("names foo -c", "-c wants a value"),
         ("names foo --pidfile", "--pidfile wants a value"),
         ("names foo -", "- is no option"),
@@ -92,7 +92,7 @@ fn what_makes_no_sense_is_refused() {
         refused(&multi(&format!("multi {words}")), 2, &[why]);
     }
     refused(&multi("multi"), 2, &["no command is named", "usage: qworker multi start"]);
-    refused(&multi("multi get x foo bar"), 1, &["x is none of these nodes"]);
+    refused(&multi("multi get x foo bar"), 1, &["x is not one of these nodes"]);
 }
 
 #[test]

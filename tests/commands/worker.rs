@@ -295,7 +295,7 @@ fn options_of_celery_without_meaning_are_refused_with_the_reason() {
         (&["-Ofair"], "-O, --optimization", "a task goes to a slot that is free"),
         (&["--max-tasks-per-child", "100"], "--max-tasks-per-child", "a fresh process"),
         (&["--max-memory-per-child=1000"], "--max-memory-per-child", "set memory in the task's"),
-        (&["--pool-start-method", "spawn"], "--pool-start-method", "no pool of them"),
+        (&["--pool-start-method", "spawn"], "--pool-start-method", "there is no pool"),
         (&["--prefetch-multiplier", "1"], "--prefetch-multiplier", "worker_disable_prefetch"),
         (&["-I", "proj.tasks"], "-I, --include", "the files of tasks.d"),
         (&["--without-gossip"], "--without-gossip", "nothing to switch off"),

@@ -4,12 +4,12 @@
 use crate::harness::redis::Server;
 use crate::harness::{SOON, block_on};
 use chrono::{DateTime, SubsecRound, TimeDelta, Utc};
-use qworker::backend::{Disabled, Options, Store, sqlite};
+use qworker::backend::{Disabled, Store, StoreOptions, sqlite};
 use qworker::clock;
 use qworker::link::sqlite::{Access, Db};
 use qworker::link::url::BackendUrl;
 use qworker::wire::result::{Extended, Usage};
-use qworker::wire::{Exception, Record, State};
+use qworker::wire::{Exception, Record, TaskState};
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use std::path::Path;
@@ -66,7 +66,7 @@ impl Site for Redis {
     fn open(&self) -> Store {
         let url = BackendUrl::parse(&self.0.url(), Path::new("/")).unwrap();
         let (prefix, expires) = ("test_", Some(HOUR));
-        let options = Options { prefix, expires, patience: SOON, access: Access::Create };
+        let options = StoreOptions { prefix, expires, patience: SOON, access: Access::Create };
         Store::open(&url, None, options).unwrap()
     }
 }
@@ -90,7 +90,7 @@ const HOUR: Duration = Duration::from_secs(3600);
 fn on_redis_every_result_has_its_time() {
     block_on(async {
         let site = Redis::create();
-        site.open().put(vec![record("a", State::Success, &json!(1))]).await.unwrap();
+        site.open().put(vec![record("a", TaskState::Success, &json!(1))]).await.unwrap();
         let left: u64 = site.0.run(&["TTL", "test_celery-task-meta-a"]);
         assert!((3590..=3600).contains(&left), "{left}");
     });
@@ -105,14 +105,20 @@ fn now() -> DateTime<Utc> {
     clock::now().trunc_subsecs(6)
 }
 
-fn record(id: &str, state: State, value: &Value) -> Record {
+fn record(id: &str, state: TaskState, value: &Value) -> Record {
     Record { state, ..Record::success(id, raw(value), now()) }
 }
 
 async fn every_state_is_read_as_it_was_written(site: impl Site) {
     let (ours, theirs) = (site.open(), site.open());
     assert!(theirs.get("a").await.unwrap().is_none());
-    for state in [State::Started, State::Retry, State::Success, State::Failure, State::Revoked] {
+    for state in [
+        TaskState::Started,
+        TaskState::Retry,
+        TaskState::Success,
+        TaskState::Failure,
+        TaskState::Revoked,
+    ] {
         let exception = Exception::new("builtins", "ValueError", "bad");
         let traceback = Some("line 1\nline 2 ü".to_string());
         let at = now();
@@ -137,9 +143,15 @@ async fn every_state_is_read_as_it_was_written(site: impl Site) {
 
 async fn a_success_is_never_overwritten(site: impl Site) {
     let (ours, theirs) = (site.open(), site.open());
-    let all = [State::Started, State::Retry, State::Failure, State::Revoked, State::Success];
-    for last in [State::Success, State::Revoked] {
-        for state in [State::Started, State::Retry, State::Failure, last] {
+    let all = [
+        TaskState::Started,
+        TaskState::Retry,
+        TaskState::Failure,
+        TaskState::Revoked,
+        TaskState::Success,
+    ];
+    for last in [TaskState::Success, TaskState::Revoked] {
+        for state in [TaskState::Started, TaskState::Retry, TaskState::Failure, last] {
             ours.put(vec![record(last.name(), state, &json!(state.name()))]).await.unwrap();
             assert_eq!(theirs.get(last.name()).await.unwrap().unwrap().status, state.name());
         }
@@ -177,7 +189,7 @@ async fn values_keep_their_shape(site: impl Site) {
         assert_eq!(meta.result.get(), text, "{text}");
     }
     let large = json!("x".repeat(8_000_000));
-    store.put(vec![record("large", State::Success, &large)]).await.unwrap();
+    store.put(vec![record("large", TaskState::Success, &large)]).await.unwrap();
     assert!(store.get("large").await.unwrap().unwrap().value() == large);
 }
 
@@ -192,11 +204,11 @@ async fn extended_fields_come_back_by_name(site: impl Site) {
         queue: "media".into(),
         usage: Some(Usage { user: Duration::from_millis(20), ..Usage::default() }),
     };
-    let plain = record("a", State::Started, &json!(1));
+    let plain = record("a", TaskState::Started, &json!(1));
     store.put(vec![plain]).await.unwrap();
     assert!(store.get("a").await.unwrap().unwrap().extended.is_empty());
     let full =
-        Record { extended: Some(Box::new(extended)), ..record("a", State::Success, &json!(5)) };
+        Record { extended: Some(Box::new(extended)), ..record("a", TaskState::Success, &json!(5)) };
     store.put(vec![full]).await.unwrap();
     let document = store.get("a").await.unwrap().unwrap().document();
     let document: Value = serde_json::from_str(&document).unwrap();
@@ -210,7 +222,7 @@ async fn extended_fields_come_back_by_name(site: impl Site) {
 
 async fn all_records_of_a_batch_are_there(site: impl Site) {
     let (ours, theirs) = (site.open(), site.open());
-    let batch = (0..300).map(|n| record(&n.to_string(), State::Success, &json!(n))).collect();
+    let batch = (0..300).map(|n| record(&n.to_string(), TaskState::Success, &json!(n))).collect();
     ours.put(batch).await.unwrap();
     ours.put(Vec::new()).await.unwrap();
     for n in 0..300 {
@@ -220,7 +232,7 @@ async fn all_records_of_a_batch_are_there(site: impl Site) {
 
 async fn what_is_forgotten_is_unknown(site: impl Site) {
     let (ours, theirs) = (site.open(), site.open());
-    let stored = ["a", "b", "c"].map(|id| record(id, State::Failure, &json!(null)));
+    let stored = ["a", "b", "c"].map(|id| record(id, TaskState::Failure, &json!(null)));
     ours.put(stored.to_vec()).await.unwrap();
     theirs.forget(vec!["a".into(), "c".into(), "no such".into()]).await.unwrap();
     assert!(ours.get("a").await.unwrap().is_none() && ours.get("c").await.unwrap().is_none());
@@ -233,10 +245,10 @@ async fn expired_results_go_in_bounded_steps(site: impl Site) {
     let hour_ago = now() - TimeDelta::hours(1);
     let old = |n: u64| Record {
         date_done: hour_ago,
-        ..record(&n.to_string(), State::Success, &json!(n))
+        ..record(&n.to_string(), TaskState::Success, &json!(n))
     };
     store.put((0..OLD).map(old).collect()).await.unwrap();
-    store.put(vec![record("fresh", State::Failure, &json!(1))]).await.unwrap();
+    store.put(vec![record("fresh", TaskState::Failure, &json!(1))]).await.unwrap();
     let limit = now() - TimeDelta::minutes(1);
     assert_eq!(store.expire(hour_ago - TimeDelta::minutes(1)).await.unwrap(), 0);
     let mut steps = Vec::new();
@@ -270,7 +282,7 @@ async fn a_listener_is_woken_by_another_connection(site: impl Site) {
         };
         let stores = async {
             looked.notified().await;
-            ours.put(vec![record(&id, State::Success, &json!(n))]).await.unwrap();
+            ours.put(vec![record(&id, TaskState::Success, &json!(n))]).await.unwrap();
             Instant::now()
         };
         let (arrived, stored) = tokio::join!(waits, stores);
@@ -288,7 +300,7 @@ async fn many_writers_lose_nothing(site: impl Site + Sync) {
                 let store = site.open();
                 for n in 0..200 {
                     let id = format!("{writer}-{n}");
-                    store.put(vec![record(&id, State::Success, &json!(n))]).await.unwrap();
+                    store.put(vec![record(&id, TaskState::Success, &json!(n))]).await.unwrap();
                 }
             });
         }
@@ -308,7 +320,7 @@ async fn many_writers_lose_nothing(site: impl Site + Sync) {
 fn a_disabled_store_keeps_nothing() {
     block_on(async {
         let store = Store::Disabled(Disabled);
-        store.put(vec![record("a", State::Success, &json!(1))]).await.unwrap();
+        store.put(vec![record("a", TaskState::Success, &json!(1))]).await.unwrap();
         assert!(store.get("a").await.unwrap().is_none());
         assert_eq!(store.expire(now()).await.unwrap(), 0);
         let listener = store.listen("a").await;

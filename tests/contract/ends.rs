@@ -4,9 +4,9 @@ use super::broker::{MANY, QUEUE, posting, take_until};
 use crate::harness::block_on;
 use crate::harness::redis::Server;
 use qworker::backend::Store;
-use qworker::broker::{Broker, Consumer, Fate, Identity, Item, Posting, Settle, Want};
+use qworker::broker::{Broker, Consumer, Disposition, Item, Posting, Settle, Want, WorkerIdentity};
 use qworker::client::ends::Ends;
-use qworker::client::{Client, Options};
+use qworker::client::{Client, ClientOptions};
 use qworker::clock;
 use qworker::link::url::{BackendUrl, BrokerUrl};
 use qworker::wire::{Payload, Record, value};
@@ -28,9 +28,9 @@ impl Site {
         let root = Path::new("/");
         let broker = BrokerUrl::parse(broker, root).unwrap();
         let backend = backend.map(|url| BackendUrl::parse(url, root).unwrap());
-        let options = Options { prefix: "test:".into(), ..Options::default() };
+        let options = ClientOptions { prefix: "test:".into(), ..ClientOptions::default() };
         let client = Client::connect(&broker, backend.as_ref(), &options).unwrap();
-        let who = Identity {
+        let who = WorkerIdentity {
             hostname: "w",
             queues: &[QUEUE.into()],
             visibility_timeout: Duration::from_secs(3600),
@@ -70,11 +70,11 @@ async fn check(name: &str, mut site: Site) {
     };
     assert_eq!(
         ends.commit(items(1)).await.unwrap(),
-        [Fate::Done, Fate::Done, Fate::Done],
+        [Disposition::Done, Disposition::Done, Disposition::Done],
         "{name}"
     );
     let again = ends.commit(items(2)).await.unwrap();
-    assert_eq!(again, [Fate::Lost, Fate::Lost, Fate::Done], "{name}");
+    assert_eq!(again, [Disposition::Lost, Disposition::Lost, Disposition::Done], "{name}");
     let stored = ends.store().get("first").await.unwrap();
     let stored = stored.map(|meta| meta.result.get().to_string());
     let expected = (!matches!(ends.store(), Store::Disabled(_))).then(|| "1".to_string());
@@ -85,7 +85,7 @@ async fn check(name: &str, mut site: Site) {
     // A failure of what somebody else has by now takes nobody's place.
     let late =
         Item { tag: Some(taken[0].tag), record: Some(record("other", 3)), ..Item::default() };
-    assert_eq!(ends.commit(Arc::new(vec![late])).await.unwrap(), [Fate::Lost], "{name}");
+    assert_eq!(ends.commit(Arc::new(vec![late])).await.unwrap(), [Disposition::Lost], "{name}");
     assert!(ends.store().get("other").await.unwrap().is_none(), "{name}");
     assert!(ends.answer().await, "{name}");
     site.consumer.close().await.unwrap();

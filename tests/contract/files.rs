@@ -4,7 +4,7 @@ use super::broker::sites::{Site, Sqlite};
 use super::broker::{MANY, QUEUE, ack, ids, posting, take_until};
 use crate::harness::{block_on, eventually};
 use qworker::backend;
-use qworker::broker::{Broker, Consumer, Identity, sqlite};
+use qworker::broker::{Broker, Consumer, WorkerIdentity, sqlite};
 use qworker::link::sqlite::{Access, Db, log_of};
 use qworker::os::rundir;
 use qworker::wire::Payload;
@@ -29,7 +29,7 @@ fn open(path: &Path, access: Access) -> Result<Db, String> {
 
 async fn worker_on(path: &Path, name: &str) -> (Consumer, Broker) {
     let client = client(path);
-    let who = Identity {
+    let who = WorkerIdentity {
         hostname: name,
         queues: &[QUEUE.to_string()],
         visibility_timeout: Duration::ZERO,

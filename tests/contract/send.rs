@@ -4,13 +4,13 @@ use super::broker::sites::{Site, Sqlite};
 use crate::harness::block_on;
 use qworker::client::send::{Sender, bound};
 use qworker::clock;
-use qworker::wire::{Draft, Route};
+use qworker::wire::{Draft, ExchangeRoute};
 use serde_json::Value;
 use std::collections::HashSet;
 use std::time::Duration;
 
-fn route() -> Route {
-    Route { exchange: "news".into(), routing_key: "eu.sport".into() }
+fn route() -> ExchangeRoute {
+    ExchangeRoute { exchange: "news".into(), routing_key: "eu.sport".into() }
 }
 
 #[test]

@@ -22,7 +22,7 @@ ENTRY = "  {name}: {{task: note, schedule: {seconds}, misfire: run_all(1000)}}\n
 USER = "nobody"
 ID = range(68, 72)  # where a file says that it is a beat's
 BACK = 15.0  # seconds within which a file is used again once there is room
-HELD = "; what is due is held"
+HELD = "; due entries wait"
 
 
 def write_schedule(app, periods):

@@ -3,7 +3,7 @@
 use chrono::{DateTime, Utc};
 use qworker::clock;
 use qworker::runner::Attempt;
-use qworker::runner::context::Arguments;
+use qworker::runner::context::AttemptArguments;
 use qworker::task::{Program, keys};
 use qworker::wire::{self, Message, Payload};
 use serde_json::{Value, json};
@@ -109,7 +109,7 @@ fn arguments_reach_a_program_as_python_sent_them() {
         let arguments = case.payload.decode().unwrap().arguments().unwrap();
         let follow_ups =
             json!(arguments.embed.as_ref().map_or_else(Vec::new, |embed| embed.names()));
-        let seen = Arguments::of(&attempt(arguments));
+        let seen = AttemptArguments::of(&attempt(arguments));
         let (args, kwargs) = seen.all().split_at(seen.positional().len());
         let args: Vec<String> = args.iter().map(|arg| hex(&arg.text)).collect();
         assert_eq!(json!(args), case.expect["args"], "{}", case.name);

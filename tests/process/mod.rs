@@ -6,11 +6,11 @@ mod database;
 mod descendants;
 mod detached;
 pub mod faults;
-mod fences;
 mod host;
 mod logs;
 mod lost;
 mod multi;
+mod resource_limits;
 mod scale;
 mod shared;
 mod shutdown;
@@ -19,9 +19,9 @@ mod torture;
 mod unstorable;
 
 use crate::harness::{SOON, TestDir, block_on, eventually};
-use qworker::broker::{Identity, QueueInfo, Want};
+use qworker::broker::{QueueInfo, Want, WorkerIdentity};
 use qworker::client::send::{Sender, send};
-use qworker::client::{Client, Options};
+use qworker::client::{Client, ClientOptions};
 use qworker::clock;
 use qworker::link::url::BrokerUrl;
 use qworker::wire::Draft;
@@ -37,7 +37,7 @@ tiny:
 
 fn client(app: &TestDir) -> Client {
     let url = BrokerUrl::parse(&app.broker(), app.path()).unwrap();
-    Client::connect(&url, None, &Options::default()).unwrap()
+    Client::connect(&url, None, &ClientOptions::default()).unwrap()
 }
 
 /// Sends `count` tasks of this name in one step; gives their ids.
@@ -80,7 +80,7 @@ fn left(app: &TestDir) -> usize {
 /// back.
 fn ready(app: &TestDir) -> Vec<(String, u32)> {
     let mut ready: Vec<(String, u32)> = block_on(async {
-        let who = Identity {
+        let who = WorkerIdentity {
             hostname: "reader@test",
             queues: &["celery".into()],
             visibility_timeout: SOON,

@@ -2,7 +2,7 @@
 
 use super::celery;
 use crate::harness::{Place, TestDir, eventually, in_every_place};
-use qworker::wire::{Accept, Payload, body};
+use qworker::wire::{AcceptedContent, Payload, body};
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
@@ -87,7 +87,7 @@ fn every_body_is_what_kombu_reads_of_it(place: Place) {
     assert_eq!(said.len(), 2 * 4 * 6, "scripts/test installs what kombu needs: {}", said.len());
     let sent = sent(&app);
     assert_eq!(sent.len(), said.len());
-    let all = Accept::of(["json", "yaml", "msgpack", "pickle"]);
+    let all = AcceptedContent::of(["json", "yaml", "msgpack", "pickle"]);
     for (payload, said) in sent.iter().zip(said) {
         let [id, count, args, kwargs] = &said.as_array().unwrap()[..] else { panic!() };
         let id = id.as_str().unwrap();
@@ -96,7 +96,11 @@ fn every_body_is_what_kombu_reads_of_it(place: Place) {
         assert_eq!((message.id.as_str(), message.task.as_str()), (id, "echo"));
         assert_eq!(message.is_named_outside(), id.starts_with('2'), "{id}");
         message.accepted(&all).unwrap();
-        assert_eq!(message.accepted(&Accept::default()).is_ok(), id.contains("json"), "{id}");
+        assert_eq!(
+            message.accepted(&AcceptedContent::default()).is_ok(),
+            id.contains("json"),
+            "{id}"
+        );
         let read = message.arguments().unwrap_or_else(|error| panic!("{id}: {error}"));
         // Letter by letter: what a program sees is the same, whatever it came in.
         assert_eq!(body::array(&read.args), body::finite(args.as_str().unwrap()), "{id}");
@@ -116,7 +120,7 @@ fn retried(payload: &Payload, id: &str) {
     let (before, after) = (message.arguments().unwrap(), again.arguments().unwrap());
     assert_eq!(body::array(&before.args), body::array(&after.args), "{id}");
     assert_eq!(body::object(&before.kwargs), body::object(&after.kwargs), "{id}");
-    let is_json = again.accepted(&Accept::default()).is_ok();
+    let is_json = again.accepted(&AcceptedContent::default()).is_ok();
     assert_eq!(is_json, id.starts_with('1') || id.contains("json"), "{id}");
     let field = |payload: &Payload| {
         let envelope: Value = serde_json::from_str(&payload.to_envelope()).unwrap();

@@ -5,7 +5,7 @@ use chrono::DateTime;
 use qworker::config::Settings;
 use qworker::schedule::Schedule;
 use qworker::schedule::cron::{Cron, Days};
-use qworker::schedule::entry::{Entry, Expires, Options};
+use qworker::schedule::entry::{Entry, Expires, MessageOptions};
 use qworker::schedule::every::Every;
 use qworker::schedule::load::{self, Defaults};
 use qworker::schedule::solar::Solar;
@@ -37,7 +37,7 @@ fn schedule(celerys: &Value) -> Schedule {
 }
 
 /// As `apply_async` would be given them.
-fn options(options: &Options) -> Value {
+fn options(options: &MessageOptions) -> Value {
     let seconds = |span: Duration| span.as_secs_f64();
     let expires = options.expires.map(|expires| match expires {
         Expires::After(span) => json!(seconds(span)),

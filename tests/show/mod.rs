@@ -10,7 +10,7 @@ mod tour;
 use crate::harness::{Output, SOON, TestDir, block_on};
 use qworker::broker::Posting;
 use qworker::client::send::{self, Sender};
-use qworker::client::{Client, Options};
+use qworker::client::{Client, ClientOptions};
 use qworker::link::url::BrokerUrl;
 use qworker::wire::{Draft, Payload};
 use serde_json::Value;
@@ -82,7 +82,7 @@ fn post_raw(app: &TestDir, payload: &str) {
 }
 
 fn client(app: &TestDir) -> Client {
-    Client::connect(&BrokerUrl::Sqlite(app.database()), None, &Options::default()).unwrap()
+    Client::connect(&BrokerUrl::Sqlite(app.database()), None, &ClientOptions::default()).unwrap()
 }
 
 impl Ended {

@@ -394,7 +394,7 @@ fn a_message_that_cannot_be_read() {
 }
 
 #[test]
-fn fences_of_processes() {
+fn resource_limits_of_processes() {
     let app = TestDir::with(
         "memory: {exec: [dd, if=/dev/zero, of=/dev/null, bs=200M, count=1], memory: 64M}\n\
          cpu: {shell: 'echo working >&2; while :; do :; done', cpu_seconds: 1}\n",

@@ -3,9 +3,9 @@
 use super::broker::{Letter, Place};
 use super::world::{ITEMS_MAX, RETRIES_MAX, World};
 use fastrand::Rng;
-use qworker::os::signal::Meaning;
-use qworker::runner::{Ending, Limit};
-use qworker::wire::State;
+use qworker::os::signal::WorkerSignal;
+use qworker::runner::{Ending, TimeLimit};
+use qworker::wire::TaskState;
 use std::cell::Cell;
 use std::time::Duration;
 
@@ -26,14 +26,14 @@ fn history(seed: u64, live: impl Fn(&mut World)) {
     }
 }
 
-fn every_fate(rng: &mut Rng) -> (Ending, Option<Limit>) {
+fn every_fate(rng: &mut Rng) -> (Ending, Option<TimeLimit>) {
     match rng.u8(0..10) {
         0..5 => (Ending::Exited(0), None),
         5 => (Ending::Exited(1), None),
         6 => (Ending::Exited(75), None),
         7 => (Ending::Signaled(9), None),
-        8 => (Ending::Signaled(9), Some(Limit::Hard)),
-        _ => (Ending::Exited(143), Some(Limit::Soft)),
+        8 => (Ending::Signaled(9), Some(TimeLimit::Hard)),
+        _ => (Ending::Exited(143), Some(TimeLimit::Soft)),
     }
 }
 
@@ -128,7 +128,7 @@ fn a_task_that_kills_its_process_each_time_becomes_a_dead_letter() {
             let (late, early) = (&world.broker.letters[0], &world.broker.letters[1]);
             assert_eq!((late.place, late.starts), (Place::Dead("lost"), 5));
             assert_eq!((early.place, early.starts), (Place::Gone, 1), "at most once");
-            assert_eq!(world.results[&late.id], State::Failure);
+            assert_eq!(world.results[&late.id], TaskState::Failure);
         });
     }
 }
@@ -143,7 +143,7 @@ fn a_task_is_retried_max_retries_times() {
             run_until_quiet(world);
             let letter = &world.broker.letters[0];
             assert_eq!((letter.place, letter.starts), (Place::Gone, 1 + RETRIES_MAX));
-            assert_eq!(world.results[&letter.id], State::Failure);
+            assert_eq!(world.results[&letter.id], TaskState::Failure);
         });
     }
 }
@@ -164,7 +164,7 @@ fn a_rate_limit_lets_all_tasks_pass_one_by_one() {
 
 #[test]
 fn a_shutdown_ends_whatever_happens() {
-    let signals = [Meaning::Warm, Meaning::Interrupt, Meaning::Cold];
+    let signals = [WorkerSignal::Warm, WorkerSignal::Interrupt, WorkerSignal::Cold];
     for seed in 0..SEEDS {
         history(seed, |world| {
             world.fate = |rng| match rng.u8(0..6) {
@@ -191,7 +191,7 @@ fn a_shutdown_ends_whatever_happens() {
                 }
                 again = again.wrapping_sub(1);
             }
-            let code = if first == Meaning::Interrupt { 1 } else { 0 };
+            let code = if first == WorkerSignal::Interrupt { 1 } else { 0 };
             assert_eq!(world.exit, Some(code), "{first:?}");
             for letter in &world.broker.letters {
                 assert!(letter.place != Place::Held, "nothing is held: {letter:?}");
@@ -246,7 +246,7 @@ fn what_another_worker_may_have_is_given_up_and_runs_here_again() {
             for letter in &world.broker.letters {
                 assert_eq!(letter.place, Place::Gone, "{letter:?}");
                 assert!(letter.deliveries <= 3, "{letter:?}");
-                assert_eq!(world.results[&letter.id], State::Success, "{letter:?}");
+                assert_eq!(world.results[&letter.id], TaskState::Success, "{letter:?}");
             }
         });
     }
@@ -381,7 +381,7 @@ fn what_the_host_has_no_capacity_for_is_neither_lost_nor_counted() {
             run_until_quiet(world);
             for letter in &world.broker.letters {
                 assert_eq!((letter.place, letter.deliveries), (Place::Gone, 0), "{letter:?}");
-                assert_eq!(world.results[&letter.id], State::Success, "{letter:?}");
+                assert_eq!(world.results[&letter.id], TaskState::Success, "{letter:?}");
             }
             let logged =
                 |part: &str| world.said.iter().filter(|(_, line)| line.contains(part)).count();
@@ -407,7 +407,7 @@ fn a_task_that_is_unavailable_is_neither_lost_nor_counted() {
             run_until_quiet(world);
             for letter in &world.broker.letters {
                 assert_eq!((letter.place, letter.deliveries), (Place::Gone, 0), "{letter:?}");
-                assert_eq!(world.results[&letter.id], State::Success, "{letter:?}");
+                assert_eq!(world.results[&letter.id], TaskState::Success, "{letter:?}");
             }
         });
     }
@@ -428,7 +428,7 @@ fn a_task_that_is_signalled_together_with_its_worker_is_released() {
             }
             world.begin();
             world.pass(0.6);
-            world.signal(Meaning::Warm);
+            world.signal(WorkerSignal::Warm);
             run_until_quiet(world);
             for letter in &world.broker.letters {
                 assert!(matches!(letter.place, Place::Queue(_)), "{letter:?}");

@@ -4,10 +4,10 @@
 use fastrand::Rng;
 use nix::sys::signal::Signal;
 use qworker::guard::lifecycle::{
-    DEATHS_MAX, DEATHS_WINDOW, Effect, Event, Lifecycle, Notice, RESTART_DELAY, State,
+    DEATHS_MAX, DEATHS_WINDOW, Effect, Event, GuardState, Lifecycle, Notice, RESTART_DELAY,
 };
-use qworker::link::guard::Message;
-use qworker::os::reap::Status;
+use qworker::link::guard::GuardMessage;
+use qworker::os::reap::Termination;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
@@ -42,7 +42,7 @@ struct World {
     /// Signals for the next worker.
     pending: Vec<Signal>,
     /// How the last worker ended.
-    status: Option<Status>,
+    status: Option<Termination>,
     deaths: Vec<Instant>,
     /// A probe of this worker has succeeded.
     accepted: bool,
@@ -90,14 +90,16 @@ impl World {
             match self.rng.u8(..12) {
                 0 => return Event::Signal(SIGNALS[self.rng.usize(..SIGNALS.len())]),
                 1 if self.rng.bool() => return Event::Signal(Signal::SIGHUP),
-                2 if self.worker => return Event::Ended(Status::Signaled(9)),
+                2 if self.worker => return Event::Ended(Termination::Signaled(9)),
                 3 if self.worker && (self.accepted || self.told[0] || self.rng.u8(..8) == 0) => {
-                    return Event::Ended(Status::Exited(self.rng.i32(..3)));
+                    return Event::Ended(Termination::Exited(self.rng.i32(..3)));
                 }
-                4 if self.worker => return Event::Message(Message::Ready),
-                5 if self.worker => return Event::Message(Message::Heartbeat),
-                6 if self.worker => return Event::Message(Message::LockLease("/lease".into())),
-                7 if self.worker => return Event::Message(Message::Status("busy".into())),
+                4 if self.worker => return Event::Message(GuardMessage::Ready),
+                5 if self.worker => return Event::Message(GuardMessage::Heartbeat),
+                6 if self.worker => {
+                    return Event::Message(GuardMessage::LockLease("/lease".into()));
+                }
+                7 if self.worker => return Event::Message(GuardMessage::Status("busy".into())),
                 8 if self.probe => return Event::Probed(Ok(())),
                 9 if self.probe => return Event::Probed(Err("a mistake".into())),
                 10.. => {
@@ -144,7 +146,7 @@ impl World {
     }
 
     /// What an event leads to as a whole.
-    fn check_reaction(&mut self, event: &Event, before: State, effects: &[Effect]) {
+    fn check_reaction(&mut self, event: &Event, before: GuardState, effects: &[Effect]) {
         let passed_on: Vec<Signal> = effects
             .iter()
             .filter_map(|effect| match effect {
@@ -168,7 +170,7 @@ impl World {
             }
             Event::Probed(Ok(())) => assert_eq!(effects, [Effect::Signal(Signal::SIGHUP)]),
             Event::Probed(Err(_)) => {
-                assert_eq!(self.guard.state(), State::Running, "a refusal changes nothing");
+                assert_eq!(self.guard.state(), GuardState::Running, "a refusal changes nothing");
                 assert!(
                     matches!(effects, [Effect::Log(_), Effect::Notify(Notice::Ready)]),
                     "{effects:?}"
@@ -233,7 +235,7 @@ impl World {
             }
             Effect::Notify(notice) => self.notified(&notice, event),
             Effect::PublishPidfile | Effect::ReportReady => {
-                assert_eq!(*event, Event::Message(Message::Ready));
+                assert_eq!(*event, Event::Message(GuardMessage::Ready));
             }
             Effect::Log(text) => assert!(!text.is_empty()),
             Effect::Exit(code) => {
@@ -257,7 +259,7 @@ impl World {
     fn notified(&self, notice: &Notice, event: &Event) {
         match notice {
             Notice::Ready => {
-                let is_ready = *event == Event::Message(Message::Ready);
+                let is_ready = *event == Event::Message(GuardMessage::Ready);
                 assert!(is_ready || matches!(event, Event::Probed(Err(_))), "{event:?}");
             }
             Notice::Reloading => assert!(!self.probe),
@@ -265,7 +267,7 @@ impl World {
                 let stops = self.seen[&kind(&Effect::Notify(Notice::Stopping))];
                 assert!(self.told[0] && stops == 1, "told once");
             }
-            Notice::Watchdog => assert_eq!(*event, Event::Message(Message::Heartbeat)),
+            Notice::Watchdog => assert_eq!(*event, Event::Message(GuardMessage::Heartbeat)),
             Notice::Status(line) => assert_eq!(line, "busy"),
         }
     }
@@ -274,9 +276,9 @@ impl World {
     fn expected_code(&mut self, event: &Event) -> i32 {
         match (event, self.status) {
             (Event::NotStarted(_), _) => 1,
-            (Event::Cleaned, Some(Status::Exited(code))) => code,
-            (Event::Cleaned, Some(Status::Signaled(signal))) if self.told[0] => 128 + signal,
-            (Event::Cleaned, Some(Status::Signaled(_))) => {
+            (Event::Cleaned, Some(Termination::Exited(code))) => code,
+            (Event::Cleaned, Some(Termination::Signaled(signal))) if self.told[0] => 128 + signal,
+            (Event::Cleaned, Some(Termination::Signaled(_))) => {
                 if !self.accepted {
                     self.died();
                 }
@@ -341,7 +343,7 @@ fn running(hup_ends: bool, now: Instant) -> Lifecycle {
     let mut effects = Vec::new();
     guard.on(Event::Begin, now, &mut effects);
     guard.on(Event::Started, now, &mut effects);
-    assert_eq!((guard.state(), effects), (State::Running, vec![Effect::Start]));
+    assert_eq!((guard.state(), effects), (GuardState::Running, vec![Effect::Start]));
     guard
 }
 
@@ -357,7 +359,7 @@ fn follow(guard: &mut Lifecycle, now: Instant, events: &[Event]) -> Vec<Effect> 
 fn a_worker_that_dies_again_and_again_is_given_up() {
     let now = Instant::now();
     let mut guard = running(false, now);
-    let died = [Event::Ended(Status::Signaled(9)), Event::Cleaned];
+    let died = [Event::Ended(Termination::Signaled(9)), Event::Cleaned];
     for n in 0..DEATHS_MAX {
         let effects = follow(&mut guard, now, &died);
         assert!(effects.contains(&Effect::Pause(RESTART_DELAY * (1 << n))), "{effects:?}");
@@ -366,7 +368,7 @@ fn a_worker_that_dies_again_and_again_is_given_up() {
     let effects = follow(&mut guard, now, &died);
     let text = "worker killed by SIGKILL, death 6 within 10 s; giving up";
     assert!(effects.contains(&Effect::Log(text.into())), "{effects:?}");
-    assert_eq!(guard.state(), State::Ended(1));
+    assert_eq!(guard.state(), GuardState::Ended(1));
     // Deaths that are far from each other do not count together.
     let mut guard = running(false, now);
     for n in 0..20 {
@@ -380,18 +382,18 @@ fn a_worker_that_dies_again_and_again_is_given_up() {
 fn a_restart_is_overruled_by_a_signal_that_ends() {
     let now = Instant::now();
     let (hup, term) = (Event::Signal(Signal::SIGHUP), Event::Signal(Signal::SIGTERM));
-    let (probed, ended) = (Event::Probed(Ok(())), Event::Ended(Status::Exited(0)));
+    let (probed, ended) = (Event::Probed(Ok(())), Event::Ended(Termination::Exited(0)));
     for place in 1..=3 {
         let mut history = vec![hup.clone(), probed.clone(), ended.clone(), Event::Cleaned];
         history.insert(place, term.clone());
         let mut guard = running(false, now);
         let effects = follow(&mut guard, now, &history);
-        assert_eq!(guard.state(), State::Ended(0), "{history:?}: {effects:?}");
+        assert_eq!(guard.state(), GuardState::Ended(0), "{history:?}: {effects:?}");
         assert!(!effects.contains(&Effect::Execute));
     }
     // A terminal that hangs up ends the worker.
     let mut guard = running(true, now);
     let effects = follow(&mut guard, now, std::slice::from_ref(&hup));
-    assert_eq!(guard.state(), State::Stopping);
+    assert_eq!(guard.state(), GuardState::Stopping);
     assert!(effects.contains(&Effect::Signal(Signal::SIGHUP)), "{effects:?}");
 }

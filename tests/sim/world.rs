@@ -8,13 +8,14 @@ use qworker::broker::{Settle, Tag, Want};
 use qworker::client::send::{Routing, Sender};
 use qworker::clock;
 use qworker::config::routes::Routes;
-use qworker::os::signal::Meaning;
-use qworker::runner::{Attempt, Ending, Limit, Outcome, Why};
-use qworker::task::load::{Content, File, load};
+use qworker::os::signal::WorkerSignal;
+use qworker::runner::{Attempt, CancelReason, Ending, Outcome, TimeLimit};
+use qworker::task::load::{File, TaskFileKind, load};
 use qworker::task::set::Set;
-use qworker::wire::State;
+use qworker::wire::TaskState;
 use qworker::worker::core::{Core, Effect, Event, Now};
-use qworker::worker::demand::{Demand, Next};
+use qworker::worker::demand::ConsumerAction::{Close, Take};
+use qworker::worker::demand::Demand;
 use qworker::worker::plan::{Autoscale, Plan, Policy};
 use qworker::worker::verdict::Verdict;
 use std::collections::{BTreeMap, HashMap, VecDeque};
@@ -41,7 +42,7 @@ struct Running {
     ends: f64,
     took: f64,
     row: usize,
-    cancelled: Option<Why>,
+    cancelled: Option<CancelReason>,
     asked: bool,
 }
 
@@ -57,7 +58,7 @@ pub struct World {
     /// Attempts that wait for a thread: keys and messages.
     waiting: VecDeque<(u64, usize)>,
     /// Attempts that have ended before they began.
-    given_up: Vec<(u64, Why)>,
+    given_up: Vec<(u64, CancelReason)>,
     /// How many attempts were recalled before they began.
     pub recalled: usize,
     orders: Vec<(u64, Tag, Verdict)>,
@@ -68,9 +69,9 @@ pub struct World {
     pub shutting: bool,
     pub exit: Option<u8>,
     /// Results by task id, as a store would keep them.
-    pub results: HashMap<String, State>,
+    pub results: HashMap<String, TaskState>,
     /// Draws how an attempt ends.
-    pub fate: fn(&mut Rng) -> (Ending, Option<Limit>),
+    pub fate: fn(&mut Rng) -> (Ending, Option<TimeLimit>),
     /// How long a task, the settler or the broker takes at most.
     pub slowness: [f64; 3],
     /// The host is short of something: nothing may be taken.
@@ -85,7 +86,7 @@ pub struct World {
 
 impl World {
     pub fn new(seed: u64, slots: usize) -> World {
-        let files = [File { path: "t.yaml".into(), content: Content::Yaml(TASKS.into()) }];
+        let files = [File { path: "t.yaml".into(), content: TaskFileKind::Yaml(TASKS.into()) }];
         let (tasks, faults) = load(&files, Path::new("tasks.d"), &|_| true);
         assert!(faults.is_empty(), "{faults:?}");
         let plan = Arc::new(Plan {
@@ -203,7 +204,7 @@ impl World {
     }
 
     /// A signal from outside.
-    pub fn signal(&mut self, meaning: Meaning) {
+    pub fn signal(&mut self, meaning: WorkerSignal) {
         self.shutting = true;
         self.happen(vec![Event::Signal(meaning)]);
     }
@@ -239,7 +240,7 @@ impl World {
         self.look_for_work();
         let ended = self.running.values().map(|one| one.ends).min_by(f64::total_cmp);
         let tick = self.core.needs_ticks().then_some(self.ticks_at.max(self.now));
-        let waits = self.taking.is_none() && matches!(self.demand.next(), Next::Take(..));
+        let waits = self.taking.is_none() && matches!(self.demand.next(), Take(..));
         let due = waits.then(|| self.broker.next_due(self.now)).flatten();
         let taken = self.taking.map(|(at, ..)| at);
         let cleared = self.clearing.iter().map(|(at, _)| *at).min_by(f64::total_cmp);
@@ -264,7 +265,7 @@ impl World {
     }
 
     fn is_closing(&self) -> bool {
-        self.demand.next() == Next::Close
+        self.demand.next() == Close
     }
 
     fn look_for_work(&mut self) {
@@ -272,11 +273,11 @@ impl World {
             return;
         }
         match self.demand.next() {
-            Next::Close if self.orders.is_empty() && self.exit.is_none() => {
+            Close if self.orders.is_empty() && self.exit.is_none() => {
                 self.broker.close(self.now);
                 self.happen(vec![Event::Closed]);
             }
-            Next::Take(number, want) if self.broker.has_work(self.now, want.slots > 0) => {
+            Take(number, want) if self.broker.has_work(self.now, want.slots > 0) => {
                 let at = self.now + self.rng.f64() * self.slowness[2];
                 self.taking = Some((at, number, want));
             }
@@ -351,12 +352,12 @@ impl World {
                     self.demand.set(Some((number, want)));
                 }
                 Effect::Start(key, attempt) => self.start(key, &attempt),
-                Effect::Ask(key) if self.is_waiting(key) => self.give_up(key, Why::Shutdown),
+                Effect::Ask(k) if self.is_waiting(k) => self.give_up(k, CancelReason::Shutdown),
                 Effect::Stop(key, why) if self.is_waiting(key) => self.give_up(key, why),
                 Effect::Recall => {
                     for (key, _) in self.waiting.clone() {
                         self.recalled += 1;
-                        self.give_up(key, Why::Recalled);
+                        self.give_up(key, CancelReason::Recalled);
                     }
                 }
                 Effect::Ask(key) => {
@@ -444,7 +445,7 @@ impl World {
     }
 
     /// An attempt ends that waits for a thread.
-    fn give_up(&mut self, key: u64, why: Why) {
+    fn give_up(&mut self, key: u64, why: CancelReason) {
         let at = self.waiting.iter().position(|(other, _)| *other == key).unwrap();
         self.waiting.remove(at);
         self.given_up.push((key, why));

@@ -149,7 +149,7 @@ fn a_worker_is_a_service() {
     assert_eq!(qworker(&machine, &["call", "who", "--wait"]), "qworker");
     let status = qworker(&machine, &["status"]);
     assert!(status.contains("->  worker1@machine: OK"), "{status}");
-    // A task with fences gets a control group below the service's.
+    // A task with resource_limits gets a control group below the service's.
     let group = qworker(&machine, &["call", "group", "--wait"]);
     assert!(group.contains("/qworker@worker1.service/qworker-"), "{group}");
     let health = qworker(&machine, &["health", "--ready", "-n", "worker1@machine"]);

@@ -64,7 +64,7 @@ fn services_are_hardened() {
     }
 }
 
-/// The services of both kinds have the same fences, and beat has more: a reason stands in one
+/// The services of both kinds have the same resource_limits, and beat has more: a reason stands in one
 /// place only.
 #[test]
 fn services_are_hardened_alike() {

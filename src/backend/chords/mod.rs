@@ -4,7 +4,7 @@
 mod redis;
 
 use super::{Error, Keep, Store};
-use crate::canvas::{Begun, Chords, Node, Part, Returned};
+use crate::canvas::{ChordMember, ChordStart, Chords, ResultTree, Returned};
 use crate::wire::{Exception, body};
 use serde_json::value::RawValue;
 use std::collections::HashMap;
@@ -35,7 +35,7 @@ impl Store {
     ///
     /// # Errors
     /// The store cannot be reached, or refuses to give one.
-    pub async fn polled(&self, header: &[Node]) -> Result<Option<Vec<Returned>>, Error> {
+    pub async fn polled(&self, header: &[ResultTree]) -> Result<Option<Vec<Returned>>, Error> {
         match self {
             #[cfg(feature = "redis")]
             Store::Redis(store) => polled(store, header).await,
@@ -48,7 +48,7 @@ impl Store {
     ///
     /// # Errors
     /// The store cannot be reached.
-    pub async fn begin_chords(&self, chords: &[Begun]) -> Result<(), Error> {
+    pub async fn begin_chords(&self, chords: &[ChordStart]) -> Result<(), Error> {
         match self {
             #[cfg(feature = "redis")]
             Store::Redis(store) => store.begin_chords(chords).await,
@@ -64,7 +64,7 @@ impl Store {
     ///
     /// # Errors
     /// The store cannot be reached, or refuses the member's value.
-    pub async fn count(&self, part: &Part, token: &str) -> Result<Counted, Error> {
+    pub async fn count(&self, part: &ChordMember, token: &str) -> Result<Counted, Error> {
         match self {
             #[cfg(feature = "redis")]
             Store::Redis(store) => store.count(part, token).await,
@@ -90,7 +90,7 @@ impl Store {
         }
     }
 
-    /// The body was called by who has the claim `token`.
+    /// The body was called by the holder of the claim `token`.
     ///
     /// # Errors
     /// The store cannot be reached; then what is left of the chord expires.
@@ -106,7 +106,7 @@ impl Store {
     }
 }
 
-async fn polled<K: Keep>(store: &K, header: &[Node]) -> Result<Option<Vec<Returned>>, Error> {
+async fn polled<K: Keep>(store: &K, header: &[ResultTree]) -> Result<Option<Vec<Returned>>, Error> {
     let (mut all, none) = (Vec::new(), HashMap::new());
     for node in header {
         match returned(store, node, &none).await? {
@@ -121,12 +121,12 @@ async fn polled<K: Keep>(store: &K, header: &[Node]) -> Result<Option<Vec<Return
 /// yet, by their tasks' ids.
 async fn returned<K: Keep>(
     store: &K,
-    node: &Node,
+    node: &ResultTree,
     known: &HashMap<String, Returned>,
 ) -> Result<Option<Returned>, Error> {
     let members = match node {
-        Node::Group { members, .. } => members,
-        Node::Task { id, .. } => {
+        ResultTree::Group { members, .. } => members,
+        ResultTree::Task { id, .. } => {
             if let Some(returned) = known.get(id) {
                 return Ok(Some(returned.clone()));
             }

@@ -8,7 +8,7 @@
 use super::{Counted, returned};
 use crate::backend::Error;
 use crate::backend::redis::Store;
-use crate::canvas::{Begun, Node, Part, Returned};
+use crate::canvas::{ChordMember, ChordStart, ResultTree, Returned};
 use crate::wire::{Exception, body, value};
 use redis::Script;
 use serde_json::value::RawValue;
@@ -64,7 +64,7 @@ impl Store {
     }
 
     /// See [`crate::backend::Store::begin_chords`].
-    pub(super) async fn begin_chords(&self, chords: &[Begun]) -> Result<(), Error> {
+    pub(super) async fn begin_chords(&self, chords: &[ChordStart]) -> Result<(), Error> {
         let mut pipe = redis::pipe();
         let mut set = |key: String, value: String| {
             let set = pipe.cmd("SET").arg(key).arg(value);
@@ -73,21 +73,21 @@ impl Store {
             }
             set.ignore();
         };
-        for Begun { group_id, size, results } in chords {
+        for ChordStart { group_id, size, results } in chords {
             if let Some(results) = results {
                 set(self.group_key(group_id, ""), format!(r#"{{"result": {results}}}"#));
             }
             set(self.group_key(group_id, ".s"), size.to_string());
         }
         // What is called again under the same id begins anew.
-        for Begun { group_id, .. } in chords {
+        for ChordStart { group_id, .. } in chords {
             pipe.cmd("DEL").arg(self.group_key(group_id, ".c")).ignore();
         }
         self.link().run(async |c| pipe.query_async::<()>(c).await).await
     }
 
     /// See [`crate::backend::Store::count`].
-    pub(super) async fn count(&self, part: &Part, token: &str) -> Result<Counted, Error> {
+    pub(super) async fn count(&self, part: &ChordMember, token: &str) -> Result<Counted, Error> {
         let place = part.group_index.map_or("+inf".to_string(), |index| index.to_string());
         let text =
             format!("[1, {}, {}, {}]", json!(part.task_id), json!(part.state), part.result.get());
@@ -123,7 +123,7 @@ impl Store {
                 let mut all = Vec::new();
                 for member in members {
                     let none = || unread(String::new(), "no result of a member is stored");
-                    let node = Node::read(member);
+                    let node = ResultTree::read(member);
                     all.push(match node {
                         Some(node) => returned(self, &node, &known).await?.unwrap_or_else(none),
                         None => none(),

@@ -9,10 +9,10 @@
 
 use super::heap::Heap;
 use super::missed::{gone, remedy};
-use super::slot::{Phase, Slot};
-use crate::beat::claim::{Action, Claim, ClaimResult, EntryId, Loaded, Unread};
+use super::slot::{EntryPhase, Slot};
+use crate::beat::claim::{Claim, ClaimResult, DueAction, EntryId, LoadRequests, Unread};
 use crate::beat::event::Note;
-use crate::beat::state::{Fingerprint, State, since, task_id};
+use crate::beat::state::{EntryState, Fingerprint, since, task_id};
 use crate::bounds::{BEAT_BACK, BEAT_GONE, BEAT_LATE, BEAT_LOOK_AGAIN};
 use crate::schedule::Schedule;
 use crate::schedule::entry::{Entry, Overlap};
@@ -68,8 +68,12 @@ impl Entries {
     }
 
     /// Replaces all definitions. An unchanged entry continues unchanged.
-    pub fn load(&mut self, entries: Vec<(Arc<Entry>, Fingerprint)>, now: DateTime<Utc>) -> Loaded {
-        let mut loaded = Loaded::default();
+    pub fn load(
+        &mut self,
+        entries: Vec<(Arc<Entry>, Fingerprint)>,
+        now: DateTime<Utc>,
+    ) -> LoadRequests {
+        let mut loaded = LoadRequests::default();
         let mut before = std::mem::take(&mut self.by_name);
         self.begun = 0;
         for (entry, fingerprint) in entries {
@@ -89,7 +93,7 @@ impl Entries {
                 None => slot.unwrap_or_else(|| self.free.pop().unwrap_or(self.slots.len())),
             };
             self.generations += 1;
-            let (generation, phase) = (self.generations, Phase::New);
+            let (generation, phase) = (self.generations, EntryPhase::New);
             let new = Slot { entry, fingerprint, state: None, raw: None, phase, generation };
             match self.slots.get_mut(slot) {
                 Some(place) => *place = Some(new),
@@ -121,7 +125,7 @@ impl Entries {
     ) -> Option<Claim> {
         let slot = self.of(id)?;
         let (entry, fingerprint) = (slot.entry.clone(), slot.fingerprint);
-        let known = match text.map(State::read) {
+        let known = match text.map(EntryState::read) {
             None => None,
             Some(Ok(state)) => Some(state),
             Some(Err(why)) => {
@@ -129,7 +133,7 @@ impl Entries {
                 None
             }
         };
-        let returns = |state: &State| state.gone.is_none_or(|gone| now - gone < BEAT_GONE);
+        let returns = |state: &EntryState| state.gone.is_none_or(|gone| now - gone < BEAT_GONE);
         let state = match known.clone().filter(returns) {
             Some(mut state) => {
                 let is_moved = state.fingerprint.when != fingerprint.when;
@@ -137,11 +141,11 @@ impl Entries {
                     // Occurrences of the new definition from before its time are not missed.
                     state.last = now;
                 }
-                State { fingerprint, gone: None, ..state }
+                EntryState { fingerprint, gone: None, ..state }
             }
             None => {
                 let last = self.begin(&entry, now);
-                State::new(fingerprint, last)
+                EntryState::new(fingerprint, last)
             }
         };
         if known.as_ref() == Some(&state) {
@@ -170,19 +174,19 @@ impl Entries {
         if self.by_name.contains_key(name) {
             return None;
         }
-        gone(name, State::read(text).ok(), text.into(), now)
+        gone(name, EntryState::read(text).ok(), text.into(), now)
     }
 
     /// What has to be done now for what was due by `by`, at most `most` actions.
-    pub fn due(&mut self, by: DateTime<Utc>, now: DateTime<Utc>, most: usize) -> Vec<Action> {
+    pub fn due(&mut self, by: DateTime<Utc>, now: DateTime<Utc>, most: usize) -> Vec<DueAction> {
         let mut actions = Vec::new();
         while actions.len() < most
             && let Some(id) = self.heap.pop(by)
         {
             let Some(slot) = self.of(id) else { continue };
             let (due, waits) = match slot.phase {
-                Phase::Due(due) => (due, false),
-                Phase::Waiting(due) => (due, true),
+                EntryPhase::Due(due) => (due, false),
+                EntryPhase::Waiting(due) => (due, true),
                 _ => continue,
             };
             if slot.entry.sent_at(due) > now {
@@ -193,23 +197,23 @@ impl Entries {
             let entry = slot.entry.clone();
             let asks = entry.overlap != Overlap::Allow && state.id.is_some();
             if asks || waits {
-                slot.phase = Phase::Looking(due);
-                actions.push(Action::LookUp { id, entry, state });
+                slot.phase = EntryPhase::Looking(due);
+                actions.push(DueAction::LookUp { id, entry, state });
             } else {
-                actions.extend(self.send(id, due, now).map(Action::Claim));
+                actions.extend(self.send(id, due, now).map(DueAction::Claim));
             }
         }
         actions
     }
 
-    /// Whether the task of [`Action::LookUp`] is done.
+    /// Whether the task of [`DueAction::LookUp`] is done.
     pub fn looked_up(&mut self, id: EntryId, done: bool, now: DateTime<Utc>) -> Option<Claim> {
         let slot = self.of(id)?;
-        let Phase::Looking(due) = slot.phase else { return None };
+        let EntryPhase::Looking(due) = slot.phase else { return None };
         match slot.entry.overlap {
             _ if done => self.send(id, due, now),
             Overlap::Queue => {
-                slot.phase = Phase::Waiting(due);
+                slot.phase = EntryPhase::Waiting(due);
                 self.heap.push(now + BEAT_LOOK_AGAIN, id);
                 None
             }
@@ -225,8 +229,8 @@ impl Entries {
     /// The task could not be looked up: tries again at this time.
     pub fn look_up_again(&mut self, id: EntryId, at: DateTime<Utc>) {
         let Some(slot) = self.of(id) else { return };
-        if let Phase::Looking(due) = slot.phase {
-            slot.phase = Phase::Waiting(due);
+        if let EntryPhase::Looking(due) = slot.phase {
+            slot.phase = EntryPhase::Waiting(due);
             self.heap.push(at, id);
         }
     }
@@ -264,7 +268,7 @@ impl Entries {
         now: DateTime<Utc>,
     ) -> Option<Claim> {
         let slot = self.of(id)?;
-        let mut state = State { last, ..slot.state.clone()? };
+        let mut state = EntryState { last, ..slot.state.clone()? };
         if let Some(due) = sends.last() {
             state.total += sends.len() as u64;
             state.ran = Some(now);
@@ -289,7 +293,7 @@ impl Entries {
     /// Takes the result of a claim. Returns whether another beat was faster.
     pub fn claimed(&mut self, id: EntryId, result: ClaimResult, now: DateTime<Utc>) -> bool {
         let Some(slot) = self.of(id) else { return false };
-        let Phase::Claiming(wanted) = &slot.phase else { return false };
+        let EntryPhase::Claiming(wanted) = &slot.phase else { return false };
         let wanted = (**wanted).clone();
         match result {
             ClaimResult::Done => self.adopt(id, wanted, None, now),
@@ -299,15 +303,15 @@ impl Entries {
             }
             ClaimResult::Conflict(Some(text)) => return self.beaten(id, wanted, &text, now),
             ClaimResult::Conflict(None) => {
-                slot.phase = Phase::Off;
+                slot.phase = EntryPhase::Off;
                 self.off.push(id.slot);
             }
             ClaimResult::Retry(again) => match &slot.state {
                 // It has to be registered again.
-                None => slot.phase = Phase::New,
+                None => slot.phase = EntryPhase::New,
                 Some(state) => {
                     let due = slot.entry.next(state.last);
-                    slot.phase = due.map_or(Phase::Off, Phase::Due);
+                    slot.phase = due.map_or(EntryPhase::Off, EntryPhase::Due);
                     if due.is_some() {
                         self.heap.push(again, id);
                     }
@@ -318,14 +322,15 @@ impl Entries {
     }
 
     /// The ledger has another text than the one expected. Returns whether another beat was faster.
-    fn beaten(&mut self, id: EntryId, wanted: State, text: &str, now: DateTime<Utc>) -> bool {
+    fn beaten(&mut self, id: EntryId, wanted: EntryState, text: &str, now: DateTime<Utc>) -> bool {
         let disposable = self.disposable;
         let Some(slot) = self.of(id) else { return false };
         let (name, known) = (slot.entry.name.clone(), slot.state.clone());
-        match State::read(text) {
+        match EntryState::read(text) {
             Ok(state) => {
-                let is_ahead =
-                    |known: &State| disposable && known.last > state.last && known.is_like(&state);
+                let is_ahead = |known: &EntryState| {
+                    disposable && known.last > state.last && known.is_like(&state)
+                };
                 if let Some(known) = known.clone().filter(is_ahead) {
                     self.adopt(id, known, Some(text), now);
                     return false;
@@ -361,7 +366,7 @@ impl Entries {
         let some = self.off.len().min(most);
         let slots: Vec<usize> = self.off.drain(..some).collect();
         let slots = slots.into_iter().filter_map(|slot| {
-            let of = self.slots[slot].as_ref().filter(|of| of.phase == Phase::Off)?;
+            let of = self.slots[slot].as_ref().filter(|of| of.phase == EntryPhase::Off)?;
             let id = EntryId { slot, generation: of.generation };
             Some((id, of.entry.name.clone()))
         });
@@ -373,12 +378,13 @@ impl Entries {
     /// Takes what the ledger has of an entry now. Returns whether the ledger has lost what it had.
     pub fn learn(&mut self, id: EntryId, text: Option<&str>, now: DateTime<Utc>) -> bool {
         let Some(slot) = self.of(id) else { return false };
-        if matches!(slot.phase, Phase::Claiming(_) | Phase::Looking(_) | Phase::New) {
+        if matches!(slot.phase, EntryPhase::Claiming(_) | EntryPhase::Looking(_) | EntryPhase::New)
+        {
             return false;
         }
-        let Some(text) = text else { return slot.phase != Phase::Off };
-        let Ok(state) = State::read(text) else { return false };
-        let is_off = slot.phase == Phase::Off;
+        let Some(text) = text else { return slot.phase != EntryPhase::Off };
+        let Ok(state) = EntryState::read(text) else { return false };
+        let is_off = slot.phase == EntryPhase::Off;
         let is_known = slot.state.as_ref() == Some(&state) && !is_off;
         if !is_known && (!is_off || slot.allows(&state)) {
             self.adopt(id, state, Some(text), now);
@@ -387,7 +393,13 @@ impl Entries {
     }
 
     /// This is what the ledger has: the entry continues from there.
-    fn adopt(&mut self, id: EntryId, mut state: State, text: Option<&str>, now: DateTime<Utc>) {
+    fn adopt(
+        &mut self,
+        id: EntryId,
+        mut state: EntryState,
+        text: Option<&str>,
+        now: DateTime<Utc>,
+    ) {
         let Some(slot) = self.slots.get_mut(id.slot).and_then(Option::as_mut) else { return };
         slot.raw = text.filter(|text| *text != state.text()).map(Into::into);
         if state.last - now > BEAT_BACK {
@@ -400,7 +412,7 @@ impl Entries {
         let superseded = state.fingerprint != slot.fingerprint && state.gone.is_none();
         let due = slot.entry.next(state.last).filter(|_| on && slot.entry.enabled);
         slot.state = Some(state);
-        slot.phase = due.map_or(Phase::Off, Phase::Due);
+        slot.phase = due.map_or(EntryPhase::Off, EntryPhase::Due);
         match due {
             Some(due) => self.heap.push(slot.entry.sent_at(due), id),
             None if !on => {
@@ -421,11 +433,11 @@ impl Entries {
             let Some(of) = self.slots[slot].as_ref() else { continue };
             let id = EntryId { slot, generation: of.generation };
             match (&of.phase, &of.state) {
-                (Phase::Due(_), Some(state)) => {
+                (EntryPhase::Due(_), Some(state)) => {
                     let (state, raw) = (state.clone(), of.raw.clone());
                     self.adopt(id, state, raw.as_deref(), now);
                 }
-                (Phase::Waiting(_), _) => self.heap.push(now, id),
+                (EntryPhase::Waiting(_), _) => self.heap.push(now, id),
                 _ => {}
             }
         }

@@ -3,8 +3,8 @@
 
 use super::entries::Entries;
 use super::recovery::{MARK, mark};
-use crate::beat::claim::{Claim, Loaded, Unread};
-use crate::beat::event::Request;
+use crate::beat::claim::{Claim, LoadRequests, Unread};
+use crate::beat::event::StoreRequest;
 use crate::bounds::{BEAT_BATCH, BEAT_FLIGHTS};
 use chrono::{DateTime, Utc};
 use std::collections::{HashMap, VecDeque};
@@ -28,12 +28,12 @@ pub(super) struct Loading {
     /// Changes for entries that are no longer defined.
     gone: Vec<Claim>,
     /// A request that was not answered.
-    pub retry: Option<Request>,
+    pub retry: Option<StoreRequest>,
 }
 
 impl Loading {
     /// Begins with what [`Entries::load`] asks for.
-    pub(super) fn new(first: bool, loaded: Loaded) -> Loading {
+    pub(super) fn new(first: bool, loaded: LoadRequests) -> Loading {
         Loading {
             first,
             read: false,
@@ -51,7 +51,11 @@ impl Loading {
     }
 
     /// What is asked next; `None`: the definitions are in force.
-    pub(super) fn next(&mut self, entries: &mut Entries, now: DateTime<Utc>) -> Option<Request> {
+    pub(super) fn next(
+        &mut self,
+        entries: &mut Entries,
+        now: DateTime<Utc>,
+    ) -> Option<StoreRequest> {
         if !self.read {
             if let Some(request) = self.next_read() {
                 return Some(request);
@@ -81,17 +85,21 @@ impl Loading {
                 claims
                     .extend(left.iter().filter_map(|(name, text)| entries.stale(name, text, now)));
             }
-            return (!claims.is_empty()).then_some(Request::Commit { claims, until: None, now });
+            return (!claims.is_empty()).then_some(StoreRequest::Commit {
+                claims,
+                until: None,
+                now,
+            });
         }
     }
 
-    fn next_read(&mut self) -> Option<Request> {
+    fn next_read(&mut self) -> Option<StoreRequest> {
         if self.first {
-            return (std::mem::replace(&mut self.asked, 1) == 0).then_some(Request::List);
+            return (std::mem::replace(&mut self.asked, 1) == 0).then_some(StoreRequest::List);
         }
         let some: Vec<Unread> =
             self.unread.iter().skip(self.asked).take(BEAT_BATCH).cloned().collect();
         self.asked += some.len();
-        (!some.is_empty()).then_some(Request::Read(some))
+        (!some.is_empty()).then_some(StoreRequest::Read(some))
     }
 }

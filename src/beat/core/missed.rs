@@ -1,7 +1,7 @@
-//! What becomes of occurrences that were missed, and of entries that are gone.
+//! Missed occurrences and removed entries.
 
 use crate::beat::claim::Claim;
-use crate::beat::state::State;
+use crate::beat::state::EntryState;
 use crate::bounds::BEAT_GONE;
 use crate::schedule::entry::{Entry, Misfire};
 use chrono::{DateTime, TimeDelta, Utc};
@@ -10,13 +10,15 @@ use chrono::{DateTime, TimeDelta, Utc};
 /// [`BEAT_GONE`]: an entry that comes back within that time continues.
 pub(super) fn gone(
     name: &str,
-    state: Option<State>,
+    state: Option<EntryState>,
     expected: String,
     now: DateTime<Utc>,
 ) -> Option<Claim> {
     let state = match state {
-        Some(State { gone: Some(gone), .. }) if now - gone < BEAT_GONE => return None,
-        Some(state @ State { gone: None, .. }) => Some(State { gone: Some(now), ..state }),
+        Some(EntryState { gone: Some(gone), .. }) if now - gone < BEAT_GONE => return None,
+        Some(state @ EntryState { gone: None, .. }) => {
+            Some(EntryState { gone: Some(now), ..state })
+        }
         _ => None,
     };
     Some(Claim::of_value(name.into(), Some(expected), state.map(|state| state.text())))

@@ -1,4 +1,4 @@
-//! DECIDE: everything that a beat decides, without a clock, a ledger or a log. [`Core::on`] takes
+//! Decisions: everything that a beat decides, without a clock, a ledger or a log. [`Core::on`] takes
 //! what happened and returns what has to be done; [`Core::wake`] says when to come back.
 
 mod clock;
@@ -10,13 +10,13 @@ mod pace;
 mod recovery;
 mod slot;
 
-use super::claim::{Action, Claim, ClaimResult, EntryId, Unread};
-use super::event::{Effect, Event, MarkCheck, Note, Now, Request};
-use super::state::{Fingerprinted, State};
+use super::claim::{Claim, ClaimResult, DueAction, EntryId, Unread};
+use super::event::{Effect, Event, MarkCheck, Note, Now, StoreRequest};
+use super::state::{EntryState, Fingerprinted};
 use super::{Destination, Plan, Router};
 use crate::bounds::{BEAT_BATCH, BEAT_GATHER, BEAT_LAG, BEAT_REFUSED};
 use crate::broker::Error;
-use crate::broker::ledger::{Answer, Outcome};
+use crate::broker::ledger::{StepOutcome, StepResponse};
 use crate::schedule::entry::Entry;
 use chrono::{DateTime, TimeDelta, Utc};
 use clock::Clock;
@@ -149,12 +149,12 @@ impl Core {
                 }
                 self.load_on();
             }
-            Event::Listed(Err(error)) => self.failed(&error, Request::List),
+            Event::Listed(Err(error)) => self.failed(&error, StoreRequest::List),
             Event::Read(names, Ok(texts)) => {
                 self.answered();
                 self.learn(names, texts);
             }
-            Event::Read(names, Err(error)) => self.failed(&error, Request::Read(names)),
+            Event::Read(names, Err(error)) => self.failed(&error, StoreRequest::Read(names)),
             Event::Committed(claims, Ok(answer), asked) => {
                 self.answered();
                 if !self.clock.is_unsure() {
@@ -165,20 +165,20 @@ impl Core {
             }
             Event::Committed(claims, Err(error), _) => {
                 let (until, now) = (None, self.now());
-                self.failed(&error, Request::Commit { claims, until, now });
+                self.failed(&error, StoreRequest::Commit { claims, until, now });
             }
             // It is measured again.
             Event::MarkChecked(Ok(_)) if !self.clock.is_steady() => self.load_on(),
             Event::MarkChecked(Ok(check)) => self.mark_checked(&check),
-            Event::MarkChecked(Err(error)) => self.failed(&error, Request::CheckMark),
-            Event::Tended(Err(error)) => self.failed(&error, Request::Tend),
+            Event::MarkChecked(Err(error)) => self.failed(&error, StoreRequest::CheckMark),
+            Event::Tended(Err(error)) => self.failed(&error, StoreRequest::Tend),
             Event::LookedUp(id, done) => self.looked_up(id, done),
             _ => {}
         }
     }
 
-    fn ask(&mut self, request: Request) {
-        if matches!(request, Request::CheckMark) {
+    fn ask(&mut self, request: StoreRequest) {
+        if matches!(request, StoreRequest::CheckMark) {
             self.clock.measure();
         }
         self.pace.in_flight += 1;
@@ -215,7 +215,7 @@ impl Core {
         let Stage::Loading(loading) = &mut self.stage else { return };
         if self.clock.is_unsure() {
             // By a wrong clock, states would be from a time that has not come yet.
-            return self.ask(Request::CheckMark);
+            return self.ask(StoreRequest::CheckMark);
         }
         let next = loading.next(&mut self.entries, now);
         self.log_notes();
@@ -241,11 +241,11 @@ impl Core {
         let now = self.now();
         self.pace.asked = now;
         if !self.is_sure() {
-            self.ask(Request::CheckMark);
+            self.ask(StoreRequest::CheckMark);
         } else if self.pace.follows() {
             let left = self.entries.soon(now - BEAT_LAG, self.pace.batch());
             if !left.is_empty() {
-                self.ask(Request::Read(left));
+                self.ask(StoreRequest::Read(left));
             }
         } else {
             self.send(now, self.pace.batch());
@@ -263,8 +263,8 @@ impl Core {
         let mut claims = Vec::new();
         for action in self.entries.due(by, now, most) {
             match action {
-                Action::Claim(claim) => claims.push(claim),
-                Action::LookUp { id, entry, state } => {
+                DueAction::Claim(claim) => claims.push(claim),
+                DueAction::LookUp { id, entry, state } => {
                     claims.extend(self.look_up(id, &entry, &state, now));
                 }
             }
@@ -282,7 +282,7 @@ impl Core {
         while !claims.is_empty() {
             let rest = claims.split_off(claims.len().min(BEAT_BATCH));
             let claims = std::mem::replace(&mut claims, rest);
-            self.ask(Request::Commit { claims, until, now });
+            self.ask(StoreRequest::Commit { claims, until, now });
         }
     }
 
@@ -291,7 +291,7 @@ impl Core {
         &mut self,
         id: EntryId,
         entry: &Entry,
-        state: &State,
+        state: &EntryState,
         now: DateTime<Utc>,
     ) -> Option<Claim> {
         let age = state.ran.map(|ran| now - ran);
@@ -301,7 +301,7 @@ impl Core {
         }
         let task_id = state.id?.to_string();
         let ours = (self.router)(entry).task.is_some();
-        self.ask(Request::LookUp { id, task_id, ours });
+        self.ask(StoreRequest::LookUp { id, task_id, ours });
         None
     }
 
@@ -320,13 +320,13 @@ impl Core {
     }
 
     /// What became of claims.
-    fn settle(&mut self, claims: Vec<Claim>, answer: Answer) {
+    fn settle(&mut self, claims: Vec<Claim>, answer: StepResponse) {
         let now = self.now();
         let mut tally = Tally::default();
         for (claim, outcome) in claims.into_iter().zip(answer.outcomes) {
             let Some(id) = claim.id else { continue };
             let result = match outcome {
-                Outcome::Done => {
+                StepOutcome::Done => {
                     tally.done += 1;
                     self.sent += claim.sends.len() as u64;
                     if !claim.sends.is_empty() || claim.missed.is_some() {
@@ -334,17 +334,17 @@ impl Core {
                     }
                     ClaimResult::Done
                 }
-                Outcome::Late => {
+                StepOutcome::Late => {
                     tally.late += 1;
                     ClaimResult::Retry(now)
                 }
-                Outcome::Conflict(text) => {
+                StepOutcome::Conflict(text) => {
                     if text.is_none() {
                         self.trust.doubt();
                     }
                     ClaimResult::Conflict(text)
                 }
-                Outcome::Refused(why) => {
+                StepOutcome::Refused(why) => {
                     let again = now + BEAT_REFUSED;
                     self.out.push(Effect::Log(Note::Refused(claim.name, why, again)));
                     ClaimResult::Retry(again)
@@ -366,9 +366,9 @@ impl Core {
         }
         if self.pace.in_flight == 0 {
             // A loss is noticed before anything is due.
-            self.ask(Request::CheckMark);
+            self.ask(StoreRequest::CheckMark);
         }
-        self.ask(Request::Tend);
+        self.ask(StoreRequest::Tend);
         if !self.pace.is_out() {
             self.read_resting();
         }
@@ -377,7 +377,7 @@ impl Core {
     fn read_resting(&mut self) {
         let resting = self.entries.resting(BEAT_BATCH);
         if !resting.is_empty() {
-            self.ask(Request::Read(resting));
+            self.ask(StoreRequest::Read(resting));
         }
     }
 
@@ -431,13 +431,13 @@ impl Core {
     }
 
     /// This request was not answered.
-    fn failed(&mut self, error: &Error, request: Request) {
+    fn failed(&mut self, error: &Error, request: StoreRequest) {
         let again = self.outage(error);
         if let Stage::Loading(loading) = &mut self.stage {
             loading.retry = Some(request);
             // A broker that does not answer is no reason not to start.
             self.out.push(Effect::Ready);
-        } else if let Request::Commit { claims, .. } = request {
+        } else if let StoreRequest::Commit { claims, .. } = request {
             let now = self.now();
             for id in claims.iter().filter_map(|claim| claim.id) {
                 self.entries.claimed(id, ClaimResult::Retry(again), now);

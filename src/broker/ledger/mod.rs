@@ -5,9 +5,9 @@
 //! The contract, which `tests/contract/ledger` checks for every kind:
 //!
 //! * A step is done entirely or not at all, and of many that expect the same value one is done.
-//! * What [`Ledger::commit`] answered [`Outcome::Done`] for is sent once, whatever dies.
+//! * What [`Ledger::commit`] answered [`StepOutcome::Done`] for is sent once, whatever dies.
 //! * After an error each step was done or not; asked again, one that was done is answered by
-//!   [`Outcome::Conflict`] with the state that it was to set.
+//!   [`StepOutcome::Conflict`] with the state that it was to set.
 //! * A step of [`Ledger::commit_by`] is not done after its time, however long it was on its way.
 //! * Groups do not see each other.
 
@@ -34,7 +34,7 @@ pub struct Step {
 
 /// What became of a [`Step`].
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Outcome {
+pub enum StepOutcome {
     /// It is done, its messages are accepted, durably.
     Done,
     /// The value is another one, this one; nothing was done. If it is the one that the step was
@@ -49,9 +49,9 @@ pub enum Outcome {
 
 /// What the store answers to steps.
 #[derive(Debug, Clone)]
-pub struct Answer {
+pub struct StepResponse {
     /// One for each step, in their order.
-    pub outcomes: Vec<Outcome>,
+    pub outcomes: Vec<StepOutcome>,
     /// The store's clock.
     pub clock: DateTime<Utc>,
 }
@@ -111,7 +111,7 @@ impl Ledger {
     ///
     /// # Errors
     /// The store does not answer, or refuses. Some steps may have been done.
-    pub async fn commit(&self, steps: Vec<Step>) -> Result<Answer, Error> {
+    pub async fn commit(&self, steps: Vec<Step>) -> Result<StepResponse, Error> {
         self.commit_by(steps, None).await
     }
 
@@ -125,7 +125,7 @@ impl Ledger {
         &self,
         steps: Vec<Step>,
         until: Option<DateTime<Utc>>,
-    ) -> Result<Answer, Error> {
+    ) -> Result<StepResponse, Error> {
         each!(self, ledger => ledger.commit(steps, until).await)
     }
 

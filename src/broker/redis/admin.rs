@@ -1,11 +1,11 @@
-//! Counts, finds and removes what waits, and names the workers.
+//! Counts, finds and removes waiting messages, and lists the workers.
 
 use super::instance::{is_instance, lease_says};
 use super::layout::{SEPARATOR, STEPS};
-use super::survey;
+use super::server_checks;
 use super::{Broker, naming};
-use crate::broker::{Administer, Node, QueueInfo, Results, Survey, Whereabouts};
-use crate::link::error::{Error, Kind};
+use crate::broker::{Administer, QueueInfo, Results, ServerChecks, Whereabouts, WorkerInfo};
+use crate::link::error::{Error, StoreErrorKind};
 use redis::Script;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
@@ -82,7 +82,7 @@ impl Administer for Broker {
             odd => {
                 let why = odd.join("; ");
                 let why = format!("{}: {purged} were removed, but {why}", self.link.server());
-                Err(Error::of(Kind::Refused, why))
+                Err(Error::of(StoreErrorKind::Refused, why))
             }
         }
     }
@@ -105,19 +105,25 @@ impl Administer for Broker {
     }
 
     async fn names(&self) -> Result<Vec<String>, Error> {
-        let found: Vec<Vec<u8>> =
-            match self.ask(redis::cmd("SMEMBERS").arg(self.layout.queues())).await {
-                // Without them there is the walk over all keys.
-                Err(error) if matches!(error.kind(), Kind::Refused | Kind::Forbidden) => Vec::new(),
-                found => found?,
-            };
+        let found: Vec<Vec<u8>> = match self
+            .ask(redis::cmd("SMEMBERS").arg(self.layout.queues()))
+            .await
+        {
+            // Without them there is the walk over all keys.
+            Err(error)
+                if matches!(error.kind(), StoreErrorKind::Refused | StoreErrorKind::Forbidden) =>
+            {
+                Vec::new()
+            }
+            found => found?,
+        };
         let mut names: Vec<String> =
             found.into_iter().filter_map(|name| String::from_utf8(name).ok()).collect();
         names.sort();
         Ok(names)
     }
 
-    async fn nodes(&self) -> Result<Vec<Node>, Error> {
+    async fn nodes(&self) -> Result<Vec<WorkerInfo>, Error> {
         let mut ask = redis::pipe();
         ask.cmd("TIME").cmd("ZRANGE").arg(self.layout.workers()).arg(0).arg(-1).arg("WITHSCORES");
         let asked = self.link.run(async |c| ask.query_async(c).await).await;
@@ -132,12 +138,12 @@ impl Administer for Broker {
             let mut about = redis::cmd("HMGET");
             about.arg(self.layout.worker(&instance)).arg("node").arg("pid");
             let about: (Option<String>, Option<String>) = match self.ask(&about).await {
-                Err(error) if error.kind() == Kind::Refused => continue,
+                Err(error) if error.kind() == StoreErrorKind::Refused => continue,
                 about => about?,
             };
             let pid = about.1.and_then(|pid| pid.parse().ok());
             if let (true, Some(hostname), Some(pid)) = (alive, about.0, pid) {
-                nodes.push(Node { hostname, pid });
+                nodes.push(WorkerInfo { hostname, pid });
             }
         }
         nodes.sort_by(|a, b| a.hostname.cmp(&b.hostname));
@@ -178,14 +184,18 @@ impl Administer for Broker {
         Ok(self.find_taken(&quoted, wanted).await?.unwrap_or(Whereabouts::Absent))
     }
 
-    async fn survey(&self, queues: &[String], results: &Results) -> Result<Survey, Error> {
+    async fn check_server(
+        &self,
+        queues: &[String],
+        results: &Results,
+    ) -> Result<ServerChecks, Error> {
         let result = match results {
             Results::Redis { server, stem, .. } if server == self.link.server() => {
                 Some(format!("{stem}ID"))
             }
             _ => None,
         };
-        survey::survey(self, queues, result.as_deref()).await
+        server_checks::check_server(self, queues, result.as_deref()).await
     }
 }
 
@@ -234,7 +244,7 @@ impl Broker {
             }
             let members: Vec<Vec<u8>> = match self.ask(redis::cmd("SMEMBERS").arg(&key)).await {
                 // What is no set binds nothing.
-                Err(error) if error.kind() == Kind::Refused => continue,
+                Err(error) if error.kind() == StoreErrorKind::Refused => continue,
                 members => members?,
             };
             let members = members.iter().filter_map(|one| std::str::from_utf8(one).ok());

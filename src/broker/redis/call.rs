@@ -2,7 +2,7 @@
 
 use super::layout::{Layout, SEPARATOR, step_of};
 use super::script;
-use crate::broker::{Fate, Posting};
+use crate::broker::{Disposition, Posting};
 use crate::clock;
 use crate::link::error::Error;
 use crate::link::redis::Link;
@@ -43,7 +43,7 @@ impl Call {
     }
 
     /// Asks; gives what became of each item.
-    pub(super) async fn ask(&self, link: &Link) -> Result<Vec<Fate>, Error> {
+    pub(super) async fn ask(&self, link: &Link) -> Result<Vec<Disposition>, Error> {
         if self.items == 0 {
             return Ok(Vec::new());
         }
@@ -51,9 +51,9 @@ impl Call {
     }
 
     /// Asks though there may be no items.
-    pub(super) async fn invoke(&self, link: &Link) -> Result<Vec<Fate>, Error> {
+    pub(super) async fn invoke(&self, link: &Link) -> Result<Vec<Disposition>, Error> {
         let said: Vec<redis::Value> = link.run(async |c| self.call.invoke_async(c).await).await?;
-        let mut fates = vec![Fate::Done; self.items];
+        let mut fates = vec![Disposition::Done; self.items];
         for three in said.chunks(3) {
             let [place, word, why] = three else { continue };
             let place: usize = redis::from_redis_value_ref(place).unwrap_or(0);
@@ -64,8 +64,8 @@ impl Call {
                 continue;
             };
             match &word[..] {
-                "lost" => *fate = Fate::Lost,
-                "refused" => *fate = Fate::Refused(why),
+                "lost" => *fate = Disposition::Lost,
+                "refused" => *fate = Disposition::Refused(why),
                 _ => tracing::error!("{}: {why}; the message waits for it", link.server()),
             }
         }

@@ -1,13 +1,13 @@
 //! Hands out messages. They are taken on one connection and watched on another.
 
-use super::hold::{Hold, LEASE};
 use super::layout::{Layout, STEPS};
 use super::member::Member;
 use super::settler::Settler;
+use super::unacked::{LEASE, Unacked};
 use super::{Broker, instance, watch};
 use crate::bounds;
-use crate::broker::{Consume, Contact, Delivery, Identity, Results, Sorting, Tag, Want};
-use crate::link::error::{Error, Kind};
+use crate::broker::{Consume, Contact, Delivery, Results, Sorting, Tag, Want, WorkerIdentity};
+use crate::link::error::{Error, StoreErrorKind};
 use crate::link::redis::{Link, WORKER_PATIENCE};
 use crate::link::url::Server;
 use crate::os::lease::Lease;
@@ -66,7 +66,7 @@ fn hold_lease(instance: &str) -> Option<Lease> {
         Lease::create(&path).map_err(|error| crate::os::file::naming(&path, &error))
     });
     made.inspect_err(|error| {
-        tracing::warn!("no lease ({error}): if this worker dies, it is noticed 15 s later");
+        tracing::warn!("no lease ({error}): others notice this worker's death only after 15 s");
     })
     .ok()
 }
@@ -76,7 +76,7 @@ impl Consumer {
     ///
     /// # Errors
     /// The server cannot be reached, or the guard cannot hold the lease.
-    pub async fn open(broker: &Broker, who: Identity<'_>) -> Result<Consumer, Error> {
+    pub async fn open(broker: &Broker, who: WorkerIdentity<'_>) -> Result<Consumer, Error> {
         let server = broker.link.server();
         let instance = uuid::Uuid::new_v4().simple().to_string();
         // Held first: a registered worker without a lease is a dead one.
@@ -84,7 +84,7 @@ impl Consumer {
         if let Some(Err(error)) = lease.as_ref().map(|lease| (who.hold)(lease.path())) {
             return Err(Error::io("the guard cannot hold the lease", &error));
         }
-        let hold = Arc::new(Hold::new(instance));
+        let hold = Arc::new(Unacked::new(instance));
         let link = Link::new(server, WORKER_PATIENCE, Vec::new())?;
         // A connection of its own: what is settled does not wait behind what is taken.
         let settling =
@@ -151,7 +151,7 @@ impl Consumer {
     /// Logs keys of another type, once until they change.
     fn tell_odd(&mut self, odd: String) {
         if odd != self.told && !odd.is_empty() {
-            tracing::error!("{}: {odd}; nothing is taken from there", self.member.link.server());
+            tracing::error!("{}: {odd}; no messages are taken from it", self.member.link.server());
         }
         self.told = odd;
     }
@@ -166,7 +166,7 @@ impl Consume for Consumer {
         let mut entered = self.member.enter().await?;
         let first = self.member.hold.reserve(want.slots + want.ahead);
         let mut answer = self.ask(&queues, want, first).await;
-        if answer.as_ref().is_err_and(|error| error.kind() == Kind::Fenced) {
+        if answer.as_ref().is_err_and(|error| error.kind() == StoreErrorKind::Fenced) {
             // Someone took this worker for dead, or the server has lost what it knew.
             *entered = None;
             drop(entered);
@@ -334,7 +334,7 @@ impl Pushes {
     }
 
     fn refuse(&mut self, error: &Error) {
-        let refused = matches!(error.kind(), Kind::Forbidden | Kind::Refused);
+        let refused = matches!(error.kind(), StoreErrorKind::Forbidden | StoreErrorKind::Refused);
         if refused && !std::mem::replace(&mut self.is_refused, true) {
             tracing::warn!(
                 "{error}: without CLIENT TRACKING and EXISTS the server is asked for messages every {} ms",

@@ -2,7 +2,7 @@
 
 use super::Broker;
 use crate::broker::{DeadLetter, KeepDead};
-use crate::link::error::{Error, Kind};
+use crate::link::error::{Error, StoreErrorKind};
 use crate::wire::Payload;
 use redis::Script;
 use serde_json::Value;
@@ -40,16 +40,16 @@ impl KeepDead for Broker {
             }
             if letter.queue.is_empty() {
                 let why = format!("dead letter {}: {}", letter.number, letter.detail);
-                refusal.get_or_insert(Error::of(Kind::Refused, why));
+                refusal.get_or_insert(Error::of(StoreErrorKind::Refused, why));
                 continue;
             }
             let mut call = REVIVE.prepare_invoke();
             call.key(self.layout.dead()).key(self.layout.list(&letter.queue, kept.step));
             call.arg(letter.number).arg(&*letter.payload.to_envelope());
             match self.link.run(async |c| call.invoke_async::<u64>(c).await).await {
-                Err(error) if error.kind() == Kind::Refused => {
+                Err(error) if error.kind() == StoreErrorKind::Refused => {
                     let why = format!("dead letter {}: {error}", letter.number);
-                    refusal.get_or_insert(Error::of(Kind::Refused, why));
+                    refusal.get_or_insert(Error::of(StoreErrorKind::Refused, why));
                 }
                 done => requeued += done?,
             }

@@ -5,7 +5,7 @@ use super::call::planned;
 use super::layout::{Layout, step_of};
 use super::{Broker, script};
 use crate::broker::Posting;
-use crate::broker::ledger::{Answer, Outcome, Step};
+use crate::broker::ledger::{Step, StepOutcome, StepResponse};
 use crate::link::error::Error;
 use chrono::{DateTime, Utc};
 use redis::{ErrorKind, FromRedisValue, Pipeline, Script, ServerErrorKind, Value};
@@ -49,8 +49,8 @@ impl Ledger {
         &self,
         steps: Vec<Step>,
         until: Option<DateTime<Utc>>,
-    ) -> Result<Answer, Error> {
-        let mut outcomes = vec![Outcome::Done; steps.len()];
+    ) -> Result<StepResponse, Error> {
+        let mut outcomes = vec![StepOutcome::Done; steps.len()];
         let mut time = None;
         let batches: Vec<Range<usize>> = batches(&steps);
         for window in batches.chunks(CALLS_MAX) {
@@ -62,7 +62,7 @@ impl Ledger {
             Some(time) => time,
             None => self.time().await?,
         };
-        Ok(Answer { outcomes, clock })
+        Ok(StepResponse { outcomes, clock })
     }
 
     /// Calls the script for each of these batches, in their order and without waiting in between.
@@ -212,7 +212,7 @@ fn batches(steps: &[Step]) -> Vec<Range<usize>> {
 }
 
 /// Takes what the script has answered for a batch. Returns the server's clock.
-fn note(said: Vec<Value>, outcomes: &mut [Outcome]) -> Result<DateTime<Utc>, Error> {
+fn note(said: Vec<Value>, outcomes: &mut [StepOutcome]) -> Result<DateTime<Utc>, Error> {
     let strange = || Error::misuse("the ledger's script has said what nobody understands");
     let number = |value: &Value| i64::from_redis_value_ref(value).map_err(|_| strange());
     let [seconds, micros, late @ ..] = &said[..] else { return Err(strange()) };
@@ -220,15 +220,15 @@ fn note(said: Vec<Value>, outcomes: &mut [Outcome]) -> Result<DateTime<Utc>, Err
         let [place, actual] = pair else { return Err(strange()) };
         let place = number(place)?;
         if place == 0 {
-            outcomes.fill(Outcome::Late);
+            outcomes.fill(StepOutcome::Late);
             continue;
         }
         let said = Option::<Vec<u8>>::from_redis_value_ref(actual).map_err(|_| strange())?;
         let said = said.map(text);
         let at = usize::try_from(place.abs() - 1).map_err(|_| strange())?;
         *outcomes.get_mut(at).ok_or_else(strange)? = match place {
-            1.. => Outcome::Conflict(said),
-            _ => Outcome::Refused(said.unwrap_or_default()),
+            1.. => StepOutcome::Conflict(said),
+            _ => StepOutcome::Refused(said.unwrap_or_default()),
         };
     }
     instant(number(seconds)?, number(micros)?)

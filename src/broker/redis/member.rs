@@ -1,14 +1,14 @@
-//! This worker among the others: makes itself known to the server, and renews what it holds.
+//! Membership of this worker: registers it on the server and renews its leases.
 
 use super::Broker;
 use super::call::Call;
-use super::hold::{Hold, LEASE, number_of};
 use super::instance::is_instance;
 use super::layout::Layout;
 use super::reclaim::{DEAD, held_by, strike, tell_kept};
-use crate::broker::{Identity, Tag};
+use super::unacked::{LEASE, Unacked, number_of};
+use crate::broker::{Tag, WorkerIdentity};
 use crate::clock;
-use crate::link::error::{Error, Kind};
+use crate::link::error::{Error, StoreErrorKind};
 use crate::link::redis::Link;
 use redis::Script;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
@@ -31,7 +31,7 @@ static KEEP: LazyLock<Script> = LazyLock::new(|| super::script(include_str!("kee
 pub(super) struct Member {
     /// The connection that messages are taken on.
     pub(super) link: Link,
-    pub(super) hold: Arc<Hold>,
+    pub(super) hold: Arc<Unacked>,
     /// The connection that deliveries are settled on.
     pub(super) broker: Broker,
     pub(super) layout: Arc<Layout>,
@@ -54,8 +54,8 @@ impl Member {
     pub(super) fn new(
         link: Link,
         broker: Broker,
-        hold: Arc<Hold>,
-        who: &Identity<'_>,
+        hold: Arc<Unacked>,
+        who: &WorkerIdentity<'_>,
         losses: mpsc::UnboundedSender<Vec<Tag>>,
     ) -> Member {
         Member {
@@ -116,7 +116,7 @@ impl Member {
             self.link.run(async |c| pipe.query_async(c).await).await.map_err(|error| {
                 let keys = [layout.worker(self.hold.instance()), layout.workers()];
                 match error.kind() {
-                    Kind::Refused => error.with(format!(
+                    StoreErrorKind::Refused => error.with(format!(
                         "the key {}, expected to be a hash, or {}, expected to be a zset",
                         keys[0], keys[1]
                     )),
@@ -132,8 +132,10 @@ impl Member {
         keep.arg(layout.queues()).arg(&self.queues);
         match self.link.run(async |c| keep.exec_async(c).await).await {
             // They are found by a walk over all keys then.
-            Err(error) if matches!(error.kind(), Kind::Refused | Kind::Forbidden) => {
-                tracing::warn!("cannot keep the names of queues ({}): {error}", layout.queues());
+            Err(error)
+                if matches!(error.kind(), StoreErrorKind::Refused | StoreErrorKind::Forbidden) =>
+            {
+                tracing::warn!("cannot store the names of queues ({}): {error}", layout.queues());
             }
             done => done?,
         }
@@ -141,7 +143,9 @@ impl Member {
         self.queues.iter().for_each(|queue| layout.bind(queue, &mut bind));
         match self.link.run(async |c| bind.exec_async(c).await).await {
             // Messages still come, except those to an exchange.
-            Err(error) if matches!(error.kind(), Kind::Refused | Kind::Forbidden) => {
+            Err(error)
+                if matches!(error.kind(), StoreErrorKind::Refused | StoreErrorKind::Forbidden) =>
+            {
                 let key = layout.bindings("");
                 tracing::warn!("cannot declare queues to Python programs ({key}QUEUE): {error}");
             }

@@ -23,7 +23,6 @@ mod admin;
 mod call;
 mod consumer;
 mod dead_letters;
-mod hold;
 mod instance;
 mod layout;
 mod ledger;
@@ -31,8 +30,9 @@ mod member;
 mod producer;
 mod reclaim;
 mod restore;
+mod server_checks;
 mod settler;
-mod survey;
+mod unacked;
 mod watch;
 
 pub use call::Document;
@@ -41,7 +41,7 @@ pub use ledger::Ledger;
 pub use settler::Settler;
 
 use super::{Abilities, PriorityRule};
-use crate::link::error::{Error, Kind};
+use crate::link::error::{Error, StoreErrorKind};
 use crate::link::redis::Link;
 use crate::link::url::Server;
 use layout::Layout;
@@ -99,7 +99,9 @@ impl Broker {
 /// The same with the key that it is about, which the server does not name.
 fn naming(error: &Error, key: &str) -> Error {
     match error.kind() {
-        Kind::Refused | Kind::Forbidden => Error::of(error.kind(), format!("{error} (key {key})")),
+        StoreErrorKind::Refused | StoreErrorKind::Forbidden => {
+            Error::of(error.kind(), format!("{error} (key {key})"))
+        }
         kind => Error::of(kind, error.to_string()),
     }
 }

@@ -3,8 +3,8 @@
 use super::call::{Call, send};
 use super::layout::{SEPARATOR, step_of};
 use super::{Broker, naming};
-use crate::broker::{Fate, Posting, Produce};
-use crate::link::error::{Error, Kind};
+use crate::broker::{Disposition, Posting, Produce};
+use crate::link::error::{Error, StoreErrorKind};
 use std::collections::{BTreeSet, HashSet};
 use std::sync::PoisonError;
 
@@ -64,8 +64,8 @@ impl Broker {
         let mut call = Call::new(&self.layout);
         send(call.item("", &self.layout.token_or_none(token)), &self.layout, postings);
         match call.ask(&self.link).await?.pop() {
-            Some(Fate::Refused(why)) => {
-                Err(Error::of(Kind::Refused, format!("{}: {why}", self.link.server())))
+            Some(Disposition::Refused(why)) => {
+                Err(Error::of(StoreErrorKind::Refused, format!("{}: {why}", self.link.server())))
             }
             _ => Ok(()),
         }

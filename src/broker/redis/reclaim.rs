@@ -1,13 +1,13 @@
-//! What dead workers held goes back to its queues.
+//! Returns the messages of dead workers to their queues.
 
 use super::call::Call;
-use super::hold::number_of;
 use super::instance::remove_lease;
 use super::layout::Layout;
-use crate::broker::Fate;
+use super::unacked::number_of;
+use crate::broker::Disposition;
 use crate::broker::loss::loss;
 use crate::clock;
-use crate::link::error::{Error, Kind};
+use crate::link::error::{Error, StoreErrorKind};
 use crate::link::redis::Link;
 use redis::Script;
 use std::collections::HashSet;
@@ -28,7 +28,7 @@ pub(super) async fn bury(link: &Link, layout: &Layout, instance: &str) -> Result
     let mut fence = redis::cmd("HSET");
     fence.arg(layout.worker(instance)).arg("epoch").arg(DEAD);
     link.run(async |c| fence.exec_async(c).await).await.map_err(|error| match error.kind() {
-        Kind::Refused => error.with(format!("the key {}", layout.worker(instance))),
+        StoreErrorKind::Refused => error.with(format!("the key {}", layout.worker(instance))),
         _ => error,
     })?;
     let held = held_by(link, layout, instance).await?;
@@ -42,9 +42,9 @@ pub(super) async fn bury(link: &Link, layout: &Layout, instance: &str) -> Result
             call.arg(loss.until.map_or(0.0, clock::epoch)).arg(u8::from(loss.counts));
         }
         let fates = call.ask(link).await?;
-        let done = fates.iter().filter(|fate| **fate == Fate::Done).count();
+        let done = fates.iter().filter(|fate| **fate == Disposition::Done).count();
         if done > 0 {
-            tracing::warn!("handed out again {done} messages of a dead worker");
+            tracing::warn!("redelivered {done} messages of a dead worker");
         }
         if tell_kept(&fates) {
             return Ok(());
@@ -60,15 +60,15 @@ pub(super) async fn bury(link: &Link, layout: &Layout, instance: &str) -> Result
 }
 
 /// Logs messages that cannot go back; their worker stays registered, so that others try again.
-pub(super) fn tell_kept(fates: &[Fate]) -> bool {
+pub(super) fn tell_kept(fates: &[Disposition]) -> bool {
     let mut refused = fates.iter().filter_map(|fate| match fate {
-        Fate::Refused(why) => Some(why),
+        Disposition::Refused(why) => Some(why),
         _ => None,
     });
     let first = refused.next();
     if let Some(why) = first {
         let count = 1 + refused.count();
-        tracing::error!("{count} messages of a dead worker cannot be handed out again yet: {why}");
+        tracing::error!("{count} messages of a dead worker cannot be redelivered yet: {why}");
     }
     first.is_some()
 }
@@ -85,8 +85,8 @@ pub(super) async fn strike(link: &Link, layout: &Layout, instance: &str) -> Resu
     Ok(())
 }
 
-/// A delivery in some worker's hands.
-pub(super) struct Found {
+/// A delivery that some worker holds.
+pub(super) struct HeldDelivery {
     pub(super) tag: String,
     deliveries: u32,
     suspect: bool,
@@ -97,7 +97,7 @@ pub(super) async fn held_by(
     link: &Link,
     layout: &Layout,
     instance: &str,
-) -> Result<Vec<Found>, Error> {
+) -> Result<Vec<HeldDelivery>, Error> {
     let mut cursor = "0".to_string();
     let mut found = Vec::new();
     let mut seen = HashSet::new();
@@ -118,7 +118,7 @@ pub(super) async fn held_by(
         for (tag, deliveries, suspect, marked) in slice {
             // A table that is being resized shows some twice.
             if seen.insert(tag.clone()) {
-                found.push(Found { tag, deliveries, suspect, marked });
+                found.push(HeldDelivery { tag, deliveries, suspect, marked });
             }
         }
         if next == "0" {

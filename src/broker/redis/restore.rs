@@ -4,7 +4,7 @@ use super::layout::step_of;
 use super::member::Member;
 use crate::broker::Produce;
 use crate::clock;
-use crate::link::error::{Error, Kind};
+use crate::link::error::{Error, StoreErrorKind};
 use redis::Script;
 use serde_json::{Map, Value};
 use std::sync::LazyLock;
@@ -50,7 +50,7 @@ async fn restore_one(member: &Member, tag: &str, value: Option<&str>) -> Result<
             true => vec![key],
             false => match member.broker.route(exchange, key).await {
                 // A key of bindings that is something else.
-                Err(error) if error.kind() == Kind::Refused => Vec::new(),
+                Err(error) if error.kind() == StoreErrorKind::Refused => Vec::new(),
                 routed => routed?,
             },
         };

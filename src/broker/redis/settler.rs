@@ -2,9 +2,9 @@
 
 use super::Broker;
 use super::call::{Call, Document, send, unique};
-use super::hold::{Hold, Known};
 use super::reclaim::{self, DEAD};
-use crate::broker::{Death, Fate, Item, Settle, Settles, Tag};
+use super::unacked::{TaggedDelivery, Unacked};
+use crate::broker::{Death, Disposition, Item, Settle, Settles, Tag};
 use crate::clock;
 use crate::link::error::Error;
 use crate::link::redis::Link;
@@ -22,14 +22,14 @@ type Entry = Arc<dyn Fn(&Record) -> Document + Send + Sync>;
 pub struct Settler {
     broker: Broker,
     /// What the worker holds whose deliveries it settles.
-    hold: Arc<Hold>,
+    hold: Arc<Unacked>,
     /// Results are kept on the same server.
     results: Option<Entry>,
 }
 
 impl Settler {
     /// Settles what is held, over this connection.
-    pub(super) fn new(broker: Broker, hold: Arc<Hold>) -> Settler {
+    pub(super) fn new(broker: Broker, hold: Arc<Unacked>) -> Settler {
         Settler { broker, hold, results: None }
     }
 
@@ -44,7 +44,7 @@ impl Settler {
         self.results.is_some()
     }
 
-    fn held(&self, tag: Tag) -> Option<(u64, Known)> {
+    fn held(&self, tag: Tag) -> Option<(u64, TaggedDelivery)> {
         let Tag::Number(number) = tag else { return None };
         Some((number, self.hold.known(number)?))
     }
@@ -103,13 +103,13 @@ impl Settler {
 }
 
 impl Settles for Settler {
-    async fn commit(&self, items: Arc<Vec<Item>>) -> Result<Vec<Fate>, Error> {
+    async fn commit(&self, items: Arc<Vec<Item>>) -> Result<Vec<Disposition>, Error> {
         let mut call = Call::new(&self.broker.layout);
         let (mut asked, mut settled) = (Vec::new(), Vec::new());
-        let mut fates = vec![Fate::Done; items.len()];
+        let mut fates = vec![Disposition::Done; items.len()];
         for (place, item) in items.iter().enumerate() {
             match self.add(&mut call, item) {
-                Added::Lost => fates[place] = Fate::Lost,
+                Added::Lost => fates[place] = Disposition::Lost,
                 Added::Nothing => {}
                 Added::Yes(number) => {
                     asked.push(place);
@@ -120,7 +120,7 @@ impl Settles for Settler {
         for (place, fate) in asked.into_iter().zip(call.ask(self.link()).await?) {
             fates[place] = fate;
         }
-        let refused = |place: &usize| matches!(fates[*place], Fate::Refused(_));
+        let refused = |place: &usize| matches!(fates[*place], Disposition::Refused(_));
         let done = settled.iter().filter(|(_, place)| !refused(place));
         self.hold.forget(&done.map(|(number, _)| *number).collect::<Vec<_>>());
         Ok(fates)

@@ -1,4 +1,4 @@
-//! What a worker does about the others: detects dead ones, and redelivers what Python workers left.
+//! Monitors the other workers: detects dead ones, and redelivers what Python workers left.
 //!
 //! A worker on this host is dead when its lease file is not held any more, neither by itself nor by
 //! its guard. Of workers on other hosts only the signs of life are visible.
@@ -8,7 +8,7 @@ use super::member::{Member, SIGN_EVERY};
 use super::reclaim::bury;
 use super::restore::restore;
 use crate::broker::membership::Membership;
-use crate::link::error::{Error, Kind};
+use crate::link::error::{Error, StoreErrorKind};
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -30,12 +30,12 @@ const RESTORE_EVERY: Duration = Duration::from_secs(100);
 pub(super) async fn run(member: Arc<Member>) {
     let mut looks = tokio::time::interval(LOOK_EVERY);
     looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    let mut watch = Watch::default();
+    let mut watch = PeerMonitor::default();
     loop {
         looks.tick().await;
         if let Err(error) = watch.look(&member).await {
             // Whoever takes messages says so; here it only means that we cannot judge.
-            tracing::debug!("cannot look after other workers: {error}");
+            tracing::debug!("cannot monitor other workers: {error}");
             watch.others.forget();
         }
     }
@@ -43,7 +43,7 @@ pub(super) async fn run(member: Arc<Member>) {
 
 /// What one worker has seen of the others.
 #[derive(Default)]
-struct Watch {
+struct PeerMonitor {
     signed: Option<Instant>,
     judged: Option<Instant>,
     restored: Option<Instant>,
@@ -55,7 +55,7 @@ struct Watch {
     strangers: HashMap<String, Instant>,
 }
 
-impl Watch {
+impl PeerMonitor {
     async fn look(&mut self, member: &Member) -> Result<(), Error> {
         let mut dead = Vec::new();
         for (instance, lease) in leases() {
@@ -86,7 +86,7 @@ impl Watch {
             }
             match member.sign().await {
                 // Somebody took this worker for dead, while it stood still.
-                Err(error) if error.kind() == Kind::Fenced => {
+                Err(error) if error.kind() == StoreErrorKind::Fenced => {
                     *member.entered.lock().await = None;
                     member.enter().await.map(drop)?;
                 }

@@ -1,8 +1,8 @@
-//! Counts, finds and removes what waits, and names the workers.
+//! Counts, finds and removes waiting messages, and lists the workers.
 
 use super::Broker;
-use super::member::{Card, Verdict};
-use crate::broker::{Administer, Node, QueueInfo, Whereabouts};
+use super::member::{Card, Liveness};
+use crate::broker::{Administer, QueueInfo, Whereabouts, WorkerInfo};
 use crate::link::error::Error;
 use crate::link::sqlite::{Durability, cell};
 use rusqlite::{Connection, OptionalExtension};
@@ -59,12 +59,15 @@ impl Administer for Broker {
             .await
     }
 
-    async fn nodes(&self) -> Result<Vec<Node>, Error> {
+    async fn nodes(&self) -> Result<Vec<WorkerInfo>, Error> {
         let all = self.db.run(Durability::Read, |c| Card::others(c, 0)).await?;
         let path = self.db.path();
-        let alive = all.into_iter().filter(|card| !matches!(card.judge(path), Verdict::Dead));
+        let alive = all.into_iter().filter(|card| !matches!(card.judge(path), Liveness::Dead));
         Ok(alive
-            .map(|card| Node { pid: u32::try_from(card.pid).unwrap_or(0), hostname: card.hostname })
+            .map(|card| WorkerInfo {
+                pid: u32::try_from(card.pid).unwrap_or(0),
+                hostname: card.hostname,
+            })
             .collect())
     }
 

@@ -1,11 +1,11 @@
 //! Hands out messages, and what dead workers held.
 
-use super::member::{self, Card, Member, Verdict};
+use super::member::{self, Card, Liveness, Member};
 use super::settler::Settler;
 use super::take::{LookUp, Taking, tell_revoked};
 use super::{Broker, WAKEUP, malformed, queue_id};
 use crate::broker::loss::loss;
-use crate::broker::{Consume, Delivery, Identity, Names, Results, Sorting, Want};
+use crate::broker::{Consume, Delivery, Results, Sorting, TaskNames, Want, WorkerIdentity};
 use crate::clock;
 use crate::link::error::Error;
 use crate::link::sqlite::{Durability, cell, log_of};
@@ -39,12 +39,12 @@ pub struct Consumer {
     queues: Queues,
     /// Which queue is asked first; moves on with each take.
     turn: usize,
-    left: Names,
+    left: TaskNames,
     /// Tells which tasks were revoked, if results are in this file.
     results: Option<LookUp>,
     watcher: Watcher,
     swept: Option<Instant>,
-    scan: malformed::Scan,
+    scan: malformed::ScanPosition,
     next_due: Option<f64>,
     echo: usize,
 }
@@ -53,7 +53,7 @@ pub struct Consumer {
 type Queues = Arc<[(i64, Arc<str>)]>;
 
 /// What a look into the file gives.
-struct Look {
+struct TakeResult {
     taken: Vec<Delivery>,
     /// Some were left to others: their rows have the name now.
     passed: bool,
@@ -69,7 +69,7 @@ impl Consumer {
     ///
     /// # Errors
     /// The file cannot be written.
-    pub async fn open(broker: &Broker, who: Identity<'_>) -> Result<Consumer, Error> {
+    pub async fn open(broker: &Broker, who: WorkerIdentity<'_>) -> Result<Consumer, Error> {
         let path = broker.db.path();
         // Held first: a registered worker without a lease may be taken for a dead one.
         let member = Member::new(path, who.hostname, who.hold);
@@ -92,7 +92,7 @@ impl Consumer {
             results: None,
             watcher: listen(path),
             swept: None,
-            scan: malformed::Scan::default(),
+            scan: malformed::ScanPosition::default(),
             next_due: None,
             echo: ECHOES_MS.len(),
         })
@@ -123,9 +123,9 @@ impl Consumer {
         }
         for other in others {
             match other.judge(&path) {
-                Verdict::Alive => {}
-                Verdict::Unseen(why) => self.member.tell_unseen(&other, &path, &why),
-                Verdict::Dead => {
+                Liveness::Alive => {}
+                Liveness::Unseen(why) => self.member.tell_unseen(&other, &path, &why),
+                Liveness::Dead => {
                     let (id, now) = (other.id, clock::now());
                     self.broker.db.run(Durability::Process, move |c| orphan(c, id, now)).await?;
                     if rundir::open(&path).is_ok() {
@@ -193,7 +193,7 @@ impl Consume for Consumer {
             if let Some(look) = results {
                 tell_revoked(c, look, &mut taken)?;
             }
-            Ok(Look { taken, passed, next_due: next_due(c)?, queues: fresh, scanned })
+            Ok(TakeResult { taken, passed, next_due: next_due(c)?, queues: fresh, scanned })
         };
         let found = self.broker.db.run(Durability::Process, look).await?;
         if let Some((last, malformed)) = found.scanned {
@@ -203,9 +203,9 @@ impl Consume for Consumer {
             }
         }
         if let Some(queues) = found.queues {
-            self.scan = malformed::Scan::default();
+            self.scan = malformed::ScanPosition::default();
             tracing::warn!(
-                "this worker was not known in {} any more",
+                "this worker was no longer registered in {}",
                 self.broker.db.path().display()
             );
             (self.queues, self.watcher) = (queues, listen(self.broker.db.path()));
@@ -274,8 +274,8 @@ fn listen(database: &Path) -> Watcher {
     let both = rundir::open(database).and_then(|_| Watcher::watch(&files));
     both.or_else(|_| Watcher::watch(&files[..1])).unwrap_or_else(|why| {
         tracing::warn!(
-            "no changes of files are told of ({why}; see fs.inotify.max_user_instances): new \
-             messages are looked for every {} ms",
+            "no notification of file changes ({why}; see fs.inotify.max_user_instances): the worker \
+             polls for messages every {} ms",
             LOOK_EVERY.as_millis()
         );
         Watcher::polling(LOOK_EVERY)

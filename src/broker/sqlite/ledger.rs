@@ -4,7 +4,7 @@
 use super::Broker;
 use super::producer::insert;
 use crate::broker::Posting;
-use crate::broker::ledger::{Answer, Outcome, Step};
+use crate::broker::ledger::{Step, StepOutcome, StepResponse};
 use crate::clock;
 use crate::link::error::Error;
 use crate::link::sqlite::{Db, Durability, cell};
@@ -34,7 +34,7 @@ impl Ledger {
         &self,
         mut steps: Vec<Step>,
         until: Option<DateTime<Utc>>,
-    ) -> Result<Answer, Error> {
+    ) -> Result<StepResponse, Error> {
         let mut outcomes = Vec::with_capacity(steps.len());
         while !steps.is_empty() {
             let rest = steps.split_off(steps.len().min(STEPS_MAX));
@@ -50,7 +50,7 @@ impl Ledger {
                 self.broker.notify();
             }
         }
-        Ok(Answer { outcomes, clock: clock::now() })
+        Ok(StepResponse { outcomes, clock: clock::now() })
     }
 
     /// See [`crate::broker::ledger::Ledger::read`].
@@ -81,7 +81,7 @@ impl Values {
         steps: Arc<[Step]>,
         until: Option<DateTime<Utc>>,
         accept: impl FnOnce(&Connection, Vec<&Posting>) -> Result<T, Error> + Send + 'static,
-    ) -> Result<(Vec<Outcome>, T), Error> {
+    ) -> Result<(Vec<StepOutcome>, T), Error> {
         // Of several beats most come too late: they need not wait for the lock to hear it.
         let (values, asked) = (self.clone(), steps.clone());
         let late = db.run(Durability::Read, move |c| values.conflicts(c, &asked)).await?;
@@ -94,19 +94,19 @@ impl Values {
         db.run(durability, move |c| {
             // It has waited for the lock.
             if until.is_some_and(|until| clock::now() > until) {
-                return Ok((vec![Outcome::Late; steps.len()], T::default()));
+                return Ok((vec![StepOutcome::Late; steps.len()], T::default()));
             }
             let mut outcomes = Vec::with_capacity(steps.len());
             let mut postings = Vec::new();
             for step in steps.iter() {
                 let actual = values.get(c, &step.name)?;
                 if actual != step.expected {
-                    outcomes.push(Outcome::Conflict(actual));
+                    outcomes.push(StepOutcome::Conflict(actual));
                     continue;
                 }
                 values.set(c, &step.name, step.state.as_deref())?;
                 postings.extend(&step.postings);
-                outcomes.push(Outcome::Done);
+                outcomes.push(StepOutcome::Done);
             }
             Ok((outcomes, accept(c, postings)?))
         })
@@ -114,14 +114,14 @@ impl Values {
     }
 
     /// The outcomes, if no step can be done.
-    fn conflicts(&self, c: &Connection, steps: &[Step]) -> Result<Option<Vec<Outcome>>, Error> {
+    fn conflicts(&self, c: &Connection, steps: &[Step]) -> Result<Option<Vec<StepOutcome>>, Error> {
         let mut outcomes = Vec::new();
         for step in steps {
             let actual = self.get(c, &step.name)?;
             if actual == step.expected {
                 return Ok(None);
             }
-            outcomes.push(Outcome::Conflict(actual));
+            outcomes.push(StepOutcome::Conflict(actual));
         }
         Ok(Some(outcomes))
     }

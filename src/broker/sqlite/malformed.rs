@@ -46,16 +46,16 @@ const RULES: [(&str, &str, &str); 9] = [
 
 /// How far a worker has read.
 #[derive(Default)]
-pub(super) struct Scan {
+pub(super) struct ScanPosition {
     begun: Option<Instant>,
     last: Option<i64>,
 }
 
-impl Scan {
+impl ScanPosition {
     /// The last row that was read; `None` where a scan begins.
     pub(super) fn next(&mut self) -> Option<i64> {
         if self.begun.is_none_or(|at| at.elapsed() >= SCAN_EVERY) {
-            *self = Scan { begun: Some(Instant::now()), last: None };
+            *self = ScanPosition { begun: Some(Instant::now()), last: None };
         }
         self.last
     }
@@ -148,7 +148,7 @@ mod tests {
                 c.execute_batch(&format!("PRAGMA foreign_keys = OFF; {row} {eta})")).unwrap();
             }
         };
-        let mut scan = Scan::default();
+        let mut scan = ScanPosition::default();
         let mut look = || {
             let mut told = Vec::new();
             loop {

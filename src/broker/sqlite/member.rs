@@ -1,14 +1,14 @@
-//! Who is registered in the file: this worker, and whether others live.
+//! Registration of this worker in the file, and whether other workers are alive.
 //!
 //! A worker is dead when its lease can be locked. Where there is no lease to ask, because the
 //! folder was removed, cannot be read or could not be made, its processes tell, if they can be
 //! seen from here. What neither tells is not dead.
 
-use crate::broker::Hold;
+use crate::broker::HoldLease;
 use crate::link::error::Error;
 use crate::link::sqlite::cell;
 use crate::os::file;
-use crate::os::identity::Identity;
+use crate::os::identity::ProcessIdentity;
 use crate::os::lease::{Lease, LeaseState};
 use crate::os::rundir;
 use rusqlite::{Connection, params};
@@ -29,12 +29,12 @@ pub(super) struct Card {
     lease: String,
     pub(super) hostname: String,
     pub(super) pid: i64,
-    /// See [`Identity`].
+    /// See [`ProcessIdentity`].
     identity: Option<String>,
 }
 
 /// What is known of a worker.
-pub(super) enum Verdict {
+pub(super) enum Liveness {
     Alive,
     Dead,
     /// Nothing can be seen of it; the reason.
@@ -66,29 +66,35 @@ impl Card {
     }
 
     /// Is it dead?
-    pub(super) fn judge(&self, database: &Path) -> Verdict {
+    pub(super) fn judge(&self, database: &Path) -> Liveness {
         // What is in another folder says nothing.
         let sign = match rundir::open(database) {
             Ok(_) => Lease::state(&self.lease(database)),
             Err(error) => LeaseState::Unknown(error),
         };
         let error = match sign {
-            LeaseState::Held => return Verdict::Alive,
-            LeaseState::Free => return Verdict::Dead,
+            LeaseState::Held => return Liveness::Alive,
+            LeaseState::Free => return Liveness::Dead,
             LeaseState::Unknown(error) => error,
         };
         let dead = match &self.identity {
             Some(identity) => {
-                let worker = Identity::parse(identity);
-                if worker.precedes(&Identity::of_self()) { Some(true) } else { worker.is_dead() }
+                let worker = ProcessIdentity::parse(identity);
+                if worker.precedes(&ProcessIdentity::of_self()) {
+                    Some(true)
+                } else {
+                    worker.is_dead()
+                }
             }
             // Of an older version.
-            None => i32::try_from(self.pid).is_ok_and(Identity::no_such_process).then_some(true),
+            None => {
+                i32::try_from(self.pid).is_ok_and(ProcessIdentity::no_such_process).then_some(true)
+            }
         };
         match dead {
-            Some(true) => Verdict::Dead,
-            Some(false) => Verdict::Alive,
-            None => Verdict::Unseen(error),
+            Some(true) => Liveness::Dead,
+            Some(false) => Liveness::Alive,
+            None => Liveness::Unseen(error),
         }
     }
 
@@ -120,16 +126,16 @@ pub(super) struct Member {
     path: PathBuf,
     /// Those whose file was removed are kept: it may be seen elsewhere.
     held: Vec<Lease>,
-    hold: Hold,
+    hold: HoldLease,
     /// That there can be no lease was logged.
     warned: bool,
-    /// Those of whom it was told that they cannot be seen.
+    /// Owners already reported as not visible.
     unseen: HashSet<i64>,
 }
 
 impl Member {
     /// Holds a lease. Without one, others look for its processes.
-    pub(super) fn new(database: &Path, hostname: &str, hold: Hold) -> Member {
+    pub(super) fn new(database: &Path, hostname: &str, hold: HoldLease) -> Member {
         let name = format!("{}.lease", uuid::Uuid::new_v4());
         let path = rundir::path(database).join(name);
         let card = Card {
@@ -137,7 +143,7 @@ impl Member {
             lease: path.display().to_string(),
             hostname: hostname.into(),
             pid: std::process::id().into(),
-            identity: Some(Identity::of_self().text().into()),
+            identity: Some(ProcessIdentity::of_self().text().into()),
         };
         let (held, unseen) = (Vec::new(), HashSet::new());
         let mut member = Member { card: Arc::new(card), path, held, hold, warned: false, unseen };
@@ -154,7 +160,7 @@ impl Member {
             Ok(lease) => {
                 if !self.held.is_empty() {
                     let path = self.path.display();
-                    tracing::warn!("{path} was removed while it was in use: it is made anew");
+                    tracing::warn!("{path} was removed while it was in use: it is created again");
                 }
                 self.warned = false;
                 self.held.push(lease);
@@ -162,8 +168,8 @@ impl Member {
             Err(error) if !self.warned => {
                 self.warned = true;
                 tracing::warn!(
-                    "no lease and no wake-up file: {error}; others look for the processes of this \
-                     worker instead, and new messages are seen by changes of the database"
+                    "no lease and no wake-up file: {error}; others check for the processes of this \
+                     worker instead, and changes of the database announce new messages"
                 );
             }
             Err(_) => {}
@@ -210,7 +216,7 @@ impl Member {
         if self.unseen.insert(owner) {
             tracing::warn!(
                 "messages are held by worker {owner}, which is not in qworker_worker, and are kept \
-                 for it: {why}; if that is no worker that lives, remove the file"
+                 for it: {why}; if that worker is dead, remove the file"
             );
         }
     }
@@ -220,8 +226,8 @@ impl Member {
         if self.unseen.insert(other.id) {
             let lease = other.lease(database);
             tracing::warn!(
-                "worker {} (process {}) cannot be seen from here ({}: {why}), so it is not taken \
-                 for dead, and what it holds is kept for it; if it is dead, `touch {}` says so",
+                "worker {} (process {}) cannot be seen from here ({}: {why}), so it is not \
+                 considered dead, and its messages are kept for it; if it is dead, run `touch {}`",
                 other.hostname,
                 other.pid,
                 lease.display(),

@@ -2,7 +2,7 @@
 
 use super::producer::{insert, is_fresh};
 use super::{Broker, dead_letters};
-use crate::broker::{Fate, Item, Settle, Settles, Tag};
+use crate::broker::{Disposition, Item, Settle, Settles, Tag};
 use crate::clock;
 use crate::link::error::Error;
 use crate::link::sqlite::{Db, Durability};
@@ -43,7 +43,7 @@ impl Settler {
 }
 
 impl Settles for Settler {
-    async fn commit(&self, items: Arc<Vec<Item>>) -> Result<Vec<Fate>, Error> {
+    async fn commit(&self, items: Arc<Vec<Item>>) -> Result<Vec<Disposition>, Error> {
         let synced = items.iter().any(|item| item.durable || !item.postings.is_empty());
         let durability = if synced { Durability::Disk } else { Durability::Process };
         let moves = |item: &Item| item.settle.as_ref().is_some_and(Settle::moves);
@@ -79,7 +79,7 @@ fn is_held(c: &Connection, owner: i64, item: &Item) -> Result<bool, Error> {
     Ok(held.is_some())
 }
 
-fn one(c: &Connection, owner: i64, item: &Item, put: Option<Put>) -> Result<Fate, Error> {
+fn one(c: &Connection, owner: i64, item: &Item, put: Option<Put>) -> Result<Disposition, Error> {
     // Settling looks for the row itself; but it comes after what is sent, or a new row could get
     // the number of the one that is removed.
     let at_once = item.postings.is_empty().then_some(item.tag.zip(item.settle.as_ref())).flatten();
@@ -88,7 +88,7 @@ fn one(c: &Connection, owner: i64, item: &Item, put: Option<Put>) -> Result<Fate
         None => is_held(c, owner, item)?,
     };
     if !is_held {
-        return Ok(Fate::Lost);
+        return Ok(Disposition::Lost);
     }
     if let (Some(record), Some(put)) = (&item.record, put) {
         put(c, record)?;
@@ -99,7 +99,7 @@ fn one(c: &Connection, owner: i64, item: &Item, put: Option<Put>) -> Result<Fate
     if let (None, Some(tag), Some(how)) = (at_once, item.tag, &item.settle) {
         settle(c, owner, tag, how)?;
     }
-    Ok(Fate::Done)
+    Ok(Disposition::Done)
 }
 
 /// Whether the row was held by `owner`; if not, nothing is done.

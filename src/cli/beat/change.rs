@@ -1,11 +1,11 @@
-//! What can be done to an entry from outside: sent now, paused, resumed.
+//! Commands that change an entry: run, pause, resume.
 
-use super::place::BeatPlace;
+use super::schedule_options::BeatScheduleOptions;
 use super::{files, show};
 use crate::beat::message;
-use crate::beat::state::{Fingerprint, State, since};
-use crate::broker::ledger::{Ledger, Outcome, Step};
-use crate::cli::app::{App, Global};
+use crate::beat::state::{EntryState, Fingerprint, since};
+use crate::broker::ledger::{Ledger, Step, StepOutcome};
+use crate::cli::app::{App, GlobalOptions};
 use crate::cli::exit::{Error, Exit};
 use crate::cli::output::ToUser;
 use crate::client::send::{self, Sender};
@@ -18,37 +18,37 @@ use serde_json::{Value, json};
 const TRIES: usize = 100;
 
 #[derive(Debug, clap::Args)]
-pub(super) struct Run {
+pub(super) struct RunArgs {
     /// The entry
     name: String,
     #[command(flatten)]
-    place: BeatPlace,
+    options: BeatScheduleOptions,
     /// Print JSON
     #[arg(short, long, env = "QWORKER_BEAT_JSON", value_parser = crate::cli::truth())]
     json: bool,
 }
 
 #[derive(Debug, clap::Args)]
-pub(super) struct Change {
-    /// The entries
+pub(super) struct ChangeArgs {
+    /// Names of the entries
     #[arg(required = true)]
     names: Vec<String>,
     #[command(flatten)]
-    place: BeatPlace,
+    options: BeatScheduleOptions,
     /// Print JSON
     #[arg(short, long, env = "QWORKER_BEAT_JSON", value_parser = crate::cli::truth())]
     json: bool,
 }
 
-pub(super) fn run(args: &Run, global: &Global, out: ToUser) -> Result<Exit, Error> {
+pub(super) fn run(args: &RunArgs, global: &GlobalOptions, out: ToUser) -> Result<Exit, Error> {
     let app = App::open(global, &[])?;
     let names = std::slice::from_ref(&args.name);
-    let entries = show::entries(&app, &args.place, names, &out)?;
+    let entries = show::entries(&app, &args.options, names, &out)?;
     let Some(entry) = entries.into_iter().next() else { return Ok(Exit::Failure) };
     let to = files::router(&app)(&entry);
     let id = crate::cli::block_on(async {
         let client = app.client()?;
-        let ledger = args.place.ledger(&app, &client)?;
+        let ledger = args.options.ledger(&app, &client)?;
         let (now, deadline) = (clock::now(), app.settings.client_timeout);
         let producer = client.broker.producer();
         let draft = message::draft(&entry, None, &to, now);
@@ -77,16 +77,16 @@ pub(super) fn run(args: &Run, global: &Global, out: ToUser) -> Result<Exit, Erro
 }
 
 pub(super) fn pause(
-    args: &Change,
-    global: &Global,
+    args: &ChangeArgs,
+    global: &GlobalOptions,
     paused: bool,
     out: ToUser,
 ) -> Result<Exit, Error> {
     let app = App::open(global, &[])?;
-    let entries = show::entries(&app, &args.place, &args.names, &out)?;
+    let entries = show::entries(&app, &args.options, &args.names, &out)?;
     crate::cli::block_on(async {
         let client = app.client()?;
-        let ledger = args.place.ledger(&app, &client)?;
+        let ledger = args.options.ledger(&app, &client)?;
         for entry in &entries {
             let now = clock::now();
             change(&ledger, entry, |state| {
@@ -111,13 +111,17 @@ pub(super) fn pause(
 }
 
 /// Changes the state of an entry, whatever beats do to it meanwhile.
-async fn change(ledger: &Ledger, entry: &Entry, change: impl Fn(&mut State)) -> Result<(), Error> {
+async fn change(
+    ledger: &Ledger,
+    entry: &Entry,
+    change: impl Fn(&mut EntryState),
+) -> Result<(), Error> {
     let name = entry.name.to_string();
     let mut known = ledger.read(vec![name.clone()]).await?.pop().flatten();
     for _ in 0..TRIES {
-        let state = known.as_deref().and_then(|text| State::read(text).ok());
-        let mut state =
-            state.unwrap_or_else(|| State::new(Fingerprint::of(entry), since(entry, clock::now())));
+        let state = known.as_deref().and_then(|text| EntryState::read(text).ok());
+        let mut state = state
+            .unwrap_or_else(|| EntryState::new(Fingerprint::of(entry), since(entry, clock::now())));
         change(&mut state);
         let text = state.text();
         if known.as_ref() == Some(&text) {
@@ -130,10 +134,12 @@ async fn change(ledger: &Ledger, entry: &Entry, change: impl Fn(&mut State)) -> 
             postings: Vec::new(),
         };
         match ledger.commit(vec![step]).await?.outcomes.pop() {
-            Some(Outcome::Conflict(actual)) if actual.as_ref() != Some(&text) => known = actual,
-            Some(Outcome::Refused(why)) => return Err(Error::failure(format!("{name}: {why}"))),
+            Some(StepOutcome::Conflict(actual)) if actual.as_ref() != Some(&text) => known = actual,
+            Some(StepOutcome::Refused(why)) => {
+                return Err(Error::failure(format!("{name}: {why}")));
+            }
             _ => return Ok(()),
         }
     }
-    Err(Error::failure(format!("{name}: others change it all the time; try again")))
+    Err(Error::failure(format!("{name}: others keep changing it; try again")))
 }

@@ -2,7 +2,7 @@
 
 use super::files::{self, Read};
 use crate::beat::{Destination, message};
-use crate::cli::app::{App, Global};
+use crate::cli::app::{App, GlobalOptions};
 use crate::cli::exit::{Error, Exit};
 use crate::cli::output::ToUser;
 use crate::cli::variables;
@@ -21,7 +21,7 @@ use std::path::PathBuf;
 pub(super) struct Args {
     /// The files [default: schedule.yaml and *.crontab in the application's folder]
     files: Vec<PathBuf>,
-    /// One of the files, as beat takes it; may be repeated
+    /// Read this file as beat --entries does; may be repeated
     #[arg(long, value_name = "FILE", env = "QWORKER_BEAT_ENTRIES", value_delimiter = ',')]
     entries: Vec<PathBuf>,
     /// Print JSON
@@ -39,7 +39,7 @@ pub(in crate::cli) fn examine(app: &App, files: &[PathBuf], tasks: &Set) -> Read
     read
 }
 
-pub(super) fn run(args: &Args, global: &Global, out: ToUser) -> Result<Exit, Error> {
+pub(super) fn run(args: &Args, global: &GlobalOptions, out: ToUser) -> Result<Exit, Error> {
     let app = App::examine(global, &[])?;
     let tasks = app.examine_tasks().0;
     let files: Vec<PathBuf> = args.files.iter().chain(&args.entries).cloned().collect();

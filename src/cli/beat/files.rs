@@ -1,8 +1,8 @@
 //! The files that define a schedule: which they are, when they have changed, what they say.
 
-use crate::beat::{Definitions, Destination, Router, Source};
+use crate::beat::{DefinitionSource, Definitions, Destination, Router};
 use crate::cli;
-use crate::cli::app::{App, Global};
+use crate::cli::app::{App, GlobalOptions};
 use crate::cli::zones::{self, Zones};
 use crate::clock;
 use crate::config::diagnostic::Weight;
@@ -24,7 +24,7 @@ const SCHEDULES: [&str; 2] = ["schedule.yaml", "schedule.yml"];
 
 /// The definitions of an application.
 pub(super) struct Files {
-    global: Global,
+    global: GlobalOptions,
     given: Vec<Given>,
     /// Instead of those in the application's folder.
     chosen: Vec<PathBuf>,
@@ -69,7 +69,7 @@ pub(in crate::cli) struct Read {
 }
 
 impl Files {
-    pub(super) fn new(global: Global, given: Vec<Given>, chosen: Vec<PathBuf>) -> Files {
+    pub(super) fn new(global: GlobalOptions, given: Vec<Given>, chosen: Vec<PathBuf>) -> Files {
         let chosen =
             chosen.into_iter().map(|path| std::path::absolute(&path).unwrap_or(path)).collect();
         Files {
@@ -99,7 +99,7 @@ impl Files {
             return;
         }
         match &why {
-            Some(why) => tracing::error!("{why}; all entries stay as they were"),
+            Some(why) => tracing::error!("{why}; all entries stay unchanged"),
             None => tracing::info!("beat: the schedule can be read again"),
         }
         self.unseen = why;
@@ -144,7 +144,7 @@ fn is_crontab(path: &Path) -> bool {
         || path.file_name().is_some_and(|name| name == "crontab")
 }
 
-/// Reports the second of two files of which one is enough: it is unclear which one is meant.
+/// Reports the second of two files that exclude each other: it is unclear which one is meant.
 fn rival(path: &Path, paths: &[PathBuf]) -> Option<Diagnostic> {
     let [long, short] = SCHEDULES.map(|name| path.with_file_name(name));
     (path == short && paths.contains(&long)).then(|| {
@@ -155,7 +155,7 @@ fn rival(path: &Path, paths: &[PathBuf]) -> Option<Diagnostic> {
 }
 
 /// What one file, or the setting `beat_schedule`, says.
-struct Part {
+struct FileEntries {
     /// The file, unless another one is read in its place.
     path: Option<PathBuf>,
     entries: Vec<Arc<Entry>>,
@@ -163,12 +163,17 @@ struct Part {
 }
 
 /// Reads the setting, which is in the file `settings`, and these files.
-fn read_parts(app: &App, settings: PathBuf, paths: &[PathBuf], zones: &Rc<Zones>) -> Vec<Part> {
+fn read_parts(
+    app: &App,
+    settings: PathBuf,
+    paths: &[PathBuf],
+    zones: &Rc<Zones>,
+) -> Vec<FileEntries> {
     let boot = os::host::boot_time().unwrap_or_else(clock::now);
     let defaults = Defaults { host: zones.clone(), ..Defaults::new(&app.settings, boot) };
     let part = |path, (entries, mut found): (Vec<Entry>, Vec<Diagnostic>)| {
         zones::name_foreign(&mut found);
-        Part { path, entries: entries.into_iter().map(Arc::new).collect(), found }
+        FileEntries { path, entries: entries.into_iter().map(Arc::new).collect(), found }
     };
     let setting = part(Some(settings), load::setting(&app.settings.beat_schedule, &defaults));
     let files = paths.iter().map(|path| match rival(path, paths) {
@@ -210,7 +215,7 @@ pub(super) fn read_all(app: &App, chosen: &[PathBuf]) -> Read {
     read
 }
 
-impl Source for Files {
+impl DefinitionSource for Files {
     fn changed(&mut self) -> bool {
         let now = match self.look() {
             Ok(now) => now,

@@ -3,13 +3,13 @@
 mod change;
 pub(super) mod check;
 mod files;
-mod place;
+mod schedule_options;
 mod show;
 mod start;
 
 pub(super) use start::{Embedded, Prepared};
 
-use super::app::{App, Global};
+use super::app::{App, GlobalOptions};
 use super::exit::{Error, Exit};
 use super::output::ToUser;
 use crate::guard::Role;
@@ -20,39 +20,44 @@ use std::sync::Arc;
 #[command(args_conflicts_with_subcommands = true)]
 pub(super) struct Args {
     #[command(subcommand)]
-    what: Option<What>,
+    what: Option<BeatCommand>,
     #[command(flatten)]
     start: start::Args,
 }
 
 #[derive(Debug, clap::Subcommand)]
-enum What {
+enum BeatCommand {
     /// List the entries, with their last and next runs
-    List(show::List),
-    /// Say when an entry is due next
-    Next(show::Next),
-    /// Send the task of an entry now, whatever its schedule says
-    Run(change::Run),
-    /// Send nothing of these entries until they are resumed
-    Pause(change::Change),
-    /// Go on with entries that were paused, with what is due from now on
-    Resume(change::Change),
-    /// Report every mistake in schedule files
+    List(show::ListArgs),
+    /// Print when an entry is due next
+    Next(show::NextArgs),
+    /// Send the task of an entry now, regardless of its schedule
+    Run(change::RunArgs),
+    /// Pause entries: send nothing until they are resumed
+    Pause(change::ChangeArgs),
+    /// Resume paused entries, with what is due from now on
+    Resume(change::ChangeArgs),
+    /// Report all errors in schedule files
     Check(check::Args),
-    /// Print what would be sent in a stretch of time
-    Simulate(show::Simulate),
+    /// Print what would be sent in a period of time
+    Simulate(show::SimulateArgs),
 }
 
-pub(super) fn run(args: Args, global: &Global, role: Role, out: ToUser) -> Result<Exit, Error> {
+pub(super) fn run(
+    args: Args,
+    global: &GlobalOptions,
+    role: Role,
+    out: ToUser,
+) -> Result<Exit, Error> {
     match args.what {
         None => start::run(args.start, global, role, out),
-        Some(What::List(args)) => show::list(&args, global, out),
-        Some(What::Next(args)) => show::next(&args, global, out),
-        Some(What::Run(args)) => change::run(&args, global, out),
-        Some(What::Pause(args)) => change::pause(&args, global, true, out),
-        Some(What::Resume(args)) => change::pause(&args, global, false, out),
-        Some(What::Check(args)) => check::run(&args, global, out),
-        Some(What::Simulate(args)) => show::simulate(&args, global, out),
+        Some(BeatCommand::List(args)) => show::list(&args, global, out),
+        Some(BeatCommand::Next(args)) => show::next(&args, global, out),
+        Some(BeatCommand::Run(args)) => change::run(&args, global, out),
+        Some(BeatCommand::Pause(args)) => change::pause(&args, global, true, out),
+        Some(BeatCommand::Resume(args)) => change::pause(&args, global, false, out),
+        Some(BeatCommand::Check(args)) => check::run(&args, global, out),
+        Some(BeatCommand::Simulate(args)) => show::simulate(&args, global, out),
     }
 }
 

@@ -1,18 +1,18 @@
-//! What can be asked of a schedule: its entries, the next runs of one, what a stretch of time
+//! Queries of a schedule: its entries, the next runs of one, what a stretch of time
 //! would bring.
 
 use super::files::{self, Read};
-use super::place::{BeatPlace, Place};
-use crate::beat::claim::{Action, ClaimResult};
+use super::schedule_options::{BeatScheduleOptions, ScheduleOptions};
+use crate::beat::claim::{ClaimResult, DueAction};
 use crate::beat::core::entries::Entries;
-use crate::beat::state::{Fingerprint, State};
+use crate::beat::state::{EntryState, Fingerprint};
 use crate::broker::ledger;
-use crate::cli::app::{App, Global};
+use crate::cli::app::{App, GlobalOptions};
 use crate::cli::exit::{Error, Exit};
 use crate::cli::output::ToUser;
 use crate::clock;
 use crate::config::diagnostic::{Weight, nearest};
-use crate::link::error::Kind;
+use crate::link::error::StoreErrorKind;
 use crate::link::sqlite::Access;
 use crate::log::escape;
 use crate::schedule::entry::Entry;
@@ -22,43 +22,43 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 #[derive(Debug, clap::Args)]
-pub(super) struct List {
+pub(super) struct ListArgs {
     /// Only these entries
     names: Vec<String>,
     #[command(flatten)]
-    place: BeatPlace,
+    options: BeatScheduleOptions,
     /// Print JSON
     #[arg(short, long, env = "QWORKER_BEAT_JSON", value_parser = crate::cli::truth())]
     json: bool,
 }
 
 #[derive(Debug, clap::Args)]
-pub(super) struct Next {
+pub(super) struct NextArgs {
     /// The entry
     name: String,
-    /// How many of its runs
+    /// Number of runs to show
     #[arg(short = 'n', long = "count", value_name = "N", default_value_t = 1, value_parser = crate::cli::count::<usize>)]
     count: usize,
     #[command(flatten)]
-    place: BeatPlace,
+    options: BeatScheduleOptions,
     /// Print JSON
     #[arg(short, long, env = "QWORKER_BEAT_JSON", value_parser = crate::cli::truth())]
     json: bool,
 }
 
 #[derive(Debug, clap::Args)]
-pub(super) struct Simulate {
+pub(super) struct SimulateArgs {
     /// Only these entries
     names: Vec<String>,
-    /// From this time on, ISO 8601 [default: now]
+    /// Start of the simulated time, ISO 8601 [default: now]
     #[arg(long, value_name = "TIME", value_parser = instant)]
     from: Option<DateTime<Utc>>,
-    /// Up to this time [default: a day after the beginning]
+    /// End of the simulated time [default: one day after the start]
     #[arg(long, value_name = "TIME", value_parser = instant)]
     to: Option<DateTime<Utc>>,
     #[command(flatten)]
-    place: BeatPlace,
-    /// Print JSON, an object in each line
+    options: BeatScheduleOptions,
+    /// Print JSON, one object per line
     #[arg(short, long, env = "QWORKER_BEAT_JSON", value_parser = crate::cli::truth())]
     json: bool,
 }
@@ -73,12 +73,12 @@ fn instant(text: &str) -> Result<DateTime<Utc>, String> {
 /// There is no entry of such a name.
 pub(super) fn entries(
     app: &App,
-    place: &Place,
+    options: &ScheduleOptions,
     names: &[String],
     out: &ToUser,
 ) -> Result<Vec<Arc<Entry>>, Error> {
-    place.check_entries()?;
-    let Read { mut entries, faults, notes } = files::read_all(app, &place.entries);
+    options.check_entries()?;
+    let Read { mut entries, faults, notes } = files::read_all(app, &options.entries);
     let warnings = notes.into_iter().filter(|note| note.weight == Weight::Warning);
     for fault in faults.into_iter().chain(warnings) {
         out.say(&format!("Warning: {fault}"));
@@ -98,12 +98,16 @@ pub(super) fn entries(
 }
 
 /// What the ledger has of entries.
-fn states(app: &App, place: &Place, names: Vec<String>) -> Result<HashMap<String, State>, Error> {
+fn states(
+    app: &App,
+    options: &ScheduleOptions,
+    names: Vec<String>,
+) -> Result<HashMap<String, EntryState>, Error> {
     let group = &app.settings.beat_group;
-    let texts = match place.own_file(app)? {
+    let texts = match options.own_file(app)? {
         // A command that only reads makes no file, and sets none aside.
         Some(file) => ledger::peek(&file, group, &names).map_err(|error| match error.kind() {
-            Kind::Damaged => Error::failure(error.to_string()),
+            StoreErrorKind::Damaged => Error::failure(error.to_string()),
             _ => error.into(),
         })?,
         None => crate::cli::block_on(async {
@@ -112,23 +116,23 @@ fn states(app: &App, place: &Place, names: Vec<String>) -> Result<HashMap<String
         })?,
     };
     let known = names.into_iter().zip(texts);
-    Ok(known.filter_map(|(name, text)| Some((name, State::read(&text?).ok()?))).collect())
+    Ok(known.filter_map(|(name, text)| Some((name, EntryState::read(&text?).ok()?))).collect())
 }
 
 /// An entry and what is known of it.
-struct Known {
+struct EntryStatus {
     entry: Arc<Entry>,
-    state: Option<State>,
+    state: Option<EntryState>,
     next: Option<DateTime<Utc>>,
 }
 
-impl Known {
-    fn new(entry: Arc<Entry>, state: Option<State>, now: DateTime<Utc>) -> Known {
+impl EntryStatus {
+    fn new(entry: Arc<Entry>, state: Option<EntryState>, now: DateTime<Utc>) -> EntryStatus {
         let state = state.filter(|state| state.gone.is_none());
         let last = state.as_ref().map_or(now, |state| state.last);
         let rests = !entry.enabled || state.as_ref().is_some_and(|state| state.paused);
         let next = entry.next(last).filter(|_| !rests);
-        Known { entry, state, next }
+        EntryStatus { entry, state, next }
     }
 
     /// One word.
@@ -195,39 +199,39 @@ fn utc(at: DateTime<Utc>) -> String {
     at.to_rfc3339_opts(SecondsFormat::Secs, true)
 }
 
-pub(super) fn list(args: &List, global: &Global, out: ToUser) -> Result<Exit, Error> {
+pub(super) fn list(args: &ListArgs, global: &GlobalOptions, out: ToUser) -> Result<Exit, Error> {
     let app = App::open(global, &[])?;
-    let entries = entries(&app, &args.place, &args.names, &out)?;
+    let entries = entries(&app, &args.options, &args.names, &out)?;
     let names = entries.iter().map(|entry| entry.name.to_string()).collect();
-    let mut states = states(&app, &args.place, names)?;
+    let mut states = states(&app, &args.options, names)?;
     let now = clock::now();
-    let mut all: Vec<Known> = entries
+    let mut all: Vec<EntryStatus> = entries
         .into_iter()
         .map(|entry| {
             let state = states.remove(&*entry.name);
-            Known::new(entry, state, now)
+            EntryStatus::new(entry, state, now)
         })
         .collect();
     all.sort_by(|a, b| a.entry.name.cmp(&b.entry.name));
     if args.json {
-        out.print(&Value::from_iter(all.iter().map(Known::json)).to_string());
+        out.print(&Value::from_iter(all.iter().map(EntryStatus::json)).to_string());
         return Ok(Exit::Ok);
     }
-    let rows: Vec<Vec<String>> = all.iter().map(Known::row).collect();
+    let rows: Vec<Vec<String>> = all.iter().map(EntryStatus::row).collect();
     let header = ["Entry", "Task", "Schedule", "Last run", "Next run", "Runs", "State"];
     out.table(&header, &rows, "No entries in the schedule.");
     Ok(Exit::Ok)
 }
 
-pub(super) fn next(args: &Next, global: &Global, out: ToUser) -> Result<Exit, Error> {
+pub(super) fn next(args: &NextArgs, global: &GlobalOptions, out: ToUser) -> Result<Exit, Error> {
     let app = App::open(global, &[])?;
     let name = std::slice::from_ref(&args.name);
-    let entries = entries(&app, &args.place, name, &out)?;
+    let entries = entries(&app, &args.options, name, &out)?;
     let Some(entry) = entries.into_iter().next() else { return Ok(Exit::Failure) };
     // An interval counts from its last run, if the broker is there to tell. A file is.
-    let is_in_file = args.place.file(&app).is_some();
+    let is_in_file = args.options.file(&app).is_some();
     let mut state = None;
-    match states(&app, &args.place, name.to_vec()) {
+    match states(&app, &args.options, name.to_vec()) {
         Ok(states) => state = states.into_values().next(),
         Err(error) if is_in_file => return Err(error),
         Err(error) => out.say(&format!("Warning: {error}; counted from now")),
@@ -266,9 +270,13 @@ pub(super) fn next(args: &Next, global: &Global, out: ToUser) -> Result<Exit, Er
     Ok(Exit::Ok)
 }
 
-pub(super) fn simulate(args: &Simulate, global: &Global, out: ToUser) -> Result<Exit, Error> {
+pub(super) fn simulate(
+    args: &SimulateArgs,
+    global: &GlobalOptions,
+    out: ToUser,
+) -> Result<Exit, Error> {
     let app = App::open(global, &[])?;
-    let entries = entries(&app, &args.place, &args.names, &out)?;
+    let entries = entries(&app, &args.options, &args.names, &out)?;
     let from = args.from.unwrap_or_else(clock::now);
     let to = args.to.unwrap_or(from + TimeDelta::days(1));
     if to < from {
@@ -284,9 +292,9 @@ pub(super) fn simulate(args: &Simulate, global: &Global, out: ToUser) -> Result<
     while let Some(now) = all.next().filter(|next| *next <= to) {
         for action in all.due(now, now, usize::MAX) {
             let claim = match action {
-                Action::Claim(claim) => Some(claim),
+                DueAction::Claim(claim) => Some(claim),
                 // As if every task were done when it is asked for.
-                Action::LookUp { id, .. } => all.looked_up(id, true, now),
+                DueAction::LookUp { id, .. } => all.looked_up(id, true, now),
             };
             let Some((claim, id)) = claim.and_then(|claim| claim.id.map(|id| (claim, id))) else {
                 continue;

@@ -1,12 +1,12 @@
 //! Starts a beat: in the foreground, detached, or in a worker.
 
 use super::files::{self, Files};
-use super::place::{BeatPlace, EmbeddedPlace, Place};
-use crate::beat::{self, Command, Plan, Services, Source};
+use super::schedule_options::{BeatScheduleOptions, EmbeddedScheduleOptions, ScheduleOptions};
+use crate::beat::{self, BeatControl, DefinitionSource, Plan, Services};
 use crate::bounds::BEAT_PAUSE_MAX;
 use crate::broker::ledger::Ledger;
-use crate::cli::app::{App, Global};
-use crate::cli::daemon::{self, Begun};
+use crate::cli::app::{App, GlobalOptions};
+use crate::cli::daemon::{self, DaemonStart};
 use crate::cli::exit::{Error, Exit};
 use crate::cli::output::ToUser;
 use crate::cli::{logging, variables};
@@ -15,7 +15,7 @@ use crate::config::Given;
 use crate::guard::Role;
 use crate::os;
 use crate::os::sd_notify::Manager;
-use crate::os::signal::{Meaning, Signals, Term, ends_by_hup};
+use crate::os::signal::{Signals, Term, WorkerSignal, ends_by_hup};
 use chrono::{DateTime, Local};
 use std::rc::Rc;
 use std::time::Duration;
@@ -25,13 +25,13 @@ use tokio::sync::mpsc;
 // Beside others of its name in one command.
 #[group(skip)]
 pub(super) struct Args {
-    /// Node name, NAME@HOST, for the log and for names of files [default: celerybeat@%h]
+    /// Node name, NAME@HOST, for the log and for file names [default: celerybeat@%h]
     #[arg(short = 'n', long, value_name = "NODE", env = "QWORKER_BEAT_HOSTNAME")]
     hostname: Option<String>,
     #[command(flatten)]
-    place: BeatPlace,
-    /// How often, in seconds, to look at the files of the schedule, at what others have changed, and
-    /// whether the broker has lost anything [default: 1]. What is due is sent at its time
+    options: BeatScheduleOptions,
+    /// How often, in seconds, to check the schedule files, changes by other processes, and whether
+    /// the broker has lost anything [default: 1]. Entries are always sent when they are due
     #[arg(long, value_name = "SECONDS", allow_negative_numbers = true)]
     max_interval: Option<String>,
     #[command(flatten)]
@@ -40,46 +40,52 @@ pub(super) struct Args {
     daemon: daemon::Args,
 }
 
-pub(super) fn run(args: Args, global: &Global, role: Role, out: ToUser) -> Result<Exit, Error> {
+/// The setting that `--max-interval` gives a value to.
+fn interval(value: &str) -> Given {
+    Given {
+        option: "--max-interval".into(),
+        setting: "beat_max_loop_interval".into(),
+        value: value.into(),
+    }
+}
+
+pub(super) fn run(
+    args: Args,
+    global: &GlobalOptions,
+    role: Role,
+    out: ToUser,
+) -> Result<Exit, Error> {
     if matches!(role, Role::Fresh) {
         args.daemon.become_user()?;
     }
-    let given: Vec<Given> = args
-        .max_interval
-        .iter()
-        .map(|value| Given {
-            option: "--max-interval".into(),
-            setting: "beat_max_loop_interval".into(),
-            value: value.clone(),
-        })
-        .collect();
+    let given: Vec<Given> = args.max_interval.as_deref().map(interval).into_iter().collect();
     let app = App::open(global, &given)?;
     // It is read again later, by a process that may be in another folder by then.
     let mut global = global.clone();
     global.app = Some(app.folder.clone());
-    args.place.check(&app)?;
+    args.options.check(&app)?;
     let hostname = App::node_name(args.hostname.as_deref(), "celerybeat")?;
-    files::paths_of(&app.folder, &args.place.entries)
+    files::paths_of(&app.folder, &args.options.entries)
         .map_err(|unseen| Error::failure(unseen.to_string()))?;
     let log = args.log.options(&hostname, &app.settings, &out)?;
     logging::check(&log)?;
     variables::warn(&out);
     let (mut pidfile, launcher) = match args.daemon.begin(&hostname, None, &out)? {
-        Begun::Here { pidfile, launcher } => (pidfile, launcher),
-        Begun::Elsewhere(exit) => return Ok(exit),
+        DaemonStart::Here { pidfile, launcher } => (pidfile, launcher),
+        DaemonStart::Elsewhere(exit) => return Ok(exit),
     };
-    let hup = if ends_by_hup() { Command::Stop } else { Command::Reload };
+    let hup = if ends_by_hup() { BeatControl::Stop } else { BeatControl::Reload };
     let shown = banner(&app, &args, &log);
-    let files = Files::new(global.clone(), given, args.place.entries.clone());
+    let files = Files::new(global.clone(), given, args.options.entries.clone());
     let detached = args.daemon.detach;
-    let place = args.place;
+    let options = args.options;
     let mut launcher = launcher;
     let ended = crate::cli::block_on(tokio::task::LocalSet::new().run_until(async {
         let signals = Signals::listen(Term::Warm, None)
             .map_err(|error| Error::failure(format!("cannot listen to signals: {error}")))?;
         let _log = crate::log::start(log);
         let client = app.client()?;
-        let ledger = place.ledger(&app, &client)?;
+        let ledger = options.ledger(&app, &client)?;
         if !out.quiet && !detached {
             out.announce(&shown);
         }
@@ -128,8 +134,8 @@ fn plan(app: &App) -> Plan {
 fn services(
     client: Client,
     ledger: Ledger,
-    source: Box<dyn Source>,
-    commands: mpsc::UnboundedReceiver<Command>,
+    source: Box<dyn DefinitionSource>,
+    commands: mpsc::UnboundedReceiver<BeatControl>,
 ) -> Services {
     let Client { broker, store } = client;
     Services { ledger, broker, store, source, commands, alive: Box::new(|| {}) }
@@ -143,13 +149,13 @@ pub(in crate::cli) struct Embedded {
     #[arg(short = 'B', long, env = "QWORKER_WORKER_BEAT", value_parser = crate::cli::truth())]
     beat: bool,
     #[command(flatten)]
-    place: EmbeddedPlace,
+    options: EmbeddedScheduleOptions,
 }
 
 /// A beat that is about to run in a worker.
 pub(in crate::cli) struct Prepared {
     app: App,
-    place: Place,
+    options: ScheduleOptions,
     files: Files,
 }
 
@@ -161,16 +167,16 @@ impl Embedded {
     pub(in crate::cli) fn prepare(
         &self,
         app: &App,
-        global: &Global,
+        global: &GlobalOptions,
         given: Vec<Given>,
     ) -> Result<Option<Prepared>, Error> {
         if !self.beat {
             return Ok(None);
         }
-        let place = self.place.place.clone();
-        place.check(app)?;
-        let files = Files::new(global.clone(), given, place.entries.clone());
-        Ok(Some(Prepared { app: app.clone(), place, files }))
+        let options = self.options.options.clone();
+        options.check(app)?;
+        let files = Files::new(global.clone(), given, options.entries.clone());
+        Ok(Some(Prepared { app: app.clone(), options, files }))
     }
 }
 
@@ -180,7 +186,7 @@ impl Prepared {
         let mut is_told = false;
         let (client, ledger) = loop {
             let opened = self.app.client().and_then(|client| {
-                let ledger = self.place.ledger(&self.app, &client)?;
+                let ledger = self.options.ledger(&self.app, &client)?;
                 Ok((client, ledger))
             });
             match opened {
@@ -188,7 +194,7 @@ impl Prepared {
                 // The worker works; its beat begins as soon as it can.
                 Err(error) => {
                     if !std::mem::replace(&mut is_told, true) {
-                        tracing::error!("beat: {error}; what is due is held");
+                        tracing::error!("beat: {error}; due entries wait");
                     }
                     tokio::time::sleep(BEAT_PAUSE_MAX).await;
                 }
@@ -205,17 +211,17 @@ impl Prepared {
 /// Passes on signals. `hup`: what HUP means.
 async fn listen(
     mut signals: Signals,
-    hup: Command,
-    commands: mpsc::UnboundedSender<Command>,
+    hup: BeatControl,
+    commands: mpsc::UnboundedSender<BeatControl>,
     manager: Rc<Manager>,
 ) {
     loop {
         let command = match signals.next().await {
-            Meaning::Hup => hup,
-            Meaning::Explain => Command::Explain,
-            Meaning::Warm | Meaning::Interrupt | Meaning::Cold => Command::Stop,
+            WorkerSignal::Hup => hup,
+            WorkerSignal::Explain => BeatControl::Explain,
+            WorkerSignal::Warm | WorkerSignal::Interrupt | WorkerSignal::Cold => BeatControl::Stop,
         };
-        if command == Command::Stop {
+        if command == BeatControl::Stop {
             manager.tell("STOPPING=1");
         }
         if commands.send(command).is_err() {
@@ -225,9 +231,9 @@ async fn listen(
 }
 
 /// What the user sees first, in Celery's form.
-fn banner(app: &App, args: &Args, log: &crate::log::Options) -> String {
+fn banner(app: &App, args: &Args, log: &crate::log::LogOptions) -> String {
     let now: DateTime<Local> = crate::clock::now().into();
-    let file = args.place.file(app);
+    let file = args.options.file(app);
     let (scheduler, db) = match &file {
         Some(file) => ("file", file.display().to_string()),
         None => ("broker", app.broker()),

@@ -1,32 +1,32 @@
 //! `qworker multi`: several workers of this host. Its language is Celery's; what is behind a
 //! command is sorted in `words`, made nodes in `nodes`, and done here.
 
+mod console;
+mod folders;
+mod lock;
 mod node;
 mod nodes;
-mod patience;
-mod places;
+mod parse;
 mod restart;
 mod rolling;
-mod say;
 mod signal;
 mod start;
 mod status;
 mod stop;
-mod turn;
-mod words;
+mod wait_limit;
 
-use super::app::Global;
+use super::app::GlobalOptions;
 use super::exit::{Error, Exit};
 use super::output::ToUser;
 use crate::config::kind;
+use console::Console;
 use nix::sys::signal::Signal;
 use node::Node;
-use nodes::Host;
-use patience::Patience;
-use say::Say;
+use nodes::HostInfo;
+use parse::{KnownOptions, ParsedWords};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
-use words::{Known, Words};
+use wait_limit::WaitLimit;
 
 const USAGE: &str = "\
 usage: qworker multi start <node1 node2 nodeN|range> [worker options]
@@ -75,12 +75,12 @@ const SAME: &[(&str, &str)] = &[("-p", "--pidfile"), ("-f", "--logfile")];
 #[derive(Debug, clap::Args)]
 #[command(after_help = include_str!("help.txt"))]
 pub(super) struct Args {
-    /// A command, nodes, and options of workers
+    /// A command, node names, and worker options
     #[arg(value_name = "COMMAND", allow_hyphen_values = true, trailing_var_arg = true)]
     words: Vec<String>,
 }
 
-pub(super) fn run(args: Args, global: &Global, mut out: ToUser) -> Result<Exit, Error> {
+pub(super) fn run(args: Args, global: &GlobalOptions, mut out: ToUser) -> Result<Exit, Error> {
     let mut typed = args.words;
     let global = of_program(global, typed.len())?;
     let behind = typed.iter().position(|word| word == "--").unwrap_or(typed.len());
@@ -93,16 +93,16 @@ pub(super) fn run(args: Args, global: &Global, mut out: ToUser) -> Result<Exit, 
     out.quiet |= has(&["--quiet", "-q"]);
     let no_color = has(&["--no-color"]);
     out.color &= !no_color;
-    let say = Say { out, nosplash: has(&["--nosplash"]), verbose: has(&["--verbose"]) };
+    let console = Console { out, nosplash: has(&["--nosplash"]), verbose: has(&["--verbose"]) };
     if has(&["--help", "-h"]) {
-        say.out.write(&help());
+        console.out.write(&help());
         return Ok(Exit::Ok);
     }
     let command = match typed.first() {
         Some(command) if !command.starts_with('-') => typed.remove(0),
-        _ => return Err(misused(&say, "no command is named")),
+        _ => return Err(misused(&console, "no command is named")),
     };
-    let request = Request { words: typed, behind, global, say };
+    let request = Invocation { words: typed, behind, global, console };
     match command.as_str() {
         "start" => request.start(),
         "stop" => request.stop(false),
@@ -115,10 +115,10 @@ pub(super) fn run(args: Args, global: &Global, mut out: ToUser) -> Result<Exit, 
         "show" => request.show(),
         "get" => request.get(),
         "help" => {
-            say.out.write(&help());
+            console.out.write(&help());
             Ok(Exit::Ok)
         }
-        _ => Err(misused(&say, &format!("Invalid command: {command}"))),
+        _ => Err(misused(&console, &format!("Invalid command: {command}"))),
     }
 }
 
@@ -132,70 +132,70 @@ fn help() -> String {
         .unwrap_or_default()
 }
 
-fn misused(say: &Say, why: &str) -> Error {
-    say.out.say(USAGE);
+fn misused(console: &Console, why: &str) -> Error {
+    console.out.say(USAGE);
     Error::usage(why)
 }
 
 /// What was typed, in its parts.
-struct Request {
+struct Invocation {
     /// Behind the command.
     words: Vec<String>,
     /// `--` and what stands behind it.
     behind: Vec<String>,
     /// Before `multi`.
     global: Vec<String>,
-    say: Say,
+    console: Console,
 }
 
 /// Signals that end a node: it makes sense to wait for what comes of them.
 const ENDING: [Signal; 4] = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGQUIT, Signal::SIGKILL];
 
-impl Request {
+impl Invocation {
     fn start(self) -> Result<Exit, Error> {
-        let (nodes, patience) = self.of_their_own()?;
-        start::start(&nodes, patience, &self.say)
+        let (nodes, wait_limit) = self.of_their_own()?;
+        start::start(&nodes, wait_limit, &self.console)
     }
 
     fn stop(mut self, wait: bool) -> Result<Exit, Error> {
         let signal = self.signal(wait)?;
-        let (nodes, patience) = self.of_their_own()?;
-        stop::stop(&nodes, signal, wait.then_some(patience), &self.say)
+        let (nodes, wait_limit) = self.of_their_own()?;
+        stop::stop(&nodes, signal, wait.then_some(wait_limit), &self.console)
     }
 
     fn restart(mut self) -> Result<Exit, Error> {
         let signal = self.signal(true)?;
-        let (nodes, patience) = self.of_their_own()?;
+        let (nodes, wait_limit) = self.of_their_own()?;
         if self.parse()?.options.get("--rolling").is_some() {
             if signal != Signal::SIGTERM {
-                return Err(Error::usage("--rolling: each node ends by TERM"));
+                return Err(Error::usage("--rolling: nodes are always stopped by TERM"));
             }
-            return rolling::restart(&nodes, patience, &self.say);
+            return rolling::restart(&nodes, wait_limit, &self.console);
         }
-        restart::restart(&nodes, signal, patience, &self.say)
+        restart::restart(&nodes, signal, wait_limit, &self.console)
     }
 
     fn kill(self) -> Result<Exit, Error> {
         let (nodes, _) = self.of_their_own()?;
-        Ok(stop::kill(&nodes, &self.say))
+        Ok(stop::kill(&nodes, &self.console))
     }
 
     fn status(mut self) -> Result<Exit, Error> {
         let before = self.words.len();
         self.words.retain(|word| !["--json", "-j"].contains(&word.as_str()));
-        let (nodes, patience) = self.of_their_own()?;
-        Ok(status::status(&nodes, self.words.len() < before, patience, &self.say))
+        let (nodes, wait_limit) = self.of_their_own()?;
+        Ok(status::status(&nodes, self.words.len() < before, wait_limit, &self.console))
     }
 
     /// The nodes, each with a pidfile of its own, and how long to wait for them.
-    fn of_their_own(&self) -> Result<(Vec<Node>, Patience), Error> {
+    fn of_their_own(&self) -> Result<(Vec<Node>, WaitLimit), Error> {
         let nodes = self.nodes()?;
-        places::distinct(&nodes)?;
+        folders::distinct(&nodes)?;
         let timeout = self.parse()?.options.take("--timeout").flatten();
         let wrong = |why| Error::usage(format!("--timeout: {why}"));
         let timeout =
             timeout.map(|text| kind::from_text::<kind::Span>(&text)).transpose().map_err(wrong)?;
-        Ok((nodes, Patience::new(timeout)))
+        Ok((nodes, WaitLimit::new(timeout)))
     }
 
     /// The signal among the words; TERM if there is none.
@@ -203,7 +203,7 @@ impl Request {
         let signal = signal::take(&mut self.words).unwrap_or(Signal::SIGTERM);
         if to_end && !ENDING.contains(&signal) {
             let name = signal::name(signal);
-            return Err(Error::usage(format!("a node does not end by {name}"))
+            return Err(Error::usage(format!("{name} does not stop a node"))
                 .hint(format!("qworker multi stop … -{name} sends it")));
         }
         Ok(signal)
@@ -228,23 +228,23 @@ impl Request {
         let mut found =
             nodes.iter().filter(|node| [&node.name, node.short()].contains(&wanted.as_str()));
         let Some(node) = found.next() else {
-            return Err(Error::failure(format!("{wanted} is none of these nodes")));
+            return Err(Error::failure(format!("{wanted} is not one of these nodes")));
         };
-        self.say.out.data(&node.line());
+        self.console.out.data(&node.line());
         Ok(Exit::Ok)
     }
 
     /// The word that stands before the nodes.
     fn first(&mut self, what: &str) -> Result<String, Error> {
         match self.words.is_empty() {
-            true => Err(misused(&self.say, &format!("{what} is missing"))),
+            true => Err(misused(&self.console, &format!("{what} is missing"))),
             false => Ok(self.words.remove(0)),
         }
     }
 
     fn each_line(&self, line: impl Fn(&Node) -> Result<String, Error>) -> Result<Exit, Error> {
         let lines: Result<Vec<String>, Error> = self.nodes()?.iter().map(line).collect();
-        self.say.out.data(&lines?.join("\n"));
+        self.console.out.data(&lines?.join("\n"));
         Ok(Exit::Ok)
     }
 
@@ -262,19 +262,19 @@ impl Request {
         for option in ["-D", "--detach", "-q", "--timeout", "--rolling", "--json"] {
             words.options.take(option);
         }
-        let host = Host { name: crate::os::host::name(), program: program()? };
+        let host = HostInfo { name: crate::os::host::name(), program: program()? };
         nodes::nodes(&words, &host)
     }
 
-    fn parse(&self) -> Result<Words, Error> {
+    fn parse(&self) -> Result<ParsedWords, Error> {
         let words = [&self.words[..], &self.global, &self.behind].concat();
-        Words::parse(&words, &Known::new(&super::command_line(), OWN))
+        ParsedWords::parse(&words, &KnownOptions::new(&super::command_line(), OWN))
     }
 }
 
 /// The options that stand before `multi`, for each node: they are typed as they are, but
 /// the folder that we are in by now has one name only.
-fn of_program(global: &Global, behind: usize) -> Result<Vec<String>, Error> {
+fn of_program(global: &GlobalOptions, behind: usize) -> Result<Vec<String>, Error> {
     let mut typed: Vec<OsString> = std::env::args_os().skip(1).collect();
     typed.truncate(typed.len().saturating_sub(behind));
     // The last of them is `multi`, or two hyphens right behind it.
@@ -292,7 +292,7 @@ fn of_program(global: &Global, behind: usize) -> Result<Vec<String>, Error> {
 
 /// The words as texts. The folders of the application and of work may have names that are none:
 /// the nodes have them from the environment, and from here.
-fn as_text(typed: Vec<OsString>, global: &Global) -> Result<Vec<String>, Error> {
+fn as_text(typed: Vec<OsString>, global: &GlobalOptions) -> Result<Vec<String>, Error> {
     let mut before: Vec<String> = Vec::new();
     for word in typed {
         let Err(word) = word.into_string().map(|word| before.push(word)) else { continue };

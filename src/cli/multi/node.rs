@@ -1,7 +1,7 @@
 //! One node: its name, its files, and the command line that starts it.
 
 use super::super::exit::Error;
-use super::words::{Options, join, split};
+use super::parse::{OptionList, join, split};
 use crate::config::names;
 use crate::link::address::redact_all;
 use std::path::{Path, PathBuf};
@@ -51,7 +51,7 @@ pub(super) struct Node {
     /// What is put at the end of all.
     append: Option<String>,
     /// Its options, with everything filled in.
-    options: Options,
+    options: OptionList,
     /// As it will be once the worker has its own letters filled in; absolute.
     pub(super) pidfile: PathBuf,
     /// As above.
@@ -65,7 +65,7 @@ impl Node {
     /// A letter behind a percent sign that means nothing.
     pub(super) fn new(
         name: String,
-        mut options: Options,
+        mut options: OptionList,
         program: &str,
         behind: &[String],
         append: Option<&str>,
@@ -80,7 +80,7 @@ impl Node {
         let other = options.get("--executable").cloned().flatten();
         let program = other.map_or_else(|| program.to_string(), |typed| home(&typed));
         let (mut of_program, mut of_worker) = (Vec::new(), Vec::new());
-        let mut filled = Options::default();
+        let mut filled = OptionList::default();
         for (option, value) in options.iter() {
             let mut value = match value {
                 Some(value) if option == "-n" => Some(value.to_string()),
@@ -168,7 +168,7 @@ fn words_of(option: &str, value: Option<String>) -> Vec<String> {
 }
 
 /// Where the worker of these options will have this file.
-fn path_of(options: &Options, option: &str, name: &str) -> Result<PathBuf, Error> {
+fn path_of(options: &OptionList, option: &str, name: &str) -> Result<PathBuf, Error> {
     let value = |option| options.get(option).cloned().flatten().unwrap_or_default();
     let typed = value(option);
     if typed.is_empty() {
@@ -253,7 +253,7 @@ fn fill<'a>(template: &str, meaning: impl Fn(char) -> Option<&'a str>) -> Result
     Ok(filled)
 }
 
-/// `path` with `~` replaced by the home of whoever types.
+/// `path` with `~` replaced by the user's home folder.
 fn home(path: &str) -> String {
     let home = std::env::var("HOME").unwrap_or_default();
     match path.strip_prefix('~') {

@@ -2,7 +2,7 @@
 
 use super::super::exit::Error;
 use super::node::{Node, expand_name, short};
-use super::words::{Options, Words};
+use super::parse::{OptionList, ParsedWords};
 use crate::bounds::NODES_MAX;
 use crate::config::{names, units};
 use std::collections::HashSet;
@@ -10,7 +10,7 @@ use std::ops::RangeInclusive;
 
 /// What the host is like that the nodes are for.
 #[derive(Debug)]
-pub(super) struct Host {
+pub(super) struct HostInfo {
     /// Its name.
     pub(super) name: String,
     /// The program that nodes run unless it is said.
@@ -30,7 +30,7 @@ struct Named {
 
 /// How the nodes were named.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Form {
+enum NamingForm {
     /// `3`: numbers from 1 on, so an option of a larger one is a mistake.
     Count(usize),
     /// `2-4`: some of those numbers; options may be of the others.
@@ -43,7 +43,7 @@ enum Form {
 ///
 /// # Errors
 /// No nodes, or too many, or one twice; an option of a node that is not there.
-pub(super) fn nodes(words: &Words, host: &Host) -> Result<Vec<Node>, Error> {
+pub(super) fn nodes(words: &ParsedWords, host: &HostInfo) -> Result<Vec<Node>, Error> {
     let mut common = words.options.clone();
     let short_host = common.take("-n").flatten();
     let hostname = common.take("--hostname").flatten().or(short_host);
@@ -60,13 +60,13 @@ pub(super) fn nodes(words: &Words, host: &Host) -> Result<Vec<Node>, Error> {
     }
     let (form, typed) = form(&words.names)?;
     let prefix = match form {
-        Form::Names(_) => prefix,
+        NamingForm::Names(_) => prefix,
         _ => range_prefix.unwrap_or_else(|| "celery".into()),
     };
     let named = named(form, typed, &prefix, &suffix, &host.name)?;
     let layers = layers(words, form, &named)?;
     let program = &host.program;
-    let node = |(node, layers): (Named, Vec<&Options>)| {
+    let node = |(node, layers): (Named, Vec<&OptionList>)| {
         let mut options = common.clone();
         layers.into_iter().for_each(|layer| options.add(layer));
         Node::new(node.full, options, program, &words.behind, append.as_deref())
@@ -75,30 +75,30 @@ pub(super) fn nodes(words: &Words, host: &Host) -> Result<Vec<Node>, Error> {
 }
 
 /// One word of digits is a number of nodes; of digits, hyphens and commas some of them.
-fn form(names: &[String]) -> Result<(Form, Vec<String>), Error> {
+fn form(names: &[String]) -> Result<(NamingForm, Vec<String>), Error> {
     let nobody = "no node is named: give a number of nodes, or their names";
     let [only] = names else {
         return match names.is_empty() {
             true => Err(Error::usage(nobody)),
-            false => Ok((Form::Names(names.len()), names.to_vec())),
+            false => Ok((NamingForm::Names(names.len()), names.to_vec())),
         };
     };
     if let Some(count) = units::whole(only).and_then(|count| usize::try_from(count).ok()) {
         return match count {
             0 => Err(Error::usage(nobody)),
-            _ => Ok((Form::Count(count), numbers(1..=count)?)),
+            _ => Ok((NamingForm::Count(count), numbers(1..=count)?)),
         };
     }
     let parts: Option<Vec<_>> = only.split(',').map(range).collect();
-    let Some(parts) = parts else { return Ok((Form::Names(1), names.to_vec())) };
+    let Some(parts) = parts else { return Ok((NamingForm::Names(1), names.to_vec())) };
     let mut all = Vec::new();
     for part in parts {
         if *part.start() == 0 || part.is_empty() {
-            return Err(Error::usage(format!("{only}: numbers of nodes go up, from 1")));
+            return Err(Error::usage(format!("{only}: expected ascending node numbers, from 1")));
         }
         all.extend(numbers(part)?);
     }
-    Ok((Form::Numbers, all))
+    Ok((NamingForm::Numbers, all))
 }
 
 fn numbers(range: RangeInclusive<usize>) -> Result<Vec<String>, Error> {
@@ -116,7 +116,7 @@ fn range(text: &str) -> Option<RangeInclusive<usize>> {
 }
 
 fn named(
-    form: Form,
+    form: NamingForm,
     typed: Vec<String>,
     prefix: &str,
     suffix: &str,
@@ -133,7 +133,7 @@ fn named(
         if !seen.insert(full.clone()) {
             return Err(Error::usage(format!("{full} is named twice")));
         }
-        let number = typed.parse().ok().filter(|_| !matches!(form, Form::Names(_)));
+        let number = typed.parse().ok().filter(|_| !matches!(form, NamingForm::Names(_)));
         named.push(Named { typed, full, index: number.unwrap_or(at + 1) });
     }
     Ok(named)
@@ -143,18 +143,18 @@ fn named(
 /// or range is stronger than a name or number alone; where nodes are named, a number is stronger
 /// than a name.
 fn layers<'a>(
-    words: &'a Words,
-    form: Form,
+    words: &'a ParsedWords,
+    form: NamingForm,
     named: &[Named],
-) -> Result<Vec<Vec<&'a Options>>, Error> {
+) -> Result<Vec<Vec<&'a OptionList>>, Error> {
     let mut all = Vec::new();
     for (whose, options) in &words.of_some {
         all.push((Whose::parse(whose, form, named)?, options));
     }
     let of = |node: &Named| {
         let rank =
-            |(whose, options): &(Whose, &'a Options)| Some((whose.rank(node, form)?, *options));
-        let mut own: Vec<(usize, &Options)> = all.iter().filter_map(rank).collect();
+            |(whose, options): &(Whose, &'a OptionList)| Some((whose.rank(node, form)?, *options));
+        let mut own: Vec<(usize, &OptionList)> = all.iter().filter_map(rank).collect();
         own.sort_by_key(|(rank, _)| *rank);
         own.into_iter().map(|(_, options)| options).collect()
     };
@@ -163,21 +163,21 @@ fn layers<'a>(
 
 /// Who an option is for: what stands behind its colon.
 #[derive(Debug, Clone)]
-struct Whose(Vec<Part>);
+struct Whose(Vec<NodeSelector>);
 
 #[derive(Debug, Clone)]
-enum Part {
+enum NodeSelector {
     Name(String),
     Numbers(RangeInclusive<usize>),
 }
 
 impl Whose {
-    fn parse(text: &str, form: Form, named: &[Named]) -> Result<Whose, Error> {
+    fn parse(text: &str, form: NamingForm, named: &[Named]) -> Result<Whose, Error> {
         let no_node = |number: &str| Error::usage(format!("No node at index '{number}'"));
         let mut parts = Vec::new();
         for part in text.split(',') {
-            let name = Part::Name(part.into());
-            let is_name = !matches!(form, Form::Count(_)) && part.contains('-');
+            let name = NodeSelector::Name(part.into());
+            let is_name = !matches!(form, NamingForm::Count(_)) && part.contains('-');
             let is_name = is_name && named.iter().any(|node| name.names(node));
             let Some(range) = range(part).filter(|_| !is_name) else {
                 parts.push(name);
@@ -189,31 +189,31 @@ impl Whose {
                 return Err(Error::usage(format!("Indexes start at 1 got: '{part}'")));
             }
             if range.is_empty() {
-                return Err(Error::usage(format!("{part}: numbers of nodes go up")));
+                return Err(Error::usage(format!("{part}: expected ascending node numbers")));
             }
             // A range may be of more nodes than there are, as in Celery; a number is a mistake.
             let known = match form {
-                Form::Count(count) | Form::Names(count) => from <= count,
-                Form::Numbers => true,
+                NamingForm::Count(count) | NamingForm::Names(count) => from <= count,
+                NamingForm::Numbers => true,
             };
-            let in_list = matches!(form, Form::Count(_)) && text.contains(',');
+            let in_list = matches!(form, NamingForm::Count(_)) && text.contains(',');
             if alone && !known && !in_list {
                 return Err(no_node(part));
             }
-            parts.push(Part::Numbers(range));
+            parts.push(NodeSelector::Numbers(range));
         }
         Ok(Whose(parts))
     }
 
     /// How strong it is for this node, if it is for it at all.
-    fn rank(&self, node: &Named, form: Form) -> Option<usize> {
+    fn rank(&self, node: &Named, form: NamingForm) -> Option<usize> {
         let single = self.0.len() == 1;
-        let rank = |part: &Part| match (part, form) {
-            (Part::Name(_), _) => part.names(node).then_some(usize::from(!single)),
-            (Part::Numbers(range), _) if !range.contains(&node.index) => None,
-            (Part::Numbers(range), form) => {
+        let rank = |part: &NodeSelector| match (part, form) {
+            (NodeSelector::Name(_), _) => part.names(node).then_some(usize::from(!single)),
+            (NodeSelector::Numbers(range), _) if !range.contains(&node.index) => None,
+            (NodeSelector::Numbers(range), form) => {
                 let alone = single && range.start() == range.end();
-                let by_name = if matches!(form, Form::Names(_)) { 2 } else { 0 };
+                let by_name = if matches!(form, NamingForm::Names(_)) { 2 } else { 0 };
                 Some(by_name + usize::from(!alone))
             }
         };
@@ -221,10 +221,10 @@ impl Whose {
     }
 }
 
-impl Part {
+impl NodeSelector {
     /// Is it the name of this node: as it was typed, its name part, or all of it?
     fn names(&self, node: &Named) -> bool {
-        let Part::Name(name) = self else { return false };
+        let NodeSelector::Name(name) = self else { return false };
         *name == node.typed || *name == node.full || name == short(&node.full)
     }
 }

@@ -1,12 +1,12 @@
 //! `restart`: nodes are stopped together, and each is started as soon as it has ended.
 
 use super::super::exit::{Error, Exit};
+use super::console::Console;
+use super::lock::StartLocks;
 use super::node::Node;
-use super::patience::Patience;
-use super::say::Say;
 use super::start::Starts;
-use super::turn::Turns;
-use super::{places, stop};
+use super::wait_limit::WaitLimit;
+use super::{folders, stop};
 use nix::sys::signal::Signal;
 
 /// Stops the nodes, waits for their ends, and starts them.
@@ -16,32 +16,32 @@ use nix::sys::signal::Signal;
 pub(super) fn restart(
     nodes: &[Node],
     signal: Signal,
-    patience: Patience,
-    say: &Say,
+    wait_limit: WaitLimit,
+    console: &Console,
 ) -> Result<Exit, Error> {
-    say.splash();
-    places::make(nodes)?;
-    let _turns = Turns::take(nodes, patience, say)?;
+    console.splash();
+    folders::make(nodes)?;
+    let _turns = StartLocks::take(nodes, wait_limit, console)?;
     let (mut exit, mut ended) = (Exit::Ok, Vec::new());
-    let running = stop::running(nodes, say, &mut exit, |node| ended.push(node));
+    let running = stop::running(nodes, console, &mut exit, |node| ended.push(node));
     stop::not_from_within(&running)?;
-    let patience = patience.again();
-    let asked = stop::ask(running, signal, say, &mut exit, |node| ended.push(node));
-    stop::waiting(&asked, say);
-    let mut starts = Starts::new(patience.again(), "> Restarting node ", say);
+    let wait_limit = wait_limit.again();
+    let asked = stop::ask(running, signal, console, &mut exit, |node| ended.push(node));
+    stop::waiting(&asked, console);
+    let mut starts = Starts::new(wait_limit.again(), "> Restarting node ", console);
     for node in ended {
         starts.begin(node)?;
     }
     let mut wrong = Ok(());
-    let late = patience.outlast(asked, say, |node| {
+    let late = wait_limit.outlast(asked, console, |node| {
         stop::tidy(node);
-        say.marked(&format!("\t> {}: ", node.name), &say.ok());
+        console.marked(&format!("\t> {}: ", node.name), &console.ok());
         wrong = std::mem::replace(&mut wrong, Ok(())).and_then(|()| starts.begin(node));
     });
     let started = starts.finish();
     wrong?;
     if !late.is_empty() {
-        return Err(stop::still_there(&late, patience));
+        return Err(stop::still_there(&late, wait_limit));
     }
     Ok(if exit == Exit::Ok { started } else { exit })
 }

@@ -1,12 +1,12 @@
 //! `start`: each node is a process that ends once its worker takes tasks. Some are started at a
-//! time; what is told is in the order of the nodes.
+//! time; results are reported in the order of the nodes.
 
 use super::super::exit::{Error, Exit};
+use super::console::Console;
+use super::lock::StartLocks;
 use super::node::Node;
-use super::patience::Patience;
-use super::say::Say;
-use super::turn::Turns;
-use super::{places, status};
+use super::wait_limit::WaitLimit;
+use super::{folders, status};
 use crate::bounds::{SAID_MAX, STARTS_MAX};
 use crate::os::file;
 use crate::os::pidfile::{Holder, holder, next};
@@ -21,7 +21,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 const HELD: i32 = 73;
 
 /// What came of a start.
-enum Started {
+enum StartResult {
     /// It takes tasks.
     Ready,
     /// It ran before.
@@ -41,19 +41,23 @@ enum Launch {
     /// It runs, but on its way to its end: it is started after that.
     After(Process),
     /// There is nothing to wait for.
-    Over(Started),
+    Over(StartResult),
 }
 
 /// Starts the nodes.
 ///
 /// # Errors
-/// The command line or the folders are not right; that a node fails is told, and is the exit code.
-pub(super) fn start(nodes: &[Node], patience: Patience, say: &Say) -> Result<Exit, Error> {
-    say.splash();
-    say.note("> Starting nodes...");
-    places::make(nodes)?;
-    let _turns = Turns::take(nodes, patience, say)?;
-    let mut starts = Starts::new(patience.again(), "\t> ", say);
+/// The command line or the folders are not right; the failure of a node is reported, and is in the exit code.
+pub(super) fn start(
+    nodes: &[Node],
+    wait_limit: WaitLimit,
+    console: &Console,
+) -> Result<Exit, Error> {
+    console.splash();
+    console.note("> Starting nodes...");
+    folders::make(nodes)?;
+    let _turns = StartLocks::take(nodes, wait_limit, console)?;
+    let mut starts = Starts::new(wait_limit.again(), "\t> ", console);
     for node in nodes {
         starts.begin(node)?;
     }
@@ -63,16 +67,20 @@ pub(super) fn start(nodes: &[Node], patience: Patience, say: &Say) -> Result<Exi
 /// Starts under way.
 pub(super) struct Starts<'a> {
     begun: VecDeque<(&'a Node, Launch)>,
-    patience: Patience,
+    wait_limit: WaitLimit,
     /// What stands before the name of a node.
     mark: &'static str,
-    say: &'a Say,
+    console: &'a Console,
     exit: Exit,
 }
 
 impl<'a> Starts<'a> {
-    pub(super) fn new(patience: Patience, mark: &'static str, say: &'a Say) -> Starts<'a> {
-        Starts { begun: VecDeque::new(), patience, mark, say, exit: Exit::Ok }
+    pub(super) fn new(
+        wait_limit: WaitLimit,
+        mark: &'static str,
+        console: &'a Console,
+    ) -> Starts<'a> {
+        Starts { begun: VecDeque::new(), wait_limit, mark, console, exit: Exit::Ok }
     }
 
     /// Begins with one more; if many are on their way, after one of them is done.
@@ -92,7 +100,7 @@ impl<'a> Starts<'a> {
             self.end_first();
         }
         let launch = match launch(node, old)? {
-            Launch::Over(Started::Already(process)) if status::is_leaving(node, &process) => {
+            Launch::Over(StartResult::Already(process)) if status::is_leaving(node, &process) => {
                 Launch::After(process)
             }
             launch => launch,
@@ -111,53 +119,53 @@ impl<'a> Starts<'a> {
 
     fn end_first(&mut self) {
         let Some((node, launch)) = self.begun.pop_front() else { return };
-        let say = self.say;
-        say.part(&format!("{}{}: ", self.mark, node.name));
-        if say.verbose {
-            say.note(&format!("  {} {}", node.program, node.line()));
+        let console = self.console;
+        console.part(&format!("{}{}: ", self.mark, node.name));
+        if console.verbose {
+            console.note(&format!("  {} {}", node.program, node.line()));
         }
         let started = self.outcome(node, launch);
         match started {
-            Started::Ready => say.marked("", &say.ok()),
-            Started::Already(process) => {
-                let mark = format!("{} (already running, pid {})", say.ok(), process.pid());
-                say.marked("", &mark);
+            StartResult::Ready => console.marked("", &console.ok()),
+            StartResult::Already(process) => {
+                let mark = format!("{} (already running, pid {})", console.ok(), process.pid());
+                console.marked("", &mark);
             }
-            Started::Failed(why) | Started::Held(why) => {
-                say.marked("", &say.failed());
-                say.out.say(&format!("Error: {}: {why}", node.name));
+            StartResult::Failed(why) | StartResult::Held(why) => {
+                console.marked("", &console.failed());
+                console.out.say(&format!("Error: {}: {why}", node.name));
                 self.exit = Exit::Failure;
             }
-            Started::Late => {
-                say.marked("", &say.failed());
-                let over = self.patience.over("it was not ready, and was stopped");
-                say.out.say(&format!("Error: {}: {over}", node.name));
+            StartResult::Late => {
+                console.marked("", &console.failed());
+                let over = self.wait_limit.over("it was not ready, and was stopped");
+                console.out.say(&format!("Error: {}: {over}", node.name));
                 self.exit = if self.exit == Exit::Ok { over.exit } else { self.exit };
             }
         }
     }
 
     /// What becomes of a node on its way.
-    fn outcome(&self, node: &Node, mut on_its_way: Launch) -> Started {
+    fn outcome(&self, node: &Node, mut on_its_way: Launch) -> StartResult {
         for last in [false, false, true] {
             let (child, said, old) = match on_its_way {
                 Launch::Over(started) => return started,
                 Launch::Begun(child, said, old) => (child, said, old),
                 Launch::After(process) => {
-                    if !process.wait(self.patience.left()) {
-                        return Started::Late;
+                    if !process.wait(self.wait_limit.left()) {
+                        return StartResult::Late;
                     }
                     on_its_way = again(node, None);
                     continue;
                 }
             };
-            match wait(node, old, child, said, self.patience) {
+            match wait(node, old, child, said, self.wait_limit) {
                 // Somebody has looked whether the file may be removed, and has it no more.
-                Started::Held(_) if !last => on_its_way = again(node, old),
+                StartResult::Held(_) if !last => on_its_way = again(node, old),
                 started => return started,
             }
         }
-        Started::Late
+        StartResult::Late
     }
 }
 
@@ -165,11 +173,11 @@ impl<'a> Starts<'a> {
 fn launch(node: &Node, old: Option<i32>) -> Result<Launch, Error> {
     match holder(&node.pidfile) {
         Ok(Holder::Live(process)) if old == Some(process.pid()) => {}
-        Ok(Holder::Live(process)) => return Ok(Launch::Over(Started::Already(process))),
+        Ok(Holder::Live(process)) => return Ok(Launch::Over(StartResult::Already(process))),
         Ok(Holder::Nobody | Holder::Stale(_)) => {}
         Err(error) => {
             let what = format!("{}: {}", node.name, node.pidfile.display());
-            return Err(places::not_writable(what, &error));
+            return Err(folders::not_writable(what, &error));
         }
     }
     let words = node.words(old)?;
@@ -184,13 +192,13 @@ fn launch(node: &Node, old: Option<i32>) -> Result<Launch, Error> {
     });
     Ok(match begun {
         Ok((child, said)) => Launch::Begun(child, said, old),
-        Err(error) => Launch::Over(Started::Failed(format!("{}: {error}", node.program))),
+        Err(error) => Launch::Over(StartResult::Failed(format!("{}: {error}", node.program))),
     })
 }
 
 /// As [`launch`], of a node whose command line was right before.
 fn again(node: &Node, old: Option<i32>) -> Launch {
-    launch(node, old).unwrap_or_else(|error| Launch::Over(Started::Failed(error.to_string())))
+    launch(node, old).unwrap_or_else(|error| Launch::Over(StartResult::Failed(error.to_string())))
 }
 
 /// Waits for the command that starts a node.
@@ -199,11 +207,11 @@ fn wait(
     old: Option<i32>,
     mut child: Child,
     mut said: std::fs::File,
-    patience: Patience,
-) -> Started {
+    wait_limit: WaitLimit,
+) -> StartResult {
     // Nobody has waited for it, so the number is its own.
     let process = i32::try_from(child.id()).ok().and_then(Process::open);
-    let in_time = process.is_none_or(|process| process.wait(patience.left()));
+    let in_time = process.is_none_or(|process| process.wait(wait_limit.left()));
     if !in_time {
         for place in [node.pidfile.clone(), next(&node.pidfile)] {
             if let Ok(Holder::Live(worker)) = holder(&place)
@@ -217,16 +225,16 @@ fn wait(
     }
     let status = match child.wait() {
         Ok(status) => status,
-        Err(error) => return Started::Failed(error.to_string()),
+        Err(error) => return StartResult::Failed(error.to_string()),
     };
     match (in_time, status.code()) {
-        (false, _) => Started::Late,
-        (true, Some(0)) => Started::Ready,
+        (false, _) => StartResult::Late,
+        (true, Some(0)) => StartResult::Ready,
         (true, Some(HELD)) => match holder(&node.pidfile) {
-            Ok(Holder::Live(other)) if old != Some(other.pid()) => Started::Already(other),
-            _ => Started::Held(reason(status, &mut said)),
+            Ok(Holder::Live(other)) if old != Some(other.pid()) => StartResult::Already(other),
+            _ => StartResult::Held(reason(status, &mut said)),
         },
-        _ => Started::Failed(reason(status, &mut said)),
+        _ => StartResult::Failed(reason(status, &mut said)),
     }
 }
 

@@ -1,11 +1,11 @@
 //! `status`: how each node is, as its pidfile, the kernel and the worker itself say.
 
 use super::super::exit::Exit;
+use super::console::Console;
 use super::node::Node;
-use super::patience::Patience;
-use super::say::Say;
+use super::wait_limit::WaitLimit;
 use crate::bounds::ANSWER_PATIENCE;
-use crate::client::local::{self, Status};
+use crate::client::health::{self, StatusDocument};
 use crate::os::pidfile::{Holder, holder};
 use crate::os::process::Process;
 use crate::os::{host, node_socket};
@@ -19,45 +19,50 @@ struct Alive {
     /// Of the guard and the worker, shared pages in part.
     memory: u64,
     /// What the worker says, if it answers.
-    said: Option<Status>,
+    said: Option<StatusDocument>,
 }
 
 /// What is known of a node: that it is down if nothing is.
-type Known = Result<Option<Alive>, String>;
+type NodeStatus = Result<Option<Alive>, String>;
 
 /// Prints how the nodes are; a node that is down is a failure, and so is one of which nobody can
 /// tell.
-pub(super) fn status(nodes: &[Node], as_json: bool, patience: Patience, say: &Say) -> Exit {
+pub(super) fn status(
+    nodes: &[Node],
+    as_json: bool,
+    wait_limit: WaitLimit,
+    console: &Console,
+) -> Exit {
     let known = |node: &Node| match holder(&node.pidfile) {
-        Ok(Holder::Live(process)) => Ok(Some(look(node, &process, patience))),
+        Ok(Holder::Live(process)) => Ok(Some(look(node, &process, wait_limit))),
         Ok(Holder::Stale(_) | Holder::Nobody) => Ok(None),
         Err(error) => Err(format!("{}: {error}", node.pidfile.display())),
     };
-    let all: Vec<Known> = nodes.iter().map(known).collect();
+    let all: Vec<NodeStatus> = nodes.iter().map(known).collect();
     if as_json {
         let objects: Vec<_> = nodes.iter().zip(&all).map(|(node, one)| object(node, one)).collect();
-        say.out.print(&serde_json::Value::from(objects).to_string());
+        console.out.print(&serde_json::Value::from(objects).to_string());
     } else {
         let header = ["NODE", "PID", "UPTIME", "STATE", "TASKS", "MEMORY", "VERSION"];
         let rows: Vec<_> = nodes.iter().zip(&all).map(|(node, one)| row(node, one)).collect();
-        say.out.table(&header, &rows, "No nodes.");
+        console.out.table(&header, &rows, "No nodes.");
     }
     if all.iter().all(|known| matches!(known, Ok(Some(_)))) { Exit::Ok } else { Exit::Failure }
 }
 
 /// Is this worker on its way to its end?
 pub(super) fn is_leaving(node: &Node, process: &Process) -> bool {
-    let patience = Patience::new(Some(ANSWER_PATIENCE));
-    look(node, process, patience).said.is_some_and(|said| said.state != "running")
+    let wait_limit = WaitLimit::new(Some(ANSWER_PATIENCE));
+    look(node, process, wait_limit).said.is_some_and(|said| said.state != "running")
 }
 
-fn look(node: &Node, process: &Process, patience: Patience) -> Alive {
+fn look(node: &Node, process: &Process, wait_limit: WaitLimit) -> Alive {
     let sockets =
         process.uid().map(|uid| node_socket::find(&node.name, uid).found).unwrap_or_default();
     // Other applications may have a node of this name, and while one is replaced its successor may
     // answer already.
     let said = sockets.iter().find_map(|socket| {
-        let said = local::ask(socket, patience.left().min(ANSWER_PATIENCE)).ok()?;
+        let said = health::ask(socket, wait_limit.left().min(ANSWER_PATIENCE)).ok()?;
         (i32::try_from(said.guard) == Ok(process.pid())).then_some(said)
     });
     let worker = said.as_ref().and_then(|said| i32::try_from(said.pid).ok());
@@ -73,7 +78,7 @@ fn look(node: &Node, process: &Process, patience: Patience) -> Alive {
 /// What a node that runs and says nothing is: at its beginning, or stuck.
 const SILENT: &str = "no answer";
 
-fn row(node: &Node, known: &Known) -> Vec<String> {
+fn row(node: &Node, known: &NodeStatus) -> Vec<String> {
     let nothing = || "-".to_string();
     let without = |state: String| {
         let rest = [nothing(), nothing(), state, nothing(), nothing(), nothing()];
@@ -100,7 +105,7 @@ fn row(node: &Node, known: &Known) -> Vec<String> {
     ]
 }
 
-fn object(node: &Node, known: &Known) -> serde_json::Value {
+fn object(node: &Node, known: &NodeStatus) -> serde_json::Value {
     let alive = known.as_ref().ok().and_then(Option::as_ref);
     let said = alive.and_then(|alive| alive.said.as_ref());
     let state = match (known, said) {

@@ -2,20 +2,20 @@
 //! signalled is the process that holds the pidfile, never another one of its number.
 
 use super::super::exit::{Error, Exit};
+use super::console::Console;
 use super::node::Node;
-use super::patience::Patience;
-use super::say::Say;
 use super::signal;
+use super::wait_limit::WaitLimit;
 use crate::bounds::KILL_PATIENCE;
 use crate::os::pidfile::{Holder, holder, next, remove_stale};
 use crate::os::process::Process;
 use nix::sys::signal::Signal;
 
 /// Those that run, with their processes; `down` hears of the others. What a killed one has left is
-/// removed. Of which nobody can tell, that is told, and the exit code counts it.
+/// removed. A node whose state is unknown is reported, and the exit code counts it.
 pub(super) fn running<'a>(
     nodes: &'a [Node],
-    say: &Say,
+    console: &Console,
     exit: &mut Exit,
     mut down: impl FnMut(&'a Node),
 ) -> Vec<(&'a Node, Process)> {
@@ -30,7 +30,7 @@ pub(super) fn running<'a>(
             Ok(Holder::Nobody) => down(node),
             Err(error) => {
                 let file = node.pidfile.display();
-                say.out.say(&format!("Error: {}: {file}: {error}", node.name));
+                console.out.say(&format!("Error: {}: {file}: {error}", node.name));
                 *exit = Exit::Failure;
             }
         }
@@ -38,7 +38,7 @@ pub(super) fn running<'a>(
     found
 }
 
-/// Removes the pidfile of a node that is down. Who may not is only looking.
+/// Removes the pidfile of a node that is down. Without the permission, nothing is done.
 pub(super) fn tidy(node: &Node) {
     let _ = remove_stale(&node.pidfile);
     let _ = remove_stale(&next(&node.pidfile));
@@ -49,26 +49,26 @@ pub(super) fn tidy(node: &Node) {
 pub(super) fn ask<'a>(
     running: Vec<(&'a Node, Process)>,
     signal: Signal,
-    say: &Say,
+    console: &Console,
     exit: &mut Exit,
     mut down: impl FnMut(&'a Node),
 ) -> Vec<(&'a Node, Process)> {
     if !running.is_empty() {
-        say.heading("> Stopping nodes...");
+        console.heading("> Stopping nodes...");
     }
     let mut asked = Vec::new();
     for (node, process) in running {
         let (name, pid) = (&node.name, process.pid());
-        say.note(&format!("\t> {name}: {} -> {pid}", signal::name(signal)));
+        console.note(&format!("\t> {name}: {} -> {pid}", signal::name(signal)));
         match process.signal(signal) {
             Ok(true) => asked.push((node, process)),
             Ok(false) => {
-                say.note(&format!("Could not signal {name} ({pid}): No such process"));
+                console.note(&format!("Could not signal {name} ({pid}): No such process"));
                 tidy(node);
                 down(node);
             }
             Err(error) => {
-                say.out.say(&format!("Error: {name}: cannot signal {pid}: {error}"));
+                console.out.say(&format!("Error: {name}: cannot signal {pid}: {error}"));
                 *exit = Exit::Failure;
             }
         }
@@ -83,26 +83,26 @@ pub(super) fn ask<'a>(
 pub(super) fn stop(
     nodes: &[Node],
     signal: Signal,
-    patience: Option<Patience>,
-    say: &Say,
+    wait_limit: Option<WaitLimit>,
+    console: &Console,
 ) -> Result<Exit, Error> {
-    say.splash();
+    console.splash();
     let mut exit = Exit::Ok;
-    let down = |node: &Node| say.down(&node.name);
-    let running = running(nodes, say, &mut exit, down);
-    if patience.is_some() {
+    let down = |node: &Node| console.down(&node.name);
+    let running = running(nodes, console, &mut exit, down);
+    if wait_limit.is_some() {
         not_from_within(&running)?;
     }
-    let asked = ask(running, signal, say, &mut exit, down);
-    let Some(patience) = patience else { return Ok(exit) };
-    waiting(&asked, say);
-    let late = patience.outlast(asked, say, |node| {
+    let asked = ask(running, signal, console, &mut exit, down);
+    let Some(wait_limit) = wait_limit else { return Ok(exit) };
+    waiting(&asked, console);
+    let late = wait_limit.outlast(asked, console, |node| {
         tidy(node);
-        say.marked(&format!("\t> {}: ", node.name), &say.ok());
+        console.marked(&format!("\t> {}: ", node.name), &console.ok());
     });
     match late.is_empty() {
         true => Ok(exit),
-        false => Err(still_there(&late, patience)),
+        false => Err(still_there(&late, wait_limit)),
     }
 }
 
@@ -125,57 +125,61 @@ pub(super) fn not_from_within(running: &[(&Node, Process)]) -> Result<(), Error>
     )))
 }
 
-/// Says who is waited for.
-pub(super) fn waiting(asked: &[(&Node, Process)], say: &Say) {
+/// Prints which nodes are waited for.
+pub(super) fn waiting(asked: &[(&Node, Process)], console: &Console) {
     let pids: Vec<String> = asked.iter().map(|(_, process)| process.pid().to_string()).collect();
     let nodes = if asked.len() == 1 { "node" } else { "nodes" };
     if !asked.is_empty() {
-        say.heading(&format!("> Waiting for {} {nodes} -> {}...", asked.len(), pids.join(", ")));
+        console.heading(&format!(
+            "> Waiting for {} {nodes} -> {}...",
+            asked.len(),
+            pids.join(", ")
+        ));
     }
 }
 
 /// These have not ended in time.
-pub(super) fn still_there(late: &[(&Node, Process)], patience: Patience) -> Error {
+pub(super) fn still_there(late: &[(&Node, Process)], wait_limit: WaitLimit) -> Error {
     let names: Vec<String> =
         late.iter().map(|(node, process)| format!("{} ({})", node.name, process.pid())).collect();
     let verb = if late.len() == 1 { "has" } else { "have" };
-    patience
+    wait_limit
         .over(&format!("{} {verb} not ended", names.join(", ")))
         .hint("they still end; -QUIT ends them sooner and hands their tasks on, `kill` at once")
 }
 
 /// Kills the nodes. What the guard of a worker does not live to do, the worker does; one that does
 /// not is killed too.
-pub(super) fn kill(nodes: &[Node], say: &Say) -> Exit {
-    say.splash();
+pub(super) fn kill(nodes: &[Node], console: &Console) -> Exit {
+    console.splash();
     let mut exit = Exit::Ok;
     let mut killed = Vec::new();
-    for (node, process) in running(nodes, say, &mut exit, |node| say.down(&node.name)) {
+    for (node, process) in running(nodes, console, &mut exit, |node| console.down(&node.name)) {
         let (name, pid) = (&node.name, process.pid());
-        say.note(&format!("Sending KILL to node {name} ({pid})"));
+        console.note(&format!("Sending KILL to node {name} ({pid})"));
         let children = process.children();
         match process.signal(Signal::SIGKILL) {
             Ok(true) => {}
-            Ok(false) => say.note(&format!("Could not signal {name} ({pid}): No such process")),
+            Ok(false) => console.note(&format!("Could not signal {name} ({pid}): No such process")),
             Err(error) => {
-                say.out.say(&format!("Error: {name}: cannot signal {pid}: {error}"));
+                console.out.say(&format!("Error: {name}: cannot signal {pid}: {error}"));
                 exit = Exit::Failure;
                 continue;
             }
         }
         killed.push((node, process, children));
     }
-    let patience = Patience::new(Some(KILL_PATIENCE));
+    let wait_limit = WaitLimit::new(Some(KILL_PATIENCE));
     for (node, process, children) in killed {
-        let mut gone = process.wait(patience.left());
-        for child in children.iter().filter(|child| !child.wait(patience.left())) {
+        let mut gone = process.wait(wait_limit.left());
+        for child in children.iter().filter(|child| !child.wait(wait_limit.left())) {
             // It is asked again below whether it is gone.
             let _ = child.signal(Signal::SIGKILL);
             gone &= child.wait(KILL_PATIENCE);
         }
         tidy(node);
         if !gone {
-            say.out.say(&format!("Error: {}: it was killed and is still there", node.name));
+            console.out.say(&format!("Error: {}: it was killed and is still there", node.name));
             exit = Exit::Failure;
         }
     }

@@ -3,7 +3,7 @@
 
 use crate::cli::app::App;
 use crate::clock;
-use crate::worker::reload::Reader;
+use crate::worker::reload::TaskReader;
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -17,14 +17,14 @@ const CHECK_SHARE: u32 = 200;
 
 /// Warns of changes to the files of `app`, which had this stamp when they were read, and returns what
 /// reads them again. Must be called inside a `LocalSet`.
-pub(super) fn watch(app: App, stamp: u64) -> Reader {
+pub(super) fn watch(app: App, stamp: u64) -> TaskReader {
     let stamp = Arc::new(AtomicU64::new(stamp));
     tokio::task::spawn_local(warn_of_changes(app.clone(), stamp.clone()));
     reader(app, stamp)
 }
 
 /// Reads the definitions if the stamp of their files has changed. A mistake in them is logged once.
-fn reader(app: App, stamp: Arc<AtomicU64>) -> Reader {
+fn reader(app: App, stamp: Arc<AtomicU64>) -> TaskReader {
     let mut logged = HashSet::new();
     let mut warn = move |line: String| {
         if !logged.contains(&line) {
@@ -44,7 +44,7 @@ fn reader(app: App, stamp: Arc<AtomicU64>) -> Reader {
             return None;
         }
         if tasks.is_empty() && !folder.exists() {
-            warn(format!("{} is gone; the tasks stay as they were", folder.display()));
+            warn(format!("{} is missing; the tasks stay unchanged", folder.display()));
             return None;
         }
         stamp.store(found, Ordering::Relaxed);
@@ -66,7 +66,7 @@ async fn warn_of_changes(app: App, stamp: Arc<AtomicU64>) {
         let changed = matches!(found, Ok(found) if found != known);
         if changed && warned != Some(known) {
             tracing::warn!(
-                "{}/tasks.d has changed since its tasks were read (the worker began at {started}); HUP loads it",
+                "{}/tasks.d has changed since its tasks were read (the worker started at {started}); HUP loads it",
                 app.folder.display()
             );
         }

@@ -6,9 +6,9 @@ mod open;
 mod plan;
 mod serve;
 
-use super::app::{App, Global};
+use super::app::{App, GlobalOptions};
 use super::beat;
-use super::daemon::{self, Begun};
+use super::daemon::{self, DaemonStart};
 use super::exit::{Error, Exit};
 use super::logging;
 use super::output::ToUser;
@@ -25,19 +25,19 @@ pub(super) struct Args {
     /// Node name, NAME@HOST; %h is the host name, %n the name part, %d the domain [default: celery@%h]
     #[arg(short = 'n', long, value_name = "NODE", env = "QWORKER_WORKER_HOSTNAME")]
     hostname: Option<String>,
-    /// How many tasks run at once, or auto [default: the number of processors, or what the quota of the
-    /// control group leaves of them]
+    /// How many tasks run at once, or auto [default: the number of processors, or the processor
+    /// quota of the control group]
     #[arg(short, long, value_name = "N", allow_negative_numbers = true)]
     concurrency: Option<String>,
-    /// Run up to MAX tasks at once, and keep slots for MIN [default: 0] of them when there is less to
-    /// do: slots are added at once when tasks wait, and removed when they were not needed for
-    /// worker_autoscale_keepalive (30 s). No task is ever interrupted
+    /// Scale between MIN [default: 0] and MAX slots: slots are added at once when tasks wait, and
+    /// removed when they were not needed for worker_autoscale_keepalive (30 s). No task is ever
+    /// interrupted
     #[arg(long, value_name = "MAX[,MIN]", allow_negative_numbers = true, conflicts_with = "concurrency", value_parser = autoscale)]
     autoscale: Option<Bounds>,
-    /// Queues to take from, separated by commas [default: the default queue and those of the tasks]
+    /// Queues to consume, separated by commas [default: the default queue and those of the tasks]
     #[arg(short = 'Q', long, value_delimiter = ',', value_parser = kind::listed, env = "QWORKER_WORKER_QUEUES")]
     queues: Vec<String>,
-    /// Queues to leave out, separated by commas
+    /// Queues not to consume, separated by commas
     #[arg(short = 'X', long, value_delimiter = ',', value_parser = kind::listed, env = "QWORKER_WORKER_EXCLUDE_QUEUES")]
     exclude_queues: Vec<String>,
     #[command(flatten)]
@@ -69,7 +69,12 @@ pub(super) struct Args {
     settings: Vec<(String, String)>,
 }
 
-pub(super) fn run(args: Args, global: &Global, role: Role, out: ToUser) -> Result<Exit, Error> {
+pub(super) fn run(
+    args: Args,
+    global: &GlobalOptions,
+    role: Role,
+    out: ToUser,
+) -> Result<Exit, Error> {
     if matches!(role, Role::Fresh) {
         args.daemon.become_user()?;
     }
@@ -86,7 +91,7 @@ pub(super) fn run(args: Args, global: &Global, role: Role, out: ToUser) -> Resul
 fn begin(
     args: Args,
     hostname: String,
-    global: &Global,
+    global: &GlobalOptions,
     role: Role,
     inherited: Option<Pidfile>,
     out: ToUser,
@@ -112,11 +117,11 @@ fn begin(
             variables::warn(&out);
             args.daemon.begin(&hostname, args.program.replace, &out)?
         }
-        Role::Restarted(_) => Begun::Here { pidfile: inherited, launcher: None },
+        Role::Restarted(_) => DaemonStart::Here { pidfile: inherited, launcher: None },
     };
     let (pidfile, launcher) = match begun {
-        Begun::Here { pidfile, launcher } => (pidfile, launcher),
-        Begun::Elsewhere(exit) => return Ok(exit),
+        DaemonStart::Here { pidfile, launcher } => (pidfile, launcher),
+        DaemonStart::Elsewhere(exit) => return Ok(exit),
     };
     let folder = os::cwd::current()
         .map_err(|error| Error::failure(format!("the current folder: {error}")))?;

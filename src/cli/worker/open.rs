@@ -1,6 +1,6 @@
 //! Opens the worker's ends of its broker and its result store.
 
-use crate::broker::{self, Admin, Consumer, Identity};
+use crate::broker::{self, Admin, Consumer, WorkerIdentity};
 use crate::cli::app::App;
 use crate::cli::exit::Error;
 use crate::client::Client;
@@ -21,11 +21,11 @@ pub(super) async fn open(
     plan: &Plan,
     guard: &Rc<GuardLink>,
 ) -> Result<(Consumer, Ends), Error> {
-    let survey = client.survey(&plan.queues).await?;
-    survey.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
-    may_work(app, &survey)?;
+    let checks = client.check_server(&plan.queues).await?;
+    checks.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+    may_work(app, &checks)?;
     let guard = guard.clone();
-    let who = Identity {
+    let who = WorkerIdentity {
         hostname: &plan.hostname,
         queues: &plan.queues,
         visibility_timeout: app.settings.broker_transport_options.visibility_timeout,
@@ -37,11 +37,11 @@ pub(super) async fn open(
 }
 
 /// Refuses to start if the broker forbids what a worker needs.
-fn may_work(app: &App, survey: &broker::Survey) -> Result<(), Error> {
-    if survey.refused.is_empty() {
+fn may_work(app: &App, checks: &broker::ServerChecks) -> Result<(), Error> {
+    if checks.refused.is_empty() {
         return Ok(());
     }
-    let text = format!("{}: this user may not {}", app.broker(), survey.refused.join(", "));
+    let text = format!("{}: this user may not {}", app.broker(), checks.refused.join(", "));
     Err(Error::unavailable(text).hint("a worker needs these; allow them with ACL SETUSER"))
 }
 

@@ -10,9 +10,9 @@ use crate::config::{Given, Settings, units};
 use crate::os;
 use crate::task::rate::Rate;
 use crate::task::set::Set;
-use crate::wire::Accept;
+use crate::wire::AcceptedContent;
 use crate::worker::plan::{Autoscale, Plan, Policy};
-use crate::worker::pressure::Rule;
+use crate::worker::pressure::PressureRule;
 use std::sync::Arc;
 
 /// The highest and the lowest number of slots (`--autoscale`).
@@ -38,7 +38,7 @@ pub(super) fn autoscale(text: &str) -> Result<Bounds, String> {
 pub(super) fn setting(text: &str) -> Result<(String, String), String> {
     let (name, value) = text.split_once('=').ok_or("expected SETTING=VALUE")?;
     if value.is_empty() {
-        return Err("found nothing behind the =, expected a value; null is none".into());
+        return Err("found nothing after the =, expected a value; null means none".into());
     }
     Ok((name.replacen('.', "_", 1), value.into()))
 }
@@ -51,11 +51,11 @@ pub(super) fn queues(app: &App, args: &Args, tasks: &Set) -> Result<Vec<String>,
     let mut queues = if args.queues.is_empty() { app.queues(tasks) } else { args.queues.clone() };
     queues.retain(|queue| !args.exclude_queues.contains(queue));
     if queues.is_empty() {
-        return Err(Error::usage("--exclude-queues leaves no queue to take from"));
+        return Err(Error::usage("--exclude-queues leaves no queue to consume"));
     }
     if queues.len() > QUEUES_MAX {
         let found = queues.len();
-        let text = format!("{found} queues to take from, and at most {QUEUES_MAX} are expected");
+        let text = format!("{found} queues to consume, expected at most {QUEUES_MAX}");
         return Err(
             Error::usage(text).hint("start more workers, each with some of the queues (-Q)")
         );
@@ -137,7 +137,7 @@ pub(super) fn plan(
         rate_limit: settings.task_default_rate_limit.map(|rate| Rate(rate.0)),
         max_deliveries: settings.task_max_deliveries,
         unregistered: settings.task_unregistered,
-        accept: Accept::of(settings.accept_content.iter().map(String::as_str)),
+        accept: AcceptedContent::of(settings.accept_content.iter().map(String::as_str)),
         disable_prefetch: settings.worker_disable_prefetch,
         env: Arc::new(settings.task_env.clone()),
     };
@@ -151,7 +151,7 @@ pub(super) fn plan(
             min: bounds.min,
             keepalive: settings.worker_autoscale_keepalive,
         }),
-        pressure: Rule {
+        pressure: PressureRule {
             min_free_memory: settings.worker_min_free_memory,
             max_load: settings.worker_max_load,
         },

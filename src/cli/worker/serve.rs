@@ -5,7 +5,7 @@ use super::banner::banner;
 use super::definitions;
 use super::open::{open, warn_of_namesake};
 use super::plan::{given, plan, queues};
-use crate::cli::app::{App, Global};
+use crate::cli::app::{App, GlobalOptions};
 use crate::cli::exit::{Error, Exit};
 use crate::cli::output::ToUser;
 use crate::cli::{beat, block_on, logging};
@@ -37,9 +37,9 @@ pub(super) fn serve(
     app: App,
     args: Args,
     hostname: String,
-    log: log::Options,
+    log: log::LogOptions,
     guard: GuardLink,
-    global: &Global,
+    global: &GlobalOptions,
     out: ToUser,
 ) -> Result<Exit, Error> {
     let stamp = app.stamp();
@@ -59,7 +59,7 @@ async fn work(
     app: App,
     (hostname, queues, tasks): (String, Vec<String>, Set),
     args: Args,
-    log: log::Options,
+    log: log::LogOptions,
     guard: GuardLink,
     (beat, stamp): (Option<beat::Prepared>, u64),
     out: ToUser,

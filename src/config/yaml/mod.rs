@@ -5,22 +5,22 @@
 //! YAML 1.2 with its core types; anchors, aliases and `<<` merges; no tags but `!!str`.
 
 use super::diagnostic::{Diagnostic, Faults};
-use super::node::{Data, Key, Node, Style};
+use super::node::{Data, Style, YamlKey, YamlNode};
 use saphyr_parser::{Event, Parser, ScalarStyle, Tag};
 use std::borrow::Cow;
 use std::collections::HashMap;
 
-/// Nodes of one document at the most, aliases expanded: a thousand tasks of thirty keys
+/// Maximum number of nodes of one document, aliases expanded: a thousand tasks of thirty keys
 /// each fit in; nine lines of aliases to aliases, which would fill the memory, do not.
 const NODES_MAX: usize = 100_000;
 
-/// Levels of one document at the most: nothing we read has more than five, and code
+/// Maximum depth of one document: nothing we read has more than five, and code
 /// that walks a tree may then recurse.
 const DEPTH_MAX: usize = 64;
 
 /// Parses one document. `None` comes with the syntax error that prevents a tree; a
 /// duplicate key leaves the first one in the tree. An empty document is null.
-pub fn parse(file: &str, text: &str) -> (Option<Node>, Vec<Diagnostic>) {
+pub fn parse(file: &str, text: &str) -> (Option<YamlNode>, Vec<Diagnostic>) {
     let mut faults = Faults::new(file);
     let root = Builder::default().build(text.trim_start_matches('\u{feff}'), &mut faults);
     (root, faults.into_vec())
@@ -36,11 +36,11 @@ const ANCHORED_MAX: usize = 10 * NODES_MAX;
 pub enum Visit {
     /// A key of the document and its value. The value of the visited key comes too: empty if
     /// its entries were handed out before.
-    Above(Key, Node),
+    Above(YamlKey, YamlNode),
     /// An entry of the visited mapping.
-    Entry(Key, Node),
+    Entry(YamlKey, YamlNode),
     /// The document, which is no mapping.
-    Other(Node),
+    Other(YamlNode),
 }
 
 /// Reads one document whose mapping `key` may have any number of entries: each is handed to
@@ -59,7 +59,7 @@ pub fn visit(
     let root = builder.build(text.trim_start_matches('\u{feff}'), &mut faults);
     match root {
         // A mapping's keys are handed out already.
-        Some(Node { data: Data::Map(_), .. }) | None => {}
+        Some(YamlNode { data: Data::Map(_), .. }) | None => {}
         Some(other) => each(Visit::Other(other), &mut faults),
     }
     faults.into_vec()
@@ -73,7 +73,7 @@ struct Visitor<'a> {
     /// The line of each key.
     seen: [HashMap<String, usize>; 2],
     /// What `<<` brings in.
-    merged: [Vec<(Key, Node)>; 2],
+    merged: [Vec<(YamlKey, YamlNode)>; 2],
 }
 
 impl Visitor<'_> {
@@ -83,8 +83,7 @@ impl Visitor<'_> {
             [root] => root.is_map,
             // An anchor needs the whole of what it names.
             [root, inner] => {
-                let is_key =
-                    |node: &Node| matches!(&node.data, Data::Scalar(text, _) if text == self.key);
+                let is_key = |node: &YamlNode| matches!(&node.data, Data::Scalar(text, _) if text == self.key);
                 root.is_map
                     && inner.is_map
                     && inner.anchor == 0
@@ -95,7 +94,7 @@ impl Visitor<'_> {
         }
     }
 
-    fn take(&mut self, depth: usize, key: Node, value: Node, faults: &mut Faults) {
+    fn take(&mut self, depth: usize, key: YamlNode, value: YamlNode, faults: &mut Faults) {
         let line = key.line;
         match key.data {
             Data::Scalar(text, Style::Plain) if text == "<<" => {
@@ -105,7 +104,7 @@ impl Visitor<'_> {
                 Some(first) => twice(&text, line, *first, faults),
                 None => {
                     self.seen[depth].insert(text.clone(), line);
-                    self.hand_out(depth, Key { line, text }, value, faults);
+                    self.hand_out(depth, YamlKey { line, text }, value, faults);
                 }
             },
             _ => {
@@ -124,7 +123,7 @@ impl Visitor<'_> {
         }
     }
 
-    fn hand_out(&mut self, depth: usize, key: Key, value: Node, faults: &mut Faults) {
+    fn hand_out(&mut self, depth: usize, key: YamlKey, value: YamlNode, faults: &mut Faults) {
         (self.each)(
             if depth == 0 { Visit::Above(key, value) } else { Visit::Entry(key, value) },
             faults,
@@ -136,7 +135,7 @@ impl Visitor<'_> {
 struct Open {
     line: usize,
     anchor: usize,
-    items: Vec<Node>,
+    items: Vec<YamlNode>,
     /// Of a mapping: keys and values take turns in `items`.
     is_map: bool,
 }
@@ -145,8 +144,8 @@ struct Open {
 #[derive(Default)]
 struct Builder<'a> {
     open: Vec<Open>,
-    root: Option<Node>,
-    anchors: HashMap<usize, (Node, usize)>,
+    root: Option<YamlNode>,
+    anchors: HashMap<usize, (YamlNode, usize)>,
     /// Values of the document, or of the entry that is read.
     nodes: usize,
     aliased: usize,
@@ -155,7 +154,7 @@ struct Builder<'a> {
 }
 
 impl Builder<'_> {
-    fn build(mut self, text: &str, faults: &mut Faults) -> Option<Node> {
+    fn build(mut self, text: &str, faults: &mut Faults) -> Option<YamlNode> {
         let mut documents = 0;
         for event in Parser::new_from_str(text) {
             let (event, span) = match event {
@@ -181,7 +180,7 @@ impl Builder<'_> {
                 return None;
             }
         }
-        Some(self.root.unwrap_or_else(|| Node::scalar(1, String::new(), Style::Plain)))
+        Some(self.root.unwrap_or_else(|| YamlNode::scalar(1, String::new(), Style::Plain)))
     }
 
     fn event(
@@ -194,7 +193,7 @@ impl Builder<'_> {
             Event::Scalar(text, style, anchor, tag) => {
                 let quoted = check_tag(tag.as_deref())? || style != ScalarStyle::Plain;
                 let style = if quoted { Style::Quoted } else { Style::Plain };
-                self.add(Node::scalar(line, text.into_owned(), style), anchor, 1, faults)
+                self.add(YamlNode::scalar(line, text.into_owned(), style), anchor, 1, faults)
             }
             Event::SequenceStart(anchor, tag) => self.start(line, anchor, tag.as_deref(), false),
             Event::MappingStart(anchor, tag) => self.start(line, anchor, tag.as_deref(), true),
@@ -202,7 +201,7 @@ impl Builder<'_> {
             Event::Alias(anchor) => {
                 let (node, size) =
                     self.anchors.get(&anchor).ok_or("an alias inside of what it names")?;
-                let (node, size) = (Node { line, ..node.clone() }, *size);
+                let (node, size) = (YamlNode { line, ..node.clone() }, *size);
                 self.aliased += size;
                 if self.aliased > ALIASED_MAX {
                     return Err(format!("aliases bring in more than {ALIASED_MAX} values").into());
@@ -238,7 +237,7 @@ impl Builder<'_> {
             true => Data::Map(pairs(open.items, faults)),
             false => Data::List(open.items),
         };
-        let node = Node { line: open.line, data, flawed: faults.count() > before };
+        let node = YamlNode { line: open.line, data, flawed: faults.count() > before };
         // The nodes inside are counted already; an alias repeats them all.
         let size = if open.anchor > 0 { node.size() } else { 1 };
         self.nodes = self.nodes.saturating_sub(size - 1);
@@ -247,7 +246,7 @@ impl Builder<'_> {
 
     fn add(
         &mut self,
-        node: Node,
+        node: YamlNode,
         anchor: usize,
         size: usize,
         faults: &mut Faults,
@@ -304,8 +303,8 @@ fn check_tag(tag: Option<&Tag>) -> Result<bool, Cow<'static, str>> {
 
 /// Keys and values in turn, as a mapping: `<<` merged (what stands in the mapping itself
 /// wins); an entry that cannot be is reported and left out.
-fn pairs(items: Vec<Node>, faults: &mut Faults) -> Vec<(Key, Node)> {
-    let mut map: Vec<(Key, Node)> = Vec::with_capacity(items.len() / 2);
+fn pairs(items: Vec<YamlNode>, faults: &mut Faults) -> Vec<(YamlKey, YamlNode)> {
+    let mut map: Vec<(YamlKey, YamlNode)> = Vec::with_capacity(items.len() / 2);
     let mut first_lines: HashMap<String, usize> = HashMap::new();
     let mut merged = Vec::new();
     let mut items = items.into_iter();
@@ -319,7 +318,7 @@ fn pairs(items: Vec<Node>, faults: &mut Faults) -> Vec<(Key, Node)> {
                 Some(first) => twice(&text, line, *first, faults),
                 None => {
                     first_lines.insert(text.clone(), line);
-                    map.push((Key { line, text }, value));
+                    map.push((YamlKey { line, text }, value));
                 }
             },
             _ => {
@@ -343,7 +342,7 @@ fn twice(key: &str, line: usize, first: usize, faults: &mut Faults) {
 }
 
 /// The entries that a `<<` brings in: of one mapping, or of a list of them, earlier ones first.
-fn merge_sources(value: Node, merged: &mut Vec<(Key, Node)>, faults: &mut Faults) {
+fn merge_sources(value: YamlNode, merged: &mut Vec<(YamlKey, YamlNode)>, faults: &mut Faults) {
     match value.data {
         Data::Map(map) => merged.extend(map),
         Data::List(list) => {

@@ -3,7 +3,7 @@
 use super::*;
 use serde_json::json;
 
-fn tree(text: &str) -> Node {
+fn tree(text: &str) -> YamlNode {
     let (root, found) = parse("t.yaml", text);
     assert!(found.is_empty(), "{text:?}: {found:?}");
     root.unwrap()

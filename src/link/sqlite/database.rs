@@ -1,6 +1,6 @@
 //! An open file: which one it is, how it is opened, and how large its log may become.
 
-use super::super::error::{Error, Kind};
+use super::super::error::{Error, StoreErrorKind};
 use super::{Access, log_of};
 use crate::os::file;
 use rusqlite::config::DbConfig;
@@ -77,8 +77,9 @@ impl DatabasePath {
 
 /// Can SQLite have it? It keeps a log beside the name, so a file must have one name.
 fn examine(path: &Path, found: &fs::Metadata) -> Result<(), Error> {
-    let refused =
-        |why: String| Err(Error::of(Kind::Unopened, format!("{}: {why}", path.display())));
+    let refused = |why: String| {
+        Err(Error::of(StoreErrorKind::Unopened, format!("{}: {why}", path.display())))
+    };
     if !found.is_file() {
         return refused("expected a file with a database, found something else".into());
     }
@@ -98,9 +99,9 @@ fn examine(path: &Path, found: &fs::Metadata) -> Result<(), Error> {
 }
 
 /// Device and inode.
-type Number = (u64, u64);
+type FileId = (u64, u64);
 
-fn number_of(found: &fs::Metadata) -> Number {
+fn number_of(found: &fs::Metadata) -> FileId {
     (found.dev(), found.ino())
 }
 
@@ -111,7 +112,7 @@ pub(super) struct Database {
     access: Access,
     setup: Setup,
     patience: Duration,
-    number: Option<Number>,
+    number: Option<FileId>,
     log: Log,
     /// Whether what stands at the path is the one that is open is asked.
     pub(super) follows: bool,
@@ -161,7 +162,7 @@ impl Database {
             Ok(found) if Some(number_of(&found)) == self.number => Ok(()),
             Ok(_) => self.reopen(),
             Err(error) if error.kind() == ErrorKind::NotFound => Err(Error::of(
-                Kind::Unopened,
+                StoreErrorKind::Unopened,
                 "the database was removed while it was in use; expected it there again",
             )),
             Err(_) => Ok(()),
@@ -176,7 +177,7 @@ impl Database {
         (self.path, self.number) = (path, number);
         self.changes = self.connection.total_changes();
         tracing::warn!(
-            "{} was replaced while it was in use: the one that is there now is opened",
+            "{} was replaced while it was in use: the new file is opened",
             self.path.given.display()
         );
         Ok(())
@@ -189,7 +190,7 @@ impl Database {
         }
         self.log.sync().map_err(|error| {
             let text = format!("it was written, but the disk does not confirm: {error}");
-            Error::of(Kind::Full, text)
+            Error::of(StoreErrorKind::Full, text)
         })
     }
 
@@ -275,7 +276,7 @@ fn connect(
     access: Access,
     patience: Duration,
     setup: &Setup,
-) -> Result<(Connection, Option<Number>), Error> {
+) -> Result<(Connection, Option<FileId>), Error> {
     let Some(path) = &at.real else {
         let connection = Connection::open_in_memory()?;
         setup(&connection)?;
@@ -291,9 +292,12 @@ fn connect(
         done => done,
     };
     let connection = done.map_err(|error| {
-        let may = matches!(error.kind(), Kind::Unopened | Kind::Full | Kind::Other);
+        let may = matches!(
+            error.kind(),
+            StoreErrorKind::Unopened | StoreErrorKind::Full | StoreErrorKind::Other
+        );
         match file::refusal(path).filter(|_| may) {
-            Some(why) => Error::of(Kind::Unopened, format!("{error}: {why}")),
+            Some(why) => Error::of(StoreErrorKind::Unopened, format!("{error}: {why}")),
             None => error,
         }
     })?;
@@ -342,7 +346,7 @@ fn try_connect(
 fn until_free(until: Instant, mut step: impl FnMut() -> Result<(), Error>) -> Result<(), Error> {
     loop {
         match step() {
-            Err(error) if error.kind() == Kind::Busy && Instant::now() < until => {
+            Err(error) if error.kind() == StoreErrorKind::Busy && Instant::now() < until => {
                 std::thread::sleep(Duration::from_millis(2));
             }
             done => return done,

@@ -13,7 +13,7 @@ mod schema;
 pub use database::as_it_is;
 pub use schema::Schema;
 
-use super::error::{Error, Kind};
+use super::error::{Error, StoreErrorKind};
 use crate::os::signal::with_signals_blocked;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use database::{BUSY_MAX, Database, DatabasePath, QUIET};
@@ -61,17 +61,21 @@ pub enum Durability {
 impl From<rusqlite::Error> for Error {
     fn from(error: rusqlite::Error) -> Error {
         let kind = match (&error, error.sqlite_error_code()) {
-            (_, Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked)) => Kind::Busy,
-            (_, Some(ErrorCode::DiskFull | ErrorCode::SystemIoFailure)) => Kind::Full,
-            (_, Some(ErrorCode::CannotOpen | ErrorCode::OutOfMemory)) => Kind::Unopened,
+            (_, Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked)) => StoreErrorKind::Busy,
+            (_, Some(ErrorCode::DiskFull | ErrorCode::SystemIoFailure)) => StoreErrorKind::Full,
+            (_, Some(ErrorCode::CannotOpen | ErrorCode::OutOfMemory)) => StoreErrorKind::Unopened,
             // It may be mounted anew, or given back its rights.
-            (_, Some(ErrorCode::ReadOnly | ErrorCode::PermissionDenied)) => Kind::Unopened,
-            (_, Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase)) => Kind::Damaged,
+            (_, Some(ErrorCode::ReadOnly | ErrorCode::PermissionDenied)) => {
+                StoreErrorKind::Unopened
+            }
+            (_, Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase)) => {
+                StoreErrorKind::Damaged
+            }
             // What is too large, or of the wrong type, is so the next time too.
-            (_, Some(ErrorCode::TooBig | ErrorCode::TypeMismatch)) => Kind::Refused,
-            (_, Some(ErrorCode::ConstraintViolation)) => Kind::Refused,
-            (rusqlite::Error::ToSqlConversionFailure(_), _) => Kind::Refused,
-            _ => Kind::Other,
+            (_, Some(ErrorCode::TooBig | ErrorCode::TypeMismatch)) => StoreErrorKind::Refused,
+            (_, Some(ErrorCode::ConstraintViolation)) => StoreErrorKind::Refused,
+            (rusqlite::Error::ToSqlConversionFailure(_), _) => StoreErrorKind::Refused,
+            _ => StoreErrorKind::Other,
         };
         Error::of(kind, error.to_string())
     }
@@ -301,7 +305,7 @@ fn serve_group(database: &mut Database, group: &mut [Box<dyn Job>]) -> Result<()
     if wanted == Durability::Disk && commit.is_ok() {
         commit = database.sync();
     }
-    if commit.as_ref().is_err_and(|error| error.kind() == Kind::Full) {
+    if commit.as_ref().is_err_and(|error| error.kind() == StoreErrorKind::Full) {
         // The log may be what fills the disk. If this fails too, the next try is the caller's.
         database.cut_log(Duration::ZERO);
     }
@@ -339,7 +343,7 @@ fn try_group(
         if job.run(connection).is_err() {
             // A full disk may have rolled everything back already.
             if connection.is_autocommit() || alone {
-                return Err(Error::of(Kind::Full, "the transaction was rolled back"));
+                return Err(Error::of(StoreErrorKind::Full, "the transaction was rolled back"));
             }
             step("ROLLBACK TO job")?;
         }

@@ -1,6 +1,6 @@
 //! Tables that we make, complete, or only look at.
 
-use super::super::error::{Error, Kind};
+use super::super::error::{Error, StoreErrorKind};
 use rusqlite::{Connection, OptionalExtension};
 
 /// What stands before each table of a [`Schema`].
@@ -94,7 +94,7 @@ impl Schema {
         for (name, body) in self.each_table() {
             let of_another = |why: &str| {
                 let text = format!("{name} is not the table that it has to be: {why}");
-                Error::of(Kind::Unopened, text)
+                Error::of(StoreErrorKind::Unopened, text)
             };
             match kind_of(c, name)?.as_deref() {
                 Some("table") | None => {}

@@ -4,7 +4,7 @@
 //! libc function that knows of threads (`setuid` of glibc signals *all* threads of the
 //! process it believes to be in).
 
-use super::{Orphan, Resource, Rlimit, Spawn, SpawnError, Step};
+use super::{ChildSetup, Orphan, Resource, Rlimit, Spawn, SpawnError};
 use crate::os::last_error;
 use crate::os::signal::FORWARDED;
 use crate::os::user::Ids;
@@ -20,7 +20,7 @@ const SET_BYTES: usize = 8;
 
 /// The kernel's own form of what a signal does, four words on every 64-bit machine, the
 /// handler first.
-type Action = [u64; 4];
+type KernelSigaction = [u64; 4];
 
 /// What the child reads and writes in our memory.
 pub(super) struct Child<'s, 'a> {
@@ -55,11 +55,12 @@ impl Child<'_, '_> {
         }
         // SAFETY: takes numbers only.
         let led = unsafe { if plan.new_session { libc::setsid() } else { libc::setpgid(0, 0) } };
-        check(Step::Group, led.into())?;
+        check(ChildSetup::Group, led.into())?;
         self.die_with_parent()?;
         if let Some(nice) = plan.nice {
             // SAFETY: takes numbers only.
-            check(Step::Nice, unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, nice) }.into())?;
+            let set = unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, nice) };
+            check(ChildSetup::Nice, set.into())?;
         }
         for limit in plan.rlimits {
             limit.apply()?;
@@ -71,7 +72,7 @@ impl Child<'_, '_> {
         }
         if let Some(cwd) = plan.cwd {
             // SAFETY: a NUL-terminated string that `start` keeps alive.
-            check(Step::Folder, unsafe { libc::chdir(cwd.as_ptr()) }.into())?;
+            check(ChildSetup::Folder, unsafe { libc::chdir(cwd.as_ptr()) }.into())?;
         }
         connect(plan)?;
         // SAFETY: the set is initialized, and lives.
@@ -79,7 +80,7 @@ impl Child<'_, '_> {
         // SAFETY: NUL-terminated strings and null-terminated arrays that `start` keeps alive;
         // on success this program, which used them, is gone.
         unsafe { libc::execve(plan.program.as_ptr(), self.argv, self.envp) };
-        Err(SpawnError { step: Step::Execute, errno: last_error() })
+        Err(SpawnError { step: ChildSetup::Execute, errno: last_error() })
     }
 
     fn die_with_parent(&self) -> Result<(), SpawnError> {
@@ -88,7 +89,7 @@ impl Child<'_, '_> {
         }
         // SAFETY: takes numbers only.
         let done = unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL as libc::c_ulong) };
-        check(Step::DeathSignal, done.into())?;
+        check(ChildSetup::DeathSignal, done.into())?;
         // The parent may have died before we asked.
         // SAFETY: takes nothing; and ending ourselves touches no memory.
         unsafe {
@@ -112,13 +113,13 @@ impl Rlimit {
         let mut now = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
         // SAFETY: both pointers are to our own structures, or null; the raw call, because
         // musl's wrapper addresses all threads of the process.
-        check(Step::Limit, unsafe {
+        check(ChildSetup::Limit, unsafe {
             libc::syscall(libc::SYS_prlimit64, 0, resource, null::<libc::rlimit>(), &mut now)
         })?;
         let hard = self.hard.min(now.rlim_max);
         let new = libc::rlimit { rlim_cur: self.soft.min(hard), rlim_max: hard };
         // SAFETY: as above.
-        check(Step::Limit, unsafe {
+        check(ChildSetup::Limit, unsafe {
             libc::syscall(libc::SYS_prlimit64, 0, resource, &new, null_mut::<libc::rlimit>())
         })
     }
@@ -137,7 +138,7 @@ pub(super) fn altered_signals() -> &'static [i32] {
 }
 
 fn is_ignored(signal: i32) -> bool {
-    let mut action: Action = [0; 4];
+    let mut action: KernelSigaction = [0; 4];
     // SAFETY: the kernel writes our four words. The raw call, because libc keeps two signals
     // to itself.
     unsafe { libc::syscall(libc::SYS_rt_sigaction, signal, null::<u64>(), &mut action, SET_BYTES) };
@@ -147,7 +148,7 @@ fn is_ignored(signal: i32) -> bool {
 /// Gives these signals their default effect.
 fn reset_handlers(signals: &[i32]) {
     // All zeroes say "default handler, no flags, empty mask".
-    let default: Action = [0; 4];
+    let default: KernelSigaction = [0; 4];
     for &signal in signals {
         // SAFETY: the handlers of this process are its own (no CLONE_SIGHAND); the kernel reads
         // our four words. The raw call, as above.
@@ -164,9 +165,9 @@ fn enter(group: BorrowedFd<'_>) -> Result<(), SpawnError> {
         let flags = libc::O_WRONLY | libc::O_CLOEXEC;
         let name = c"cgroup.procs".as_ptr();
         let file = libc::syscall(libc::SYS_openat, group.as_raw_fd(), name, flags);
-        check(Step::Enter, file)?;
+        check(ChildSetup::Enter, file)?;
         // Zero is whoever writes it.
-        check(Step::Enter, libc::syscall(libc::SYS_write, file, c"0".as_ptr(), 1))
+        check(ChildSetup::Enter, libc::syscall(libc::SYS_write, file, c"0".as_ptr(), 1))
     }
 }
 
@@ -177,9 +178,9 @@ fn assume(ids: &Ids) -> Result<(), SpawnError> {
     // SAFETY: the pointer and length are of one live slice. Raw calls, because libc's
     // wrappers signal the other threads of the process, which here are our parent's.
     unsafe {
-        check(Step::Ids, libc::syscall(libc::SYS_setgroups, groups.len(), groups.as_ptr()))?;
-        check(Step::Ids, libc::syscall(libc::SYS_setresgid, ids.gid, ids.gid, ids.gid))?;
-        check(Step::Ids, libc::syscall(libc::SYS_setresuid, ids.uid, ids.uid, ids.uid))
+        check(ChildSetup::Ids, libc::syscall(libc::SYS_setgroups, groups.len(), groups.as_ptr()))?;
+        check(ChildSetup::Ids, libc::syscall(libc::SYS_setresgid, ids.gid, ids.gid, ids.gid))?;
+        check(ChildSetup::Ids, libc::syscall(libc::SYS_setresuid, ids.uid, ids.uid, ids.uid))
     }
 }
 
@@ -193,7 +194,7 @@ fn connect(plan: &Spawn<'_>) -> Result<(), SpawnError> {
         if (0..4).contains(source) && *source != place {
             // SAFETY: takes numbers only.
             *source = unsafe { libc::fcntl(*source, libc::F_DUPFD_CLOEXEC, 4) };
-            check(Step::Stdio, (*source).into())?;
+            check(ChildSetup::Stdio, (*source).into())?;
         }
     }
     for (place, source) in (0..).zip(sources) {
@@ -205,7 +206,7 @@ fn connect(plan: &Spawn<'_>) -> Result<(), SpawnError> {
             // SAFETY: takes numbers only.
             _ => unsafe { libc::dup2(source, place) },
         };
-        check(Step::Stdio, done.into())?;
+        check(ChildSetup::Stdio, done.into())?;
     }
     let first = if inherit < 0 { 3 } else { 4 };
     // Ours are all close-on-exec; this is for those that a library or the process that
@@ -216,6 +217,6 @@ fn connect(plan: &Spawn<'_>) -> Result<(), SpawnError> {
 }
 
 /// A system call's result as ours.
-fn check(step: Step, result: libc::c_long) -> Result<(), SpawnError> {
+fn check(step: ChildSetup, result: libc::c_long) -> Result<(), SpawnError> {
     if result < 0 { Err(SpawnError { step, errno: last_error() }) } else { Ok(()) }
 }

@@ -5,7 +5,7 @@ use super::stack::Stack;
 use std::os::fd::BorrowedFd;
 
 /// Why there is no process.
-pub(super) enum Refused {
+pub(super) enum CloneError {
     /// This kernel, this machine, or a filter of system calls knows nothing of it.
     NotKnown,
     /// The kernel's error number.
@@ -32,13 +32,13 @@ pub(super) unsafe fn into_group(
     stack: &Stack,
     begin: Begin,
     data: *mut libc::c_void,
-) -> Result<libc::pid_t, Refused> {
+) -> Result<libc::pid_t, CloneError> {
     use std::os::fd::AsRawFd;
     /// From Linux 5.7 on; it does not fit into the flags of `clone`.
     const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
     #[cfg(test)]
     if MISSING.load(std::sync::atomic::Ordering::SeqCst) {
-        return Err(Refused::NotKnown);
+        return Err(CloneError::NotKnown);
     }
     let (lowest, size) = stack.whole();
     let arguments = libc::clone_args {
@@ -79,8 +79,8 @@ pub(super) unsafe fn into_group(
     }
     match i32::try_from(-result) {
         // Filters answer with EPERM, and kernels before 5.7 with one of the others.
-        Ok(libc::ENOSYS | libc::EINVAL | libc::E2BIG | libc::EPERM) => Err(Refused::NotKnown),
-        Ok(errno) if errno > 0 => Err(Refused::Error(errno)),
+        Ok(libc::ENOSYS | libc::EINVAL | libc::E2BIG | libc::EPERM) => Err(CloneError::NotKnown),
+        Ok(errno) if errno > 0 => Err(CloneError::Error(errno)),
         _ => Ok(result as libc::pid_t),
     }
 }
@@ -95,6 +95,6 @@ pub(super) unsafe fn into_group(
     _stack: &Stack,
     _begin: Begin,
     _data: *mut libc::c_void,
-) -> Result<libc::pid_t, Refused> {
-    Err(Refused::NotKnown)
+) -> Result<libc::pid_t, CloneError> {
+    Err(CloneError::NotKnown)
 }

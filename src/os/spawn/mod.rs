@@ -15,7 +15,7 @@ use super::last_error;
 use super::signal::BlockedSignals;
 use super::user::Ids;
 use child::Child;
-use clone3::Refused;
+use clone3::CloneError;
 use std::borrow::Borrow;
 use std::ffi::{CStr, CString};
 use std::fmt;
@@ -92,7 +92,7 @@ pub enum Resource {
 
 /// What a new process does before its program runs, in this order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Step {
+pub enum ChildSetup {
     /// Preparing memory, in the parent.
     Prepare,
     /// Making the process.
@@ -121,7 +121,7 @@ pub enum Step {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SpawnError {
     /// The step that failed.
-    pub step: Step,
+    pub step: ChildSetup,
     /// The kernel's error number.
     pub errno: i32,
 }
@@ -129,17 +129,17 @@ pub struct SpawnError {
 impl fmt::Display for SpawnError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let step = match self.step {
-            Step::Prepare => "prepare a process",
-            Step::Clone => "make a process",
-            Step::Enter => "enter a control group",
-            Step::Group => "lead a session",
-            Step::DeathSignal => "bind a process to its parent",
-            Step::Nice => "set the priority",
-            Step::Limit => "set a resource limit",
-            Step::Ids => "change user and group",
-            Step::Folder => "change to the folder",
-            Step::Stdio => "connect standard streams",
-            Step::Execute => "execute the program",
+            ChildSetup::Prepare => "prepare a process",
+            ChildSetup::Clone => "make a process",
+            ChildSetup::Enter => "enter a control group",
+            ChildSetup::Group => "lead a session",
+            ChildSetup::DeathSignal => "bind a process to its parent",
+            ChildSetup::Nice => "set the priority",
+            ChildSetup::Limit => "set a resource limit",
+            ChildSetup::Ids => "change user and group",
+            ChildSetup::Folder => "change to the folder",
+            ChildSetup::Stdio => "connect standard streams",
+            ChildSetup::Execute => "execute the program",
         };
         write!(f, "{step}: {}", super::describe(self.errno))
     }
@@ -181,9 +181,9 @@ impl Spawn<'_> {
                 let data = (&raw mut child).cast();
                 // SAFETY: as below.
                 match unsafe { clone3::into_group(group, stack, child::begin, data) } {
-                    Err(Refused::NotKnown) => child.outside = Some(group),
-                    Err(Refused::Error(errno)) => {
-                        return Err(SpawnError { step: Step::Clone, errno });
+                    Err(CloneError::NotKnown) => child.outside = Some(group),
+                    Err(CloneError::Error(errno)) => {
+                        return Err(SpawnError { step: ChildSetup::Clone, errno });
                     }
                     Ok(pid) => return Ok(pid),
                 }
@@ -196,7 +196,7 @@ impl Spawn<'_> {
             // handler of ours runs in the child, where it would disturb our memory.
             let pid = unsafe { libc::clone(child::begin, stack.top(), flags, data) };
             if pid < 0 {
-                Err(SpawnError { step: Step::Clone, errno: last_error() })
+                Err(SpawnError { step: ChildSetup::Clone, errno: last_error() })
             } else {
                 Ok(pid)
             }
@@ -335,9 +335,15 @@ mod tests {
         let argv = [c"x".into()];
         let mut spawn =
             Spawn { program: c"/no/such", ..Spawn::plain(c"/bin/sh", &argv, [null.as_fd(); 3]) };
-        assert_eq!(spawn.start(), Err(SpawnError { step: Step::Execute, errno: libc::ENOENT }));
+        assert_eq!(
+            spawn.start(),
+            Err(SpawnError { step: ChildSetup::Execute, errno: libc::ENOENT })
+        );
         spawn.cwd = Some(c"/dev/null");
-        assert_eq!(spawn.start(), Err(SpawnError { step: Step::Folder, errno: libc::ENOTDIR }));
+        assert_eq!(
+            spawn.start(),
+            Err(SpawnError { step: ChildSetup::Folder, errno: libc::ENOTDIR })
+        );
         assert_eq!(spawn.start().unwrap_err().to_string(), "change to the folder: Not a directory");
     }
 }

@@ -1,6 +1,6 @@
 //! What a thread needs for `clone`: a stack for the child.
 
-use super::{SpawnError, Step};
+use super::{ChildSetup, SpawnError};
 use crate::os::last_error;
 use std::cell::OnceCell;
 use std::ptr::null_mut;
@@ -36,7 +36,7 @@ impl Stack {
         // SAFETY: a fresh mapping, which no other memory can be affected by.
         let base = unsafe { libc::mmap(null_mut(), STACK_BYTES, protection, flags, -1, 0) };
         if base == libc::MAP_FAILED {
-            return Err(SpawnError { step: Step::Prepare, errno: last_error() });
+            return Err(SpawnError { step: ChildSetup::Prepare, errno: last_error() });
         }
         // SAFETY: the lowest page of the mapping we just made, that nobody uses.
         unsafe { libc::mprotect(base, 4096, libc::PROT_NONE) };

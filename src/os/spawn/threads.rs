@@ -4,7 +4,7 @@
 //! does not happen on the event loop. And the kernel kills a child when the *thread* that started
 //! it ends (`PR_SET_PDEATHSIG`), so these threads end with the process.
 
-use super::{SpawnError, Step};
+use super::{ChildSetup, SpawnError};
 use crate::os::panics;
 use crate::os::signal::with_signals_blocked;
 use crate::os::{Pid, tree};
@@ -16,17 +16,17 @@ use std::time::Instant;
 use tokio::sync::oneshot;
 
 /// A start that waits for a thread.
-type Job = Box<dyn FnOnce() + Send>;
+type SpawnJob = Box<dyn FnOnce() + Send>;
 
 /// More threads gain nothing: the children share our memory until they have their own, and the
 /// kernel serializes that.
 const THREADS_MAX: usize = 4;
 
 /// The queue of the threads, once there are any.
-static JOBS: OnceLock<Sender<Job>> = OnceLock::new();
+static JOBS: OnceLock<Sender<SpawnJob>> = OnceLock::new();
 
 /// There is no thread, or the start panicked.
-const LOST: SpawnError = SpawnError { step: Step::Prepare, errno: libc::EAGAIN };
+const LOST: SpawnError = SpawnError { step: ChildSetup::Prepare, errno: libc::EAGAIN };
 
 /// A process that was just started, with nobody to wait for it yet. Dropped, it is killed.
 #[derive(Debug)]
@@ -71,11 +71,11 @@ where
     receiver.await.map_err(|_| LOST)?
 }
 
-fn jobs() -> Result<&'static Sender<Job>, SpawnError> {
+fn jobs() -> Result<&'static Sender<SpawnJob>, SpawnError> {
     if let Some(jobs) = JOBS.get() {
         return Ok(jobs);
     }
-    let (sender, queue) = unbounded::<Job>();
+    let (sender, queue) = unbounded::<SpawnJob>();
     // One more than processors: each start has a moment when it needs none.
     let count = available_parallelism().map_or(1, NonZero::get).saturating_add(1).min(THREADS_MAX);
     let mut started = 0;

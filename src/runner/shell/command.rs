@@ -5,8 +5,8 @@ use crate::bounds::ARG_BYTES_MAX;
 use crate::os::tree;
 use crate::os::user::Ids;
 use crate::runner::Attempt;
-use crate::runner::context::{self, Arguments, Deadline};
-use crate::task::{Fences, Program, Stdin};
+use crate::runner::context::{self, AttemptArguments, Deadline};
+use crate::task::{Program, ResourceLimits, Stdin};
 use crate::wire::Exception;
 use serde_json::json;
 use std::collections::HashSet;
@@ -26,9 +26,9 @@ const INHERITED: &str = "QWORKER_APP";
 
 /// A process to be started.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Command {
+pub struct ProcessCommand {
     /// The program and its arguments. A program without a slash is searched in the `PATH` of
-    /// [`Command::env`].
+    /// [`ProcessCommand::env`].
     pub argv: Vec<CString>,
     /// `NAME=value` each; nothing else is inherited.
     pub env: Vec<Arc<CStr>>,
@@ -37,7 +37,7 @@ pub struct Command {
     /// Its standard input; `None`: empty.
     pub stdin: Option<Vec<u8>>,
     /// Limits on its resources.
-    pub fences: Fences,
+    pub resource_limits: ResourceLimits,
     /// Scheduling priority, -20 to 19.
     pub nice: Option<i32>,
     /// The user it runs as; `None`: the worker's.
@@ -64,17 +64,17 @@ pub struct Setting<'a> {
 ///
 /// # Errors
 /// Why it cannot be started: an argument is too long, contains a NUL, or does not exist.
-pub fn command(attempt: &Attempt, setting: Setting<'_>) -> Result<Command, Exception> {
+pub fn command(attempt: &Attempt, setting: Setting<'_>) -> Result<ProcessCommand, Exception> {
     let task = &*attempt.task;
-    let mut arguments = Arguments::without_nul(attempt)?;
+    let mut arguments = AttemptArguments::without_nul(attempt)?;
     leave_out(&mut arguments, task.stdin, setting.longest)?;
     let deadline = Deadline::of(attempt, setting.now);
-    Ok(Command {
+    Ok(ProcessCommand {
         argv: argv(attempt, &arguments, setting.app)?,
         env: environment(attempt, &arguments, setting.env, deadline)?,
         cwd: task.cwd.as_ref().map_or_else(|| setting.app.into(), |cwd| setting.app.join(cwd)),
         stdin: (task.stdin == Stdin::Json).then(|| context::document(attempt, deadline)),
-        fences: task.fences,
+        resource_limits: task.resource_limits,
         nice: task.nice,
         ids: None,
         max_output: context::max_output(task),
@@ -82,7 +82,11 @@ pub fn command(attempt: &Attempt, setting: Setting<'_>) -> Result<Command, Excep
 }
 
 /// Leaves out arguments of more than `longest` bytes, with the variable's name.
-fn leave_out(arguments: &mut Arguments, stdin: Stdin, longest: usize) -> Result<(), Exception> {
+fn leave_out(
+    arguments: &mut AttemptArguments,
+    stdin: Stdin,
+    longest: usize,
+) -> Result<(), Exception> {
     for argument in arguments.all_mut() {
         if argument.variable().len() + 1 + argument.text.len() > longest {
             if stdin != Stdin::Json {
@@ -95,7 +99,11 @@ fn leave_out(arguments: &mut Arguments, stdin: Stdin, longest: usize) -> Result<
     Ok(())
 }
 
-fn argv(attempt: &Attempt, arguments: &Arguments, app: &Path) -> Result<Vec<CString>, Exception> {
+fn argv(
+    attempt: &Attempt,
+    arguments: &AttemptArguments,
+    app: &Path,
+) -> Result<Vec<CString>, Exception> {
     let positional = || arguments.positional().iter().map(|argument| argument.text.clone());
     let items: Vec<Vec<u8>> = match &attempt.task.program {
         // Arguments are never part of the text that the shell reads.
@@ -125,7 +133,7 @@ fn argv(attempt: &Attempt, arguments: &Arguments, app: &Path) -> Result<Vec<CStr
 /// The variables of the attempt, and those of the worker that it does not replace.
 fn environment(
     attempt: &Attempt,
-    arguments: &Arguments,
+    arguments: &AttemptArguments,
     base: &[Arc<CStr>],
     deadline: Option<Deadline>,
 ) -> Result<Vec<Arc<CStr>>, Exception> {

@@ -2,11 +2,11 @@
 //! else the kernel limits each of their processes by itself.
 
 use super::start::Failure;
-use super::{Exhausted, Usage};
+use super::{Exhausted, ResourceUsage};
 use crate::os::cgroup::{Group, GroupLimits, WorkerGroup};
-use crate::os::reap::Exit;
+use crate::os::reap::ProcessExit;
 use crate::os::{Pid, is_shortage};
-use crate::task::Fences;
+use crate::task::ResourceLimits;
 use std::cell::OnceCell;
 
 /// The worker's control groups; created for the first task with resource limits.
@@ -35,30 +35,34 @@ impl Groups {
     ///
     /// # Errors
     /// The host lacks the resources for a group.
-    pub(super) fn for_task(&self, fences: &Fences) -> Result<(Option<TaskGroup>, Fences), Failure> {
+    pub(super) fn for_task(
+        &self,
+        resource_limits: &ResourceLimits,
+    ) -> Result<(Option<TaskGroup>, ResourceLimits), Failure> {
         let worker_group = || self.worker_group.get_or_init(|| self.found()).as_ref();
-        let Some(worker_group) =
-            Some(fences).filter(|f| **f != Fences::default()).and_then(|_| worker_group())
+        let Some(worker_group) = Some(resource_limits)
+            .filter(|f| **f != ResourceLimits::default())
+            .and_then(|_| worker_group())
         else {
-            return Ok((None, *fences));
+            return Ok((None, *resource_limits));
         };
-        let memory = fences.memory.filter(|_| worker_group.memory);
-        let processes = fences.processes.filter(|_| worker_group.processes);
+        let memory = resource_limits.memory.filter(|_| worker_group.memory);
+        let processes = resource_limits.processes.filter(|_| worker_group.processes);
         match worker_group.task_group(GroupLimits { memory, processes }) {
             Ok(group) => {
-                let rest = Fences {
-                    memory: fences.memory.filter(|_| memory.is_none()),
-                    processes: fences.processes.filter(|_| processes.is_none()),
-                    ..*fences
+                let rest = ResourceLimits {
+                    memory: resource_limits.memory.filter(|_| memory.is_none()),
+                    processes: resource_limits.processes.filter(|_| processes.is_none()),
+                    ..*resource_limits
                 };
                 Ok((Some(TaskGroup { group, memory }), rest))
             }
             Err(error) if error.raw_os_error().is_some_and(is_shortage) => Err(error.into()),
             Err(error) => {
                 tracing::warn!(
-                    "no control group for a task: {error}; its processes are limited one by one"
+                    "no control group for a task: {error}; each of its processes is limited separately"
                 );
-                Ok((None, *fences))
+                Ok((None, *resource_limits))
             }
         }
     }
@@ -71,7 +75,7 @@ impl Groups {
                 let held: Vec<_> =
                     held.into_iter().filter(|(is, _)| *is).map(|(_, name)| name).collect();
                 tracing::info!(
-                    "fenced tasks run in control groups below {}, which limit {}",
+                    "tasks with resource limits run in control groups below {}, which limit {}",
                     worker_group.folder().display(),
                     if held.is_empty() { "nothing".into() } else { held.join(" and ") }
                 );
@@ -79,7 +83,7 @@ impl Groups {
             }
             Err(error) => {
                 tracing::info!(
-                    "no control groups for fenced tasks: {error}; their processes are limited one by one"
+                    "no control groups for tasks with resource limits: {error}; each of their processes is limited separately"
                 );
                 None
             }
@@ -95,7 +99,7 @@ impl TaskGroup {
 
     /// Kills what is left in the group; what all its processes used, and whether the kernel killed
     /// them because memory ran out.
-    pub(super) fn leave(self, usage: Usage) -> (Usage, Option<Exhausted>) {
+    pub(super) fn leave(self, usage: ResourceUsage) -> (ResourceUsage, Option<Exhausted>) {
         let spent = self.group.usage();
         let exhausted = spent.killed_for_memory.then_some(match self.memory {
             Some(limit) if spent.at_limit => Exhausted::Own(limit),
@@ -105,13 +109,13 @@ impl TaskGroup {
         if let Some(end) = self.group.remove() {
             tokio::task::spawn_local(end);
         }
-        (Usage { memory_peak, user: spent.user, system: spent.system }, exhausted)
+        (ResourceUsage { memory_peak, user: spent.user, system: spent.system }, exhausted)
     }
 }
 
 /// What the kernel counted for the process itself, and the children that it waited for.
-pub(super) fn usage(exit: Option<Exit>) -> Usage {
-    exit.map_or(Usage::default(), |exit| Usage {
+pub(super) fn usage(exit: Option<ProcessExit>) -> ResourceUsage {
+    exit.map_or(ResourceUsage::default(), |exit| ResourceUsage {
         memory_peak: exit.memory_peak,
         user: exit.user,
         system: exit.system,

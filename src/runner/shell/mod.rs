@@ -10,16 +10,16 @@ mod streams;
 #[cfg(test)]
 mod tests;
 
-pub use command::{Command, Setting, command};
+pub use command::{ProcessCommand, Setting, command};
 
-use super::{Attempt, Ending, Exhausted, Limit, Outcome, Usage, Why};
+use super::{Attempt, CancelReason, Ending, Exhausted, Outcome, ResourceUsage, TimeLimit};
 use crate::bounds::{ARG_BYTES_MAX, LEFTOVER_GRACE};
 use crate::clock;
-use crate::os::reap::{Exit, Reaper, Started, Status};
+use crate::os::reap::{ProcessExit, Reaper, StartedProcess, Termination};
 use crate::os::spawn::{Orphan, Spawn, SpawnError};
 use crate::os::user::{Ids, UserError};
 use crate::os::{Pid, environment, file, is_shortage, tree};
-use crate::task::{Fences, Stdin};
+use crate::task::{ResourceLimits, Stdin};
 use crate::wire::Exception;
 use command::E2BIG;
 use groups::{Groups, TaskGroup, usage};
@@ -56,7 +56,7 @@ pub struct Shell {
 
 /// When a process is stopped, counted from its start.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Limits {
+pub struct StopTimes {
     /// `TERM` to its process group.
     pub soft: Option<Duration>,
     /// `KILL` to all its processes.
@@ -99,9 +99,9 @@ impl Shell {
         &self,
         attempt: &Attempt,
         ask: impl Future<Output = ()>,
-        cancel: impl Future<Output = Why>,
+        cancel: impl Future<Output = CancelReason>,
     ) -> Outcome {
-        let limits = Limits { soft: attempt.soft_time_limit, hard: attempt.time_limit };
+        let limits = StopTimes { soft: attempt.soft_time_limit, hard: attempt.time_limit };
         match self.begin_attempt(attempt).await {
             Ok(running) => self.attend(running, limits, ask, cancel).await,
             Err(ending) => Outcome::immediate(ending),
@@ -111,12 +111,12 @@ impl Shell {
     /// Runs any command; [`Shell::run`] does the same for attempts.
     pub async fn run_command(
         &self,
-        command: Command,
-        limits: Limits,
-        cancel: impl Future<Output = Why>,
+        command: ProcessCommand,
+        limits: StopTimes,
+        cancel: impl Future<Output = CancelReason>,
     ) -> Outcome {
         let command = Arc::new(command);
-        match self.begin(&command, None, command.fences).await {
+        match self.begin(&command, None, command.resource_limits).await {
             Ok(running) => self.attend(running, limits, std::future::pending(), cancel).await,
             Err(failure) => Outcome::immediate(failure.ending(&command)),
         }
@@ -135,12 +135,12 @@ impl Shell {
             let longest = tries.next().copied().unwrap_or(0);
             let setting = Setting { app: &self.app, env: &env, now, longest };
             let command = command(attempt, setting).map_err(Ending::Refused)?;
-            let command = Arc::new(Command { ids: ids.clone(), ..command });
-            let (fenced, rest) = self
+            let command = Arc::new(ProcessCommand { ids: ids.clone(), ..command });
+            let (limited, rest) = self
                 .groups
-                .for_task(&command.fences)
+                .for_task(&command.resource_limits)
                 .map_err(|failure| failure.ending(&command))?;
-            match self.begin(&command, fenced, rest).await {
+            match self.begin(&command, limited, rest).await {
                 Err(Failure::Spawn(SpawnError { errno: E2BIG, .. })) if tries.peek().is_some() => {}
                 begun => return begun.map_err(|failure| failure.ending(&command)),
             }
@@ -171,9 +171,9 @@ impl Shell {
     /// Starts the process, in a control group or not, with these limits of its own.
     async fn begin(
         &self,
-        command: &Arc<Command>,
-        fenced: Option<TaskGroup>,
-        fences: Fences,
+        command: &Arc<ProcessCommand>,
+        limited: Option<TaskGroup>,
+        resource_limits: ResourceLimits,
     ) -> Result<Running, Failure> {
         let program = command.program()?;
         let cwd = c_path(&command.cwd)?;
@@ -181,7 +181,7 @@ impl Shell {
         let stdin = stdin.unwrap_or_else(|| Arc::clone(&self.null));
         let (streams, stdout, stderr) = Streams::open(command.max_output)?;
         let this = Arc::clone(command);
-        let dir = fenced.as_ref().map(|f| f.group().dir().try_clone_to_owned()).transpose()?;
+        let dir = limited.as_ref().map(|f| f.group().dir().try_clone_to_owned()).transpose()?;
         let start = move || {
             let spawn = Spawn {
                 program: &program,
@@ -190,7 +190,7 @@ impl Shell {
                 cwd: Some(&cwd),
                 stdio: [stdin.as_fd(), stdout.as_fd(), stderr.as_fd()],
                 inherit: None,
-                rlimits: &rlimits(&fences),
+                rlimits: &rlimits(&resource_limits),
                 nice: this.nice,
                 ids: this.ids.as_ref(),
                 blocked: &[],
@@ -200,10 +200,10 @@ impl Shell {
             };
             spawn.start()
         };
-        let Started { pid, at, exit } = self.reaper.spawn(start).await?;
+        let StartedProcess { pid, at, exit } = self.reaper.spawn(start).await?;
         let (reaper, mark) = (Rc::clone(&self.reaper), command.mark());
         Ok(Running {
-            guard: KillGuard { pid, reaper, mark, armed: true, fenced },
+            guard: KillGuard { pid, reaper, mark, armed: true, limited },
             exit,
             streams,
             started: at,
@@ -214,9 +214,9 @@ impl Shell {
     async fn attend(
         &self,
         running: Running,
-        limits: Limits,
+        limits: StopTimes,
         ask: impl Future<Output = ()>,
-        cancel: impl Future<Output = Why>,
+        cancel: impl Future<Output = CancelReason>,
     ) -> Outcome {
         let Running { mut guard, mut exit, mut streams, started, .. } = running;
         let (mut ask, mut cancel) = (pin!(ask), pin!(cancel));
@@ -225,11 +225,11 @@ impl Shell {
         let ended = loop {
             let next = match limit {
                 None => earliest(
-                    limits.soft.map(|soft| (soft, Limit::Soft)),
-                    limits.hard.map(|hard| (hard, Limit::Hard)),
+                    limits.soft.map(|soft| (soft, TimeLimit::Soft)),
+                    limits.hard.map(|hard| (hard, TimeLimit::Hard)),
                 ),
-                Some(Limit::Soft) => limits.hard.map(|hard| (hard, Limit::Hard)),
-                Some(Limit::Hard) => None,
+                Some(TimeLimit::Soft) => limits.hard.map(|hard| (hard, TimeLimit::Hard)),
+                Some(TimeLimit::Hard) => None,
             };
             tokio::select! {
                 biased;
@@ -246,8 +246,8 @@ impl Shell {
                 struck = strike(started, next) => {
                     limit = Some(struck);
                     match struck {
-                        Limit::Soft => tree::terminate_group(guard.pid),
-                        Limit::Hard => guard.kill(),
+                        TimeLimit::Soft => tree::terminate_group(guard.pid),
+                        TimeLimit::Hard => guard.kill(),
                     }
                 }
             }
@@ -266,8 +266,8 @@ impl Shell {
             guard.kill_orphans();
         }
         let (stdout, stderr) = streams.finish();
-        let (usage, exhausted) = match guard.fenced.take() {
-            Some(fenced) => fenced.leave(usage(ended)),
+        let (usage, exhausted) = match guard.limited.take() {
+            Some(limited) => limited.leave(usage(ended)),
             None => (usage(ended), None),
         };
         let ending = cancelled.map_or_else(|| ending(ended), Ending::Cancelled);
@@ -279,7 +279,7 @@ impl Shell {
 /// A process between its start and its end.
 struct Running {
     guard: KillGuard,
-    exit: oneshot::Receiver<Exit>,
+    exit: oneshot::Receiver<ProcessExit>,
     streams: Streams,
     started: Instant,
 }
@@ -292,13 +292,13 @@ struct KillGuard {
     reaper: Rc<Reaper>,
     mark: Option<Vec<u8>>,
     armed: bool,
-    fenced: Option<TaskGroup>,
+    limited: Option<TaskGroup>,
 }
 
 impl KillGuard {
     fn kill(&self) {
-        if let Some(fenced) = &self.fenced {
-            fenced.group().kill();
+        if let Some(limited) = &self.limited {
+            limited.group().kill();
         }
         tree::kill_tree(self.pid, &|pid| self.has_orphan(pid));
     }
@@ -325,7 +325,7 @@ impl Drop for KillGuard {
 }
 
 /// Waits for the next limit; forever if there is none.
-async fn strike(started: Instant, next: Option<(Duration, Limit)>) -> Limit {
+async fn strike(started: Instant, next: Option<(Duration, TimeLimit)>) -> TimeLimit {
     // A limit beyond the end of the clock is none.
     match next.and_then(|(after, limit)| Some((started.checked_add(after)?, limit))) {
         Some((at, limit)) => {
@@ -338,20 +338,20 @@ async fn strike(started: Instant, next: Option<(Duration, Limit)>) -> Limit {
 
 /// The one that comes first; the hard one if they come together.
 fn earliest(
-    soft: Option<(Duration, Limit)>,
-    hard: Option<(Duration, Limit)>,
-) -> Option<(Duration, Limit)> {
+    soft: Option<(Duration, TimeLimit)>,
+    hard: Option<(Duration, TimeLimit)>,
+) -> Option<(Duration, TimeLimit)> {
     match (soft, hard) {
         (Some(soft), Some(hard)) => Some(if soft.0 < hard.0 { soft } else { hard }),
         (soft, hard) => soft.or(hard),
     }
 }
 
-fn ending(exit: Option<Exit>) -> Ending {
+fn ending(exit: Option<ProcessExit>) -> Ending {
     match exit.map(|exit| exit.status) {
-        Some(Status::Exited(code)) => Ending::Exited(code),
-        Some(Status::Signaled(signal)) => Ending::Signaled(signal),
+        Some(Termination::Exited(code)) => Ending::Exited(code),
+        Some(Termination::Signaled(signal)) => Ending::Signaled(signal),
         // The reaper lives as long as the shell, so its answer comes.
-        None => Ending::Cancelled(Why::Shutdown),
+        None => Ending::Cancelled(CancelReason::Shutdown),
     }
 }

@@ -1,13 +1,13 @@
 //! From a command to the arguments of a start, and from the kernel's refusal to the exception that
 //! Python would raise.
 
-use super::Command;
+use super::ProcessCommand;
 use super::command::{E2BIG, too_long};
-use crate::os::spawn::{Resource, Rlimit, SpawnError, Step};
+use crate::os::spawn::{ChildSetup, Resource, Rlimit, SpawnError};
 use crate::os::which::{self, which};
 use crate::os::{describe, is_passing, is_shortage, open_files};
 use crate::runner::Ending;
-use crate::task::Fences;
+use crate::task::ResourceLimits;
 use crate::wire::Exception;
 use serde_json::json;
 use std::ffi::{CString, OsStr};
@@ -64,8 +64,8 @@ impl fmt::Display for Failure {
 impl Failure {
     /// How an attempt ends after this failure: refused by the host, for any task or for this one,
     /// or because of its own command.
-    pub(super) fn ending(&self, command: &Command) -> Ending {
-        if self.of_host(&command.fences) {
+    pub(super) fn ending(&self, command: &ProcessCommand) -> Ending {
+        if self.of_host(&command.resource_limits) {
             return Ending::NoCapacity(self.to_string());
         }
         match self.withheld(command) {
@@ -75,12 +75,12 @@ impl Failure {
     }
 
     /// What is unavailable on the host now, and why.
-    fn withheld(&self, command: &Command) -> Option<String> {
+    fn withheld(&self, command: &ProcessCommand) -> Option<String> {
         let name = command.argv.first().map(|name| name.to_string_lossy());
         let (errno, what) = match *self {
             Failure::Lookup(errno) => (errno, name?),
-            Failure::Spawn(SpawnError { step: Step::Execute, errno }) => (errno, name?),
-            Failure::Spawn(SpawnError { step: Step::Folder, errno }) => {
+            Failure::Spawn(SpawnError { step: ChildSetup::Execute, errno }) => (errno, name?),
+            Failure::Spawn(SpawnError { step: ChildSetup::Folder, errno }) => {
                 (errno, command.cwd.to_string_lossy())
             }
             _ => return None,
@@ -89,30 +89,36 @@ impl Failure {
     }
 
     /// Would the host refuse any other task too?
-    fn of_host(&self, fences: &Fences) -> bool {
+    fn of_host(&self, resource_limits: &ResourceLimits) -> bool {
         let SpawnError { step, errno } = match *self {
             Failure::Lookup(errno) => return is_shortage(errno),
             Failure::Streams(_) => return true,
             Failure::Spawn(error) => error,
         };
         // The task may have reached a limit of its own.
-        let fenced = match errno {
-            ENOMEM => fences.memory.is_some(),
-            EAGAIN => fences.processes.is_some(),
-            EMFILE | EINVAL => fences.open_files.is_some(),
+        let limited = match errno {
+            ENOMEM => resource_limits.memory.is_some(),
+            EAGAIN => resource_limits.processes.is_some(),
+            EMFILE | EINVAL => resource_limits.open_files.is_some(),
             _ => false,
         };
         match step {
-            Step::Prepare | Step::Clone | Step::Enter | Step::Group | Step::DeathSignal => true,
-            Step::Stdio => !fenced,
-            Step::Nice | Step::Limit | Step::Ids | Step::Folder | Step::Execute => {
-                is_shortage(errno) && !fenced
-            }
+            ChildSetup::Prepare
+            | ChildSetup::Clone
+            | ChildSetup::Enter
+            | ChildSetup::Group
+            | ChildSetup::DeathSignal => true,
+            ChildSetup::Stdio => !limited,
+            ChildSetup::Nice
+            | ChildSetup::Limit
+            | ChildSetup::Ids
+            | ChildSetup::Folder
+            | ChildSetup::Execute => is_shortage(errno) && !limited,
         }
     }
 
     /// As Python's `subprocess` reports it.
-    pub(super) fn exception(&self, command: &Command) -> Exception {
+    pub(super) fn exception(&self, command: &ProcessCommand) -> Exception {
         let program = command
             .argv
             .first()
@@ -135,10 +141,10 @@ impl Failure {
                     .sum();
                 too_long("all arguments and the environment together", size)
             }
-            Failure::Spawn(SpawnError { step: Step::Execute, errno }) => {
+            Failure::Spawn(SpawnError { step: ChildSetup::Execute, errno }) => {
                 os_error(errno, format!("{}{}", describe(errno), command.obstacle()), Some(program))
             }
-            Failure::Spawn(SpawnError { step: Step::Folder, errno }) => {
+            Failure::Spawn(SpawnError { step: ChildSetup::Folder, errno }) => {
                 os_error(errno, format!("{}: the folder of cwd", describe(errno)), Some(folder))
             }
             Failure::Spawn(error) => os_error(error.errno, error.to_string(), None),
@@ -159,7 +165,7 @@ pub(super) fn os_error(errno: i32, text: String, file: Option<String>) -> Except
     Exception::with("builtins", class, args.into_iter().flatten().collect())
 }
 
-impl Command {
+impl ProcessCommand {
     /// The file to execute.
     pub(super) fn program(&self) -> Result<CString, Failure> {
         let name =
@@ -188,17 +194,17 @@ impl Command {
     }
 }
 
-/// The kernel's form of the fences. At the end of its processor time a process is told
+/// The kernel's form of the resource limits. At the end of its processor time a process is told
 /// (`SIGXCPU`), and a second later killed.
-pub(super) fn rlimits(fences: &Fences) -> Vec<Rlimit> {
+pub(super) fn rlimits(resource_limits: &ResourceLimits) -> Vec<Rlimit> {
     let limit = |resource, value: Option<u64>, beyond| {
         value.map(|soft| Rlimit { resource, soft, hard: soft.saturating_add(beyond) })
     };
     [
-        limit(Resource::Memory, fences.memory, 0),
-        limit(Resource::Cpu, fences.cpu_seconds, 1),
-        limit(Resource::OpenFiles, fences.open_files, 0).or_else(unraised),
-        limit(Resource::Processes, fences.processes, 0),
+        limit(Resource::Memory, resource_limits.memory, 0),
+        limit(Resource::Cpu, resource_limits.cpu_seconds, 1),
+        limit(Resource::OpenFiles, resource_limits.open_files, 0).or_else(unraised),
+        limit(Resource::Processes, resource_limits.processes, 0),
     ]
     .into_iter()
     .flatten()
@@ -222,12 +228,12 @@ mod tests {
 
     #[test]
     fn what_one_program_or_folder_runs_into_holds_up_no_other_task() {
-        let command = Command {
+        let command = ProcessCommand {
             argv: vec![c"prog".into()],
             env: vec![],
             cwd: "/share".into(),
             stdin: None,
-            fences: Fences::default(),
+            resource_limits: ResourceLimits::default(),
             nice: None,
             ids: None,
             max_output: 0,
@@ -235,16 +241,16 @@ mod tests {
         let ending = |step, errno| Failure::Spawn(SpawnError { step, errno }).ending(&command);
         let withheld = |text: &str| Ending::Unavailable(text.into());
         // ETXTBSY, ESTALE, EIO, ENOTCONN.
-        assert_eq!(ending(Step::Execute, 26), withheld("prog: Text file busy"));
-        assert_eq!(ending(Step::Folder, 116), withheld("/share: Stale file handle"));
+        assert_eq!(ending(ChildSetup::Execute, 26), withheld("prog: Text file busy"));
+        assert_eq!(ending(ChildSetup::Folder, 116), withheld("/share: Stale file handle"));
         assert_eq!(Failure::Lookup(5).ending(&command), withheld("prog: I/O error"));
-        assert!(matches!(ending(Step::Folder, 107), Ending::Unavailable(_)));
+        assert!(matches!(ending(ChildSetup::Folder, 107), Ending::Unavailable(_)));
         // EDQUOT, ENOBUFS and EUSERS, whatever the step.
         for errno in [122, 105, 87] {
-            assert!(matches!(ending(Step::Execute, errno), Ending::NoCapacity(_)), "{errno}");
+            assert!(matches!(ending(ChildSetup::Execute, errno), Ending::NoCapacity(_)), "{errno}");
         }
         for errno in [ENOENT, 13, 20, 8] {
-            assert!(matches!(ending(Step::Execute, errno), Ending::Refused(_)), "{errno}");
+            assert!(matches!(ending(ChildSetup::Execute, errno), Ending::Refused(_)), "{errno}");
         }
     }
 }

@@ -65,7 +65,7 @@ impl Stream {
                 self.pipe = None;
                 return;
             }
-            if read_some(pipe, &mut self.tail, &mut scratch.borrow_mut()) == Flow::Closed {
+            if read_some(pipe, &mut self.tail, &mut scratch.borrow_mut()) == PipeState::Closed {
                 self.pipe = None;
                 return;
             }
@@ -77,19 +77,19 @@ impl Stream {
 
 /// Whether more is to be expected from a pipe.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Flow {
+enum PipeState {
     Open,
     Closed,
 }
 
-fn read_some(pipe: &Receiver, tail: &mut Tail, scratch: &mut [u8]) -> Flow {
+fn read_some(pipe: &Receiver, tail: &mut Tail, scratch: &mut [u8]) -> PipeState {
     for _ in 0..READS_MAX {
         match pipe.try_read(scratch) {
-            Ok(0) => return Flow::Closed,
+            Ok(0) => return PipeState::Closed,
             Ok(count) => tail.push(&scratch[..count]),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Flow::Open,
-            Err(_) => return Flow::Closed,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return PipeState::Open,
+            Err(_) => return PipeState::Closed,
         }
     }
-    Flow::Open
+    PipeState::Open
 }

@@ -3,10 +3,10 @@
 use super::driver;
 use super::finished::Finished;
 use super::function::exported;
-use super::module::{Composed, Core, Linked};
+use super::module::{Composed, CoreModule, Linked};
 use super::monitor::{self, Monitor};
 use super::sandbox::Sandbox;
-use super::trap::Phase;
+use super::trap::TrapPhase;
 use crate::runner::{Attempt, Ending};
 use crate::wire::Exception;
 
@@ -15,7 +15,7 @@ use crate::wire::Exception;
 /// # Errors
 /// It never began: it is no command, or its sandbox cannot be built.
 pub(super) fn core(
-    core: &Core,
+    core: &CoreModule,
     attempt: &Attempt,
     monitor: Monitor,
 ) -> Result<Finished, Exception> {
@@ -26,10 +26,10 @@ pub(super) fn core(
     let mut sandbox = Sandbox::new(attempt)?;
     let mut store = monitor::store(linked.module().engine(), monitor, sandbox.preview1());
     monitor::set_fuel(&mut store, attempt)?;
-    let mut phase = Phase::Instantiating;
+    let mut phase = TrapPhase::Instantiating;
     let called = driver::run(&mut store, async |store| {
         let instance = linked.instantiate_async(&mut *store).await?;
-        phase = Phase::Running;
+        phase = TrapPhase::Running;
         let start = exported(&instance, store, start)?;
         start.call_async(&mut *store, &[], &mut []).await
     });
@@ -54,10 +54,10 @@ pub(super) fn component(
     let mut sandbox = Sandbox::new(attempt)?;
     let mut store = monitor::store(command.engine(), monitor, sandbox.preview2());
     monitor::set_fuel(&mut store, attempt)?;
-    let mut phase = Phase::Instantiating;
+    let mut phase = TrapPhase::Instantiating;
     let called = driver::run(&mut store, async |store| {
         let instance = command.instantiate_async(&mut *store).await?;
-        phase = Phase::Running;
+        phase = TrapPhase::Running;
         instance.wasi_cli_run().call_run(&mut *store).await
     });
     let monitor = &store.data().monitor;

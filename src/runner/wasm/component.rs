@@ -9,7 +9,7 @@ use super::module::{Composed, missing};
 use super::monitor::{self, Monitor};
 use super::number::{double, float, integer, mismatch, single};
 use super::sandbox::{self, Sandbox};
-use super::trap::Phase;
+use super::trap::TrapPhase;
 use crate::runner::Attempt;
 use crate::wire::{Exception, value};
 use serde_json::value::RawValue;
@@ -32,10 +32,10 @@ pub(super) fn call(
     let mut sandbox = Sandbox::quiet(attempt)?;
     let mut store = monitor::store(composed.linked.engine(), monitor, sandbox.preview2());
     monitor::set_fuel(&mut store, attempt)?;
-    let mut phase = Phase::Instantiating;
+    let mut phase = TrapPhase::Instantiating;
     let called = driver::run(&mut store, async |store| {
         let instance = composed.linked.instantiate_async(&mut *store).await?;
-        phase = Phase::Running;
+        phase = TrapPhase::Running;
         let found = instance.get_func(&mut *store, index);
         let callee = found.ok_or_else(|| wasmtime::Error::msg("no function"))?;
         let mut results = vec![Val::Bool(false); function.results().len()];

@@ -4,7 +4,7 @@
 //! a seal over its bytes, so what a disk or a crash has damaged is compiled anew.
 
 use super::engine::{self, Metering};
-use super::module::Loaded;
+use super::module::LoadedModule;
 use crate::os::wasm::is_private;
 use sha2::{Digest, Sha256};
 use std::fs::{self, DirBuilder, File, OpenOptions};
@@ -114,9 +114,9 @@ pub fn validate(source: &Path, export: Option<&str>) -> Result<(), String> {
     let engine = engine::on_demand(Metering::Free).map_err(|why| format!("{why:#}"))?;
     let loaded = if is_component(&bytes) {
         let component = Component::new(&engine, &bytes).map_err(|why| format!("{why:#}"))?;
-        Loaded::component(&component)
+        LoadedModule::component(&component)
     } else {
-        Loaded::core(Module::new(&engine, &bytes).map_err(|why| format!("{why:#}"))?)
+        LoadedModule::core(Module::new(&engine, &bytes).map_err(|why| format!("{why:#}"))?)
     };
     let fits = loaded.and_then(|loaded| loaded.admits(export));
     fits.map_err(|wrong| {

@@ -1,7 +1,7 @@
 //! Runs a guest whose host functions may wait. The code itself is stopped by the epoch;
 //! a guest that sleeps in a host function runs no code, so its limits are kept here.
 
-use super::monitor::{State, Stop};
+use super::monitor::{StopReason, StoreData};
 use super::ticker::TICK;
 use crate::runner::Cancel;
 use std::cell::OnceCell;
@@ -27,8 +27,8 @@ thread_local! {
 /// # Errors
 /// What the guest did wrong, or that it was stopped (`monitor.stopped` says by what).
 pub(super) fn run<W: Send + 'static, R>(
-    store: &mut Store<State<W>>,
-    call: impl AsyncFnOnce(&mut Store<State<W>>) -> wasmtime::Result<R>,
+    store: &mut Store<StoreData<W>>,
+    call: impl AsyncFnOnce(&mut Store<StoreData<W>>) -> wasmtime::Result<R>,
 ) -> wasmtime::Result<R> {
     let monitor = &store.data().monitor;
     let (deadline, cancel) = (monitor.deadline().map(|(at, _)| at), monitor.cancel());
@@ -45,7 +45,7 @@ pub(super) fn run<W: Send + 'static, R>(
             let why = store.data_mut().monitor.check();
             debug_assert!(why.is_some(), "stopped without a reason");
             Err(wasmtime::Error::msg(match why {
-                Some(Stop::Cancelled(_)) => "cancelled while waiting",
+                Some(StopReason::Cancelled(_)) => "cancelled while waiting",
                 _ => "time limit while waiting",
             }))
         }

@@ -2,9 +2,9 @@
 
 use super::monitor::Monitor;
 use super::sandbox::Sandbox;
-use super::trap::{self, Phase};
+use super::trap::{self, TrapPhase};
 use crate::os::reap::time_of_thread;
-use crate::runner::{Attempt, Captured, Ending, Limit, Outcome, Usage};
+use crate::runner::{Attempt, Captured, Ending, Outcome, ResourceUsage, TimeLimit};
 use crate::wire::Exception;
 use std::time::{Duration, Instant};
 
@@ -12,10 +12,10 @@ use std::time::{Duration, Instant};
 #[derive(Debug)]
 pub(super) struct Finished {
     ending: Ending,
-    limit: Option<Limit>,
+    limit: Option<TimeLimit>,
     stdout: Captured,
     stderr: Captured,
-    usage: Usage,
+    usage: ResourceUsage,
 }
 
 impl Finished {
@@ -36,7 +36,7 @@ impl Finished {
     pub(super) fn failed(
         monitor: &Monitor,
         error: &wasmtime::Error,
-        phase: Phase,
+        phase: TrapPhase,
         attempt: &Attempt,
     ) -> Finished {
         let (ending, limit) = trap::ending(error, phase, monitor, attempt.task.fuel);
@@ -50,7 +50,7 @@ impl Finished {
             limit: None,
             stdout: Captured::default(),
             stderr: Captured::default(),
-            usage: Usage::default(),
+            usage: ResourceUsage::default(),
         }
     }
 
@@ -76,7 +76,7 @@ impl Finished {
         };
         let (user, system) = time_of_thread();
         let user = user.saturating_sub(before.0);
-        let usage = Usage { user, system: system.saturating_sub(before.1), ..usage };
+        let usage = ResourceUsage { user, system: system.saturating_sub(before.1), ..usage };
         Outcome {
             ending,
             limit,

@@ -2,11 +2,11 @@
 
 use super::driver;
 use super::finished::Finished;
-use super::module::{Core, Linked, Signature};
-use super::monitor::{self, Monitor, State};
-use super::number::{self, Number};
+use super::module::{CoreModule, FunctionType, Linked};
+use super::monitor::{self, Monitor, StoreData};
+use super::number::{self, WasmNumber};
 use super::sandbox::{Preview1, Sandbox};
-use super::trap::Phase;
+use super::trap::TrapPhase;
 use crate::runner::{Attempt, context};
 use crate::wire::Exception;
 use serde_json::value::RawValue;
@@ -17,7 +17,7 @@ use wasmtime::{Instance, InstancePre, Store, Val};
 /// # Errors
 /// It was never called: no such function, or the arguments do not fit.
 pub(super) fn call(
-    core: &Core,
+    core: &CoreModule,
     name: &str,
     attempt: &Attempt,
     monitor: Monitor,
@@ -33,16 +33,16 @@ pub(super) fn call(
 
 /// The fast path: no host functions, so nothing can wait, and no second stack is needed.
 fn alone(
-    core: &Core,
-    linked: &InstancePre<State<()>>,
-    function: &Signature,
+    core: &CoreModule,
+    linked: &InstancePre<StoreData<()>>,
+    function: &FunctionType,
     arguments: &[Val],
     attempt: &Attempt,
     monitor: Monitor,
 ) -> Result<Finished, Exception> {
     let mut store = monitor::store(linked.module().engine(), monitor, ());
     monitor::set_fuel(&mut store, attempt)?;
-    let mut phase = Phase::Instantiating;
+    let mut phase = TrapPhase::Instantiating;
     let called = call_alone(&mut store, core, linked, function, arguments, &mut phase);
     let monitor = &store.data().monitor;
     Ok(match called {
@@ -52,15 +52,15 @@ fn alone(
 }
 
 fn call_alone(
-    store: &mut Store<State<()>>,
-    core: &Core,
-    linked: &InstancePre<State<()>>,
-    function: &Signature,
+    store: &mut Store<StoreData<()>>,
+    core: &CoreModule,
+    linked: &InstancePre<StoreData<()>>,
+    function: &FunctionType,
     arguments: &[Val],
-    phase: &mut Phase,
+    phase: &mut TrapPhase,
 ) -> wasmtime::Result<String> {
     let instance = linked.instantiate(&mut *store)?;
-    *phase = Phase::Running;
+    *phase = TrapPhase::Running;
     if let Some(initialize) = core.initialize() {
         exported(&instance, store, initialize)?.call(&mut *store, &[], &mut [])?;
     }
@@ -72,9 +72,9 @@ fn call_alone(
 /// The same for a module that sees WASI. What it prints goes to its standard error, for
 /// its standard output is the result.
 fn hosted(
-    core: &Core,
-    linked: &InstancePre<State<Preview1>>,
-    function: &Signature,
+    core: &CoreModule,
+    linked: &InstancePre<StoreData<Preview1>>,
+    function: &FunctionType,
     arguments: &[Val],
     attempt: &Attempt,
     monitor: Monitor,
@@ -82,10 +82,10 @@ fn hosted(
     let mut sandbox = Sandbox::quiet(attempt)?;
     let mut store = monitor::store(linked.module().engine(), monitor, sandbox.preview1());
     monitor::set_fuel(&mut store, attempt)?;
-    let mut phase = Phase::Instantiating;
+    let mut phase = TrapPhase::Instantiating;
     let called = driver::run(&mut store, async |store| {
         let instance = linked.instantiate_async(&mut *store).await?;
-        phase = Phase::Running;
+        phase = TrapPhase::Running;
         if let Some(initialize) = core.initialize() {
             let initialize = exported(&instance, store, initialize)?;
             initialize.call_async(&mut *store, &[], &mut []).await?;
@@ -109,14 +109,18 @@ fn hosted(
 /// Never in practice: the export was found in the module.
 pub(super) fn exported<W: 'static>(
     instance: &Instance,
-    store: &mut Store<State<W>>,
-    function: &Signature,
+    store: &mut Store<StoreData<W>>,
+    function: &FunctionType,
 ) -> wasmtime::Result<wasmtime::Func> {
     let found = instance.get_module_export(store, &function.export);
     found.and_then(|found| found.into_func()).ok_or_else(|| wasmtime::Error::msg("no function"))
 }
 
-fn arguments(attempt: &Attempt, function: &str, params: &[Number]) -> Result<Vec<Val>, Exception> {
+fn arguments(
+    attempt: &Attempt,
+    function: &str,
+    params: &[WasmNumber],
+) -> Result<Vec<Val>, Exception> {
     let given: Vec<(Option<&str>, &RawValue)> = positional(attempt, function, params.len())?;
     let pairs = given.into_iter().zip(params).enumerate();
     pairs.map(|(at, ((name, raw), kind))| kind.parse(raw.get(), &label(at, name))).collect()

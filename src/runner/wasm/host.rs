@@ -5,7 +5,7 @@
 //! `answer(place, length)` copies: of a result as it is, of an error negative. A component imports the
 //! interface of `etc/wit/qworker.wit`.
 
-use super::monitor::State;
+use super::monitor::StoreData;
 use super::sandbox::{Preview1, Preview2};
 use crate::wire::task_protocol::{Answer, FRAME_MAX, Refusal, Request};
 use crate::wire::value;
@@ -34,7 +34,7 @@ const FUNCTIONS: [(&str, &str); 9] = [
 ];
 
 /// Adds the functions for a core module.
-pub(super) fn add_to_core(linker: &mut Linker<State<Preview1>>) -> wasmtime::Result<()> {
+pub(super) fn add_to_core(linker: &mut Linker<StoreData<Preview1>>) -> wasmtime::Result<()> {
     for (name, method) in FUNCTIONS {
         linker.func_wrap_async(MODULE, name, move |mut caller, (place, length): (i32, i32)| {
             Box::new(async move {
@@ -58,7 +58,7 @@ pub(super) fn add_to_core(linker: &mut Linker<State<Preview1>>) -> wasmtime::Res
 
 /// Copies the last answer, as much as there is room for; gives how many bytes that was.
 fn copy_answer(
-    mut caller: Caller<'_, State<Preview1>>,
+    mut caller: Caller<'_, StoreData<Preview1>>,
     place: i32,
     length: i32,
 ) -> wasmtime::Result<i32> {
@@ -70,13 +70,13 @@ fn copy_answer(
     Ok(i32::try_from(count).unwrap_or(i32::MAX))
 }
 
-fn memory(caller: &mut Caller<'_, State<Preview1>>) -> wasmtime::Result<wasmtime::Memory> {
+fn memory(caller: &mut Caller<'_, StoreData<Preview1>>) -> wasmtime::Result<wasmtime::Memory> {
     let found = caller.get_export("memory").and_then(Extern::into_memory);
     found.ok_or_else(|| wasmtime::Error::msg("the module does not export its memory as `memory`"))
 }
 
 fn read(
-    caller: &mut Caller<'_, State<Preview1>>,
+    caller: &mut Caller<'_, StoreData<Preview1>>,
     place: i32,
     length: i32,
 ) -> wasmtime::Result<String> {
@@ -117,7 +117,7 @@ impl From<Refusal> for Refused {
     }
 }
 
-type Context<'a> = StoreContextMut<'a, State<Preview2>>;
+type Context<'a> = StoreContextMut<'a, StoreData<Preview2>>;
 
 type Done<T> = wasmtime::Result<(Result<T, Refused>,)>;
 
@@ -147,7 +147,7 @@ async fn done(
 
 /// Adds the interface for a component.
 pub(super) fn add_to_component(
-    linker: &mut ComponentLinker<State<Preview2>>,
+    linker: &mut ComponentLinker<StoreData<Preview2>>,
 ) -> wasmtime::Result<()> {
     let mut worker = linker.instance(INTERFACE)?;
     worker.func_wrap_async("request", |context: Context<'_>, (): ()| {
@@ -186,7 +186,7 @@ pub(super) fn add_to_component(
 }
 
 /// Adds what says the meaning of the attempt's end.
-fn add_ends(worker: &mut LinkerInstance<'_, State<Preview2>>) -> wasmtime::Result<()> {
+fn add_ends(worker: &mut LinkerInstance<'_, StoreData<Preview2>>) -> wasmtime::Result<()> {
     worker.func_wrap_async(
         "retry",
         |context: Context<'_>, (countdown, max_retries): (Option<f64>, Option<u32>)| {

@@ -31,7 +31,7 @@ use crate::task::{Program, Task};
 use crate::wire::Exception;
 use engine::{Metering, Pair};
 use finished::Finished;
-use module::Loaded;
+use module::LoadedModule;
 use module_cache::ModuleCache;
 use monitor::Monitor;
 use std::path::{Path, PathBuf};
@@ -48,7 +48,7 @@ pub struct Config {
     pub slots: usize,
     /// Bytes of linear memory of a task that does not say.
     pub default_memory: u64,
-    /// How long a compilation may take; for whoever starts it.
+    /// How long a compilation may take; enforced by the caller.
     pub compile_timeout: Duration,
 }
 
@@ -141,7 +141,7 @@ impl Inner {
     ) -> Result<Finished, Exception> {
         let (path, export) = self.find(&attempt.task)?;
         let loaded = self.modules(&attempt.task).loaded(path)?;
-        let memory = attempt.task.fences.memory.unwrap_or(self.config.default_memory);
+        let memory = attempt.task.resource_limits.memory.unwrap_or(self.config.default_memory);
         fits(&loaded, memory)?;
         let _in_flight = self.ticker.enter().map_err(|why| {
             let text = format!("cannot start the thread that keeps limits: {why}");
@@ -149,12 +149,14 @@ impl Inner {
         })?;
         let monitor = Monitor::new(attempt, started, memory, cancel);
         match (&*loaded, export) {
-            (Loaded::Core(core), Some(name)) => function::call(core, name, attempt, monitor),
-            (Loaded::Core(core), None) => command::core(core, attempt, monitor),
-            (Loaded::Component(composed), Some(name)) => {
+            (LoadedModule::Core(core), Some(name)) => function::call(core, name, attempt, monitor),
+            (LoadedModule::Core(core), None) => command::core(core, attempt, monitor),
+            (LoadedModule::Component(composed), Some(name)) => {
                 component::call(composed, name, attempt, monitor)
             }
-            (Loaded::Component(composed), None) => command::component(composed, attempt, monitor),
+            (LoadedModule::Component(composed), None) => {
+                command::component(composed, attempt, monitor)
+            }
         }
     }
 
@@ -175,9 +177,9 @@ impl Inner {
 
 /// A module that begins with more memory than it may have is told apart from one that
 /// comes to need it.
-fn fits(loaded: &Loaded, memory: u64) -> Result<(), Exception> {
+fn fits(loaded: &LoadedModule, memory: u64) -> Result<(), Exception> {
     match loaded {
-        Loaded::Core(core) if core.memory_minimum > memory => Err(trap::memory(format!(
+        LoadedModule::Core(core) if core.memory_minimum > memory => Err(trap::memory(format!(
             "the module needs {} bytes of memory to begin with, the task may have {memory}",
             core.memory_minimum
         ))),

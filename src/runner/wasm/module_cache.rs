@@ -4,7 +4,7 @@
 use super::Prepared;
 use super::disk_cache;
 use super::engine::{self, Pair};
-use super::module::Loaded;
+use super::module::LoadedModule;
 use crate::os::wasm::{map_component, map_module};
 use crate::runner::Ending;
 use crate::wire::Exception;
@@ -44,14 +44,14 @@ struct Entry {
     seen: AtomicU64,
     /// SHA-256 of the content, to look for its cache file without reading it again.
     digest: String,
-    found: Found,
+    found: CacheLookup,
 }
 
-enum Found {
-    Loaded(Arc<Loaded>),
+enum CacheLookup {
+    Loaded(Arc<LoadedModule>),
     Refused(Exception),
     /// It has to be compiled; the previous module is used until then.
-    Uncompiled(Option<Arc<Loaded>>),
+    Uncompiled(Option<Arc<LoadedModule>>),
 }
 
 /// Tells a file from one that replaced it.
@@ -96,10 +96,10 @@ impl ModuleCache {
     ///
     /// # Errors
     /// What has to be done first, or why it cannot be loaded.
-    pub(super) fn look(&self, path: &Path) -> Result<Arc<Loaded>, Prepared> {
+    pub(super) fn look(&self, path: &Path) -> Result<Arc<LoadedModule>, Prepared> {
         let known = self.entry(path);
         if let Some(entry) = &known
-            && let Found::Loaded(loaded) = &entry.found
+            && let CacheLookup::Loaded(loaded) = &entry.found
             && self.now_ms() < entry.seen.load(Ordering::Relaxed) + TRUSTED_FOR.as_millis() as u64
         {
             return Ok(loaded.clone());
@@ -111,9 +111,11 @@ impl ModuleCache {
         if let Some(entry) = &known {
             entry.seen.store(self.now_ms(), Ordering::Relaxed);
             match &entry.found {
-                Found::Loaded(loaded) => return Ok(loaded.clone()),
-                Found::Refused(exception) => return Err(Prepared::Refused(exception.clone())),
-                Found::Uncompiled(_) => {}
+                CacheLookup::Loaded(loaded) => return Ok(loaded.clone()),
+                CacheLookup::Refused(exception) => {
+                    return Err(Prepared::Refused(exception.clone()));
+                }
+                CacheLookup::Uncompiled(_) => {}
             }
         }
         let asked = known.is_some();
@@ -123,7 +125,7 @@ impl ModuleCache {
         };
         let target = self.target(&digest).map_err(Prepared::Refused)?;
         let (found, answer) = match self.load(&target) {
-            Load::Done(loaded) => (Found::Loaded(loaded.clone()), Ok(loaded)),
+            Load::Done(loaded) => (CacheLookup::Loaded(loaded.clone()), Ok(loaded)),
             // The host lacks the resources now: nothing has changed.
             Load::Unfit(why) if is_of_host(&why) => return Err(Prepared::Refused(why)),
             // Compiled again and still unusable: not a third time.
@@ -132,7 +134,7 @@ impl ModuleCache {
             _ => {
                 let source = path.to_path_buf();
                 let before = self.loaded(path).ok();
-                (Found::Uncompiled(before), Err(Prepared::Compile { source, target }))
+                (CacheLookup::Uncompiled(before), Err(Prepared::Compile { source, target }))
             }
         };
         self.put(path, stamp, digest, found);
@@ -144,11 +146,13 @@ impl ModuleCache {
     ///
     /// # Errors
     /// It is not loaded.
-    pub(super) fn loaded(&self, path: &Path) -> Result<Arc<Loaded>, Exception> {
+    pub(super) fn loaded(&self, path: &Path) -> Result<Arc<LoadedModule>, Exception> {
         match self.entry(path).as_deref().map(|entry| &entry.found) {
-            Some(Found::Loaded(loaded) | Found::Uncompiled(Some(loaded))) => Ok(loaded.clone()),
-            Some(Found::Refused(exception)) => Err(exception.clone()),
-            Some(Found::Uncompiled(None)) | None => {
+            Some(CacheLookup::Loaded(loaded) | CacheLookup::Uncompiled(Some(loaded))) => {
+                Ok(loaded.clone())
+            }
+            Some(CacheLookup::Refused(exception)) => Err(exception.clone()),
+            Some(CacheLookup::Uncompiled(None)) | None => {
                 let text = format!("{} is not compiled yet", path.display());
                 Err(Exception::new("builtins", "RuntimeError", text))
             }
@@ -160,7 +164,7 @@ impl ModuleCache {
         let Some(entry) = self.entry(path) else { return };
         // Only if it is still the file that was tried.
         if Stamp::of(path).is_ok_and(|stamp| stamp == entry.stamp) {
-            self.put(path, entry.stamp, entry.digest.clone(), Found::Refused(exception));
+            self.put(path, entry.stamp, entry.digest.clone(), CacheLookup::Refused(exception));
         }
     }
 
@@ -168,7 +172,7 @@ impl ModuleCache {
         self.entries.read().unwrap_or_else(PoisonError::into_inner).get(path.as_os_str()).cloned()
     }
 
-    fn put(&self, path: &Path, stamp: Stamp, digest: String, found: Found) {
+    fn put(&self, path: &Path, stamp: Stamp, digest: String, found: CacheLookup) {
         let entry = Entry { stamp, seen: AtomicU64::new(self.now_ms()), digest, found };
         let mut entries = self.entries.write().unwrap_or_else(PoisonError::into_inner);
         entries.insert(path.into(), Arc::new(entry));
@@ -226,7 +230,7 @@ impl ModuleCache {
 
 /// The result of loading a cache file.
 enum Load {
-    Done(Arc<Loaded>),
+    Done(Arc<LoadedModule>),
     /// It imports what does not exist.
     Refused(Exception),
     /// Intact, but no engine takes it.
@@ -235,10 +239,14 @@ enum Load {
     Absent,
 }
 
-fn link(engine: &Engine, target: &Path, file: File) -> wasmtime::Result<Result<Loaded, Exception>> {
+fn link(
+    engine: &Engine,
+    target: &Path,
+    file: File,
+) -> wasmtime::Result<Result<LoadedModule, Exception>> {
     match Engine::detect_precompiled_file(target)? {
-        Some(Precompiled::Module) => Ok(Loaded::core(map_module(engine, file)?)),
-        Some(Precompiled::Component) => Ok(Loaded::component(&map_component(engine, &file)?)),
+        Some(Precompiled::Module) => Ok(LoadedModule::core(map_module(engine, file)?)),
+        Some(Precompiled::Component) => Ok(LoadedModule::component(&map_component(engine, &file)?)),
         None => Err(wasmtime::Error::msg("not a compiled module")),
     }
 }
@@ -247,8 +255,8 @@ fn is_of_host(why: &Exception) -> bool {
     matches!(Ending::refused(why.clone()), Ending::NoCapacity(_) | Ending::Unavailable(_))
 }
 
-fn refused(why: Exception) -> (Found, Result<Arc<Loaded>, Prepared>) {
-    (Found::Refused(why.clone()), Err(Prepared::Refused(why)))
+fn refused(why: Exception) -> (CacheLookup, Result<Arc<LoadedModule>, Prepared>) {
+    (CacheLookup::Refused(why.clone()), Err(Prepared::Refused(why)))
 }
 
 fn unreadable(path: &Path, why: &io::Error) -> Prepared {

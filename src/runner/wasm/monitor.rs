@@ -1,7 +1,7 @@
 //! What is monitored while a module runs: its time limits, the stop flag, and its memory. Part of
 //! the store of each instance.
 
-use crate::runner::{Attempt, Cancel, Limit, Usage, Why, Worker};
+use crate::runner::{Attempt, Cancel, CancelReason, ResourceUsage, TimeLimit, Worker};
 use crate::wire::Exception;
 use std::time::{Duration, Instant};
 use wasmtime::{Engine, ResourceLimiter, Store, UpdateDeadline};
@@ -15,16 +15,16 @@ const INSTANCES_MAX: usize = 256;
 
 /// Why an attempt was stopped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Stop {
+pub(super) enum StopReason {
     /// A time limit expired.
-    Limit(Limit),
+    Limit(TimeLimit),
     /// The worker said so.
-    Cancelled(Why),
+    Cancelled(CancelReason),
 }
 
 /// The data of an instance's store: the monitor, and what its host functions work with.
 #[derive(Debug)]
-pub(super) struct State<W> {
+pub(super) struct StoreData<W> {
     /// Time and memory.
     pub monitor: Monitor,
     /// The WASI context, or nothing.
@@ -34,10 +34,10 @@ pub(super) struct State<W> {
 /// Time limits, cancellation and memory of one attempt.
 #[derive(Debug)]
 pub(super) struct Monitor {
-    deadline: Option<(Instant, Limit)>,
+    deadline: Option<(Instant, TimeLimit)>,
     cancel: Cancel,
     /// What ended it, once something did.
-    pub stopped: Option<Stop>,
+    pub stopped: Option<StopReason>,
     /// Its memory.
     pub memory: MemoryLimiter,
     /// Who runs it, for what it asks.
@@ -53,8 +53,8 @@ impl Monitor {
         // same instant the hard one has the say.
         // A limit beyond the end of the clock is none.
         let at = |after: Option<Duration>| started.checked_add(after?);
-        let soft = at(attempt.soft_time_limit).map(|at| (at, Limit::Soft));
-        let hard = at(attempt.time_limit).map(|at| (at, Limit::Hard));
+        let soft = at(attempt.soft_time_limit).map(|at| (at, TimeLimit::Soft));
+        let hard = at(attempt.time_limit).map(|at| (at, TimeLimit::Hard));
         let deadline = hard.into_iter().chain(soft).min_by_key(|(at, _)| *at);
         Monitor {
             deadline,
@@ -67,13 +67,13 @@ impl Monitor {
     }
 
     /// Checks the clock and the stop flag.
-    pub(super) fn check(&mut self) -> Option<Stop> {
+    pub(super) fn check(&mut self) -> Option<StopReason> {
         if let Some(why) = self.cancel.get() {
-            self.stopped = Some(Stop::Cancelled(*why));
+            self.stopped = Some(StopReason::Cancelled(*why));
         } else if let Some((at, limit)) = self.deadline
             && Instant::now() >= at
         {
-            self.stopped = Some(Stop::Limit(limit));
+            self.stopped = Some(StopReason::Limit(limit));
         }
         self.stopped
     }
@@ -84,19 +84,19 @@ impl Monitor {
     }
 
     /// The first limit to expire.
-    pub(super) fn deadline(&self) -> Option<(Instant, Limit)> {
+    pub(super) fn deadline(&self) -> Option<(Instant, TimeLimit)> {
         self.deadline
     }
 
     /// What the attempt used.
-    pub(super) fn usage(&self) -> Usage {
-        Usage { memory_peak: self.memory.peak as u64, ..Usage::default() }
+    pub(super) fn usage(&self) -> ResourceUsage {
+        ResourceUsage { memory_peak: self.memory.peak as u64, ..ResourceUsage::default() }
     }
 }
 
 /// A monitored store: its code checks the limits with each tick.
-pub(super) fn store<W: 'static>(engine: &Engine, monitor: Monitor, wasi: W) -> Store<State<W>> {
-    let mut store = Store::new(engine, State { monitor, wasi });
+pub(super) fn store<W: 'static>(engine: &Engine, monitor: Monitor, wasi: W) -> Store<StoreData<W>> {
+    let mut store = Store::new(engine, StoreData { monitor, wasi });
     store.limiter(|state| &mut state.monitor.memory);
     store.epoch_deadline_callback(|mut context| {
         Ok(match context.data_mut().monitor.check() {
@@ -112,7 +112,10 @@ pub(super) fn store<W: 'static>(engine: &Engine, monitor: Monitor, wasi: W) -> S
 ///
 /// # Errors
 /// Never in practice: tasks with a limit get an engine that counts.
-pub(super) fn set_fuel<W>(store: &mut Store<State<W>>, attempt: &Attempt) -> Result<(), Exception> {
+pub(super) fn set_fuel<W>(
+    store: &mut Store<StoreData<W>>,
+    attempt: &Attempt,
+) -> Result<(), Exception> {
     let Some(fuel) = attempt.task.fuel else { return Ok(()) };
     store.set_fuel(fuel).map_err(|why| {
         Exception::new("builtins", "RuntimeError", format!("cannot count fuel: {why:#}"))

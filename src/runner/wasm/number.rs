@@ -5,7 +5,7 @@ use wasmtime::{Val, ValType};
 
 /// The four types of numbers that functions take and return.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Number {
+pub(super) enum WasmNumber {
     /// 32-bit integer.
     I32,
     /// 64-bit integer.
@@ -16,14 +16,14 @@ pub(super) enum Number {
     F64,
 }
 
-impl Number {
+impl WasmNumber {
     /// The number of a WASM type; `None` for vectors and references.
-    pub(super) fn of(kind: &ValType) -> Option<Number> {
+    pub(super) fn of(kind: &ValType) -> Option<WasmNumber> {
         match kind {
-            ValType::I32 => Some(Number::I32),
-            ValType::I64 => Some(Number::I64),
-            ValType::F32 => Some(Number::F32),
-            ValType::F64 => Some(Number::F64),
+            ValType::I32 => Some(WasmNumber::I32),
+            ValType::I64 => Some(WasmNumber::I64),
+            ValType::F32 => Some(WasmNumber::F32),
+            ValType::F64 => Some(WasmNumber::F64),
             ValType::V128 | ValType::Ref(_) => None,
         }
     }
@@ -31,10 +31,10 @@ impl Number {
     /// As WASM spells it.
     pub(super) fn name(self) -> &'static str {
         match self {
-            Number::I32 => "i32",
-            Number::I64 => "i64",
-            Number::F32 => "f32",
-            Number::F64 => "f64",
+            WasmNumber::I32 => "i32",
+            WasmNumber::I64 => "i64",
+            WasmNumber::F32 => "f32",
+            WasmNumber::F64 => "f64",
         }
     }
 
@@ -45,22 +45,22 @@ impl Number {
     /// `OverflowError` for what is too large.
     pub(super) fn parse(self, json: &str, argument: &str) -> Result<Val, Exception> {
         match self {
-            Number::I32 => {
+            WasmNumber::I32 => {
                 let value = integer(json, argument, self.name(), i32::MIN.into(), i32::MAX.into())?;
                 Ok(Val::I32(value as i32))
             }
-            Number::I64 => {
+            WasmNumber::I64 => {
                 let value = integer(json, argument, self.name(), i64::MIN.into(), i64::MAX.into())?;
                 Ok(Val::I64(value as i64))
             }
-            Number::F32 => {
+            WasmNumber::F32 => {
                 let value = float(json, argument, self.name())? as f32;
                 if value.is_infinite() {
                     return Err(overflow(json, argument, self.name()));
                 }
                 Ok(Val::F32(value.to_bits()))
             }
-            Number::F64 => Ok(Val::F64(float(json, argument, self.name())?.to_bits())),
+            WasmNumber::F64 => Ok(Val::F64(float(json, argument, self.name())?.to_bits())),
         }
     }
 }
@@ -177,7 +177,7 @@ fn special(value: f64) -> String {
 mod tests {
     use super::*;
 
-    fn read(kind: Number, json: &str) -> Result<String, String> {
+    fn read(kind: WasmNumber, json: &str) -> Result<String, String> {
         kind.parse(json, "x").map(|value| text(&value)).map_err(|error| error.exc_type)
     }
 
@@ -186,26 +186,26 @@ mod tests {
         let wrong = |class: &str| Err(class.to_string());
         let right = |text: &str| Ok(text.to_string());
         let cases = [
-            (Number::I32, "7", right("7")),
-            (Number::I32, "-2147483648", right("-2147483648")),
-            (Number::I32, "2147483648", wrong("OverflowError")),
-            (Number::I32, "3.0", right("3")),
-            (Number::I32, "1e3", right("1000")),
-            (Number::I32, "3.5", wrong("TypeError")),
-            (Number::I32, "\"3\"", wrong("TypeError")),
-            (Number::I32, "true", wrong("TypeError")),
-            (Number::I32, "null", wrong("TypeError")),
-            (Number::I64, "9223372036854775807", right("9223372036854775807")),
-            (Number::I64, "9223372036854775808", wrong("OverflowError")),
-            (Number::I64, "9223372036854775808.0", wrong("OverflowError")),
-            (Number::I64, "1e300", wrong("OverflowError")),
-            (Number::I64, &"9".repeat(99), wrong("OverflowError")),
-            (Number::F32, "0.1", right("0.1")),
-            (Number::F32, "1e39", wrong("OverflowError")),
-            (Number::F64, "0.1", right("0.1")),
-            (Number::F64, "2", right("2.0")),
-            (Number::F64, "1e999", wrong("OverflowError")),
-            (Number::F64, "[]", wrong("TypeError")),
+            (WasmNumber::I32, "7", right("7")),
+            (WasmNumber::I32, "-2147483648", right("-2147483648")),
+            (WasmNumber::I32, "2147483648", wrong("OverflowError")),
+            (WasmNumber::I32, "3.0", right("3")),
+            (WasmNumber::I32, "1e3", right("1000")),
+            (WasmNumber::I32, "3.5", wrong("TypeError")),
+            (WasmNumber::I32, "\"3\"", wrong("TypeError")),
+            (WasmNumber::I32, "true", wrong("TypeError")),
+            (WasmNumber::I32, "null", wrong("TypeError")),
+            (WasmNumber::I64, "9223372036854775807", right("9223372036854775807")),
+            (WasmNumber::I64, "9223372036854775808", wrong("OverflowError")),
+            (WasmNumber::I64, "9223372036854775808.0", wrong("OverflowError")),
+            (WasmNumber::I64, "1e300", wrong("OverflowError")),
+            (WasmNumber::I64, &"9".repeat(99), wrong("OverflowError")),
+            (WasmNumber::F32, "0.1", right("0.1")),
+            (WasmNumber::F32, "1e39", wrong("OverflowError")),
+            (WasmNumber::F64, "0.1", right("0.1")),
+            (WasmNumber::F64, "2", right("2.0")),
+            (WasmNumber::F64, "1e999", wrong("OverflowError")),
+            (WasmNumber::F64, "[]", wrong("TypeError")),
         ];
         for (kind, json, expected) in cases {
             assert_eq!(read(kind, json), expected, "{kind:?} {json}");
@@ -224,7 +224,7 @@ mod tests {
 
     #[test]
     fn messages_name_the_argument_and_the_type() {
-        let error = Number::I32.parse("\"a\"", "argument 2 (`b`)").unwrap_err();
+        let error = WasmNumber::I32.parse("\"a\"", "argument 2 (`b`)").unwrap_err();
         assert_eq!(error.exc_message[0], "argument 2 (`b`): expected i32, got \"a\"");
     }
 }

@@ -1,10 +1,10 @@
 //! What a WASI guest sees: its arguments, its environment, its folders, a document on standard
 //! input, two output streams. Nothing else of the host.
 
-use super::monitor::State;
+use super::monitor::StoreData;
 use crate::clock;
 use crate::runner::capture::Tail;
-use crate::runner::context::{self, Arguments, Deadline};
+use crate::runner::context::{self, AttemptArguments, Deadline};
 use crate::runner::{Attempt, Captured};
 use crate::task::{Stdin, Task};
 use crate::wire::Exception;
@@ -26,7 +26,7 @@ pub(super) struct Preview2 {
     table: ResourceTable,
 }
 
-impl WasiView for State<Preview2> {
+impl WasiView for StoreData<Preview2> {
     fn ctx(&mut self) -> WasiCtxView<'_> {
         WasiCtxView { ctx: &mut self.wasi.wasi, table: &mut self.wasi.table }
     }
@@ -41,8 +41,8 @@ const HANDLES_MAX: usize = 128;
 pub(super) struct Sandbox {
     builder: WasiCtxBuilder,
     handles_max: usize,
-    stdout: Sink,
-    stderr: Sink,
+    stdout: CapturedStream,
+    stderr: CapturedStream,
 }
 
 impl Sandbox {
@@ -63,13 +63,17 @@ impl Sandbox {
         Sandbox::with(attempt, both.clone(), both)
     }
 
-    fn with(attempt: &Attempt, stdout: Sink, stderr: Sink) -> Result<Sandbox, Exception> {
+    fn with(
+        attempt: &Attempt,
+        stdout: CapturedStream,
+        stderr: CapturedStream,
+    ) -> Result<Sandbox, Exception> {
         let mut builder = WasiCtxBuilder::new();
         builder.stdout(stdout.clone()).stderr(stderr.clone());
         // Functions that open sockets are linked, so that modules which import them without using
         // them can run; they refuse.
         builder.allow_tcp(false).allow_udp(false).allow_ip_name_lookup(false);
-        let arguments = Arguments::without_nul(attempt)?;
+        let arguments = AttemptArguments::without_nul(attempt)?;
         builder.arg(&attempt.task.name);
         for argument in arguments.positional() {
             builder.arg(text(&argument.text));
@@ -87,7 +91,7 @@ impl Sandbox {
         open_dirs(&mut builder, &attempt.task)?;
         let handles_max = attempt
             .task
-            .fences
+            .resource_limits
             .open_files
             .map_or(HANDLES_MAX, |files| usize::try_from(files).unwrap_or(usize::MAX));
         Ok(Sandbox { builder, handles_max, stdout, stderr })
@@ -114,8 +118,8 @@ impl Sandbox {
     }
 }
 
-fn sink(attempt: &Attempt) -> Sink {
-    Sink::new(context::max_output(&attempt.task))
+fn sink(attempt: &Attempt) -> CapturedStream {
+    CapturedStream::new(context::max_output(&attempt.task))
 }
 
 fn open_dirs(builder: &mut WasiCtxBuilder, task: &Task) -> Result<(), Exception> {
@@ -141,14 +145,14 @@ pub(super) fn text(bytes: &[u8]) -> String {
 
 /// A stream that accepts all output at once, and keeps its end.
 #[derive(Debug, Clone)]
-pub(super) struct Sink(Arc<Mutex<Tail>>, u64);
+pub(super) struct CapturedStream(Arc<Mutex<Tail>>, u64);
 
 /// Bytes that a guest may write at once; the host allocates that much for it.
 const WRITE_MAX: usize = 64 * 1024;
 
-impl Sink {
-    fn new(max: u64) -> Sink {
-        Sink(Arc::new(Mutex::new(Tail::new(max))), max)
+impl CapturedStream {
+    fn new(max: u64) -> CapturedStream {
+        CapturedStream(Arc::new(Mutex::new(Tail::new(max))), max)
     }
 
     fn push(&self, bytes: &[u8]) {
@@ -162,13 +166,13 @@ impl Sink {
     }
 }
 
-impl IsTerminal for Sink {
+impl IsTerminal for CapturedStream {
     fn is_terminal(&self) -> bool {
         false
     }
 }
 
-impl StdoutStream for Sink {
+impl StdoutStream for CapturedStream {
     fn async_stream(&self) -> Box<dyn tokio::io::AsyncWrite + Send + Sync> {
         // Preview 3 would ask for it; it is not linked.
         Box::new(tokio::io::sink())
@@ -180,11 +184,11 @@ impl StdoutStream for Sink {
 }
 
 #[async_trait]
-impl Pollable for Sink {
+impl Pollable for CapturedStream {
     async fn ready(&mut self) {}
 }
 
-impl OutputStream for Sink {
+impl OutputStream for CapturedStream {
     fn write(&mut self, bytes: Bytes) -> StreamResult<()> {
         self.push(&bytes);
         Ok(())

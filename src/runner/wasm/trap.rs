@@ -1,7 +1,7 @@
 //! What Wasmtime reports when an attempt did not end well, as the ending of a task.
 
-use super::monitor::{Monitor, Stop};
-use crate::runner::{Ending, Limit};
+use super::monitor::{Monitor, StopReason};
+use crate::runner::{Ending, TimeLimit};
 use crate::wire::Exception;
 use wasmtime::{Trap, UnknownImportError, WasmBacktrace};
 use wasmtime_wasi::I32Exit;
@@ -11,7 +11,7 @@ const MODULE: &str = "qworker.wasm";
 
 /// Where an error arose.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Phase {
+pub(super) enum TrapPhase {
     /// Before any code of the module ran, or in its start function.
     Instantiating,
     /// In the function that was called.
@@ -21,16 +21,16 @@ pub(super) enum Phase {
 /// The ending that an error means, and the limit that caused it.
 pub(super) fn ending(
     error: &wasmtime::Error,
-    phase: Phase,
+    phase: TrapPhase,
     monitor: &Monitor,
     fuel: Option<u64>,
-) -> (Ending, Option<Limit>) {
+) -> (Ending, Option<TimeLimit>) {
     match monitor.stopped {
-        Some(Stop::Cancelled(why)) => return (Ending::Cancelled(why), None),
-        Some(Stop::Limit(limit)) => {
+        Some(StopReason::Cancelled(why)) => return (Ending::Cancelled(why), None),
+        Some(StopReason::Limit(limit)) => {
             let exception = trap(match limit {
-                Limit::Soft => "interrupted by the soft time limit",
-                Limit::Hard => "interrupted by the time limit",
+                TimeLimit::Soft => "interrupted by the soft time limit",
+                TimeLimit::Hard => "interrupted by the time limit",
             });
             return (Ending::Trapped(exception, backtrace(error)), Some(limit));
         }
@@ -39,7 +39,7 @@ pub(super) fn ending(
     if let Some(exit) = error.downcast_ref::<I32Exit>() {
         return (Ending::Exited(exit.0), None);
     }
-    if phase == Phase::Instantiating && monitor.memory.refused_minimum {
+    if phase == TrapPhase::Instantiating && monitor.memory.refused_minimum {
         return (Ending::Refused(memory("the module needs more memory than it may have")), None);
     }
     let exception = match error.downcast_ref::<Trap>() {
@@ -48,7 +48,7 @@ pub(super) fn ending(
             Exception::new(MODULE, "OutOfFuel", format!("used up its fuel of {fuel} instructions"))
         }
         Some(found) => trap(found.to_string().trim_start_matches("wasm trap: ")),
-        None if phase == Phase::Instantiating && !error.is::<WasmBacktrace>() => {
+        None if phase == TrapPhase::Instantiating && !error.is::<WasmBacktrace>() => {
             let text = format!("the module cannot be started: {error:#}");
             return (Ending::Refused(Exception::new("builtins", "RuntimeError", text)), None);
         }

@@ -5,17 +5,17 @@
 //! weekdays and one more word follows, which then is the task; a task with such a name
 //! (`sun`, `5`) has to be quoted.
 
-use super::define::Draft;
+use super::define::EntryDraft;
 use super::entry::{Entry, sum};
 use super::field::is_of_quartz;
-use super::fields::{Fields, NO_YEARS, is_year};
-use super::load::{Defaults, Shared, merge};
+use super::fields::{CrontabFields, NO_YEARS, is_year};
+use super::load::{Defaults, FileContext, merge};
 use super::options::{self, OPTIONS};
 use super::parse::{self, Means};
 use super::tokens::{Cursor, Token};
 use super::{Schedule, define};
-use crate::config::kind::{Kind, TaskName};
-use crate::config::node::{Data, Key, Node, Style};
+use crate::config::kind::{TaskName, ValueKind};
+use crate::config::node::{Data, Style, YamlKey, YamlNode};
 use crate::config::{Diagnostic, Faults, units};
 use chrono_tz::Tz;
 use serde_json::value::RawValue;
@@ -52,7 +52,7 @@ const LINE: &str = "MIN HOUR DAY MONTH WEEKDAY task, with seconds in front of th
 /// Reads a crontab. Every mistake of it is among the diagnostics, and a line with one is left out.
 pub fn crontab(file: &str, text: &str, defaults: &Defaults) -> (Vec<Entry>, Vec<Diagnostic>) {
     let mut faults = Faults::new(file);
-    let mut shared = Shared::new(file, defaults);
+    let mut shared = FileContext::new(file, defaults);
     let mut entries = Vec::new();
     for (at, line) in text.trim_start_matches('\u{feff}').lines().enumerate() {
         let line = Line { number: at + 1, text: line.trim() };
@@ -127,7 +127,7 @@ struct Line<'a> {
 
 impl Line<'_> {
     /// `CRON_TZ=Zone` for the lines below.
-    fn set(self, name: &str, value: &str, shared: &mut Shared<'_>, faults: &mut Faults) {
+    fn set(self, name: &str, value: &str, shared: &mut FileContext<'_>, faults: &mut Faults) {
         faults.within(name, |f| {
             let why = match name {
                 "CRON_TZ" => {
@@ -156,7 +156,7 @@ impl Line<'_> {
         self,
         zone: String,
         text: &str,
-        shared: &mut Shared<'_>,
+        shared: &mut FileContext<'_>,
         faults: &mut Faults,
     ) -> Option<Entry> {
         let node = self.node(zone);
@@ -167,7 +167,7 @@ impl Line<'_> {
     fn entry(
         self,
         zone: Option<Tz>,
-        shared: &mut Shared<'_>,
+        shared: &mut FileContext<'_>,
         faults: &mut Faults,
     ) -> Option<Entry> {
         let before = faults.count();
@@ -180,7 +180,7 @@ impl Line<'_> {
         let task = self.task(&mut cursor, behind_seconds, faults)?;
         let rest = self.rest(cursor, faults)?;
         let mut name = format!("{time} {task}{}", rest.shown());
-        let mut draft = Draft::of(schedule);
+        let mut draft = EntryDraft::of(schedule);
         draft.zone = zone;
         let args = match rest.words.is_empty() {
             true => rest.args.filter(|json| json.get() != "[]"),
@@ -189,7 +189,7 @@ impl Line<'_> {
         (draft.args, draft.kwargs) = (args, rest.kwargs.filter(|json| json.get() != "{}"));
         draft.task = Some(task);
         self.options(&rest.options, &mut draft, &mut name, shared, faults);
-        let key = Key { line: self.number, text: name };
+        let key = YamlKey { line: self.number, text: name };
         let sound = faults.count() == before;
         faults.within(&key.text, |f| draft.finish(&key, sound, shared, f))
     }
@@ -198,7 +198,7 @@ impl Line<'_> {
     fn word(
         self,
         cursor: &mut Cursor<'_>,
-        shared: &Shared<'_>,
+        shared: &FileContext<'_>,
         faults: &mut Faults,
     ) -> Option<(String, Option<Schedule>)> {
         let mut text = self.next(cursor, faults)?.map(|token| token.text).unwrap_or_default();
@@ -215,7 +215,7 @@ impl Line<'_> {
     fn fields(
         self,
         cursor: &mut Cursor<'_>,
-        shared: &Shared<'_>,
+        shared: &FileContext<'_>,
         faults: &mut Faults,
     ) -> Option<(String, Option<Schedule>)> {
         let mut words = Vec::new();
@@ -241,7 +241,7 @@ impl Line<'_> {
         }
         let time = words.join(" ");
         let days = shared.defaults.days_of_crontabs;
-        let schedule = parse::cron(Fields::of(&time), days, |_| self.number, faults);
+        let schedule = parse::cron(CrontabFields::of(&time), days, |_| self.number, faults);
         Some((time, schedule))
     }
 
@@ -310,7 +310,7 @@ impl Line<'_> {
             match self.next(&mut cursor, faults)? {
                 None => break,
                 Some(word) if !word.quoted && is_of_shell(&word.text) => {
-                    let found = format!("{:?}, which means something to a shell", word.text);
+                    let found = format!("{:?}, which is special to a shell", word.text);
                     let expected = "arguments: no shell reads them, a task of tasks.d has its \
                                     commands; what is an argument all the same stands in quotes";
                     faults.within("arguments", |f| f.mismatch(self.number, &found, expected));
@@ -335,9 +335,9 @@ impl Line<'_> {
     fn options(
         self,
         options: &[(String, String)],
-        draft: &mut Draft,
+        draft: &mut EntryDraft,
         name: &mut String,
-        shared: &mut Shared<'_>,
+        shared: &mut FileContext<'_>,
         faults: &mut Faults,
     ) {
         // Others depend on it, so it is read first.
@@ -347,7 +347,7 @@ impl Line<'_> {
         }
         let calendar = shared.calendar(draft.zone.unwrap_or(shared.zone));
         for (at, (text, value)) in options.iter().enumerate() {
-            let key = Key { line: self.number, text: text.clone() };
+            let key = YamlKey { line: self.number, text: text.clone() };
             let node = self.node(value.clone());
             faults.within(text, |f| match text.as_str() {
                 _ if options[..at].iter().any(|(other, _)| other == text) => {
@@ -383,8 +383,8 @@ impl Line<'_> {
         cursor.word().map_err(|wrong| faults.add(self.number, wrong).line).ok()
     }
 
-    fn node(self, text: String) -> Node {
-        Node { line: self.number, data: Data::Scalar(text, Style::Bare), flawed: false }
+    fn node(self, text: String) -> YamlNode {
+        YamlNode { line: self.number, data: Data::Scalar(text, Style::Bare), flawed: false }
     }
 }
 

@@ -198,7 +198,7 @@ fn every_mistake_of_a_line() {
         ("@daily backup cd /srv", "found \"backup\", expected a task: lines have no column"),
         ("0 3 * * * cd /srv && ./x.sh", "found \"cd\", expected a task: no commands"),
         ("@daily [ -x /usr/sbin/x ] && x", "found \"[\", expected a task: no commands"),
-        ("@daily report > /tmp/x 2>&1", "arguments: found \">\", which means something to a shell"),
+        ("@daily report > /tmp/x 2>&1", "arguments: found \">\", which is special to a shell"),
         ("@daily report >/dev/null", "arguments: found \">/dev/null\""),
         ("@daily report 2>&1", "arguments: found \"2>&1\""),
         ("@daily report a | mail root", "arguments: found \"|\""),

@@ -2,15 +2,15 @@
 //! here: YAML with its mapping, a crontab with its words.
 
 use super::Schedule;
-use super::entry::{Entry, Misfire, Options, Origin, Overlap};
-use super::load::Shared;
+use super::entry::{Entry, EntryLocation, MessageOptions, Misfire, Overlap};
+use super::load::FileContext;
 use super::moment::{self, Moment};
 use super::options::{self, raw};
 use super::parse::{self, Means, When};
 use super::zone::Calendar;
 use crate::bounds;
-use crate::config::kind::{Flag, Kind, Span, TaskName, kind};
-use crate::config::node::{Data, Key, Node};
+use crate::config::kind::{Flag, Span, TaskName, ValueKind, kind};
+use crate::config::node::{Data, YamlKey, YamlNode};
 use crate::config::{Faults, units};
 use chrono::{DateTime, Utc};
 use chrono_tz::Tz;
@@ -50,7 +50,7 @@ const MEANINGLESS: &[(&str, &str)] = &[
 
 kind!(
     /// The key `misfire`.
-    MisfireRule: Misfire, "skip, run_once or run_all(N), which sends the last N at the most",
+    MisfireRule: Misfire, "skip, run_once or run_all(N), which sends at most the last N",
     misfire, Misfire::to_string
 );
 kind!(
@@ -65,7 +65,7 @@ kind!(
     Overlap::to_string
 );
 
-fn misfire(node: &Node) -> Option<Misfire> {
+fn misfire(node: &YamlNode) -> Option<Misfire> {
     let most = match (&node.data, node.as_text()) {
         (Data::Map(map), _) => match &map[..] {
             [(key, most)] if key.text == "run_all" => most.as_int()?,
@@ -84,7 +84,7 @@ fn misfire(node: &Node) -> Option<Misfire> {
 
 /// What the keys of an entry have said so far.
 #[derive(Debug, Default)]
-pub struct Draft {
+pub struct EntryDraft {
     /// The task.
     pub task: Option<String>,
     /// When, and the jitter beside it.
@@ -94,7 +94,7 @@ pub struct Draft {
     /// Keyword arguments; `None` for none.
     pub kwargs: Option<Box<RawValue>>,
     /// What else is said of the messages.
-    pub options: Options,
+    pub options: MessageOptions,
     /// The entry's own zone.
     pub zone: Option<Tz>,
     misfire: Option<Misfire>,
@@ -108,9 +108,9 @@ pub struct Draft {
 
 /// Reads the entry `name`. `None`: it is broken, and `faults` says how.
 pub fn define(
-    name: &Key,
-    node: &Node,
-    shared: &mut Shared<'_>,
+    name: &YamlKey,
+    node: &YamlNode,
+    shared: &mut FileContext<'_>,
     faults: &mut Faults,
 ) -> Option<Entry> {
     let Data::Map(map) = &node.data else {
@@ -118,7 +118,7 @@ pub fn define(
         return None;
     };
     let before = faults.count();
-    let mut draft = Draft::default();
+    let mut draft = EntryDraft::default();
     let get = |name: &str| map.iter().find(|(key, _)| key.text == name).map(|(_, value)| value);
     // Others depend on it, so it is read first.
     if let Some(node) = get("timezone") {
@@ -146,15 +146,21 @@ pub fn define(
     draft.finish(name, sound, shared, faults)
 }
 
-impl Draft {
+impl EntryDraft {
     /// With this schedule.
-    pub fn of(schedule: Option<Schedule>) -> Draft {
+    pub fn of(schedule: Option<Schedule>) -> EntryDraft {
         let when = schedule.map(|schedule| When { schedule, jitter: None });
-        Draft { when, ..Draft::default() }
+        EntryDraft { when, ..EntryDraft::default() }
     }
 
     /// Reads one of the keys that stand for themselves; `calendar` is the entry's.
-    pub fn read(&mut self, key: &Key, value: &Node, calendar: &Calendar, faults: &mut Faults) {
+    pub fn read(
+        &mut self,
+        key: &YamlKey,
+        value: &YamlNode,
+        calendar: &Calendar,
+        faults: &mut Faults,
+    ) {
         let name = key.text.as_str();
         if KEYS.contains(&name) && value.is_null() {
             return;
@@ -184,9 +190,9 @@ impl Draft {
     /// The entry, if all is `sound` and the rules between keys hold.
     pub fn finish(
         self,
-        name: &Key,
+        name: &YamlKey,
         sound: bool,
-        shared: &mut Shared<'_>,
+        shared: &mut FileContext<'_>,
         faults: &mut Faults,
     ) -> Option<Entry> {
         let before = faults.count();
@@ -240,7 +246,7 @@ impl Draft {
             enabled: !self.disabled,
             from: self.from,
             until: self.until,
-            origin: Origin {
+            origin: EntryLocation {
                 file: shared.file.clone(),
                 line: u32::try_from(name.line).unwrap_or(u32::MAX),
             },
@@ -249,7 +255,7 @@ impl Draft {
 }
 
 fn at(
-    node: &Node,
+    node: &YamlNode,
     calendar: &Calendar,
     instant: fn(Moment, &Calendar) -> Option<DateTime<Utc>>,
     faults: &mut Faults,

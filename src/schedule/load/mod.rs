@@ -4,11 +4,11 @@
 use super::cron::Days;
 use super::define::define;
 use super::entry::Entry;
-use super::rules::{BuiltIn, Host};
+use super::rules::{BuiltIn, HostZones};
 use super::zone::{Calendar, Dst};
-use crate::config::beat::{DaysRule, DstRule, Plan, Zone};
-use crate::config::kind::Kind;
-use crate::config::node::{Data, Key, Node};
+use crate::config::beat::{BeatSchedule, DaysRule, DstRule, Zone};
+use crate::config::kind::ValueKind;
+use crate::config::node::{Data, YamlKey, YamlNode};
 use crate::config::yaml::{self, Visit};
 use crate::config::{Diagnostic, Faults, Settings};
 use chrono::{DateTime, Utc};
@@ -55,7 +55,7 @@ pub struct Defaults {
     /// When the host was started.
     pub boot: DateTime<Utc>,
     /// Whose rules of zones hold, where it has any.
-    pub host: Rc<dyn Host>,
+    pub host: Rc<dyn HostZones>,
 }
 
 impl Defaults {
@@ -86,7 +86,7 @@ fn days(rule: DaysRule) -> Days {
 
 /// What the entries of one file have in common, each of it held once.
 #[derive(Debug)]
-pub struct Shared<'a> {
+pub struct FileContext<'a> {
     /// What is said of entries elsewhere.
     pub defaults: &'a Defaults,
     /// The file.
@@ -105,11 +105,11 @@ pub struct Shared<'a> {
     zones: HashMap<String, Result<Tz, Diagnostic>>,
 }
 
-impl Shared<'_> {
+impl FileContext<'_> {
     /// Nothing is held yet.
-    pub fn new<'a>(file: &str, defaults: &'a Defaults) -> Shared<'a> {
+    pub fn new<'a>(file: &str, defaults: &'a Defaults) -> FileContext<'a> {
         let empty = |text: &str| RawValue::from_string(text.into()).unwrap_or_default().into();
-        Shared {
+        FileContext {
             defaults,
             file: file.into(),
             zone: defaults.zone,
@@ -140,7 +140,7 @@ impl Shared<'_> {
     }
 
     /// A zone by its name; null is that of the file.
-    pub fn zone(&mut self, node: &Node, faults: &mut Faults) -> Option<Tz> {
+    pub fn zone(&mut self, node: &YamlNode, faults: &mut Faults) -> Option<Tz> {
         if node.is_null() {
             return Some(self.zone);
         }
@@ -187,7 +187,7 @@ fn read_file(
     zone: Option<Tz>,
     defaults: &Defaults,
 ) -> (Vec<Entry>, Vec<Diagnostic>, Option<Tz>) {
-    let mut shared = Shared::new(file, defaults);
+    let mut shared = FileContext::new(file, defaults);
     let mut entries = Vec::new();
     let (mut seen, mut late) = (0, None);
     shared.zone = zone.unwrap_or(shared.zone);
@@ -225,7 +225,12 @@ fn read_file(
 }
 
 /// One entry; a name that begins with a dot is hidden, as a file is: a home for anchors.
-fn entry(key: &Key, node: &Node, shared: &mut Shared<'_>, faults: &mut Faults) -> Option<Entry> {
+fn entry(
+    key: &YamlKey,
+    node: &YamlNode,
+    shared: &mut FileContext<'_>,
+    faults: &mut Faults,
+) -> Option<Entry> {
     if key.text.starts_with('.') {
         return None;
     }
@@ -233,7 +238,7 @@ fn entry(key: &Key, node: &Node, shared: &mut Shared<'_>, faults: &mut Faults) -
 }
 
 /// A key that a file has not: an entry may stand where its name should be, or the setting.
-fn stray(name: &str, key: &Key, node: &Node, faults: &mut Faults) {
+fn stray(name: &str, key: &YamlKey, node: &YamlNode, faults: &mut Faults) {
     let has = |wanted: &str| match &node.data {
         Data::Map(map) => map.iter().any(|(key, _)| key.text == wanted),
         _ => false,
@@ -250,9 +255,9 @@ fn stray(name: &str, key: &Key, node: &Node, faults: &mut Faults) {
 
 fn mapping(
     name: &str,
-    node: &Node,
+    node: &YamlNode,
     faults: &mut Faults,
-    each: &mut dyn FnMut(&Key, &Node, &mut Faults),
+    each: &mut dyn FnMut(&YamlKey, &YamlNode, &mut Faults),
 ) {
     match &node.data {
         Data::Map(map) => map.iter().for_each(|(key, node)| each(key, node, faults)),
@@ -264,9 +269,9 @@ fn mapping(
 }
 
 /// Reads the value of the setting `beat_schedule`.
-pub fn setting(plan: &Plan, defaults: &Defaults) -> (Vec<Entry>, Vec<Diagnostic>) {
+pub fn setting(plan: &BeatSchedule, defaults: &Defaults) -> (Vec<Entry>, Vec<Diagnostic>) {
     let mut faults = Faults::new(&plan.file);
-    let mut shared = Shared::new(&plan.file, defaults);
+    let mut shared = FileContext::new(&plan.file, defaults);
     let mut entries = Vec::new();
     if let Some(node) = &plan.entries {
         faults.within("beat_schedule", |f| {

@@ -119,7 +119,7 @@ fn the_setting_is_read_as_a_file_is() {
     assert_eq!(lines(&found), ["q.yaml:4: beat_schedule.b: has no schedule"]);
     assert_eq!((entries.len(), entries[0].calendar.zone), (1, Tz::Asia__Seoul));
     assert_eq!((&*entries[0].origin.file, entries[0].origin.line), ("q.yaml", 3));
-    assert!(setting(&Plan::default(), &defaults).0.is_empty());
+    assert!(setting(&BeatSchedule::default(), &defaults).0.is_empty());
 }
 
 #[test]

@@ -2,15 +2,15 @@
 //! people write them.
 
 use super::Schedule;
-use super::cron::{Cron, Days, Fields};
+use super::cron::{Cron, CrontabFields, Days};
 use super::every::Every;
 use super::field::FieldError;
 use super::fields::NICKNAMES;
 use super::solar::Solar;
 use crate::bounds;
 use crate::config::Faults;
-use crate::config::kind::{Flag, Kind, Limit, Span};
-use crate::config::node::{Data, Key, Node};
+use crate::config::kind::{Flag, Limit, Span, ValueKind};
+use crate::config::node::{Data, YamlKey, YamlNode};
 use crate::config::units;
 use chrono::NaiveTime;
 use std::time::Duration;
@@ -61,7 +61,7 @@ pub struct Means {
 }
 
 /// Reads the value of `schedule`.
-pub fn read(node: &Node, means: Means, faults: &mut Faults) -> Option<When> {
+pub fn read(node: &YamlNode, means: Means, faults: &mut Faults) -> Option<When> {
     if let Data::Map(map) = &node.data {
         return of_map(map, node.line, means, faults);
     }
@@ -145,12 +145,12 @@ fn of_span(
 
 fn crontab(text: &str, line: usize, means: Means, faults: &mut Faults) -> Option<Schedule> {
     no_relative(means, line, faults)?;
-    cron(Fields::of(text), means.days, |_| line, faults)
+    cron(CrontabFields::of(text), means.days, |_| line, faults)
 }
 
 /// Reads fields; `line_of` returns the line of each.
 pub fn cron(
-    fields: Result<Fields<'_>, FieldError>,
+    fields: Result<CrontabFields<'_>, FieldError>,
     days: Days,
     line_of: impl Fn(&str) -> usize,
     faults: &mut Faults,
@@ -208,7 +208,12 @@ fn span_of(micros: f64) -> Option<Duration> {
     units::duration_of(micros.round() / 1e6).map(|_| Duration::from_micros(micros.round() as u64))
 }
 
-fn of_map(map: &[(Key, Node)], line: usize, means: Means, faults: &mut Faults) -> Option<When> {
+fn of_map(
+    map: &[(YamlKey, YamlNode)],
+    line: usize,
+    means: Means,
+    faults: &mut Faults,
+) -> Option<When> {
     let kind = kind_of(map, line, faults)?;
     let companions = COMPANIONS.iter().find(|(name, _)| *name == kind).map_or(&[][..], |(_, c)| c);
     let before = faults.count();
@@ -239,7 +244,7 @@ fn of_map(map: &[(Key, Node)], line: usize, means: Means, faults: &mut Faults) -
             }
         }),
         (_, None) => {
-            let is_unit = |key: &Key| UNITS.iter().any(|(unit, _)| *unit == key.text);
+            let is_unit = |key: &YamlKey| UNITS.iter().any(|(unit, _)| *unit == key.text);
             let words: Vec<_> = map.iter().filter(|(key, _)| is_unit(key)).cloned().collect();
             of_timedelta(&words, line, means, faults)
         }
@@ -248,7 +253,7 @@ fn of_map(map: &[(Key, Node)], line: usize, means: Means, faults: &mut Faults) -
 }
 
 /// Which kind of schedule a mapping is: it has the key of exactly one.
-fn kind_of(map: &[(Key, Node)], line: usize, faults: &mut Faults) -> Option<&'static str> {
+fn kind_of(map: &[(YamlKey, YamlNode)], line: usize, faults: &mut Faults) -> Option<&'static str> {
     let has = |name: &str| map.iter().any(|(key, _)| key.text == name);
     let mut kinds: Vec<&str> =
         COMPANIONS.iter().map(|(name, _)| *name).filter(|name| has(name)).collect();
@@ -278,13 +283,13 @@ fn kind_of(map: &[(Key, Node)], line: usize, faults: &mut Faults) -> Option<&'st
             None
         }
         _ => {
-            faults.add(line, format!("has {}, of which it can have one only", kinds.join(" and ")));
+            faults.add(line, format!("has {}, expected only one of them", kinds.join(" and ")));
             None
         }
     }
 }
 
-fn stray(key: &Key, kind: &str, companions: &[&str], faults: &mut Faults) {
+fn stray(key: &YamlKey, kind: &str, companions: &[&str], faults: &mut Faults) {
     if COMPANIONS.iter().any(|(_, others)| others.contains(&key.text.as_str())) {
         faults.add(key.line, format!("means nothing beside {kind}"));
         return;
@@ -293,7 +298,7 @@ fn stray(key: &Key, kind: &str, companions: &[&str], faults: &mut Faults) {
 }
 
 /// A text, or a mapping of fields.
-fn of_crontab(node: &Node, means: Means, faults: &mut Faults) -> Option<Schedule> {
+fn of_crontab(node: &YamlNode, means: Means, faults: &mut Faults) -> Option<Schedule> {
     let Data::Map(map) = &node.data else {
         return match node.as_text() {
             Some(text) if text.starts_with('@') && !text.starts_with("@every") => {
@@ -322,7 +327,7 @@ fn of_crontab(node: &Node, means: Means, faults: &mut Faults) -> Option<Schedule
     // Celery's defaults.
     let [second, minute, hour, day_of_month, month_of_year, day_of_week] =
         texts.each_ref().map(Option::as_deref);
-    let fields = Fields {
+    let fields = CrontabFields {
         second,
         minute: minute.unwrap_or("*"),
         hour: hour.unwrap_or("*"),
@@ -338,9 +343,9 @@ fn of_crontab(node: &Node, means: Means, faults: &mut Faults) -> Option<Schedule
 }
 
 /// A number, a text, or a list of them.
-fn field(node: &Node, faults: &mut Faults) -> Option<String> {
+fn field(node: &YamlNode, faults: &mut Faults) -> Option<String> {
     const EXPECTED: &str = "a number, a text such as \"7-19/2\", or a list of them";
-    let single = |node: &Node| match node.as_int() {
+    let single = |node: &YamlNode| match node.as_int() {
         // 010 is ten, in a text as well.
         Some(number) => Some(number.to_string()),
         None => node.as_text().filter(|_| node.as_number().is_none()).map(String::from),
@@ -366,7 +371,12 @@ fn field(node: &Node, faults: &mut Faults) -> Option<String> {
     texts.map(|texts| texts.join(","))
 }
 
-fn of_every(node: &Node, at: Option<&Node>, means: Means, faults: &mut Faults) -> Option<Schedule> {
+fn of_every(
+    node: &YamlNode,
+    at: Option<&YamlNode>,
+    means: Means,
+    faults: &mut Faults,
+) -> Option<Schedule> {
     let span = faults.within("every", |f| Limit::read(node, f));
     let at = match at {
         None => None,
@@ -376,7 +386,7 @@ fn of_every(node: &Node, at: Option<&Node>, means: Means, faults: &mut Faults) -
 }
 
 /// A time of the day.
-fn time(node: &Node, faults: &mut Faults) -> Option<NaiveTime> {
+fn time(node: &YamlNode, faults: &mut Faults) -> Option<NaiveTime> {
     let text = node.as_text().unwrap_or_default();
     let time =
         ["%H:%M", "%H:%M:%S"].iter().find_map(|form| NaiveTime::parse_from_str(text, form).ok());
@@ -388,7 +398,7 @@ fn time(node: &Node, faults: &mut Faults) -> Option<NaiveTime> {
 
 /// Python's `timedelta`.
 fn of_timedelta(
-    words: &[(Key, Node)],
+    words: &[(YamlKey, YamlNode)],
     line: usize,
     means: Means,
     faults: &mut Faults,
@@ -417,9 +427,9 @@ fn of_timedelta(
 }
 
 fn of_solar(
-    event: &Node,
-    lat: Option<&Node>,
-    lon: Option<&Node>,
+    event: &YamlNode,
+    lat: Option<&YamlNode>,
+    lon: Option<&YamlNode>,
     means: Means,
     faults: &mut Faults,
 ) -> Option<Schedule> {
@@ -430,11 +440,11 @@ fn of_solar(
             f.mismatch(event.line, &event.found(), "an event such as sunset");
         });
     }
-    let mut degrees = |key: &str, node: Option<&Node>, expected: &str| {
+    let mut degrees = |key: &str, node: Option<&YamlNode>, expected: &str| {
         faults.within(key, |f| {
-            let number = node.and_then(Node::as_number);
+            let number = node.and_then(YamlNode::as_number);
             if number.is_none() {
-                let found = node.map_or("nothing".into(), Node::found);
+                let found = node.map_or("nothing".into(), YamlNode::found);
                 f.mismatch(node.map_or(event.line, |node| node.line), &found, expected);
             }
             number

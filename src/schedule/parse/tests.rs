@@ -105,11 +105,8 @@ fn every_mistake() {
             "{minute: 5}",
             "minute: is a field of a crontab, which has a key of its own, expected crontab: {minute: …}",
         ),
-        (
-            "{crontab: '* * * * *', every: 5}",
-            "has crontab and every, of which it can have one only",
-        ),
-        ("{every: 5, minutes: 5}", "has every and timedelta, of which it can have one only"),
+        ("{crontab: '* * * * *', every: 5}", "has crontab and every, expected only one of them"),
+        ("{every: 5, minutes: 5}", "has every and timedelta, expected only one of them"),
         ("{timedelta: {minutes: 5}, hours: 1}", "hours: unknown key"),
         ("{timedelta: 5}", "timedelta: found 5, expected a mapping such as {minutes: 5}"),
         ("{timedelta: {minuts: 5}}", "timedelta.minuts: unknown unit; did you mean minutes?"),

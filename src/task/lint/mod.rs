@@ -3,7 +3,7 @@
 
 mod scan;
 
-use scan::{Scan, Word};
+use scan::{ShellScanner, ShellWord};
 use std::collections::HashSet;
 
 /// Programs that run the word behind `-c` or `-e`.
@@ -37,7 +37,7 @@ pub fn risks<'a>(text: &str, params: impl IntoIterator<Item = &'a str>) -> Vec<R
         looks: ["[!0-9", "[^0-9", "[!-0-9", "[^-0-9"].iter().any(|guard| text.contains(guard)),
         found: Vec::new(),
     };
-    Scan::new(text).commands(&mut finder, None);
+    ShellScanner::new(text).commands(&mut finder, None);
     finder.found
 }
 
@@ -92,7 +92,7 @@ impl Finder {
     }
 
     /// A simple command is complete.
-    fn command(&mut self, words: &[Word]) {
+    fn command(&mut self, words: &[ShellWord]) {
         let mut words = words;
         while let Some((first, rest)) = words.split_first() {
             if let Some(name) = first.assigns() {
@@ -156,8 +156,8 @@ impl Finder {
     }
 
     /// Is an argument part of a program's text?
-    fn spliced(&mut self, words: &[Word]) {
-        let name = |word: &Word| word.text.rsplit('/').next().unwrap_or_default().to_string();
+    fn spliced(&mut self, words: &[ShellWord]) {
+        let name = |word: &ShellWord| word.text.rsplit('/').next().unwrap_or_default().to_string();
         let Some(at) = words.iter().position(|word| INTERPRETERS.contains(&name(word).as_str()))
         else {
             return;

@@ -2,12 +2,12 @@
 
 use super::Finder;
 
-/// Expansions in expansions at the most; what is deeper is not looked at.
+/// Maximum depth of nested expansions; deeper ones are not read.
 const DEPTH_MAX: usize = 50;
 
 /// A word of a command.
 #[derive(Debug, Default)]
-pub(super) struct Word {
+pub(super) struct ShellWord {
     /// Its letters, without quotes and expansions.
     pub(super) text: String,
     /// Its line, from 0.
@@ -23,7 +23,7 @@ pub(super) struct Word {
     is_target: bool,
 }
 
-impl Word {
+impl ShellWord {
     /// Has it anything of an argument in it?
     pub(super) fn is_from_outside(&self) -> bool {
         self.bare || self.quoted
@@ -59,7 +59,7 @@ struct Expansion {
 }
 
 /// Reads a text once, from its start to its end.
-pub(super) struct Scan {
+pub(super) struct ShellScanner {
     chars: Vec<char>,
     at: usize,
     line: usize,
@@ -68,10 +68,10 @@ pub(super) struct Scan {
     here: Vec<String>,
 }
 
-impl Scan {
+impl ShellScanner {
     /// At the start of `text`.
-    pub(super) fn new(text: &str) -> Scan {
-        Scan { chars: text.chars().collect(), at: 0, line: 0, depth: 0, here: Vec::new() }
+    pub(super) fn new(text: &str) -> ShellScanner {
+        ShellScanner { chars: text.chars().collect(), at: 0, line: 0, depth: 0, here: Vec::new() }
     }
 
     fn peek(&self, ahead: usize) -> Option<char> {
@@ -91,7 +91,7 @@ impl Scan {
 
     /// Reads commands up to `end`, or to the end of all; has one of them an argument in it?
     pub(super) fn commands(&mut self, finder: &mut Finder, end: Option<char>) -> bool {
-        let (mut words, mut word, mut outside) = (Vec::new(), Word::default(), false);
+        let (mut words, mut word, mut outside) = (Vec::new(), ShellWord::default(), false);
         loop {
             let letter = self.peek(0);
             let ends = letter.is_none() || letter == end;
@@ -115,7 +115,7 @@ impl Scan {
     }
 
     /// A word is complete.
-    fn put(&mut self, word: &mut Word, words: &mut Vec<Word>, outside: &mut bool) {
+    fn put(&mut self, word: &mut ShellWord, words: &mut Vec<ShellWord>, outside: &mut bool) {
         if !word.begun {
             return;
         }
@@ -127,7 +127,7 @@ impl Scan {
     }
 
     /// One letter, or what begins with it.
-    fn step(&mut self, word: &mut Word, is_first: bool, finder: &mut Finder) {
+    fn step(&mut self, word: &mut ShellWord, is_first: bool, finder: &mut Finder) {
         if !word.begun {
             word.line = self.line;
         }
@@ -178,7 +178,7 @@ impl Scan {
     }
 
     /// From a quotation mark to the next.
-    fn quotes(&mut self, word: &mut Word, finder: &mut Finder) {
+    fn quotes(&mut self, word: &mut ShellWord, finder: &mut Finder) {
         self.next();
         word.begun = true;
         loop {

@@ -15,7 +15,7 @@ use super::message::Malformed;
 use std::borrow::Cow;
 use std::fmt;
 
-/// Values of one body at the most: a hundred megabytes of memory while they are read. The JSON
+/// Maximum number of values of one body: a hundred megabytes of memory while they are read. The JSON
 /// that they become has a limit of its own ([`crate::bounds::BODY_MAX`]).
 const VALUES_MAX: usize = 1 << 22;
 
@@ -71,19 +71,19 @@ impl Serializer {
 /// The serializers whose messages are taken (`accept_content`); by default JSON alone, as in
 /// Celery.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Accept([bool; Serializer::ALL.len()]);
+pub struct AcceptedContent([bool; Serializer::ALL.len()]);
 
-impl Accept {
+impl AcceptedContent {
     /// Those with these names or content types; other words are left out.
-    pub fn of<'a>(words: impl IntoIterator<Item = &'a str>) -> Accept {
-        let mut accept = Accept([false; Serializer::ALL.len()]);
+    pub fn of<'a>(words: impl IntoIterator<Item = &'a str>) -> AcceptedContent {
+        let mut accept = AcceptedContent([false; Serializer::ALL.len()]);
         for one in words.into_iter().filter_map(Serializer::named) {
             accept.0[one as usize] = true;
         }
         accept
     }
 
-    /// Is a message of this content type taken? Raw ones pass, for whoever decodes them to refuse.
+    /// Is a message of this content type taken? Raw ones pass; the decoder refuses them.
     ///
     /// # Errors
     /// Says that it is not, and what is.
@@ -97,13 +97,13 @@ impl Accept {
     }
 }
 
-impl Default for Accept {
-    fn default() -> Accept {
-        Accept::of([Json.name()])
+impl Default for AcceptedContent {
+    fn default() -> AcceptedContent {
+        AcceptedContent::of([Json.name()])
     }
 }
 
-impl fmt::Display for Accept {
+impl fmt::Display for AcceptedContent {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let all = Serializer::ALL.into_iter().filter(|one| self.0[*one as usize]);
         f.write_str(&all.map(Serializer::name).collect::<Vec<_>>().join(", "))

@@ -6,11 +6,11 @@ use crate::wire::value::DEPTH_MAX;
 
 #[test]
 fn json_alone_is_taken_unless_more_is_said() {
-    let json = Accept::default();
+    let json = AcceptedContent::default();
     assert!(json.check("application/json").is_ok());
     let why = json.check("application/x-yaml").unwrap_err().0;
     assert_eq!(why, "content-type application/x-yaml is not accepted; accept_content has: json");
-    let both = Accept::of(["pickle", "application/x-yaml", "nonsense"]);
+    let both = AcceptedContent::of(["pickle", "application/x-yaml", "nonsense"]);
     assert_eq!(both.to_string(), "yaml, pickle");
     assert!(both.check("application/x-python-serialize").is_ok());
     assert!(both.check("application/json").is_err());
@@ -20,7 +20,7 @@ fn json_alone_is_taken_unless_more_is_said() {
 #[test]
 fn raw_bodies_are_none() {
     for kind in RAW {
-        assert!(Accept::default().check(kind).is_ok());
+        assert!(AcceptedContent::default().check(kind).is_ok());
         let why = text(kind, None, Cow::Borrowed(b"[[], {}, {}]")).unwrap_err().0;
         assert!(why.contains("raw data") && why.contains("[args, kwargs, embed]"), "{why}");
     }

@@ -29,7 +29,7 @@ const XZ: &[u8] = &[0xfd, b'7', b'z', b'X', b'Z', 0];
 
 /// A compression of kombu's.
 #[derive(Clone, Copy)]
-enum Form {
+enum BodyCompression {
     Zlib,
     Bzip2,
     Lzma,
@@ -38,21 +38,21 @@ enum Form {
 }
 
 /// Names of the header `compression`: content types and their aliases.
-const FORMS: &[(&str, Form)] = &[
-    ("application/x-gzip", Form::Zlib),
-    ("gzip", Form::Zlib),
-    ("zlib", Form::Zlib),
-    ("application/x-bz2", Form::Bzip2),
-    ("bzip2", Form::Bzip2),
-    ("bzip", Form::Bzip2),
-    ("application/x-lzma", Form::Lzma),
-    ("lzma", Form::Lzma),
-    ("xz", Form::Lzma),
-    ("application/x-brotli", Form::Brotli),
-    ("brotli", Form::Brotli),
-    ("application/zstd", Form::Zstd),
-    ("zstd", Form::Zstd),
-    ("zstandard", Form::Zstd),
+const FORMS: &[(&str, BodyCompression)] = &[
+    ("application/x-gzip", BodyCompression::Zlib),
+    ("gzip", BodyCompression::Zlib),
+    ("zlib", BodyCompression::Zlib),
+    ("application/x-bz2", BodyCompression::Bzip2),
+    ("bzip2", BodyCompression::Bzip2),
+    ("bzip", BodyCompression::Bzip2),
+    ("application/x-lzma", BodyCompression::Lzma),
+    ("lzma", BodyCompression::Lzma),
+    ("xz", BodyCompression::Lzma),
+    ("application/x-brotli", BodyCompression::Brotli),
+    ("brotli", BodyCompression::Brotli),
+    ("application/zstd", BodyCompression::Zstd),
+    ("zstd", BodyCompression::Zstd),
+    ("zstandard", BodyCompression::Zstd),
 ];
 
 /// The bytes behind a compression.
@@ -80,22 +80,24 @@ pub(super) fn unpack(name: &str, body: &[u8]) -> Result<Vec<u8>, Malformed> {
 }
 
 /// All that comes out, up to one byte more than the limit.
-fn read(form: Form, body: &[u8]) -> io::Result<Vec<u8>> {
+fn read(form: BodyCompression, body: &[u8]) -> io::Result<Vec<u8>> {
     let mut out = Vec::new();
     match form {
-        Form::Zlib if body.starts_with(GZIP) => take(MultiGzDecoder::new(body), &mut out)?,
-        Form::Zlib => take(ZlibDecoder::new(body), &mut out)?,
-        Form::Bzip2 => take(MultiBzDecoder::new(body), &mut out)?,
-        Form::Lzma if body.starts_with(XZ) => {
+        BodyCompression::Zlib if body.starts_with(GZIP) => {
+            take(MultiGzDecoder::new(body), &mut out)?
+        }
+        BodyCompression::Zlib => take(ZlibDecoder::new(body), &mut out)?,
+        BodyCompression::Bzip2 => take(MultiBzDecoder::new(body), &mut out)?,
+        BodyCompression::Lzma if body.starts_with(XZ) => {
             take(XzReader::new_mem_limit(body, true, LZMA_KIB), &mut out)?;
         }
-        Form::Lzma => take(LzmaReader::new_mem_limit(body, LZMA_KIB, None)?, &mut out)?,
-        Form::Brotli => {
+        BodyCompression::Lzma => take(LzmaReader::new_mem_limit(body, LZMA_KIB, None)?, &mut out)?,
+        BodyCompression::Brotli => {
             let mut reader = brotli_decompressor::Decompressor::new(body, BROTLI_BUFFER);
             reader.set_parameter(BROTLI_DECODER_PARAM_LARGE_WINDOW, 0);
             take(reader, &mut out)?;
         }
-        Form::Zstd => frames(body, &mut out)?,
+        BodyCompression::Zstd => frames(body, &mut out)?,
     }
     Ok(out)
 }

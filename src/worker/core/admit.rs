@@ -5,11 +5,11 @@ use crate::canvas::{self, builtin::BuiltIn};
 use crate::log::escape;
 use crate::task::set::Set;
 use crate::task::{bind, rate};
-use crate::wire::{Arguments, Exception, Malformed, Message, State};
+use crate::wire::{Arguments, Exception, Malformed, Message, TaskState};
 use crate::worker::builtins;
 use crate::worker::event::{Effect, Now};
 use crate::worker::follow;
-use crate::worker::names::{Learned, Names, Rounds};
+use crate::worker::names::{Learned, NameList, Rounds};
 use crate::worker::plan::{Plan, Unregistered};
 use crate::worker::refusal;
 use crate::worker::request::{Request, about};
@@ -31,9 +31,9 @@ pub(super) struct Admission {
     /// When the definitions were asked for last.
     read_tasks: Option<Instant>,
     /// Names that are left to other workers.
-    pub(super) unknown: Names,
+    pub(super) unknown: NameList,
     /// Names of ours, whose early messages the broker parks itself.
-    early: Names,
+    early: NameList,
     /// Messages of unknown names that the broker cannot hold back.
     pub(super) rounds: Rounds,
     buckets: HashMap<String, rate::Bucket>,
@@ -67,8 +67,8 @@ impl Admission {
             tasks: plan.tasks.clone(),
             plan,
             read_tasks: None,
-            unknown: Names::default(),
-            early: Names::default(),
+            unknown: NameList::default(),
+            early: NameList::default(),
             rounds: Rounds::default(),
             buckets: HashMap::new(),
             unavailable: Unavailable::default(),
@@ -301,7 +301,7 @@ impl Admission {
         let message = Some((&request.message, Some(&*request.task)));
         let verdict = refusal::dead(reason, why, message, &self.plan, now);
         let exception = Exception::new("celery.exceptions", "InvalidTaskError", why.to_string());
-        let ended = (State::Failure, &exception);
+        let ended = (TaskState::Failure, &exception);
         let plan = &self.plan;
         Err(Box::new(follow::failure(verdict, request, plan, ended, None, now.wall)))
     }

@@ -4,7 +4,7 @@ use super::requests::{Requests, Stage};
 use crate::bounds;
 use crate::broker::Want;
 use crate::runner::Outcome;
-use crate::worker::autoscale::{Change, Scale};
+use crate::worker::autoscale::{Scale, ScaleChange};
 use crate::worker::capacity::Capacity;
 use crate::worker::event::Now;
 use crate::worker::plan::Plan;
@@ -88,8 +88,8 @@ impl Flow {
     /// Follows the demand for slots; gives the line to log about a change.
     pub(super) fn rescale(&mut self, requests: &Requests, now: Now) -> Option<String> {
         match self.scale.follow(requests.busy() + requests.ready(), now.mono)? {
-            Change::Up(count) => Some(format!("Scaling up {count} processes.")),
-            Change::Down(count) => Some(format!("Scaling down {count} processes.")),
+            ScaleChange::Up(count) => Some(format!("Scaling up {count} processes.")),
+            ScaleChange::Down(count) => Some(format!("Scaling down {count} processes.")),
         }
     }
 

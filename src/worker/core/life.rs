@@ -1,8 +1,8 @@
 //! Where the worker is in its life, when it goes on by itself, and its exit code.
 
 use crate::bounds;
-use crate::os::signal::Meaning;
-use crate::worker::signals::{self, Action, State};
+use crate::os::signal::WorkerSignal;
+use crate::worker::signals::{self, SignalAction, WorkerState};
 use std::time::{Duration, Instant};
 
 /// How long a cold shutdown waits for its broker.
@@ -17,7 +17,7 @@ const EX_UNAVAILABLE: u8 = 69;
 
 /// See the module.
 pub(super) struct Life {
-    state: State,
+    state: WorkerState,
     /// When the state is left for the next one.
     deadline: Option<Instant>,
     exit: u8,
@@ -31,48 +31,59 @@ pub(super) struct Life {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Due {
     /// The next state.
-    State(State),
+    State(WorkerState),
     /// The end, without waiting for the stores.
     GiveUp,
 }
 
 impl Life {
     pub(super) fn new() -> Life {
-        Life { state: State::Running, deadline: None, exit: 0, restarting: false, unsettled: None }
+        Life {
+            state: WorkerState::Running,
+            deadline: None,
+            exit: 0,
+            restarting: false,
+            unsettled: None,
+        }
     }
 
-    pub(super) fn state(&self) -> State {
+    pub(super) fn state(&self) -> WorkerState {
         self.state
     }
 
     pub(super) fn is_running(&self) -> bool {
-        self.state == State::Running
+        self.state == WorkerState::Running
     }
 
     /// What a signal does now.
-    pub(super) fn signal(&mut self, meaning: Meaning) -> Action {
-        let ends = matches!(meaning, Meaning::Warm | Meaning::Interrupt);
-        if ends && std::mem::take(&mut self.restarting) && self.state == State::Draining {
+    pub(super) fn signal(&mut self, meaning: WorkerSignal) -> SignalAction {
+        let ends = matches!(meaning, WorkerSignal::Warm | WorkerSignal::Interrupt);
+        if ends && std::mem::take(&mut self.restarting) && self.state == WorkerState::Draining {
             // The first signal to end: the worker drains already, but for a restart.
-            self.exit = u8::from(meaning == Meaning::Interrupt);
-            return Action::Nothing;
+            self.exit = u8::from(meaning == WorkerSignal::Interrupt);
+            return SignalAction::Nothing;
         }
         let action = signals::action(self.state, meaning);
-        if let Action::Drain(exit) = action {
-            self.restarting = meaning == Meaning::Hup;
+        if let SignalAction::Drain(exit) = action {
+            self.restarting = meaning == WorkerSignal::Hup;
             self.exit = exit;
         }
         action
     }
 
     /// Enters a state. `soft_shutdown` is how long draining may take.
-    pub(super) fn enter(&mut self, state: State, soft_shutdown: Option<Duration>, now: Instant) {
+    pub(super) fn enter(
+        &mut self,
+        state: WorkerState,
+        soft_shutdown: Option<Duration>,
+        now: Instant,
+    ) {
         self.state = state;
         self.deadline = match state {
-            State::Draining => soft_shutdown.and_then(|bound| now.checked_add(bound)),
-            State::Stopping => Some(now + bounds::STOP_GRACE),
-            State::Killing => Some(now + COLD_MAX),
-            State::Running | State::Closing => None,
+            WorkerState::Draining => soft_shutdown.and_then(|bound| now.checked_add(bound)),
+            WorkerState::Stopping => Some(now + bounds::STOP_GRACE),
+            WorkerState::Killing => Some(now + COLD_MAX),
+            WorkerState::Running | WorkerState::Closing => None,
         };
     }
 
@@ -103,10 +114,10 @@ impl Life {
             return None;
         }
         Some(match self.state {
-            State::Draining => Due::State(State::Stopping),
-            State::Stopping => Due::State(State::Killing),
+            WorkerState::Draining => Due::State(WorkerState::Stopping),
+            WorkerState::Stopping => Due::State(WorkerState::Killing),
             // A worker that is to end at once does not wait for a broker that is gone.
-            State::Running | State::Killing | State::Closing => Due::GiveUp,
+            WorkerState::Running | WorkerState::Killing | WorkerState::Closing => Due::GiveUp,
         })
     }
 

@@ -1,4 +1,4 @@
-//! DECIDE: everything the worker decides is decided here, from an event and the time. Nothing is
+//! Decisions: everything the worker decides is decided here, from an event and the time. Nothing is
 //! performed; what is to be done comes out as effects.
 //!
 //! | file | decides |
@@ -22,12 +22,12 @@ pub use super::event::{Effect, Event, Now, Snapshot};
 use super::finish;
 use super::plan::Plan;
 use super::refusal;
-use super::request::Key;
-use super::signals::{Action, State};
+use super::request::AttemptKey;
+use super::signals::{SignalAction, WorkerState};
 use super::undecided::{Undecided, is_terminated};
 use crate::broker::Delivery;
-use crate::os::signal::Meaning;
-use crate::runner::{Ending, Outcome, Why};
+use crate::os::signal::WorkerSignal;
+use crate::runner::{CancelReason, Ending, Outcome};
 use admit::Admission;
 use flow::Flow;
 use life::{Due, Life};
@@ -101,7 +101,7 @@ impl Core {
             Event::Tick => self.tick(now, out),
             Event::Tasks(tasks) => {
                 let effects = self.admission.redefine(tasks);
-                if self.life.state() != State::Closing {
+                if self.life.state() != WorkerState::Closing {
                     out.extend(effects);
                 }
             }
@@ -117,7 +117,7 @@ impl Core {
 
     /// Fills free slots, asks for more work, and completes a shutdown.
     pub fn plan_ahead(&mut self, now: Now, out: &mut Vec<Effect>) {
-        if self.life.state() == State::Closing {
+        if self.life.state() == WorkerState::Closing {
             // Whatever is wanted now would reopen the broker's end.
             return;
         }
@@ -133,7 +133,7 @@ impl Core {
         }
         self.life.wait_for_stores(self.requests.waits_for_stores(), now.mono);
         if !self.life.is_running() && self.requests.is_empty() {
-            self.enter(State::Closing, now, out);
+            self.enter(WorkerState::Closing, now, out);
         }
     }
 
@@ -173,7 +173,7 @@ impl Core {
 
     fn delivered(&mut self, deliveries: Vec<Delivery>, now: Now, out: &mut Vec<Effect>) {
         self.flow.delivered();
-        if self.life.state() == State::Closing {
+        if self.life.state() == WorkerState::Closing {
             // Closing the broker's end gives them back.
             return;
         }
@@ -187,7 +187,13 @@ impl Core {
         }
     }
 
-    fn ended(&mut self, key: Key, mut outcome: Box<Outcome>, now: Now, out: &mut Vec<Effect>) {
+    fn ended(
+        &mut self,
+        key: AttemptKey,
+        mut outcome: Box<Outcome>,
+        now: Now,
+        out: &mut Vec<Effect>,
+    ) {
         let Some((request, _)) = self.requests.attempt(key) else { return };
         if is_terminated(&outcome, &request.task) {
             if self.life.is_running() {
@@ -207,11 +213,11 @@ impl Core {
         }
     }
 
-    fn end(&mut self, key: Key, mut outcome: Outcome, now: Now, out: &mut Vec<Effect>) {
+    fn end(&mut self, key: AttemptKey, mut outcome: Outcome, now: Now, out: &mut Vec<Effect>) {
         let Some((request, stage)) = self.requests.attempt(key) else { return };
         if stage == Stage::Forfeited {
             // However it ended meanwhile.
-            outcome.ending = Ending::Cancelled(Why::ConnectionLost);
+            outcome.ending = Ending::Cancelled(CancelReason::ConnectionLost);
         }
         outcome.said = request.told.as_ref().and_then(|told| told.said.clone());
         let mut pause = Duration::ZERO;
@@ -243,7 +249,7 @@ impl Core {
     /// A request has ended. If its task is unavailable, it is parked for `pause`.
     fn end_whole(
         &mut self,
-        key: Key,
+        key: AttemptKey,
         outcome: &Outcome,
         pause: Duration,
         now: Now,
@@ -254,7 +260,7 @@ impl Core {
             outcome.ending,
             Ending::NoCapacity(_)
                 | Ending::Unavailable(_)
-                | Ending::Cancelled(Why::ConnectionLost | Why::Recalled)
+                | Ending::Cancelled(CancelReason::ConnectionLost | CancelReason::Recalled)
         );
         if keep_slot {
             if outcome.has_run() {
@@ -267,19 +273,19 @@ impl Core {
         self.requests.finish(key, verdict, keep_slot, now, out);
     }
 
-    fn signal(&mut self, meaning: Meaning, now: Now, out: &mut Vec<Effect>) {
+    fn signal(&mut self, meaning: WorkerSignal, now: Now, out: &mut Vec<Effect>) {
         match self.life.signal(meaning) {
-            Action::Drain(_) => {
-                if meaning == Meaning::Interrupt {
+            SignalAction::Drain(_) => {
+                if meaning == WorkerSignal::Interrupt {
                     let hint = "hitting Ctrl+C again stops all running tasks; they are redelivered";
                     warn(Some(of_worker(hint.into())), out);
                 }
-                self.enter(State::Draining, now, out);
+                self.enter(WorkerState::Draining, now, out);
             }
-            Action::Stop => self.enter(State::Stopping, now, out),
-            Action::Kill => self.enter(State::Killing, now, out),
-            Action::Explain => self.log_requests(now, out),
-            Action::Nothing => {}
+            SignalAction::Stop => self.enter(WorkerState::Stopping, now, out),
+            SignalAction::Kill => self.enter(WorkerState::Killing, now, out),
+            SignalAction::Explain => self.log_requests(now, out),
+            SignalAction::Nothing => {}
         }
     }
 
@@ -302,31 +308,31 @@ impl Core {
     }
 
     /// Enters a state of the worker's life, and does what belongs to it.
-    fn enter(&mut self, state: State, now: Now, out: &mut Vec<Effect>) {
-        if state == State::Killing && self.life.is_running() {
-            self.enter(State::Draining, now, out);
+    fn enter(&mut self, state: WorkerState, now: Now, out: &mut Vec<Effect>) {
+        if state == WorkerState::Killing && self.life.is_running() {
+            self.enter(WorkerState::Draining, now, out);
         }
         self.life.enter(state, self.plan.soft_shutdown, now.mono);
-        if state == State::Draining {
+        if state == WorkerState::Draining {
             self.decide(true, now, out);
         }
         let running = self.snapshot().running;
         let mut say = |line: String| warn(Some(of_worker(line)), out);
         match state {
-            State::Running => {}
-            State::Draining => {
+            WorkerState::Running => {}
+            WorkerState::Draining => {
                 say(format!("Warm shutdown ({running} running)"));
                 self.requests.release_ready(out);
             }
-            State::Stopping => {
+            WorkerState::Stopping => {
                 say(format!("Soft shutdown ({running} asked to end)"));
                 self.requests.ask_all(out);
             }
-            State::Killing => {
+            WorkerState::Killing => {
                 say(format!("Cold shutdown ({running} stopped)"));
                 self.requests.stop_all(out);
             }
-            State::Closing => out.push(Effect::Close),
+            WorkerState::Closing => out.push(Effect::Close),
         }
     }
 

@@ -10,11 +10,11 @@
 //! request can be released. A message that is not admitted is only ever in `Settling`.
 
 use crate::broker::{Settle, Tag};
-use crate::runner::Why;
+use crate::runner::CancelReason;
 use crate::wire::{self, Record, value};
 use crate::worker::event::{Effect, Now};
 use crate::worker::plan::Plan;
-use crate::worker::request::{Key, Request, about};
+use crate::worker::request::{AttemptKey, Request, about};
 use crate::worker::verdict::Verdict;
 use chrono::{DateTime, Utc};
 use rustc_hash::FxHashMap;
@@ -54,18 +54,18 @@ struct Entry {
 /// See the module.
 pub(super) struct Requests {
     plan: Arc<Plan>,
-    entries: FxHashMap<Key, Entry>,
+    entries: FxHashMap<AttemptKey, Entry>,
     /// Those in [`Stage::Ready`], oldest first.
-    queue: VecDeque<Key>,
+    queue: VecDeque<AttemptKey>,
     /// How many entries are in each stage.
     counts: [usize; STAGES],
     /// How many processes there are, as requests.
     processes: usize,
-    last_key: Key,
+    last_key: AttemptKey,
     /// Nothing starts any more.
     ends: bool,
     /// Those that run, and whose next item waits.
-    pub(super) paused: Vec<Key>,
+    pub(super) paused: Vec<AttemptKey>,
 }
 
 impl Requests {
@@ -139,14 +139,14 @@ impl Requests {
     }
 
     /// A request whose attempt runs, and its stage.
-    pub(super) fn attempt(&self, key: Key) -> Option<(&Request, Stage)> {
+    pub(super) fn attempt(&self, key: AttemptKey) -> Option<(&Request, Stage)> {
         let entry = self.entries.get(&key)?;
         let runs = matches!(entry.stage, Stage::Running | Stage::Forfeited);
         Some((entry.request.as_deref().filter(|_| runs)?, entry.stage))
     }
 
     /// The same, to be changed.
-    pub(super) fn attempt_mut(&mut self, key: Key) -> Option<(&mut Request, Stage)> {
+    pub(super) fn attempt_mut(&mut self, key: AttemptKey) -> Option<(&mut Request, Stage)> {
         let entry = self.entries.get_mut(&key)?;
         let runs = matches!(entry.stage, Stage::Running | Stage::Forfeited);
         Some((entry.request.as_deref_mut().filter(|_| runs)?, entry.stage))
@@ -164,29 +164,29 @@ impl Requests {
 
     /// The requests with this task id. A scan: it is asked for only when a message was lost before,
     /// and an index would cost every message two hashes of its id.
-    fn of_task(&self, id: &str) -> impl Iterator<Item = (Key, Stage)> {
+    fn of_task(&self, id: &str) -> impl Iterator<Item = (AttemptKey, Stage)> {
         self.iter()
             .filter(move |(.., request)| request.message.id == id)
             .map(|(key, stage, _)| (key, stage))
     }
 
     /// A request whose attempt runs and counts.
-    pub(super) fn running_mut(&mut self, key: Key) -> Option<&mut Request> {
+    pub(super) fn running_mut(&mut self, key: AttemptKey) -> Option<&mut Request> {
         let entry = self.entries.get_mut(&key)?;
         entry.request.as_deref_mut().filter(|_| entry.stage == Stage::Running)
     }
 
-    fn get(&self, key: Key) -> Option<&Request> {
+    fn get(&self, key: AttemptKey) -> Option<&Request> {
         self.entries.get(&key)?.request.as_deref()
     }
 
-    fn iter(&self) -> impl Iterator<Item = (Key, Stage, &Request)> {
+    fn iter(&self) -> impl Iterator<Item = (AttemptKey, Stage, &Request)> {
         self.entries
             .iter()
             .filter_map(|(key, entry)| Some((*key, entry.stage, entry.request.as_deref()?)))
     }
 
-    fn insert(&mut self, stage: Stage, request: Option<Box<Request>>) -> Key {
+    fn insert(&mut self, stage: Stage, request: Option<Box<Request>>) -> AttemptKey {
         self.last_key += 1;
         self.counts[stage as usize] += 1;
         let is_process = request.as_ref().is_some_and(|it| it.task.program.is_process());
@@ -196,7 +196,7 @@ impl Requests {
     }
 
     /// Moves an entry to a later stage; gives it.
-    fn enter(&mut self, key: Key, stage: Stage) -> Option<&mut Entry> {
+    fn enter(&mut self, key: AttemptKey, stage: Stage) -> Option<&mut Entry> {
         let entry = self.entries.get_mut(&key)?;
         debug_assert!(stage >= entry.stage, "{:?} after {:?}", stage, entry.stage);
         self.counts[entry.stage as usize] -= 1;
@@ -205,7 +205,7 @@ impl Requests {
         Some(entry)
     }
 
-    fn remove(&mut self, key: Key) -> Option<Entry> {
+    fn remove(&mut self, key: AttemptKey) -> Option<Entry> {
         let entry = self.entries.remove(&key)?;
         self.counts[entry.stage as usize] -= 1;
         self.processes -= usize::from(entry.is_process);
@@ -228,7 +228,7 @@ impl Requests {
     /// Starts a request, unless something of an earlier attempt may still run: an attempt of this
     /// worker that is being stopped, or processes that a worker left when it and its guard were
     /// killed at once. Those end first.
-    fn start(&mut self, key: Key, now: Now, out: &mut Vec<Effect>) {
+    fn start(&mut self, key: AttemptKey, now: Now, out: &mut Vec<Effect>) {
         let Some(request) = self.get(key) else { return };
         if request.deliveries == 0 {
             return self.begin(key, now, out);
@@ -245,7 +245,7 @@ impl Requests {
     }
 
     /// Nothing of an earlier attempt runs any more.
-    pub(super) fn cleared(&mut self, key: Key, now: Now, out: &mut Vec<Effect>) {
+    pub(super) fn cleared(&mut self, key: AttemptKey, now: Now, out: &mut Vec<Effect>) {
         match self.entries.get(&key).map(|entry| entry.stage) {
             Some(Stage::Clearing) if self.ends => self.release(key, out),
             Some(Stage::Clearing) => self.begin(key, now, out),
@@ -254,7 +254,7 @@ impl Requests {
     }
 
     /// Acknowledges or marks the message first where that is due, and starts it otherwise.
-    fn begin(&mut self, key: Key, now: Now, out: &mut Vec<Effect>) {
+    fn begin(&mut self, key: AttemptKey, now: Now, out: &mut Vec<Effect>) {
         let Some(request) = self.get(key) else { return };
         let late = request.acks_late(&self.plan.policy);
         if late && !request.suspect {
@@ -270,7 +270,7 @@ impl Requests {
         }
     }
 
-    fn run(&mut self, key: Key, now: Now, out: &mut Vec<Effect>) {
+    fn run(&mut self, key: AttemptKey, now: Now, out: &mut Vec<Effect>) {
         let Some(request) = self.get(key) else { return };
         if self.plan.policy.track_started && !request.acked {
             let record = started(&self.plan, request, now.wall);
@@ -283,7 +283,7 @@ impl Requests {
     }
 
     /// What was asked of the stores is done: a request that was acknowledged or marked starts.
-    pub(super) fn settled(&mut self, key: Key, now: Now, out: &mut Vec<Effect>) {
+    pub(super) fn settled(&mut self, key: AttemptKey, now: Now, out: &mut Vec<Effect>) {
         match self.entries.get(&key).map(|entry| entry.stage) {
             Some(Stage::Acking) if self.ends => self.release(key, out),
             Some(Stage::Acking) => self.run(key, now, out),
@@ -293,7 +293,7 @@ impl Requests {
     }
 
     /// The delivery that was to be settled is another worker's by now.
-    pub(super) fn lost(&mut self, key: Key, out: &mut Vec<Effect>) {
+    pub(super) fn lost(&mut self, key: AttemptKey, out: &mut Vec<Effect>) {
         self.lost_before_start(key, out);
         self.remove(key);
     }
@@ -301,10 +301,10 @@ impl Requests {
     /// These deliveries are other workers' by now: what waits is dropped, what runs is stopped.
     pub(super) fn forfeit(&mut self, tags: &[Tag], out: &mut Vec<Effect>) {
         let tags: HashSet<Tag> = tags.iter().copied().collect();
-        let ours = |(key, stage, request): (Key, Stage, &Request)| {
+        let ours = |(key, stage, request): (AttemptKey, Stage, &Request)| {
             (tags.contains(&request.tag) && !request.acked).then_some((key, stage))
         };
-        let forfeited: Vec<(Key, Stage)> = self.iter().filter_map(ours).collect();
+        let forfeited: Vec<(AttemptKey, Stage)> = self.iter().filter_map(ours).collect();
         for (key, stage) in forfeited {
             match stage {
                 Stage::Ready | Stage::Clearing => drop(self.remove(key)),
@@ -318,7 +318,7 @@ impl Requests {
     }
 
     /// Does not start, whatever the store answers.
-    fn lost_before_start(&mut self, key: Key, out: &mut Vec<Effect>) {
+    fn lost_before_start(&mut self, key: AttemptKey, out: &mut Vec<Effect>) {
         let entry = self.enter(key, Stage::Settling);
         if let Some(request) = entry.and_then(|entry| entry.request.take()) {
             let line = format!("Task {} was handed out again; not started here", request.label());
@@ -326,7 +326,7 @@ impl Requests {
         }
     }
 
-    fn stop_forfeited(&mut self, key: Key, out: &mut Vec<Effect>) {
+    fn stop_forfeited(&mut self, key: AttemptKey, out: &mut Vec<Effect>) {
         self.enter(key, Stage::Forfeited);
         let Some(request) = self.get(key) else { return };
         let line = format!(
@@ -335,7 +335,7 @@ impl Requests {
         );
         out.push(Effect::LogAbout(Level::ERROR, about(&request.message), line));
         if !self.paused.contains(&key) {
-            out.push(Effect::Stop(key, Why::ConnectionLost));
+            out.push(Effect::Stop(key, CancelReason::ConnectionLost));
         }
     }
 
@@ -343,7 +343,7 @@ impl Requests {
     /// verdict is carried out.
     pub(super) fn finish(
         &mut self,
-        key: Key,
+        key: AttemptKey,
         verdict: Verdict,
         keep_slot: bool,
         now: Now,
@@ -363,13 +363,13 @@ impl Requests {
 
     /// Removes a request that needs nothing of the stores. If another worker had its message, and it
     /// has come back meanwhile, it starts now.
-    fn forget(&mut self, key: Key, now: Now, out: &mut Vec<Effect>) {
+    fn forget(&mut self, key: AttemptKey, now: Now, out: &mut Vec<Effect>) {
         let Some(Entry { stage: Stage::Forfeited, request: Some(request), .. }) = self.remove(key)
         else {
             return;
         };
         let ours = self.of_task(&request.message.id);
-        let waiting: Vec<Key> =
+        let waiting: Vec<AttemptKey> =
             ours.filter(|(_, stage)| *stage == Stage::Clearing).map(|(key, _)| key).collect();
         for key in waiting {
             match self.ends {
@@ -387,7 +387,7 @@ impl Requests {
     }
 
     /// Gives back a request that has not begun, uncounted.
-    fn release(&mut self, key: Key, out: &mut Vec<Effect>) {
+    fn release(&mut self, key: AttemptKey, out: &mut Vec<Effect>) {
         let Some(request) = self.get(key) else { return };
         let verdict = Verdict::release(request);
         self.settle(key, Stage::Settling, verdict, out);
@@ -400,7 +400,7 @@ impl Requests {
         }
     }
 
-    fn settle(&mut self, key: Key, stage: Stage, verdict: Verdict, out: &mut Vec<Effect>) {
+    fn settle(&mut self, key: AttemptKey, stage: Stage, verdict: Verdict, out: &mut Vec<Effect>) {
         let entry = self.enter(key, stage);
         if let Some(request) = entry.and_then(|entry| entry.request.take()) {
             out.push(Effect::Settle(key, request.tag, Box::new(verdict)));
@@ -416,11 +416,11 @@ impl Requests {
     /// Stops what runs at once. From now on nothing starts.
     pub(super) fn stop_all(&mut self, out: &mut Vec<Effect>) {
         self.ends = true;
-        out.extend(self.keys_of_attempts().map(|key| Effect::Stop(key, Why::Shutdown)));
+        out.extend(self.keys_of_attempts().map(|key| Effect::Stop(key, CancelReason::Shutdown)));
     }
 
     /// Those that something runs of.
-    fn keys_of_attempts(&self) -> impl Iterator<Item = Key> {
+    fn keys_of_attempts(&self) -> impl Iterator<Item = AttemptKey> {
         let runs = |stage| matches!(stage, Stage::Running | Stage::Forfeited);
         let attempts = self.iter().filter(move |(_, stage, _)| runs(*stage));
         attempts.map(|(key, ..)| key).filter(|key| !self.paused.contains(key))
@@ -428,7 +428,7 @@ impl Requests {
 
     /// A line for each request, for the log: those that run, those that wait, those that start.
     pub(super) fn lines(&self, now: Now) -> Vec<String> {
-        let line = |(key, stage, request): (Key, Stage, &Request)| {
+        let line = |(key, stage, request): (AttemptKey, Stage, &Request)| {
             let (label, queue) = (request.label(), &request.queue);
             match stage {
                 Stage::Ready => (1, key, format!("waiting for a slot {label} from {queue}")),
@@ -439,7 +439,7 @@ impl Requests {
                 }
             }
         };
-        let mut lines: Vec<(u8, Key, String)> = self.iter().map(line).collect();
+        let mut lines: Vec<(u8, AttemptKey, String)> = self.iter().map(line).collect();
         lines.sort_unstable();
         lines.into_iter().map(|(.., line)| line).collect()
     }
@@ -458,7 +458,7 @@ fn log(mut verdict: Verdict, out: &mut Vec<Effect>) -> Verdict {
 
 /// The record that a request runs here, if it is to be stored.
 fn started(plan: &Plan, request: &Request, now: DateTime<Utc>) -> Option<Record> {
-    let state = wire::State::Started;
+    let state = wire::TaskState::Started;
     if !request.stores(plan, state) {
         return None;
     }

@@ -1,15 +1,15 @@
 //! What is done about what an attempt tells the worker while it runs.
 
 use super::{Core, Effect, Now};
-use crate::canvas::{self, Calls, Kind, Node};
+use crate::canvas::{self, Calls, ResultTree, SignatureKind};
 use crate::clock;
 use crate::runner::context::{self, Deadline};
 use crate::task::bind;
 use crate::wire::task_protocol::{Answer, Ask, Refusal, Said};
-use crate::wire::{Record, Signature, State};
+use crate::wire::{Record, Signature, TaskState};
 use crate::worker::event::Sending;
 use crate::worker::follow;
-use crate::worker::request::{Key, Request};
+use crate::worker::request::{AttemptKey, Request};
 use crate::worker::told::{Asked, CHILDREN_MAX, Reply};
 use chrono::{DateTime, Utc};
 use serde_json::json;
@@ -23,13 +23,13 @@ pub(super) struct Telling {
     calls: rustc_hash::FxHashMap<u64, Caller>,
     last: u64,
     /// Attempts with a state that is to be stored.
-    states: BTreeSet<Key>,
+    states: BTreeSet<AttemptKey>,
 }
 
 /// Who has called something.
 struct Caller {
-    key: Key,
-    children: Vec<Node>,
+    key: AttemptKey,
+    children: Vec<ResultTree>,
     reply: Reply,
     answer: String,
 }
@@ -43,7 +43,7 @@ impl Telling {
 
 impl Core {
     /// An attempt asks for something.
-    pub(super) fn asked(&mut self, key: Key, asked: Asked, now: Now, out: &mut Vec<Effect>) {
+    pub(super) fn asked(&mut self, key: AttemptKey, asked: Asked, now: Now, out: &mut Vec<Effect>) {
         let Asked { ask, reply } = asked;
         let Some(request) = self.requests.running_mut(key) else {
             return out.push(Effect::Answer(reply, Err(Refusal::ended())));
@@ -51,8 +51,11 @@ impl Core {
         let answer = match ask {
             Ask::Request => Ok(document(request, &self.plan, now)),
             Ask::State { name, meta } => {
-                let stores =
-                    self.plan.policy.stores(State::Started, &request.message, Some(&request.task));
+                let stores = self.plan.policy.stores(
+                    TaskState::Started,
+                    &request.message,
+                    Some(&request.task),
+                );
                 if stores {
                     request.told.get_or_insert_default().state = Some((name, meta));
                     self.telling.states.insert(key);
@@ -75,15 +78,15 @@ impl Core {
     /// Sends what an attempt calls; answered when the broker has it.
     fn send(
         &mut self,
-        key: Key,
-        (calls, node): (Calls, Option<Node>),
+        key: AttemptKey,
+        (calls, node): (Calls, Option<ResultTree>),
         reply: Reply,
         now: Now,
         out: &mut Vec<Effect>,
     ) {
         self.telling.last += 1;
         let number = self.telling.last;
-        let (id, tuple) = (node.as_ref().map(Node::id), node.as_ref().map(Node::write));
+        let (id, tuple) = (node.as_ref().map(ResultTree::id), node.as_ref().map(ResultTree::write));
         let tuple = tuple.unwrap_or_else(|| "null".into());
         let answer = format!(r#"{{"id": {}, "tuple": {tuple}}}"#, json!(id));
         let postings = follow::postings(&calls, &self.plan, now.wall);
@@ -110,7 +113,7 @@ impl Core {
     }
 
     /// States of these attempts are stored, or will not be.
-    pub(super) fn stored(&mut self, keys: Vec<Key>, now: Now, out: &mut Vec<Effect>) {
+    pub(super) fn stored(&mut self, keys: Vec<AttemptKey>, now: Now, out: &mut Vec<Effect>) {
         for key in keys {
             if let Some(told) = self.requests.running_mut(key).and_then(|it| it.told.as_mut()) {
                 told.is_storing = false;
@@ -126,7 +129,7 @@ impl Core {
         }
     }
 
-    fn store_state(&mut self, key: Key, now: Now, out: &mut Vec<Effect>) {
+    fn store_state(&mut self, key: AttemptKey, now: Now, out: &mut Vec<Effect>) {
         let Some(request) = self.requests.running_mut(key) else {
             self.telling.states.remove(&key);
             return;
@@ -151,7 +154,7 @@ pub(crate) fn state_record(
     now: DateTime<Utc>,
 ) -> Record {
     let record = Record::success(id, meta, now);
-    Record { state: State::Started, named: Some(name.into()), ..record }
+    Record { state: TaskState::Started, named: Some(name.into()), ..record }
 }
 
 /// The document that the task could have read on its standard input.
@@ -183,9 +186,9 @@ fn call(
     tasks: &crate::task::set::Set,
     plan: &super::Plan,
     now: Now,
-) -> Result<(Calls, Option<Node>), Refusal> {
+) -> Result<(Calls, Option<ResultTree>), Refusal> {
     let name = &signature.task;
-    let is_task = signature.kind == Kind::Task;
+    let is_task = signature.kind == SignatureKind::Task;
     match tasks.get(name).filter(|_| is_task) {
         Some(task) => {
             let (args, kwargs) = (&signature.args, &signature.kwargs);

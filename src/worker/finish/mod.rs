@@ -19,7 +19,7 @@
 //! | cancelled because the connection was lost | nothing: another worker has it | does not happen |
 //!
 //! Death by a signal is not the task's own result, so the message is not acknowledged. A task that
-//! kills every worker becomes a dead letter and is not redelivered for ever.
+//! kills every worker becomes a dead letter and is not redelivered forever.
 
 pub(super) mod text;
 
@@ -35,10 +35,10 @@ use crate::bounds;
 use crate::broker::Settle;
 use crate::config::units;
 use crate::log::escape;
-use crate::runner::{Captured, Ending, Exhausted, Limit, Outcome, Usage, Why};
+use crate::runner::{CancelReason, Captured, Ending, Exhausted, Outcome, ResourceUsage, TimeLimit};
 use crate::task::{ResultMode, Task, retry};
 use crate::wire::exception::TIME_LIMIT_EXCEEDED;
-use crate::wire::{Exception, Record, State, result};
+use crate::wire::{Exception, Record, TaskState, result};
 use chrono::{DateTime, Utc};
 use nix::sys::signal::Signal;
 use output::{last_output, result_of, tail};
@@ -67,15 +67,15 @@ pub fn verdict(
         (Ending::Cancelled(why), _) => judge.cancelled(*why),
         (Ending::NoCapacity(_), _) => Verdict::release(request),
         (Ending::Unavailable(_), _) => Verdict::park(request, now.wall + pause),
-        (_, Some(Limit::Hard)) => judge.failed(&hard_limit(outcome, request, plan), None),
+        (_, Some(TimeLimit::Hard)) => judge.failed(&hard_limit(outcome, request, plan), None),
         (Ending::Returned, _) => judge.succeeded(),
         (Ending::Exited(code), _) if task.ok.contains(code) => judge.succeeded(),
         // Whatever it did then, it did because it was asked to end.
-        _ if outcome.asked => judge.cancelled(Why::Shutdown),
+        _ if outcome.asked => judge.cancelled(CancelReason::Shutdown),
         (Ending::Exited(code), _) if *code == EX_TEMPFAIL || task.retry_on.contains(code) => {
             judge.retried(&exit_error(request, *code, outcome), random)
         }
-        (_, Some(Limit::Soft)) => judge
+        (_, Some(TimeLimit::Soft)) => judge
             .failed(&Exception::with("billiard.exceptions", "SoftTimeLimitExceeded", vec![]), None),
         (Ending::Exited(code), None) => judge.failed(&exit_error(request, *code, outcome), None),
         (Ending::Trapped(exception, backtrace), None) => judge.failed(exception, Some(backtrace)),
@@ -94,7 +94,7 @@ pub(super) fn value(task: &Task, outcome: &Outcome) -> Option<Result<Box<RawValu
         Ending::Exited(code) => task.ok.contains(code),
         _ => false,
     };
-    let in_time = outcome.limit != Some(Limit::Hard);
+    let in_time = outcome.limit != Some(TimeLimit::Hard);
     (has_succeeded && in_time).then(|| output_value(task, outcome))
 }
 
@@ -111,7 +111,7 @@ fn with_usage(mut record: Record, outcome: &Outcome) -> Record {
     if let Some(extended) = record.extended.as_deref_mut()
         && outcome.has_run()
     {
-        let Usage { memory_peak, user, system } = outcome.usage;
+        let ResourceUsage { memory_peak, user, system } = outcome.usage;
         let memory_peak = Some(memory_peak).filter(|peak| *peak > 0);
         let usage = result::Usage { runtime: outcome.runtime, user, system, memory_peak };
         extended.usage = Some(usage);
@@ -151,7 +151,7 @@ impl Judge<'_> {
         let passed_on = self.request.arguments.embed.is_some().then(|| result.clone());
         let record = self
             .request
-            .stores(self.plan, State::Success)
+            .stores(self.plan, TaskState::Success)
             .then(|| self.request.extend(self.plan, Record::success(id, result, self.now)));
         let verdict = Verdict { record, settle: self.ack(), log, ..Verdict::default() };
         // Mostly nothing follows, and a result may be large.
@@ -178,12 +178,12 @@ impl Judge<'_> {
             text.as_deref().map(|t| format!("\n{t}")).unwrap_or_default()
         );
         let verdict = Verdict {
-            record: self.error_record(State::Failure, exception, text.clone()),
+            record: self.error_record(TaskState::Failure, exception, text.clone()),
             settle: self.ack(),
             log: Some((Level::ERROR, log)),
             ..Verdict::default()
         };
-        let ended = (State::Failure, exception);
+        let ended = (TaskState::Failure, exception);
         follow::failure(verdict, self.request, self.plan, ended, text.as_deref(), self.now)
     }
 
@@ -206,7 +206,7 @@ impl Judge<'_> {
             show(exception),
             text.as_deref().map_or_else(String::new, |text| format!(": {}", last_lines(text, 1)))
         );
-        let record = self.error_record(State::Retry, exception, text);
+        let record = self.error_record(TaskState::Retry, exception, text);
         // It was read once, so it can be read again.
         self.tried_again(delay, record, log).unwrap_or_else(|| self.failed(exception, None))
     }
@@ -260,18 +260,18 @@ impl Judge<'_> {
     /// A processor-time limit of its own is the task's failure, not an accident: the same would happen
     /// again.
     fn fence(&self, signal: i32) -> Option<String> {
-        let limit = self.request.task.fences.cpu_seconds?;
+        let limit = self.request.task.resource_limits.cpu_seconds?;
         let used = self.outcome.usage.user + self.outcome.usage.system;
         let struck =
             signal == Signal::SIGXCPU as i32 || (signal == 9 && used >= Duration::from_secs(limit));
         struck.then(|| format!("cpu_seconds: {limit} used up (signal {signal})"))
     }
 
-    fn cancelled(&self, why: Why) -> Verdict {
+    fn cancelled(&self, why: CancelReason) -> Verdict {
         match why {
-            Why::Shutdown => self.shut_down(),
-            Why::ConnectionLost => Verdict::default(),
-            Why::Recalled => Verdict::release(self.request),
+            CancelReason::Shutdown => self.shut_down(),
+            CancelReason::ConnectionLost => Verdict::default(),
+            CancelReason::Recalled => Verdict::release(self.request),
         }
     }
 
@@ -296,7 +296,7 @@ impl Judge<'_> {
 
     fn error_record(
         &self,
-        state: State,
+        state: TaskState,
         exception: &Exception,
         text: Option<String>,
     ) -> Option<Record> {
@@ -306,7 +306,7 @@ impl Judge<'_> {
     /// The soft limit that struck: Celery's exception does not name it.
     fn soft_limit(&self) -> String {
         let limit = self.request.time_limits(&self.plan.policy).soft;
-        let limit = limit.filter(|_| self.outcome.limit == Some(Limit::Soft));
+        let limit = limit.filter(|_| self.outcome.limit == Some(TimeLimit::Soft));
         limit.map_or_else(String::new, |limit| {
             format!(" after its soft_time_limit of {}", units::show_duration(limit))
         })
@@ -316,7 +316,7 @@ impl Judge<'_> {
         if !self.outcome.has_run() {
             return String::new();
         }
-        let Usage { memory_peak, user, system } = self.outcome.usage;
+        let ResourceUsage { memory_peak, user, system } = self.outcome.usage;
         // A process that stayed below the worker's own memory has no figure.
         let peak = (memory_peak > 0).then(|| format!("peak {}, ", mebibytes(memory_peak)));
         format!(

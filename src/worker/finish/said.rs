@@ -7,7 +7,7 @@ use super::Judge;
 use crate::broker::{Death, Posting, Settle};
 use crate::task::retry;
 use crate::wire::task_protocol::Said;
-use crate::wire::{Exception, Record, Signature, State, saferepr, value};
+use crate::wire::{Exception, Record, Signature, TaskState, saferepr, value};
 use crate::worker::core::state_record;
 use crate::worker::follow;
 use crate::worker::verdict::Verdict;
@@ -54,8 +54,9 @@ impl Judge<'_> {
         let delay = countdown.unwrap_or_else(|| retry::delay(task, retries, random));
         // As Celery's `retry` without an exception stores it.
         let record = Record::success(&request.message.id, value::raw(&Value::Null), self.now);
-        let record = Record { state: State::Retry, ..record };
-        let stores = self.plan.policy.stores(State::Retry, &request.message, Some(&request.task));
+        let record = Record { state: TaskState::Retry, ..record };
+        let stores =
+            self.plan.policy.stores(TaskState::Retry, &request.message, Some(&request.task));
         let record = stores.then(|| request.extend(self.plan, record));
         let log = format!(
             "Task {} retry: Retry in {:.1}s ({}{}): it asked for it",

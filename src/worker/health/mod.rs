@@ -5,9 +5,9 @@ pub(super) mod troubles;
 
 use super::core::Snapshot;
 use super::plan::Plan;
-use super::signals::State;
+use super::signals::WorkerState;
 use crate::broker::Contact;
-use crate::client::local::Status;
+use crate::client::health::StatusDocument;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use troubles::Troubles;
@@ -36,17 +36,18 @@ impl Health {
     }
 
     /// The present status.
-    pub(super) fn status(&self, now: &Snapshot) -> Status {
+    pub(super) fn status(&self, now: &Snapshot) -> StatusDocument {
         let (silence, trouble) = (self.contact)();
         let silent = (silence > SILENCE_MAX)
             .then(|| format!("the broker has said nothing for {:.0} s", silence.as_secs_f64()));
-        let leaving = (now.state != State::Running).then(|| format!("it is {}", now.state.name()));
+        let leaving =
+            (now.state != WorkerState::Running).then(|| format!("it is {}", now.state.name()));
         let why = leaving
             .or_else(|| self.troubles.first())
             .or(trouble)
             .or_else(|| now.limited.clone())
             .or(silent);
-        Status {
+        StatusDocument {
             node: self.plan.hostname.to_string(),
             app: self.plan.app.display().to_string(),
             broker: self.plan.broker.clone(),

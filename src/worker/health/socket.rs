@@ -1,7 +1,7 @@
 //! The worker's local socket, where `health` asks for its status.
 
-use crate::client::local::Status;
-use crate::os::node_socket::{self, Address};
+use crate::client::health::StatusDocument;
+use crate::os::node_socket::{self, SocketAddress};
 use crate::worker::plan::Plan;
 use std::cell::RefCell;
 use std::io;
@@ -23,12 +23,12 @@ const WAITING_MAX: usize = 64;
 
 /// The open socket; dropping it removes its file.
 #[derive(Debug)]
-pub(crate) struct Socket(Rc<RefCell<Option<Place>>>);
+pub(crate) struct Socket(Rc<RefCell<Option<SocketPlace>>>);
 
 /// Where the socket is.
 #[derive(Debug)]
-struct Place {
-    address: Address,
+struct SocketPlace {
+    address: SocketAddress,
     /// Of the file; a later worker of the same name replaces the file by its own.
     inode: Option<u64>,
 }
@@ -56,7 +56,7 @@ impl Socket {
                         Err(_) => tokio::time::sleep(ANSWER_MAX).await,
                     },
                     _ = checks.tick() => {
-                        if !place.borrow().as_ref().is_some_and(Place::is_there) {
+                        if !place.borrow().as_ref().is_some_and(SocketPlace::is_there) {
                             listener = listen(&node, &what, &place, false);
                         }
                     }
@@ -71,7 +71,7 @@ impl Socket {
 fn listen(
     node: &str,
     what: &str,
-    place: &RefCell<Option<Place>>,
+    place: &RefCell<Option<SocketPlace>>,
     warn: bool,
 ) -> Option<UnixListener> {
     let open = || {
@@ -81,13 +81,13 @@ fn listen(
     };
     match open() {
         Ok((listener, address)) => {
-            let inode = Place::inode(&address);
-            place.replace(Some(Place { address, inode }));
+            let inode = SocketPlace::inode(&address);
+            place.replace(Some(SocketPlace { address, inode }));
             Some(listener)
         }
         Err(error) => {
             if warn {
-                tracing::warn!("no local socket, so `health` cannot ask: {error}");
+                tracing::warn!("no local socket, so `health` cannot reach this worker: {error}");
             }
             place.replace(None);
             None
@@ -102,25 +102,26 @@ async fn accept(listener: Option<&UnixListener>) -> io::Result<UnixStream> {
     }
 }
 
-impl Place {
-    fn inode(address: &Address) -> Option<u64> {
+impl SocketPlace {
+    fn inode(address: &SocketAddress) -> Option<u64> {
         match address {
-            Address::File(path) => path.symlink_metadata().ok().map(|found| found.ino()),
-            Address::Name(..) => None,
+            SocketAddress::File(path) => path.symlink_metadata().ok().map(|found| found.ino()),
+            SocketAddress::Name(..) => None,
         }
     }
 
     /// Is there still a socket, possibly that of a later worker of the same name?
     fn is_there(&self) -> bool {
-        matches!(self.address, Address::Name(..)) || Place::inode(&self.address).is_some()
+        matches!(self.address, SocketAddress::Name(..))
+            || SocketPlace::inode(&self.address).is_some()
     }
 }
 
 impl Drop for Socket {
     fn drop(&mut self) {
-        if let Some(Place { address, inode }) = self.0.take()
-            && let Address::File(path) = &address
-            && Place::inode(&address) == inode
+        if let Some(SocketPlace { address, inode }) = self.0.take()
+            && let SocketAddress::File(path) = &address
+            && SocketPlace::inode(&address) == inode
         {
             let _ = std::fs::remove_file(path);
         }
@@ -128,7 +129,7 @@ impl Drop for Socket {
 }
 
 /// Answers one client, without waiting for it to read.
-pub(crate) fn answer(mut stream: UnixStream, status: &Status) {
+pub(crate) fn answer(mut stream: UnixStream, status: &StatusDocument) {
     let text = serde_json::to_string(status).unwrap_or_default();
     tokio::task::spawn_local(async move {
         let _ = tokio::time::timeout(ANSWER_MAX, stream.write_all(text.as_bytes())).await;

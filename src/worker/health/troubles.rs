@@ -1,4 +1,4 @@
-//! What does not work between the worker and its stores, shared by everything that talks to one.
+//! Current failures between the worker and its stores, shared by everything that uses one.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;

@@ -2,7 +2,7 @@
 
 use super::sites::Site;
 use super::*;
-use qworker::broker::{Death, Node, QueueInfo, Whereabouts};
+use qworker::broker::{Death, QueueInfo, Whereabouts, WorkerInfo};
 
 fn death() -> Death {
     Death {
@@ -133,7 +133,7 @@ pub async fn nodes_are_those_alive(site: impl Site) {
     let child = crate::harness::child::Child::start("hold", &[&site.address(), "0"]);
     assert_eq!(child.hear(), "held");
     let names = async || -> Vec<String> {
-        let nodes: Vec<Node> = client.admin().nodes().await.unwrap();
+        let nodes: Vec<WorkerInfo> = client.admin().nodes().await.unwrap();
         assert!(nodes.iter().all(|node| node.pid > 0));
         nodes.into_iter().map(|node| node.hostname).collect()
     };

@@ -3,9 +3,9 @@
 use crate::harness::SOON;
 use crate::harness::redis::Server;
 use qworker::broker::{
-    Broker, Consumer, Error, Fate, Identity, Item, Options, Settle, Settler, Tag,
+    Broker, BrokerOptions, Consumer, Disposition, Error, Item, Settle, Settler, Tag, WorkerIdentity,
 };
-use qworker::link::error::Kind;
+use qworker::link::error::StoreErrorKind;
 use qworker::link::sqlite::Access;
 use qworker::link::url::BrokerUrl;
 use std::ops::Deref;
@@ -29,14 +29,14 @@ pub trait Site {
     fn client(&self) -> Broker {
         // A prefix, so that every key is seen to have it.
         let options =
-            Options { prefix: "test:", patience: SOON, access: Access::Create, beside: &[] };
+            BrokerOptions { prefix: "test:", patience: SOON, access: Access::Create, beside: &[] };
         Broker::open(&self.url(), options).unwrap()
     }
 
     /// A worker of this name that takes from these queues.
     async fn worker(&self, name: &str, queues: &[&str]) -> (Consumer, Worker) {
         let queues: Vec<String> = queues.iter().map(|queue| queue.to_string()).collect();
-        let who = Identity {
+        let who = WorkerIdentity {
             hostname: name,
             queues: &queues,
             visibility_timeout: Duration::from_secs(3600),
@@ -68,8 +68,8 @@ impl Worker {
         let item = |(tag, settle)| Item { tag: Some(tag), settle: Some(settle), ..Item::default() };
         let items = settlements.into_iter().map(item).collect();
         for fate in self.settler.commit(Arc::new(items)).await? {
-            if let Fate::Refused(why) = fate {
-                return Err(Error::of(Kind::Refused, why));
+            if let Disposition::Refused(why) = fate {
+                return Err(Error::of(StoreErrorKind::Refused, why));
             }
         }
         Ok(())

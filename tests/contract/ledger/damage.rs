@@ -51,7 +51,7 @@ async fn survives(fixture: &Fixture, all: &[(String, String)], bytes: &[u8]) -> 
     let (name, _) = &all[7];
     let known = found.iter().find(|(found, _)| found == name).map(|(_, state)| state.as_str());
     let said = outcomes(&ledger, vec![step(name, known, Some("next"), &["a"])]).await;
-    assert_eq!(said, [Outcome::Done]);
+    assert_eq!(said, [StepOutcome::Done]);
     let aside = fixture.aside().len() - before;
     if aside == 0 {
         let same = found.iter().filter(|value| all.contains(value)).count();

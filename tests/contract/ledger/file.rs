@@ -155,7 +155,7 @@ fn one_of_a_beat_that_is_damaged_is_set_aside_with_one_warning() {
             let ledger = fixture.open();
             assert!(ledger.all().await.unwrap().is_empty());
             let new = vec![step("a", None, Some("1"), &[&id(n)])];
-            assert_eq!(outcomes(&ledger, new).await, [Outcome::Done]);
+            assert_eq!(outcomes(&ledger, new).await, [StepOutcome::Done]);
             ledger.tend().await.unwrap();
             let line = fixture.log.line();
             assert!(line.contains("set aside as") && line.contains(why), "{line}");
@@ -263,7 +263,7 @@ fn replaced_by_something_else_in_use_it_is_an_error_until_it_can_be_used() {
         }
         assert_eq!((fixture.messages().await, fixture.files().len()), (0, 1));
         fixture.clear();
-        assert_eq!(outcomes(&ledger, new()).await, [Outcome::Done]);
+        assert_eq!(outcomes(&ledger, new()).await, [StepOutcome::Done]);
         assert_eq!(fixture.messages().await, 1);
         assert!(fixture.log.lines().is_empty() && fixture.aside().is_empty());
     });
@@ -327,7 +327,7 @@ fn the_tables_of_an_earlier_version_are_taken_over() {
         ledger.tend().await.unwrap();
         assert_eq!(fixture.messages().await, 1, "what waited is published");
         let next = vec![step("a", Some("1"), Some("2"), &["a"])];
-        assert_eq!(outcomes(&ledger, next).await, [Outcome::Done]);
+        assert_eq!(outcomes(&ledger, next).await, [StepOutcome::Done]);
         drop(ledger);
         assert_eq!(sorted(&fixture.open()).await, [("a".to_string(), "2".to_string())]);
         assert_eq!(fixture.messages().await, 2);
@@ -352,7 +352,7 @@ fn who_only_looks_sets_nothing_aside() {
         fixture.clear();
         let ledger = fixture.open();
         let new = vec![step("a", None, Some("1"), &[])];
-        assert_eq!(outcomes(&ledger, new).await, [Outcome::Done]);
+        assert_eq!(outcomes(&ledger, new).await, [StepOutcome::Done]);
         assert_eq!(peek(&fixture.file(), GROUP, &["a".into()]).unwrap(), [Some("1".to_string())]);
         drop(ledger);
         let log = fixture.folder.path().join("beat.sqlite-wal");
@@ -376,10 +376,13 @@ fn damaged_in_use_it_is_replaced_with_one_warning() {
             file.write_all(&[0xa5; 4096]).unwrap();
         }
         // A change of others makes it read the file again.
-        assert_eq!(outcomes(&other, vec![step("b", None, Some("1"), &[])]).await, [Outcome::Done]);
+        assert_eq!(
+            outcomes(&other, vec![step("b", None, Some("1"), &[])]).await,
+            [StepOutcome::Done]
+        );
         assert!(ledger.all().await.unwrap().is_empty());
         let new = vec![step("a", None, Some("1"), &["a"])];
-        assert_eq!(outcomes(&ledger, new.clone()).await, [Outcome::Done]);
+        assert_eq!(outcomes(&ledger, new.clone()).await, [StepOutcome::Done]);
         // The other beat has the old file open, and sees that there is a new one.
         assert_eq!(outcomes(&other, new).await, [conflict(Some("1"))]);
         assert_eq!(fixture.messages().await, 1);
@@ -398,7 +401,7 @@ fn removed_in_use_it_is_begun_anew() {
         fs::remove_file(fixture.file()).unwrap();
         assert_eq!(
             outcomes(&ledger, vec![step("a", None, Some("1"), &["a"])]).await,
-            [Outcome::Done]
+            [StepOutcome::Done]
         );
         assert_eq!(sorted(&fixture.open()).await, [("a".to_string(), "1".to_string())]);
         assert_eq!(fixture.messages().await, 1);
@@ -437,7 +440,7 @@ fn a_locked_file_is_waited_for() {
         assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
         locker.execute_batch("ROLLBACK").unwrap();
         assert_eq!(sorted(&ledger).await, all);
-        assert_eq!(outcomes(&ledger, new).await, [Outcome::Done]);
+        assert_eq!(outcomes(&ledger, new).await, [StepOutcome::Done]);
         assert!(fixture.log.lines().is_empty() && fixture.aside().is_empty());
         assert_eq!(fixture.messages().await, 1);
     });

@@ -11,7 +11,7 @@ use super::broker::{MANY, due, ids, posting, take_until};
 use crate::harness::block_on;
 use crate::harness::child::{Child, say};
 use chrono::TimeDelta;
-use qworker::broker::ledger::{Ledger, Outcome, Step};
+use qworker::broker::ledger::{Ledger, Step, StepOutcome};
 use qworker::broker::{Broker, Posting};
 use qworker::clock;
 use std::path::{Path, PathBuf};
@@ -72,11 +72,11 @@ fn step(name: &str, expected: Option<&str>, state: Option<&str>, ids: &[&str]) -
     }
 }
 
-fn conflict(actual: Option<&str>) -> Outcome {
-    Outcome::Conflict(actual.map(str::to_string))
+fn conflict(actual: Option<&str>) -> StepOutcome {
+    StepOutcome::Conflict(actual.map(str::to_string))
 }
 
-async fn outcomes(ledger: &Ledger, steps: Vec<Step>) -> Vec<Outcome> {
+async fn outcomes(ledger: &Ledger, steps: Vec<Step>) -> Vec<StepOutcome> {
     ledger.commit(steps).await.unwrap().outcomes
 }
 
@@ -130,12 +130,12 @@ async fn what_comes_too_late_is_not_done(home: Home<impl Site>) {
     let steps = || vec![step("a", None, Some("1"), &["a1"]), step("b", None, Some("1"), &[])];
     let past = clock::now() - TimeDelta::seconds(1);
     let said = ledger.commit_by(steps(), Some(past)).await.unwrap();
-    assert_eq!(said.outcomes, [Outcome::Late, Outcome::Late]);
+    assert_eq!(said.outcomes, [StepOutcome::Late, StepOutcome::Late]);
     assert!((said.clock - clock::now()).abs() < TimeDelta::seconds(5));
     assert_eq!(sorted(&ledger).await, []);
     let future = clock::now() + TimeDelta::seconds(60);
     let said = ledger.commit_by(steps(), Some(future)).await.unwrap();
-    assert_eq!(said.outcomes, [Outcome::Done, Outcome::Done]);
+    assert_eq!(said.outcomes, [StepOutcome::Done, StepOutcome::Done]);
     assert_eq!(home.sent(1).await, ["a1"]);
 }
 
@@ -151,7 +151,10 @@ async fn a_value_is_changed_by_who_knows_it(home: Home<impl Site>) {
         step("d", None, None, &["d"]),
     ]);
     let said = said.await.unwrap();
-    assert_eq!(said.outcomes, [Outcome::Done, conflict(None), Outcome::Done, Outcome::Done]);
+    assert_eq!(
+        said.outcomes,
+        [StepOutcome::Done, conflict(None), StepOutcome::Done, StepOutcome::Done]
+    );
     let off = (said.clock - clock::now()).abs().to_std().unwrap();
     assert!(off < Duration::from_secs(5), "{off:?}");
     let steps = vec![
@@ -161,7 +164,7 @@ async fn a_value_is_changed_by_who_knows_it(home: Home<impl Site>) {
         step("c", Some("1"), None, &[]),
         step("b", None, None, &[]),
     ];
-    let done = Outcome::Done;
+    let done = StepOutcome::Done;
     let all = [conflict(Some("1")), conflict(Some("1")), done.clone(), done.clone(), done];
     assert_eq!(outcomes(&other, steps).await, all);
     // The same again, as if the answer had been lost.
@@ -189,9 +192,10 @@ async fn of_racers_one_sends(home: Home<impl Site>) {
                     let claim = |n: usize| step(&format!("{n}"), None, Some("x"), &[&id(n)]);
                     let said = outcomes(&ledger, (at..to).map(claim).collect()).await;
                     assert!(
-                        said.iter().all(|one| *one == Outcome::Done || *one == conflict(Some("x")))
+                        said.iter()
+                            .all(|one| *one == StepOutcome::Done || *one == conflict(Some("x")))
                     );
-                    done += said.iter().filter(|one| **one == Outcome::Done).count();
+                    done += said.iter().filter(|one| **one == StepOutcome::Done).count();
                     at = to;
                 }
                 done
@@ -232,7 +236,7 @@ async fn messages_are_those_that_publish_sends<S: Site>(home: Home<S>) {
         .enumerate()
         .map(|(n, some)| Step { postings: some.to_vec(), ..step(&id(n), None, Some("1"), &[]) });
     let said = outcomes(&ledger, steps.collect()).await;
-    assert!(said.iter().all(|one| *one == Outcome::Done));
+    assert!(said.iter().all(|one| *one == StepOutcome::Done));
     assert_eq!(stored(&home.site.address()), stored(&other.address()));
 }
 
@@ -295,7 +299,7 @@ async fn steps_of_one_name_are_done_in_turn(home: Home<impl Site>) {
             step("a", None, Some("4"), &["4"]),
         ],
     );
-    let done = Outcome::Done;
+    let done = StepOutcome::Done;
     let all = [done.clone(), done.clone(), conflict(Some("2")), done.clone(), done];
     assert_eq!(said.await, all);
     assert_eq!(sorted(&ledger).await, [("a".to_string(), "4".to_string())]);
@@ -305,11 +309,11 @@ async fn steps_of_one_name_are_done_in_turn(home: Home<impl Site>) {
 async fn groups_do_not_see_each_other(home: Home<impl Site>) {
     let (one, two) = (home.ledger_of("one"), home.ledger_of("two"));
     let steps = |state| vec![step("a", None, Some(state), &[])];
-    assert_eq!(outcomes(&one, steps("1")).await, [Outcome::Done]);
-    assert_eq!(outcomes(&two, steps("2")).await, [Outcome::Done]);
+    assert_eq!(outcomes(&one, steps("1")).await, [StepOutcome::Done]);
+    assert_eq!(outcomes(&two, steps("2")).await, [StepOutcome::Done]);
     assert_eq!(sorted(&one).await, [("a".to_string(), "1".to_string())]);
     assert_eq!(sorted(&two).await, [("a".to_string(), "2".to_string())]);
-    assert_eq!(outcomes(&one, vec![step("a", Some("1"), None, &[])]).await, [Outcome::Done]);
+    assert_eq!(outcomes(&one, vec![step("a", Some("1"), None, &[])]).await, [StepOutcome::Done]);
     assert_eq!(two.read(vec!["a".into()]).await.unwrap(), [Some("2".to_string())]);
     assert!(one.all().await.unwrap().is_empty());
 }
@@ -342,7 +346,7 @@ async fn names_and_values_may_be_any_text(home: Home<impl Site>) {
         let same = name == texts[texts.len() - 1 - at / 3];
         match at % 3 {
             2 if !same => assert_eq!(*one, conflict(Some(name))),
-            _ => assert_eq!(*one, Outcome::Done, "{:?}", &name[..name.len().min(9)]),
+            _ => assert_eq!(*one, StepOutcome::Done, "{:?}", &name[..name.len().min(9)]),
         }
     }
     let names = texts.map(str::to_string).to_vec();
@@ -358,14 +362,14 @@ async fn ten_thousand_steps_at_once(home: Home<impl Site>) {
     let ledger = home.ledger();
     let new = |n: usize| step(&id(n), None, Some("1"), &[]);
     let said = outcomes(&ledger, (0..STEPS).map(new).collect()).await;
-    assert!(said.len() == STEPS && said.iter().all(|one| *one == Outcome::Done));
+    assert!(said.len() == STEPS && said.iter().all(|one| *one == StepOutcome::Done));
     // Every third is not what is expected.
     let known = |n: usize| if n.is_multiple_of(3) { "0" } else { "1" };
     let next = |n: usize| step(&id(n), Some(known(n)), Some("2"), &[&id(n)]);
     let said = outcomes(&ledger, (0..STEPS).map(next).collect()).await;
     for (n, one) in said.iter().enumerate() {
         let late = n.is_multiple_of(3);
-        assert_eq!(*one, if late { conflict(Some("1")) } else { Outcome::Done });
+        assert_eq!(*one, if late { conflict(Some("1")) } else { StepOutcome::Done });
     }
     let sent = home.sent(STEPS * 2 / 3).await;
     let wanted: Vec<String> = (0..STEPS).filter(|n| !n.is_multiple_of(3)).map(id).collect();
@@ -387,7 +391,7 @@ pub async fn beat(address: &str, file: &str) {
         let sent = id(count);
         let steps = vec![step("count", known.as_deref(), Some(&next), &[&sent])];
         match outcomes(&ledger, steps).await.remove(0) {
-            Outcome::Done => say(&sent),
+            StepOutcome::Done => say(&sent),
             other => panic!("{other:?}, {known:?} was known"),
         }
         known = Some(next);

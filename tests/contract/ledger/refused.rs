@@ -33,19 +33,19 @@ fn on_redis_a_step_is_refused_alone() {
             step("c", None, Some("1"), &["2"]),
         ];
         let said = outcomes(&ledger, steps).await;
-        let refused = |one: &Outcome, word: &str| {
-            assert!(matches!(one, Outcome::Refused(why) if why.contains(word)), "{one:?}");
+        let refused = |one: &StepOutcome, word: &str| {
+            assert!(matches!(one, StepOutcome::Refused(why) if why.contains(word)), "{one:?}");
         };
         refused(&said[1], "test:bad is a string");
         refused(&said[3], "test:qworker.scheduled.late is a string");
         refused(&said[4], "test:bad is a string");
         let rest = [&said[0], &said[2], &said[5]];
-        assert_eq!(rest, [&Outcome::Done, &conflict(None), &Outcome::Done]);
+        assert_eq!(rest, [&StepOutcome::Done, &conflict(None), &StepOutcome::Done]);
         let names: Vec<String> = sorted(&ledger).await.into_iter().map(|(name, _)| name).collect();
         assert_eq!(names, ["a", "c"]);
         server.run::<()>(&["DEL", "test:bad"]);
         let again = vec![to("bad", step("b", None, Some("1"), &["b1"]))];
-        assert_eq!(outcomes(&ledger, again).await, [Outcome::Done]);
+        assert_eq!(outcomes(&ledger, again).await, [StepOutcome::Done]);
         assert_eq!(server.run::<usize>(&["LLEN", "test:bad"]), 1);
         assert_eq!(home.sent(2).await, ["1", "2"]);
     });
@@ -59,7 +59,7 @@ fn on_redis_what_a_user_may_not_send_is_refused_alone() {
         let ledger = home.ledger();
         // Declares both queues.
         let first = vec![to("mine", step("x", None, Some("1"), &["x"]))];
-        assert_eq!(outcomes(&ledger, first).await, [Outcome::Done]);
+        assert_eq!(outcomes(&ledger, first).await, [StepOutcome::Done]);
         server.run::<()>(&["ACL", "SETUSER", "default", "resetkeys", "~test:_kombu*"]);
         server.run::<()>(&["ACL", "SETUSER", "default", "~test:qworker*", "~test:mine"]);
         let steps = vec![
@@ -68,8 +68,8 @@ fn on_redis_what_a_user_may_not_send_is_refused_alone() {
         ];
         let said = outcomes(&ledger, steps).await;
         server.run::<()>(&["ACL", "SETUSER", "default", "allkeys"]);
-        assert_eq!(said[0], Outcome::Done);
-        let Outcome::Refused(why) = &said[1] else { panic!("{said:?}") };
+        assert_eq!(said[0], StepOutcome::Done);
+        let StepOutcome::Refused(why) = &said[1] else { panic!("{said:?}") };
         assert!(why.contains("test:theirs"), "{why}");
         assert_eq!(server.run::<usize>(&["LLEN", "test:mine"]), 2);
         assert_eq!(server.run::<usize>(&["EXISTS", "test:theirs"]), 0);
@@ -83,7 +83,7 @@ fn in_a_file_beside_redis_messages_of_one_queue_wait_alone() {
         let server = home.site.server();
         server.run::<()>(&["SET", "test:bad", "x"]);
         let ledger = home.ledger();
-        let done = Outcome::Done;
+        let done = StepOutcome::Done;
         let steps = vec![
             to("bad", step("b", None, Some("1"), &["b1"])),
             step("a", None, Some("1"), &["1"]),
@@ -95,7 +95,10 @@ fn in_a_file_beside_redis_messages_of_one_queue_wait_alone() {
             step("a", Some("1"), Some("2"), &["2"]),
         ];
         let said = outcomes(&ledger, steps).await;
-        assert!(matches!(&said[0], Outcome::Refused(why) if why.contains("WRONGTYPE")), "{said:?}");
+        assert!(
+            matches!(&said[0], StepOutcome::Refused(why) if why.contains("WRONGTYPE")),
+            "{said:?}"
+        );
         assert_eq!(said[1], done);
         server.run::<()>(&["DEL", "test:bad"]);
         // Another beat, which knows of no refusal.

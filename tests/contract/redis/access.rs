@@ -3,7 +3,7 @@
 use super::*;
 use crate::harness::redis::free_port;
 use qworker::broker::Broker;
-use qworker::client::{Client, Options};
+use qworker::client::{Client, ClientOptions};
 use qworker::link::url::BrokerUrl;
 use std::path::Path;
 use std::process::Command;
@@ -11,7 +11,7 @@ use std::process::Command;
 /// The broker at this address.
 fn broker(url: &str) -> Result<Broker, String> {
     let url = BrokerUrl::parse(url, Path::new("/")).unwrap();
-    let client = Client::connect(&url, None, &Options::default());
+    let client = Client::connect(&url, None, &ClientOptions::default());
     client.map(|client| client.broker).map_err(|error| error.to_string())
 }
 

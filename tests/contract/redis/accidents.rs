@@ -3,9 +3,9 @@
 use super::proxy::Proxy;
 use super::*;
 use crate::harness::eventually;
-use qworker::broker::{Fate, Item, Posting, Settle};
+use qworker::broker::{Disposition, Item, Posting, Settle};
 use qworker::clock;
-use qworker::link::error::Kind;
+use qworker::link::error::StoreErrorKind;
 use qworker::wire::{Payload, Record, value};
 use serde_json::json;
 use std::sync::Arc;
@@ -49,13 +49,13 @@ fn a_server_without_memory_refuses_and_loses_nothing() {
             }
             assert!(accepted < 100, "6 MB hold no 10 MB");
         };
-        assert_eq!(error.kind(), Kind::Full);
+        assert_eq!(error.kind(), StoreErrorKind::Full);
         let said = error.to_string();
         assert!(said.contains(&server.url()) && said.contains("memory"), "{said}");
         // Several are refused as a whole, with the same words.
         let later = Posting { eta: Some(clock::now()), ..filled("two") };
         let error = client.producer().publish(vec![filled("two"), later]).await.unwrap_err();
-        assert_eq!((error.kind(), error.to_string()), (Kind::Full, said));
+        assert_eq!((error.kind(), error.to_string()), (StoreErrorKind::Full, said));
         assert_eq!(lists(&server), accepted);
         // Meanwhile what is there is done, and the worker is not taken for dead.
         let score = || {
@@ -89,7 +89,7 @@ fn a_restarted_server_goes_on_with_what_it_had() {
         let mut tries = 0;
         while let Err(error) = client.producer().publish(vec![posting("c")]).await {
             tries += 1;
-            let passes = matches!(error.kind(), Kind::Busy | Kind::Unheard);
+            let passes = matches!(error.kind(), StoreErrorKind::Busy | StoreErrorKind::Unheard);
             assert!(tries < 3 && passes, "{error}");
         }
         assert_eq!(ids(&take_in_spite(&mut consumer, 1).await), ["c"]);
@@ -231,7 +231,7 @@ fn a_commit_whose_answer_is_lost_may_be_asked_for_again() {
                 break fates;
             }
         };
-        use Fate::{Done, Lost};
+        use Disposition::{Done, Lost};
         assert_eq!(fates, [Lost, Lost, Lost, Lost, Done], "what was done is not held any more");
         settler.commit(items.clone()).await.unwrap();
         assert_eq!(counts(), [1, 0, 1, 3, 1]);

@@ -1,8 +1,8 @@
 //! The counters of chords, which Python's workers use too.
 
 use super::*;
-use qworker::backend::{Counted, Options, Store};
-use qworker::canvas::{Begun, Part, Returned};
+use qworker::backend::{Counted, Store, StoreOptions};
+use qworker::canvas::{ChordMember, ChordStart, Returned};
 use qworker::link::sqlite::Access;
 use qworker::link::url::BackendUrl;
 use serde_json::value::RawValue;
@@ -10,13 +10,13 @@ use serde_json::value::RawValue;
 fn store(server: &Server) -> Store {
     let url = BackendUrl::parse(&server.url(), Path::new("/")).unwrap();
     let expires = Some(Duration::from_secs(3600));
-    let options = Options { prefix: "", expires, patience: SOON, access: Access::Create };
+    let options = StoreOptions { prefix: "", expires, patience: SOON, access: Access::Create };
     Store::open(&url, None, options).unwrap()
 }
 
-fn part(n: i64) -> Part {
+fn part(n: i64) -> ChordMember {
     let raw = |text: String| RawValue::from_string(text).unwrap();
-    Part {
+    ChordMember {
         group_id: "G".into(),
         group_index: Some(n),
         task_id: format!("T{n}"),
@@ -32,7 +32,7 @@ fn who_counts_the_last_member_alone_has_the_claim_until_the_body_is_called() {
     block_on(async {
         let server = Server::start();
         let store = store(&server);
-        let begun = Begun { group_id: "G".into(), size: 2, results: None };
+        let begun = ChordStart { group_id: "G".into(), size: 2, results: None };
         store.begin_chords(&[begun]).await.unwrap();
         let count = async |n, token| store.count(&part(n), token).await.unwrap();
         assert_eq!(count(1, "a").await, Counted::More);

@@ -3,9 +3,9 @@
 
 use super::super::broker::text;
 use super::*;
-use qworker::broker::{Consumer, Fate, Item, Posting, Settle, Tag};
+use qworker::broker::{Consumer, Disposition, Item, Posting, Settle, Tag};
 use qworker::clock;
-use qworker::link::error::Kind;
+use qworker::link::error::StoreErrorKind;
 use qworker::wire::{Record, value};
 use serde_json::json;
 use std::sync::Arc;
@@ -43,7 +43,10 @@ fn a_list_that_is_something_else_loses_nothing() {
         assert!(consumer.take(MANY).await.unwrap().is_empty());
         assert_eq!(number(&server, &["ZCARD", "test:qworker.scheduled.a"]), 1);
         let error = worker.producer().publish(vec![to("a", "c")]).await.unwrap_err();
-        assert!(error.kind() == Kind::Refused && error.to_string().contains("test:a"), "{error}");
+        assert!(
+            error.kind() == StoreErrorKind::Refused && error.to_string().contains("test:a"),
+            "{error}"
+        );
         let error = worker.producer().publish(vec![to("b", "d"), to("a", "e")]).await.unwrap_err();
         assert!(error.to_string().contains("the key test:a is a string"), "{error}");
         assert_eq!(number(&server, &["EXISTS", "test:b"]), 0, "all or none");
@@ -103,9 +106,9 @@ fn a_set_that_is_something_else_leaves_the_other_queues() {
             ..Item::default()
         };
         let fates = worker.settler.commit(Arc::new(vec![park(0), park(1)])).await.unwrap();
-        let Fate::Refused(why) = &fates[0] else { panic!("{fates:?}") };
+        let Disposition::Refused(why) = &fates[0] else { panic!("{fates:?}") };
         assert!(why.contains("test:qworker.scheduled.a is a string"), "{why}");
-        assert_eq!(fates[1], Fate::Done);
+        assert_eq!(fates[1], Disposition::Done);
         assert_eq!(number(&server, &["HLEN", "test:unacked"]), 1, "it is still held");
         worker.producer().publish(vec![to("a", "new")]).await.unwrap();
         assert_eq!(ids(&take_until(&mut consumer, MANY, 1).await), ["new"]);
@@ -140,12 +143,12 @@ fn what_cannot_be_kept_is_held_and_the_rest_goes_on() {
         let items = vec![dead, result("a", 0), result("b", 1)];
         let fates = settler.commit(Arc::new(items)).await.unwrap();
         let why = |n: usize| match &fates[n] {
-            Fate::Refused(why) => why.clone(),
+            Disposition::Refused(why) => why.clone(),
             fate => panic!("{fate:?}"),
         };
         assert!(why(0).contains("test:qworker.dead is a string"), "{fates:?}");
         assert!(why(1).contains("result-a is a list"), "{fates:?}");
-        assert_eq!(fates[2], Fate::Done);
+        assert_eq!(fates[2], Disposition::Done);
         assert_eq!(server.run::<String>(&["GET", "result-b"]), "1");
         assert_eq!(number(&server, &["HLEN", "test:unacked"]), 1);
     });
@@ -160,10 +163,10 @@ fn keys_that_all_need_are_waited_for() {
         server.run::<String>(&["SET", "test:unacked", "a text"]);
         worker.producer().publish(vec![to("a", "c")]).await.unwrap();
         let error = consumer.take(MANY).await.unwrap_err();
-        assert_eq!(error.kind(), Kind::Damaged);
+        assert_eq!(error.kind(), StoreErrorKind::Damaged);
         assert!(error.to_string().contains("test:unacked is a string, and a hash"), "{error}");
         let ack = || worker.settle(vec![(taken[0].tag, Settle::Ack)]);
-        assert_eq!(ack().await.unwrap_err().kind(), Kind::Damaged);
+        assert_eq!(ack().await.unwrap_err().kind(), StoreErrorKind::Damaged);
         server.run::<u32>(&["DEL", "test:unacked"]);
         server.run::<String>(&["RENAME", "aside", "test:unacked"]);
         ack().await.unwrap();
@@ -239,7 +242,7 @@ fn what_was_handed_out_again_is_told_and_not_stored() {
         };
         let document = |_: &Record| ("result".to_string(), None, "1".to_string());
         let settler = keeping(&worker, &server.url(), document);
-        assert_eq!(settler.commit(Arc::new(vec![item])).await.unwrap(), [Fate::Lost]);
+        assert_eq!(settler.commit(Arc::new(vec![item])).await.unwrap(), [Disposition::Lost]);
         assert_eq!(number(&server, &["EXISTS", "result"]), 0);
     });
 }
@@ -268,7 +271,13 @@ fn of_many_acknowledged_at_once_those_that_are_lost_are_told() {
             ..Item::default()
         };
         let fates = worker.settler.commit(Arc::new(taken.iter().map(ack).collect())).await;
-        let expected = [Fate::Done, Fate::Lost, Fate::Done, Fate::Done, Fate::Done];
+        let expected = [
+            Disposition::Done,
+            Disposition::Lost,
+            Disposition::Done,
+            Disposition::Done,
+            Disposition::Done,
+        ];
         assert_eq!(fates.unwrap(), expected);
         assert_eq!(number(&server, &["EXISTS", "test:unacked", "test:unacked_index"]), 0);
     });
@@ -290,7 +299,7 @@ fn a_server_that_was_emptied_gets_the_results_of_what_ran() {
         };
         let document = |_: &Record| ("result".to_string(), None, "1".to_string());
         let settler = keeping(&worker, &server.url(), document);
-        assert_eq!(settler.commit(Arc::new(vec![item])).await.unwrap(), [Fate::Done]);
+        assert_eq!(settler.commit(Arc::new(vec![item])).await.unwrap(), [Disposition::Done]);
         assert_eq!(server.run::<String>(&["GET", "result"]), "1");
     });
 }
@@ -305,16 +314,16 @@ fn what_a_user_may_not_is_named() {
         let url = format!("redis://me:x@127.0.0.1:{}/0", server.port());
         let admin = Redis::at(&url).client().admin();
         let results = results_at(&url, "celery-task-meta-", |_| Default::default());
-        let survey = admin.survey(&[QUEUE.into()], &results).await.unwrap();
-        assert_eq!(survey.refused.len(), 2, "{survey:?}");
-        assert!(survey.refused[0].starts_with("RPOP (test:celery, "), "{survey:?}");
-        let all = survey.warnings.join("\n");
+        let checks = admin.check_server(&[QUEUE.into()], &results).await.unwrap();
+        assert_eq!(checks.refused.len(), 2, "{checks:?}");
+        assert!(checks.refused[0].starts_with("RPOP (test:celery, "), "{checks:?}");
+        let all = checks.warnings.join("\n");
         for part in ["allkeys-lru", "appendonly", "PUBLISH"] {
-            assert!(all.contains(part), "no {part} in {survey:?}");
+            assert!(all.contains(part), "no {part} in {checks:?}");
         }
         // Who is told nothing says nothing.
         server.run::<String>(&["ACL", "SETUSER", "me", "+@all", "-info", "-config", "allchannels"]);
-        let survey = admin.survey(&[QUEUE.into()], &results).await.unwrap();
-        assert_eq!(survey, qworker::broker::Survey::default());
+        let checks = admin.check_server(&[QUEUE.into()], &results).await.unwrap();
+        assert_eq!(checks, qworker::broker::ServerChecks::default());
     });
 }

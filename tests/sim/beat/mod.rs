@@ -4,10 +4,10 @@
 mod world;
 
 use chrono::{DateTime, TimeDelta, Utc};
-use qworker::beat::claim::{Action, ClaimResult};
+use qworker::beat::claim::{ClaimResult, DueAction};
 use qworker::beat::core::entries::Entries;
 use qworker::beat::event::Note;
-use qworker::beat::state::{Fingerprint, State};
+use qworker::beat::state::{EntryState, Fingerprint};
 use std::collections::{BTreeMap, BTreeSet};
 use world::{World, entries, ms, start};
 
@@ -235,7 +235,7 @@ fn what_is_changed_goes_on_from_where_it_was() {
     assert_eq!(world.seconds("other"), [10, 20, 30, 40, 50, 60]);
     assert_eq!(world.seconds("leaves"), [10, 20, 30]);
     assert_eq!(world.seconds("comes"), [44, 54, 64]);
-    assert!(State::read(&world.ledger["leaves"]).unwrap().gone.is_some());
+    assert!(EntryState::read(&world.ledger["leaves"]).unwrap().gone.is_some());
 }
 
 #[test]
@@ -294,8 +294,8 @@ fn a_ledger_that_went_back_is_brought_up_again_where_nothing_sent_is_lost() {
         known.claimed(id, ClaimResult::Done, start());
         let mut now = start() + ms(10_000);
         let claim = |known: &mut Entries, now| match known.due(now, now, 1).remove(0) {
-            Action::Claim(claim) => claim,
-            Action::LookUp { .. } => panic!("a look"),
+            DueAction::Claim(claim) => claim,
+            DueAction::LookUp { .. } => panic!("a look"),
         };
         let sent = claim(&mut known, now);
         known.claimed(id, ClaimResult::Done, now);

@@ -5,13 +5,13 @@ use chrono::{DateTime, TimeDelta, Utc};
 use fastrand::Rng;
 use qworker::beat::claim::Claim;
 use qworker::beat::core::{Core, MARK};
-use qworker::beat::event::{Effect, Event, MarkCheck, Note, Now, Request};
-use qworker::beat::state::{Fingerprint, State};
+use qworker::beat::event::{Effect, Event, MarkCheck, Note, Now, StoreRequest};
+use qworker::beat::state::{EntryState, Fingerprint};
 use qworker::beat::{Destination, Plan};
 use qworker::broker::Error;
-use qworker::broker::ledger::{Answer, Outcome};
+use qworker::broker::ledger::{StepOutcome, StepResponse};
 use qworker::config::Settings;
-use qworker::link::error::Kind;
+use qworker::link::error::StoreErrorKind;
 use qworker::schedule::entry::Entry;
 use qworker::schedule::load::{self, Defaults};
 use std::collections::BTreeMap;
@@ -156,42 +156,42 @@ impl World {
     }
 
     /// A request reaches the ledger, if it does, and its answer comes later, if it comes.
-    fn ask(&mut self, n: usize, request: Request) {
+    fn ask(&mut self, n: usize, request: StoreRequest) {
         let lost = self.age < self.cut || self.rng.u8(0..100) < self.losses;
         let unheard = self.rng.u8(0..100) < self.losses;
         let after = ms(self.rng.u64(0..=self.latency));
-        let error = || Error::of(Kind::Unheard, "no answer");
+        let error = || Error::of(StoreErrorKind::Unheard, "no answer");
         let fails = lost || unheard;
         let event = match request {
-            Request::List => {
+            StoreRequest::List => {
                 let all = self.ledger.clone().into_iter().collect();
                 Event::Listed(if fails { Err(error()) } else { Ok(all) })
             }
-            Request::Read(names) => {
+            StoreRequest::Read(names) => {
                 self.beats[n].read = names.iter().map(|(_, name)| name.to_string()).collect();
                 let texts = names.iter().map(|(_, name)| self.ledger.get(&**name).cloned());
                 let texts = if fails { Err(error()) } else { Ok(texts.collect()) };
                 Event::Read(names, texts)
             }
-            Request::Commit { claims, until, .. } => {
+            StoreRequest::Commit { claims, until, .. } => {
                 let late = until.is_some_and(|until| self.now() > until);
                 let commit = |claim: &Claim| match late {
-                    true => Outcome::Late,
+                    true => StepOutcome::Late,
                     false => self.commit(n, claim),
                 };
                 let outcomes = if lost { vec![] } else { claims.iter().map(commit).collect() };
-                let answer = Answer { outcomes, clock: self.now() };
+                let answer = StepResponse { outcomes, clock: self.now() };
                 let answer = if fails { Err(error()) } else { Ok(answer) };
                 Event::Committed(claims, answer, self.clocks(n).wall)
             }
-            Request::CheckMark => {
+            StoreRequest::CheckMark => {
                 let (clock, asked) = (self.now(), self.clocks(n).wall);
                 let present = self.ledger.contains_key(MARK);
                 let check = MarkCheck { present, clock, asked, answered: asked };
                 Event::MarkChecked(if fails { Err(error()) } else { Ok(check) })
             }
-            Request::Tend => Event::Tended(if fails { Err(error()) } else { Ok(()) }),
-            Request::LookUp { id, .. } => {
+            StoreRequest::Tend => Event::Tended(if fails { Err(error()) } else { Ok(()) }),
+            StoreRequest::LookUp { id, .. } => {
                 let done = self.rng.u8(0..3) > 0;
                 Event::LookedUp(id, if fails { Err(error()) } else { Ok(done) })
             }
@@ -200,11 +200,11 @@ impl World {
     }
 
     /// What a ledger does.
-    fn commit(&mut self, n: usize, claim: &Claim) -> Outcome {
+    fn commit(&mut self, n: usize, claim: &Claim) -> StepOutcome {
         let name = claim.name.to_string();
         let actual = self.ledger.get(&name);
         if actual != claim.expected.as_ref() {
-            return Outcome::Conflict(actual.cloned());
+            return StepOutcome::Conflict(actual.cloned());
         }
         match &claim.text {
             Some(text) => self.ledger.insert(name.clone(), text.clone()),
@@ -215,7 +215,7 @@ impl World {
         if name != MARK {
             self.sent.entry(name).or_default().extend(sent);
         }
-        Outcome::Done
+        StepOutcome::Done
     }
 
     /// Lets this beat do the next thing.
@@ -279,7 +279,7 @@ impl World {
         for (name, sent) in &self.sent {
             assert!(sent.is_sorted_by(|a, b| a.due < b.due), "{name}: {sent:?}");
             assert!(sent.iter().all(|one| one.at + skew >= one.due), "{name}: {sent:?}");
-            let state = State::read(&self.ledger[name]).unwrap();
+            let state = EntryState::read(&self.ledger[name]).unwrap();
             assert_eq!(state.total, sent.len() as u64, "{name}");
         }
     }

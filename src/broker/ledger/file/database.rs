@@ -1,12 +1,12 @@
 //! The SQLite file of a ledger, and what is done with one that is damaged.
 
-use super::aside::{Number, number_of, set_aside};
-use super::found::{self, Found, PATIENCE};
+use super::inspect::{self, PATIENCE, StateFileKind};
 use super::outbox::{self, Batch};
-use crate::broker::ledger::{Outcome, Step};
+use super::set_aside::{FileId, number_of, set_aside};
+use crate::broker::ledger::{Step, StepOutcome};
 use crate::broker::sqlite::Values;
 use crate::broker::{Error, Posting};
-use crate::link::error::Kind;
+use crate::link::error::StoreErrorKind;
 use crate::link::sqlite::{Db, Durability};
 use chrono::{DateTime, Utc};
 use rusqlite::Connection;
@@ -17,10 +17,10 @@ use std::time::Duration;
 
 /// An open file. Clones are the same.
 #[derive(Clone)]
-pub(super) struct Database {
+pub(super) struct LedgerDatabase {
     db: Db,
     values: Values,
-    number: Number,
+    number: FileId,
 }
 
 fn values_of(group: &str) -> Values {
@@ -31,10 +31,10 @@ fn values_of(group: &str) -> Values {
 ///
 /// # Errors
 /// It can neither be used nor set aside.
-pub(super) fn open_or_replace(path: &Path, group: &str) -> Result<Database, Error> {
+pub(super) fn open_or_replace(path: &Path, group: &str) -> Result<LedgerDatabase, Error> {
     let before = number_of(path);
-    let opened = match Database::open(path, group) {
-        Err(error) if error.kind() == Kind::Damaged => {
+    let opened = match LedgerDatabase::open(path, group) {
+        Err(error) if error.kind() == StoreErrorKind::Damaged => {
             replace(path, group, &error, before.unwrap_or_default())
         }
         opened => opened,
@@ -50,11 +50,11 @@ pub(super) fn replace(
     path: &Path,
     group: &str,
     why: &Error,
-    number: Number,
-) -> Result<Database, Error> {
+    number: FileId,
+) -> Result<LedgerDatabase, Error> {
     match set_aside(path, number) {
         Ok(Some(to)) => tracing::warn!(
-            "{} is damaged ({why}): set aside as {}, a new one is begun",
+            "{} is damaged ({why}): set aside as {}, a new one is created",
             path.display(),
             to.display()
         ),
@@ -64,7 +64,7 @@ pub(super) fn replace(
             return Err(Error::misuse(format!("{why}; it cannot be set aside either: {error}")));
         }
     }
-    Database::open(path, group)
+    LedgerDatabase::open(path, group)
 }
 
 /// The values of these names, for a command that only reads: nothing is made, written or set aside.
@@ -77,10 +77,10 @@ pub(super) fn peek(
     names: &[String],
 ) -> Result<Vec<Option<String>>, Error> {
     let values = values_of(group);
-    match found::look(path)? {
-        Found::New => Ok(vec![None; names.len()]),
-        Found::Ours => {
-            found::read(path, |c| names.iter().map(|name| values.get(c, name)).collect())
+    match inspect::look(path)? {
+        StateFileKind::New => Ok(vec![None; names.len()]),
+        StateFileKind::Ours => {
+            inspect::read(path, |c| names.iter().map(|name| values.get(c, name)).collect())
         }
     }
 }
@@ -90,25 +90,25 @@ fn set_up(c: &Connection) -> Result<(), Error> {
     // A file that was set aside must not take the log of the new one with it when it is closed.
     // One that is closed in its place has had its log moved to it before.
     c.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
-    found::inspect_pages(c)?;
-    found::make_tables(c)
+    inspect::inspect_pages(c)?;
+    inspect::make_tables(c)
 }
 
-impl Database {
-    fn open(path: &Path, group: &str) -> Result<Database, Error> {
-        found::look(path)?;
-        found::prepare(path)?;
+impl LedgerDatabase {
+    fn open(path: &Path, group: &str) -> Result<LedgerDatabase, Error> {
+        inspect::look(path)?;
+        inspect::prepare(path)?;
         let db = Db::open_alone(path, PATIENCE, set_up).map_err(|error| match error.kind() {
             // These statements are right, and the file can be written, so it is what is wrong.
-            Kind::Other => Error::of(Kind::Damaged, error.to_string()),
+            StoreErrorKind::Other => Error::of(StoreErrorKind::Damaged, error.to_string()),
             _ => error,
         })?;
         let number = number_of(path).ok_or_else(|| Error::misuse("it was removed"))?;
-        Ok(Database { db, values: values_of(group), number })
+        Ok(LedgerDatabase { db, values: values_of(group), number })
     }
 
     /// Device and inode.
-    pub(super) fn number(&self) -> Number {
+    pub(super) fn number(&self) -> FileId {
         self.number
     }
 
@@ -127,7 +127,7 @@ impl Database {
         &self,
         steps: Arc<[Step]>,
         until: Option<DateTime<Utc>>,
-    ) -> Result<(Vec<Outcome>, Vec<Batch>), Error> {
+    ) -> Result<(Vec<StepOutcome>, Vec<Batch>), Error> {
         let group = self.values.group.clone();
         let accept = move |c: &Connection, postings: Vec<&Posting>| {
             let batches = outbox::batches(postings.into_iter());

@@ -9,19 +9,19 @@
 //! running beat writes what it knows to a new one. Anything else stays as it is. Where there can be
 //! no file, nothing is done: the error names the file, and each call tries again.
 
-mod aside;
 mod database;
-mod found;
+mod inspect;
 mod outbox;
+mod set_aside;
 
-use super::{Answer, Outcome, Step};
+use super::{Step, StepOutcome, StepResponse};
 use crate::broker::{Error, Producer};
 use crate::clock;
-use crate::link::error::Kind;
-use aside::{Number, is_aside, number_of};
+use crate::link::error::StoreErrorKind;
 use chrono::{DateTime, Utc};
-use database::Database;
+use database::LedgerDatabase;
 use outbox::Batch;
+use set_aside::{FileId, is_aside, number_of};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -50,7 +50,7 @@ struct Inner {
     group: Arc<str>,
     producer: Producer,
     /// `None` while it cannot be used.
-    database: Option<Database>,
+    database: Option<LedgerDatabase>,
     /// How many times in a row it was set aside.
     replaced: usize,
     /// There may be batches in the outbox that have to be published before others.
@@ -75,7 +75,7 @@ impl FileLedger {
             refused: HashMap::new(),
         };
         match inner.open().map(drop) {
-            Err(error) if error.kind() != Kind::Busy => Err(error),
+            Err(error) if error.kind() != StoreErrorKind::Busy => Err(error),
             _ => Ok(FileLedger(Arc::new(Mutex::new(inner)))),
         }
     }
@@ -85,7 +85,7 @@ impl FileLedger {
         &self,
         mut steps: Vec<Step>,
         until: Option<DateTime<Utc>>,
-    ) -> Result<Answer, Error> {
+    ) -> Result<StepResponse, Error> {
         let mut inner = self.0.lock().await;
         let mut outcomes = Vec::with_capacity(steps.len());
         while !steps.is_empty() {
@@ -93,13 +93,13 @@ impl FileLedger {
             let batch = std::mem::replace(&mut steps, rest);
             outcomes.extend(inner.commit(batch, until).await?);
         }
-        Ok(Answer { outcomes, clock: clock::now() })
+        Ok(StepResponse { outcomes, clock: clock::now() })
     }
 
     /// See [`super::Ledger::read`].
     pub async fn read(&self, names: Vec<String>) -> Result<Vec<Option<String>>, Error> {
         let names: Arc<[String]> = names.into();
-        let read = async |database: &Database| database.read(names.clone()).await;
+        let read = async |database: &LedgerDatabase| database.read(names.clone()).await;
         self.0.lock().await.with_database(read).await
     }
 
@@ -116,14 +116,17 @@ impl FileLedger {
 
 /// See [`super::refusal`].
 pub(super) fn refusal(path: &Path) -> Option<String> {
-    found::look(path).err().filter(|error| error.kind() == Kind::Unopened).map(|e| e.to_string())
+    inspect::look(path)
+        .err()
+        .filter(|error| error.kind() == StoreErrorKind::Unopened)
+        .map(|e| e.to_string())
 }
 
 /// See [`super::prepare`].
 pub(super) fn prepare(path: &Path) -> Result<(), Error> {
-    match found::prepare(path) {
+    match inspect::prepare(path) {
         // It is set aside when it is opened.
-        Err(error) if error.kind() == Kind::Damaged => Ok(()),
+        Err(error) if error.kind() == StoreErrorKind::Damaged => Ok(()),
         done => done,
     }
 }
@@ -135,23 +138,23 @@ pub(super) fn peek(
     names: &[String],
 ) -> Result<Vec<Option<String>>, Error> {
     database::peek(path, group, names).map_err(|error| match error.kind() {
-        Kind::Damaged => {
+        StoreErrorKind::Damaged => {
             let path = path.display();
             let text = format!("{path} is damaged ({error}): a beat that starts sets it aside");
-            Error::of(Kind::Damaged, text)
+            Error::of(StoreErrorKind::Damaged, text)
         }
         _ => error.with(path.display()),
     })
 }
 
 impl Inner {
-    fn open(&mut self) -> Result<&Database, Error> {
+    fn open(&mut self) -> Result<&LedgerDatabase, Error> {
         self.backlog = true;
         let opened = database::open_or_replace(&self.path, &self.group);
         let opened = opened.map_err(|error| match error.kind() {
-            Kind::Busy => {
+            StoreErrorKind::Busy => {
                 let text = format!("{} is locked by another process", self.path.display());
-                Error::of(Kind::Busy, text)
+                Error::of(StoreErrorKind::Busy, text)
             }
             _ => error,
         })?;
@@ -159,10 +162,10 @@ impl Inner {
     }
 
     /// The file that is at the path.
-    fn database(&mut self) -> Result<Database, Error> {
+    fn database(&mut self) -> Result<LedgerDatabase, Error> {
         let old = match &self.database {
             Some(database) if database.is_in_place(&self.path) => return Ok(database.clone()),
-            old => old.as_ref().map(Database::number),
+            old => old.as_ref().map(LedgerDatabase::number),
         };
         let found = number_of(&self.path);
         self.database = None;
@@ -175,20 +178,22 @@ impl Inner {
 
     /// The file of the number `old` is no longer at the path. One warning is enough: of what was
     /// `found` there instead, another one may have said that it is of no use.
-    fn log_another(&self, old: Number, found: Option<Number>, new: Number) {
+    fn log_another(&self, old: FileId, found: Option<FileId>, new: FileId) {
         let path = self.path.display();
         if is_aside(&self.path, old) {
             // By another beat, which says so.
             tracing::info!("{path} is another file now");
         } else if found.is_none_or(|found| found == new) {
-            tracing::warn!("{path} was removed or replaced while it was in use: it is opened anew");
+            tracing::warn!(
+                "{path} was removed or replaced while it was in use: it is opened again"
+            );
         }
     }
 
     /// Uses the file. One that turns out to be damaged is set aside, and a new one is used.
     async fn with_database<T>(
         &mut self,
-        work: impl AsyncFn(&Database) -> Result<T, Error>,
+        work: impl AsyncFn(&LedgerDatabase) -> Result<T, Error>,
     ) -> Result<T, Error> {
         loop {
             let database = self.database()?;
@@ -202,8 +207,8 @@ impl Inner {
             // It may have been done nevertheless.
             self.backlog = true;
             match error.kind() {
-                Kind::Busy | Kind::Full => return Err(error),
-                Kind::Damaged if self.replaced < REPLACED_MAX => {
+                StoreErrorKind::Busy | StoreErrorKind::Full => return Err(error),
+                StoreErrorKind::Damaged if self.replaced < REPLACED_MAX => {
                     database.leave();
                     self.replaced += 1;
                     self.database = None;
@@ -223,7 +228,7 @@ impl Inner {
         &mut self,
         steps: Vec<Step>,
         until: Option<DateTime<Utc>>,
-    ) -> Result<Vec<Outcome>, Error> {
+    ) -> Result<Vec<StepOutcome>, Error> {
         self.database()?;
         if self.backlog
             && let Err(error) = self.publish_outbox().await
@@ -237,12 +242,12 @@ impl Inner {
         let taken = steps.into_iter().zip(&refusals);
         let taken = taken.filter_map(|(step, refusal)| refusal.is_none().then_some(step));
         let taken: Arc<[Step]> = taken.collect();
-        let commit = async |database: &Database| database.commit(taken.clone(), until).await;
+        let commit = async |database: &LedgerDatabase| database.commit(taken.clone(), until).await;
         let (outcomes, batches) = self.with_database(commit).await?;
         let mut outcomes = outcomes.into_iter();
         let outcomes = refusals
             .into_iter()
-            .filter_map(|why| why.map(Outcome::Refused).or_else(|| outcomes.next()))
+            .filter_map(|why| why.map(StepOutcome::Refused).or_else(|| outcomes.next()))
             .collect();
         for batch in batches {
             if began.elapsed() > LEFT_AFTER {
@@ -267,7 +272,7 @@ impl Inner {
         let mut after = 0;
         loop {
             self.remove_published().await;
-            let list = async |database: &Database| database.outbox(min_age, after).await;
+            let list = async |database: &LedgerDatabase| database.outbox(min_age, after).await;
             let (batches, Some(last)) = self.with_database(list).await? else { break };
             after = last;
             self.publish(batches).await?;
@@ -283,7 +288,12 @@ impl Inner {
                 continue;
             }
             match self.producer.publish_once(token.clone(), postings).await {
-                Err(error) if matches!(error.kind(), Kind::Refused | Kind::Forbidden) => {
+                Err(error)
+                    if matches!(
+                        error.kind(),
+                        StoreErrorKind::Refused | StoreErrorKind::Forbidden
+                    ) =>
+                {
                     tracing::error!("messages for the queue {queue} wait: {error}");
                     self.refused.insert(queue, (error.to_string(), Instant::now()));
                 }

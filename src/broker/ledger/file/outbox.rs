@@ -3,7 +3,7 @@
 
 use crate::broker::{Error, Posting};
 use crate::clock;
-use crate::link::error::Kind;
+use crate::link::error::StoreErrorKind;
 use crate::link::sqlite::cell;
 use crate::wire::Payload;
 use chrono::DateTime;
@@ -104,7 +104,7 @@ pub(super) fn list(
     let (mut found, mut last) = (Vec::new(), None);
     while let Some(row) = rows.next()? {
         let batch = Batch::read(cell::text(row, 0), &cell::text(row, 1));
-        found.push(batch.ok_or_else(|| Error::of(Kind::Damaged, "strange messages"))?);
+        found.push(batch.ok_or_else(|| Error::of(StoreErrorKind::Damaged, "strange messages"))?);
         last = Some(row.get(2)?);
     }
     Ok((found, last))

@@ -8,7 +8,7 @@ fn argv_of(attempt: &Attempt) -> Vec<String> {
     argv.iter().map(|item| item.to_str().unwrap().to_string()).collect()
 }
 
-fn variable(command: &Command, name: &str) -> Option<String> {
+fn variable(command: &ProcessCommand, name: &str) -> Option<String> {
     let found: Vec<_> =
         command.env.iter().filter_map(|entry| entry.to_str().unwrap().split_once('=')).collect();
     let mut values = found.iter().filter(|(known, _)| *known == name);

@@ -5,8 +5,8 @@ mod process;
 
 use super::*;
 use crate::task::keys::plain;
-use crate::task::template::Word;
-use crate::task::{Fences, Param, Program, Task};
+use crate::task::template::TemplateWord;
+use crate::task::{Param, Program, ResourceLimits, Task};
 use serde_json::value::RawValue;
 use std::path::Path;
 use std::sync::Arc;
@@ -50,7 +50,7 @@ fn shell(text: &str) -> Task {
 }
 
 fn exec(items: &[&str]) -> Task {
-    task(Program::Exec(items.iter().map(|item| Word::parse(item).unwrap()).collect()))
+    task(Program::Exec(items.iter().map(|item| TemplateWord::parse(item).unwrap()).collect()))
 }
 
 fn with_params(task: Task, names: &[&str]) -> Task {
@@ -58,7 +58,7 @@ fn with_params(task: Task, names: &[&str]) -> Task {
     Task { params: Some(params), ..task }
 }
 
-fn built(attempt: &Attempt) -> Result<Command, Exception> {
+fn built(attempt: &Attempt) -> Result<ProcessCommand, Exception> {
     let env = [
         c"PATH=/bin:/usr/bin".into(),
         c"A=base".into(),

@@ -161,7 +161,7 @@ fn a_flood_is_bounded() {
 #[test]
 fn a_soft_limit_asks_and_a_hard_one_kills() {
     let outcome = limited("trap 'echo cleaned; exit 3' TERM; sleep 9 & wait", 100, 5000);
-    assert_eq!((outcome.limit, &outcome.ending), (Some(Limit::Soft), &Ending::Exited(3)));
+    assert_eq!((outcome.limit, &outcome.ending), (Some(TimeLimit::Soft), &Ending::Exited(3)));
     assert_eq!(out(&outcome), "cleaned");
 
     let mark = unique();
@@ -169,7 +169,7 @@ fn a_soft_limit_asks_and_a_hard_one_kills() {
         "trap '' TERM; echo on; setsid sh -c 'sleep {mark}; :' & (setsid sleep {mark} &) ; sleep {mark}; sleep {mark}"
     );
     let outcome = limited(&stubborn, 100, 300);
-    assert_eq!((outcome.limit, &outcome.ending), (Some(Limit::Hard), &Ending::Signaled(9)));
+    assert_eq!((outcome.limit, &outcome.ending), (Some(TimeLimit::Hard), &Ending::Signaled(9)));
     assert_eq!(out(&outcome), "on");
     assert!(outcome.runtime < Duration::from_secs(2), "{:?}", outcome.runtime);
     assert_dies_out(&mark);
@@ -183,10 +183,10 @@ fn cancelled_and_dropped_tasks_die() {
         let attempt = attempt(shell(&text), &[], &[]);
         let soon = async {
             tokio::time::sleep(Duration::from_millis(100)).await;
-            Why::Shutdown
+            CancelReason::Shutdown
         };
         let outcome = runner.run(&attempt, pending(), soon).await;
-        assert_eq!(outcome.ending, Ending::Cancelled(Why::Shutdown));
+        assert_eq!(outcome.ending, Ending::Cancelled(CancelReason::Shutdown));
         assert!(
             timeout(Duration::from_millis(100), runner.run(&attempt, pending(), pending()))
                 .await
@@ -226,15 +226,15 @@ fn output_closed_early_is_not_the_end() {
 }
 
 #[test]
-fn fences_and_identity() {
-    let fences = Fences {
+fn resource_limits_and_identity() {
+    let resource_limits = ResourceLimits {
         memory: Some(300 << 20),
         cpu_seconds: Some(7),
         open_files: Some(33),
         processes: Some(44),
     };
     let task = Task {
-        fences,
+        resource_limits,
         nice: Some(5),
         ..shell("ulimit -v; ulimit -t; ulimit -n; nice; cat /proc/self/limits")
     };
@@ -250,8 +250,8 @@ fn fences_and_identity() {
     assert_eq!(line("Max cpu time")[3..5], ["7", "8"]);
     assert_eq!(line("Max processes")[2..4], ["44", "44"]);
 
-    let fences = Fences { cpu_seconds: Some(1), ..Fences::default() };
-    let outcome = run(attempt(Task { fences, ..shell("while :; do :; done") }, &[], &[]));
+    let resource_limits = ResourceLimits { cpu_seconds: Some(1), ..ResourceLimits::default() };
+    let outcome = run(attempt(Task { resource_limits, ..shell("while :; do :; done") }, &[], &[]));
     assert_eq!(outcome.ending, Ending::Signaled(24));
     // The limit is counted in ticks, the usage is measured: they agree only roughly.
     assert!(outcome.usage.user + outcome.usage.system >= Duration::from_millis(500));
@@ -271,21 +271,21 @@ fn fences_and_identity() {
     }
 }
 
-fn plain() -> Command {
+fn plain() -> ProcessCommand {
     built(&attempt(shell(":"), &[], &[]))
-        .map(|command| Command { cwd: "/".into(), ..command })
+        .map(|command| ProcessCommand { cwd: "/".into(), ..command })
         .unwrap()
 }
 
 #[test]
 fn any_command_can_be_run() {
-    let command = Command {
+    let command = ProcessCommand {
         argv: vec![c"env".into()],
         env: vec![c"PATH=/bin:/usr/bin".into(), c"X=1".into()],
         ..plain()
     };
     let outcome =
-        in_loop(async |runner| runner.run_command(command, Limits::default(), pending()).await);
+        in_loop(async |runner| runner.run_command(command, StopTimes::default(), pending()).await);
     assert_eq!(out(&outcome), "PATH=/bin:/usr/bin\nX=1");
 }
 

@@ -29,9 +29,9 @@ fn time_limits_end_loops_and_sleeps() {
     let sleeping = house.attempt(SLEEP, None, &[]);
     for attempt in [looping, command, sleeping] {
         for (soft, hard, limit) in [
-            (None, Some(300), Limit::Hard),
-            (Some(300), Some(5000), Limit::Soft),
-            (Some(300), Some(300), Limit::Hard),
+            (None, Some(300), TimeLimit::Hard),
+            (Some(300), Some(5000), TimeLimit::Soft),
+            (Some(300), Some(300), TimeLimit::Hard),
         ] {
             let attempt = limited(attempt.clone(), soft, hard);
             let outcome = house.run(&attempt);
@@ -65,9 +65,9 @@ fn the_worker_stops_attempts() {
         let running = thread::spawn(move || runtime.run(&attempt, flag));
         thread::sleep(Duration::from_millis(50));
         let told = Instant::now();
-        cancel.set(Why::ConnectionLost).unwrap();
+        cancel.set(CancelReason::ConnectionLost).unwrap();
         let ending = running.join().unwrap().ending;
-        assert_eq!(ending, Ending::Cancelled(Why::ConnectionLost));
+        assert_eq!(ending, Ending::Cancelled(CancelReason::ConnectionLost));
         assert!(told.elapsed() < Duration::from_millis(100), "{:?}", told.elapsed());
     }
 }
@@ -79,11 +79,11 @@ fn limits_hold_after_a_rest() {
     house.call(MULTIPLY, "nothing", &[]);
     thread::sleep(Duration::from_millis(400));
     let outcome = house.run(&limited(house.attempt(LOOP, Some("f"), &[]), None, Some(50)));
-    assert_eq!(outcome.limit, Some(Limit::Hard));
+    assert_eq!(outcome.limit, Some(TimeLimit::Hard));
 }
 
 #[test]
-fn memory_is_fenced() {
+fn memory_is_limited() {
     let bomb = r#"(module (memory 1)
       (func (export "f") (result i32) (local $i i32)
         (loop
@@ -96,9 +96,9 @@ fn memory_is_fenced() {
     // 64 MiB are 1024 pages; it grows from 1 by 16.
     assert_eq!(stdout(&outcome), "1009");
     assert_eq!(outcome.usage.memory_peak, 1009 * 65536);
-    let small = with(attempt, |task| task.fences.memory = Some(1024 * 1024));
+    let small = with(attempt, |task| task.resource_limits.memory = Some(1024 * 1024));
     assert_eq!(stdout(&house.run(&small)), "1");
-    let tiny = with(small, |task| task.fences.memory = Some(65535));
+    let tiny = with(small, |task| task.resource_limits.memory = Some(65535));
     let (class, message) = wrong(&house.run(&tiny).ending);
     assert_eq!(class, "MemoryError");
     assert!(message.contains("65536 bytes"), "{message}");
@@ -107,7 +107,7 @@ fn memory_is_fenced() {
 }
 
 #[test]
-fn tables_are_fenced() {
+fn tables_are_limited() {
     let bomb = r#"(module (table $t 1 funcref)
       (func (export "f") (result i32)
         (loop (br_if 0 (i32.ne (i32.const -1)
@@ -147,7 +147,7 @@ fn a_start_function_may_trap_and_loop_too() {
     assert_eq!(wrong(&outcome.ending).0, "Trap");
     let wat = wat.replace("unreachable", "(loop br 0)");
     let attempt = limited(house.attempt(&wat, Some("f"), &[]), None, Some(100));
-    assert_eq!(house.run(&attempt).limit, Some(Limit::Hard));
+    assert_eq!(house.run(&attempt).limit, Some(TimeLimit::Hard));
 }
 
 #[test]

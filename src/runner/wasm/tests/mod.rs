@@ -1,7 +1,7 @@
 //! Modules that behave, and modules that do not.
 
 use super::*;
-use crate::runner::{Ending, Limit, Outcome, Why};
+use crate::runner::{CancelReason, Ending, Outcome, TimeLimit};
 use crate::task::keys::plain;
 use crate::task::{Dir, Param, Stdin};
 use serde_json::value::RawValue;

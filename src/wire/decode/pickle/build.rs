@@ -6,7 +6,7 @@
 
 use super::super::{moment, number};
 use super::globals::Global;
-use super::values::{Node, Value};
+use super::values::{PickleNode, Value};
 use super::{Machine, strings, wrong};
 use crate::wire::message::Malformed;
 use std::borrow::Cow;
@@ -17,11 +17,11 @@ const FOLD: u8 = 0x80;
 impl<'a> Machine<'a> {
     /// A constructor with its arguments.
     pub(super) fn reduce(&mut self, global: Value, arguments: Value) -> Result<(), Malformed> {
-        let Some(Node::Global(global)) = self.values.node(global) else {
+        let Some(PickleNode::Global(global)) = self.values.node(global) else {
             return Err(wrong("a value that is called"));
         };
         let global = *global;
-        let Some(Node::Tuple(arguments)) = self.values.node(arguments) else {
+        let Some(PickleNode::Tuple(arguments)) = self.values.node(arguments) else {
             return Err(wrong(format!("{} without a tuple of arguments", global.name())));
         };
         let arguments = arguments.clone();
@@ -32,7 +32,7 @@ impl<'a> Machine<'a> {
                 self.container(global, &arguments)?
             }
             Global::Signature => match arguments[..] {
-                [dict] if matches!(self.values.node(dict), Some(Node::Dict(_))) => Some(dict),
+                [dict] if matches!(self.values.node(dict), Some(PickleNode::Dict(_))) => Some(dict),
                 _ => None,
             },
             Global::Reconstructor => self.reconstruct(&arguments)?,
@@ -51,10 +51,10 @@ impl<'a> Machine<'a> {
     fn bytes(&mut self, global: Global, arguments: &[Value]) -> Result<Option<Value>, Malformed> {
         let (text, encoding) = match *arguments {
             [] if global != Global::Encode => {
-                return Ok(Some(self.values.add(Node::Bytes(Cow::Borrowed(b"")))));
+                return Ok(Some(self.values.add(PickleNode::Bytes(Cow::Borrowed(b"")))));
             }
             [same] if global == Global::Bytearray => {
-                let is_bytes = matches!(self.values.node(same), Some(Node::Bytes(_)));
+                let is_bytes = matches!(self.values.node(same), Some(PickleNode::Bytes(_)));
                 return Ok(is_bytes.then_some(same));
             }
             [text, encoding] if global != Global::Bytes => (text, encoding),
@@ -67,7 +67,7 @@ impl<'a> Machine<'a> {
         let bytes = self.values.text_of(text).and_then(strings::latin1);
         let Some(bytes) = bytes else { return Ok(None) };
         self.make(bytes.len())?;
-        Ok(Some(self.values.add(Node::Bytes(Cow::Owned(bytes)))))
+        Ok(Some(self.values.add(PickleNode::Bytes(Cow::Owned(bytes)))))
     }
 
     /// A container of what is in another one.
@@ -79,28 +79,30 @@ impl<'a> Machine<'a> {
         let items = match *arguments {
             [] => Vec::new(),
             [from] => match self.values.node(from) {
-                Some(Node::List(items) | Node::Tuple(items) | Node::Set(items)) => items.clone(),
+                Some(
+                    PickleNode::List(items) | PickleNode::Tuple(items) | PickleNode::Set(items),
+                ) => items.clone(),
                 _ => return Ok(None),
             },
             _ => return Ok(None),
         };
         self.spend(items.len())?;
         let node = match global {
-            Global::List => Node::List(items),
+            Global::List => PickleNode::List(items),
             Global::OrderedDict => {
                 let pair = |item: &Value| match self.values.node(*item) {
-                    Some(Node::List(pair) | Node::Tuple(pair)) => match pair[..] {
+                    Some(PickleNode::List(pair) | PickleNode::Tuple(pair)) => match pair[..] {
                         [key, value] => Some((key, value)),
                         _ => None,
                     },
                     _ => None,
                 };
                 match items.iter().map(pair).collect() {
-                    Some(pairs) => Node::Dict(pairs),
+                    Some(pairs) => PickleNode::Dict(pairs),
                     None => return Ok(None),
                 }
             }
-            _ => Node::Set(items),
+            _ => PickleNode::Set(items),
         };
         Ok(Some(self.values.add(node)))
     }
@@ -112,7 +114,7 @@ impl<'a> Machine<'a> {
                 if !self.is(class, Global::Uuid) {
                     return Err(self.no_constructor(class));
                 }
-                Ok(Some(self.values.add(Node::Uuid(None))))
+                Ok(Some(self.values.add(PickleNode::Uuid(None))))
             }
             _ => Ok(None),
         }
@@ -121,8 +123,8 @@ impl<'a> Machine<'a> {
     /// An object of a class, before it gets its state.
     pub(super) fn new_object(&mut self, class: Value, arguments: Value) -> Result<(), Malformed> {
         match self.values.node(arguments) {
-            Some(Node::Tuple(none)) if none.is_empty() && self.is(class, Global::Uuid) => {
-                self.push_node(Node::Uuid(None))
+            Some(PickleNode::Tuple(none)) if none.is_empty() && self.is(class, Global::Uuid) => {
+                self.push_node(PickleNode::Uuid(None))
             }
             _ => Err(self.no_constructor(class)),
         }
@@ -131,7 +133,7 @@ impl<'a> Machine<'a> {
     /// The error of a class whose objects are none here.
     pub(super) fn no_constructor(&self, class: Value) -> Malformed {
         match self.values.node(class) {
-            Some(Node::Global(global)) => {
+            Some(PickleNode::Global(global)) => {
                 wrong(format!("an object of {} is not data", global.name()))
             }
             _ => wrong("an object of a class that is none"),
@@ -139,27 +141,27 @@ impl<'a> Machine<'a> {
     }
 
     fn is(&self, value: Value, global: Global) -> bool {
-        matches!(self.values.node(value), Some(Node::Global(found)) if *found == global)
+        matches!(self.values.node(value), Some(PickleNode::Global(found)) if *found == global)
     }
 
     /// Gives the object on top its state: the number of a UUID.
     pub(super) fn build(&mut self, state: Value) -> Result<(), Malformed> {
         let top = self.top()?;
-        if !matches!(self.values.node(top), Some(Node::Uuid(None))) {
+        if !matches!(self.values.node(top), Some(PickleNode::Uuid(None))) {
             return Err(wrong("a state of what is no object"));
         }
-        let Some(Node::Dict(state)) = self.values.node(state) else {
+        let Some(PickleNode::Dict(state)) = self.values.node(state) else {
             return Err(wrong("a state of a uuid.UUID that is no dict"));
         };
         let number = state.iter().rev().find(|(key, _)| self.values.text_of(*key) == Some(b"int"));
         let number = number.and_then(|(_, number)| match (number, self.values.node(*number)) {
             (Value::Int(number), _) => u128::try_from(*number).ok(),
-            (_, Some(Node::Digits(digits))) => digits.parse().ok(),
+            (_, Some(PickleNode::Digits(digits))) => digits.parse().ok(),
             _ => None,
         });
         let number = number.ok_or_else(|| wrong("a uuid.UUID without its number"))?;
         if let Some(node) = self.values.node_mut(top) {
-            *node = Node::Uuid(Some(format!("{number:032x}")));
+            *node = PickleNode::Uuid(Some(format!("{number:032x}")));
         }
         Ok(())
     }
@@ -180,7 +182,7 @@ impl<'a> Machine<'a> {
         }
         let text = text.to_string();
         self.make(text.len()).ok()?;
-        Some(self.values.add(Node::Typed("decimal", text)))
+        Some(self.values.add(PickleNode::Typed("decimal", text)))
     }
 
     /// A date or a time by its bytes, and the zone of the latter.
@@ -193,14 +195,14 @@ impl<'a> Machine<'a> {
         let zone = match zone.filter(|zone| *zone != Value::None) {
             None => String::new(),
             Some(zone) => match self.values.node(zone) {
-                Some(Node::Zone(text)) => text.clone(),
+                Some(PickleNode::Zone(text)) => text.clone(),
                 _ => return Err(wrong("a time zone that is no datetime.timezone")),
             },
         };
         let state: Cow<[u8]> = match self.values.node(state) {
-            Some(Node::Bytes(bytes)) => Cow::Borrowed(bytes),
+            Some(PickleNode::Bytes(bytes)) => Cow::Borrowed(bytes),
             // A pickle of Python 2 has texts.
-            Some(Node::Text(text)) => match strings::latin1(text) {
+            Some(PickleNode::Text(text)) => match strings::latin1(text) {
                 Some(bytes) => Cow::Owned(bytes),
                 None => return Ok(None),
             },
@@ -214,7 +216,7 @@ impl<'a> Machine<'a> {
                 .map(|(day, time)| ("datetime", format!("{day}T{time}{zone}"))),
             _ => None,
         };
-        Ok(text.map(|(kind, text)| self.values.add(Node::Typed(kind, text))))
+        Ok(text.map(|(kind, text)| self.values.add(PickleNode::Typed(kind, text))))
     }
 
     /// `timedelta(days, seconds, microseconds)`
@@ -232,19 +234,19 @@ impl<'a> Machine<'a> {
         let [days, seconds, micros] = parts;
         let micros = (days * 86_400 + seconds) * 1_000_000 + micros;
         // What is longer is no offset, and else it is not read.
-        Some(self.values.add(Node::Span(i64::try_from(micros).unwrap_or(i64::MAX))))
+        Some(self.values.add(PickleNode::Span(i64::try_from(micros).unwrap_or(i64::MAX))))
     }
 
     /// `timezone(timedelta)`, with a name perhaps, which no time shows.
     fn zone(&mut self, arguments: &[Value]) -> Option<Value> {
         let offset = match *arguments {
             [span] | [span, _] => match self.values.node(span)? {
-                Node::Span(micros) => moment::offset(*micros)?,
+                PickleNode::Span(micros) => moment::offset(*micros)?,
                 _ => return None,
             },
             _ => return None,
         };
-        Some(self.values.add(Node::Zone(offset)))
+        Some(self.values.add(PickleNode::Zone(offset)))
     }
 }
 

@@ -14,7 +14,7 @@ use super::VALUES_MAX;
 use crate::bounds::BODY_MAX;
 use crate::wire::message::Malformed;
 use std::collections::HashMap;
-use values::{Node, Value, Values};
+use values::{Arena, PickleNode, Value};
 
 /// The JSON text of a pickled body.
 ///
@@ -37,7 +37,7 @@ struct Machine<'a> {
     /// Heights of the stack at its marks.
     marks: Vec<usize>,
     memo: HashMap<u64, Value>,
-    values: Values<'a>,
+    values: Arena<'a>,
     /// Values that were put anywhere, and bytes that were made of others: copies cost as much as
     /// what is read.
     spent: usize,
@@ -56,7 +56,7 @@ impl<'a> Machine<'a> {
             stack: Vec::new(),
             marks: Vec::new(),
             memo: HashMap::new(),
-            values: Values::default(),
+            values: Arena::default(),
             spent: 0,
             made: 0,
         }
@@ -130,7 +130,7 @@ impl<'a> Machine<'a> {
         Ok(())
     }
 
-    fn push_node(&mut self, node: Node<'a>) -> Result<(), Malformed> {
+    fn push_node(&mut self, node: PickleNode<'a>) -> Result<(), Malformed> {
         let value = self.values.add(node);
         self.push(value)
     }

@@ -2,7 +2,7 @@
 
 use super::super::number;
 use super::globals::{Global, refused};
-use super::values::{Node, Value};
+use super::values::{PickleNode, Value};
 use super::{Machine, strings, wrong};
 use crate::wire::message::Malformed;
 use std::borrow::Cow;
@@ -86,7 +86,7 @@ impl<'a> Machine<'a> {
             Err(_) => {
                 let digits = number::of_text(digits);
                 let digits = digits.ok_or_else(|| wrong("an integer that Python does not read"))?;
-                self.push_node(Node::Digits(digits))
+                self.push_node(PickleNode::Digits(digits))
             }
         }
     }
@@ -110,12 +110,12 @@ impl<'a> Machine<'a> {
             b'S' => {
                 let text = strings::quoted(self.line()?);
                 let text = text.ok_or_else(|| wrong("a string of Python 2 that is not ASCII"))?;
-                return self.push_node(Node::Text(Cow::Owned(text))).map(Some);
+                return self.push_node(PickleNode::Text(Cow::Owned(text))).map(Some);
             }
             b'V' => {
                 let text = strings::raw_unicode_escape(self.line()?);
                 let text = text.ok_or_else(|| wrong("a text with an escape that is none"))?;
-                return self.push_node(Node::Text(Cow::Owned(text))).map(Some);
+                return self.push_node(PickleNode::Text(Cow::Owned(text))).map(Some);
             }
             _ => return Ok(None),
         };
@@ -124,29 +124,29 @@ impl<'a> Machine<'a> {
                 Err(wrong("a string of Python 2 that is not ASCII"))
             }
             b'B' | b'C' | 0x8e | 0x96 => {
-                self.push_node(Node::Bytes(Cow::Borrowed(bytes))).map(Some)
+                self.push_node(PickleNode::Bytes(Cow::Borrowed(bytes))).map(Some)
             }
-            _ => self.push_node(Node::Text(Cow::Borrowed(bytes))).map(Some),
+            _ => self.push_node(PickleNode::Text(Cow::Borrowed(bytes))).map(Some),
         }
     }
 
     fn containers(&mut self, opcode: u8) -> Done {
         let node = match opcode {
-            b']' => Node::List(Vec::new()),
-            b'}' => Node::Dict(Vec::new()),
-            b')' => Node::Tuple(Vec::new()),
-            0x8f => Node::Set(Vec::new()),
-            b'l' => Node::List(self.pop_mark()?),
-            b't' => Node::Tuple(self.pop_mark()?),
-            0x91 => Node::Set(self.pop_mark()?),
-            b'd' => Node::Dict(pairs(&self.pop_mark()?)?),
+            b']' => PickleNode::List(Vec::new()),
+            b'}' => PickleNode::Dict(Vec::new()),
+            b')' => PickleNode::Tuple(Vec::new()),
+            0x8f => PickleNode::Set(Vec::new()),
+            b'l' => PickleNode::List(self.pop_mark()?),
+            b't' => PickleNode::Tuple(self.pop_mark()?),
+            0x91 => PickleNode::Set(self.pop_mark()?),
+            b'd' => PickleNode::Dict(pairs(&self.pop_mark()?)?),
             0x85..=0x87 => {
                 let mut items = Vec::new();
                 for _ in 0x85..=opcode {
                     items.push(self.pop()?);
                 }
                 items.reverse();
-                Node::Tuple(items)
+                PickleNode::Tuple(items)
             }
             _ => return Ok(None),
         };
@@ -181,7 +181,7 @@ impl<'a> Machine<'a> {
     fn extend(&mut self, items: &[Value], to_set: bool) -> Result<(), Malformed> {
         let top = self.top()?;
         match (self.values.node_mut(top), to_set) {
-            (Some(Node::List(list)), false) | (Some(Node::Set(list)), true) => {
+            (Some(PickleNode::List(list)), false) | (Some(PickleNode::Set(list)), true) => {
                 list.extend_from_slice(items);
                 Ok(())
             }
@@ -192,7 +192,7 @@ impl<'a> Machine<'a> {
     fn extend_dict(&mut self, items: &[Value]) -> Result<(), Malformed> {
         let top = self.top()?;
         match self.values.node_mut(top) {
-            Some(Node::Dict(dict)) => {
+            Some(PickleNode::Dict(dict)) => {
                 dict.extend(pairs(items)?);
                 Ok(())
             }
@@ -294,7 +294,7 @@ impl<'a> Machine<'a> {
 
     fn push_global(&mut self, module: &[u8], name: &[u8]) -> Result<(), Malformed> {
         let global = Global::named(&lossy(module), &lossy(name))?;
-        self.push_node(Node::Global(global))
+        self.push_node(PickleNode::Global(global))
     }
 }
 

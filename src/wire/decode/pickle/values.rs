@@ -20,7 +20,7 @@ pub(super) enum Value {
 
 /// A value that is more than a few bytes.
 #[derive(Debug)]
-pub(super) enum Node<'a> {
+pub(super) enum PickleNode<'a> {
     /// An integer, by its decimal digits.
     Digits(String),
     /// UTF-8, with lone surrogates as Python's `surrogatepass` has them.
@@ -44,23 +44,23 @@ pub(super) enum Node<'a> {
 
 /// All nodes of a pickle.
 #[derive(Default)]
-pub(super) struct Values<'a>(Vec<Node<'a>>);
+pub(super) struct Arena<'a>(Vec<PickleNode<'a>>);
 
-impl<'a> Values<'a> {
-    /// Whoever adds counts; see `Machine::spend`.
-    pub(super) fn add(&mut self, node: Node<'a>) -> Value {
+impl<'a> Arena<'a> {
+    /// The caller counts; see `Machine::spend`.
+    pub(super) fn add(&mut self, node: PickleNode<'a>) -> Value {
         self.0.push(node);
         Value::Node(u32::try_from(self.0.len() - 1).unwrap_or(u32::MAX))
     }
 
-    pub(super) fn node(&self, value: Value) -> Option<&Node<'a>> {
+    pub(super) fn node(&self, value: Value) -> Option<&PickleNode<'a>> {
         match value {
             Value::Node(place) => self.0.get(place as usize),
             _ => None,
         }
     }
 
-    pub(super) fn node_mut(&mut self, value: Value) -> Option<&mut Node<'a>> {
+    pub(super) fn node_mut(&mut self, value: Value) -> Option<&mut PickleNode<'a>> {
         match value {
             Value::Node(place) => self.0.get_mut(place as usize),
             _ => None,
@@ -69,7 +69,7 @@ impl<'a> Values<'a> {
 
     pub(super) fn text_of(&self, value: Value) -> Option<&[u8]> {
         match self.node(value)? {
-            Node::Text(text) => Some(text),
+            PickleNode::Text(text) => Some(text),
             _ => None,
         }
     }
@@ -84,7 +84,7 @@ impl<'a> Values<'a> {
 }
 
 struct Writer<'v, 'a> {
-    values: &'v Values<'a>,
+    values: &'v Arena<'a>,
     out: Out,
     /// Which containers are being written.
     open: Vec<bool>,
@@ -105,16 +105,16 @@ impl Writer<'_, '_> {
     fn node(&mut self, place: usize, depth: usize) -> Result<(), Malformed> {
         let values = self.values;
         match values.0.get(place).ok_or_else(|| wrong("an empty stack"))? {
-            Node::Digits(digits) => self.out.push(digits),
-            Node::Text(text) => self.out.text(text),
-            Node::Bytes(bytes) => self.out.bytes(bytes),
-            Node::Typed(kind, text) => self.out.typed(kind, text),
-            Node::Uuid(Some(hex)) => self.out.uuid(hex),
-            Node::Uuid(None) => Err(wrong("a uuid.UUID without its number")),
-            Node::Span(_) => Err(wrong("a datetime.timedelta has no form in JSON")),
-            Node::Zone(_) => Err(wrong("a datetime.timezone has no form in JSON")),
-            Node::Global(global) => Err(wrong(format!("{} is not data", global.name()))),
-            Node::List(items) | Node::Set(items) | Node::Tuple(items) => {
+            PickleNode::Digits(digits) => self.out.push(digits),
+            PickleNode::Text(text) => self.out.text(text),
+            PickleNode::Bytes(bytes) => self.out.bytes(bytes),
+            PickleNode::Typed(kind, text) => self.out.typed(kind, text),
+            PickleNode::Uuid(Some(hex)) => self.out.uuid(hex),
+            PickleNode::Uuid(None) => Err(wrong("a uuid.UUID without its number")),
+            PickleNode::Span(_) => Err(wrong("a datetime.timedelta has no form in JSON")),
+            PickleNode::Zone(_) => Err(wrong("a datetime.timezone has no form in JSON")),
+            PickleNode::Global(global) => Err(wrong(format!("{} is not data", global.name()))),
+            PickleNode::List(items) | PickleNode::Set(items) | PickleNode::Tuple(items) => {
                 self.begin(place, depth, "[")?;
                 for (n, item) in items.iter().enumerate() {
                     self.out.push(if n == 0 { "" } else { ", " })?;
@@ -122,7 +122,7 @@ impl Writer<'_, '_> {
                 }
                 self.end(place, "]")
             }
-            Node::Dict(pairs) => {
+            PickleNode::Dict(pairs) => {
                 self.begin(place, depth, "{")?;
                 for (n, (key, value)) in pairs.iter().enumerate() {
                     self.out.push(if n == 0 { "" } else { ", " })?;
@@ -153,8 +153,8 @@ impl Writer<'_, '_> {
     /// A key of a dict, as Python's JSON writes it.
     fn key(&mut self, key: Value) -> Result<(), Malformed> {
         match (key, self.values.node(key)) {
-            (_, Some(Node::Text(text))) => self.out.text(text),
-            (_, Some(Node::Digits(digits))) => self.out.push(&format!("\"{digits}\"")),
+            (_, Some(PickleNode::Text(text))) => self.out.text(text),
+            (_, Some(PickleNode::Digits(digits))) => self.out.push(&format!("\"{digits}\"")),
             (Value::Float(number), _) => self.out.push(&json::float_name(number)),
             (_, None) => {
                 self.out.push("\"")?;

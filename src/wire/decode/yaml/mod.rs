@@ -19,7 +19,7 @@ use saphyr_parser::{Event, Parser, ScalarStyle, Tag};
 use std::borrow::Cow;
 use std::collections::HashMap;
 
-/// Fields that `<<` brings into the mappings of a document at the most: each is a copy.
+/// Maximum number of fields that `<<` merges into the mappings of a document: each is a copy.
 const MERGED_MAX: usize = 1 << 20;
 
 /// The JSON text of a body.
@@ -52,25 +52,25 @@ pub(super) enum Scalar {
 }
 
 /// Where a node is.
-type Place = usize;
+type NodeIndex = usize;
 
 enum Node {
     Scalar(Scalar),
-    Sequence(Vec<Place>),
-    Mapping(Vec<(Place, Place)>),
+    Sequence(Vec<NodeIndex>),
+    Mapping(Vec<(NodeIndex, NodeIndex)>),
     /// A mapping of members to nothing.
-    Set(Vec<(Place, Place)>),
+    Set(Vec<(NodeIndex, NodeIndex)>),
 }
 
 /// A container that is not closed yet.
 struct Open {
     anchor: usize,
-    kind: Kind,
-    items: Vec<Place>,
+    kind: ContainerKind,
+    items: Vec<NodeIndex>,
 }
 
 #[derive(Clone, Copy, PartialEq)]
-enum Kind {
+enum ContainerKind {
     Sequence,
     Mapping,
     Set,
@@ -80,8 +80,8 @@ enum Kind {
 struct Builder {
     nodes: Vec<Node>,
     open: Vec<Open>,
-    root: Option<Place>,
-    anchors: HashMap<usize, Place>,
+    root: Option<NodeIndex>,
+    anchors: HashMap<usize, NodeIndex>,
     /// Values that were put into containers, aliases too.
     placed: usize,
     merged: usize,
@@ -118,12 +118,12 @@ impl Builder {
                 self.add(Node::Scalar(scalar), anchor)
             }
             Event::SequenceStart(anchor, tag) => match tag.as_deref().and_then(name).as_deref() {
-                None | Some("!!seq") => self.start(anchor, Kind::Sequence),
+                None | Some("!!seq") => self.start(anchor, ContainerKind::Sequence),
                 Some(other) => Err(unknown(other)),
             },
             Event::MappingStart(anchor, tag) => match tag.as_deref().and_then(name).as_deref() {
-                None | Some("!!map") => self.start(anchor, Kind::Mapping),
-                Some("!!set") => self.start(anchor, Kind::Set),
+                None | Some("!!map") => self.start(anchor, ContainerKind::Mapping),
+                Some("!!set") => self.start(anchor, ContainerKind::Set),
                 Some(other) => Err(unknown(other)),
             },
             Event::SequenceEnd | Event::MappingEnd => self.end(),
@@ -135,7 +135,7 @@ impl Builder {
         }
     }
 
-    fn start(&mut self, anchor: usize, kind: Kind) -> Result<(), String> {
+    fn start(&mut self, anchor: usize, kind: ContainerKind) -> Result<(), String> {
         if self.open.len() >= DEPTH_MAX {
             return Err(format!("more than {DEPTH_MAX} levels of values"));
         }
@@ -146,11 +146,11 @@ impl Builder {
     fn end(&mut self) -> Result<(), String> {
         let Some(open) = self.open.pop() else { return Err("an end without a beginning".into()) };
         let node = match open.kind {
-            Kind::Sequence => Node::Sequence(open.items),
+            ContainerKind::Sequence => Node::Sequence(open.items),
             kind => {
                 let (pairs, _) = open.items.as_chunks::<2>();
                 let pairs = self.fields(pairs)?;
-                if kind == Kind::Set { Node::Set(pairs) } else { Node::Mapping(pairs) }
+                if kind == ContainerKind::Set { Node::Set(pairs) } else { Node::Mapping(pairs) }
             }
         };
         self.add(node, open.anchor)
@@ -165,7 +165,7 @@ impl Builder {
         self.put(place)
     }
 
-    fn put(&mut self, place: Place) -> Result<(), String> {
+    fn put(&mut self, place: NodeIndex) -> Result<(), String> {
         self.placed += 1;
         if self.placed > VALUES_MAX {
             return Err(format!("more than the limit of {VALUES_MAX} values"));
@@ -179,9 +179,9 @@ impl Builder {
 
     /// The fields of a mapping: what `<<` brings in comes first, and what the mapping itself says
     /// wins over it (`constructor.py`, `flatten_mapping`).
-    fn fields(&mut self, pairs: &[[Place; 2]]) -> Result<Vec<(Place, Place)>, String> {
-        let is_merge = |key: Place| matches!(self.nodes[key], Node::Scalar(Scalar::Merge));
-        let (merges, own): (Vec<[Place; 2]>, Vec<[Place; 2]>) =
+    fn fields(&mut self, pairs: &[[NodeIndex; 2]]) -> Result<Vec<(NodeIndex, NodeIndex)>, String> {
+        let is_merge = |key: NodeIndex| matches!(self.nodes[key], Node::Scalar(Scalar::Merge));
+        let (merges, own): (Vec<[NodeIndex; 2]>, Vec<[NodeIndex; 2]>) =
             pairs.iter().copied().partition(|[key, _]| is_merge(*key));
         let own = own.into_iter().map(|[key, value]| (key, value));
         if merges.is_empty() {
@@ -189,7 +189,7 @@ impl Builder {
         }
         let mut all = Vec::new();
         for [_, from] in merges {
-            let sources: Vec<Place> = match &self.nodes[from] {
+            let sources: Vec<NodeIndex> = match &self.nodes[from] {
                 Node::Mapping(_) => vec![from],
                 // The first of several wins.
                 Node::Sequence(several) => several.iter().rev().copied().collect(),
@@ -209,7 +209,7 @@ impl Builder {
         all.extend(own);
         // A field that comes twice keeps its place and gets the last value.
         let mut places: HashMap<String, usize> = HashMap::new();
-        let mut fields: Vec<(Place, Place)> = Vec::new();
+        let mut fields: Vec<(NodeIndex, NodeIndex)> = Vec::new();
         for (key, value) in all {
             match places.get(&*self.key(key)?) {
                 Some(place) => fields[*place].1 = value,
@@ -223,7 +223,7 @@ impl Builder {
     }
 
     /// The text of a key.
-    fn key(&self, key: Place) -> Result<Cow<'_, str>, String> {
+    fn key(&self, key: NodeIndex) -> Result<Cow<'_, str>, String> {
         match &self.nodes[key] {
             Node::Scalar(Scalar::Text(text)) => Ok(Cow::Borrowed(text)),
             Node::Scalar(Scalar::Plain(json)) => Ok(Cow::Borrowed(json.trim_matches('"'))),
@@ -232,7 +232,7 @@ impl Builder {
         }
     }
 
-    fn write(&self, out: &mut Out, place: Place, depth: usize) -> Result<(), Malformed> {
+    fn write(&self, out: &mut Out, place: NodeIndex, depth: usize) -> Result<(), Malformed> {
         // Aliases nest what they name, and so may be deeper than the document is.
         if depth > DEPTH_MAX {
             return Err(wrong(format!("more than {DEPTH_MAX} levels of values")));
@@ -261,7 +261,7 @@ impl Builder {
     fn array<'p>(
         &self,
         out: &mut Out,
-        items: impl Iterator<Item = &'p Place>,
+        items: impl Iterator<Item = &'p NodeIndex>,
         depth: usize,
     ) -> Result<(), Malformed> {
         out.push("[")?;

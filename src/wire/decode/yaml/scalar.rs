@@ -7,7 +7,7 @@ use super::{Scalar, unknown};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
-/// Parts of a number in base 60 at the most: more than Python has digits for.
+/// Maximum number of parts of a number in base 60: more than Python has digits for.
 const SIXTIETHS_MAX: usize = 2500;
 
 /// Reads a scalar.

@@ -1,4 +1,4 @@
-//! Commands that are none of ours: what somebody who types one is looking for. A name that is
+//! Unknown commands: what their user is probably looking for. A name that is
 //! spelt alike may do something else altogether (`upgrade` and `purge`), so the commands of
 //! Celery and of the like are answered by what they mean.
 

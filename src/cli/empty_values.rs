@@ -1,6 +1,6 @@
-//! Options and variables that say nothing. An empty variable is one that was unset with the means of
+//! Options and variables with empty values. An empty variable is one that was unset with the means of
 //! a compose file: nobody said anything. An empty option is mostly the work of such a variable in a
-//! script, and whoever typed it expects something of it: it is refused.
+//! script, and its user expects an effect: it is refused.
 
 use clap::builder::{OsStr, Resettable};
 use clap::error::ErrorKind;

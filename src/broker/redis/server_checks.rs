@@ -1,10 +1,10 @@
-//! What a server lets a worker do, and how well it keeps what it has: asked before a worker
-//! relies on it.
+//! Checks of a server before a worker relies on it: the user's permissions, persistence and
+//! eviction.
 
 use super::Broker;
 use super::layout::{Layout, STEPS};
-use crate::broker::Survey;
-use crate::link::error::{Error, Kind};
+use crate::broker::ServerChecks;
+use crate::link::error::{Error, StoreErrorKind};
 use redis::Script;
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
@@ -29,11 +29,11 @@ static MAY: LazyLock<Script> = LazyLock::new(|| {
 ///
 /// # Errors
 /// The server cannot be reached, or refuses scripts.
-pub(super) async fn survey(
+pub(super) async fn check_server(
     broker: &Broker,
     queues: &[String],
     result: Option<&str>,
-) -> Result<Survey, Error> {
+) -> Result<ServerChecks, Error> {
     let mut asked = needs(&broker.layout, queues);
     asked.extend(result.into_iter().flat_map(of_results));
     let mut call = MAY.prepare_invoke();
@@ -41,11 +41,11 @@ pub(super) async fn survey(
         call.arg(words.len()).arg(words);
     }
     let refused: Vec<usize> = broker.link.run(async |c| call.invoke_async(c).await).await?;
-    let mut survey = broker.risks().await?;
+    let mut checks = broker.risks().await?;
     let mut keys: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
     for words in refused.iter().filter_map(|place| asked.get(place.checked_sub(1)?)) {
         match &words[0][..] {
-            "PUBLISH" => survey.warnings.push(format!(
+            "PUBLISH" => checks.warnings.push(format!(
                 "{}: this user may not PUBLISH on channels as {1}: whoever waits for a result \
                  looks for it now and then; allow it with ACL SETUSER, &{1}*",
                 broker.link.server(),
@@ -56,7 +56,7 @@ pub(super) async fn survey(
             }
         }
     }
-    survey.refused = keys
+    checks.refused = keys
         .iter()
         .map(|(command, keys)| {
             let shown = keys.iter().take(3).map(|key| key.escape_debug().to_string());
@@ -65,13 +65,13 @@ pub(super) async fn survey(
             format!("{command} ({shown}{more})").replace(" ()", "")
         })
         .collect();
-    Ok(survey)
+    Ok(checks)
 }
 
 impl Broker {
     /// How well the server keeps what it has. Of what it does not tell nothing is said.
-    async fn risks(&self) -> Result<Survey, Error> {
-        let mut survey = Survey::default();
+    async fn risks(&self) -> Result<ServerChecks, Error> {
+        let mut checks = ServerChecks::default();
         let server = self.link.server();
         let facts = facts(&self.told(redis::cmd("INFO").arg("memory")).await?);
         let limit = facts.get("maxmemory").map_or("0", String::as_str);
@@ -84,7 +84,7 @@ impl Broker {
             policy => Some((policy, "results")),
         };
         if let Some((policy, what)) = evicts {
-            survey.warnings.push(format!(
+            checks.warnings.push(format!(
                 "{server}: maxmemory-policy is {policy}: at its limit of memory ({limit}) the server \
                  removes {what}; set maxmemory-policy noeviction"
             ));
@@ -95,12 +95,12 @@ impl Broker {
         // A server that hides its settings may save snapshots.
         let saves = save.is_none_or(|all| all.get("save").is_none_or(|points| !points.is_empty()));
         if facts.get("aof_enabled").is_some_and(|enabled| enabled == "0") && !saves {
-            survey.warnings.push(format!(
+            checks.warnings.push(format!(
                 "{server}: neither an append-only file nor snapshots are kept: what is queued is \
                  lost when the server ends; set appendonly yes"
             ));
         }
-        Ok(survey)
+        Ok(checks)
     }
 
     async fn told(&self, command: &redis::Cmd) -> Result<String, Error> {
@@ -113,7 +113,11 @@ impl Broker {
         command: &redis::Cmd,
     ) -> Result<Option<T>, Error> {
         match self.link.run(async |c| command.query_async(c).await).await {
-            Err(error) if matches!(error.kind(), Kind::Forbidden | Kind::Refused) => Ok(None),
+            Err(error)
+                if matches!(error.kind(), StoreErrorKind::Forbidden | StoreErrorKind::Refused) =>
+            {
+                Ok(None)
+            }
             answer => answer.map(Some),
         }
     }

@@ -1,12 +1,12 @@
-//! Options of `celery worker`, and of `celery` itself, that have no meaning here. Somebody who
-//! brings a command line along is told of each why, and what to do instead.
+//! Options of `celery worker`, and of `celery` itself, that have no meaning here. For each of
+//! them an error says why, and what to do instead.
 
 use super::exit::Error;
-use crate::config::celery::{Fate, fate};
+use crate::config::celery::{SettingSupport, fate};
 
 /// Why an option is refused.
 #[derive(Debug, Clone, Copy)]
-enum Why {
+enum RefusalReason {
     /// For the same reason as this setting of Celery's.
     Setting(&'static str),
     /// For this one.
@@ -15,15 +15,15 @@ enum Why {
     NotYet,
 }
 
-use Why::{NotYet, Reason, Setting};
+use RefusalReason::{NotYet, Reason, Setting};
 
-const NOBODY_TALKS: Why = Reason(
+const NOBODY_TALKS: RefusalReason = Reason(
     "workers do not gossip, mingle or send heartbeats to one another, so there is nothing to switch off",
 );
 
 /// Options by their names, a short one first.
 #[rustfmt::skip]
-const OF_WORKERS: &[(&[&str], Why)] = &[
+const OF_WORKERS: &[(&[&str], RefusalReason)] = &[
     (&["-P", "--pool"], Setting("worker_pool")),
     (&["-O", "--optimization"], Reason("there is no pool whose children could be given tasks ahead: a task goes to a slot that is free")),
     (&["--max-tasks-per-child"], Setting("worker_max_tasks_per_child")),
@@ -40,13 +40,13 @@ const OF_WORKERS: &[(&[&str], Why)] = &[
 ];
 
 /// The same of beat.
-const OF_BEAT: &[(&[&str], Why)] = &[
+const OF_BEAT: &[(&[&str], RefusalReason)] = &[
     (&["--enable-remote-control", "--no-enable-remote-control"], NotYet),
     (&["--executable"], Reason("beat runs no other program")),
 ];
 
 /// The same of the program itself.
-const OF_THE_PROGRAM: &[(&[&str], Why)] = &[
+const OF_THE_PROGRAM: &[(&[&str], RefusalReason)] = &[
     (&["--loader"], Setting("loader")),
     (&["--config"], Reason("settings are in qworker.yaml, in the folder that -A names")),
     (&["--skip-checks"], Reason("there is no Django here whose checks could be left out")),
@@ -65,7 +65,7 @@ pub(super) fn refuse(option: &str, command: Option<&str>) -> Option<Error> {
     let reason = match why {
         Reason(reason) => reason,
         Setting(name) => match fate(name) {
-            Some(Fate::Meaningless(reason)) => reason,
+            Some(SettingSupport::Meaningless(reason)) => reason,
             _ => "it is Celery's alone",
         },
         NotYet => {
@@ -101,7 +101,7 @@ mod tests {
                     assert!(refuse(name, Some(command.get_name())).is_some());
                 }
                 if let Setting(name) = why {
-                    assert!(matches!(fate(name), Some(Fate::Meaningless(_))), "{name}");
+                    assert!(matches!(fate(name), Some(SettingSupport::Meaningless(_))), "{name}");
                 }
             }
         }

@@ -1,5 +1,5 @@
-//! Files of an application that look as if they said something, and that nobody reads: by their names,
-//! for `qworker check`.
+//! Files of an application that look like definitions or settings but are not read, judged by their
+//! names, for `qworker check`.
 
 use super::files::{self, SETTINGS};
 use crate::config::Diagnostic;
@@ -92,7 +92,7 @@ fn note(path: &Path, why: &str) -> Diagnostic {
     Diagnostic { weight: Weight::Note, ..note }
 }
 
-/// What cannot be listed is told by those who have to read it.
+/// A folder that cannot be listed is reported by those who read it.
 fn list(folder: &Path) -> Vec<DirEntry> {
     let mut all = files::list(folder).unwrap_or_default();
     all.sort_by_key(DirEntry::file_name);

@@ -2,12 +2,12 @@
 //! or makes no difference to any task, or cannot be had: only the last is a mistake. So settings
 //! that somebody brings along, with Celery's defaults written out, are read as they are.
 
-use super::celery::{self, Fate};
-use super::node::{Data, Node};
+use super::celery::{self, SettingSupport};
+use super::node::{Data, YamlNode};
 
 /// What a value comes to.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Verdict {
+pub enum ValueSupport {
     /// It is so here, always.
     Honoured,
     /// No task would notice; why.
@@ -94,33 +94,33 @@ const OF_SERIALIZERS: &[&str] =
     &["result_accept_content", "task_serializer", "result_serializer", "event_serializer"];
 
 /// What a value of the setting `name`, which Celery has and we have not, comes to.
-pub fn verdict(name: &str, fate: Fate, value: &Node) -> Verdict {
+pub fn verdict(name: &str, fate: SettingSupport, value: &YamlNode) -> ValueSupport {
     let why = match fate {
-        Fate::Meaningless(why) => format!("means nothing here: {why}"),
+        SettingSupport::Meaningless(why) => format!("means nothing here: {why}"),
         _ => "is not supported by this version".into(),
     };
     let honoured = HONOURED.iter().find(|(known, _)| *known == name);
     if value.is_null() || honoured.is_some_and(|(_, all)| all.iter().any(|one| is(value, one))) {
-        return Verdict::Honoured;
+        return ValueSupport::Honoured;
     }
     if OF_SERIALIZERS.contains(&name) {
         return match forms(value) {
-            (true, false) => Verdict::Honoured,
-            (true, true) => Verdict::Harmless("of these, JSON alone is taken".into()),
-            _ => Verdict::Refused(why),
+            (true, false) => ValueSupport::Honoured,
+            (true, true) => ValueSupport::Harmless("of these, only JSON is accepted".into()),
+            _ => ValueSupport::Refused(why),
         };
     }
     if name == "worker_pool" && ["threads", "gevent", "eventlet"].iter().any(|one| is(value, one)) {
-        return Verdict::Harmless(why);
+        return ValueSupport::Harmless(why);
     }
     match HARMLESS.iter().any(|known| celery::is_one(known, name)) {
-        true => Verdict::Harmless(why),
-        false => Verdict::Refused(why),
+        true => ValueSupport::Harmless(why),
+        false => ValueSupport::Refused(why),
     }
 }
 
 /// Does a value name JSON, and does it name anything else?
-fn forms(value: &Node) -> (bool, bool) {
+fn forms(value: &YamlNode) -> (bool, bool) {
     let texts: Vec<&str> = match &value.data {
         Data::List(list) => list.iter().map(|one| one.as_text().unwrap_or_default()).collect(),
         _ => value.as_text().unwrap_or_default().split(',').map(str::trim).collect(),
@@ -130,7 +130,7 @@ fn forms(value: &Node) -> (bool, bool) {
 }
 
 /// Is the value the one that is written so?
-pub(super) fn is(value: &Node, text: &str) -> bool {
+pub(super) fn is(value: &YamlNode, text: &str) -> bool {
     match text.parse::<f64>() {
         _ if text.starts_with(['[', '{']) => serde_json::from_str::<serde_json::Value>(text)
             .is_ok_and(|json| json == value.to_json()),
@@ -145,7 +145,7 @@ mod tests {
     use super::*;
     use crate::config::yaml::parse;
 
-    fn of(name: &str, value: &str) -> Verdict {
+    fn of(name: &str, value: &str) -> ValueSupport {
         let node = parse("q.yaml", value).0.unwrap();
         verdict(name, celery::fate(name).unwrap(), &node)
     }
@@ -168,7 +168,7 @@ mod tests {
             ("broker_connection_retry", "true"),
             ("task_default_delivery_mode", "persistent"),
         ] {
-            assert_eq!(of(name, value), Verdict::Honoured, "{name}: {value}");
+            assert_eq!(of(name, value), ValueSupport::Honoured, "{name}: {value}");
         }
         for (name, value) in [
             ("result_accept_content", "[json, pickle]"),
@@ -185,7 +185,7 @@ mod tests {
             ("task_send_sent_event", "true"),
             ("mongodb_backend_settings", "{a: b}"),
         ] {
-            assert!(matches!(of(name, value), Verdict::Harmless(_)), "{name}: {value}");
+            assert!(matches!(of(name, value), ValueSupport::Harmless(_)), "{name}: {value}");
         }
         for (name, value) in [
             ("task_serializer", "pickle"),
@@ -204,7 +204,7 @@ mod tests {
             ("redis_something", "1"),
             ("beat_enable_remote_control", "true"),
         ] {
-            assert!(matches!(of(name, value), Verdict::Refused(_)), "{name}: {value}");
+            assert!(matches!(of(name, value), ValueSupport::Refused(_)), "{name}: {value}");
         }
     }
 
@@ -212,12 +212,12 @@ mod tests {
     fn every_name_is_one_of_celerys() {
         for name in HONOURED.iter().map(|(name, _)| name).chain(HARMLESS).chain(OF_SERIALIZERS) {
             let name = name.trim_end_matches('*');
-            let is_known = |known: &&(&str, Fate)| known.0.starts_with(name);
+            let is_known = |known: &&(&str, SettingSupport)| known.0.starts_with(name);
             assert!(
                 celery::fate(name).is_some() || celery::SETTINGS.iter().any(|k| is_known(&k)),
                 "{name}"
             );
-            assert_ne!(celery::fate(name), Some(Fate::Kept), "{name}");
+            assert_ne!(celery::fate(name), Some(SettingSupport::Kept), "{name}");
         }
     }
 }

@@ -1,37 +1,37 @@
-//! How long a command waits: `--timeout`, else for ever.
+//! How long a command waits: `--timeout`, else forever.
 
 use super::super::exit::{Error, Exit};
 use super::super::progress::Progress;
+use super::console::Console;
 use super::node::Node;
-use super::say::Say;
 use crate::os::process::Process;
 use std::time::{Duration, Instant};
 
-/// For ever, as the kernel's clocks know it.
+/// A stand-in for no limit that the kernel's clocks accept.
 const FOR_EVER: Duration = Duration::from_secs(86_400 * 365);
 
 /// How often the progress line is drawn anew.
 const REDRAW: Duration = Duration::from_millis(500);
 
-/// Until when to wait.
+/// The end of a wait.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Patience {
+pub(super) struct WaitLimit {
     timeout: Option<Duration>,
     begin: Instant,
 }
 
-impl Patience {
+impl WaitLimit {
     /// From now on.
-    pub(super) fn new(timeout: Option<Duration>) -> Patience {
-        Patience { timeout, begin: Instant::now() }
+    pub(super) fn new(timeout: Option<Duration>) -> WaitLimit {
+        WaitLimit { timeout, begin: Instant::now() }
     }
 
-    /// As long again, from now on.
-    pub(super) fn again(self) -> Patience {
-        Patience::new(self.timeout)
+    /// The same timeout, starting now.
+    pub(super) fn again(self) -> WaitLimit {
+        WaitLimit::new(self.timeout)
     }
 
-    /// What is left of it.
+    /// The remaining time.
     pub(super) fn left(self) -> Duration {
         self.timeout.unwrap_or(FOR_EVER).saturating_sub(self.begin.elapsed())
     }
@@ -47,10 +47,10 @@ impl Patience {
     pub(super) fn outlast<'a>(
         self,
         all: Vec<(&'a Node, Process)>,
-        say: &Say,
+        console: &Console,
         mut ended: impl FnMut(&'a Node),
     ) -> Vec<(&'a Node, Process)> {
-        let progress = Progress::new(None, say.out);
+        let progress = Progress::new(None, console.out);
         let mut left: std::collections::VecDeque<_> = all.into();
         let mut late = Vec::new();
         while let Some((node, process)) = left.pop_front() {
@@ -68,7 +68,7 @@ impl Patience {
     }
 }
 
-/// Who is waited for.
+/// The nodes that are waited for.
 fn names<'a>(first: &'a str, others: impl IntoIterator<Item = &'a (&'a Node, Process)>) -> String {
     let others = others.into_iter().filter(|(_, process)| !process.is_gone());
     let all: Vec<&str> =

@@ -1,19 +1,19 @@
-//! What `multi` tells while it works, in Celery's words: on standard output.
+//! The progress messages of `multi`, worded as Celery's, on standard output.
 
 use super::super::output::ToUser;
 use crate::log::escape;
 
-/// Colours, as the terminal knows them.
+/// ANSI colour codes.
 const RED: u8 = 31;
 const GREEN: u8 = 32;
 const BLUE: u8 = 34;
 const MAGENTA: u8 = 35;
 const CYAN: u8 = 36;
 
-/// How much is said.
+/// Writes messages, as many as the options ask for.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Say {
-    /// The user's end.
+pub(super) struct Console {
+    /// Where they are written.
     pub(super) out: ToUser,
     /// No first line with the version.
     pub(super) nosplash: bool,
@@ -21,8 +21,8 @@ pub(super) struct Say {
     pub(super) verbose: bool,
 }
 
-impl Say {
-    /// Who we are.
+impl Console {
+    /// The line with the version.
     pub(super) fn splash(&self) {
         if !self.nosplash {
             let text = format!("qworker multi v{}", env!("CARGO_PKG_VERSION"));
@@ -30,17 +30,17 @@ impl Say {
         }
     }
 
-    /// A line that the quiet do not want.
+    /// A line that `--quiet` suppresses.
     pub(super) fn note(&self, line: &str) {
         self.marked(line, "");
     }
 
-    /// As [`Say::note`], with a mark of ours behind it, which has its colour already.
+    /// As [`Console::note`], with a mark of ours behind it, which has its colour already.
     pub(super) fn marked(&self, line: &str, mark: &str) {
         self.write(&format!("{}{mark}\n", escape::lines(line)));
     }
 
-    /// As [`Say::note`], without the end of the line.
+    /// As [`Console::note`], without the end of the line.
     pub(super) fn part(&self, text: &str) {
         self.write(&escape::lines(text));
     }

@@ -1,8 +1,8 @@
-//! What is at the path of a state file. Only what is recognisably one is ever opened for writing or
-//! set aside; anything else stays as it is.
+//! Classifies what is at the path of a state file. Only a recognisable state file is opened for
+//! writing or set aside; anything else stays unchanged.
 
 use crate::broker::Error;
-use crate::link::error::Kind;
+use crate::link::error::StoreErrorKind;
 use crate::link::sqlite::{as_it_is, cell, log_of};
 use crate::os;
 use rusqlite::{Connection, OpenFlags};
@@ -78,7 +78,7 @@ const TOLD: usize = 3;
 
 /// What may be used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Found {
+pub(super) enum StateFileKind {
     /// Nothing, an empty file, or a database without tables.
     New,
     /// What a beat made, damaged or not.
@@ -96,13 +96,13 @@ struct Schema {
 /// Looks at what is there, and changes nothing.
 ///
 /// # Errors
-/// [`Kind::Unopened`]: it is not a beat's; the text says what was found.
-pub(super) fn look(path: &Path) -> Result<Found, Error> {
+/// [`StoreErrorKind::Unopened`]: it is not a beat's; the text says what was found.
+pub(super) fn look(path: &Path) -> Result<StateFileKind, Error> {
     let mut pauses = 0..LOOKS.0;
     let found = loop {
         let found = match fs::metadata(path) {
             Ok(found) => found,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Found::New),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(StateFileKind::New),
             Err(error) => return Err(Error::misuse(error.to_string())),
         };
         if found.is_dir() {
@@ -112,7 +112,7 @@ pub(super) fn look(path: &Path) -> Result<Found, Error> {
         } else if found.len() > 0 {
             break found;
         } else if log_is_empty(path) {
-            return Ok(Found::New);
+            return Ok(StateFileKind::New);
         } else if pauses.next().is_none() {
             // A log is begun only after the first page is written.
             let log = log_of(path);
@@ -128,7 +128,7 @@ pub(super) fn look(path: &Path) -> Result<Found, Error> {
     })?;
     let id = head.get(APPLICATION_AT..).and_then(|rest| rest.first_chunk());
     if id.is_some_and(|id| i32::from_be_bytes(*id) == APPLICATION) {
-        return Ok(Found::Ours);
+        return Ok(StateFileKind::Ours);
     }
     let has_our_texts = has_our_texts(&head);
     if !head.starts_with(MAGIC) && !has_our_texts {
@@ -139,23 +139,23 @@ pub(super) fn look(path: &Path) -> Result<Found, Error> {
     }
     match read_schema(path) {
         Ok(schema) => schema.whose(),
-        Err(error) if error.kind() == Kind::Busy => Err(error),
-        Err(_) if has_our_texts => Ok(Found::Ours),
-        Err(error) if error.kind() == Kind::Damaged => Err(refused(&format!(
+        Err(error) if error.kind() == StoreErrorKind::Busy => Err(error),
+        Err(_) if has_our_texts => Ok(StateFileKind::Ours),
+        Err(error) if error.kind() == StoreErrorKind::Damaged => Err(refused(&format!(
             "a damaged SQLite database, not known as one of a beat ({error})"
         ))),
         // Perhaps it is being made: its tables are checked again when it is opened.
-        Err(_) => Ok(Found::New),
+        Err(_) => Ok(StateFileKind::New),
     }
 }
 
 fn refused(what: &str) -> Error {
-    Error::of(Kind::Unopened, format!("found {what}, expected no file, or one of a beat"))
+    Error::of(StoreErrorKind::Unopened, format!("found {what}, expected no file, or one of a beat"))
 }
 
 /// It is damaged, and how.
 fn damaged(why: impl Into<String>) -> Error {
-    Error::of(Kind::Damaged, why)
+    Error::of(StoreErrorKind::Damaged, why)
 }
 
 /// Whether the log has nothing that the file has not.
@@ -203,14 +203,14 @@ impl Schema {
     }
 
     /// Whose it is, if it can be read.
-    fn whose(&self) -> Result<Found, Error> {
+    fn whose(&self) -> Result<StateFileKind, Error> {
         let names: Vec<&str> = self.tables.iter().map(|(name, _)| name.as_str()).collect();
         let is_marked = [MARK, OLD_MARK].contains(&self.mark);
         if self.id == APPLICATION || is_marked && names == ["beat_entry", "beat_outbox"] {
-            return Ok(Found::Ours);
+            return Ok(StateFileKind::Ours);
         }
         if names.is_empty() && self.mark == 0 && self.id == 0 {
-            return Ok(Found::New);
+            return Ok(StateFileKind::New);
         }
         let told = names[..names.len().min(TOLD)].join(", ");
         Err(refused(&match names.len() {
@@ -266,7 +266,7 @@ pub(super) fn read<T>(
     let had_log = log_of(path).exists();
     match read_by(if had_log { open_with_log } else { open_as_it_is }) {
         // Where no index of the log can be made, none is needed for an empty one.
-        Err(error) if had_log && error.kind() == Kind::Unopened && log_is_empty(path) => {
+        Err(error) if had_log && error.kind() == StoreErrorKind::Unopened && log_is_empty(path) => {
             read_by(open_as_it_is).map_err(|_| error)
         }
         // Another process has begun to change it.
@@ -274,7 +274,7 @@ pub(super) fn read<T>(
         done => done,
     }
     .map_err(|error| match error.kind() {
-        Kind::Other => damaged(error.to_string()),
+        StoreErrorKind::Other => damaged(error.to_string()),
         _ => error,
     })
 }
@@ -289,7 +289,7 @@ pub(super) fn prepare(path: &Path) -> Result<(), Error> {
     let opened = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path);
     opened.map_err(|error| match error.kind() {
         io::ErrorKind::PermissionDenied => damaged(error.to_string()),
-        io::ErrorKind::StorageFull => Error::of(Kind::Full, error.to_string()),
+        io::ErrorKind::StorageFull => Error::of(StoreErrorKind::Full, error.to_string()),
         _ => Error::misuse(error.to_string()),
     })?;
     may_be_whole(path)
@@ -320,7 +320,7 @@ fn may_be_whole(path: &Path) -> Result<(), Error> {
 pub(super) fn make_tables(c: &Connection) -> Result<(), Error> {
     c.execute_batch("BEGIN IMMEDIATE")?;
     let schema = Schema::of(c)?;
-    let is_new = schema.whose()? == Found::New;
+    let is_new = schema.whose()? == StateFileKind::New;
     if !is_new {
         schema.check()?;
     }

@@ -1,6 +1,6 @@
 //! What a running worker says of itself, on a socket of its own host.
 
-use crate::os::node_socket::Address;
+use crate::os::node_socket::SocketAddress;
 use serde::{Deserialize, Serialize};
 use std::io::{self, Read};
 use std::os::unix::net::UnixStream;
@@ -12,9 +12,9 @@ const ANSWER_MAX: u64 = 64 * 1024;
 /// How long an answer may take to be read that is there.
 const ANSWER_READ: Duration = Duration::from_millis(1);
 
-/// One JSON document: the answer to whoever connects. Fields may be added.
+/// The JSON document that a worker's socket answers with. Fields may be added.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Status {
+pub struct StatusDocument {
     /// Node name.
     pub node: String,
     /// The folder of its application; empty if it does not say.
@@ -56,14 +56,14 @@ pub struct Status {
 /// Asks the worker whose socket this is; the whole takes at most `timeout`.
 ///
 /// # Errors
-/// Nobody listens, nobody answers in time, or the answer is no [`Status`].
-pub fn ask(socket: &Address, timeout: Duration) -> io::Result<Status> {
+/// Nobody listens, nobody answers in time, or the answer is no [`StatusDocument`].
+pub fn ask(socket: &SocketAddress, timeout: Duration) -> io::Result<StatusDocument> {
     let end = Instant::now() + timeout;
     read(&socket.connect()?, end)
 }
 
 /// Asks all of these at once, and gives the answers that came within `timeout`.
-pub fn ask_all(sockets: &[Address], timeout: Duration) -> Vec<Status> {
+pub fn ask_all(sockets: &[SocketAddress], timeout: Duration) -> Vec<StatusDocument> {
     let end = Instant::now() + timeout;
     let asked: Vec<UnixStream> =
         sockets.iter().filter_map(|socket| socket.connect().ok()).collect();
@@ -72,7 +72,7 @@ pub fn ask_all(sockets: &[Address], timeout: Duration) -> Vec<Status> {
     asked.iter().filter_map(answer).collect()
 }
 
-fn read(stream: &UnixStream, end: Instant) -> io::Result<Status> {
+fn read(stream: &UnixStream, end: Instant) -> io::Result<StatusDocument> {
     let mut text = Vec::new();
     loop {
         let left = end.saturating_duration_since(Instant::now());

@@ -1,4 +1,4 @@
-//! Control groups of fenced tasks: what is in them, and that none is left, whoever is killed.
+//! Control groups of tasks with resource limits: what is in them, and that none is left, whoever is killed.
 //!
 //! They need a mount of control groups, version 2, that root may use. Whether it limits memory
 //! and processes depends on the machine; `tests/vm.py` shows that on a kernel of its own.
@@ -12,7 +12,7 @@ use std::path::PathBuf;
 /// Each says in which group it is.
 const TASKS: &str = r#"
 free: {shell: 'grep ^0:: /proc/self/cgroup'}
-fenced: {shell: 'grep ^0:: /proc/self/cgroup', memory: 200M, processes: 4000}
+limited: {shell: 'grep ^0:: /proc/self/cgroup', memory: 200M, processes: 4000}
 burner:
   shell: |
     setsid sh -c 'trap "" TERM; i=0; while [ $i -lt 300000 ]; do i=$((i+1)); done; echo $$ >>burnt; exec sleep 100' &
@@ -37,15 +37,15 @@ fn folder(told: &str) -> PathBuf {
 }
 
 #[test]
-fn a_fenced_task_is_in_a_group_of_its_own() {
+fn a_limited_task_is_in_a_group_of_its_own() {
     let app = TestDir::with(TASKS);
     let mut worker = app.worker(&["-c", "2", "-l", "INFO"]);
     let own = std::fs::read_to_string("/proc/self/cgroup").unwrap();
     let own = own.lines().find(|line| line.starts_with("0::")).unwrap();
     assert_eq!(app.must(&["call", "free", "--wait"]), own);
     assert!(!worker.log().contains("control group"), "{}", worker.log());
-    let groups = ["fenced", "fenced"].map(|task| folder(&app.must(&["call", task, "--wait"])));
-    worker.expect_line("fenced tasks run in control groups below ");
+    let groups = ["limited", "limited"].map(|task| folder(&app.must(&["call", task, "--wait"])));
+    worker.expect_line("tasks with resource limits run in control groups below ");
     assert_ne!(groups[0], groups[1]);
     let home = groups[0].parent().unwrap();
     let name = home.file_name().unwrap().to_str().unwrap();
@@ -55,7 +55,7 @@ fn a_fenced_task_is_in_a_group_of_its_own() {
     assert!(!home.exists());
     app.settings("task_cgroups: false\n");
     let mut worker = app.worker(&[]);
-    assert_eq!(app.must(&["call", "fenced", "--wait"]), own);
+    assert_eq!(app.must(&["call", "limited", "--wait"]), own);
     assert_eq!(worker.stop(Signal::SIGTERM), 0);
 }
 

@@ -1,31 +1,31 @@
-//! The grammar of `multi`: which words name nodes, which are options, and of which nodes.
-//! Celery's, except that it is known of the worker's options whether they take a value.
+//! The grammar of `multi`: which words are node names, which are options, and for which nodes.
+//! It is Celery's, except that the worker's options are known, and whether they take a value.
 
 use super::super::exit::Error;
 use std::collections::HashMap;
 
 /// Options in the order they were first given, as `-c` or `--pidfile`, with their values.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Options(Vec<(String, Option<String>)>);
+pub(super) struct OptionList(Vec<(String, Option<String>)>);
 
-/// What was typed behind the command of `multi`, in its kinds.
+/// The words after the command of `multi`, sorted.
 #[derive(Debug, Default)]
-pub(super) struct Words {
+pub(super) struct ParsedWords {
     /// Names of nodes, or a number of them.
     pub(super) names: Vec<String>,
     /// Options of all nodes.
-    pub(super) options: Options,
-    /// Options of some: what stands behind the colon, in the order it was first used.
-    pub(super) of_some: Vec<(String, Options)>,
-    /// What goes to every node as it is: `--` and all behind it.
+    pub(super) options: OptionList,
+    /// Options of some nodes, by the text after the colon, in the order of first use.
+    pub(super) of_some: Vec<(String, OptionList)>,
+    /// Passed on to every node unchanged: `--` and everything after it.
     pub(super) behind: Vec<String>,
 }
 
 /// Which options are known, and whether they take a value.
 #[derive(Debug)]
-pub(super) struct Known(HashMap<String, bool>);
+pub(super) struct KnownOptions(HashMap<String, bool>);
 
-impl Options {
+impl OptionList {
     pub(super) fn get(&self, name: &str) -> Option<&Option<String>> {
         self.0.iter().find(|(known, _)| known == name).map(|(_, value)| value)
     }
@@ -50,7 +50,7 @@ impl Options {
         }
     }
 
-    pub(super) fn add(&mut self, others: &Options) {
+    pub(super) fn add(&mut self, others: &OptionList) {
         for (name, value) in &others.0 {
             self.set(name, value.clone());
         }
@@ -61,9 +61,9 @@ impl Options {
     }
 }
 
-impl Known {
+impl KnownOptions {
     /// Those of the program and of its command `worker`, and `own` ones.
-    pub(super) fn new(program: &clap::Command, own: &[(&str, bool)]) -> Known {
+    pub(super) fn new(program: &clap::Command, own: &[(&str, bool)]) -> KnownOptions {
         let worker = program.find_subcommand("worker").into_iter();
         let mut known: HashMap<String, bool> = HashMap::new();
         for arg in worker.chain([program]).flat_map(clap::Command::get_arguments) {
@@ -76,7 +76,7 @@ impl Known {
             known.extend(longs.chain(hidden).map(|long| (format!("--{long}"), takes)));
         }
         known.extend(own.iter().map(|(name, takes)| ((*name).to_string(), *takes)));
-        Known(known)
+        KnownOptions(known)
     }
 
     /// Does it take a value? `None` for one that nobody knows.
@@ -106,13 +106,13 @@ impl Known {
     }
 }
 
-impl Words {
+impl ParsedWords {
     /// Sorts the words.
     ///
     /// # Errors
     /// An option without its value, or one that is no option.
-    pub(super) fn parse(words: &[String], known: &Known) -> Result<Words, Error> {
-        let mut sorted = Words::default();
+    pub(super) fn parse(words: &[String], known: &KnownOptions) -> Result<ParsedWords, Error> {
+        let mut sorted = ParsedWords::default();
         let mut words = words.iter().filter(|word| !word.is_empty()).peekable();
         while let Some(word) = words.next() {
             if word == "--" {
@@ -157,11 +157,11 @@ impl Words {
         Ok(sorted)
     }
 
-    fn options_of(&mut self, nodes: Option<&str>) -> &mut Options {
+    fn options_of(&mut self, nodes: Option<&str>) -> &mut OptionList {
         let Some(nodes) = nodes else { return &mut self.options };
         let at = self.of_some.iter().position(|(known, _)| known == nodes);
         let at = at.unwrap_or_else(|| {
-            self.of_some.push((nodes.into(), Options::default()));
+            self.of_some.push((nodes.into(), OptionList::default()));
             self.of_some.len() - 1
         });
         &mut self.of_some[at].1
@@ -212,13 +212,13 @@ pub(super) fn split(line: &str) -> Result<Vec<String>, String> {
 mod tests {
     use super::*;
 
-    fn parse(line: &str) -> Words {
+    fn parse(line: &str) -> ParsedWords {
         let words = split(line).unwrap();
         let program = crate::cli::command_line();
-        Words::parse(&words, &Known::new(&program, &[("--timeout", true)])).unwrap()
+        ParsedWords::parse(&words, &KnownOptions::new(&program, &[("--timeout", true)])).unwrap()
     }
 
-    fn options(words: &Words) -> Vec<String> {
+    fn options(words: &ParsedWords) -> Vec<String> {
         words
             .options
             .iter()

@@ -1,4 +1,4 @@
-//! The options that say where a schedule and its state are.
+//! The options for the location of a schedule and its state.
 
 use crate::broker;
 use crate::broker::ledger::{self, Ledger};
@@ -11,50 +11,50 @@ use std::path::{Path, PathBuf};
 
 /// Where the schedule and its state are.
 #[derive(Debug, Clone, Default, clap::Args)]
-pub(super) struct Place {
+pub(super) struct ScheduleOptions {
     /// Read entries from this file, YAML or NAME.crontab; may be repeated [default: schedule.yaml
     /// and *.crontab in the application's folder]
     #[arg(long, value_name = "FILE", value_delimiter = ',')]
     pub(super) entries: Vec<PathBuf>,
-    /// Keep the state, when each entry was sent last, in this file [default: in the broker,
-    /// where any number of beats share it]
+    /// Keep the state (when each entry was last sent) in this file [default: in the broker,
+    /// where all beat processes share it]
     #[arg(short, long, value_name = "FILE")]
     schedule: Option<PathBuf>,
-    /// Where the state is: broker, or file. Celery's celery.beat:PersistentScheduler is file
-    /// [default: file with -s, else broker]
+    /// Where to keep the state: broker or file. Celery's celery.beat:PersistentScheduler means
+    /// file [default: file with -s, else broker]
     #[arg(long, value_name = "NAME", value_parser = scheduler)]
     scheduler: Option<Scheduler>,
 }
 
-/// [`Place`] for `qworker beat` and its commands.
+/// [`ScheduleOptions`] for `qworker beat` and its commands.
 #[derive(Debug, Clone, clap::Args)]
 #[command(
     mut_arg("entries", |arg| arg.env("QWORKER_BEAT_ENTRIES")),
     mut_arg("scheduler", |arg| arg.short('S').env("QWORKER_BEAT_SCHEDULER"))
 )]
-pub(super) struct BeatPlace {
+pub(super) struct BeatScheduleOptions {
     #[command(flatten)]
-    place: Place,
+    options: ScheduleOptions,
 }
 
-impl Deref for BeatPlace {
-    type Target = Place;
+impl Deref for BeatScheduleOptions {
+    type Target = ScheduleOptions;
 
-    fn deref(&self) -> &Place {
-        &self.place
+    fn deref(&self) -> &ScheduleOptions {
+        &self.options
     }
 }
 
-/// [`Place`] for a worker with a beat in it.
+/// [`ScheduleOptions`] for a worker with a beat in it.
 #[derive(Debug, clap::Args)]
 #[command(
     mut_arg("entries", with_beat),
     mut_arg("schedule", |arg| with_beat(arg).alias("schedule-filename")),
     mut_arg("scheduler", with_beat)
 )]
-pub(super) struct EmbeddedPlace {
+pub(super) struct EmbeddedScheduleOptions {
     #[command(flatten)]
-    pub(super) place: Place,
+    pub(super) options: ScheduleOptions,
 }
 
 fn with_beat(arg: Arg) -> Arg {
@@ -82,7 +82,7 @@ fn scheduler(name: &str) -> Result<Scheduler, String> {
     }
 }
 
-impl Place {
+impl ScheduleOptions {
     /// Checks that the named files are there. One that is removed later is reported, and changes
     /// nothing.
     ///
@@ -126,7 +126,7 @@ impl Place {
         })
     }
 
-    /// As [`Place::file`]. A damaged one is set aside for a new one, so it must be a beat's.
+    /// As [`ScheduleOptions::file`]. A damaged one is set aside for a new one, so it must be a beat's.
     ///
     /// # Errors
     /// What is there is not a beat's.
@@ -139,7 +139,7 @@ impl Place {
         }
     }
 
-    /// As [`Place::own_file`], for commands that make it if it is missing.
+    /// As [`ScheduleOptions::own_file`], for commands that make it if it is missing.
     ///
     /// # Errors
     /// As there; or its folder is missing, and is not the application's.

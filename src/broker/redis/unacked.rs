@@ -1,4 +1,4 @@
-//! What this worker holds, as it knows itself.
+//! The unacknowledged deliveries of this worker, tracked in memory.
 
 use rustc_hash::FxHashMap;
 use std::collections::HashSet;
@@ -10,18 +10,18 @@ use std::time::{Duration, Instant};
 /// Python workers this is added to their visibility timeout, which may be as short as a second.
 pub(super) const LEASE: Duration = Duration::from_secs(10);
 
-/// The deliveries in one worker's hands, by number.
-pub(super) struct Hold {
+/// The unacknowledged deliveries of one worker, by number.
+pub(super) struct Unacked {
     instance: String,
     state: Mutex<State>,
 }
 
 struct State {
     next: u64,
-    held: FxHashMap<u64, Held>,
+    held: FxHashMap<u64, UnackedDelivery>,
 }
 
-struct Held {
+struct UnackedDelivery {
     step: u8,
     queue: Arc<str>,
     suspect: bool,
@@ -30,8 +30,8 @@ struct Held {
     orphan: bool,
 }
 
-/// A delivery as it is known to the server.
-pub(super) struct Known {
+/// A delivery with its tag on the server.
+pub(super) struct TaggedDelivery {
     /// Its tag; nothing if the server has forgotten it.
     pub tag: String,
     /// Its queue, and the step there.
@@ -40,13 +40,13 @@ pub(super) struct Known {
     pub suspect: bool,
 }
 
-impl Hold {
+impl Unacked {
     /// Nothing, for a new worker of this name.
-    pub(super) fn new(instance: String) -> Hold {
+    pub(super) fn new(instance: String) -> Unacked {
         // Another worker's numbers mean nothing here, nor do those of an earlier one. Below
         // 2^53, so that Lua can count on.
         let next = fastrand::u64(1..1 << 50);
-        Hold { instance, state: Mutex::new(State { next, held: FxHashMap::default() }) }
+        Unacked { instance, state: Mutex::new(State { next, held: FxHashMap::default() }) }
     }
 
     /// Name of the worker, and first part of its tags.
@@ -69,17 +69,17 @@ impl Hold {
 
     /// Holds one more.
     pub(super) fn add(&self, number: u64, step: u8, queue: Arc<str>, suspect: bool) {
-        let held = Held { step, queue, suspect, renewed: Instant::now(), orphan: false };
+        let held = UnackedDelivery { step, queue, suspect, renewed: Instant::now(), orphan: false };
         self.state().held.insert(number, held);
     }
 
     /// What is known of a delivery; `None` if it is not held.
-    pub(super) fn known(&self, number: u64) -> Option<Known> {
+    pub(super) fn known(&self, number: u64) -> Option<TaggedDelivery> {
         let state = self.state();
         let held = state.held.get(&number)?;
         let tag = if held.orphan { String::new() } else { self.tag_of(number, held) };
         let place = (held.queue.clone(), held.step);
-        Some(Known { tag, place, suspect: held.suspect && !held.orphan })
+        Some(TaggedDelivery { tag, place, suspect: held.suspect && !held.orphan })
     }
 
     /// The server has forgotten these.
@@ -125,7 +125,7 @@ impl Hold {
         }
     }
 
-    fn tag_of(&self, number: u64, held: &Held) -> String {
+    fn tag_of(&self, number: u64, held: &UnackedDelivery) -> String {
         // For each message; `format!` asks for room several times. Three colons, and at most 20 and 3
         // digits.
         let mut tag = String::with_capacity(self.instance.len() + held.queue.len() + 26);

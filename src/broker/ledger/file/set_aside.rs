@@ -1,6 +1,6 @@
-//! A damaged file of a ledger is renamed, with its log, and never removed.
+//! Renames a damaged ledger file together with its log. Nothing is removed.
 
-use super::found;
+use super::inspect;
 use crate::broker::Error;
 use crate::clock;
 use crate::os::file::folder_of;
@@ -14,14 +14,14 @@ use std::time::Duration;
 const WAITS: (usize, Duration) = (100, Duration::from_millis(10));
 
 /// Device and inode.
-pub(super) type Number = (u64, u64);
+pub(super) type FileId = (u64, u64);
 
 /// The number of what is at that path.
-pub(super) fn number_of(path: &Path) -> Option<Number> {
+pub(super) fn number_of(path: &Path) -> Option<FileId> {
     fs::metadata(path).ok().map(|found| number_in(&found))
 }
 
-fn number_in(found: &fs::Metadata) -> Number {
+fn number_in(found: &fs::Metadata) -> FileId {
     (found.dev(), found.ino())
 }
 
@@ -29,7 +29,7 @@ fn number_in(found: &fs::Metadata) -> Number {
 ///
 /// # Errors
 /// It cannot be renamed, or is not recognisably a beat's.
-pub(super) fn set_aside(path: &Path, number: Number) -> Result<Option<PathBuf>, Error> {
+pub(super) fn set_aside(path: &Path, number: FileId) -> Result<Option<PathBuf>, Error> {
     let cannot = |error: io::Error| Error::io("rename", &error);
     // One after the other, or one would set aside the file that another one has just begun.
     let folder = fs::File::open(folder_of(path)).map_err(cannot)?;
@@ -45,7 +45,7 @@ pub(super) fn set_aside(path: &Path, number: Number) -> Result<Option<PathBuf>, 
     // Another program may have written over it while it was in use. An emptied file says nothing,
     // and the log beside it is ours.
     if fs::metadata(path).is_ok_and(|found| found.len() > 0) {
-        found::look(path)?;
+        inspect::look(path)?;
     }
     let stamp = clock::now().format("%Y%m%dT%H%M%S");
     let mut to = with_end(path, &format!(".damaged-{stamp}"));
@@ -63,7 +63,7 @@ pub(super) fn set_aside(path: &Path, number: Number) -> Result<Option<PathBuf>, 
 }
 
 /// Whether the file of this number was set aside.
-pub(super) fn is_aside(path: &Path, number: Number) -> bool {
+pub(super) fn is_aside(path: &Path, number: FileId) -> bool {
     let begin = with_end(path, ".damaged-");
     let files = fs::read_dir(folder_of(path)).into_iter().flatten().flatten();
     let mut files = files.filter(|entry| entry.metadata().is_ok_and(|of| number_in(&of) == number));
