@@ -60,7 +60,7 @@ pub(super) fn draft(one: Signature, context: Context<'_>) -> Result<Draft, Malfo
             "queue" => draft.queue = queue(raw, text()),
             "exchange" => exchange = Some(text()?),
             "routing_key" => routing_key = Some(text()?),
-            "priority" => draft.priority = Some(number()?.clamp(0.0, 9.0) as u8),
+            "priority" => draft.wire_priority = Some(number()?.clamp(0.0, 9.0) as u8),
             "ignore_result" => draft.ignore_result = Some(raw.get() == "true"),
             "time_limit" => draft.time_limit = Some(number()?),
             "soft_time_limit" => draft.soft_time_limit = Some(number()?),

@@ -8,7 +8,8 @@ use crate::wire::signature::{self, SignatureKind, raw_text};
 use crate::wire::{Embed, Malformed, Signature, value};
 use serde_json::json;
 
-/// A task calls `one` while it runs. Its priority is theirs too, unless they have one. Gives the
+/// A task calls `one` while it runs. `priority`, as the task's own message has it, is theirs too
+/// unless they have one. Gives the
 /// result that will be, if there will be one.
 ///
 /// # Errors

@@ -64,7 +64,7 @@ fn options_become_what_a_message_says() {
     });
     let calls = after(&[sig("a", options)], &[]).unwrap();
     let draft = &calls.drafts[0];
-    assert_eq!((&draft.id[..], &draft.queue[..], draft.priority), ("T", "q", Some(4)));
+    assert_eq!((&draft.id[..], &draft.queue[..], draft.wire_priority), ("T", "q", Some(4)));
     assert_eq!(draft.eta.map(clock::iso).as_deref(), Some("2030-01-01T00:00:01.500000+00:00"));
     assert_eq!(draft.expires.map(clock::iso).as_deref(), Some("2030-01-02T00:00:00.000000+00:00"));
     assert_eq!((draft.time_limit, draft.ignore_result), (Some(9.0), Some(true)));

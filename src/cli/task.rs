@@ -178,16 +178,16 @@ impl Call {
         set("countdown", self.countdown.map(|seconds| json!(seconds)));
         set("expires", self.expires.as_ref().map(|text| instant("--expires", text)).transpose()?);
         set("queue", self.queue.as_ref().map(|queue| json!(queue)));
-        set("priority", self.priority.map(|priority| json!(priority)));
         set("task_id", self.task_id.as_ref().map(|id| json!(id)));
         let (positional, keywords) = super::call::read_arguments(&self.args, &self.kwargs)?;
         let (args, kwargs) =
             (crate::wire::body::array(&positional), crate::wire::body::object(&keywords));
         Ok(format!(
-            r#"{{"signature": {{"task": {}, "args": {args}, "kwargs": {kwargs}, "options": {}}}, "unregistered": {}}}"#,
+            r#"{{"signature": {{"task": {}, "args": {args}, "kwargs": {kwargs}, "options": {}}}, "unregistered": {}, "priority": {}}}"#,
             json!(self.name),
             Value::Object(options),
-            self.unregistered
+            self.unregistered,
+            json!(self.priority)
         ))
     }
 }

@@ -52,6 +52,7 @@ impl Sender {
         }
         let priority = draft.priority.or(task.and_then(|task| task.priority));
         let priority = abilities.priorities.number(priority);
+        let priority = draft.wire_priority.unwrap_or(priority);
         let payload = draft.encode(priority, now);
         // A task that is not ours may be one of a Celery worker, which looks only at what can
         // be taken, and waits for the time itself. A worker of ours parks what comes early.

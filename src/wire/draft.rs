@@ -44,6 +44,8 @@ pub struct Draft {
     pub expires: Option<DateTime<Utc>>,
     /// 0 to 9, higher is served first; `None` leaves it to the task.
     pub priority: Option<u8>,
+    /// The number that a signature asks for, as the broker counts: Celery writes it as it is.
+    pub wire_priority: Option<u8>,
     /// `gen{pid}@{host}`; the sender's.
     pub origin: String,
     /// A UUID that names the sending process; the sender's.

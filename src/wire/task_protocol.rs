@@ -68,6 +68,8 @@ pub enum Ask {
         signature: Box<Signature>,
         /// It may be a task that is not defined here.
         unregistered: bool,
+        /// 0 to 9, higher is served first; `None`: that of the signature, else that of the caller.
+        priority: Option<u8>,
     },
 }
 
@@ -225,8 +227,13 @@ impl<'a> Request<'a> {
                 Ask::Say(Said::Replace(Box::new(Signature::read(&signature)?)))
             }
             "call" => {
-                let Call { signature, unregistered } = self.read_params()?;
-                Ask::Call { signature: Box::new(Signature::read(&signature)?), unregistered }
+                let Call { signature, unregistered, priority } = self.read_params()?;
+                if let Some(priority) = priority.filter(|priority| *priority > 9) {
+                    let text = format!("priority: expected 0 to 9, found {priority}");
+                    return Err(Refusal::invalid(text));
+                }
+                let signature = Box::new(Signature::read(&signature)?);
+                Ask::Call { signature, unregistered, priority }
             }
             other => {
                 let text = format!("method {other:?}: expected one of {}", METHODS.join(", "));
@@ -377,6 +384,7 @@ struct Call {
     signature: Box<RawValue>,
     #[serde(default)]
     unregistered: bool,
+    priority: Option<u8>,
 }
 
 /// The text of a request.

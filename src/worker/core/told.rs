@@ -6,7 +6,7 @@ use crate::clock;
 use crate::runner::context::{self, Deadline};
 use crate::task::bind;
 use crate::wire::task_protocol::{Answer, Ask, Refusal, Said};
-use crate::wire::{Record, Signature, TaskState};
+use crate::wire::{Record, Signature, TaskState, value};
 use crate::worker::event::Sending;
 use crate::worker::follow;
 use crate::worker::request::{AttemptKey, Request};
@@ -64,7 +64,11 @@ impl Core {
                 Ok(json!({ "stored": stores }).to_string())
             }
             Ask::Say(said) => say(request, said, &self.plan, now),
-            Ask::Call { signature, unregistered } => {
+            Ask::Call { mut signature, unregistered, priority } => {
+                if let Some(priority) = priority {
+                    let number = self.plan.routing.abilities.priorities.number(Some(priority));
+                    signature.set("priority", value::raw(&json!(number)));
+                }
                 let (signature, tasks) = (*signature, self.admission.tasks());
                 match call(request, signature, unregistered, tasks, &self.plan, now) {
                     Ok(called) => return self.send(key, called, reply, now, out),
@@ -207,7 +211,7 @@ fn call(
         }
         None => {}
     }
-    let priority = request.message.priority.map(|it| plan.routing.abilities.priorities.read(it));
+    let priority = request.message.priority.map(|number| number.clamp(0, 9) as u8);
     let called = canvas::call(signature, priority, follow::context(request, plan, now.wall))?;
     counts(&called.0, plan)?;
     Ok(called)
