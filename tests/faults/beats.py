@@ -274,7 +274,7 @@ def beats(options, report, App):
     report.check(set(codes) <= {0, -signal.SIGTERM}, f"{where}: beats end with 0 ({codes})")
 
 
-LOST = "the broker has lost what it knew of the schedule"
+LOST = "the broker has lost the state of the schedule"
 
 
 def lostredis(options, report):

@@ -141,7 +141,7 @@ fn a_host_without_inotify_is_looked_at_by_the_clock() {
     child.stderr.take().unwrap().read_to_string(&mut said).unwrap();
     let ended = child.wait().unwrap();
     assert_eq!((called.code, called.stdout.as_str()), (0, "hello\n"), "{called:?}: {said}");
-    assert_eq!(said.matches("no changes of files are told of").count(), 1, "{said}");
+    assert_eq!(said.matches("no notification of file changes").count(), 1, "{said}");
     assert_eq!(ended.code(), Some(0), "{said}");
 }
 

@@ -94,7 +94,7 @@ fn a_user_without_channels_works_and_is_told() {
     assert!(!output.stderr.contains("geheim"), "{output:?}");
     let output = app.qworker(&["check"]);
     assert_eq!(output.code, 1, "{output:?}");
-    assert!(output.stdout.contains("may not: RPOP (celery, "), "{output:?}");
+    assert!(output.stdout.contains("needs: RPOP (celery, "), "{output:?}");
 }
 
 #[test]

@@ -387,7 +387,7 @@ say([got(held.parent), got(add(3, 3).apply_async()), held.state])
 "#,
         );
         assert_eq!(found, json!([[2, 4], 6, "PENDING"]));
-        worker.expect_line("its chord cannot be told");
+        worker.expect_line("its chord cannot be updated");
     }
 
     #[test]
