@@ -96,11 +96,10 @@ fn no_group_is_left_whoever_is_killed() {
     gone(&second);
     worker.wait();
     worker.expect_no_survivors();
-    // Both at once: whoever comes next.
+    // Both at once: whoever comes next, which may be a worker of another test.
     let mut worker = app.worker(&[]);
     let third = homes(3).remove(2);
     worker.kill_with_guard();
-    assert!(third.is_dir(), "nobody was there to remove it");
     app.write("go", "");
     let mut worker = app.worker(&[]);
     gone(&third);
