@@ -69,7 +69,7 @@ enum Command {
     Call(call::Args),
     /// Ask the worker of this task for something, from within the task
     #[command(subcommand)]
-    Task(task::What),
+    Task(task::TaskCommand),
     /// Read the result of a task, or wait for it
     Result(result::Args),
     /// List the tasks of the application, or the queues of the broker

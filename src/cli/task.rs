@@ -11,7 +11,7 @@ use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 
 #[derive(Debug, clap::Subcommand)]
-pub(super) enum What {
+pub(super) enum TaskCommand {
     /// Print the complete request as one line of JSON: arguments, headers, properties, what is to
     /// follow, delivery
     Request,
@@ -110,13 +110,13 @@ fn number(text: &str) -> Result<serde_json::Number, String> {
     serde_json::from_str(text).map_err(|_| "expected a number, such as 3 or 0.5".into())
 }
 
-pub(super) fn run(what: What, out: ToUser) -> Result<Exit, Error> {
+pub(super) fn run(what: TaskCommand, out: ToUser) -> Result<Exit, Error> {
     let (method, params) = request(&what)?;
     let mut session = open()?;
     let result = session.ask(method, &params).map_err(refused)?;
     match what {
-        What::Request => out.data(result.get()),
-        What::Call(_) => {
+        TaskCommand::Request => out.data(result.get()),
+        TaskCommand::Call(_) => {
             let result: Value = serde_json::from_str(result.get()).unwrap_or_default();
             out.hand_over(result["id"].as_str().unwrap_or_default());
         }
@@ -126,28 +126,28 @@ pub(super) fn run(what: What, out: ToUser) -> Result<Exit, Error> {
 }
 
 /// The name of a request, and its parameters.
-fn request(what: &What) -> Result<(&'static str, String), Error> {
+fn request(what: &TaskCommand) -> Result<(&'static str, String), Error> {
     Ok(match what {
-        What::Request => ("request", "{}".into()),
-        What::UpdateState { state, meta } => {
+        TaskCommand::Request => ("request", "{}".into()),
+        TaskCommand::UpdateState { state, meta } => {
             let meta = text_of("--meta", meta)?;
             let meta: Box<RawValue> = serde_json::from_str(&meta).map_err(|error| {
                 Error::usage(format!("--meta: expected JSON like '{{\"step\": 2}}': {error}"))
             })?;
             ("update-state", format!(r#"{{"state": {}, "meta": {}}}"#, json!(state), meta.get()))
         }
-        What::Progress { done, total } => {
+        TaskCommand::Progress { done, total } => {
             ("progress", json!({"done": done, "total": total}).to_string())
         }
-        What::Retry { countdown, max_retries } => {
+        TaskCommand::Retry { countdown, max_retries } => {
             ("retry", json!({"countdown": countdown, "max_retries": max_retries}).to_string())
         }
-        What::Reject { requeue } => ("reject", json!({ "requeue": requeue }).to_string()),
-        What::Ignore => ("ignore", "{}".into()),
-        What::Fail { class, message, module } => {
+        TaskCommand::Reject { requeue } => ("reject", json!({ "requeue": requeue }).to_string()),
+        TaskCommand::Ignore => ("ignore", "{}".into()),
+        TaskCommand::Fail { class, message, module } => {
             ("fail", json!({"type": class, "message": message, "module": module}).to_string())
         }
-        What::Replace { signature } => {
+        TaskCommand::Replace { signature } => {
             let text = text_of("SIGNATURE", signature)?;
             let signature: Box<RawValue> = serde_json::from_str(&text).map_err(|error| {
                 let expected = "expected JSON like '{\"task\": \"add\", \"args\": [2, 3]}'";
@@ -155,7 +155,7 @@ fn request(what: &What) -> Result<(&'static str, String), Error> {
             })?;
             ("replace", format!(r#"{{"signature": {}}}"#, signature.get()))
         }
-        What::Call(call) => ("call", call.params()?),
+        TaskCommand::Call(call) => ("call", call.params()?),
     })
 }
 

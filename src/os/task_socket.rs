@@ -23,12 +23,12 @@ const CONNECTABLE: u32 = 0o666;
 
 /// Where the socket is; dropping it removes the file.
 #[derive(Debug)]
-pub struct Place {
+pub struct SocketFile {
     address: String,
     file: Option<(PathBuf, u64)>,
 }
 
-impl Place {
+impl SocketFile {
     /// A path, or `@` and an abstract name.
     pub fn address(&self) -> &str {
         &self.address
@@ -52,7 +52,7 @@ impl Place {
     }
 }
 
-impl Drop for Place {
+impl Drop for SocketFile {
     fn drop(&mut self) {
         if let Some((path, inode)) = &self.file
             && number(path) == Some(*inode)
@@ -70,7 +70,7 @@ fn number(path: &Path) -> Option<u64> {
 ///
 /// # Errors
 /// No place can have a socket: why, for each.
-pub fn listen() -> io::Result<(UnixListener, Place)> {
+pub fn listen() -> io::Result<(UnixListener, SocketFile)> {
     let uid = nix::unistd::geteuid().as_raw();
     let (_, half) = uuid::Uuid::new_v4().as_u64_pair();
     let name = format!("task~{half:016x}.sock");
@@ -88,7 +88,7 @@ pub fn listen() -> io::Result<(UnixListener, Place)> {
             Ok((listener, inode)) => {
                 remove_left(&folder, uid, LEFT_FOR);
                 let address = path.to_string_lossy().into_owned();
-                return Ok((listener, Place { address, file: Some((path, inode)) }));
+                return Ok((listener, SocketFile { address, file: Some((path, inode)) }));
             }
             Err(error) => faults.push(format!("{}: {error}", folder.display())),
         }
@@ -96,7 +96,7 @@ pub fn listen() -> io::Result<(UnixListener, Place)> {
     let name = format!("qworker/{name}");
     let bound = SocketAddr::from_abstract_name(&name).and_then(|at| UnixListener::bind_addr(&at));
     match bound {
-        Ok(listener) => Ok((listener, Place { address: format!("@{name}"), file: None })),
+        Ok(listener) => Ok((listener, SocketFile { address: format!("@{name}"), file: None })),
         Err(error) => {
             faults.push(format!("@{name}: {error}"));
             Err(io::Error::other(faults.join("; ")))

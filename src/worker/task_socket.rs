@@ -6,7 +6,7 @@
 use super::core::Event;
 use super::request::AttemptKey;
 use super::told::{Asked, Reply};
-use crate::os::task_socket::{self, Place};
+use crate::os::task_socket::{self, SocketFile};
 use crate::runner::{Access, OnAsked, Worker};
 use crate::wire::task_protocol::{
     self as protocol, Answer, FRAME_MAX, HEAD, Refusal, Request, VERSION,
@@ -67,14 +67,14 @@ pub(super) struct TaskSocket {
 
 struct Shared {
     address: Arc<str>,
-    attempts: RefCell<FxHashMap<AttemptKey, Rc<Attempt>>>,
+    attempts: RefCell<FxHashMap<AttemptKey, Rc<Permit>>>,
     connections: Cell<usize>,
     large: Semaphore,
     on_asked: OnAsked,
 }
 
 /// An attempt that may connect.
-struct Attempt {
+struct Permit {
     key: AttemptKey,
     secret: u128,
     connections: Cell<usize>,
@@ -119,7 +119,7 @@ impl TaskSocket {
     pub(super) fn admit(&self, key: AttemptKey) -> Option<Access> {
         let shared = self.shared.as_ref()?;
         let secret = uuid::Uuid::new_v4().as_u128();
-        let attempt = Attempt {
+        let attempt = Permit {
             key,
             secret,
             connections: Cell::new(0),
@@ -146,7 +146,7 @@ impl TaskSocket {
     }
 }
 
-async fn listen(shared: Rc<Shared>, listener: UnixListener, mut place: Place) {
+async fn listen(shared: Rc<Shared>, listener: UnixListener, mut place: SocketFile) {
     let mut listener = listener;
     let mut checks = interval(CHECK_EVERY);
     checks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -217,7 +217,7 @@ impl Shared {
 
     /// Reads the first request, and finds out whose it is; `None` if that was answered with the
     /// reason why it is nobody's.
-    async fn hello(&self, stream: &mut UnixStream) -> Option<Rc<Attempt>> {
+    async fn hello(&self, stream: &mut UnixStream) -> Option<Rc<Permit>> {
         let frame = self.read(stream).await?;
         let (id, found) = match Request::read(&frame) {
             Ok(request) => {
@@ -234,7 +234,7 @@ impl Shared {
     }
 
     /// The attempt whose token this is.
-    fn find(&self, token: &str) -> Result<Rc<Attempt>, Refusal> {
+    fn find(&self, token: &str) -> Result<Rc<Permit>, Refusal> {
         let parts = token.split_once('-').and_then(|(key, secret)| {
             let (key, secret) =
                 (u64::from_str_radix(key, 16).ok()?, u128::from_str_radix(secret, 16).ok()?);
@@ -250,7 +250,7 @@ impl Shared {
     }
 
     /// Answers one request after the other.
-    async fn converse(&self, stream: &mut UnixStream, attempt: &Attempt) -> Option<()> {
+    async fn converse(&self, stream: &mut UnixStream, attempt: &Permit) -> Option<()> {
         loop {
             let frame = self.read(stream).await?;
             attempt.pace().await;
@@ -267,7 +267,7 @@ impl Shared {
         }
     }
 
-    async fn answer(&self, request: &Request<'_>, attempt: &Attempt) -> Answer {
+    async fn answer(&self, request: &Request<'_>, attempt: &Permit) -> Answer {
         let ask = request.ask()?;
         (self.on_asked)(attempt.key, ask).await.unwrap_or_else(|_| Err(Refusal::ended()))
     }
@@ -310,7 +310,7 @@ impl Shared {
     }
 }
 
-impl Attempt {
+impl Permit {
     /// Waits if the attempt has asked for too much.
     async fn pace(&self) {
         let used_up = self.used_up.get();

@@ -1,10 +1,11 @@
 //! An application in a temporary folder, and the real command line on it.
 
 use super::redis::Server;
+use super::wait::eventually;
 use super::worker::Worker;
 use std::fs;
 use std::io::Write;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -112,6 +113,20 @@ impl TestDir {
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(path, text).unwrap();
         self
+    }
+
+    /// Makes a named pipe, which a task reads to wait for [`TestDir::write_fifo`].
+    pub fn fifo(&self, name: &str) -> &TestDir {
+        nix::unistd::mkfifo(&self.file(name), nix::sys::stat::Mode::S_IRWXU).unwrap();
+        self
+    }
+
+    /// Ends the wait of the task that reads this named pipe, once it does.
+    pub fn write_fifo(&self, name: &str) {
+        // A pipe that nobody reads cannot be opened so.
+        let mut options = fs::File::options();
+        options.write(true).custom_flags(nix::fcntl::OFlag::O_NONBLOCK.bits());
+        eventually("a reader", || options.open(self.file(name)).ok());
     }
 
     /// Writes `qworker.yaml`.

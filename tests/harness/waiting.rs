@@ -53,7 +53,9 @@ fn in_file(path: &std::path::Path) -> Vec<Waiting> {
     // Celery's own tables lack what we add to them.
     let plain = "SELECT q.name, 0, NULL, m.payload FROM kombu_message m \
                  JOIN kombu_queue q ON q.id = m.queue_id ORDER BY m.id";
-    let mut query = file.prepare(sql).or_else(|_| file.prepare(plain)).unwrap();
+    let ours = file.prepare("SELECT 1 FROM pragma_table_info('kombu_message') WHERE name = 'eta'");
+    let is_ours = ours.unwrap().exists([]).unwrap();
+    let mut query = file.prepare(if is_ours { sql } else { plain }).unwrap();
     let rows = query.query_map([], |row| {
         let payload = Payload::from_envelope(row.get::<_, String>(3)?);
         Ok(Waiting { queue: row.get(0)?, priority: row.get(1)?, due: row.get(2)?, payload })

@@ -14,18 +14,19 @@ use std::time::Instant;
 
 const QWORKER: &str = env!("CARGO_BIN_EXE_qworker");
 
-/// Tells how it reaches its worker, and stays until the file `go` is there.
+/// Tells how it reaches its worker, and stays until somebody writes to the pipe `go`.
 const OPEN: &str = r#"
 open:
   shell: |
     echo "$QWORKER_TASK_SOCKET $QWORKER_TASK_TOKEN" >>open
-    while [ ! -e go ]; do sleep 0.01; done
+    read -r _ <go
     echo done
 "#;
 
 /// An application with a worker that runs [`OPEN`], its task's id, and its address and token.
 fn open() -> (TestDir, Worker, String, String, String) {
     let app = TestDir::with(OPEN);
+    app.fifo("go");
     let worker = app.worker(&["-c", "4"]);
     let id = app.must(&["call", "open"]);
     let line = await_lines(&app, "open", 1).remove(0);
@@ -80,7 +81,7 @@ fn only_a_running_task_with_its_token_is_answered() {
     }
     let said = app.qworker(&["task", "ignore"]);
     assert!(said.code == 2 && said.stderr.contains("no worker runs this"), "{said:?}");
-    app.write("go", "");
+    app.write_fifo("go");
     app.must(&["result", &id, "--wait"]);
     // What was open is closed, and nothing new is.
     let fault = session.ask("request", "{}").unwrap_err();
@@ -130,7 +131,7 @@ fn a_bad_frame_hurts_its_connection_alone() {
     assert_eq!(raw(&mut stream, &[])["result"]["stored"], true);
     good.ask("progress", r#"{"done": 2, "total": 2}"#).unwrap();
     eventually("the state", || (result(&app, &id)["result"]["current"] == 2).then_some(()));
-    app.write("go", "");
+    app.write_fifo("go");
     assert_eq!(app.must(&["result", &id, "--wait"]), "done");
 }
 
@@ -154,13 +155,14 @@ fn a_flood_is_thinned_out_and_its_last_state_counts() {
     }
     let meta = json!({"state": "LARGE", "meta": "x".repeat(5_000_000)}).to_string();
     assert_eq!(code(session.ask("update-state", &meta).unwrap_err()), "malformed");
-    app.write("go", "");
+    app.write_fifo("go");
     assert_eq!(app.must(&["result", &id, "--wait"]), "done");
 }
 
 #[test]
 fn a_flood_reaches_the_store_a_few_times_a_second() {
     let app = Place::Redis.app(OPEN);
+    app.fifo("go");
     let _worker = app.worker(&[]);
     let id = app.must(&["call", "open"]);
     let line = await_lines(&app, "open", 1).remove(0);
@@ -229,6 +231,7 @@ fn a_fenced_task_and_one_of_another_user_reach_their_worker() {
 
 #[test]
 fn what_a_killed_worker_was_told_is_forgotten_and_its_task_runs_again() {
+    // Its sleep is work that only a kill ends.
     let app = TestDir::with(&format!(
         r#"
 told:
@@ -252,6 +255,7 @@ told:
 
 #[test]
 fn the_last_word_counts_however_the_process_ends() {
+    // A sleep is work that only a signal ends.
     let app = TestDir::with(&format!(
         r#"
 twice: {{shell: '{QWORKER} task retry; {QWORKER} task fail --type LastError --message second; exit 0'}}
@@ -277,6 +281,7 @@ fn a_chord_can_be_called() {
         "{OPEN}\nadd: {{shell: 'echo $(( $1 + $2 ))'}}\n\
          total: {{shell: 'echo $(( $(echo \"$1\" | tr -d \"[]\" | tr , +) ))'}}\n"
     ));
+    app.fifo("go");
     let _worker = app.worker(&["-c", "4"]);
     let id = app.must(&["call", "open"]);
     let line = await_lines(&app, "open", 1).remove(0);
@@ -289,7 +294,7 @@ fn a_chord_can_be_called() {
     let answer = session.ask("call", &json!({ "signature": chord }).to_string()).unwrap();
     let answer: Value = serde_json::from_str(answer.get()).unwrap();
     assert_eq!(app.must(&["result", answer["id"].as_str().unwrap(), "--wait"]), "6");
-    app.write("go", "");
+    app.write_fifo("go");
     app.must(&["result", &id, "--wait"]);
     let header = &answer["tuple"][0][1];
     assert_eq!(result(&app, &id)["children"], json!([header]), "{answer}");

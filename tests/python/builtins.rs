@@ -6,6 +6,8 @@ use super::worker::PythonWorker;
 use crate::harness::{Place, TestDir, Worker, eventually, in_every_place};
 use serde_json::{Value, json};
 
+/// A time limit is about time that passes, so `slow` takes some; `once` hangs until its worker is
+/// killed.
 const TASKS: &str = r#"
 double: {shell: 'echo $(( $1 * 2 ))'}
 add: {params: [a, {b: 10}], shell: 'echo $(( $1 + $2 ))'}
@@ -27,11 +29,6 @@ from celery import chain, chord, group
 from celery.canvas import xmap, xstarmap, chunks
 def sig(name, *args, **options):
     return app.signature(name, args=args, app=app, **options)
-def got(result):
-    try:
-        return result.get(timeout=60)
-    except Exception as error:
-        return [type(error).__name__, str(error)]
 "#;
 
 fn start(place: Place) -> (TestDir, Worker) {

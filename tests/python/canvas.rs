@@ -30,11 +30,6 @@ def sig(name):
 add, total, text, note, fail, flaky, who, count = map(
     sig, "add total text note fail flaky who count".split())
 padd, ptotal, pfail, pnote = map(sig, ["py.add", "py.total", "py.fail", "py.note"])
-def got(result):
-    try:
-        return result.get(timeout=60)
-    except Exception as error:
-        return [type(error).__name__, str(error)]
 "#;
 
 fn start(place: Place) -> (TestDir, Worker, PythonWorker) {
@@ -202,7 +197,7 @@ say([got(one) for one in sent])
         let (guard, sent) = (worker.guard(), app.file("sent"));
         move || {
             eventually("they are sent", || sent.exists().then_some(()));
-            // At any moment of their lives.
+            // At any moment of their lives, so at none that an event tells.
             for _ in 0..10 {
                 std::thread::sleep(Duration::from_millis(fastrand::u64(50..400)));
                 process::children(guard)

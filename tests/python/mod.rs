@@ -15,7 +15,8 @@ mod works;
 
 use crate::harness::TestDir;
 
-/// Python that has `app` on the addresses in `sys.argv[1:3]`, and prints JSON.
+/// Python that has `app` on the addresses in `sys.argv[1:3]`, and prints JSON. `got` gives a result or
+/// the exception that it raises.
 pub const APP: &str = r#"
 import json, sys, warnings
 warnings.simplefilter("ignore")
@@ -23,6 +24,11 @@ from celery import Celery
 app = Celery("interop", broker=sys.argv[1], backend=sys.argv[2])
 def say(value):
     print(json.dumps(value))
+def got(result):
+    try:
+        return result.get(timeout=60)
+    except Exception as error:
+        return [type(error).__name__, str(error)]
 "#;
 
 /// Runs [`APP`] and `script` where `app` has its messages.

@@ -12,16 +12,18 @@ const TASKS: &str = r#"
 steps:
   shell: |
     QW task progress 3 10
-    while [ ! -e go1 ]; do sleep 0.01; done
+    read -r _ <go1
     QW task update-state UPLOADING --meta '{"file": "ä.png", "parts": [1, 2]}'
-    while [ ! -e go2 ]; do sleep 0.01; done
+    read -r _ <go2
     echo '"done"'
 fails: {shell: 'QW task fail --type "$1" --message "no such key" --module "$2"'}
+item: {shell: 'echo "$1" >>items; [ "$1" != bad ] || QW task fail --type KeyError --message bad; echo "$1"'}
 rejects: {shell: 'QW task reject'}
 requeues: {shell: 'echo >>requeues; [ "$(wc -l <requeues)" -gt 2 ] && { echo 3; exit; }; QW task reject --requeue'}
 ignores: {shell: 'QW task update-state LEFT --meta 7; QW task ignore'}
 again: {shell: '[ "$QWORKER_TASK_RETRIES" = 2 ] && { echo 2; exit; }; QW task retry --countdown 0'}
 retries: {shell: 'QW task retry --countdown 30'}
+urgent: {shell: 'QW task call whole --priority 9', result: text}
 toomany: {shell: 'QW task retry --countdown 0 --max-retries 1'}
 inner: {shell: 'printf "[\"%s\", \"%s\"]" "$QWORKER_TASK_ROOT_ID" "$QWORKER_TASK_PARENT_ID"'}
 parent:
@@ -51,6 +53,7 @@ def got(result):
     except Exception as error:
         return [type(error).__module__, type(error).__name__, str(error)]
 def until(look):
+    # A store tells nobody of a state that does not end a task.
     import time
     while not look(): time.sleep(0.01)
 "#;
@@ -70,23 +73,31 @@ fn run(app: &TestDir, script: &str) -> Value {
 in_every_place! {
     states_of_its_own_are_those_of_update_state
     its_end_means_what_it_said
+    what_an_item_says_is_said_of_its_map
     what_it_calls_is_its_child
     what_replaces_it_is_what_python_would_make_of_it
 }
 
 fn states_of_its_own_are_those_of_update_state(place: Place) {
     let (app, _worker) = start(place);
+    app.fifo("go1").fifo("go2");
     let script = r#"
+# Opening a pipe waits for its reader.
+def go(pipe): open(f"{folder}/{pipe}", "w").close()
 result = app.send_task("steps")
 until(lambda: result.state == "PROGRESS")
 states = [result.state, result.info]
-open(f"{folder}/go1", "w").close()
+go("go1")
 until(lambda: result.state == "UPLOADING")
 states += [result.state, result.info, result.ready()]
-open(f"{folder}/go2", "w").close()
+go("go2")
 states += [result.get(timeout=60), result.state]
 quiet = app.send_task("steps", ignore_result=True, task_id="quiet")
+go("go1")
+go("go2")
 after = app.send_task("steps")
+go("go1")
+go("go2")
 after.get(timeout=60)
 say([states, quiet.state])
 "#;
@@ -141,6 +152,16 @@ say({
     assert!(dead.contains("rejected"), "{dead}");
 }
 
+fn what_an_item_says_is_said_of_its_map(place: Place) {
+    let (app, _worker) = start(place);
+    let script = r#"
+from celery.canvas import xmap
+say(got(xmap(app.signature("item"), ["a", "bad", "b"], app=app).apply_async(queue="ours")))
+"#;
+    assert_eq!(run(&app, script), json!(["builtins", "KeyError", "'bad'"]));
+    assert_eq!(app.lines("items"), ["a", "bad"]);
+}
+
 fn what_it_calls_is_its_child(place: Place) {
     let (app, _worker) = start(place);
     let script = r#"
@@ -148,11 +169,16 @@ result = app.send_task("parent", root_id="ROOT")
 ids = result.get(timeout=60)
 inner = [AsyncResult(id, app=app).get(timeout=60) for id in ids]
 urgent = AsyncResult(app.send_task("passes", priority=5).get(timeout=60), app=app)
-properties = urgent.get(timeout=60)["request"]["properties"]
+number = lambda result: result.get(timeout=60)["request"]["properties"]["priority"]
+asked = AsyncResult(app.send_task("urgent").get(timeout=60), app=app)
+# A signature has the broker's number, as in Celery.
+chained = chain(add(1, 2), sig("whole")(priority=3)).apply_async()
 say([[child.id for child in result.children] == ids, inner == [["ROOT", result.id]] * 2,
-     ids[1] == f"child-{ids[0]}", properties["priority"]])
+     ids[1] == f"child-{ids[0]}", number(urgent), number(asked), number(chained)])
 "#;
-    assert_eq!(run(&app, script), json!([true, true, true, 5]));
+    // On Redis the lowest number is served first.
+    let urgent = if place == Place::Redis { 0 } else { 9 };
+    assert_eq!(run(&app, script), json!([true, true, true, 5, urgent, 3]));
 }
 
 fn what_replaces_it_is_what_python_would_make_of_it(place: Place) {
