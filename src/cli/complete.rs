@@ -7,7 +7,7 @@ use super::exit::{Error, Exit};
 use super::output::ToUser;
 use super::{Cli, beat, empty_values};
 use crate::link::sqlite::Access;
-use crate::link::url::BrokerUrl;
+use crate::link::url::BackendUrl;
 use crate::task::set::Set;
 use clap::{CommandFactory, FromArgMatches};
 use clap_complete::engine::{ArgValueCandidates, CompletionCandidate, complete};
@@ -186,10 +186,9 @@ fn asked<T>(
     app: &App,
     ask: impl AsyncFnOnce(crate::client::Client) -> Result<Vec<T>, Error>,
 ) -> Vec<T> {
-    match app.settings.broker_url.broker(&app.folder) {
-        Ok(BrokerUrl::Sqlite(path)) if !path.exists() => return Vec::new(),
-        Ok(_) => {}
-        Err(_) => return Vec::new(),
+    let Ok(url) = app.settings.broker_url.broker(&app.folder) else { return Vec::new() };
+    if BackendUrl::from(url).file().is_some_and(|file| !file.exists()) {
+        return Vec::new();
     }
     let answer = super::block_on(async {
         let answer = async { ask(app.client_to(Access::Look)?).await };

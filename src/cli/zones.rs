@@ -2,9 +2,9 @@
 
 use crate::config::Diagnostic;
 use crate::config::diagnostic::Weight;
+use crate::config::zone::{BUILT_IN, Zone};
 use crate::os::zoneinfo;
 use crate::schedule::rules::{HostZones, Rules};
-use chrono_tz::{IANA_TZDB_VERSION, TZ_VARIANTS, Tz};
 use serde_json::{Value, json};
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -15,7 +15,7 @@ use std::sync::Arc;
 #[derive(Debug)]
 pub(in crate::cli) struct Zones {
     folder: Option<PathBuf>,
-    known: RefCell<HashMap<Tz, Option<Arc<Rules>>>>,
+    known: RefCell<HashMap<Zone, Option<Arc<Rules>>>>,
     faults: RefCell<Vec<Diagnostic>>,
 }
 
@@ -38,7 +38,7 @@ impl Zones {
     pub(in crate::cli) fn origin(&self) -> (Option<String>, Option<String>) {
         match self.folder.as_ref().filter(|folder| folder.is_dir()) {
             Some(folder) => (Some(folder.display().to_string()), zoneinfo::version(folder)),
-            None => (None, Some(IANA_TZDB_VERSION.into())),
+            None => (None, Some(BUILT_IN.into())),
         }
     }
 
@@ -46,7 +46,7 @@ impl Zones {
     pub(in crate::cli) fn text(&self) -> String {
         let (folder, version) = self.origin();
         let version = version.unwrap_or_else(|| "(of unknown version)".into());
-        let built_in = format!("built in {IANA_TZDB_VERSION}");
+        let built_in = format!("built in {BUILT_IN}");
         match (folder, &self.folder) {
             (Some(folder), _) => format!("{folder} {version}; what it lacks: {built_in}"),
             (None, Some(wrong)) => format!("{built_in} (no folder {})", wrong.display()),
@@ -57,7 +57,7 @@ impl Zones {
     /// The same for a program.
     pub(in crate::cli) fn json(&self) -> Value {
         let (folder, version) = self.origin();
-        json!({"folder": folder, "version": version, "built_in": IANA_TZDB_VERSION})
+        json!({"folder": folder, "version": version, "built_in": BUILT_IN})
     }
 }
 
@@ -76,16 +76,16 @@ pub(in crate::cli) fn name_foreign(found: &mut [Diagnostic]) {
         let Some(bytes) = fault.zone.as_deref().and_then(file) else { continue };
         fault.message += ", a time zone that this host knows and qworker does not";
         if fault.hint.is_none() {
-            let same = |zone: &&Tz| file(zone.name()).is_some_and(|other| other == bytes);
-            fault.hint = TZ_VARIANTS.iter().find(same).map(|zone| zone.name().into());
+            let same = |zone: &Zone| file(zone.name()).is_some_and(|other| other == bytes);
+            fault.hint = Zone::all().find(same).map(|zone| zone.name().into());
         }
     }
 }
 
 impl HostZones for Zones {
-    fn rules(&self, zone: Tz) -> Option<Arc<Rules>> {
+    fn rules(&self, zone: Zone) -> Option<Arc<Rules>> {
         // Of UTC there is nothing to know.
-        let folder = self.folder.as_ref().filter(|_| zone != Tz::UTC)?;
+        let folder = self.folder.as_ref().filter(|_| zone != Zone::UTC)?;
         if let Some(known) = self.known.borrow().get(&zone) {
             return known.clone();
         }
@@ -93,7 +93,7 @@ impl HostZones for Zones {
         let rules = read.and_then(|bytes| Rules::read(&bytes)).map(Arc::new);
         let rules = rules.map_err(|why| {
             let path = folder.join(zone.name()).display().to_string();
-            let why = format!("{why}; the built-in rules ({IANA_TZDB_VERSION}) hold for this zone");
+            let why = format!("{why}; the built-in rules ({BUILT_IN}) hold for this zone");
             let fault = Diagnostic::new(&path, None, why);
             self.faults.borrow_mut().push(Diagnostic { weight: Weight::Warning, ..fault });
         });

@@ -3,7 +3,7 @@
 use super::diagnostic::{Faults, nearest};
 use super::kind::{ValueKind, kind};
 use super::node::{Data, YamlNode, quote};
-use chrono_tz::{TZ_VARIANTS, Tz};
+use super::zone::Zone;
 
 /// What happens to local times that do not exist, or exist twice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -47,18 +47,18 @@ kind!(
 
 /// A time zone of the IANA database; null is UTC, as it is for Celery.
 #[derive(Debug)]
-pub struct Zone;
+pub struct ZoneName;
 
-impl ValueKind for Zone {
-    type Value = Tz;
+impl ValueKind for ZoneName {
+    type Value = Zone;
     const EXPECTED: &'static str = "a time zone such as UTC or Europe/Oslo";
 
-    fn read(node: &YamlNode, faults: &mut Faults) -> Option<Tz> {
+    fn read(node: &YamlNode, faults: &mut Faults) -> Option<Zone> {
         if node.is_null() {
-            return Some(Tz::UTC);
+            return Some(Zone::UTC);
         }
         let text = node.as_text().unwrap_or_default();
-        let zone = text.parse().ok();
+        let zone = Zone::named(text);
         if zone.is_none() {
             let near = nearest_zones(text).join(" or ");
             let fault = faults.add(node.line, format!("found {}", node.found()));
@@ -69,7 +69,7 @@ impl ValueKind for Zone {
         zone
     }
 
-    fn write(value: &Tz) -> String {
+    fn write(value: &Zone) -> String {
         quote(value.name())
     }
 }
@@ -78,7 +78,7 @@ impl ValueKind for Zone {
 pub fn nearest_zones(name: &str) -> Vec<&'static str> {
     let city = |name: &str| name.rsplit('/').next().unwrap_or_default().to_lowercase();
     let wanted = name.trim().replace(' ', "_");
-    let names = || TZ_VARIANTS.iter().map(|zone| zone.name());
+    let names = || Zone::all().map(Zone::name);
     let mut found: Vec<&'static str> = names()
         .filter(|zone| !wanted.is_empty() && city(zone) == city(&wanted))
         .chain(nearest(&wanted, names(), 3))
@@ -148,7 +148,7 @@ mod tests {
     fn zones_and_what_was_meant() {
         let read = |text: &str| {
             let mut faults = Faults::new("q.yaml");
-            let zone = Zone::read(&parse("q.yaml", text).0.unwrap(), &mut faults);
+            let zone = ZoneName::read(&parse("q.yaml", text).0.unwrap(), &mut faults);
             (zone, faults.into_vec().iter().map(|fault| fault.to_string()).collect::<String>())
         };
         for name in
@@ -156,7 +156,7 @@ mod tests {
         {
             assert_eq!(read(name).0.unwrap().name(), name);
         }
-        assert_eq!(read("null").0, Some(Tz::UTC));
+        assert_eq!(read("null").0, Some(Zone::UTC));
         let cases = [
             ("Europe/Olso", "Europe/Oslo"),
             ("Seoul", "Asia/Seoul"),

@@ -17,6 +17,7 @@ pub mod settings;
 pub mod transport;
 pub mod units;
 pub mod yaml;
+pub mod zone;
 
 pub use diagnostic::{Diagnostic, Faults, nearest};
 pub use load::{Given, Layers};

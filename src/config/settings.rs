@@ -3,7 +3,7 @@
 //! all come from that table, so none of them can forget one.
 
 use super::accept::{self, SerializerList};
-use super::beat::{BeatSchedule, Days, DaysRule, Dst, DstRule, Zone};
+use super::beat::{BeatSchedule, Days, DaysRule, Dst, DstRule, ZoneName};
 use super::diagnostic::Faults;
 use super::kind::{
     AddressKind, Concurrency, Count, Deliveries, Environment, FilePath, Flag, Keep, Limit, Load,
@@ -12,9 +12,9 @@ use super::kind::{
 use super::node::YamlNode;
 use super::routes::Routes;
 use super::transport::{BrokerTransportOptions, ResultTransportOptions};
+use super::zone::Zone;
 use crate::bounds;
 use crate::link::address;
-use chrono_tz::Tz;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
@@ -232,7 +232,7 @@ settings! {
     wasm_cache_dir: PathBuf, FilePath = PathBuf::from("var/cache/wasm");
     /// The time zone of schedules, by its IANA name: Europe/Oslo.
     /// An entry or a file of entries can set its own.
-    timezone: Tz, Zone = Tz::UTC;
+    timezone: Zone, ZoneName = Zone::UTC;
     /// What qworker beat sends, and when: {NAME: {task: TASK, schedule: WHEN}}; see
     /// qworker-schedule(5). The files schedule.yaml and *.crontab can define more entries.
     beat_schedule: BeatSchedule, BeatSchedule = BeatSchedule::default();

@@ -25,8 +25,8 @@ use tokio::sync::{Mutex, Notify};
 /// slow for its reasons is given twice as long each time, up to [`WORKER_PATIENCE_MAX`].
 pub const WORKER_PATIENCE: Duration = Duration::from_secs(2);
 
-/// How long a client looks for its answer without a sleep: a server on this machine or next to
-/// it answers within that time, and one that is far costs the client no more than that.
+/// How long one who is in a hurry looks for the answer without a sleep: a server on this machine or
+/// next to it answers within that time, and one that is far costs no more than that.
 const EAGER: Duration = Duration::from_micros(100);
 
 /// See [`Link::run_eagerly`].
@@ -168,9 +168,8 @@ impl Link {
     }
 
     /// As [`Link::run`], for who asks one thing after the other and has nothing else to do: when
-    /// the last answer is just [`STREAK`] old, it looks for the next one again and again for
-    /// [`EAGER`] before it sleeps. Falling asleep and waking up take longer than a server that
-    /// is near; but whoever asks now and then leaves the processor to the others.
+    /// the last answer is just [`STREAK`] old, it asks as [`Link::run_at_once`]; but whoever asks
+    /// now and then leaves the processor to the others.
     ///
     /// # Errors
     /// As [`Link::run`].
@@ -178,23 +177,35 @@ impl Link {
         &self,
         work: impl AsyncFnOnce(&mut MultiplexedConnection) -> RedisResult<T>,
     ) -> Result<T, Error> {
+        let is_streak = lock(&self.0.answered).is_some_and(|last| last.elapsed() < STREAK);
+        let done = match is_streak {
+            true => self.run_at_once(work).await,
+            false => self.run(work).await,
+        };
+        *lock(&self.0.answered) = Some(Instant::now());
+        done
+    }
+
+    /// As [`Link::run`], for who is waited for: it looks for the answer again and again for
+    /// [`EAGER`] before it sleeps. Falling asleep and waking up take longer than a server that
+    /// is near.
+    ///
+    /// # Errors
+    /// As [`Link::run`].
+    pub async fn run_at_once<T>(
+        &self,
+        work: impl AsyncFnOnce(&mut MultiplexedConnection) -> RedisResult<T>,
+    ) -> Result<T, Error> {
         let mut done = std::pin::pin!(self.run(work));
         let start = Instant::now();
-        let last = &self.0.answered;
-        let streak = lock(last).is_some_and(|last| start.duration_since(last) < STREAK);
-        while streak && start.elapsed() < EAGER {
+        while start.elapsed() < EAGER {
             tokio::select! {
                 biased;
-                done = &mut done => {
-                    *lock(last) = Some(Instant::now());
-                    return done;
-                }
+                done = &mut done => return done,
                 () = tokio::task::yield_now() => {}
             }
         }
-        let done = done.await;
-        *lock(last) = Some(Instant::now());
-        done
+        done.await
     }
 
     /// Resolves when the server has said something on its own since this was last called, or

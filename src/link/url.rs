@@ -122,6 +122,14 @@ impl BrokerUrl {
 }
 
 impl BackendUrl {
+    /// The file that it names, if it names one.
+    pub fn file(&self) -> Option<&Path> {
+        match self {
+            BackendUrl::Sqlite(file) => Some(file),
+            BackendUrl::Redis(_) | BackendUrl::Disabled => None,
+        }
+    }
+
     /// Parses `text`; a relative path is taken from `base` (the application's folder).
     ///
     /// # Errors

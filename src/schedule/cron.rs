@@ -286,7 +286,7 @@ impl fmt::Display for Cron {
 mod tests {
     use super::super::zone::Dst;
     use super::*;
-    use chrono_tz::Tz;
+    use crate::config::zone::Zone;
 
     fn at(text: &str) -> DateTime<Utc> {
         text.parse().unwrap()
@@ -296,7 +296,7 @@ mod tests {
         Cron::parse(text, Days::And).unwrap()
     }
 
-    fn calendar(zone: Tz, dst: Dst) -> Calendar {
+    fn calendar(zone: Zone, dst: Dst) -> Calendar {
         Calendar::new(zone, dst, DateTime::UNIX_EPOCH)
     }
 
@@ -336,7 +336,7 @@ mod tests {
 
     #[test]
     fn days_of_month_and_week() {
-        let utc = calendar(Tz::UTC, Dst::Once);
+        let utc = calendar(Zone::UTC, Dst::Once);
         let next = |text, days| {
             let cron = Cron::parse(text, days).unwrap();
             let due = cron.next(at("2026-11-21T12:00:00Z"), &utc).unwrap();
@@ -354,7 +354,7 @@ mod tests {
 
     #[test]
     fn no_occurrence_beyond_the_years() {
-        let utc = calendar(Tz::UTC, Dst::Once);
+        let utc = calendar(Zone::UTC, Dst::Once);
         assert_eq!(cron("0 0 1 1 *").next(at("2100-01-01T00:00:00Z"), &utc), None);
         assert_eq!(cron("0 0 1 1 *").next(at("9999-01-01T00:00:00Z"), &utc), None);
         assert_eq!(
@@ -367,7 +367,7 @@ mod tests {
 
     #[test]
     fn parts_of_a_second_count() {
-        let utc = calendar(Tz::UTC, Dst::Once);
+        let utc = calendar(Zone::UTC, Dst::Once);
         let minute = at("2026-11-21T12:00:00Z");
         let before = minute - chrono::TimeDelta::nanoseconds(1);
         assert_eq!(cron("* * * * *").next(before, &utc), Some(minute));
@@ -377,7 +377,7 @@ mod tests {
 
     #[test]
     fn spring_and_autumn() {
-        let new_york = calendar(Tz::America__New_York, Dst::Once);
+        let new_york = calendar(Zone::named("America/New_York").unwrap(), Dst::Once);
         let spring = "2026-03-08T06:00:00Z";
         assert_eq!(chain("30 2 * * *", &new_york, spring, 2), ["03-08 07:00:00", "03-09 06:30:00"]);
         // Several in a gap, and a regular one at its end: one.
@@ -392,14 +392,14 @@ mod tests {
             chain("30 * * * *", &new_york, autumn, 3),
             ["11-01 05:30:00", "11-01 06:30:00", "11-01 07:30:00"]
         );
-        let celery = calendar(Tz::America__New_York, Dst::Celery);
+        let celery = calendar(Zone::named("America/New_York").unwrap(), Dst::Celery);
         assert_eq!(chain("30 2 * * *", &celery, spring, 2), ["03-08 07:30:00", "03-09 06:30:00"]);
         assert_eq!(chain("30 * * * *", &celery, autumn, 2), ["11-01 05:30:00", "11-01 07:30:00"]);
     }
 
     #[test]
     fn the_crate_agrees_on_whole_schedules() {
-        let utc = calendar(Tz::UTC, Dst::Once);
+        let utc = calendar(Zone::UTC, Dst::Once);
         let mut random = fastrand::Rng::with_seed(5);
         let mut list = |low: u64, high: u64| {
             let values: Vec<_> = (0..random.u64(1..4)).map(|_| random.u64(low..=high)).collect();

@@ -293,7 +293,7 @@ impl fmt::Display for Every {
 mod tests {
     use super::super::zone::Dst;
     use super::*;
-    use chrono_tz::Tz;
+    use crate::config::zone::Zone;
 
     fn at(text: &str) -> DateTime<Utc> {
         text.parse().unwrap()
@@ -307,11 +307,11 @@ mod tests {
         Every::new(Duration::from_secs(period), false, Some(time.parse().unwrap()))
     }
 
-    fn calendar(zone: Tz) -> Calendar {
+    fn calendar(zone: Zone) -> Calendar {
         Calendar::new(zone, Dst::Once, DateTime::UNIX_EPOCH)
     }
 
-    fn chain(every: Every, zone: Tz, after: &str, count: usize) -> Vec<String> {
+    fn chain(every: Every, zone: Zone, after: &str, count: usize) -> Vec<String> {
         let calendar = calendar(zone);
         let chain = std::iter::successors(Some(at(after)), |last| every.next(*last, &calendar));
         chain.skip(1).take(count).map(|due| due.format("%d %H:%M:%S").to_string()).collect()
@@ -319,7 +319,7 @@ mod tests {
 
     #[test]
     fn plain() {
-        let utc = calendar(Tz::UTC);
+        let utc = calendar(Zone::UTC);
         let after = at("2026-11-21T12:00:00.25Z");
         assert_eq!(every(5.0).next(after, &utc), Some(at("2026-11-21T12:00:05.25Z")));
         let until = at("2026-11-21T12:00:20Z");
@@ -332,7 +332,7 @@ mod tests {
     #[test]
     fn at_a_time_of_the_day() {
         let six = daily(21_600, "07:15").unwrap();
-        let oslo = Tz::Europe__Oslo;
+        let oslo = Zone::named("Europe/Oslo").unwrap();
         assert_eq!(
             chain(six, oslo, "2026-11-21T00:00:00Z", 4),
             ["21 00:15:00", "21 06:15:00", "21 12:15:00", "21 18:15:00"]
@@ -347,13 +347,13 @@ mod tests {
             ["25 00:30:00", "25 01:30:00", "25 02:30:00"]
         );
         let third = daily(3 * 86_400, "00:00").unwrap();
-        let dues = chain(third, Tz::UTC, "1970-01-01T00:00:00Z", 2);
+        let dues = chain(third, Zone::UTC, "1970-01-01T00:00:00Z", 2);
         assert_eq!(dues, ["04 00:00:00", "07 00:00:00"]);
     }
 
     #[test]
     fn an_anchor_is_what_is_counted_from() {
-        let oslo = Tz::Europe__Oslo;
+        let oslo = Zone::named("Europe/Oslo").unwrap();
         // A Wednesday: every other one from then on.
         let fortnight = daily(14 * 86_400, "09:00").unwrap().anchored(at("2026-12-01T23:00:00Z"));
         let dues = chain(fortnight, oslo, "2026-12-01T23:00:00Z", 3);
@@ -384,11 +384,11 @@ mod tests {
     fn relative_ones_are_rounded() {
         let relative = |seconds| Every::new(Duration::from_secs(seconds), true, None).unwrap();
         let after = "2026-11-21T10:20:30.5Z";
-        assert_eq!(chain(relative(3600), Tz::UTC, after, 2), ["21 11:00:00", "21 12:00:00"]);
-        assert_eq!(chain(relative(90), Tz::UTC, after, 2), ["21 10:22:00", "21 10:23:00"]);
-        assert_eq!(chain(relative(7), Tz::UTC, after, 2), ["21 10:20:37", "21 10:20:44"]);
+        assert_eq!(chain(relative(3600), Zone::UTC, after, 2), ["21 11:00:00", "21 12:00:00"]);
+        assert_eq!(chain(relative(90), Zone::UTC, after, 2), ["21 10:22:00", "21 10:23:00"]);
+        assert_eq!(chain(relative(7), Zone::UTC, after, 2), ["21 10:20:37", "21 10:20:44"]);
         assert_eq!(
-            chain(relative(86_400), Tz::Europe__Oslo, after, 2),
+            chain(relative(86_400), Zone::named("Europe/Oslo").unwrap(), after, 2),
             ["21 23:00:00", "22 23:00:00"]
         );
     }

@@ -64,15 +64,15 @@ pub fn last_instant(moment: Moment, calendar: &Calendar) -> Option<DateTime<Utc>
 mod tests {
     use super::super::zone::Dst;
     use super::*;
-    use chrono_tz::Tz;
+    use crate::config::zone::Zone;
 
-    fn calendar(zone: Tz) -> Calendar {
+    fn calendar(zone: Zone) -> Calendar {
         Calendar::new(zone, Dst::Once, DateTime::UNIX_EPOCH)
     }
 
     #[test]
     fn local_and_other_times() {
-        let oslo = calendar(Tz::Europe__Oslo);
+        let oslo = calendar(Zone::named("Europe/Oslo").unwrap());
         let cases = [
             ("2026-11-21T10:00:00Z", Some("2026-11-21T10:00:00Z")),
             ("2026-11-21 10:00:00+02:00", Some("2026-11-21T08:00:00Z")),
@@ -97,7 +97,7 @@ mod tests {
         }
         let end = last_instant(Moment::parse("2026-07-01").unwrap(), &oslo).unwrap();
         assert_eq!(end.to_rfc3339(), "2026-07-01T21:59:59.999999+00:00");
-        let samoa = calendar(Tz::Pacific__Apia);
+        let samoa = calendar(Zone::named("Pacific/Apia").unwrap());
         let lost = instant(Moment::parse("2011-12-30T12:00:00").unwrap(), &samoa).unwrap();
         assert_eq!(lost.to_rfc3339(), "2011-12-30T22:00:00+00:00");
     }

@@ -1,7 +1,8 @@
-//! The rules of a zone as the host has them: the contents of a file in the form TZif.
+//! The rules of a zone, as the host has them or as they are built in: the contents of a file in the
+//! form TZif (RFC 9636).
 
 use super::zone::DAY;
-use chrono_tz::Tz;
+use crate::config::zone::Zone;
 use std::fmt::Debug;
 use std::sync::Arc;
 use tz::timezone::{LocalTimeType, TimeZone, TransitionRule};
@@ -9,7 +10,7 @@ use tz::timezone::{LocalTimeType, TimeZone, TransitionRule};
 /// Knows the rules of zones that the host has.
 pub trait HostZones: Debug {
     /// Those of a zone. `None`: the built-in ones hold.
-    fn rules(&self, zone: Tz) -> Option<Arc<Rules>>;
+    fn rules(&self, zone: Zone) -> Option<Arc<Rules>>;
 }
 
 /// For all zones the built-in rules hold.
@@ -17,7 +18,7 @@ pub trait HostZones: Debug {
 pub struct BuiltIn;
 
 impl HostZones for BuiltIn {
-    fn rules(&self, _: Tz) -> Option<Arc<Rules>> {
+    fn rules(&self, _: Zone) -> Option<Arc<Rules>> {
         None
     }
 }
@@ -31,6 +32,12 @@ pub struct Rules {
 }
 
 impl Rules {
+    /// Those that are built in.
+    pub fn built_in(zone: Zone) -> Rules {
+        // A test reads all of them.
+        Rules::read(zone.tzif()).unwrap_or_else(|_| Rules { zone: TimeZone::utc(), last: 0 })
+    }
+
     /// Reads the contents of a file.
     ///
     /// # Errors
@@ -62,6 +69,14 @@ impl Rules {
         self.zone.find_local_time_type(at).map_or(self.last, offset_of)
     }
 
+    /// The letters for the local time, such as CEST; an offset such as `+03` if there are none.
+    pub(super) fn letters(&self, at: i64) -> String {
+        let local = self.zone.find_local_time_type(at).ok();
+        let last = || self.zone.as_ref().local_time_types().last();
+        let letters = local.or_else(last).map(|local| local.time_zone_designation());
+        letters.unwrap_or_default().into()
+    }
+
     /// When clocks are changed, as far as the file lists it.
     pub(super) fn changes(&self) -> Vec<i64> {
         self.zone.as_ref().transitions().iter().map(|change| change.unix_leap_time()).collect()
@@ -70,4 +85,19 @@ impl Rules {
 
 fn offset_of(local: &LocalTimeType) -> i64 {
     i64::from(local.ut_offset())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_rules_of_all_zones_are_built_in() {
+        for zone in Zone::all() {
+            Rules::read(zone.tzif()).unwrap_or_else(|why| panic!("{zone}: {why}"));
+        }
+        let oslo = Rules::built_in(Zone::named("Europe/Oslo").unwrap());
+        assert_eq!([0, 1_782_864_000].map(|at| oslo.letters(at)), ["CET", "CEST"]);
+        assert_eq!(Rules::built_in(Zone::named("Etc/GMT-3").unwrap()).letters(0), "+03");
+    }
 }

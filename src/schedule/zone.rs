@@ -25,8 +25,8 @@
 //! built in.
 
 use super::rules::Rules;
-use chrono::{DateTime, FixedOffset, Offset, TimeZone, Utc};
-use chrono_tz::Tz;
+use crate::config::zone::Zone;
+use chrono::{DateTime, FixedOffset, Offset, Utc};
 use std::fmt;
 use std::sync::{Arc, OnceLock};
 
@@ -50,7 +50,7 @@ const SENDING: i64 = 1_767_225_600;
 #[derive(Debug, Clone)]
 pub struct Calendar {
     /// The zone.
-    pub zone: Tz,
+    pub zone: Zone,
     /// When clocks are changed.
     pub dst: Dst,
     /// When the host was started.
@@ -123,7 +123,7 @@ impl PartialEq for Calendar {
 
 impl Calendar {
     /// A calendar of this zone by the built-in rules, on a host that was started at `boot`.
-    pub fn new(zone: Tz, dst: Dst, boot: DateTime<Utc>) -> Calendar {
+    pub fn new(zone: Zone, dst: Dst, boot: DateTime<Utc>) -> Calendar {
         Calendar { zone, dst, boot, rules: None, pieces: OnceLock::new(), sum: OnceLock::new() }
     }
 
@@ -138,12 +138,11 @@ impl Calendar {
         at.with_timezone(&offset.and_then(FixedOffset::east_opt).unwrap_or_else(|| Utc.fix()))
     }
 
-    /// The letters for the local time of `at`, such as CEST; its offset if they are unknown.
+    /// The letters for the local time of `at`, such as CEST; its offset if the zone has none.
     pub fn letters(&self, at: DateTime<Utc>) -> String {
-        let known = self.zone.offset_from_utc_datetime(&at.naive_utc());
-        match *self.local(at).offset() {
-            offset if offset == known.fix() => known.to_string(),
-            offset => offset.to_string(),
+        match &self.rules {
+            Some(rules) => rules.letters(at.timestamp()),
+            None => Rules::built_in(self.zone).letters(at.timestamp()),
         }
     }
 
@@ -300,8 +299,8 @@ impl Calendar {
 
     fn pieces(&self) -> &[OffsetPeriod] {
         self.pieces.get_or_init(|| match &self.rules {
-            Some(rules) => pieces(&|at| rules.offset(at), &rules.changes()),
-            None => pieces(&|at| offset(self.zone, at), &[]),
+            Some(rules) => pieces(rules),
+            None => pieces(&Rules::built_in(self.zone)),
         })
     }
 
@@ -316,7 +315,7 @@ impl Calendar {
                 format!("{said:?}")
             };
             let here = said(self.pieces());
-            let built_in = pieces(&|at| offset(self.zone, at), &[]);
+            let built_in = pieces(&Rules::built_in(self.zone));
             (here != said(&built_in)).then(|| super::entry::sum(&here))
         })
     }
@@ -348,9 +347,10 @@ fn last(pattern: &impl Pattern, until: i64) -> Option<i64> {
     Some(day * DAY + pattern.time_until(DAY - 1)?)
 }
 
-/// Cuts the time from `START` to `END` where a zone's clocks are changed. Of two `changes` that
-/// are known none is missed, however close they are.
-fn pieces(offset_at: &dyn Fn(i64) -> i64, changes: &[i64]) -> Box<[OffsetPeriod]> {
+/// Cuts the time from `START` to `END` where a zone's clocks are changed. Of two changes that
+/// the rules list none is missed, however close they are.
+fn pieces(rules: &Rules) -> Box<[OffsetPeriod]> {
+    let (offset_at, changes) = (|at| rules.offset(at), rules.changes());
     let mut pieces = Vec::new();
     let (mut from, mut offset) = (START, offset_at(START));
     let mut known = START;
@@ -375,12 +375,6 @@ fn pieces(offset_at: &dyn Fn(i64) -> i64, changes: &[i64]) -> Box<[OffsetPeriod]
     pieces.into()
 }
 
-/// Local time less UTC, in seconds.
-fn offset(zone: Tz, at: i64) -> i64 {
-    let at = DateTime::from_timestamp(at, 0).unwrap_or_default().naive_utc();
-    i64::from(zone.offset_from_utc_datetime(&at).fix().local_minus_utc())
-}
-
 /// Two calendars with the same text have the same occurrences, whatever their host.
 impl fmt::Display for Calendar {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -393,7 +387,7 @@ impl fmt::Display for Calendar {
 mod tests {
     use super::*;
 
-    fn calendar(zone: Tz) -> Calendar {
+    fn calendar(zone: Zone) -> Calendar {
         Calendar::new(zone, Dst::Once, DateTime::UNIX_EPOCH)
     }
 
@@ -403,24 +397,24 @@ mod tests {
 
     #[test]
     fn a_zone_is_cut_where_its_clocks_are_changed() {
-        let oslo = calendar(Tz::Europe__Oslo);
+        let oslo = calendar(Zone::named("Europe/Oslo").unwrap());
         let summer = oslo.piece(at("2026-07-01T00:00:00Z"));
         assert_eq!(summer.from, at("2026-03-29T01:00:00Z"));
         assert_eq!(summer.to, at("2026-10-25T01:00:00Z"));
         assert_eq!(summer.offset, 7200);
         // Beyond the 32 bits that many lists of changes end with.
         assert_eq!(oslo.piece(at("2090-07-01T00:00:00Z")).offset, 7200);
-        assert_eq!(calendar(Tz::UTC).pieces().len(), 1);
+        assert_eq!(calendar(Zone::UTC).pieces().len(), 1);
     }
 
     #[test]
     fn no_change_of_any_zone_is_missed() {
         // Six times as often as when the list was made, and at places of its own.
-        for zone in chrono_tz::TZ_VARIANTS.iter().step_by(7) {
-            let calendar = calendar(*zone);
+        for zone in Zone::all().step_by(7) {
+            let (calendar, rules) = (calendar(zone), Rules::built_in(zone));
             let mut at = 0;
             while at < END {
-                assert_eq!(calendar.piece(at).offset, offset(*zone, at), "{zone} {at}");
+                assert_eq!(calendar.piece(at).offset, rules.offset(at), "{zone} {at}");
                 at += 86_017;
             }
         }
@@ -428,7 +422,7 @@ mod tests {
 
     #[test]
     fn local_times_become_instants() {
-        let new_york = calendar(Tz::America__New_York);
+        let new_york = calendar(Zone::named("America/New_York").unwrap());
         let gap = at("2026-03-08T02:30:00Z");
         assert!(!new_york.exists(gap));
         assert_eq!(new_york.reach(gap), at("2026-03-08T07:00:00Z"));

@@ -1,41 +1,17 @@
 //! The contract of `src/backend/mod.rs` for every result store. To add one: an
-//! implementation of [`Site`] and one line below.
+//! implementation of [`Site`] and its name below.
 
-use crate::harness::redis::Server;
+use super::sites::{Redis, Site, Sqlite, WOKEN};
 use crate::harness::{SOON, block_on};
 use chrono::{DateTime, SubsecRound, TimeDelta, Utc};
-use qworker::backend::{Disabled, Store, StoreOptions, sqlite};
+use qworker::backend::{Disabled, Store};
 use qworker::clock;
-use qworker::link::sqlite::{Access, Db};
-use qworker::link::url::BackendUrl;
 use qworker::wire::result::{Extended, Usage};
 use qworker::wire::{Exception, Record, TaskState};
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
-use std::path::Path;
 use std::time::{Duration, Instant};
 use tokio::sync::Notify;
-
-/// A result store, empty at first. Each handle has a connection of its own, as if it were in
-/// another process.
-trait Site {
-    fn create() -> Self;
-    fn open(&self) -> Store;
-}
-
-struct Sqlite(tempfile::TempDir);
-
-impl Site for Sqlite {
-    fn create() -> Sqlite {
-        Sqlite(tempfile::tempdir().unwrap())
-    }
-
-    fn open(&self) -> Store {
-        let file = self.0.path().join("r.sqlite");
-        let db = Db::open(&file, |c| sqlite::SCHEMA.create(c)).unwrap();
-        Store::Sqlite(sqlite::Store::open(&db))
-    }
-}
 
 macro_rules! for_every_store {
     ($($name:ident: $site:ty),* => $clauses:tt) => { $(suite! { $name, $site, $clauses })* };
@@ -55,22 +31,6 @@ macro_rules! suite {
     };
 }
 
-/// A Redis server.
-struct Redis(Server);
-
-impl Site for Redis {
-    fn create() -> Redis {
-        Redis(Server::start())
-    }
-
-    fn open(&self) -> Store {
-        let url = BackendUrl::parse(&self.0.url(), Path::new("/")).unwrap();
-        let (prefix, expires) = ("test_", Some(HOUR));
-        let options = StoreOptions { prefix, expires, patience: SOON, access: Access::Create };
-        Store::open(&url, None, options).unwrap()
-    }
-}
-
 for_every_store! { on_sqlite: Sqlite, on_redis: Redis => {
     every_state_is_read_as_it_was_written
     a_success_is_never_overwritten
@@ -84,14 +44,12 @@ for_every_store! { on_sqlite: Sqlite, on_redis: Redis => {
 
 suite! { on_a_disk, Sqlite, { expired_results_go_in_bounded_steps } }
 
-const HOUR: Duration = Duration::from_secs(3600);
-
 #[test]
 fn on_redis_every_result_has_its_time() {
     block_on(async {
         let site = Redis::create();
-        site.open().put(vec![record("a", TaskState::Success, &json!(1))]).await.unwrap();
-        let left: u64 = site.0.run(&["TTL", "test_celery-task-meta-a"]);
+        site.store().put(vec![record("a", TaskState::Success, &json!(1))]).await.unwrap();
+        let left: u64 = site.server().run(&["TTL", "test_celery-task-meta-a"]);
         assert!((3590..=3600).contains(&left), "{left}");
     });
 }
@@ -110,7 +68,7 @@ fn record(id: &str, state: TaskState, value: &Value) -> Record {
 }
 
 async fn every_state_is_read_as_it_was_written(site: impl Site) {
-    let (ours, theirs) = (site.open(), site.open());
+    let (ours, theirs) = (site.store(), site.store());
     assert!(theirs.get("a").await.unwrap().is_none());
     for state in [
         TaskState::Started,
@@ -142,7 +100,7 @@ async fn every_state_is_read_as_it_was_written(site: impl Site) {
 }
 
 async fn a_success_is_never_overwritten(site: impl Site) {
-    let (ours, theirs) = (site.open(), site.open());
+    let (ours, theirs) = (site.store(), site.store());
     let all = [
         TaskState::Started,
         TaskState::Retry,
@@ -167,7 +125,7 @@ async fn a_success_is_never_overwritten(site: impl Site) {
 }
 
 async fn values_keep_their_shape(site: impl Site) {
-    let store = site.open();
+    let store = site.store();
     let values = [
         "null",
         "\"\"",
@@ -194,7 +152,7 @@ async fn values_keep_their_shape(site: impl Site) {
 }
 
 async fn extended_fields_come_back_by_name(site: impl Site) {
-    let store = site.open();
+    let store = site.store();
     let extended = Extended {
         name: "add".into(),
         args: "[2, \"ü\"]".into(),
@@ -221,7 +179,7 @@ async fn extended_fields_come_back_by_name(site: impl Site) {
 }
 
 async fn all_records_of_a_batch_are_there(site: impl Site) {
-    let (ours, theirs) = (site.open(), site.open());
+    let (ours, theirs) = (site.store(), site.store());
     let batch = (0..300).map(|n| record(&n.to_string(), TaskState::Success, &json!(n))).collect();
     ours.put(batch).await.unwrap();
     ours.put(Vec::new()).await.unwrap();
@@ -231,7 +189,7 @@ async fn all_records_of_a_batch_are_there(site: impl Site) {
 }
 
 async fn what_is_forgotten_is_unknown(site: impl Site) {
-    let (ours, theirs) = (site.open(), site.open());
+    let (ours, theirs) = (site.store(), site.store());
     let stored = ["a", "b", "c"].map(|id| record(id, TaskState::Failure, &json!(null)));
     ours.put(stored.to_vec()).await.unwrap();
     theirs.forget(vec!["a".into(), "c".into(), "no such".into()]).await.unwrap();
@@ -241,7 +199,7 @@ async fn what_is_forgotten_is_unknown(site: impl Site) {
 
 async fn expired_results_go_in_bounded_steps(site: impl Site) {
     const OLD: u64 = 2500;
-    let store = site.open();
+    let store = site.store();
     let hour_ago = now() - TimeDelta::hours(1);
     let old = |n: u64| Record {
         date_done: hour_ago,
@@ -265,7 +223,7 @@ async fn expired_results_go_in_bounded_steps(site: impl Site) {
 }
 
 async fn a_listener_is_woken_by_another_connection(site: impl Site) {
-    let (ours, theirs) = (site.open(), site.open());
+    let (ours, theirs) = (site.store(), site.store());
     let mut delays = Vec::new();
     for n in 0..15 {
         let id = n.to_string();
@@ -289,7 +247,7 @@ async fn a_listener_is_woken_by_another_connection(site: impl Site) {
         delays.push(arrived.saturating_duration_since(stored));
     }
     delays.sort();
-    assert!(delays[7] < Duration::from_millis(50), "delays: {delays:?}");
+    assert!(delays[7] < WOKEN, "delays: {delays:?}");
 }
 
 async fn many_writers_lose_nothing(site: impl Site + Sync) {
@@ -297,7 +255,7 @@ async fn many_writers_lose_nothing(site: impl Site + Sync) {
         let site = &site;
         move || {
             block_on(async {
-                let store = site.open();
+                let store = site.store();
                 for n in 0..200 {
                     let id = format!("{writer}-{n}");
                     store.put(vec![record(&id, TaskState::Success, &json!(n))]).await.unwrap();
@@ -308,7 +266,7 @@ async fn many_writers_lose_nothing(site: impl Site + Sync) {
     std::thread::scope(|scope| {
         (0..8).for_each(|writer| drop(scope.spawn(write(writer))));
     });
-    let store = site.open();
+    let store = site.store();
     for writer in 0..8 {
         for n in 0..200 {
             assert!(store.get(&format!("{writer}-{n}")).await.unwrap().is_some());

@@ -15,16 +15,16 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// A worker's ends of a pair.
-struct Site {
+/// A worker on a broker, with results in a store.
+struct Pair {
     consumer: Consumer,
     broker: Broker,
     ends: Ends,
 }
 
-impl Site {
+impl Pair {
     /// A worker on this broker, with these results.
-    async fn open(broker: &str, backend: Option<&str>) -> Site {
+    async fn open(broker: &str, backend: Option<&str>) -> Pair {
         let root = Path::new("/");
         let broker = BrokerUrl::parse(broker, root).unwrap();
         let backend = backend.map(|url| BackendUrl::parse(url, root).unwrap());
@@ -37,19 +37,19 @@ impl Site {
             hold: Box::new(|_| Ok(())),
         };
         let (consumer, ends) = client.consume(who).await.unwrap();
-        Site { consumer, broker: client.broker, ends }
+        Pair { consumer, broker: client.broker, ends }
     }
 }
 
 /// What is asked twice is done once, and what is not held any more leaves nothing.
-async fn check(name: &str, mut site: Site) {
+async fn check(name: &str, mut pair: Pair) {
     let message = |id: &str| Posting {
         payload: Payload::from_envelope(format!("payload of \"id\": \"{id}\"")),
         ..posting(id)
     };
-    site.broker.producer().publish(vec![message("first"), message("early")]).await.unwrap();
-    let taken = take_until(&mut site.consumer, MANY, 2).await;
-    let ends = site.ends.clone();
+    pair.broker.producer().publish(vec![message("first"), message("early")]).await.unwrap();
+    let taken = take_until(&mut pair.consumer, MANY, 2).await;
+    let ends = pair.ends.clone();
     let record = |id: &str, n: i32| Record::success(id, value::raw(&json!(n)), clock::now());
     let items = |n: i32| {
         Arc::new(vec![
@@ -79,7 +79,7 @@ async fn check(name: &str, mut site: Site) {
     let stored = stored.map(|meta| meta.result.get().to_string());
     let expected = (!matches!(ends.store(), Store::Disabled(_))).then(|| "1".to_string());
     assert_eq!(stored, expected, "{name}");
-    let queues = site.broker.admin().queues().await.unwrap();
+    let queues = pair.broker.admin().queues().await.unwrap();
     let counts: Vec<_> = queues.iter().map(|q| (q.ready, q.scheduled, q.held)).collect();
     assert_eq!(counts, [(1, 0, 0)], "{name}: the retry, once");
     // A failure of what somebody else has by now takes nobody's place.
@@ -88,7 +88,7 @@ async fn check(name: &str, mut site: Site) {
     assert_eq!(ends.commit(Arc::new(vec![late])).await.unwrap(), [Disposition::Lost], "{name}");
     assert!(ends.store().get("other").await.unwrap().is_none(), "{name}");
     assert!(ends.answer().await, "{name}");
-    site.consumer.close().await.unwrap();
+    pair.consumer.close().await.unwrap();
 }
 
 #[test]
@@ -111,7 +111,7 @@ fn every_pair_does_it_once_and_whole() {
             for one in [&server, &results] {
                 one.run::<String>(&["FLUSHALL"]);
             }
-            check(name, Site::open(&broker, backend.as_deref()).await).await;
+            check(name, Pair::open(&broker, backend.as_deref()).await).await;
         }
     });
 }
@@ -125,19 +125,19 @@ fn a_take_of_any_size_loses_nothing() {
         let server = Server::start();
         for url in [format!("sqlite:///{}", folder.path().join("b.sqlite").display()), server.url()]
         {
-            let mut site = Site::open(&url, None).await;
+            let mut pair = Pair::open(&url, None).await;
             let message = |n: usize| Posting {
                 payload: Payload::from_envelope(format!("{{\"id\": \"{n}\"}}")),
                 ..posting(&n.to_string())
             };
-            let producer = site.broker.producer();
+            let producer = pair.broker.producer();
             for from in (0..COUNT).step_by(1_000) {
                 producer.publish((from..from + 1_000).map(message).collect()).await.unwrap();
             }
             let want = Want { slots: COUNT, ahead: 0 };
-            let taken = take_until(&mut site.consumer, want, COUNT).await;
+            let taken = take_until(&mut pair.consumer, want, COUNT).await;
             assert_eq!(taken.len(), COUNT, "{url}");
-            site.consumer.close().await.unwrap();
+            pair.consumer.close().await.unwrap();
         }
     });
 }

@@ -1,7 +1,7 @@
 //! The file of the embedded broker under other names, gone, replaced, and with strange rows.
 
-use super::broker::sites::{Site, Sqlite};
 use super::broker::{MANY, QUEUE, ack, ids, posting, take_until};
+use super::sites::{Site, Sqlite};
 use crate::harness::{block_on, eventually};
 use qworker::backend;
 use qworker::broker::{Broker, Consumer, WorkerIdentity, sqlite};

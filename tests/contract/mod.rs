@@ -7,4 +7,5 @@ mod files;
 pub mod ledger;
 pub mod redis;
 mod send;
+pub mod sites;
 mod sqlite;

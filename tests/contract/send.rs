@@ -1,6 +1,6 @@
 //! What a client makes of a draft, whatever the broker.
 
-use super::broker::sites::{Site, Sqlite};
+use super::sites::{Site, Sqlite};
 use crate::harness::block_on;
 use qworker::client::send::{Sender, bound};
 use qworker::clock;

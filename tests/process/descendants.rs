@@ -6,7 +6,6 @@ use crate::harness::{TestDir, Worker, eventually, process};
 use nix::sys::signal::Signal;
 use std::fs;
 use std::process::Command;
-use std::time::{Duration, Instant};
 
 /// One task whose grandchild is in a session of its own, has no living parent, ignores
 /// TERM, and writes its number down.
@@ -44,11 +43,8 @@ fn families(count: usize) -> (TestDir, Worker, Vec<i32>) {
 #[test]
 fn nobody_survives_the_death_of_the_guard() {
     let (_app, mut worker, pids) = families(3);
-    let begin = Instant::now();
     worker.signal(Signal::SIGKILL);
     worker.expect_no_survivors();
-    let took = begin.elapsed();
-    assert!(took < Duration::from_secs(1), "it took {took:?}");
     assert!(!pids.into_iter().any(process::is_alive));
     assert_eq!(worker.wait(), -9);
 }
@@ -81,13 +77,10 @@ fn a_probe_dies_with_its_guard() {
 fn nobody_survives_the_death_of_the_worker_proper_and_a_new_one_is_there() {
     let (app, mut worker, pids) = families(3);
     let old = worker.pid();
-    let begin = Instant::now();
     process::send(old, Signal::SIGKILL);
     eventually("the death of all tasks", || {
         (!pids.iter().any(|pid| process::is_alive(*pid))).then_some(())
     });
-    let took = begin.elapsed();
-    assert!(took < Duration::from_secs(1), "it took {took:?}");
     worker.expect_line("worker killed by SIGKILL; its tasks were ended, starting a new worker");
     app.write("go", "");
     // What it held runs again, once each.

@@ -3,7 +3,7 @@
 use super::oracle::changes;
 use super::{at, calendar};
 use chrono::{DateTime, TimeDelta, Timelike, Utc};
-use chrono_tz::TZ_VARIANTS;
+use qworker::config::zone::Zone;
 use qworker::schedule::Schedule;
 use qworker::schedule::cron::{Cron, Days};
 use qworker::schedule::every::Every;
@@ -87,10 +87,11 @@ fn check(
 #[test]
 fn latest_is_the_end_of_the_chain() {
     let mut random = fastrand::Rng::with_seed(7);
+    let zones: Vec<Zone> = Zone::all().collect();
     for _ in 0..10_000 {
         let zone = match random.bool() {
-            true => random.choice(TZ_VARIANTS.iter()).copied().unwrap(),
-            false => random.choice(ODD.iter()).unwrap().parse().unwrap(),
+            true => *random.choice(zones.iter()).unwrap(),
+            false => Zone::named(random.choice(ODD.iter()).unwrap()).unwrap(),
         };
         let dst = if random.bool() { Dst::Once } else { Dst::Celery };
         let after = DateTime::from_timestamp_millis(random.i64(0..2_500_000_000_000)).unwrap();
@@ -134,7 +135,7 @@ fn latest_is_the_end_of_the_chain_across_changes_of_clocks() {
 #[test]
 fn latest_is_the_end_of_the_chain_of_the_sun() {
     let mut random = fastrand::Rng::with_seed(9);
-    let utc = calendar(chrono_tz::UTC, Dst::Once);
+    let utc = calendar(Zone::UTC, Dst::Once);
     for (event, _) in EVENTS.iter().cycle().take(45) {
         let lat = random.f64() * 180.0 - 90.0;
         let lon = random.f64() * 360.0 - 180.0;

@@ -3,7 +3,7 @@
 
 use super::{at, calendar, offset};
 use chrono::{Datelike, Timelike};
-use chrono_tz::{TZ_VARIANTS, Tz};
+use qworker::config::zone::Zone;
 use qworker::schedule::Schedule;
 use qworker::schedule::cron::{Cron, Days};
 use qworker::schedule::every::Every;
@@ -25,9 +25,9 @@ pub struct Change {
 }
 
 /// All changes, each with one zone that has it.
-pub fn changes() -> BTreeMap<Change, Tz> {
+pub fn changes() -> BTreeMap<Change, Zone> {
     let mut found = BTreeMap::new();
-    for zone in TZ_VARIANTS {
+    for zone in Zone::all() {
         let mut before = offset(zone, START);
         for hour in (START..END).step_by(6 * HOUR as usize) {
             if offset(zone, hour) == before {
@@ -68,7 +68,7 @@ struct Walk {
 
 impl Walk {
     /// From `from` to `to`, every `step`.
-    fn new(zone: Tz, from: i64, to: i64, step: i64) -> Walk {
+    fn new(zone: Zone, from: i64, to: i64, step: i64) -> Walk {
         let instants = (from..to).step_by(step as usize);
         let shown: Vec<_> = instants.map(|at| (at, at + offset(zone, at))).collect();
         let mut first: Vec<_> = shown.iter().map(|(at, local)| (*local, *at)).collect();
@@ -102,7 +102,7 @@ fn chain(schedule: &Schedule, calendar: &Calendar, from: i64, to: i64) -> Vec<i6
     std::iter::successors(next(&(from - 1)), next).take_while(|due| *due < to).collect()
 }
 
-fn check(zone: Tz, calendar: &Calendar, middle: i64, half: i64, walk: &Walk, sample: &Sample) {
+fn check(zone: Zone, calendar: &Calendar, middle: i64, half: i64, walk: &Walk, sample: &Sample) {
     let (from, to) = (middle - half, middle + half);
     // What the walk sees at its ends depends on what was before: those hours do not count.
     let rim = half / 4;
@@ -256,7 +256,7 @@ fn every_change_of_clocks_from_2020_to_2040() {
 #[test]
 fn a_daily_one_comes_every_day_in_every_zone() {
     let daily: Vec<Schedule> = ["30 2 * * *", "0 0 * * *", "30 1 * * *"].map(cron).into();
-    for zone in TZ_VARIANTS {
+    for zone in Zone::all() {
         let calendar = calendar(zone, Dst::Once);
         let (from, to) = (START - offset(zone, START), END - offset(zone, END));
         for schedule in &daily {

@@ -1,4 +1,4 @@
-//! Runs WASM tasks: a fresh instance for each attempt, in this process, fenced in time and
+//! Runs WASM tasks: a fresh instance for each attempt, in this process, limited in time and
 //! memory. Nothing of Wasmtime exists until a WASM task first needs it.
 //!
 //! Compiling is not done here: [`Runtime::prepare`] says when it is due, the caller starts

@@ -16,8 +16,8 @@ use super::tokens::{Cursor, Token};
 use super::{Schedule, define};
 use crate::config::kind::{TaskName, ValueKind};
 use crate::config::node::{Data, Style, YamlKey, YamlNode};
+use crate::config::zone::Zone;
 use crate::config::{Diagnostic, Faults, units};
-use chrono_tz::Tz;
 use serde_json::value::RawValue;
 
 /// The options of a line.
@@ -166,7 +166,7 @@ impl Line<'_> {
 
     fn entry(
         self,
-        zone: Option<Tz>,
+        zone: Option<Zone>,
         shared: &mut FileContext<'_>,
         faults: &mut Faults,
     ) -> Option<Entry> {

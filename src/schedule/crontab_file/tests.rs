@@ -2,8 +2,8 @@
 
 use super::super::entry::{Expires, Misfire, Overlap};
 use super::*;
+use crate::config::zone::Zone;
 use chrono::DateTime;
-use chrono_tz::Tz;
 use std::time::Duration;
 
 fn run(text: &str) -> (Vec<Entry>, Vec<String>) {
@@ -82,7 +82,7 @@ fn every_option_of_a_line() {
         one("@daily add queue=q priority=3 expires=10m countdown=5 misfire=run_all(2) grace=1h \
          overlap=skip jitter=5m enabled=no from=2026-12-01 until=2026-12-31T12:00 name='a b' \
          timezone=Europe/Oslo");
-    assert_eq!((&*entry.name, entry.calendar.zone), ("a b", Tz::Europe__Oslo));
+    assert_eq!((&*entry.name, entry.calendar.zone), ("a b", Zone::named("Europe/Oslo").unwrap()));
     assert_eq!((entry.misfire, entry.overlap), (Misfire::RunAll(2), Overlap::Skip));
     assert_eq!(
         (entry.grace, entry.jitter),
@@ -134,7 +134,7 @@ fn an_empty_zone_is_utc() {
     ] {
         let (entries, found) = run(text);
         assert_eq!((entries.len(), found.len()), (1, 0), "{text:?}: {found:?}");
-        assert_eq!(entries[0].calendar.zone, Tz::UTC, "{text:?}");
+        assert_eq!(entries[0].calendar.zone, Zone::UTC, "{text:?}");
     }
 }
 

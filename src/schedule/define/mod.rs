@@ -11,9 +11,9 @@ use super::zone::Calendar;
 use crate::bounds;
 use crate::config::kind::{Flag, Span, TaskName, ValueKind, kind};
 use crate::config::node::{Data, YamlKey, YamlNode};
+use crate::config::zone::Zone;
 use crate::config::{Faults, units};
 use chrono::{DateTime, Utc};
-use chrono_tz::Tz;
 use serde_json::value::RawValue;
 use std::sync::Arc;
 use std::time::Duration;
@@ -96,7 +96,7 @@ pub struct EntryDraft {
     /// What else is said of the messages.
     pub options: MessageOptions,
     /// The entry's own zone.
-    pub zone: Option<Tz>,
+    pub zone: Option<Zone>,
     misfire: Option<Misfire>,
     grace: Option<Duration>,
     overlap: Overlap,

@@ -34,7 +34,7 @@ fn every_key_of_an_entry() {
     assert_eq!((plain.misfire, plain.overlap), (Misfire::RunOnce, Overlap::Allow));
     assert_eq!((plain.grace, plain.from, plain.until), (None, None, None));
     assert_eq!((&*plain.origin.file, plain.origin.line), ("s.yaml", 2));
-    assert_eq!(plain.calendar.zone, Tz::UTC);
+    assert_eq!(plain.calendar.zone, Zone::UTC);
 
     let full = one(
         "{task: a.b, schedule: 1h, relative: true, timezone: Europe/Oslo, misfire: run_all(7), \
@@ -58,7 +58,7 @@ fn every_key_of_an_entry() {
         (Some(Duration::from_secs(3600)), Duration::from_secs(30))
     );
     assert!(!full.enabled);
-    assert_eq!(full.calendar.zone, Tz::Europe__Oslo);
+    assert_eq!(full.calendar.zone, Zone::named("Europe/Oslo").unwrap());
     assert_eq!(full.from, utc("2026-11-30T23:00:00Z"));
     assert_eq!(full.until, utc("2026-12-31T11:00:00Z"));
     let day = one("{task: t, schedule: 1h, until: 2026-12-31}");

@@ -6,13 +6,13 @@ use super::define::define;
 use super::entry::Entry;
 use super::rules::{BuiltIn, HostZones};
 use super::zone::{Calendar, Dst};
-use crate::config::beat::{BeatSchedule, DaysRule, DstRule, Zone};
+use crate::config::beat::{BeatSchedule, DaysRule, DstRule, ZoneName};
 use crate::config::kind::ValueKind;
 use crate::config::node::{Data, YamlKey, YamlNode};
 use crate::config::yaml::{self, Visit};
+use crate::config::zone::Zone;
 use crate::config::{Diagnostic, Faults, Settings};
 use chrono::{DateTime, Utc};
-use chrono_tz::Tz;
 use serde_json::value::RawValue;
 use std::borrow::Borrow;
 use std::collections::{HashMap, HashSet};
@@ -43,7 +43,7 @@ const ELSEWHERE: [&str; 12] = [
 #[derive(Debug, Clone)]
 pub struct Defaults {
     /// The zone of entries whose file says none.
-    pub zone: Tz,
+    pub zone: Zone,
     /// What happens when clocks are changed.
     pub dst: Dst,
     /// What day of the month and day of the week are to each other in a crontab.
@@ -92,7 +92,7 @@ pub struct FileContext<'a> {
     /// The file.
     pub file: Arc<str>,
     /// The zone of entries that say none.
-    pub zone: Tz,
+    pub zone: Zone,
     /// Whether it is known. Entries that depend on an unknown zone are left out.
     pub zone_is_known: bool,
     /// `[]`.
@@ -100,9 +100,9 @@ pub struct FileContext<'a> {
     /// `{}`.
     pub no_kwargs: Arc<RawValue>,
     tasks: HashSet<Arc<str>>,
-    calendars: HashMap<Tz, Arc<Calendar>>,
+    calendars: HashMap<Zone, Arc<Calendar>>,
     /// Zones that were asked for; looking for the nearest names takes time.
-    zones: HashMap<String, Result<Tz, Diagnostic>>,
+    zones: HashMap<String, Result<Zone, Diagnostic>>,
 }
 
 impl FileContext<'_> {
@@ -133,21 +133,21 @@ impl FileContext<'_> {
     }
 
     /// The calendar of a zone.
-    pub fn calendar(&mut self, zone: Tz) -> Arc<Calendar> {
+    pub fn calendar(&mut self, zone: Zone) -> Arc<Calendar> {
         let Defaults { dst, boot, ref host, .. } = *self.defaults;
         let new = || Arc::new(Calendar::new(zone, dst, boot).by(host.rules(zone)));
         self.calendars.entry(zone).or_insert_with(new).clone()
     }
 
     /// A zone by its name; null is that of the file.
-    pub fn zone(&mut self, node: &YamlNode, faults: &mut Faults) -> Option<Tz> {
+    pub fn zone(&mut self, node: &YamlNode, faults: &mut Faults) -> Option<Zone> {
         if node.is_null() {
             return Some(self.zone);
         }
-        let Some(text) = node.as_text() else { return Zone::mismatch(node, faults) };
+        let Some(text) = node.as_text() else { return ZoneName::mismatch(node, faults) };
         if !self.zones.contains_key(text) {
             let mut found = Faults::new(&self.file);
-            let zone = Zone::read(node, &mut found);
+            let zone = ZoneName::read(node, &mut found);
             let wrong = || Diagnostic::new("", None, "");
             let read = zone.ok_or_else(|| found.into_vec().pop().unwrap_or_else(wrong));
             self.zones.insert(text.into(), read);
@@ -184,9 +184,9 @@ pub fn yaml(file: &str, text: &str, defaults: &Defaults) -> (Vec<Entry>, Vec<Dia
 fn read_file(
     file: &str,
     text: &str,
-    zone: Option<Tz>,
+    zone: Option<Zone>,
     defaults: &Defaults,
-) -> (Vec<Entry>, Vec<Diagnostic>, Option<Tz>) {
+) -> (Vec<Entry>, Vec<Diagnostic>, Option<Zone>) {
     let mut shared = FileContext::new(file, defaults);
     let mut entries = Vec::new();
     let (mut seen, mut late) = (0, None);

@@ -231,8 +231,8 @@ impl Judge<'_> {
         };
         let mut what =
             format!("Worker exited prematurely: signal {signal} ({name}){exhausted}{peak}");
-        if let Some(fence) = self.fence(signal) {
-            let exception = Exception::new("qworker.exceptions", "ResourceLimitExceeded", fence);
+        if let Some(reached) = self.processor_time_limit(signal) {
+            let exception = Exception::new("qworker.exceptions", "ResourceLimitExceeded", reached);
             return self.failed(&exception, None);
         }
         let text = last_output(self.outcome);
@@ -259,7 +259,7 @@ impl Judge<'_> {
 
     /// A processor-time limit of its own is the task's failure, not an accident: the same would happen
     /// again.
-    fn fence(&self, signal: i32) -> Option<String> {
+    fn processor_time_limit(&self, signal: i32) -> Option<String> {
         let limit = self.request.task.resource_limits.cpu_seconds?;
         let used = self.outcome.usage.user + self.outcome.usage.system;
         let struck =

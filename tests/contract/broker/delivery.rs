@@ -1,7 +1,7 @@
 //! Taking and settling.
 
-use super::sites::Site;
 use super::*;
+use crate::contract::sites::Site;
 use qworker::broker::Sorting;
 use std::sync::Arc;
 

@@ -1,7 +1,7 @@
 //! What people ask a broker, and what they order.
 
-use super::sites::Site;
 use super::*;
+use crate::contract::sites::Site;
 use qworker::broker::{Death, QueueInfo, Whereabouts, WorkerInfo};
 
 fn death() -> Death {

@@ -8,13 +8,12 @@ mod full;
 mod lists;
 mod load;
 pub mod roles;
-pub mod sites;
 
+use super::sites::{self, Worker};
 use chrono::{DateTime, Utc};
 use qworker::broker::{Consumer, Delivery, Posting, Settle, Want};
 use qworker::clock;
 use qworker::wire::Payload;
-use sites::Worker;
 use std::borrow::Cow;
 use std::time::{Duration, Instant};
 
@@ -23,7 +22,7 @@ use std::time::{Duration, Instant};
 macro_rules! suite {
     ($name:ident, $site:ty: $($file:ident { $($clause:ident $(: $ability:ident)?)* })*) => {
         mod $name {
-            use super::sites::{self, Site};
+            use crate::contract::sites::{self, Site};
             $($(
                 #[test]
                 fn $clause() {

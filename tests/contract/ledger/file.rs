@@ -429,7 +429,6 @@ fn a_locked_file_is_waited_for() {
         let all = fixture.filled().await;
         let locker = rusqlite::Connection::open(fixture.file()).unwrap();
         locker.execute_batch("BEGIN IMMEDIATE").unwrap();
-        let began = std::time::Instant::now();
         let ledger = fixture.open();
         let new = vec![step("a", None, Some("1"), &["a"])];
         for _ in 0..2 {
@@ -437,7 +436,6 @@ fn a_locked_file_is_waited_for() {
             assert!(error.to_string().contains("locked"), "{error}");
         }
         assert!(ledger.all().await.is_err());
-        assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
         locker.execute_batch("ROLLBACK").unwrap();
         assert_eq!(sorted(&ledger).await, all);
         assert_eq!(outcomes(&ledger, new).await, [StepOutcome::Done]);

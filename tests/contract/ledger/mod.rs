@@ -6,8 +6,8 @@ mod damage;
 mod file;
 mod refused;
 
-use super::broker::sites::{Redis, Site, Sqlite, at};
 use super::broker::{MANY, due, ids, posting, take_until};
+use super::sites::{Redis, Site, Sqlite, at};
 use crate::harness::block_on;
 use crate::harness::child::{Child, say};
 use chrono::TimeDelta;

@@ -9,8 +9,8 @@ mod odd;
 pub mod proxy;
 mod wire;
 
-use super::broker::sites::{Redis, Site, Worker};
 use super::broker::{MANY, QUEUE, ack, ids, posting, settle, take_until};
+use super::sites::{Redis, Site, Worker};
 use crate::harness::redis::Server;
 use crate::harness::{SOON, block_on};
 use qworker::broker::redis::Document;

@@ -1,19 +1,27 @@
-//! Places where a broker is, one for each kind.
+//! Places where a broker and a result store are, one for each kind.
 
 use crate::harness::SOON;
 use crate::harness::redis::Server;
+use qworker::backend::{Store, StoreOptions};
 use qworker::broker::{
     Broker, BrokerOptions, Consumer, Disposition, Error, Item, Settle, Settler, Tag, WorkerIdentity,
 };
 use qworker::link::error::StoreErrorKind;
 use qworker::link::sqlite::Access;
-use qworker::link::url::BrokerUrl;
+use qworker::link::url::{BackendUrl, BrokerUrl};
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// A broker, empty at first. Each client that is opened has a connection of its own, as if it
+/// Who waits for messages or results is told of them, half of the times at least, before the shortest
+/// pause is over after which one that nobody tells looks again.
+pub const WOKEN: Duration = Duration::from_millis(200);
+
+/// How long a store of [`Site::store`] keeps a result, if results expire by themselves there.
+pub const RESULT_EXPIRES: Duration = Duration::from_secs(3600);
+
+/// A broker and a result store, empty at first. Each client that is opened has a connection of its own, as if it
 /// were in another process.
 pub trait Site {
     /// A new, empty one.
@@ -31,6 +39,13 @@ pub trait Site {
         let options =
             BrokerOptions { prefix: "test:", patience: SOON, access: Access::Create, beside: &[] };
         Broker::open(&self.url(), options).unwrap()
+    }
+
+    /// A client of its results.
+    fn store(&self) -> Store {
+        let (prefix, expires) = ("test_", Some(RESULT_EXPIRES));
+        let options = StoreOptions { prefix, expires, patience: SOON, access: Access::Create };
+        Store::open(&BackendUrl::from(self.url()), None, options).unwrap()
     }
 
     /// A worker of this name that takes from these queues.
@@ -82,13 +97,15 @@ macro_rules! at {
     ($address:expr, $site:ident => $body:expr) => {{
         let address: &str = $address;
         if address.starts_with("redis://") {
-            let $site = <$crate::contract::broker::sites::Redis as $crate::contract::broker::sites::Site>::at(address);
+            let $site =
+                <$crate::contract::sites::Redis as $crate::contract::sites::Site>::at(address);
             $body
         } else if address.starts_with('/') {
-            let $site = <$crate::contract::broker::sites::Sqlite as $crate::contract::broker::sites::Site>::at(address);
+            let $site =
+                <$crate::contract::sites::Sqlite as $crate::contract::sites::Site>::at(address);
             $body
         } else {
-            panic!("no site has addresses like {address:?}; see tests/contract/broker/sites.rs")
+            panic!("no site has addresses like {address:?}; see tests/contract/sites.rs")
         }
     }};
 }
