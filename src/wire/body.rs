@@ -1,7 +1,7 @@
 //! The body `[args, kwargs, embed]`, JSON. Values stay as they came: an integer of
 //! thirty digits reaches a program with thirty digits.
 
-use super::lenient::{self, ObjectFields};
+use super::lenient::{self, Elements, ObjectFields};
 use super::message::Malformed;
 use super::signature::Embed;
 use base64::Engine;
@@ -72,6 +72,7 @@ impl<'de> Deserialize<'de> for Pairs {
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Pairs, A::Error> {
                 let (mut pairs, mut places) = (Vec::new(), HashMap::new());
                 while let Some((name, value)) = map.next_entry::<String, Box<RawValue>>()? {
+                    lenient::fits(pairs.len())?;
                     // A name that comes twice keeps its place and gets the last value, as in Python.
                     match places.get(&name) {
                         Some(place) => pairs[*place] = (name, value),
@@ -94,14 +95,14 @@ impl<'de> Deserialize<'de> for Pairs {
 /// Says which of the three elements is wrong.
 pub fn decode(text: &str) -> Result<Arguments, Malformed> {
     let text = &*finite(text);
-    let parts: Vec<&RawValue> = parse(text, "body: expected [args, kwargs, embed]")?;
+    let Elements(parts): Elements<&RawValue> = parse(text, "body: expected [args, kwargs, embed]")?;
     let [args, kwargs, embed] = parts[..] else {
         return Err(Malformed(format!(
             "body: expected three elements [args, kwargs, embed], found {}",
             parts.len()
         )));
     };
-    let args: Vec<Box<RawValue>> = parse(args.get(), "args: expected an array")?;
+    let Elements(args) = parse(args.get(), "args: expected an array")?;
     let Pairs(kwargs) = parse(kwargs.get(), "kwargs: expected an object")?;
     let embed: Option<ObjectFields> = parse(embed.get(), "embed: expected an object")?;
     let embed = embed.and_then(|fields| Embed::read(&fields));
@@ -116,12 +117,13 @@ pub fn decode_v1(text: &str) -> Result<Arguments, Malformed> {
     let text = &*finite(text);
     let fields: ObjectFields = parse(text, "body")?;
     let given = |name: &str| fields.get(name).filter(|raw| lenient::is_true(raw));
-    let args: Option<Vec<Box<RawValue>>> =
+    let args: Option<Elements<Box<RawValue>>> =
         given("args").map(|raw| parse(raw.get(), "args: expected an array")).transpose()?;
+    let args = args.map(|Elements(args)| args).unwrap_or_default();
     let kwargs: Option<Pairs> =
         given("kwargs").map(|raw| parse(raw.get(), "kwargs: expected an object")).transpose()?;
     let kwargs = kwargs.map(|Pairs(pairs)| pairs).unwrap_or_default();
-    Ok(Arguments { args: args.unwrap_or_default(), kwargs, embed: Embed::read(&fields) })
+    Ok(Arguments { args, kwargs, embed: Embed::read(&fields) })
 }
 
 fn parse<'a, T: Deserialize<'a>>(text: &'a str, what: &str) -> Result<T, Malformed> {
@@ -157,6 +159,14 @@ pub fn finite(text: &str) -> Cow<'_, str> {
         rest = &rest[taken..];
     }
     Cow::Owned(out)
+}
+
+/// The elements of a JSON array, unread.
+///
+/// # Errors
+/// It is none, or has too many.
+pub fn elements(raw: &RawValue) -> Result<Vec<Box<RawValue>>, Malformed> {
+    parse(raw.get(), "expected an array").map(|Elements(elements)| elements)
 }
 
 /// Writes a body of protocol 2.
