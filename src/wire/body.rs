@@ -14,6 +14,9 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 use std::fmt;
 
+/// Levels of arrays and objects in a body at most: as deep as Python goes by default.
+const LEVELS_MAX: usize = 1000;
+
 /// What a task is called with, and what is to follow it.
 #[derive(Debug, Clone, Default)]
 pub struct Arguments {
@@ -95,6 +98,7 @@ impl<'de> Deserialize<'de> for Pairs {
 /// Says which of the three elements is wrong.
 pub fn decode(text: &str) -> Result<Arguments, Malformed> {
     let text = &*finite(text);
+    check_levels(text)?;
     let Elements(parts): Elements<&RawValue> = parse(text, "body: expected [args, kwargs, embed]")?;
     let [args, kwargs, embed] = parts[..] else {
         return Err(Malformed(format!(
@@ -115,6 +119,7 @@ pub fn decode(text: &str) -> Result<Arguments, Malformed> {
 /// Says which field is wrong.
 pub fn decode_v1(text: &str) -> Result<Arguments, Malformed> {
     let text = &*finite(text);
+    check_levels(text)?;
     let fields: ObjectFields = parse(text, "body")?;
     let given = |name: &str| fields.get(name).filter(|raw| lenient::is_true(raw));
     let args: Option<Elements<Box<RawValue>>> =
@@ -124,6 +129,28 @@ pub fn decode_v1(text: &str) -> Result<Arguments, Malformed> {
         given("kwargs").map(|raw| parse(raw.get(), "kwargs: expected an object")).transpose()?;
     let kwargs = kwargs.map(|Pairs(pairs)| pairs).unwrap_or_default();
     Ok(Arguments { args, kwargs, embed: Embed::read(&fields) })
+}
+
+fn check_levels(text: &str) -> Result<(), Malformed> {
+    // Nearly all are too short to be deep.
+    if text.len() <= LEVELS_MAX {
+        return Ok(());
+    }
+    let (mut levels, mut inside, mut escaped) = (0_usize, false, false);
+    for byte in text.bytes() {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' => escaped = inside,
+            b'"' => inside = !inside,
+            b'[' | b'{' if !inside => levels += 1,
+            b']' | b'}' if !inside => levels = levels.saturating_sub(1),
+            _ => {}
+        }
+        if levels > LEVELS_MAX {
+            return Err(Malformed(format!("body: more than {LEVELS_MAX} levels of values")));
+        }
+    }
+    Ok(())
 }
 
 fn parse<'a, T: Deserialize<'a>>(text: &'a str, what: &str) -> Result<T, Malformed> {

@@ -1,6 +1,7 @@
 //! The short form of `scripts/fuzz`: every seed, every input that once was a find, and a few thousand
 //! mutants of them, always the same ones, through the decoders of `targets.rs`.
 
+mod growth;
 mod targets;
 
 use base64::Engine;
