@@ -16,6 +16,10 @@ pub const TRACEBACK_MAX: usize = 8 * 1024;
 /// written as JSON: far more than a task is called with, and little enough for a worker's memory.
 pub const BODY_MAX: usize = 64 * 1024 * 1024;
 
+/// Maximum number of elements of one array or object of a message that is taken apart: each takes
+/// some fifty bytes of memory then, so a body of two bytes an element would take gigabytes.
+pub const ELEMENTS_MAX: usize = 1 << 20;
+
 /// How many times a message is delivered at most before it is kept in the
 /// dead-letter list (`task_max_deliveries`).
 pub const DELIVERIES_MAX: u32 = 5;

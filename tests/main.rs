@@ -7,6 +7,7 @@
 
 mod commands;
 mod contract;
+mod fuzz;
 mod golden;
 mod harness;
 mod process;

@@ -8,12 +8,10 @@ use crate::clock;
 use crate::link::error::{Error, StoreErrorKind};
 use crate::link::redis::{Link, WORKER_PATIENCE};
 use crate::link::url::Server;
-use crate::wire::body::{self, Pairs};
+use crate::wire::Record;
 use crate::wire::result::Meta;
-use crate::wire::{Record, value};
 use redis::Script;
-use serde_json::value::RawValue;
-use serde_json::{Value, json};
+use serde_json::Value;
 use std::collections::HashSet;
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
@@ -178,7 +176,7 @@ impl Keep for Store {
             self.link.run(async |c| get.query_async(c).await).await.map_err(|error| {
                 Error::of(error.kind(), format!("{error} (key {})", self.key(task_id)))
             })?;
-        Ok(found.map(|bytes| read(&bytes, task_id)))
+        Ok(found.map(|bytes| Meta::read(&bytes, task_id)))
     }
 
     async fn revoked(&self, task_ids: &[String]) -> Result<HashSet<String>, Error> {
@@ -277,45 +275,12 @@ fn document(record: &Record) -> String {
     document
 }
 
-fn read(bytes: &[u8], task_id: &str) -> Meta {
-    let unread = || {
-        let result = json!({"exc_type": "DecodeError", "exc_module": "kombu.exceptions",
-               "exc_message": ["the stored result is no JSON; is it compressed, or of another serializer?"]});
-        Pairs(vec![
-            ("status".into(), value::raw(&json!("FAILURE"))),
-            ("result".into(), value::raw(&result)),
-        ])
-    };
-    let text = String::from_utf8_lossy(bytes);
-    // Python writes numbers that JSON has not.
-    let found = serde_json::from_str(&text).or_else(|_| serde_json::from_str(&body::finite(&text)));
-    let Pairs(mut fields) = found.unwrap_or_else(|_| unread());
-    let mut take = |name: &str| {
-        let at = fields.iter().position(|(field, _)| field == name)?;
-        Some(fields.remove(at).1).filter(|raw| raw.get() != "null")
-    };
-    let text = |raw: Box<RawValue>| String::from_utf8_lossy(&value::text(&raw)).into_owned();
-    let null = || value::raw(&Value::Null);
-    let date_done = take("date_done").map(text);
-    let (status, result) = (take("status"), take("result"));
-    let (traceback, children) = (take("traceback"), take("children"));
-    take("task_id");
-    Meta {
-        status: status.map(text).unwrap_or_default(),
-        result: result.unwrap_or_else(null),
-        traceback: traceback.map(text),
-        children: children.unwrap_or_else(|| value::raw(&json!([]))),
-        date_done: date_done.as_deref().and_then(clock::parse),
-        task_id: task_id.into(),
-        extended: fields,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::wire::result::{Extended, Usage};
     use crate::wire::{Exception, TaskState};
+    use serde_json::json;
 
     #[test]
     fn documents_are_those_of_celery() {
@@ -346,7 +311,7 @@ mod tests {
             written,
             r#"{"status": "RETRY", "result": {"exc_type":"ValueError","exc_message":["bad"],"exc_module":"builtins"}, "traceback": "line\n\"2\"", "children": [], "date_done": null, "group_id": "G", "parent_id": "P", "name": "add", "args": [2, 3], "kwargs": {}, "worker": "w@h", "retries": 1, "queue": "celery", "usage": {"runtime":1.5,"user":0.0,"system":0.0,"memory_peak":null}, "task_id": "T"}"#
         );
-        let back = read(written.as_bytes(), "T").document();
+        let back = Meta::read(written.as_bytes(), "T").document();
         let parsed = |text: &str| serde_json::from_str::<Value>(text).unwrap();
         assert_eq!(parsed(&back), parsed(&written));
         let keys = |text: &str| -> Vec<String> {
@@ -366,10 +331,10 @@ mod tests {
         let deep = format!("{}1{}", "[".repeat(400), "]".repeat(400));
         for value in ["1e400", "123456789012345678901234567890", "\"\\ud800\"", &deep] {
             let document = format!(r#"{{"status": "SUCCESS", "result": {value}, "task_id": "T"}}"#);
-            let meta = read(document.as_bytes(), "T");
+            let meta = Meta::read(document.as_bytes(), "T");
             assert_eq!((&meta.status[..], meta.result.get()), ("SUCCESS", value));
         }
-        let odd = read(br#"{"status": "SUCCESS", "result": NaN, "status": "FAILURE"}"#, "T");
+        let odd = Meta::read(br#"{"status": "SUCCESS", "result": NaN, "status": "FAILURE"}"#, "T");
         assert_eq!((&odd.status[..], odd.result.get()), ("FAILURE", "\"NaN\""));
     }
 }

@@ -3,11 +3,13 @@
 use super::freeze::Freeze;
 use super::options::draft;
 use super::{
-    BYTES_MAX, Calls, ChordStart, Chords, Context, DEPTH_MAX, ResultTree, group_of, list, new_id,
+    BYTES_MAX, Calls, ChordStart, Chords, Context, DEPTH_MAX, MESSAGE_BYTES, ResultTree, fits,
+    group_of, list, new_id, too_large,
 };
 use crate::wire::signature::{self, SignatureKind, raw_text};
 use crate::wire::{Draft, Malformed, Signature, body};
 use serde_json::value::RawValue;
+use std::collections::HashSet;
 
 type Raw = Box<RawValue>;
 
@@ -50,13 +52,12 @@ impl Over {
 pub(super) struct Caller<'a> {
     context: Context<'a>,
     pub(super) calls: Calls,
-    bytes: usize,
     depth: usize,
 }
 
 impl<'a> Caller<'a> {
     pub(super) fn new(context: Context<'a>) -> Caller<'a> {
-        Caller { context, calls: Calls::default(), bytes: 0, depth: 0 }
+        Caller { context, calls: Calls::default(), depth: 0 }
     }
 
     /// Calls `one` with `args` before its own arguments; gives its result. With `lists` it is listed
@@ -105,11 +106,9 @@ impl<'a> Caller<'a> {
     }
 
     fn send(&mut self, draft: Draft) -> Result<(), Malformed> {
-        self.bytes += body::encode(&draft.args, &draft.kwargs, &draft.embed).len();
-        if self.bytes > BYTES_MAX {
-            return Err(Malformed(format!(
-                "what follows the task is larger than the limit of {BYTES_MAX} bytes"
-            )));
+        self.calls.bytes += size(&draft);
+        if self.calls.bytes > BYTES_MAX {
+            return Err(too_large());
         }
         self.calls.drafts.push(draft);
         Ok(())
@@ -136,10 +135,9 @@ impl<'a> Caller<'a> {
         let args = &all_args(one, args)[..];
         let prepared = super::freeze::prepare(one.parts("tasks")?, args, last)?;
         let Some((mut steps, node)) = prepared else { return Ok(None) };
-        for errback in link_error.into_iter().flatten() {
-            for step in &mut steps {
-                extend(step, "link_error", std::slice::from_ref(&errback));
-            }
+        if let Some(errbacks) = link_error {
+            fits(steps.len(), errbacks.iter().map(|raw| raw.get().len()).sum())?;
+            steps.iter_mut().for_each(|step| extend(step, "link_error", &errbacks));
         }
         extend(&mut steps[0], "link", &link.unwrap_or_default());
         let Some(first) = steps.pop() else { return Ok(None) };
@@ -306,12 +304,34 @@ pub(super) fn extend(one: &mut Signature, option: &str, more: &[Raw]) {
         return;
     }
     let mut all = one.option(option).map(signature::list).unwrap_or_default();
-    for new in more {
-        if !all.iter().any(|old| old.get() == new.get()) {
-            all.push(new.clone());
-        }
-    }
+    add_new(&mut all, more);
     one.set(option, list(&all));
+}
+
+/// Adds what is not there yet.
+pub(super) fn add_new(all: &mut Vec<Raw>, more: &[Raw]) {
+    let mut known: HashSet<&str> = all.iter().map(|raw| raw.get()).collect();
+    let new = more.iter().filter(|raw| known.insert(raw.get()));
+    let new: Vec<Raw> = new.cloned().collect();
+    all.extend(new);
+}
+
+/// About how many bytes a message has: what a signature may say in it, and what all have.
+fn size(draft: &Draft) -> usize {
+    let pairs = |pairs: &[(String, Raw)]| {
+        pairs.iter().map(|(name, raw)| name.len() + raw.get().len() + 4).sum::<usize>()
+    };
+    let ids = [&draft.root_id, &draft.parent_id, &draft.group, &draft.shadow];
+    body::encode(&draft.args, &draft.kwargs, &draft.embed).len()
+        + draft.task.len()
+        + draft.id.len()
+        + draft.queue.len()
+        + draft.reply_to.len()
+        + ids.into_iter().flatten().map(String::len).sum::<usize>()
+        + pairs(&draft.stamps)
+        + pairs(&draft.properties)
+        + pairs(&draft.headers)
+        + MESSAGE_BYTES
 }
 
 fn number(value: usize) -> Raw {

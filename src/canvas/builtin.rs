@@ -4,7 +4,9 @@
 //! (`fallback_chord_unlock`).
 
 use super::apply::Caller;
-use super::{Calls, Context, ResultTree, group_of, list};
+use super::{Calls, Context, ResultTree, fits, group_of, list};
+use crate::bounds::ELEMENTS_MAX;
+use crate::wire::body::{self, Pairs};
 use crate::wire::signature::{SignatureKind, find, raw_text};
 use crate::wire::{Exception, Malformed, Signature, value};
 use serde_json::value::RawValue;
@@ -126,13 +128,13 @@ fn accumulate(args: &[Raw], kwargs: &[(String, Raw)]) -> Result<Raw, Exception> 
 
 fn group(kwargs: &[(String, Raw)], context: Context<'_>) -> Result<(Raw, Calls), Malformed> {
     let given = |name: &str| find(kwargs, name);
-    let args = given("partial_args").map(elements).unwrap_or_default();
+    let args = given("partial_args").map(elements).transpose()?.unwrap_or_default();
     let mut caller = Caller::new(context);
     let mut over = context.options();
     if let Some(group_id) = given("group_id") {
         over = over.with("group_id", group_id.to_owned());
     }
-    for raw in given("tasks").map(elements).unwrap_or_default() {
+    for raw in given("tasks").map(elements).transpose()?.unwrap_or_default() {
         caller.call(Signature::read(&raw)?, &args, &over, false)?;
     }
     let result = given("result").unwrap_or(RawValue::NULL).to_owned();
@@ -168,7 +170,7 @@ fn chord(
             one.set(name, value.to_owned());
         }
     }
-    let args = given("partial_args").map(elements).unwrap_or_default();
+    let args = given("partial_args").map(elements).transpose()?.unwrap_or_default();
     call(one, &args, context)
 }
 
@@ -182,7 +184,11 @@ fn chunks(
         let why = format!("chunks: n: expected a number of items, found {}", given("n").get());
         Exception::new("builtins", "ValueError", why)
     })?;
-    let parts: Vec<Signature> = items(given("it"))?
+    let items = items(given("it"))?;
+    if let Err(why) = fits(items.len().div_ceil(size), given("task").get().len()) {
+        return Ok(Err(why));
+    }
+    let parts: Vec<Signature> = items
         .chunks(size)
         .map(|part| {
             let task = ("task".to_string(), given("task").to_owned());
@@ -233,19 +239,22 @@ pub fn of_left_name(name: &str) -> Option<(&str, &str)> {
 /// What Python iterates over: elements, characters, or names.
 ///
 /// # Errors
-/// Nothing can be iterated over: Python's `TypeError`.
+/// Nothing can be iterated over: Python's `TypeError`. There are too many: a `ValueError`.
 pub fn items(raw: &RawValue) -> Result<Vec<Raw>, Exception> {
-    let texts = |texts: Vec<String>| texts.iter().map(|text| raw_text(text)).collect();
+    let too_many = |why: Malformed| Exception::new("builtins", "ValueError", why.0);
     match raw.get().as_bytes().first() {
-        Some(b'[') => Ok(elements(raw)),
+        Some(b'[') => elements(raw).map_err(too_many),
         Some(b'"') => {
             let text: String = serde_json::from_str(raw.get()).unwrap_or_default();
-            Ok(texts(text.chars().map(String::from).collect()))
+            if text.chars().nth(ELEMENTS_MAX).is_some() {
+                let why = format!("more than the limit of {ELEMENTS_MAX} characters");
+                return Err(too_many(Malformed(why)));
+            }
+            Ok(text.chars().map(|c| raw_text(c.encode_utf8(&mut [0; 4]))).collect())
         }
         Some(b'{') => {
-            let fields: serde_json::Map<String, Value> =
-                serde_json::from_str(raw.get()).unwrap_or_default();
-            Ok(texts(fields.into_iter().map(|(name, _)| name).collect()))
+            let Pairs(fields) = Pairs::read("it", raw.get()).map_err(too_many)?;
+            Ok(fields.iter().map(|(name, _)| raw_text(name)).collect())
         }
         first => {
             let class = match first {
@@ -260,8 +269,12 @@ pub fn items(raw: &RawValue) -> Result<Vec<Raw>, Exception> {
     }
 }
 
-fn elements(raw: &RawValue) -> Vec<Raw> {
-    serde_json::from_str(raw.get()).unwrap_or_default()
+/// The elements of an array; none of anything else.
+fn elements(raw: &RawValue) -> Result<Vec<Raw>, Malformed> {
+    if !raw.get().starts_with('[') {
+        return Ok(Vec::new());
+    }
+    body::elements(raw)
 }
 
 /// The call of `celery.chord_unlock` for a chord whose header has these results.

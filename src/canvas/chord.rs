@@ -3,8 +3,8 @@
 //! Source: celery `backends/redis.py` (`on_chord_part_return`) and `backends/base.py`
 //! (`chord_error_from_stack`).
 
-use super::apply::{Caller, Over};
-use super::{Calls, Context, DEPTH_MAX, Failure, Skipped, after_failure, list, skipped};
+use super::apply::{Caller, Over, add_new};
+use super::{BYTES_MAX, Calls, Context, DEPTH_MAX, Failure, Skipped, after_failure, list, skipped};
 use crate::wire::signature::{SignatureKind, list as signatures};
 use crate::wire::{Exception, Malformed, Signature, TaskState, value};
 use serde_json::value::RawValue;
@@ -116,11 +116,8 @@ pub fn fail(
     for one in &failing {
         let mut errbacks = one.option("link_error").map(signatures).unwrap_or_default();
         if body.kind == SignatureKind::Group {
-            for errback in body.option("link_error").map(signatures).unwrap_or_default() {
-                if !errbacks.iter().any(|own| own.get() == errback.get()) {
-                    errbacks.push(errback);
-                }
-            }
+            let of_all = body.option("link_error").map(signatures).unwrap_or_default();
+            add_new(&mut errbacks, &of_all);
         }
         let id = result_id(one, 0)?.unwrap_or_default();
         let request = serde_json::json!({"id": id, "task": one.task, "root_id": context.root_id});
@@ -133,8 +130,11 @@ pub fn fail(
         let context = Context { parent_id: &id, ..context };
         // An errback that cannot be called keeps nobody waiting for the body.
         let more = after_failure(&errbacks, &failure, context).unwrap_or_default();
-        calls.drafts.extend(more.drafts);
-        calls.chords.extend(more.chords);
+        if calls.bytes + more.bytes <= BYTES_MAX {
+            calls.bytes += more.bytes;
+            calls.drafts.extend(more.drafts);
+            calls.chords.extend(more.chords);
+        }
         let ended = skipped(&[one.write()])?;
         skips.extend(ended.into_iter().map(|it| (it, own.clone())));
     }

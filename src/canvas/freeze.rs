@@ -1,6 +1,6 @@
 //! Gives signatures their ids, and makes steps of chains.
 
-use super::{DEPTH_MAX, ResultTree, group_of, list, new_id};
+use super::{CHAIN_MAX, DEPTH_MAX, ResultTree, fits, group_of, list, new_id};
 use crate::wire::signature::{self, SignatureKind, raw_text};
 use crate::wire::{Malformed, Signature};
 use serde_json::value::RawValue;
@@ -22,6 +22,14 @@ pub(super) struct Freeze {
     pub group_index: Option<Raw>,
     /// In how many signatures it is.
     pub depth: usize,
+}
+
+impl Freeze {
+    /// Bytes that each signature gets.
+    fn size(&self) -> usize {
+        let texts = [&self.group_id, &self.root_id].into_iter().flatten().map(String::len);
+        texts.sum::<usize>() + self.chord.as_ref().map_or(0, |raw| raw.get().len())
+    }
 }
 
 /// Gives every task of a signature its id; gives the result that stands for the whole.
@@ -49,6 +57,7 @@ pub(super) fn freeze(one: &mut Signature, own: Freeze) -> Result<Option<ResultTr
             one.set("task_id", raw_text(&id));
             let mut members = Vec::new();
             flatten(one.parts("tasks")?, &mut members, 0)?;
+            fits(members.len(), own.size())?;
             let mut nodes = Vec::new();
             for (index, member) in members.iter_mut().enumerate() {
                 let group_index = RawValue::from_string(index.to_string()).ok();
@@ -187,6 +196,7 @@ pub(super) fn prepare(
         let kept: Vec<Signature> = steps.iter().filter(|step| !is_empty(step)).cloned().collect();
         if kept.is_empty() { steps.truncate(1) } else { steps = kept }
     }
+    fits(steps.len(), last.root_id.as_ref().map_or(0, String::len))?;
     let root_id = last.root_id.clone();
     let depth = last.depth;
     let middle = || Freeze { root_id: root_id.clone(), depth, ..Freeze::default() };
@@ -224,13 +234,15 @@ pub(super) fn prepare(
     }
     // Each comes after the one before it.
     let first = results.pop();
-    let whole = first.map(|first| {
-        results.into_iter().rev().fold(first, |before, mut node| {
-            node.set_first(before);
-            node
-        })
-    });
-    Ok(whole.map(|node| (done, node)))
+    let Some(mut whole) = first else { return Ok(None) };
+    for mut node in results.into_iter().rev() {
+        if node.parents() + whole.parents() >= CHAIN_MAX {
+            return Err(Malformed(format!("a chain has more than the limit of {CHAIN_MAX} steps")));
+        }
+        node.set_first(whole);
+        whole = node;
+    }
+    Ok(Some((done, whole)))
 }
 
 /// How many tasks will count for the chord that `one` is a member of.

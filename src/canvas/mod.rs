@@ -39,6 +39,12 @@ const DEPTH_MAX: usize = 64;
 /// body.
 const BYTES_MAX: usize = 64 * 1024 * 1024;
 
+/// Bytes of a message beside what its signature says, about.
+const MESSAGE_BYTES: usize = 512;
+
+/// Results in a chain at most, each within the next one: as deep as Python goes.
+const CHAIN_MAX: usize = 1000;
+
 /// How the end of a chord's header is noticed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Chords {
@@ -81,9 +87,23 @@ pub struct ChordStart {
     pub results: Option<String>,
 }
 
+/// Is there room for so many copies of something?
+fn fits(copies: usize, bytes: usize) -> Result<(), Malformed> {
+    match copies.saturating_mul(bytes) > BYTES_MAX {
+        true => Err(too_large()),
+        false => Ok(()),
+    }
+}
+
+fn too_large() -> Malformed {
+    Malformed(format!("what follows the task is larger than the limit of {BYTES_MAX} bytes"))
+}
+
 /// What follows a task.
 #[derive(Debug, Default)]
 pub struct Calls {
+    /// About how many bytes the messages have.
+    bytes: usize,
     /// Messages, in their order.
     pub drafts: Vec<Draft>,
     /// Chords among them.
@@ -140,10 +160,22 @@ impl ResultTree {
 
     /// Puts `node` before the first of its chain.
     fn set_first(&mut self, node: ResultTree) {
-        match self.parent_mut() {
-            Some(parent) => parent.set_first(node),
-            none => *none = Some(Box::new(node)),
+        let mut first = self.parent_mut();
+        while let Some(parent) = first {
+            first = parent.parent_mut();
         }
+        *first = Some(Box::new(node));
+    }
+
+    fn parent(&self) -> Option<&ResultTree> {
+        match self {
+            ResultTree::Task { parent, .. } | ResultTree::Group { parent, .. } => parent.as_deref(),
+        }
+    }
+
+    /// How many come before it.
+    fn parents(&self) -> usize {
+        std::iter::successors(self.parent(), |node| node.parent()).count()
     }
 
     /// Reads `[[id, parent], members]`; `None` if it is none. Parents are left out.

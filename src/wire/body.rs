@@ -1,7 +1,7 @@
 //! The body `[args, kwargs, embed]`, JSON. Values stay as they came: an integer of
 //! thirty digits reaches a program with thirty digits.
 
-use super::lenient::{self, ObjectFields};
+use super::lenient::{self, Elements, ObjectFields};
 use super::message::Malformed;
 use super::signature::Embed;
 use base64::Engine;
@@ -13,6 +13,9 @@ use serde_json::value::RawValue;
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::fmt;
+
+/// Levels of arrays and objects in a body at most: as deep as Python goes by default.
+const LEVELS_MAX: usize = 1000;
 
 /// What a task is called with, and what is to follow it.
 #[derive(Debug, Clone, Default)]
@@ -72,6 +75,7 @@ impl<'de> Deserialize<'de> for Pairs {
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Pairs, A::Error> {
                 let (mut pairs, mut places) = (Vec::new(), HashMap::new());
                 while let Some((name, value)) = map.next_entry::<String, Box<RawValue>>()? {
+                    lenient::fits(pairs.len())?;
                     // A name that comes twice keeps its place and gets the last value, as in Python.
                     match places.get(&name) {
                         Some(place) => pairs[*place] = (name, value),
@@ -94,14 +98,15 @@ impl<'de> Deserialize<'de> for Pairs {
 /// Says which of the three elements is wrong.
 pub fn decode(text: &str) -> Result<Arguments, Malformed> {
     let text = &*finite(text);
-    let parts: Vec<&RawValue> = parse(text, "body: expected [args, kwargs, embed]")?;
+    check_levels(text)?;
+    let Elements(parts): Elements<&RawValue> = parse(text, "body: expected [args, kwargs, embed]")?;
     let [args, kwargs, embed] = parts[..] else {
         return Err(Malformed(format!(
             "body: expected three elements [args, kwargs, embed], found {}",
             parts.len()
         )));
     };
-    let args: Vec<Box<RawValue>> = parse(args.get(), "args: expected an array")?;
+    let Elements(args) = parse(args.get(), "args: expected an array")?;
     let Pairs(kwargs) = parse(kwargs.get(), "kwargs: expected an object")?;
     let embed: Option<ObjectFields> = parse(embed.get(), "embed: expected an object")?;
     let embed = embed.and_then(|fields| Embed::read(&fields));
@@ -114,14 +119,38 @@ pub fn decode(text: &str) -> Result<Arguments, Malformed> {
 /// Says which field is wrong.
 pub fn decode_v1(text: &str) -> Result<Arguments, Malformed> {
     let text = &*finite(text);
+    check_levels(text)?;
     let fields: ObjectFields = parse(text, "body")?;
     let given = |name: &str| fields.get(name).filter(|raw| lenient::is_true(raw));
-    let args: Option<Vec<Box<RawValue>>> =
+    let args: Option<Elements<Box<RawValue>>> =
         given("args").map(|raw| parse(raw.get(), "args: expected an array")).transpose()?;
+    let args = args.map(|Elements(args)| args).unwrap_or_default();
     let kwargs: Option<Pairs> =
         given("kwargs").map(|raw| parse(raw.get(), "kwargs: expected an object")).transpose()?;
     let kwargs = kwargs.map(|Pairs(pairs)| pairs).unwrap_or_default();
-    Ok(Arguments { args: args.unwrap_or_default(), kwargs, embed: Embed::read(&fields) })
+    Ok(Arguments { args, kwargs, embed: Embed::read(&fields) })
+}
+
+fn check_levels(text: &str) -> Result<(), Malformed> {
+    // Nearly all are too short to be deep.
+    if text.len() <= LEVELS_MAX {
+        return Ok(());
+    }
+    let (mut levels, mut inside, mut escaped) = (0_usize, false, false);
+    for byte in text.bytes() {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' => escaped = inside,
+            b'"' => inside = !inside,
+            b'[' | b'{' if !inside => levels += 1,
+            b']' | b'}' if !inside => levels = levels.saturating_sub(1),
+            _ => {}
+        }
+        if levels > LEVELS_MAX {
+            return Err(Malformed(format!("body: more than {LEVELS_MAX} levels of values")));
+        }
+    }
+    Ok(())
 }
 
 fn parse<'a, T: Deserialize<'a>>(text: &'a str, what: &str) -> Result<T, Malformed> {
@@ -157,6 +186,14 @@ pub fn finite(text: &str) -> Cow<'_, str> {
         rest = &rest[taken..];
     }
     Cow::Owned(out)
+}
+
+/// The elements of a JSON array, unread.
+///
+/// # Errors
+/// It is none, or has too many.
+pub fn elements(raw: &RawValue) -> Result<Vec<Box<RawValue>>, Malformed> {
+    parse(raw.get(), "expected an array").map(|Elements(elements)| elements)
 }
 
 /// Writes a body of protocol 2.

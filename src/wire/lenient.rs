@@ -3,6 +3,7 @@
 
 use super::message::Malformed;
 use super::value;
+use crate::bounds::ELEMENTS_MAX;
 use serde::de::{
     Deserialize, DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess,
     Unexpected, Visitor,
@@ -10,6 +11,7 @@ use serde::de::{
 use serde_json::value::RawValue;
 use std::borrow::Cow;
 use std::fmt;
+use std::marker::PhantomData;
 
 /// Characters of a value that an error shows.
 const SHOWN_MAX: usize = 60;
@@ -62,6 +64,7 @@ impl<'de> Visitor<'de> for Object {
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<ObjectFields<'de>, A::Error> {
         let mut fields = Vec::with_capacity(FIELDS);
         while let Some((Name(name), value)) = map.next_entry()? {
+            fits(fields.len())?;
             fields.push((name, value));
         }
         Ok(ObjectFields(fields))
@@ -104,6 +107,40 @@ impl Object {
         found: Unexpected,
     ) -> Result<ObjectFields<'a>, E> {
         if truth { Err(E::invalid_type(found, &self)) } else { Ok(ObjectFields::default()) }
+    }
+}
+
+/// An array, its elements unread.
+pub(super) struct Elements<R>(pub Vec<R>);
+
+impl<'de, R: Deserialize<'de>> Deserialize<'de> for Elements<R> {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Elements<R>, D::Error> {
+        struct Bounded<R>(PhantomData<R>);
+        impl<'de, R: Deserialize<'de>> Visitor<'de> for Bounded<R> {
+            type Value = Elements<R>;
+
+            fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
+                f.write_str("an array")
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut from: A) -> Result<Elements<R>, A::Error> {
+                let mut elements = Vec::new();
+                while let Some(element) = from.next_element()? {
+                    fits(elements.len())?;
+                    elements.push(element);
+                }
+                Ok(Elements(elements))
+            }
+        }
+        from.deserialize_seq(Bounded(PhantomData))
+    }
+}
+
+/// Is there room for one more than so many elements?
+pub(super) fn fits<E: Error>(elements: usize) -> Result<(), E> {
+    match elements < ELEMENTS_MAX {
+        true => Ok(()),
+        false => Err(E::custom(format_args!("more than the limit of {ELEMENTS_MAX} elements"))),
     }
 }
 

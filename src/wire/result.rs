@@ -3,7 +3,9 @@
 //! Source: celery `backends/base.py` (`_get_result_meta`) and 5.7's
 //! `backends/database/models.py`: results are JSON, no longer pickled.
 
+use super::body::{self, Pairs};
 use super::exception::Exception;
+use super::value;
 use crate::clock;
 use chrono::{DateTime, Utc};
 use serde_json::value::RawValue;
@@ -155,7 +157,7 @@ impl Record {
         traceback: Option<String>,
         now: DateTime<Utc>,
     ) -> Record {
-        let result = super::value::raw(&exception.to_json());
+        let result = value::raw(&exception.to_json());
         Record { state, traceback, ..Record::success(task_id, result, now) }
     }
 }
@@ -181,6 +183,42 @@ pub struct Meta {
 }
 
 impl Meta {
+    /// Reads a document that anybody may have stored; what is no JSON is the failure that says so.
+    pub fn read(bytes: &[u8], task_id: &str) -> Meta {
+        let unread = || {
+            let result = json!({"exc_type": "DecodeError", "exc_module": "kombu.exceptions",
+                   "exc_message": ["the stored result is no JSON; is it compressed, or of another serializer?"]});
+            Pairs(vec![
+                ("status".into(), value::raw(&json!("FAILURE"))),
+                ("result".into(), value::raw(&result)),
+            ])
+        };
+        let text = String::from_utf8_lossy(bytes);
+        // Python writes numbers that JSON has not.
+        let found =
+            serde_json::from_str(&text).or_else(|_| serde_json::from_str(&body::finite(&text)));
+        let Pairs(mut fields) = found.unwrap_or_else(|_| unread());
+        let mut take = |name: &str| {
+            let at = fields.iter().position(|(field, _)| field == name)?;
+            Some(fields.remove(at).1).filter(|raw| raw.get() != "null")
+        };
+        let text = |raw: Box<RawValue>| String::from_utf8_lossy(&value::text(&raw)).into_owned();
+        let null = || value::raw(&Value::Null);
+        let date_done = take("date_done").map(text);
+        let (status, result) = (take("status"), take("result"));
+        let (traceback, children) = (take("traceback"), take("children"));
+        take("task_id");
+        Meta {
+            status: status.map(text).unwrap_or_default(),
+            result: result.unwrap_or_else(null),
+            traceback: traceback.map(text),
+            children: children.unwrap_or_else(|| value::raw(&json!([]))),
+            date_done: date_done.as_deref().and_then(clock::parse),
+            task_id: task_id.into(),
+            extended: fields,
+        }
+    }
+
     /// Will it change no more?
     pub fn is_ready(&self) -> bool {
         TaskState::named(&self.status).is_some_and(TaskState::is_ready)
@@ -193,7 +231,7 @@ impl Meta {
 
     /// Celery's document, key order and all, on one line.
     pub fn document(&self) -> String {
-        let own = |value: Value| super::value::raw(&value);
+        let own = |value: Value| value::raw(&value);
         let mut fields = vec![
             ("status", own(json!(self.status))),
             ("result", self.result.clone()),

@@ -4,7 +4,7 @@
 //! six fields; values stay as they came.
 
 use super::body::{self, Pairs};
-use super::lenient::{self, ObjectFields};
+use super::lenient::{self, Elements, ObjectFields};
 use super::message::Malformed;
 use super::value;
 use serde_json::json;
@@ -12,6 +12,10 @@ use serde_json::value::RawValue;
 
 /// A JSON value as it came.
 type Raw = Box<RawValue>;
+
+/// Options of a signature at most: more than Celery and stamps have, and few enough to be looked
+/// through for each option of each call.
+const OPTIONS_MAX: usize = 256;
 
 /// What a signature calls.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -74,13 +78,19 @@ impl Signature {
                 .map_err(|_| wrong(name, raw, "an object")),
             None => Ok(Vec::new()),
         };
-        let args = match given("args") {
+        let Elements(args) = match given("args") {
             Some(raw) => {
                 serde_json::from_str(raw.get()).map_err(|_| wrong("args", raw, "an array"))?
             }
-            None => Vec::new(),
+            None => Elements(Vec::new()),
         };
         let (kwargs, options) = (pairs("kwargs")?, pairs("options")?);
+        if options.len() > OPTIONS_MAX {
+            let found = options.len();
+            return Err(Malformed(format!(
+                "signature of {task}: options: found {found}, more than the limit of {OPTIONS_MAX}"
+            )));
+        }
         let kind = match lenient::text("subtask_type", given("subtask_type"))?.as_deref() {
             Some("chain") => SignatureKind::Chain,
             Some("group") => SignatureKind::Group,
@@ -176,7 +186,8 @@ pub fn set(pairs: &mut Vec<(String, Raw)>, name: &str, value: Raw) {
 pub fn list(raw: &RawValue) -> Vec<Raw> {
     match raw.get() {
         "null" => Vec::new(),
-        text => serde_json::from_str(text).unwrap_or_else(|_| vec![raw.to_owned()]),
+        text => serde_json::from_str(text)
+            .map_or_else(|_| vec![raw.to_owned()], |Elements(elements)| elements),
     }
 }
 

@@ -22,6 +22,12 @@ pub(super) type Brought = (Vec<Item>, Vec<ChordMember>, Vec<ChordStart>);
 /// Chords within chords that end with one task, at most.
 const NESTED_MAX: usize = 64;
 
+/// Members that are counted in one step at most: a server does nothing else meanwhile.
+const COUNT_MAX: usize = 256;
+
+/// Bytes of their values; a single one may be larger.
+const COUNT_BYTES: usize = 1024 * 1024;
+
 /// A body that was called: its chord, and the claim to it.
 #[derive(Debug, Clone)]
 pub(super) struct BodyClaim {
@@ -68,10 +74,10 @@ impl Counter {
                 tracing::error!("chord {}: nested deeper than the limit", part.group_id);
                 break;
             }
-            match self.store.count(&part, token).await? {
-                Counted::More => {}
-                Counted::Claimed => joined.later.push(part),
-                Counted::Last => {
+            match self.store.count(&[(&part, token)]).await?.first() {
+                Some(Counted::More) | None => {}
+                Some(Counted::Claimed) => joined.later.push(part),
+                Some(Counted::Last) => {
                     let (items, parts, begun) = self.end(&part).await?;
                     if !begun.is_empty() {
                         self.store.begin_chords(&begun).await?;
@@ -84,6 +90,42 @@ impl Counter {
             }
         }
         Ok(joined)
+    }
+
+    /// Stores the sizes of all chords of these that begin, and counts all members that have ended,
+    /// together; tells which of them end no chord. The others are to be joined, under the same token:
+    /// what is counted already is not counted again.
+    ///
+    /// # Errors
+    /// As for [`Counter::join`]; then nothing is known of any.
+    pub(super) async fn join_all(&self, all: &[(Box<Chords>, String)]) -> Result<Vec<bool>, Error> {
+        let begun = all.iter().flat_map(|(chords, _)| chords.begun.iter().cloned());
+        let begun: Vec<ChordStart> = begun.collect();
+        if !begun.is_empty() {
+            self.store.begin_chords(&begun).await?;
+        }
+        let mut parts: Vec<(&ChordMember, &str)> = Vec::new();
+        for (chords, token) in all {
+            parts.extend(chords.parts.iter().map(|part| (part, token.as_str())));
+        }
+        let mut counted = Vec::with_capacity(parts.len());
+        let mut rest = &parts[..];
+        while !rest.is_empty() {
+            let mut bytes = 0;
+            let fitting = rest.iter().take_while(|(part, _)| {
+                bytes += part.result.get().len();
+                bytes <= COUNT_BYTES
+            });
+            let (now, later) = rest.split_at(fitting.count().clamp(1, COUNT_MAX));
+            counted.extend(self.store.count(now).await?);
+            rest = later;
+        }
+        let mut counted = counted.into_iter();
+        let of_job = |(chords, _): &(Box<Chords>, String)| {
+            let own: Vec<Counted> = counted.by_ref().take(chords.parts.len()).collect();
+            own.len() == chords.parts.len() && own.iter().all(|one| *one == Counted::More)
+        };
+        Ok(all.iter().map(of_job).collect())
     }
 
     /// The store that tells of members.

@@ -88,9 +88,7 @@ pub(super) async fn run(
         for batch in batches(plain.into_iter()) {
             settler.settle(batch).await;
         }
-        for (job, item) in joined {
-            settler.settle_later(job, item).await;
-        }
+        settler.settle_all(joined).await;
     }
 }
 
@@ -110,6 +108,8 @@ struct Submission {
     maybe_done: bool,
     /// Chords that are to be looked after before.
     chords: Option<Box<Chords>>,
+    /// The name of the claims to them, or empty.
+    token: String,
     /// Chords whose bodies are called with it.
     claims: Vec<BodyClaim>,
     /// A chord that is to be looked at before.
@@ -238,6 +238,40 @@ struct Settler {
 }
 
 impl Settler {
+    /// Settles items once their chords are looked after. Nearly none of them ends a chord; those that
+    /// do not are looked after together, and settled together.
+    async fn settle_all(&mut self, joined: Vec<(Submission, Item)>) {
+        let (mut jobs, mut chords, mut singly) = (Vec::new(), Vec::new(), Vec::new());
+        for (mut job, item) in joined {
+            match job.chords.take_if(|_| job.unlock.is_none()) {
+                Some(of_job) => {
+                    job.token = new_token();
+                    chords.push((of_job, job.token.clone()));
+                    jobs.push((job, item));
+                }
+                None => singly.push((job, item)),
+            }
+        }
+        // What is wrong is found out one by one.
+        let ends_none = self.counter.join_all(&chords).await.unwrap_or_default();
+        let mut ends_none = ends_none.into_iter();
+        let mut plain = Vec::with_capacity(jobs.len());
+        for ((mut job, item), (of_job, _)) in jobs.into_iter().zip(chords) {
+            if ends_none.next() == Some(true) {
+                plain.push((job, item));
+            } else {
+                job.chords = Some(of_job);
+                singly.push((job, item));
+            }
+        }
+        for batch in batches(plain.into_iter()).into_iter().filter(|(jobs, _)| !jobs.is_empty()) {
+            self.settle(batch).await;
+        }
+        for (job, item) in singly {
+            self.settle_later(job, item).await;
+        }
+    }
+
     /// Settles an item once its chords are looked after. Reading what the members of one have returned
     /// takes as long as there are many, so nothing waits for that.
     async fn settle_later(&mut self, mut job: Submission, mut item: Item) {
@@ -258,7 +292,11 @@ impl Settler {
     async fn settle_joined(&mut self, mut job: Submission, item: Item) {
         let mut batch: Batch = job.before.drain(..).map(unawaited).unzip();
         if let Some(chords) = job.chords.take() {
-            let ChordResult { items, claims, later } = self.join(chords, &job.id).await;
+            if job.token.is_empty() {
+                job.token = new_token();
+            }
+            let joined = self.join(chords, &job.id, &job.token).await;
+            let ChordResult { items, claims, later } = joined;
             let (jobs, items): Batch = items.into_iter().map(unawaited).unzip();
             batch.0.extend(jobs);
             batch.1.extend(items);
@@ -283,11 +321,10 @@ impl Settler {
     }
 
     /// Joins chords; waits until the store answers.
-    async fn join(&mut self, mut chords: Box<Chords>, id: &str) -> ChordResult {
-        let token = uuid::Uuid::new_v4().simple().to_string();
+    async fn join(&mut self, mut chords: Box<Chords>, id: &str, token: &str) -> ChordResult {
         let mut is_refused = false;
         loop {
-            match self.counter.join(&chords, &token).await {
+            match self.counter.join(&chords, token).await {
                 Ok(joined) => return joined,
                 // What the store refuses of one task never holds up the others.
                 Err(error)

@@ -150,3 +150,25 @@ pub fn watch(url: &str, total: usize, warm: usize, lengths: &[&str]) {
         thread::sleep(Duration::from_millis(pause));
     }
 }
+
+/// Waits until all `ids` have results. Prints the seconds to that from the moment when there were
+/// about `warm` results, of any tasks, and how many results came in them.
+pub fn results(url: &str, warm: usize, ids: &[&str]) {
+    let mut redis = connect(url);
+    let keys: Vec<String> = ids.iter().map(|id| format!("celery-task-meta-{id}")).collect();
+    let kept = |redis: &mut Connection| {
+        cmd("KEYS").arg("celery-task-meta-*").query::<Vec<String>>(redis).unwrap().len()
+    };
+    // Chords have other keys, few for each.
+    let size = |redis: &mut Connection| cmd("DBSIZE").query::<usize>(redis).unwrap();
+    let before = size(&mut redis);
+    while size(&mut redis) < before + warm {
+        thread::sleep(Duration::from_millis(5));
+    }
+    let (start, first) = (Instant::now(), kept(&mut redis));
+    while cmd("EXISTS").arg(&keys).query::<usize>(&mut redis).unwrap() < keys.len() {
+        thread::sleep(Duration::from_millis(5));
+    }
+    let seconds = start.elapsed().as_secs_f64();
+    println!("{seconds} {}", kept(&mut redis) - first);
+}

@@ -15,6 +15,7 @@
 //! redis-drain   URL QUEUE (kept | dropped) BATCH      the bare loop; prints messages and a rate
 //! redis-passage URL COUNT RATE                        LPUSH to BRPOP; prints p50 and p99 in ms
 //! redis-watch   URL TOTAL WARM (LLEN | HLEN) KEY ...  waits; prints seconds and how many went
+//! redis-results URL WARM ID ...                       waits; prints seconds and how many came
 //! ```
 
 #![expect(clippy::print_stdout, clippy::unwrap_used, reason = "a measuring tool")]
@@ -69,6 +70,7 @@ fn on_redis(what: &str, url: &str, more: &[&str]) {
         ("redis-watch", [total, warm, lengths @ ..]) => {
             bare_redis::watch(url, number(total), number(warm), lengths);
         }
+        ("redis-results", [warm, ids @ ..]) => bare_redis::results(url, number(warm), ids),
         _ => panic!("{what} has other arguments"),
     }
 }

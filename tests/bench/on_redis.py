@@ -10,7 +10,7 @@ from nodes import NODES, Fleet
 from parties import SLOTS, TARGET, Bull, Celery, Ours, Server
 
 # Of the tasks of a run: who is slower gets fewer, so that all runs take a similar time.
-SHARE_OF_BARE, SHARE_OF_BULL, SHARE_OF_CELERY, SHARE_OF_PROCESSES = 5, 2, 20, 5
+SHARE_OF_BARE, SHARE_OF_BULL, SHARE_OF_CELERY, SHARE_OF_PROCESSES, SHARE_OF_FLOWS = 5, 2, 20, 5, 50
 LEAST = 1000  # tasks of a run
 CONCURRENCIES = 25, 50, 100, 200, 500  # that BullMQ is tried with
 BATCH = 100
@@ -21,8 +21,8 @@ IDLE = 10  # seconds
 class OnRedis:
     """One server, and everybody who works on it."""
 
-    rows = ["redis-drain", "redis-spawn", "redis-latency", "redis-enqueue", "redis-idle", "redis-multi",
-            "redis-beat"]
+    rows = ["redis-drain", "redis-workflows", "redis-spawn", "redis-latency", "redis-enqueue", "redis-idle",
+            "redis-multi", "redis-beat"]
 
     def __init__(self, options, tools, app, folder):
         self.options, self.tools, self.server = options, tools, Server(folder / "redis")
@@ -104,6 +104,35 @@ class OnRedis:
                 "prefork": (f"{self.prefork.name}, -c {SLOTS}", goals[1]),
                 "threads": (f"{self.threads.name}, -c {SLOTS}", ""),
             })
+
+    def workflows(self):
+        """Called before the worker starts, by Celery's client for both."""
+        for what, kind, size in (
+            ("chains of 10", "chain", 10),
+            ("chords of 100", "chord", 100),
+            ("a task, then a chord of 100", "follow", 100),
+        ):
+            tasks = size + {"chain": 0, "chord": 1, "follow": 2}[kind]
+            rounds = self.rounds(
+                qworker=self.by_us(lambda: self.flowed(self.ours, kind, size, tasks, SHARE_OF_BARE)),
+                prefork=lambda: self.flowed(self.prefork, kind, size, tasks, SHARE_OF_FLOWS),
+            )
+            yield from beside(f"{what} WASM no-ops, results kept", rounds, {
+                "prefork": (f"{self.prefork.name}, -c {SLOTS}", "≥ 15"),
+            })
+
+    def flowed(self, party, kind, size, tasks, share):
+        """Workflows per second of a warm worker: from the moment when a twentieth of all results are there to that
+        when the last one of each workflow is."""
+        count = max(self.options.tasks // share, LEAST) // tasks
+        party.forget()
+        ids = party.flow(count, kind, size)
+        with party.worker("noop"):
+            words = run(self.tools.helper, "redis-results", self.server.url, count * tasks // 20, *ids).split()
+        kept = party.kept()
+        if not set(ids) <= set(kept) or len(kept) != count * tasks:
+            raise Void(f"{count} of {tasks} tasks went in, {len(kept)} came out")
+        return int(words[1]) / float(words[0]) / tasks
 
     def spawn(self):
         count = self.options.tasks // SHARE_OF_PROCESSES
@@ -295,7 +324,7 @@ def ours(rounds, said):
 
 def beside(what, rounds, others):
     """Lines of rates: ours beside each of the others, and the ratio to it."""
-    rate = lambda figure: f"{figure:,.0f}/s"
+    rate = lambda figure: f"{figure:,.0f}/s" if figure >= 100 else f"{figure:,.1f}/s"
     first = what, ours(rounds, rate)
     for name, (who, goal) in others.items():
         if name in rounds:

@@ -59,19 +59,16 @@ impl Store {
         }
     }
 
-    /// Counts a member of a chord that has ended; once, however often it is asked. With the last one
-    /// the caller has a claim under `token`, for a few seconds, and calls the body.
+    /// Counts members of chords that have ended; each once, however often it is asked. With the last
+    /// one of a chord the caller has a claim under its token, for a few seconds, and calls the body.
     ///
     /// # Errors
-    /// The store cannot be reached, or refuses the member's value.
-    pub async fn count(&self, part: &ChordMember, token: &str) -> Result<Counted, Error> {
+    /// The store cannot be reached, or refuses the value of a member.
+    pub async fn count(&self, parts: &[(&ChordMember, &str)]) -> Result<Vec<Counted>, Error> {
         match self {
             #[cfg(feature = "redis")]
-            Store::Redis(store) => store.count(part, token).await,
-            _ => {
-                let _ = (part, token);
-                Ok(Counted::More)
-            }
+            Store::Redis(store) => store.count(parts).await,
+            _ => Ok(vec![Counted::More; parts.len()]),
         }
     }
 

@@ -24,24 +24,32 @@ const DONE: u64 = 300;
 
 static COUNT: LazyLock<Script> = LazyLock::new(|| {
     Script::new(
-        r#"-- KEYS: parts, added, size, counted, claim, results
-        -- ARGV: member, place, part, seconds to live or nothing, token, seconds of a claim
-        -- Gives: `more`, `last` or `claimed`
-        if redis.call('GET', KEYS[5]) == 'done' then return 'more' end
-        if redis.call('SADD', KEYS[4], ARGV[1]) == 1 then
-          redis.call('ZADD', KEYS[1], ARGV[2], ARGV[3])
+        r#"-- KEYS, of each member: parts, added, size, counted, claim, results
+        -- ARGV: seconds to live or nothing, seconds of a claim; of each member: member, place, part, token
+        -- Gives of each member: `more`, `last` or `claimed`
+        local renewed = {}
+        local function count(keys, member, place, part, token)
+          if redis.call('GET', keys[5]) == 'done' then return 'more' end
+          if redis.call('SADD', keys[4], member) == 1 then redis.call('ZADD', keys[1], place, part) end
+          if ARGV[1] ~= '' and not renewed[keys[1]] then
+            for _, n in ipairs({ 1, 2, 3, 4, 6 }) do redis.call('EXPIRE', keys[n], ARGV[1]) end
+            renewed[keys[1]] = true
+          end
+          local size = redis.call('GET', keys[3])
+          if not size then return 'more' end
+          local total = tonumber(size) + tonumber(redis.call('GET', keys[2]) or 0)
+          if redis.call('ZCARD', keys[1]) ~= total then return 'more' end
+          if redis.call('SET', keys[5], token, 'NX', 'EX', ARGV[2]) then return 'last' end
+          -- Asked again, after a lost answer or an error.
+          if redis.call('GET', keys[5]) == token then return 'last' end
+          return 'claimed'
         end
-        if ARGV[4] ~= '' then
-          for _, n in ipairs({ 1, 2, 3, 4, 6 }) do redis.call('EXPIRE', KEYS[n], ARGV[4]) end
+        local found = {}
+        for n = 0, #KEYS / 6 - 1 do
+          local keys, at = { unpack(KEYS, 6 * n + 1, 6 * n + 6) }, 4 * n + 3
+          found[n + 1] = count(keys, ARGV[at], ARGV[at + 1], ARGV[at + 2], ARGV[at + 3])
         end
-        local size = redis.call('GET', KEYS[3])
-        if not size then return 'more' end
-        local total = tonumber(size) + tonumber(redis.call('GET', KEYS[2]) or 0)
-        if redis.call('ZCARD', KEYS[1]) ~= total then return 'more' end
-        if redis.call('SET', KEYS[5], ARGV[5], 'NX', 'EX', ARGV[6]) then return 'last' end
-        -- Asked again, after a lost answer or an error.
-        if redis.call('GET', KEYS[5]) == ARGV[5] then return 'last' end
-        return 'claimed'"#,
+        return found"#,
     )
 });
 
@@ -87,24 +95,29 @@ impl Store {
     }
 
     /// See [`crate::backend::Store::count`].
-    pub(super) async fn count(&self, part: &ChordMember, token: &str) -> Result<Counted, Error> {
-        let place = part.group_index.map_or("+inf".to_string(), |index| index.to_string());
-        let text =
-            format!("[1, {}, {}, {}]", json!(part.task_id), json!(part.state), part.result.get());
+    pub(super) async fn count(
+        &self,
+        parts: &[(&ChordMember, &str)],
+    ) -> Result<Vec<Counted>, Error> {
         let mut call = COUNT.prepare_invoke();
-        for key in self.chord_keys(&part.group_id) {
-            call.key(key);
+        call.arg(self.expires().map_or(String::new(), |expires| expires.to_string())).arg(CLAIM);
+        for (part, token) in parts {
+            let place = part.group_index.map_or("+inf".to_string(), |index| index.to_string());
+            let (id, state) = (json!(part.task_id), json!(part.state));
+            let text = format!("[1, {id}, {state}, {}]", part.result.get());
+            for key in self.chord_keys(&part.group_id) {
+                call.key(key);
+            }
+            call.key(self.group_key(&part.group_id, ""));
+            call.arg(format!("{}:{place}", part.task_id)).arg(&place).arg(text).arg(token);
         }
-        call.key(self.group_key(&part.group_id, ""));
-        call.arg(format!("{}:{place}", part.task_id)).arg(&place).arg(text);
-        call.arg(self.expires().map_or(String::new(), |expires| expires.to_string()));
-        call.arg(token).arg(CLAIM);
-        let said: String = self.link().run(async |c| call.invoke_async(c).await).await?;
-        Ok(match said.as_str() {
+        let said: Vec<String> = self.link().run(async |c| call.invoke_async(c).await).await?;
+        let counted = |word: &String| match word.as_str() {
             "last" => Counted::Last,
             "claimed" => Counted::Claimed,
             _ => Counted::More,
-        })
+        };
+        Ok(said.iter().map(counted).collect())
     }
 
     /// See [`crate::backend::Store::chord_results`].

@@ -72,14 +72,19 @@ fn a_hundred_thousand_lists_in_lists() {
     assert!(read(Pickle, &tuples).unwrap_err().0.contains("more than 500 levels"));
     let maps = [b"\x81\xa1a".repeat(100_000), vec![0xc0]].concat();
     assert!(read(Msgpack, &maps).unwrap_err().0.contains("more than 500 levels"));
-    // Values of JSON stay unread, at any depth.
+    // Values of JSON stay unread, but for their depth.
     assert!(crate::wire::body::decode(&String::from_utf8(flow).unwrap()).is_err());
-    let deep = nested(Json, 100_000);
-    let body = format!("[[{}], {{}}, {{}}]", String::from_utf8(deep).unwrap());
-    let json = text("application/json", None, Cow::Owned(body.into_bytes())).unwrap();
-    let value = crate::wire::body::decode(&json).unwrap().args.remove(0);
-    assert_eq!(crate::wire::value::text(&value).len(), 200_000);
+    let read = |levels: usize| {
+        let body = format!("[[{}], {{}}, {{}}]", String::from_utf8(nested(Json, levels)).unwrap());
+        let json = text("application/json", None, Cow::Owned(body.into_bytes())).unwrap();
+        crate::wire::body::decode(&json)
+    };
+    let value = read(998).unwrap().args.remove(0);
+    assert_eq!(crate::wire::value::text(&value).len(), 2 * 998);
     assert!(!crate::wire::value::is_read_by_python(&value));
+    for levels in [999, 100_000] {
+        assert_eq!(read(levels).unwrap_err().0, "body: more than 1000 levels of values");
+    }
 }
 
 /// Bodies with a little of everything.

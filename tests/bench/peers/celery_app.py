@@ -5,6 +5,9 @@
     celery_app.py send COUNT TASK             enqueues; prints the ids
     celery_app.py enqueue COUNT TASK          the same; prints messages per second
     celery_app.py pace COUNT RATE TASK        one by one; prints ids and the times before each
+    celery_app.py flow COUNT KIND SIZE        calls workflows of so many no-ops: chain, chord (and a
+                                              body) or follow (one, those as a chord, and a body);
+                                              prints the ids of their last tasks
 
 BENCH_URL is the Redis, of messages and results. Where no results are kept, a worker's
 processes write the ids of what they ran into files in BENCH_IDS when they end.
@@ -16,7 +19,7 @@ import subprocess
 import sys
 import time
 
-from celery import Celery, signals
+from celery import Celery, chain, chord, signals
 
 app = Celery("celery_app", broker=os.environ["BENCH_URL"], backend=os.environ["BENCH_URL"])
 app.conf.update(broker_connection_retry_on_startup=True)
@@ -82,5 +85,19 @@ def pace(count, rate, task):
         print(next(rest), asked)
 
 
+def flow(count, kind, size):
+    one = noop.si()
+    # A task of both, Celery's own: gives its arguments back.
+    body = app.signature("celery.accumulate")
+    for _ in range(int(count)):
+        members = [one.clone() for _ in range(int(size))]
+        whole = {"chain": lambda: chain(members), "chord": lambda: chord(members, body),
+                 "follow": lambda: chain(one, chord(members, body))}[kind]()
+        print(whole.apply_async().id)
+    sys.stdout.flush()
+    # At the end of the interpreter, each result would ask the server to forget it.
+    os._exit(0)
+
+
 if __name__ == "__main__":
-    {"send": send, "enqueue": enqueue, "pace": pace}[sys.argv[1]](*sys.argv[2:])
+    {"send": send, "enqueue": enqueue, "pace": pace, "flow": flow}[sys.argv[1]](*sys.argv[2:])
