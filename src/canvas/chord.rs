@@ -112,7 +112,7 @@ pub fn fail(
         SignatureKind::Group => (body.parts("tasks")?, cause.unwrap_or(&error)),
         _ => (vec![body.clone()], &error),
     };
-    let (mut skips, mut calls) = (Vec::new(), Calls::default());
+    let (mut skips, mut calls, mut is_full) = (Vec::new(), Calls::default(), false);
     for one in &failing {
         let mut errbacks = one.option("link_error").map(signatures).unwrap_or_default();
         if body.kind == SignatureKind::Group {
@@ -129,11 +129,14 @@ pub fn fail(
         };
         let context = Context { parent_id: &id, ..context };
         // An errback that cannot be called keeps nobody waiting for the body.
-        let more = after_failure(&errbacks, &failure, context).unwrap_or_default();
-        if calls.bytes + more.bytes <= BYTES_MAX {
-            calls.bytes += more.bytes;
-            calls.drafts.extend(more.drafts);
-            calls.chords.extend(more.chords);
+        if !is_full {
+            let more = after_failure(&errbacks, &failure, context).unwrap_or_default();
+            is_full = calls.bytes + more.bytes > BYTES_MAX;
+            if !is_full {
+                calls.bytes += more.bytes;
+                calls.drafts.extend(more.drafts);
+                calls.chords.extend(more.chords);
+            }
         }
         let ended = skipped(&[one.write()])?;
         skips.extend(ended.into_iter().map(|it| (it, own.clone())));

@@ -34,7 +34,7 @@ fn who_counts_the_last_member_alone_has_the_claim_until_the_body_is_called() {
         let store = store(&server);
         let begun = ChordStart { group_id: "G".into(), size: 2, results: None };
         store.begin_chords(&[begun]).await.unwrap();
-        let count = async |n, token| store.count(&part(n), token).await.unwrap();
+        let count = async |n, token| store.count(&[(&part(n), token)]).await.unwrap()[0];
         assert_eq!(count(1, "a").await, Counted::More);
         // A member that runs twice counts once.
         assert_eq!(count(1, "a").await, Counted::More);
@@ -56,5 +56,25 @@ fn who_counts_the_last_member_alone_has_the_claim_until_the_body_is_called() {
         assert_eq!(count(1, "b").await, Counted::More);
         let left: Vec<String> = server.run(&["KEYS", "*"]);
         assert_eq!(left, ["celery-taskset-meta-G.c"]);
+    });
+}
+
+#[test]
+fn members_of_several_chords_are_counted_together() {
+    block_on(async {
+        let server = Server::start();
+        let store = store(&server);
+        let begun = |group: &str| ChordStart { group_id: group.into(), size: 2, results: None };
+        store.begin_chords(&[begun("G"), begun("H")]).await.unwrap();
+        let [g0, g1, h0] = [("G", 0), ("G", 1), ("H", 0)]
+            .map(|(group, n)| ChordMember { group_id: group.into(), ..part(n) });
+        let all = [(&g0, "a"), (&h0, "b"), (&g1, "c"), (&g0, "a")];
+        let counted = store.count(&all).await.unwrap();
+        assert_eq!(counted, [Counted::More, Counted::More, Counted::Last, Counted::Claimed]);
+        // The same again, after a lost answer.
+        let again = store.count(&all[1..3]).await.unwrap();
+        assert_eq!(again, [Counted::More, Counted::Last]);
+        let seconds: i64 = server.run(&["TTL", "celery-taskset-meta-H.j"]);
+        assert!((1..=3600).contains(&seconds), "{seconds}");
     });
 }
