@@ -3,10 +3,12 @@
 //! Source: celery `app/amqp.py` (`as_task_v2`, `as_task_v1`). The body stays as it came until
 //! [`Message::arguments`] asks for it.
 
+use super::auth::Keys;
 use super::body::{self, Arguments, Pairs};
-use super::decode::{self, AcceptedContent};
+use super::decode;
 use super::lenient::{self, ObjectFields};
 use super::payload::MessageParts;
+use super::serializer::{AcceptedContent, Serializer};
 use crate::clock;
 use chrono::{DateTime, Utc};
 use serde_json::Value;
@@ -189,6 +191,33 @@ impl Message {
         accept.check(&self.content.kind)
     }
 
+    /// Verifies the signature of a body that has one, if such are taken: from then on the body is
+    /// what was signed.
+    ///
+    /// # Errors
+    /// Says what is wrong with the signature, or with what was signed.
+    pub fn verify(
+        &mut self,
+        accept: &AcceptedContent,
+        keys: &Keys,
+        now: DateTime<Utc>,
+    ) -> Result<(), Malformed> {
+        let content = &self.content;
+        let is_signed = content.kind == Serializer::Auth.content_type() && !content.decoded;
+        if !is_signed || !accept.has(Serializer::Auth) {
+            return Ok(());
+        }
+        let bytes = content.bytes()?;
+        let bytes = match content.compression.as_deref() {
+            Some(name) => Cow::Owned(decode::unpack(name, &bytes)?),
+            None => bytes,
+        };
+        let verified = keys.verify(&bytes, now)?;
+        let text = decode::text(&verified.content_type, None, Cow::Owned(verified.body))?;
+        (self.content.body, self.content.decoded) = (text, true);
+        Ok(())
+    }
+
     /// Do the headers name the task (protocol 2), or the body alone (protocol 1)?
     pub fn is_named_outside(&self) -> bool {
         self.content.protocol == 2
@@ -220,13 +249,17 @@ impl Content {
         if self.decoded || is_json {
             return Ok(Cow::Borrowed(&self.body));
         }
-        let bytes = match self.base64 {
+        decode::text(&self.kind, self.compression.as_deref(), self.bytes()?).map(Cow::Owned)
+    }
+
+    /// The body as it came, out of base64.
+    fn bytes(&self) -> Result<Cow<'_, [u8]>, Malformed> {
+        match self.base64 {
             true => body::from_base64(&self.body)
                 .map(Cow::Owned)
-                .ok_or_else(|| Malformed("body: not base64, as body_encoding says".into()))?,
-            false => Cow::Borrowed(self.body.as_bytes()),
-        };
-        decode::text(&self.kind, self.compression.as_deref(), bytes).map(Cow::Owned)
+                .ok_or_else(|| Malformed("body: not base64, as body_encoding says".into())),
+            false => Ok(Cow::Borrowed(self.body.as_bytes())),
+        }
     }
 
     /// The same, read once for all that asks.
