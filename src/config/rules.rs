@@ -35,6 +35,11 @@ impl Settings {
         let why =
             format!("must be shorter than task_time_limit ({})", self.origin("task_time_limit"));
         found.push(self.fault(name, why));
+        self.reset(name);
+    }
+
+    /// Puts the default back.
+    fn reset(&mut self, name: &str) {
         if let Some(entry) = entry(name) {
             (entry.reset)(self);
             self.origins.remove(name);
@@ -42,7 +47,7 @@ impl Settings {
     }
 
     /// What signs needs a key and its certificate, and what verifies needs those of others.
-    fn check_keys(&self, found: &mut Vec<Diagnostic>) {
+    fn check_keys(&mut self, found: &mut Vec<Diagnostic>) {
         let signs = self.security_key.is_some() && self.security_certificate.is_some();
         for (name, value) in [
             ("task_serializer", &self.task_serializer),
@@ -62,23 +67,14 @@ impl Settings {
                 found.push(self.fault(name, "auth needs the setting security_cert_store"));
             }
         }
-        for (name, is_set, other, is_other_set) in [
-            (
-                "security_key",
-                self.security_key.is_some(),
-                "security_certificate",
-                self.security_certificate.is_some(),
-            ),
-            (
-                "security_certificate",
-                self.security_certificate.is_some(),
-                "security_key",
-                self.security_key.is_some(),
-            ),
-        ] {
-            if is_set && !is_other_set {
-                found.push(self.fault(name, format!("needs the setting {other} too")));
-            }
+        let alone = match (&self.security_key, &self.security_certificate) {
+            (Some(_), None) => Some(("security_key", "security_certificate")),
+            (None, Some(_)) => Some(("security_certificate", "security_key")),
+            _ => None,
+        };
+        if let Some((name, other)) = alone {
+            found.push(self.fault(name, format!("needs the setting {other} too")));
+            self.reset(name);
         }
     }
 

@@ -5,7 +5,9 @@
 
 use super::auth::Keys;
 use super::body::{self, Arguments, Pairs};
+use super::compression::Compression;
 use super::decode;
+use super::encode::{Body, Format};
 use super::lenient::{self, ObjectFields};
 use super::payload::MessageParts;
 use super::serializer::{AcceptedContent, Serializer};
@@ -71,6 +73,13 @@ pub struct Message {
     /// Of a map: the task that it runs for each item, as far as its headers tell.
     pub mapped: Option<String>,
     content: Content,
+}
+
+/// A body that was written again.
+pub(super) struct Rewritten {
+    pub text: String,
+    /// Its content type and encoding, if they are others than before; then it has no compression.
+    pub is_now: Option<(&'static str, &'static str)>,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -223,17 +232,25 @@ impl Message {
         self.content.protocol == 2
     }
 
-    /// Did its body come as JSON, and without a compression?
-    pub(super) fn is_plain(&self) -> bool {
-        self.content.kind == JSON && self.content.compression.is_none()
-    }
-
-    /// The fields of a body of protocol 1 with these changes: JSON, in base64 if it came so.
-    pub(super) fn body_with(&self, changes: &[(&str, Value)]) -> Result<String, Malformed> {
-        let mut fields = Pairs::read("body", &self.content.text()?)?;
+    /// The fields of a body of protocol 1 with these changes: in its form, or in JSON; in base64 if
+    /// it came so.
+    pub(super) fn body_with(&self, changes: &[(&str, Value)]) -> Result<Rewritten, Malformed> {
+        let content = &self.content;
+        let mut fields = Pairs::read("body", &content.text()?)?;
         fields.set(changes);
         let text = body::object(&fields.0);
-        Ok(if self.content.base64 { body::to_base64(text.as_bytes()) } else { text })
+        let form = Format {
+            serializer: Serializer::named(&content.kind).unwrap_or_default(),
+            compression: content.compression.as_deref().and_then(Compression::named),
+            ..Format::default()
+        };
+        let plain = form.is_plain();
+        let written = (!plain && content.base64).then(|| form.body(text.clone()).ok()).flatten();
+        if let Some(Body { bytes, .. }) = written {
+            return Ok(Rewritten { text: body::to_base64(&bytes), is_now: None });
+        }
+        let text = if content.base64 { body::to_base64(text.as_bytes()) } else { text };
+        Ok(Rewritten { text, is_now: (!plain).then_some((JSON, "utf-8")) })
     }
 
     /// The name that people see: `shadow` if the sender gave one.

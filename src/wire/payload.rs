@@ -77,8 +77,8 @@ impl Payload {
 
     /// The message that retries this one, which says `message`: the same id, one retry more, due
     /// at `eta`; everything else stays as it came (celery `app/task.py`,
-    /// `signature_from_request`). What changes of protocol 1 is in the body, which is written as
-    /// JSON then: the consumer of the retry must accept JSON.
+    /// `signature_from_request`). What changes of protocol 1 is in the body, which is written again
+    /// in its serializer, or in JSON where it has a value that could only be read.
     ///
     /// # Errors
     /// It is not the one that was decoded.
@@ -93,11 +93,12 @@ impl Payload {
             changes.push(("parent_id", json!(message.id)));
             envelope.set_within("headers", &changes);
         } else {
-            envelope.set(&[("body", Value::String(message.body_with(&changes)?))]);
-            if !message.is_plain() {
+            let written = message.body_with(&changes)?;
+            envelope.set(&[("body", Value::String(written.text))]);
+            if let Some((content_type, content_encoding)) = written.is_now {
                 envelope.set(&[
-                    ("content-type", json!("application/json")),
-                    ("content-encoding", json!("utf-8")),
+                    ("content-type", json!(content_type)),
+                    ("content-encoding", json!(content_encoding)),
                 ]);
                 envelope.set_within("headers", &[("compression", Value::Null)]);
             }

@@ -9,7 +9,7 @@ use qworker::clock;
 use qworker::link::sqlite::{Access, Db};
 use qworker::link::url::BackendUrl;
 use qworker::wire::result::{Extended, Usage};
-use qworker::wire::{Exception, Record, TaskState};
+use qworker::wire::{Exception, Record, ResultFormat, TaskState};
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use std::path::Path;
@@ -33,7 +33,7 @@ impl Site for Sqlite {
     fn open(&self) -> Store {
         let file = self.0.path().join("r.sqlite");
         let db = Db::open(&file, |c| sqlite::SCHEMA.create(c)).unwrap();
-        Store::Sqlite(sqlite::Store::open(&db))
+        Store::Sqlite(sqlite::Store::open(&db, &ResultFormat::default()))
     }
 }
 
@@ -66,7 +66,9 @@ impl Site for Redis {
     fn open(&self) -> Store {
         let url = BackendUrl::parse(&self.0.url(), Path::new("/")).unwrap();
         let (prefix, expires) = ("test_", Some(HOUR));
-        let options = StoreOptions { prefix, expires, patience: SOON, access: Access::Create };
+        let format = &ResultFormat::default();
+        let (patience, access) = (SOON, Access::Create);
+        let options = StoreOptions { prefix, expires, format, patience, access };
         Store::open(&url, None, options).unwrap()
     }
 }
