@@ -168,7 +168,7 @@ fn certificates_are_read_again_at_a_reload(place: Place) {
     let (key, pem) = (golden("theirs.key"), golden("certs/theirs.pem"));
     let conf = conf.replace(&format!("{:?}", app.file("keys/certs")), &format!("{pem:?}"));
     assert!(conf.contains(key.to_str().unwrap()));
-    let mut worker = app.worker(&["-c", "1"]);
+    let worker = app.worker(&["-c", "1"]);
     let send = |text: &str| {
         let script = format!("{conf}say(app.send_task('note', ({text:?},)).id)");
         celery(&app, &script).as_str().unwrap().to_string()
