@@ -78,7 +78,7 @@ pub(super) fn draft(one: Signature, context: Context<'_>) -> Result<Draft, Malfo
             "compression" => {
                 draft.compression =
                     Some(Compression::named(&text()?).ok_or_else(|| {
-                        wrong(&one, name, "gzip, bzip2, xz, brotli or zstd", raw)
+                        wrong(&one, name, "a compression such as gzip or zstd", raw)
                     })?);
             }
             "replaced_task_nesting" => draft.replaced_task_nesting = number()? as u32,

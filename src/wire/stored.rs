@@ -106,15 +106,16 @@ impl ResultFormat {
             })?;
             return read(inner, &verified.body, shape);
         }
-        let mut why = None;
+        let (mut refused, mut broken) = (None, None);
         for one in self.candidates(bytes, shape) {
             match read(one, bytes, shape) {
                 Ok(text) if self.accept.has(one) => return Ok(text),
-                Ok(_) => why = why.or(self.check(one).err()),
-                Err(error) => why = why.or(Some(error)),
+                Ok(_) => refused = refused.or(self.check(one).err()),
+                Err(why) => broken = broken.or(Some(why)),
             }
         }
-        Err(why.unwrap_or_else(|| Malformed("the stored result is of no serializer".into())))
+        let none = || Malformed("the stored result is of no serializer".into());
+        Err(refused.or(broken).unwrap_or_else(none))
     }
 
     fn check(&self, serializer: Serializer) -> Result<(), Malformed> {

@@ -98,7 +98,6 @@ import base64
 def send(text, *key, **options):
     if key: sign(*key)
     return app.send_task("note", (text,), **options).id
-class Forge(str): pass
 from kombu.serialization import registry
 def forged(text):
     encoder = registry._encoders["auth"]
@@ -116,7 +115,6 @@ say([
     send("unknown", STRANGER_KEY, STRANGER),
     send("expired", EXPIRED_KEY, EXPIRED),
     send("plain", serializer="json"),
-    send("raw", serializer="raw") if False else None,
     send("two", KEY, CERTIFICATE),
 ])
 "#;
@@ -125,6 +123,7 @@ fn what_is_not_signed_by_a_known_one_is_kept_and_the_rest_runs(place: Place) {
     let app = signing(place, TASKS);
     // Python's own store may not have it: it refuses to start with an expired one.
     let before = theirs(&app);
+    fs::create_dir_all(app.file("var")).unwrap();
     let script = [
         ("STRANGER_KEY", golden("expired.key")),
         ("STRANGER", golden("stranger.pem")),
@@ -164,6 +163,7 @@ fn certificates_are_read_again_at_a_reload(place: Place) {
     let app = signing(place, TASKS);
     let certificate = fs::read_to_string(golden("certs/theirs.pem")).unwrap();
     let conf = theirs(&app);
+    fs::create_dir_all(app.file("var")).unwrap();
     fs::remove_file(app.file("keys/certs/theirs.pem")).unwrap();
     let (key, pem) = (golden("theirs.key"), golden("certs/theirs.pem"));
     let conf = conf.replace(&format!("{:?}", app.file("keys/certs")), &format!("{pem:?}"));
@@ -222,7 +222,7 @@ fn check_names_what_is_wrong_with_keys_and_certificates() {
             "certs",
             "is encrypted; expected security_key_password",
         ),
-        ("none.key", "certs/ours.pem", "certs", "none.key: cannot be read"),
+        ("none.key", "certs/ours.pem", "certs", "none.key: No such file"),
         ("ours.key", "ours.key", "certs", "ours.key is no certificate: expected PEM"),
         ("ours.key", "certs/ours.pem", "*.key", "curve.key is no certificate: expected PEM"),
         (
@@ -252,5 +252,5 @@ fn check_names_what_is_wrong_with_keys_and_certificates() {
     app.settings("");
     let output = app.qworker(&["call", "note", "-a", "[1]", "--serializer", "auth"]);
     let expected = "expected the settings security_key and security_certificate";
-    assert!(output.code == 64 && output.stderr.contains(expected), "{output:?}");
+    assert!(output.code == 2 && output.stderr.contains(expected), "{output:?}");
 }
