@@ -387,7 +387,7 @@ entries:
 "#,
     );
     let check = app.qworker(&["beat", "check"]);
-    assert!(check.stderr.contains("wrong.args: task py.note: msgpack: the integer"), "{check:?}");
+    assert!(check.stdout.contains("wrong.args: task py.note: msgpack: the integer"), "{check:?}");
     for name in ["plain", "pickled"] {
         app.must(&["beat", "run", name]);
     }
