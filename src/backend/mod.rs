@@ -17,8 +17,8 @@ use crate::link::url::BackendUrl;
 #[cfg(not(feature = "redis"))]
 use crate::link::url::NO_REDIS;
 use crate::role::role;
-use crate::wire::Record;
 use crate::wire::result::Meta;
+use crate::wire::{Record, ResultFormat};
 use chrono::{DateTime, Utc};
 use std::collections::HashSet;
 use std::time::Duration;
@@ -62,6 +62,8 @@ pub struct StoreOptions<'a> {
     pub prefix: &'a str,
     /// How long a result is kept where results expire by themselves; `None` is forever.
     pub expires: Option<Duration>,
+    /// How results are written, and which are read.
+    pub format: &'a ResultFormat,
     /// How long an answer of a server is waited for.
     pub patience: Duration,
     /// What a file is opened for.
@@ -80,24 +82,34 @@ impl Store {
         options: StoreOptions<'_>,
     ) -> Result<Store, Error> {
         Ok(match (url, shared) {
-            (_, Some(Connection::Sqlite(db))) => Store::Sqlite(sqlite::Store::open(db)),
+            (_, Some(Connection::Sqlite(db))) => {
+                Store::Sqlite(sqlite::Store::open(db, options.format))
+            }
             #[cfg(feature = "redis")]
             (_, Some(Connection::Redis(link))) => {
-                Store::Redis(redis::Store::on(link.clone(), options.prefix, options.expires))
+                let StoreOptions { prefix, expires, format, .. } = options;
+                Store::Redis(redis::Store::on(link.clone(), prefix, expires, format))
             }
             (BackendUrl::Sqlite(path), None) => {
                 let db = Db::open_with(path, options.access, vec![&sqlite::SCHEMA])?;
-                Store::Sqlite(sqlite::Store::open(&db))
+                Store::Sqlite(sqlite::Store::open(&db, options.format))
             }
             #[cfg(not(feature = "redis"))]
             (BackendUrl::Redis(_), None) => return Err(Error::misuse(NO_REDIS)),
             #[cfg(feature = "redis")]
-            (BackendUrl::Redis(server), None) => {
-                let StoreOptions { prefix, expires, patience, .. } = options;
-                Store::Redis(redis::Store::open(server, prefix, expires, patience)?)
-            }
+            (BackendUrl::Redis(server), None) => Store::Redis(redis::Store::open(server, options)?),
             (BackendUrl::Disabled, None) => Store::Disabled(Disabled),
         })
+    }
+
+    /// Are its documents compressed or signed, so that only this program tells their states?
+    pub fn is_opaque(&self) -> bool {
+        match self {
+            #[cfg(feature = "redis")]
+            Store::Redis(store) => store.format().is_opaque(),
+            // A column has the state.
+            Store::Sqlite(_) | Store::Disabled(_) => false,
+        }
     }
 
     /// The same results, as a worker asks for them: over `connection` if that leads to the same

@@ -3,13 +3,13 @@
 //! Source: celery 5.7 `backends/redis.py` and `backends/base.py` (`KeyValueStoreBackend`). A
 //! result is the string `celery-task-meta-ID`, and is published on the channel of that name.
 
-use super::Keep;
+use super::{Keep, StoreOptions};
 use crate::clock;
 use crate::link::error::{Error, StoreErrorKind};
 use crate::link::redis::{Link, WORKER_PATIENCE};
 use crate::link::url::Server;
-use crate::wire::Record;
 use crate::wire::result::Meta;
+use crate::wire::{EncodeError, Record, ResultFormat, STATE_OF};
 use redis::Script;
 use serde_json::Value;
 use std::collections::HashSet;
@@ -23,18 +23,24 @@ const BYTES_MAX: usize = 4 * 1024 * 1024;
 /// long anyway.
 const LOOK_AGAIN: Duration = Duration::from_secs(5);
 
-/// The first bytes of each document, enough for its state.
+/// A script that asks for the states of results.
+fn with_states(own: &str) -> Script {
+    Script::new(&format!("{STATE_OF}{own}"))
+}
+
+/// Which tasks were revoked.
 static STATES: LazyLock<Script> = LazyLock::new(|| {
-    Script::new(
-        r#"-- KEYS: results; Gives: the places of those that are REVOKED
-        local revoked = {}
+    with_states(
+        r#"-- KEYS: results; Gives: the places of those that are REVOKED, and of those that cannot be told
+        local revoked, untold = {}, {}
         for n = 1, #KEYS do
-          if redis.call('TYPE', KEYS[n]).ok == 'string'
-            and string.find(redis.call('GETRANGE', KEYS[n], 0, 20), '^{"status": ?"REVOKED"') then
-            revoked[#revoked + 1] = n
+          if redis.call('TYPE', KEYS[n]).ok == 'string' then
+            local state = state_of(KEYS[n])
+            if not state then untold[#untold + 1] = n
+            elseif state == 'REVOKED' then revoked[#revoked + 1] = n end
           end
         end
-        return revoked"#,
+        return { revoked, untold }"#,
     )
 });
 
@@ -43,17 +49,23 @@ const LOOK_BLIND: Duration = Duration::from_millis(500);
 
 /// Stores results; a SUCCESS stays what it is, and so does a REVOKED.
 static PUT: LazyLock<Script> = LazyLock::new(|| {
-    Script::new(
-        r#"-- KEYS: results; ARGV: seconds to live or nothing, then the documents. All or none.
-        local stays = {}
+    with_states(
+        r#"-- KEYS: results; ARGV: seconds to live or nothing, then the documents, then what may be
+        -- replaced by each though its state cannot be told. All or none. Gives: the places of others of
+        -- that kind; if there are any, nothing is done.
+        local stays, untold = {}, {}
         for n = 1, #KEYS do
           local kind = redis.call('TYPE', KEYS[n]).ok
           if kind ~= 'none' and kind ~= 'string' then
             return redis.error_reply('WRONGTYPE the key ' .. KEYS[n] .. ' is a ' .. kind .. ', and a string is expected')
           end
-          local state = kind == 'string' and redis.call('GETRANGE', KEYS[n], 0, 20)
-          stays[n] = state == '{"status": "SUCCESS",' or state == '{"status": "REVOKED",'
+          local state = kind == 'string' and (state_of(KEYS[n]) or '')
+          stays[n] = state == 'SUCCESS' or state == 'REVOKED'
+          if state == '' and redis.call('GET', KEYS[n]) ~= ARGV[#KEYS + n + 1] then
+            untold[#untold + 1] = n
+          end
         end
+        if #untold > 0 then return untold end
         for n = 1, #KEYS do
           if not stays[n] then
             if ARGV[1] == '' then redis.call('SET', KEYS[n], ARGV[n + 1])
@@ -61,7 +73,8 @@ static PUT: LazyLock<Script> = LazyLock::new(|| {
             -- A user may be kept from channels; listeners look now and then anyway.
             redis.pcall('PUBLISH', KEYS[n], ARGV[n + 1])
           end
-        end"#,
+        end
+        return untold"#,
     )
 });
 
@@ -72,29 +85,24 @@ pub struct Store {
     prefix: Arc<str>,
     /// Seconds.
     expires: Option<u64>,
+    format: Arc<ResultFormat>,
 }
 
 impl Store {
-    /// Results on `server`, each for so long; an answer is waited for up to `patience`. Connects
-    /// when it is used.
+    /// Results on `server`. Connects when it is used.
     ///
     /// # Errors
     /// A certificate cannot be read.
-    pub fn open(
-        server: &Server,
-        prefix: &str,
-        expires: Option<Duration>,
-        patience: Duration,
-    ) -> Result<Store, Error> {
-        let link = Link::new(server, patience, Vec::new())?;
-        Ok(Store::on(link, prefix, expires))
+    pub fn open(server: &Server, options: StoreOptions<'_>) -> Result<Store, Error> {
+        let link = Link::new(server, options.patience, Vec::new())?;
+        Ok(Store::on(link, options.prefix, options.expires, options.format))
     }
 
     /// Results over the connection of somebody else.
-    pub fn on(link: Link, prefix: &str, expires: Option<Duration>) -> Store {
+    pub fn on(link: Link, prefix: &str, expires: Option<Duration>, format: &ResultFormat) -> Store {
         // A part of a second is a second: Redis takes no zero.
         let expires = expires.map(|expires| expires.as_secs().max(1));
-        Store { link, prefix: prefix.into(), expires }
+        Store { link, prefix: prefix.into(), expires, format: Arc::new(format.clone()) }
     }
 
     /// The same results, as a worker asks for them: over the connection `link` if that leads
@@ -115,9 +123,23 @@ impl Store {
         &self.link
     }
 
-    /// Key, seconds to live and document of a result.
-    pub fn entry(&self, record: &Record) -> (String, Option<u64>, String) {
-        (self.key(&record.task_id), self.expires, document(record))
+    /// Key, seconds to live and document of a result, in a store that is not opaque.
+    pub fn entry(&self, record: &Record) -> (String, Option<u64>, Vec<u8>) {
+        (self.key(&record.task_id), self.expires, self.format.write_open(document(record)))
+    }
+
+    /// How results are written, and which are read.
+    pub fn format(&self) -> &ResultFormat {
+        &self.format
+    }
+
+    /// What is kept of a JSON text.
+    ///
+    /// # Errors
+    /// It cannot be signed or compressed.
+    pub(super) fn write(&self, json: String) -> Result<Vec<u8>, Error> {
+        let refused = |error: EncodeError| Error::of(StoreErrorKind::Refused, error.to_string());
+        self.format.write(json).map_err(refused)
     }
 
     /// What all keys begin with.
@@ -140,43 +162,77 @@ impl Store {
         format!("{}{task_id}", self.stem())
     }
 
-    async fn put_some(&self, entries: &[(String, String)]) -> Result<(), Error> {
-        if entries.is_empty() {
-            return Ok(());
+    async fn put_some(&self, mut entries: Vec<(String, Vec<u8>)>) -> Result<(), Error> {
+        // What stands in the place of each, if only its bytes tell its state.
+        let mut seen: Vec<Vec<u8>> = vec![Vec::new(); entries.len()];
+        while !entries.is_empty() {
+            let mut call = PUT.prepare_invoke();
+            call.arg(self.expires.map_or(String::new(), |expires| expires.to_string()));
+            for (key, document) in &entries {
+                call.key(key).arg(document);
+            }
+            if seen.iter().any(|one| !one.is_empty()) {
+                seen.iter().for_each(|one| {
+                    call.arg(one);
+                });
+            }
+            let mut untold: Vec<usize> =
+                self.link.run(async |c| call.invoke_async(c).await).await?;
+            if untold.is_empty() {
+                return Ok(());
+            }
+            // From behind, since some go.
+            untold.sort_unstable();
+            for place in untold.into_iter().rev().filter_map(|place| place.checked_sub(1)) {
+                let Some((key, _)) = entries.get(place) else { continue };
+                let found = self.bytes(key).await?.unwrap_or_default();
+                match self.read(&found, "").status.as_str() {
+                    "SUCCESS" | "REVOKED" if !found.is_empty() => {
+                        entries.remove(place);
+                        seen.remove(place);
+                    }
+                    _ => seen[place] = found,
+                }
+            }
         }
-        let mut call = PUT.prepare_invoke();
-        call.arg(self.expires.map_or(String::new(), |expires| expires.to_string()));
-        for (key, document) in entries {
-            call.key(key).arg(document);
-        }
-        self.link.run(async |c| call.invoke_async::<()>(c).await).await
+        Ok(())
+    }
+
+    /// What stands under a key.
+    async fn bytes(&self, key: &str) -> Result<Option<Vec<u8>>, Error> {
+        let mut get = redis::cmd("GET");
+        get.arg(key);
+        self.link
+            .run(async |c| get.query_async(c).await)
+            .await
+            .map_err(|error| Error::of(error.kind(), format!("{error} (key {key})")))
+    }
+
+    /// The result that a document says.
+    fn read(&self, bytes: &[u8], task_id: &str) -> Meta {
+        Meta::read(bytes, task_id, &self.format, clock::now())
     }
 }
 
 impl Keep for Store {
     async fn put(&self, records: Vec<Record>) -> Result<(), Error> {
-        let mut entries: Vec<(String, String)> = Vec::new();
+        let mut entries: Vec<(String, Vec<u8>)> = Vec::new();
         let mut bytes = 0;
         for record in &records {
-            let document = document(record);
+            let document = self.write(document(record))?;
             if bytes > 0 && bytes + document.len() > BYTES_MAX {
-                self.put_some(&std::mem::take(&mut entries)).await?;
+                self.put_some(std::mem::take(&mut entries)).await?;
                 bytes = 0;
             }
             bytes += document.len();
             entries.push((self.key(&record.task_id), document));
         }
-        self.put_some(&entries).await
+        self.put_some(entries).await
     }
 
     async fn get(&self, task_id: &str) -> Result<Option<Meta>, Error> {
-        let mut get = redis::cmd("GET");
-        get.arg(self.key(task_id));
-        let found: Option<Vec<u8>> =
-            self.link.run(async |c| get.query_async(c).await).await.map_err(|error| {
-                Error::of(error.kind(), format!("{error} (key {})", self.key(task_id)))
-            })?;
-        Ok(found.map(|bytes| Meta::read(&bytes, task_id)))
+        let found = self.bytes(&self.key(task_id)).await?;
+        Ok(found.map(|bytes| self.read(&bytes, task_id)))
     }
 
     async fn revoked(&self, task_ids: &[String]) -> Result<HashSet<String>, Error> {
@@ -184,8 +240,16 @@ impl Keep for Store {
         for id in task_ids {
             call.key(self.key(id));
         }
-        let found: Vec<usize> = self.link.run(async |c| call.invoke_async(c).await).await?;
-        Ok(found.iter().filter_map(|place| task_ids.get(place - 1)).cloned().collect())
+        let (found, untold): (Vec<usize>, Vec<usize>) =
+            self.link.run(async |c| call.invoke_async(c).await).await?;
+        let id = |place: &usize| place.checked_sub(1).and_then(|place| task_ids.get(place));
+        let mut revoked: HashSet<String> = found.iter().filter_map(id).cloned().collect();
+        for id in untold.iter().filter_map(id) {
+            if self.get(id).await?.is_some_and(|meta| meta.status == "REVOKED") {
+                revoked.insert(id.clone());
+            }
+        }
+        Ok(revoked)
     }
 
     async fn forget(&self, task_ids: Vec<String>) -> Result<(), Error> {
@@ -282,6 +346,10 @@ mod tests {
     use crate::wire::{Exception, TaskState};
     use serde_json::json;
 
+    fn read(bytes: &[u8]) -> Meta {
+        Meta::read(bytes, "T", &ResultFormat::default(), clock::now())
+    }
+
     #[test]
     fn documents_are_those_of_celery() {
         let at = clock::parse("2026-11-20T17:34:55.019470+00:00").unwrap();
@@ -311,7 +379,7 @@ mod tests {
             written,
             r#"{"status": "RETRY", "result": {"exc_type":"ValueError","exc_message":["bad"],"exc_module":"builtins"}, "traceback": "line\n\"2\"", "children": [], "date_done": null, "group_id": "G", "parent_id": "P", "name": "add", "args": [2, 3], "kwargs": {}, "worker": "w@h", "retries": 1, "queue": "celery", "usage": {"runtime":1.5,"user":0.0,"system":0.0,"memory_peak":null}, "task_id": "T"}"#
         );
-        let back = Meta::read(written.as_bytes(), "T").document();
+        let back = read(written.as_bytes()).document();
         let parsed = |text: &str| serde_json::from_str::<Value>(text).unwrap();
         assert_eq!(parsed(&back), parsed(&written));
         let keys = |text: &str| -> Vec<String> {
@@ -331,10 +399,10 @@ mod tests {
         let deep = format!("{}1{}", "[".repeat(400), "]".repeat(400));
         for value in ["1e400", "123456789012345678901234567890", "\"\\ud800\"", &deep] {
             let document = format!(r#"{{"status": "SUCCESS", "result": {value}, "task_id": "T"}}"#);
-            let meta = Meta::read(document.as_bytes(), "T");
+            let meta = read(document.as_bytes());
             assert_eq!((&meta.status[..], meta.result.get()), ("SUCCESS", value));
         }
-        let odd = Meta::read(br#"{"status": "SUCCESS", "result": NaN, "status": "FAILURE"}"#, "T");
+        let odd = read(br#"{"status": "SUCCESS", "result": NaN, "status": "FAILURE"}"#);
         assert_eq!((&odd.status[..], odd.result.get()), ("FAILURE", "\"NaN\""));
     }
 }

@@ -4,17 +4,19 @@
 //! extended columns are always there; Celery's plain model does not mind them.
 
 use super::Keep;
-use crate::link::error::Error;
+use crate::clock;
+use crate::link::error::{Error, StoreErrorKind};
 use crate::link::sqlite::{Db, Durability, Schema, cell};
 use crate::os::rundir;
 use crate::os::wakeup::{Notifier, Watcher};
 use crate::wire::result::Meta;
-use crate::wire::{Record, body, value};
+use crate::wire::{EncodeError, Exception, Record, ResultFormat, Serializer, Shape, body, value};
 use chrono::{DateTime, NaiveDateTime, Utc};
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
+use std::borrow::Cow;
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -89,12 +91,17 @@ const WAKEUP: &str = "results";
 pub struct Store {
     db: Db,
     notifier: Arc<Notifier>,
+    format: Arc<ResultFormat>,
 }
 
 impl Store {
     /// Results in the file of `db`, whose tables exist.
-    pub fn open(db: &Db) -> Store {
-        Store { db: db.clone(), notifier: Arc::new(Notifier::new(db.path(), WAKEUP)) }
+    pub fn open(db: &Db, format: &ResultFormat) -> Store {
+        Store {
+            db: db.clone(),
+            notifier: Arc::new(Notifier::new(db.path(), WAKEUP)),
+            format: Arc::new(format.clone()),
+        }
     }
 
     /// The connection.
@@ -106,8 +113,8 @@ impl Store {
     ///
     /// # Errors
     /// The file cannot be written.
-    pub fn put_within(c: &Connection, record: &Record) -> Result<(), Error> {
-        put(c, std::slice::from_ref(record))
+    pub fn put_within(&self, c: &Connection, record: &Record) -> Result<(), Error> {
+        put(c, std::slice::from_ref(record), &self.format)
     }
 
     /// Wakes those who wait for results.
@@ -152,26 +159,30 @@ impl Store {
 
 impl Keep for Store {
     async fn put(&self, records: Vec<Record>) -> Result<(), Error> {
-        self.db.run(Durability::Process, move |c| put(c, &records)).await?;
+        let format = self.format.clone();
+        self.db.run(Durability::Process, move |c| put(c, &records, &format)).await?;
         self.notify();
         Ok(())
     }
 
     async fn put_synced(&self, records: Vec<Record>) -> Result<(), Error> {
-        self.db.run(Durability::Disk, move |c| put(c, &records)).await?;
+        let format = self.format.clone();
+        self.db.run(Durability::Disk, move |c| put(c, &records, &format)).await?;
         self.notify();
         Ok(())
     }
 
     async fn get(&self, task_id: &str) -> Result<Option<Meta>, Error> {
-        let task_id = task_id.to_string();
+        let (task_id, format) = (task_id.to_string(), self.format.clone());
         self.db
             .run(Durability::Read, move |c| {
                 let sql =
                     "SELECT status, result, traceback, children, date_done, name, args, kwargs,
                            worker, retries, queue, usage FROM celery_taskmeta WHERE task_id = ?";
                 let mut statement = c.prepare_cached(sql)?;
-                Ok(statement.query_row([&task_id], |row| read(row, &task_id)).optional()?)
+                Ok(statement
+                    .query_row([&task_id], |row| read(row, &task_id, &format))
+                    .optional()?)
             })
             .await
     }
@@ -247,10 +258,21 @@ impl Listener {
     }
 }
 
-fn put(c: &Connection, records: &[Record]) -> Result<(), Error> {
+/// What a column has of a JSON text.
+fn encode<'a>(json: &'a str, format: &ResultFormat) -> Result<Cow<'a, [u8]>, Error> {
+    if format.format.serializer == Serializer::Json {
+        return Ok(Cow::Borrowed(json.as_bytes()));
+    }
+    let refused = |error: EncodeError| Error::of(StoreErrorKind::Refused, error.to_string());
+    format.write_value(json.into()).map(Cow::Owned).map_err(refused)
+}
+
+fn put(c: &Connection, records: &[Record], format: &ResultFormat) -> Result<(), Error> {
+    let encode = |json| encode(json, format);
     for record in records {
         let done = record.date_done.format(DATETIME).to_string();
-        let children = record.children.as_ref().map(|children| children.as_bytes());
+        let children = record.children.as_deref().map(encode).transpose()?;
+        let result = encode(record.result.get())?;
         if let Some(e) = record.extended.as_deref() {
             c.prepare_cached(
                 "INSERT INTO celery_taskmeta (task_id, status, result, traceback, date_done,
@@ -264,12 +286,12 @@ fn put(c: &Connection, records: &[Record]) -> Result<(), Error> {
             .execute(params![
                 record.task_id,
                 record.status(),
-                record.result.get().as_bytes(),
+                result,
                 record.traceback,
                 done,
                 e.name,
-                e.args.as_bytes(),
-                e.kwargs.as_bytes(),
+                encode(&e.args)?,
+                encode(&e.kwargs)?,
                 e.worker,
                 e.retries,
                 e.queue,
@@ -286,7 +308,7 @@ fn put(c: &Connection, records: &[Record]) -> Result<(), Error> {
             .execute(params![
                 record.task_id,
                 record.status(),
-                record.result.get().as_bytes(),
+                result,
                 record.traceback,
                 done,
                 children
@@ -296,16 +318,18 @@ fn put(c: &Connection, records: &[Record]) -> Result<(), Error> {
     Ok(())
 }
 
-fn read(row: &Row, task_id: &str) -> rusqlite::Result<Meta> {
+fn read(row: &Row, task_id: &str, format: &ResultFormat) -> rusqlite::Result<Meta> {
+    // What is not set is what Celery sets by default.
+    let status = cell::text_or_none(row, 0).unwrap_or_else(|| "PENDING".into());
+    let is_failed = matches!(&*status, "FAILURE" | "RETRY" | "REVOKED");
     let json_of = |column: usize| -> rusqlite::Result<Option<Box<RawValue>>> {
+        let shape = Shape::Value { is_failed: is_failed && column == 1 };
         Ok(match row.get_ref(column)? {
-            ValueRef::Text(bytes) | ValueRef::Blob(bytes) => Some(decode(bytes)),
+            ValueRef::Text(bytes) | ValueRef::Blob(bytes) => Some(decode(bytes, shape, format)),
             _ => None,
         })
     };
     let null = || value::raw(&Value::Null);
-    // What is not set is what Celery sets by default.
-    let status = cell::text_or_none(row, 0).unwrap_or_else(|| "PENDING".into());
     let date_done = cell::text_or_none(row, 4).and_then(|text| {
         let naive = NaiveDateTime::parse_from_str(&text, "%Y-%m-%d %H:%M:%S%.f").ok()?;
         Some(naive.and_utc())
@@ -340,18 +364,28 @@ fn read(row: &Row, task_id: &str) -> rusqlite::Result<Meta> {
     })
 }
 
-/// A stored value; rows of Celery before 5.7 hold pickles, which no one here reads.
-fn decode(bytes: &[u8]) -> Box<RawValue> {
+/// A stored value. Rows of Celery before 5.7 are pickles, whatever its `result_serializer` says.
+fn decode(bytes: &[u8], shape: Shape, format: &ResultFormat) -> Box<RawValue> {
     let text = String::from_utf8_lossy(bytes);
     // Python writes numbers that JSON has not.
-    let found = serde_json::from_str(&text).or_else(|_| serde_json::from_str(&body::finite(&text)));
-    found.unwrap_or_else(|_| {
-        value::raw(&match bytes.first() == Some(&0x80) {
-            true => json!({"exc_type": "DecodeError", "exc_module": "kombu.exceptions",
-                   "exc_message": ["the stored result is a pickle of an older Celery"]}),
-            false => Value::String(text.into_owned()),
-        })
-    })
+    let plain = || {
+        let read = serde_json::from_str(&text);
+        read.or_else(|_| serde_json::from_str(&body::finite(&text))).ok()
+    };
+    // Of a value alone, the bytes of some serializers may be JSON too.
+    let is_json = format.format.serializer == Serializer::Json && format.reads_json();
+    if let Some(found) = is_json.then(plain).flatten() {
+        return found;
+    }
+    let read = format.read(bytes, shape, clock::now()).map(RawValue::from_string);
+    match read {
+        Ok(Ok(found)) => found,
+        Ok(Err(_)) => value::raw(&Value::String(text.into_owned())),
+        Err(why) => {
+            let error = Exception::new("kombu.exceptions", "DecodeError", why.to_string());
+            value::raw(&error.to_json())
+        }
+    }
 }
 
 #[cfg(test)]

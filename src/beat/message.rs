@@ -6,7 +6,7 @@ use crate::broker::{Abilities, Posting};
 use crate::client::send::Sender;
 use crate::schedule::entry::{Entry, Expires, MessageOptions};
 use crate::wire::body::Pairs;
-use crate::wire::{Draft, ExchangeRoute};
+use crate::wire::{Draft, EncodeError, ExchangeRoute};
 use chrono::{DateTime, Utc};
 use serde_json::value::RawValue;
 
@@ -53,12 +53,17 @@ pub fn draft(
         shadow: options.shadow.clone(),
         time_limit: options.time_limit,
         soft_time_limit: options.soft_time_limit,
+        serializer: options.serializer,
+        compression: options.compression,
         headers,
         ..Draft::default()
     }
 }
 
 /// The messages of these occurrences, oldest first.
+///
+/// # Errors
+/// An argument has no form in the serializer of its messages.
 pub fn postings(
     sender: &Sender,
     abilities: &Abilities,
@@ -66,12 +71,14 @@ pub fn postings(
     sends: &[DateTime<Utc>],
     (to, bound): (&Destination, &[String]),
     now: DateTime<Utc>,
-) -> Vec<Posting> {
-    let each = sends.iter().flat_map(|due| {
+) -> Result<Vec<Posting>, EncodeError> {
+    let sender = Sender { format: to.format.clone(), ..sender.clone() };
+    let mut postings = Vec::new();
+    for due in sends {
         let draft = draft(entry, Some(*due), to, now);
-        sender.postings(abilities, draft, bound, to.task.as_deref(), now)
-    });
-    each.collect()
+        postings.extend(sender.postings(abilities, draft, bound, to.task.as_deref(), now)?);
+    }
+    Ok(postings)
 }
 
 fn raw(text: &str) -> Box<RawValue> {

@@ -17,6 +17,7 @@ pub use drive::{BeatControl, Services, run};
 
 use crate::schedule::entry::Entry;
 use crate::task::Task;
+use crate::wire::Format;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -65,4 +66,6 @@ pub struct Destination {
     pub priority: Option<u8>,
     /// Its definition, if the application has it.
     pub task: Option<Arc<Task>>,
+    /// In which form bodies are written.
+    pub format: Format,
 }

@@ -76,7 +76,9 @@ impl Stores {
         };
         let (sender, to) = (&self.sender, (&claim.to, &bound[..]));
         let abilities = self.producer.abilities();
-        step.postings = message::postings(sender, abilities, entry, &claim.sends, to, now);
+        // Entries whose arguments have no form are not loaded.
+        step.postings = message::postings(sender, abilities, entry, &claim.sends, to, now)
+            .map_err(|error| Error::misuse(error.to_string()))?;
         Ok(step)
     }
 

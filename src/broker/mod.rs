@@ -403,7 +403,7 @@ impl Settler {
     pub fn keep_results(&mut self, results: &Results) -> bool {
         match (self, results) {
             (Settler::Sqlite(settler), Results::Sqlite { db, put, stored, .. }) => {
-                settler.keep_results(db, *put, stored.clone())
+                settler.keep_results(db, put.clone(), stored.clone())
             }
             #[cfg(feature = "redis")]
             (Settler::Redis(settler), Results::Redis { server, entry, .. }) => {

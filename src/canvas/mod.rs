@@ -325,16 +325,18 @@ pub fn skipped(chain: &[Box<RawValue>]) -> Result<Vec<Skipped>, Malformed> {
     Ok(skipped)
 }
 
-/// Can all of this be called?
+/// Can all of this be called? Gives what is called first, with arguments that are not known yet.
 ///
 /// # Errors
 /// What cannot be read, or is not supported.
-pub fn check(embed: &Embed, context: Context<'_>) -> Result<(), Malformed> {
+pub fn check(embed: &Embed, context: Context<'_>) -> Result<Calls, Malformed> {
     let null = || RawValue::NULL.to_owned();
     let failure =
         Failure { request: null(), exception: null(), traceback: null(), takes_all: &|_| false };
     let mut calls = after_success(embed, &null(), context)?;
-    calls.chords.extend(after_failure(&embed.errbacks, &failure, context)?.chords);
+    let more = after_failure(&embed.errbacks, &failure, context)?;
+    calls.chords.extend(more.chords);
+    calls.drafts.extend(more.drafts);
     let chain: Vec<Signature> =
         embed.chain.iter().map(|raw| Signature::read(raw)).collect::<Result<_, _>>()?;
     let has_chord =
@@ -347,7 +349,7 @@ pub fn check(embed: &Embed, context: Context<'_>) -> Result<(), Malformed> {
                 .into(),
         ));
     }
-    Ok(())
+    Ok(calls)
 }
 
 fn group_of(signatures: &[Signature]) -> Signature {

@@ -5,14 +5,13 @@
 use super::Context;
 use crate::clock;
 use crate::wire::signature::list;
-use crate::wire::{Draft, Malformed, Signature, value};
+use crate::wire::{Compression, Draft, Malformed, Serializer, Signature, value};
 use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::value::RawValue;
 
 /// Options of how a message is sent, which say nothing of the task.
-const OF_SENDING: [&str; 18] = [
+const OF_SENDING: [&str; 16] = [
     "add_to_parent",
-    "compression",
     "connection",
     "declare",
     "delivery_mode",
@@ -27,7 +26,6 @@ const OF_SENDING: [&str; 18] = [
     "retry_policy",
     "route_name",
     "router",
-    "serializer",
     "task_type",
 ];
 
@@ -76,6 +74,13 @@ pub(super) fn draft(one: Signature, context: Context<'_>) -> Result<Draft, Malfo
                     Err(_) => instant(&one, name, raw)?,
                 });
             }
+            "serializer" => draft.serializer = Some(serializer(&one, &text()?)?),
+            "compression" => {
+                draft.compression =
+                    Some(Compression::named(&text()?).ok_or_else(|| {
+                        wrong(&one, name, "a compression such as gzip or zstd", raw)
+                    })?);
+            }
             "replaced_task_nesting" => draft.replaced_task_nesting = number()? as u32,
             "link" => draft.embed.callbacks = list(raw),
             "link_error" => draft.embed.errbacks = list(raw),
@@ -94,6 +99,15 @@ pub(super) fn draft(one: Signature, context: Context<'_>) -> Result<Draft, Malfo
     }
     draft.route_name = super::builtin::route_name(&one.task, &one.args, &one.kwargs);
     Ok(Draft { task: one.task, args: one.args, kwargs: one.kwargs, ..draft })
+}
+
+/// The serializer of a call; one of a library of Python's is not known here.
+fn serializer(one: &Signature, name: &str) -> Result<Serializer, Malformed> {
+    Serializer::named(name).ok_or_else(|| {
+        let all = Serializer::ALL.map(Serializer::name).join(", ");
+        let task = &one.task;
+        Malformed(format!("signature of {task}: serializer: expected one of {all}, found {name:?}"))
+    })
 }
 
 /// A routing key is the name of the queue, unless an exchange says otherwise.

@@ -3,6 +3,7 @@
 
 use super::exit::Error;
 use super::files;
+use super::forms::{self, Forms};
 use super::output::ToUser;
 use crate::client::{self, Client};
 use crate::config::diagnostic::Weight;
@@ -62,8 +63,10 @@ pub(super) struct App {
     pub(super) settings: Settings,
     /// What was wrong with the settings.
     pub(super) faults: Vec<Diagnostic>,
-    /// What in them means nothing here.
+    /// What in them means nothing here, or may be worth a look.
     pub(super) notes: Vec<Diagnostic>,
+    /// The forms of messages and results.
+    pub(super) forms: Forms,
 }
 
 impl App {
@@ -98,14 +101,19 @@ impl App {
             }));
         }
         options.extend_from_slice(given);
-        let (settings, found) = files::settings(&folder, &options)?;
+        let (settings, mut found) = files::settings(&folder, &options)?;
+        let (forms, of_keys) = forms::read(&settings, &folder);
+        found.extend(of_keys);
         let (notes, faults) = found.into_iter().partition(Diagnostic::is_note);
-        Ok(App { folder, settings, faults, notes })
+        Ok(App { folder, settings, faults, notes, forms })
     }
 
     /// Tells the user what in the settings means nothing here.
     pub(super) fn tell_notes(&self, out: &ToUser) {
-        self.notes.iter().for_each(|note| out.say(&format!("Note: {note}")));
+        self.notes.iter().for_each(|note| match note.weight {
+            Weight::Warning => out.say(&format!("Warning: {note}")),
+            _ => out.say(&format!("Note: {note}")),
+        });
     }
 
     /// The valid tasks; errors in the others are reported to the user.
@@ -175,6 +183,7 @@ impl App {
             prefix: self.settings.broker_transport_options.global_keyprefix.clone(),
             result_prefix: self.settings.result_backend_transport_options.result_prefix(),
             result_expires: self.settings.result_expires,
+            results: self.forms.results.clone(),
             timeout: self.settings.client_timeout,
             access,
         };

@@ -162,12 +162,12 @@ impl BatchTotals<'_> {
         while input.advance()? {
             if !input.line.trim_ascii().is_empty() {
                 let now = clock::now();
-                match read(self.sending, &input.line, now) {
-                    Ok(draft) => {
-                        let postings =
-                            self.sending.postings(self.producer, &self.bound, draft, now);
-                        batch.add(postings, input.number);
-                    }
+                let postings = read(self.sending, &input.line, now).and_then(|draft| {
+                    let postings = self.sending.postings(self.producer, &self.bound, draft, now);
+                    postings.map_err(|error| error.to_string())
+                });
+                match postings {
+                    Ok(postings) => batch.add(postings, input.number),
                     Err(why) => self.refuse(input.number, &why),
                 }
             }

@@ -79,6 +79,7 @@ pub(super) fn run(mut args: Args, global: &GlobalOptions, out: ToUser) -> Result
         let producer = client.broker.producer();
         let bound = sending.bound(&producer).await?;
         let postings = sending.postings(&producer, &bound, draft, now);
+        let postings = postings.map_err(|error| Error::usage(error.to_string()))?;
         let id = postings.first().map(|posting| posting.task_id.clone()).unwrap_or_default();
         send::send(&producer, postings, sending.deadline).await?;
         if !args.wait {

@@ -13,6 +13,7 @@ mod dead;
 mod empty_values;
 mod exit;
 mod files;
+mod forms;
 mod health;
 mod inspect;
 mod list;

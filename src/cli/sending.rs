@@ -7,11 +7,12 @@ use super::utf8;
 use crate::broker::{Posting, Producer};
 use crate::client::send::{self, Sender};
 use crate::clock;
+use crate::config::forms::{CompressionName, SerializerName};
 use crate::config::{Diagnostic, kind};
 use crate::os;
 use crate::task::set::Set;
 use crate::task::{Task, bind};
-use crate::wire::{Draft, ExchangeRoute};
+use crate::wire::{Compression, Draft, EncodeError, ExchangeRoute, Serializer};
 use chrono::{DateTime, Utc};
 use serde_json::Value;
 use std::env::VarError;
@@ -60,6 +61,12 @@ pub(super) struct SendOptions {
     /// Priority, 0 to 9; higher is served first [default: the task's]
     #[arg(long, env = "QWORKER_CALL_PRIORITY", value_parser = kind::from_text::<kind::Priority>)]
     priority: Option<u8>,
+    /// Serializer of the message: json, yaml, msgpack, pickle or auth [default: task_serializer]
+    #[arg(long, value_name = "NAME", env = "QWORKER_CALL_SERIALIZER", value_parser = kind::from_text::<SerializerName>)]
+    serializer: Option<String>,
+    /// Compression of the message: gzip, bzip2, xz, brotli or zstd [default: task_compression]
+    #[arg(long, value_name = "NAME", env = "QWORKER_CALL_COMPRESSION", value_parser = kind::from_text::<CompressionName>)]
+    compression: Option<String>,
     /// Send a task that tasks.d does not define, for other workers
     #[arg(long, env = "QWORKER_CALL_UNREGISTERED", value_parser = super::truth())]
     unregistered: bool,
@@ -111,13 +118,15 @@ impl Sending {
             queue: options.queue.clone().unwrap_or_else(|| app.queue_of(name, task.as_deref())),
             route: route.clone(),
             priority: options.priority.or_else(|| app.priority_of(name, task.as_deref())),
+            serializer: options.serializer.as_deref().and_then(Serializer::named),
+            compression: options.compression.as_deref().and_then(Compression::named),
             // A task that calls another one is its parent.
             parent_id: variable("QWORKER_TASK_ID")?,
             root_id: variable("QWORKER_TASK_ROOT_ID")?,
             ..Draft::default()
         };
         let deadline = app.settings.client_timeout;
-        let sender = Sender::new(&os::host::name());
+        let sender = Sender::new(&os::host::name(), app.forms.messages.clone());
         Ok(Sending { route, deadline, options, task, common, sender })
     }
 
@@ -164,13 +173,16 @@ impl Sending {
     }
 
     /// The messages of `draft`; all have the same task id.
+    ///
+    /// # Errors
+    /// An argument has no form in the serializer.
     pub(super) fn postings(
         &self,
         producer: &Producer,
         bound: &[String],
         draft: Draft,
         now: DateTime<Utc>,
-    ) -> Vec<Posting> {
+    ) -> Result<Vec<Posting>, EncodeError> {
         self.sender.postings(producer.abilities(), draft, bound, self.task.as_deref(), now)
     }
 }

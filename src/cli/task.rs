@@ -6,6 +6,7 @@ use super::output::ToUser;
 use super::sending::{INSTANT, expiry};
 use crate::client::task::{Fault, Session};
 use crate::clock;
+use crate::config::forms::{CompressionName, SerializerName};
 use crate::config::kind;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
@@ -97,6 +98,12 @@ pub(super) struct Call {
     /// Priority, 0 to 9; higher is served first [default: that of this task]
     #[arg(long, value_parser = kind::from_text::<kind::Priority>)]
     priority: Option<u8>,
+    /// Serializer of the message [default: task_serializer of the worker]
+    #[arg(long, value_name = "NAME", value_parser = kind::from_text::<SerializerName>)]
+    serializer: Option<String>,
+    /// Compression of the message [default: task_compression of the worker]
+    #[arg(long, value_name = "NAME", value_parser = kind::from_text::<CompressionName>)]
+    compression: Option<String>,
     /// Id of the task [default: a new UUID]
     #[arg(long, value_name = "ID", value_parser = kind::from_text::<kind::TaskId>)]
     task_id: Option<String>,
@@ -178,6 +185,8 @@ impl Call {
         set("countdown", self.countdown.map(|seconds| json!(seconds)));
         set("expires", self.expires.as_ref().map(|text| instant("--expires", text)).transpose()?);
         set("queue", self.queue.as_ref().map(|queue| json!(queue)));
+        set("serializer", self.serializer.as_ref().map(|name| json!(name)));
+        set("compression", self.compression.as_ref().map(|name| json!(name)));
         set("task_id", self.task_id.as_ref().map(|id| json!(id)));
         let (positional, keywords) = super::call::read_arguments(&self.args, &self.kwargs)?;
         let (args, kwargs) =

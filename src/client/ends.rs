@@ -33,7 +33,8 @@ impl Client {
 impl Ends {
     /// The pair of these.
     pub fn new(store: Store, mut settler: Settler) -> Ends {
-        let together = settler.keep_results(&results_of(&store));
+        // What no script can look into is stored by the store alone.
+        let together = !store.is_opaque() && settler.keep_results(&results_of(&store));
         Ends { store, settler, together }
     }
 
@@ -90,11 +91,11 @@ impl Ends {
 pub fn results_of(store: &Store) -> Results {
     match store {
         Store::Sqlite(store) => {
-            let woken = store.clone();
+            let (woken, kept) = (store.clone(), store.clone());
             Results::Sqlite {
                 db: store.db().clone(),
                 revoked: backend::sqlite::Store::revoked_within,
-                put: backend::sqlite::Store::put_within,
+                put: Arc::new(move |c, record| kept.put_within(c, record)),
                 stored: Arc::new(move || woken.notify()),
             }
         }

@@ -12,6 +12,7 @@ use crate::broker::{self, Broker};
 use crate::link::error::Error;
 use crate::link::sqlite::Access;
 use crate::link::url::{BackendUrl, BrokerUrl};
+use crate::wire::ResultFormat;
 use std::time::Duration;
 
 /// A broker and the result store that belongs to it.
@@ -32,6 +33,8 @@ pub struct ClientOptions {
     pub result_prefix: String,
     /// How long a result is kept; `None` is forever.
     pub result_expires: Option<Duration>,
+    /// How results are written, and which are read.
+    pub results: ResultFormat,
     /// How long an answer of a server is waited for.
     pub timeout: Duration,
     /// What a file is opened for.
@@ -44,6 +47,7 @@ impl Default for ClientOptions {
             prefix: String::new(),
             result_prefix: String::new(),
             result_expires: None,
+            results: ResultFormat::default(),
             timeout: bounds::CLIENT_TIMEOUT,
             access: Access::Create,
         }
@@ -73,7 +77,8 @@ impl Client {
                 .map_err(|error| ConnectError { url: own.clone(), error })?;
         let (prefix, expires) = (&options.result_prefix[..], options.result_expires);
         let shared = is_shared.then(|| broker.connection());
-        let options = backend::StoreOptions { prefix, expires, patience, access };
+        let format = &options.results;
+        let options = backend::StoreOptions { prefix, expires, format, patience, access };
         let store = Store::open(url, shared, options)
             .map_err(|error| ConnectError { url: url.clone(), error })?;
         Ok(Client { broker, store })

@@ -4,7 +4,7 @@ use crate::broker::{Abilities, Error, Posting, Producer};
 use crate::config::routes::Routes;
 use crate::task::Task;
 use crate::task::set::Set;
-use crate::wire::{Draft, ExchangeRoute};
+use crate::wire::{Draft, EncodeError, ExchangeRoute, Format};
 use chrono::{DateTime, TimeDelta, Utc};
 use std::time::Duration;
 
@@ -15,26 +15,32 @@ pub struct Sender {
     pub origin: String,
     /// A UUID that names this process.
     pub identity: String,
+    /// In which form bodies are written.
+    pub format: Format,
 }
 
 impl Sender {
-    /// This process on `hostname`.
-    pub fn new(hostname: &str) -> Sender {
+    /// This process on `hostname`; `format` is the form of the bodies that it writes.
+    pub fn new(hostname: &str, format: Format) -> Sender {
         Sender {
             origin: format!("gen{}@{hostname}", std::process::id()),
             identity: uuid::Uuid::new_v4().to_string(),
+            format,
         }
     }
 
     /// The message of `draft` for a broker of these abilities. `task` is its definition if it is known
     /// here: it gives a time to live and a priority where the draft has none.
+    ///
+    /// # Errors
+    /// A value has no form in the serializer.
     pub fn posting(
         &self,
         abilities: &Abilities,
         mut draft: Draft,
         task: Option<&Task>,
         now: DateTime<Utc>,
-    ) -> Posting {
+    ) -> Result<Posting, EncodeError> {
         if draft.id.is_empty() {
             draft.id = new_id();
         }
@@ -53,15 +59,18 @@ impl Sender {
         let priority = draft.priority.or(task.and_then(|task| task.priority));
         let priority = abilities.priorities.number(priority);
         let priority = draft.wire_priority.unwrap_or(priority);
-        let payload = draft.encode(priority, now);
+        let payload = draft.encode(priority, now, &self.format)?;
         // A task that is not ours may be one of a Celery worker, which looks only at what can
         // be taken, and waits for the time itself. A worker of ours parks what comes early.
         let eta = task.and(draft.eta);
-        Posting { queue: draft.queue, task_id: draft.id, priority, eta, payload }
+        Ok(Posting { queue: draft.queue, task_id: draft.id, priority, eta, payload })
     }
 
     /// The messages of `draft`: a copy for each of `bound`, the queues that its route leads to, or
     /// the one for its own queue if it has no route.
+    ///
+    /// # Errors
+    /// As for [`Sender::posting`].
     pub fn postings(
         &self,
         abilities: &Abilities,
@@ -69,9 +78,9 @@ impl Sender {
         bound: &[String],
         task: Option<&Task>,
         now: DateTime<Utc>,
-    ) -> Vec<Posting> {
+    ) -> Result<Vec<Posting>, EncodeError> {
         if draft.route.is_none() {
-            return vec![self.posting(abilities, draft, task, now)];
+            return self.posting(abilities, draft, task, now).map(|posting| vec![posting]);
         }
         if draft.id.is_empty() {
             draft.id = new_id();
@@ -99,7 +108,15 @@ pub struct Routing {
 impl Routing {
     /// The message of `draft`, which goes to the queue that it names, else to that of its route, of its
     /// task if that is known here, or to the default one. `tasks` are those that are known.
-    pub fn posting(&self, mut draft: Draft, tasks: &Set, now: DateTime<Utc>) -> Posting {
+    ///
+    /// # Errors
+    /// As for [`Sender::posting`].
+    pub fn posting(
+        &self,
+        mut draft: Draft,
+        tasks: &Set,
+        now: DateTime<Utc>,
+    ) -> Result<Posting, EncodeError> {
         let task = tasks.get(&draft.task).map(|task| &**task);
         if draft.queue.is_empty() {
             let name = draft.route_name.as_ref().unwrap_or(&draft.task);

@@ -24,8 +24,7 @@ const MEMORY_PER_TASK: SettingSupport =
     Meaningless("no process runs a second task; set memory in the task's definition");
 const PLUGGED_CLASS: SettingSupport =
     Meaningless("it names a Python class, and qworker has no plug-ins");
-const JSON_ONLY: SettingSupport =
-    Meaningless("qworker writes JSON; accept_content sets what it accepts from others");
+const JSON_ONLY: SettingSupport = Meaningless("it is of events, which qworker does not send");
 const UTC_ALWAYS: SettingSupport = Meaningless("times are always sent in UTC");
 const BROKER_PARTS: SettingSupport =
     Meaningless("write host, port, user, password and path into broker_url");
@@ -109,28 +108,28 @@ pub const SETTINGS: &[(&str, SettingSupport)] = &[
     ("redis_socket_keepalive", NotYet), ("redis_socket_timeout", CLIENT_WAITS),
     ("redis_username", BACKEND_PARTS), ("redis_*", NotYet),
 
-    ("result_accept_content", JSON_ONLY), ("result_backend", Kept),
+    ("result_accept_content", Kept), ("result_backend", Kept),
     ("result_backend_always_retry", NotYet), ("result_backend_base_sleep_between_retries_ms", NotYet),
     ("result_backend_max_retries", NotYet), ("result_backend_max_sleep_between_retries_ms", NotYet),
     ("result_backend_transport_options", Kept),
     ("result_cache_max", Meaningless("no results are held in memory, so there is nothing to bound")),
     ("result_chord_expires", NotYet), ("result_chord_join_timeout", NotYet),
-    ("result_chord_retry_interval", NotYet), ("result_compression", NotYet),
+    ("result_chord_retry_interval", NotYet), ("result_compression", Kept),
     ("result_exchange", NotYet), ("result_exchange_type", NotYet),
     ("result_expires", Kept), ("result_extended", Kept),
     ("result_failure_expires", NotYet),
     ("result_persistent", Meaningless("results are on disk, always")),
-    ("result_serializer", JSON_ONLY),
+    ("result_serializer", Kept),
 
-    ("security_cert_store", NotYet), ("security_certificate", NotYet),
-    ("security_digest", NotYet), ("security_key", NotYet),
-    ("security_key_password", NotYet),
+    ("security_cert_store", Kept), ("security_certificate", Kept),
+    ("security_digest", Kept), ("security_key", Kept),
+    ("security_key_password", Kept),
 
     ("task_acks_late", Kept), ("task_acks_on_failure", NotYet),
     ("task_acks_on_failure_or_timeout", NotYet), ("task_acks_on_timeout", NotYet),
     ("task_allow_error_cb_on_chord_header", NotYet), ("task_always_eager", SENT_FOR_REAL),
     ("task_annotations", Meaningless("write limits and the like into the task's definition in tasks.d")),
-    ("task_compression", NotYet),
+    ("task_compression", Kept),
     ("task_create_missing_queue_exchange_type", NotYet), ("task_create_missing_queue_type", NotYet),
     ("task_create_missing_queues", QUEUES_APPEAR), ("task_default_delivery_mode", Meaningless("messages are on disk, always")),
     ("task_default_exchange", NotYet), ("task_default_exchange_type", NotYet),
@@ -144,7 +143,7 @@ pub const SETTINGS: &[(&str, SettingSupport)] = &[
     ("task_remote_tracebacks", Meaningless("a failed task's standard error is its traceback, for every client")),
     ("task_repr_maxlevels", NotYet),
     ("task_retry_on_worker_lost", REDELIVERED), ("task_routes", Kept),
-    ("task_send_sent_event", NotYet), ("task_serializer", JSON_ONLY),
+    ("task_send_sent_event", NotYet), ("task_serializer", Kept),
     ("task_soft_time_limit", Kept), ("task_store_eager_result", SENT_FOR_REAL),
     ("task_store_errors_even_if_ignored", Kept), ("task_time_limit", Kept),
     ("task_track_started", Kept),
@@ -171,7 +170,7 @@ pub const SETTINGS: &[(&str, SettingSupport)] = &[
 
     // What Celery takes from elsewhere than its table of defaults, or for stores that we have not.
     ("loader", TASKS_ARE_FILES), ("django_*", TASKS_ARE_FILES), ("django", TASKS_ARE_FILES),
-    ("override_backends", OTHER_STORE), ("pickle_*", JSON_ONLY),
+    ("override_backends", OTHER_STORE), ("pickle_*", Meaningless("pickles are written in protocol 4")),
     ("worker_logfile", Meaningless("use --logfile")), ("worker_pidfile", Meaningless("use --pidfile")),
     ("worker_uid", Meaningless("use --uid")), ("worker_gid", Meaningless("use --gid")),
     ("worker_umask", Meaningless("use --umask")), ("worker_executable", ONE_PROCESS_EACH),

@@ -35,7 +35,6 @@ const HONOURED: &[(&str, &[&str])] = &[
     ("redis_socket_keepalive", &["false", "true"]),
     ("result_persistent", &["true"]),
     ("result_exchange_type", &["direct"]),
-    ("security_digest", &["sha256"]),
     ("task_acks_on_failure", &["true"]), ("task_acks_on_failure_or_timeout", &["true"]),
     ("task_acks_on_timeout", &["true"]),
     ("task_allow_error_cb_on_chord_header", &["false"]), ("task_always_eager", &["false"]),
@@ -88,10 +87,8 @@ const HARMLESS: &[&str] = &[
     "riak_*", "ironcache_*",
 ];
 
-/// Settings that name a form of text of which there is one here: that of what is written, and of
-/// results.
-const OF_SERIALIZERS: &[&str] =
-    &["result_accept_content", "task_serializer", "result_serializer", "event_serializer"];
+/// Settings that name a form of text of which there is one here.
+const OF_SERIALIZERS: &[&str] = &["event_serializer"];
 
 /// What a value of the setting `name`, which Celery has and we have not, comes to.
 pub fn verdict(name: &str, fate: SettingSupport, value: &YamlNode) -> ValueSupport {
@@ -153,10 +150,8 @@ mod tests {
     #[test]
     fn what_is_so_anyway_is_no_mistake() {
         for (name, value) in [
-            ("task_serializer", "json"),
-            ("result_serializer", "application/json"),
-            ("result_accept_content", "[json]"),
-            ("result_accept_content", "['application/json']"),
+            ("event_serializer", "json"),
+            ("event_serializer", "['application/json']"),
             ("enable_utc", "true"),
             ("task_protocol", "2"),
             ("task_always_eager", "false"),
@@ -164,14 +159,13 @@ mod tests {
             ("broker_use_ssl", "false"),
             ("task_annotations", "{}"),
             ("task_acks_on_failure_or_timeout", "true"),
-            ("result_compression", "null"),
             ("broker_connection_retry", "true"),
             ("task_default_delivery_mode", "persistent"),
         ] {
             assert_eq!(of(name, value), ValueSupport::Honoured, "{name}: {value}");
         }
         for (name, value) in [
-            ("result_accept_content", "[json, pickle]"),
+            ("event_serializer", "[json, pickle]"),
             ("imports", "[shop.tasks]"),
             ("worker_prefetch_multiplier", "1"),
             ("worker_max_tasks_per_child", "100"),
@@ -188,15 +182,13 @@ mod tests {
             assert!(matches!(of(name, value), ValueSupport::Harmless(_)), "{name}: {value}");
         }
         for (name, value) in [
-            ("task_serializer", "pickle"),
-            ("result_accept_content", "[pickle]"),
+            ("event_serializer", "pickle"),
             ("enable_utc", "false"),
             ("task_always_eager", "true"),
             ("broker_use_ssl", "true"),
             ("task_protocol", "1"),
             ("worker_pool", "solo"),
             ("broker_password", "x"),
-            ("result_compression", "gzip"),
             ("task_annotations", "{a: {rate_limit: 1/s}}"),
             ("task_queues", "[a]"),
             ("task_acks_on_failure_or_timeout", "false"),

@@ -66,7 +66,7 @@ impl Settings {
         }
         settings.read_environment(layers.environment, &mut found);
         settings.read_command_line(layers.command_line, &mut found);
-        settings.check_limits(&mut found);
+        settings.check_rules(&mut found);
         (settings, found)
     }
 
@@ -195,36 +195,6 @@ impl Settings {
             ValueSupport::Refused(why) => {
                 faults.add(key.line, format!("{old}{why}"));
             }
-        }
-    }
-
-    /// A soft limit at or above the hard one would never be felt.
-    fn check_limits(&mut self, found: &mut Vec<Diagnostic>) {
-        let (Some(soft), Some(hard)) = (self.task_soft_time_limit, self.task_time_limit) else {
-            return;
-        };
-        if soft < hard {
-            return;
-        }
-        let name = "task_soft_time_limit";
-        let fault = match self.origin(name) {
-            SettingSource::File { file, line } => {
-                Diagnostic::new(file, Some(*line), "").of_key(name)
-            }
-            SettingSource::Environment(variable) => {
-                Diagnostic::new("environment", None, "").of_key(variable)
-            }
-            SettingSource::CommandLine(option) => {
-                Diagnostic::new("command line", None, "").of_key(option)
-            }
-            SettingSource::Default => Diagnostic::new("settings", None, "").of_key(name),
-        };
-        let message =
-            format!("must be shorter than task_time_limit ({})", self.origin("task_time_limit"));
-        found.push(Diagnostic { message, ..fault });
-        if let Some(entry) = entry(name) {
-            (entry.reset)(self);
-            self.origins.remove(name);
         }
     }
 }

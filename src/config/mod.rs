@@ -2,16 +2,17 @@
 //! durations and sizes, diagnostics. Pure: everything here takes text; the files, the
 //! environment and the command line are read by `cli`.
 
-mod accept;
 pub mod beat;
 pub mod celery;
 pub mod celery_values;
 pub mod diagnostic;
+pub mod forms;
 pub mod kind;
 pub mod load;
 pub mod names;
 pub mod node;
 pub mod routes;
+mod rules;
 pub mod secret;
 pub mod settings;
 pub mod transport;

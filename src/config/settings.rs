@@ -2,9 +2,9 @@
 //! struct, the reading of every layer, `qworker report` and the shipped `etc/qworker.yaml`
 //! all come from that table, so none of them can forget one.
 
-use super::accept::{self, SerializerList};
 use super::beat::{BeatSchedule, Days, DaysRule, Dst, DstRule, ZoneName};
 use super::diagnostic::Faults;
+use super::forms::{self, CompressionName, DigestName, Password, SerializerList, SerializerName};
 use super::kind::{
     AddressKind, Concurrency, Count, Deliveries, Environment, FilePath, Flag, Keep, Limit, Load,
     Maybe, Pace, Priority, Queue, Reserve, Size, Span, Unregistered, ValueKind, Word,
@@ -128,10 +128,40 @@ settings! {
     /// How long qworker call and the other commands wait for the broker or the result store to
     /// answer before they give up.
     client_timeout: Duration, Limit = bounds::CLIENT_TIMEOUT;
-    /// The serializers that a worker accepts: json, yaml, msgpack, pickle, or their content
-    /// types. The data in a pickle is read, its code never runs. Messages in other formats become
-    /// dead letters. qworker itself writes JSON.
-    accept_content: Vec<String>, SerializerList = vec![accept::DEFAULT.into()];
+    /// The serializers that a worker accepts: json, yaml, msgpack, pickle, auth, or their content
+    /// types. The data in a pickle is read, its code never runs. auth are signed messages. Messages
+    /// in other formats become dead letters.
+    accept_content: Vec<String>, SerializerList = vec![forms::DEFAULT.into()];
+    /// The serializer of the messages that are sent, unless a call sets its own: json, yaml,
+    /// msgpack, pickle or auth. Arguments that it has no form for are refused before anything is sent.
+    task_serializer: String, SerializerName = forms::DEFAULT.into();
+    /// The compression of the messages that are sent, unless a call sets its own: gzip (zlib),
+    /// bzip2 (bzip), xz (lzma), brotli or zstd. null compresses nothing.
+    task_compression: Option<String>, Maybe<CompressionName> = None;
+    /// The serializer of results, which Python's clients must have set too: json, yaml, msgpack,
+    /// pickle or auth. A value that it has no form for is stored as its text.
+    result_serializer: String, SerializerName = forms::DEFAULT.into();
+    /// The compression of results on Redis, by the names of task_compression. Results in a file are
+    /// not compressed, as in Celery.
+    result_compression: Option<String>, Maybe<CompressionName> = None;
+    /// The serializers of results that are read, as accept_content has them.
+    /// null means those of accept_content.
+    result_accept_content: Option<Vec<String>>, Maybe<SerializerList> = None;
+    /// For auth: the private RSA key that signs messages, a PEM file, relative to the
+    /// application's folder.
+    security_key: Option<PathBuf>, Maybe<FilePath> = None;
+    /// For auth: the password of security_key, if that is encrypted
+    /// (QWORKER_SECURITY_KEY_PASSWORD keeps it out of files).
+    security_key_password: Option<String>, Maybe<Password> = None;
+    /// For auth: the certificate of security_key, a PEM file. Its issuer and serial number name
+    /// the sender in each message.
+    security_certificate: Option<PathBuf>, Maybe<FilePath> = None;
+    /// For auth: the certificates of those whose messages are accepted: a folder of PEM files, or
+    /// a pattern such as /etc/qworker/certs/*.pem. They are read at the start and at a reload.
+    security_cert_store: Option<PathBuf>, Maybe<FilePath> = None;
+    /// For auth: the digest of signatures, sha224, sha256, sha384 or sha512.
+    /// All senders and readers must have the same.
+    security_digest: String, DigestName = "sha256".into();
     /// For Redis: global_keyprefix is put before every key. Messages that a Python worker has
     /// held for visibility_timeout (3600 s) are redelivered, as Celery's workers do. qworker's own
     /// workers do not need this timeout.

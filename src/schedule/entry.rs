@@ -2,6 +2,7 @@
 
 use super::Schedule;
 use super::zone::Calendar;
+use crate::wire::{Compression, Serializer};
 use chrono::{DateTime, Utc};
 use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
@@ -101,6 +102,10 @@ pub struct MessageOptions {
     pub time_limit: Option<f64>,
     /// Seconds after which the task is asked to end.
     pub soft_time_limit: Option<f64>,
+    /// The serializer of the body.
+    pub serializer: Option<Serializer>,
+    /// The compression of the body.
+    pub compression: Option<Compression>,
     /// More headers of the message, in their order.
     pub headers: Vec<(String, Box<RawValue>)>,
 }

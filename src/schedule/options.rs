@@ -5,14 +5,16 @@ use super::entry::{Expires, MessageOptions};
 use super::moment::{self, Moment};
 use super::zone::Calendar;
 use crate::config::Faults;
+use crate::config::forms::{CompressionName, SerializerName};
 use crate::config::kind::{Countdown, Flag, Limit, Priority, Queue, Text, ValueKind, Word};
 use crate::config::node::{Data, YamlKey, YamlNode};
 use crate::config::units;
+use crate::wire::{Compression, Serializer};
 use serde_json::value::RawValue;
 use std::time::Duration;
 
 /// The options, in the order of the manual.
-pub const OPTIONS: [&str; 11] = [
+pub const OPTIONS: [&str; 13] = [
     "queue",
     "exchange",
     "routing_key",
@@ -23,12 +25,14 @@ pub const OPTIONS: [&str; 11] = [
     "shadow",
     "time_limit",
     "soft_time_limit",
+    "serializer",
+    "compression",
     "headers",
 ];
 
 const BEAT_HOLDS: &str = "beat holds what the broker does not take, and sends it when the broker \
     is back, as misfire says";
-const JSON_ALWAYS: &str = "messages are JSON, always";
+const OF_SERIALIZER: &str = "it is that of the serializer";
 const SINGLE: &str = "beat sends single tasks; what follows one is sent by that task";
 const OF_WORKFLOWS: &str = "it belongs to messages of a workflow, and beat sends single tasks";
 const PYTHON_OBJECT: &str = "it is an object of a Python program";
@@ -52,9 +56,8 @@ const MEANINGLESS: &[(&str, &str)] = &[
     ("retry_policy", BEAT_HOLDS),
     ("timeout", BEAT_HOLDS),
     ("confirm_timeout", BEAT_HOLDS),
-    ("compression", "messages are not compressed"),
-    ("content_type", JSON_ALWAYS),
-    ("content_encoding", JSON_ALWAYS),
+    ("content_type", OF_SERIALIZER),
+    ("content_encoding", OF_SERIALIZER),
     ("link", SINGLE),
     ("link_error", SINGLE),
     ("callbacks", SINGLE),
@@ -88,9 +91,10 @@ const MEANINGLESS: &[(&str, &str)] = &[
 ];
 
 /// Headers that say what a message is.
-const PROTOCOL: [&str; 21] = [
+const PROTOCOL: [&str; 22] = [
     "argsrepr",
     "celery_beat_task",
+    "compression",
     "eta",
     "expires",
     "group",
@@ -154,8 +158,14 @@ pub fn read(
         "time_limit" => options.time_limit = limit(value, faults),
         "soft_time_limit" => options.soft_time_limit = limit(value, faults),
         "headers" => headers(options, value, faults),
-        "serializer" if value.as_text() == Some("json") || value.is_null() => {}
-        "serializer" => faults.mismatch(value.line, &value.found(), "json"),
+        "serializer" => {
+            let read = SerializerName::read(value, faults);
+            options.serializer = read.and_then(|name| Serializer::named(&name));
+        }
+        "compression" => {
+            let read = CompressionName::read(value, faults);
+            options.compression = read.and_then(|name| Compression::named(&name));
+        }
         other => refuse(other, key.line, faults),
     }
 }
@@ -247,6 +257,7 @@ impl MessageOptions {
             self;
         let MessageOptions { ignore_result, shadow, time_limit, soft_time_limit, headers, .. } =
             self;
+        let MessageOptions { serializer, compression, .. } = self;
         queue.is_none()
             && exchange.is_none()
             && routing_key.is_none()
@@ -257,6 +268,8 @@ impl MessageOptions {
             && shadow.is_none()
             && time_limit.is_none()
             && soft_time_limit.is_none()
+            && serializer.is_none()
+            && compression.is_none()
             && headers.is_empty()
     }
 }

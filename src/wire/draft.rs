@@ -4,7 +4,9 @@
 //! values between: clients send by the thousand.
 
 use super::Payload;
-use super::{Embed, body, saferepr};
+use super::compression::Compression;
+use super::encode::{Body, EncodeError, Format};
+use super::{Embed, body, saferepr, serializer};
 use crate::clock;
 use chrono::{DateTime, Utc};
 use serde::ser::{Serialize, SerializeMap, Serializer};
@@ -76,20 +78,39 @@ pub struct Draft {
     pub properties: Vec<(String, Box<RawValue>)>,
     /// Headers beside those of the protocol, none of which they may be named like.
     pub headers: Vec<(String, Box<RawValue>)>,
+    /// The serializer of its body; `None` is that of the sender.
+    pub serializer: Option<serializer::Serializer>,
+    /// The compression of its body; likewise.
+    pub compression: Option<Compression>,
 }
 
 impl Draft {
-    /// Writes the message, with a priority as the broker counts.
-    pub fn encode(&self, priority: u8, now: DateTime<Utc>) -> Payload {
+    /// Writes the message, with a priority as the broker counts. `format` is that of the sender.
+    ///
+    /// # Errors
+    /// A value of its body has no form in its serializer.
+    pub fn encode(
+        &self,
+        priority: u8,
+        now: DateTime<Utc>,
+        format: &Format,
+    ) -> Result<Payload, EncodeError> {
+        let text = body::encode(&self.args, &self.kwargs, &self.embed);
+        let body = match self.serializer.is_none() && self.compression.is_none() {
+            true => format.body(text),
+            false => format.with(self.serializer, self.compression).body(text),
+        };
+        let Body { bytes, content_type, content_encoding, compression } =
+            body.map_err(|EncodeError(why)| EncodeError(format!("task {}: {why}", self.task)))?;
         let envelope = Envelope {
-            body: body::to_base64(body::encode(&self.args, &self.kwargs, &self.embed).as_bytes()),
-            content_encoding: "utf-8",
-            content_type: "application/json",
-            headers: Headers(self),
+            body: body::to_base64(&bytes),
+            content_encoding,
+            content_type,
+            headers: Headers(self, compression),
             properties: Properties(self, priority, now),
         };
         // Texts and numbers alone: nothing in it can fail to be written.
-        Payload::from_envelope(serde_json::to_string(&envelope).unwrap_or_default())
+        Ok(Payload::from_envelope(serde_json::to_string(&envelope).unwrap_or_default()))
     }
 }
 
@@ -105,7 +126,8 @@ struct Envelope<'a> {
     properties: Properties<'a>,
 }
 
-struct Headers<'a>(&'a Draft);
+/// The draft, and the compression of its body.
+struct Headers<'a>(&'a Draft, Option<&'static str>);
 
 impl Serialize for Headers<'_> {
     fn serialize<S: Serializer>(&self, out: S) -> Result<S::Ok, S::Error> {
@@ -134,6 +156,9 @@ impl Serialize for Headers<'_> {
         headers.serialize_entry("stamps", &Object(&draft.stamps))?;
         for (name, value) in &draft.headers {
             headers.serialize_entry(name, value)?;
+        }
+        if let Some(compression) = self.1 {
+            headers.serialize_entry("compression", compression)?;
         }
         headers.end()
     }

@@ -3,10 +3,14 @@
 //! Source: celery `app/amqp.py` (`as_task_v2`, `as_task_v1`). The body stays as it came until
 //! [`Message::arguments`] asks for it.
 
+use super::auth::Keys;
 use super::body::{self, Arguments, Pairs};
-use super::decode::{self, AcceptedContent};
+use super::compression::Compression;
+use super::decode;
+use super::encode::{Body, Format};
 use super::lenient::{self, ObjectFields};
 use super::payload::MessageParts;
+use super::serializer::{AcceptedContent, Serializer};
 use crate::clock;
 use chrono::{DateTime, Utc};
 use serde_json::Value;
@@ -69,6 +73,13 @@ pub struct Message {
     /// Of a map: the task that it runs for each item, as far as its headers tell.
     pub mapped: Option<String>,
     content: Content,
+}
+
+/// A body that was written again.
+pub(super) struct Rewritten {
+    pub text: String,
+    /// Its content type and encoding, if they are others than before; then it has no compression.
+    pub is_now: Option<(&'static str, &'static str)>,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -189,22 +200,57 @@ impl Message {
         accept.check(&self.content.kind)
     }
 
+    /// Verifies the signature of a body that has one, if such are taken: from then on the body is
+    /// what was signed.
+    ///
+    /// # Errors
+    /// Says what is wrong with the signature, or with what was signed.
+    pub fn verify(
+        &mut self,
+        accept: &AcceptedContent,
+        keys: &Keys,
+        now: DateTime<Utc>,
+    ) -> Result<(), Malformed> {
+        let content = &self.content;
+        let is_signed = content.kind == Serializer::Auth.content_type() && !content.decoded;
+        if !is_signed || !accept.has(Serializer::Auth) {
+            return Ok(());
+        }
+        let bytes = content.bytes()?;
+        let bytes = match content.compression.as_deref() {
+            Some(name) => Cow::Owned(decode::unpack(name, &bytes)?),
+            None => bytes,
+        };
+        let verified = keys.verify(&bytes, now)?;
+        let text = decode::text(&verified.content_type, None, Cow::Owned(verified.body))?;
+        (self.content.body, self.content.decoded) = (text, true);
+        Ok(())
+    }
+
     /// Do the headers name the task (protocol 2), or the body alone (protocol 1)?
     pub fn is_named_outside(&self) -> bool {
         self.content.protocol == 2
     }
 
-    /// Did its body come as JSON, and without a compression?
-    pub(super) fn is_plain(&self) -> bool {
-        self.content.kind == JSON && self.content.compression.is_none()
-    }
-
-    /// The fields of a body of protocol 1 with these changes: JSON, in base64 if it came so.
-    pub(super) fn body_with(&self, changes: &[(&str, Value)]) -> Result<String, Malformed> {
-        let mut fields = Pairs::read("body", &self.content.text()?)?;
+    /// The fields of a body of protocol 1 with these changes: in its form, or in JSON; in base64 if
+    /// it came so.
+    pub(super) fn body_with(&self, changes: &[(&str, Value)]) -> Result<Rewritten, Malformed> {
+        let content = &self.content;
+        let mut fields = Pairs::read("body", &content.text()?)?;
         fields.set(changes);
         let text = body::object(&fields.0);
-        Ok(if self.content.base64 { body::to_base64(text.as_bytes()) } else { text })
+        let form = Format {
+            serializer: Serializer::named(&content.kind).unwrap_or_default(),
+            compression: content.compression.as_deref().and_then(Compression::named),
+            ..Format::default()
+        };
+        let plain = form.is_plain();
+        let written = (!plain && content.base64).then(|| form.body(text.clone()).ok()).flatten();
+        if let Some(Body { bytes, .. }) = written {
+            return Ok(Rewritten { text: body::to_base64(&bytes), is_now: None });
+        }
+        let text = if content.base64 { body::to_base64(text.as_bytes()) } else { text };
+        Ok(Rewritten { text, is_now: (!plain).then_some((JSON, "utf-8")) })
     }
 
     /// The name that people see: `shadow` if the sender gave one.
@@ -220,13 +266,17 @@ impl Content {
         if self.decoded || is_json {
             return Ok(Cow::Borrowed(&self.body));
         }
-        let bytes = match self.base64 {
+        decode::text(&self.kind, self.compression.as_deref(), self.bytes()?).map(Cow::Owned)
+    }
+
+    /// The body as it came, out of base64.
+    fn bytes(&self) -> Result<Cow<'_, [u8]>, Malformed> {
+        match self.base64 {
             true => body::from_base64(&self.body)
                 .map(Cow::Owned)
-                .ok_or_else(|| Malformed("body: not base64, as body_encoding says".into()))?,
-            false => Cow::Borrowed(self.body.as_bytes()),
-        };
-        decode::text(&self.kind, self.compression.as_deref(), bytes).map(Cow::Owned)
+                .ok_or_else(|| Malformed("body: not base64, as body_encoding says".into())),
+            false => Ok(Cow::Borrowed(self.body.as_bytes())),
+        }
     }
 
     /// The same, read once for all that asks.

@@ -77,8 +77,8 @@ impl Payload {
 
     /// The message that retries this one, which says `message`: the same id, one retry more, due
     /// at `eta`; everything else stays as it came (celery `app/task.py`,
-    /// `signature_from_request`). What changes of protocol 1 is in the body, which is written as
-    /// JSON then: the consumer of the retry must accept JSON.
+    /// `signature_from_request`). What changes of protocol 1 is in the body, which is written again
+    /// in its serializer, or in JSON where it has a value that could only be read.
     ///
     /// # Errors
     /// It is not the one that was decoded.
@@ -93,11 +93,12 @@ impl Payload {
             changes.push(("parent_id", json!(message.id)));
             envelope.set_within("headers", &changes);
         } else {
-            envelope.set(&[("body", Value::String(message.body_with(&changes)?))]);
-            if !message.is_plain() {
+            let written = message.body_with(&changes)?;
+            envelope.set(&[("body", Value::String(written.text))]);
+            if let Some((content_type, content_encoding)) = written.is_now {
                 envelope.set(&[
-                    ("content-type", json!("application/json")),
-                    ("content-encoding", json!("utf-8")),
+                    ("content-type", json!(content_type)),
+                    ("content-encoding", json!(content_encoding)),
                 ]);
                 envelope.set_within("headers", &[("compression", Value::Null)]);
             }
@@ -189,6 +190,7 @@ impl<'de: 'a, 'a> Deserialize<'de> for Envelope<'a> {
 #[cfg(test)]
 mod tests {
     use super::super::draft::Draft;
+    use super::super::encode::Format;
     use super::super::message::RETRIES_MAX;
     use super::*;
     use std::time::Duration;
@@ -215,7 +217,7 @@ mod tests {
         let now = clock::now();
         let eta = clock::parse("2026-11-20T17:34:55.019470+00:00");
         let sent = Draft { eta, expires: eta, ..draft() };
-        let message = sent.encode(3, now).decode().unwrap();
+        let message = sent.encode(3, now, &Format::default()).unwrap().decode().unwrap();
         assert_eq!((message.task.as_str(), message.id.as_str()), ("add", "T"));
         assert_eq!((message.eta, message.expires, message.priority), (eta, eta, Some(3)));
         assert_eq!(message.root_id, "T");
@@ -226,7 +228,7 @@ mod tests {
 
     #[test]
     fn a_retry_keeps_all_but_its_count_its_time_and_its_parent() {
-        let payload = draft().encode(0, clock::now());
+        let payload = draft().encode(0, clock::now(), &Format::default()).unwrap();
         let message = payload.decode().unwrap();
         let eta = clock::now();
         let retry = payload.retry(&message, eta).unwrap().decode().unwrap();

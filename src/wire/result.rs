@@ -5,6 +5,7 @@
 
 use super::body::{self, Pairs};
 use super::exception::Exception;
+use super::stored::{ResultFormat, Shape};
 use super::value;
 use crate::clock;
 use chrono::{DateTime, Utc};
@@ -183,21 +184,29 @@ pub struct Meta {
 }
 
 impl Meta {
-    /// Reads a document that anybody may have stored; what is no JSON is the failure that says so.
-    pub fn read(bytes: &[u8], task_id: &str) -> Meta {
-        let unread = || {
-            let result = json!({"exc_type": "DecodeError", "exc_module": "kombu.exceptions",
-                   "exc_message": ["the stored result is no JSON; is it compressed, or of another serializer?"]});
-            Pairs(vec![
-                ("status".into(), value::raw(&json!("FAILURE"))),
-                ("result".into(), value::raw(&result)),
-            ])
-        };
+    /// Reads a document that anybody may have stored; one that cannot be read is the failure that says
+    /// why.
+    pub fn read(bytes: &[u8], task_id: &str, format: &ResultFormat, now: DateTime<Utc>) -> Meta {
         let text = String::from_utf8_lossy(bytes);
         // Python writes numbers that JSON has not.
-        let found =
-            serde_json::from_str(&text).or_else(|_| serde_json::from_str(&body::finite(&text)));
-        let Pairs(mut fields) = found.unwrap_or_else(|_| unread());
+        let plain = || {
+            let read = serde_json::from_str(&text);
+            read.or_else(|_| serde_json::from_str(&body::finite(&text))).ok()
+        };
+        let fields = format.reads_json().then(plain).flatten().map_or_else(
+            || {
+                let read = format.read(bytes, Shape::Document, now);
+                read.and_then(|text| Pairs::read("the stored result", &text))
+            },
+            Ok,
+        );
+        let Pairs(mut fields) = fields.unwrap_or_else(|why| {
+            let error = Exception::new("kombu.exceptions", "DecodeError", why.to_string());
+            Pairs(vec![
+                ("status".into(), value::raw(&json!(TaskState::Failure.name()))),
+                ("result".into(), value::raw(&error.to_json())),
+            ])
+        });
         let mut take = |name: &str| {
             let at = fields.iter().position(|(field, _)| field == name)?;
             Some(fields.remove(at).1).filter(|raw| raw.get() != "null")

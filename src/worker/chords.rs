@@ -14,6 +14,7 @@ use crate::canvas::{self, ChordMember, ChordStart, Context, Ended};
 use crate::clock;
 use crate::link::error::Error;
 use crate::wire::{Malformed, Record};
+use serde_json::value::RawValue;
 use std::sync::Arc;
 
 /// The items that a chord's end brings, members of other chords, and chords that begin.
@@ -150,18 +151,29 @@ impl Counter {
         };
         let takes_all = follow::takes_all(&self.plan.tasks);
         let ended = canvas::complete(&part.body, &returned, &takes_all, context);
-        Ok(self.ended(&part.group_id, ended, context))
+        Ok(self.ended((&part.group_id, &part.body), ended, context))
     }
 
-    /// What the end of a chord brings.
+    /// What the end of a chord with this body brings.
     pub(super) fn ended(
         &self,
-        group_id: &str,
+        (group_id, body): (&str, &RawValue),
         ended: Result<Ended, Malformed>,
         context: Context<'_>,
     ) -> Brought {
         let mut verdict = Verdict::default();
         let Context { root_id, now, .. } = context;
+        let ended = match ended {
+            Ok(Ended::Called(calls)) => match follow::check_form(&calls, &self.plan, now) {
+                Ok(()) => Ok(Ended::Called(calls)),
+                Err(why) => {
+                    let takes_all = follow::takes_all(&self.plan.tasks);
+                    let why = format!("Callback error: {why}");
+                    canvas::fail(body, &why, None, &takes_all, context)
+                }
+            },
+            ended => ended,
+        };
         let calls = match ended {
             Ok(Ended::Called(calls)) => calls,
             Ok(Ended::Failed { error, skipped, calls }) => {
@@ -183,7 +195,11 @@ impl Counter {
             }
         };
         let token = format!("chord-{group_id}");
-        let postings = follow::postings(&calls, &self.plan, now);
+        // Only errbacks may have no form: nobody waits for those.
+        let postings = follow::postings(&calls, &self.plan, now).unwrap_or_else(|why| {
+            tracing::error!("Chord {group_id:?}: its errbacks cannot be called: {why}");
+            Vec::new()
+        });
         let sent = Item { postings, token, ..Item::default() };
         let record = |record: Record| Item { record: Some(record), ..Item::default() };
         let items = std::iter::once(sent).filter(|item| !item.postings.is_empty());

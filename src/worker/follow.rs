@@ -8,7 +8,8 @@ use crate::canvas::{self, Calls, ChordMember, ChordStart, Context, Failure, Repl
 use crate::task::set::Set;
 use crate::task::{Param, Task};
 use crate::wire::{
-    Arguments, Embed, Exception, Malformed, Message, Record, Signature, TaskState, body, value,
+    Arguments, Draft, Embed, Exception, Malformed, Message, Record, Signature, TaskState, body,
+    value,
 };
 use chrono::{DateTime, Utc};
 use serde_json::json;
@@ -60,7 +61,7 @@ pub(super) fn calls_and_success(
     let mut nodes = request.children().to_vec();
     nodes.extend_from_slice(&calls.children);
     let children = (!nodes.is_empty()).then(|| canvas::listed(&nodes));
-    let mut verdict = called(verdict, calls, plan, now);
+    let mut verdict = called(verdict, calls, plan, now)?;
     if let Some(record) = &mut verdict.record {
         record.children = children;
     }
@@ -163,10 +164,12 @@ pub(super) fn failure_of(
         canvas::after_failure(&embed.errbacks, &failure, of_message(message, plan, now))
     };
     // They were read when the message came, so only the arguments can be too large to be told.
-    let calls = told(true).or_else(|_| told(false)).unwrap_or_default();
+    let written = |calls: Calls| Ok((postings(&calls, plan, now)?, calls));
+    let calls = told(true).and_then(written).or_else(|_| told(false).and_then(written));
+    let (publish, calls) = calls.unwrap_or_default();
     let skipped = canvas::skipped(&embed.chain).unwrap_or_default();
     let stores = plan.policy.stores(state, message, ended.task);
-    let mut verdict = called(verdict, calls, plan, now);
+    let mut verdict = published(verdict, publish, calls, plan);
     let failed = Failed { exception, traceback, stores, root_id: &message.root_id, now };
     add_skipped(&mut verdict, &skipped, &failed, plan);
     verdict
@@ -216,7 +219,9 @@ pub(super) fn replacement(
         nesting: message.replaced_task_nesting,
         embed: request.arguments.embed.as_deref(),
     };
-    canvas::replace(signature, replaced, context(request, plan, now))
+    let calls = canvas::replace(signature, replaced, context(request, plan, now))?;
+    check_form(&calls, plan, now)?;
+    Ok(calls)
 }
 
 /// Why tasks will not run.
@@ -262,22 +267,50 @@ pub(super) fn add_skipped(
 }
 
 /// Adds these calls.
+///
+/// # Errors
+/// An argument of one has no form in its serializer.
 pub(super) fn called(
-    mut verdict: Verdict,
+    verdict: Verdict,
     calls: Calls,
     plan: &Plan,
     now: DateTime<Utc>,
-) -> Verdict {
-    verdict.publish.extend(postings(&calls, plan, now));
+) -> Result<Verdict, Malformed> {
+    let publish = postings(&calls, plan, now)?;
+    Ok(published(verdict, publish, calls, plan))
+}
+
+fn published(mut verdict: Verdict, publish: Vec<Posting>, calls: Calls, plan: &Plan) -> Verdict {
+    verdict.publish.extend(publish);
     if !calls.chords.is_empty() && plan.chords == canvas::Chords::Counted {
         verdict.chords.get_or_insert_default().begun.extend(calls.chords);
     }
     verdict
 }
 
+/// Has every argument of these calls a form in its serializer? JSON has one for all.
+///
+/// # Errors
+/// Which has not.
+pub(super) fn check_form(calls: &Calls, plan: &Plan, now: DateTime<Utc>) -> Result<(), Malformed> {
+    let has_own = |draft: &Draft| draft.serializer.is_some() || draft.compression.is_some();
+    if plan.routing.sender.format.is_plain() && !calls.drafts.iter().any(has_own) {
+        return Ok(());
+    }
+    postings(calls, plan, now).map(drop)
+}
+
 /// Their messages.
-pub(super) fn postings(calls: &Calls, plan: &Plan, now: DateTime<Utc>) -> Vec<Posting> {
-    calls.drafts.iter().map(|draft| plan.routing.posting(draft.clone(), &plan.tasks, now)).collect()
+///
+/// # Errors
+/// An argument of one has no form in its serializer.
+pub(super) fn postings(
+    calls: &Calls,
+    plan: &Plan,
+    now: DateTime<Utc>,
+) -> Result<Vec<Posting>, Malformed> {
+    let posting = |draft: &Draft| plan.routing.posting(draft.clone(), &plan.tasks, now);
+    Ok(calls.drafts.iter().map(posting).collect::<Result<_, _>>()?)
 }
 
 /// Adds that a member of a chord's header has ended, where members are counted.

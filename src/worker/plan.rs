@@ -7,6 +7,7 @@ pub use crate::config::units::Unregistered;
 use crate::task::Task;
 use crate::task::rate::Rate;
 use crate::task::set::Set;
+use crate::wire::auth::Keys;
 use crate::wire::{AcceptedContent, Embed, Message, TaskState};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -87,6 +88,8 @@ pub struct Policy {
     pub unregistered: Unregistered,
     /// `accept_content`
     pub accept: AcceptedContent,
+    /// Whose signatures are accepted.
+    pub keys: Keys,
     /// `worker_disable_prefetch`
     pub disable_prefetch: bool,
     /// `task_env`
@@ -138,6 +141,7 @@ impl Default for Policy {
             max_deliveries: crate::bounds::DELIVERIES_MAX,
             unregistered: Unregistered::Wait,
             accept: AcceptedContent::default(),
+            keys: Keys::default(),
             disable_prefetch: false,
             env: Arc::default(),
         }

@@ -83,7 +83,7 @@ impl Counter {
             }
             Err(error) => canvas::fail(body, &error.to_string(), None, &takes_all, context),
         };
-        let (mut items, parts, begun) = self.ended(&unlock.group_id, ended, context);
+        let (mut items, parts, begun) = self.ended((&unlock.group_id, body), ended, context);
         // The messages of the body and the acknowledgement are one step.
         if let Some(at) = items.iter().position(|item| !item.postings.is_empty()) {
             item.postings = items.remove(at).postings;

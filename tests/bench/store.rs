@@ -5,7 +5,7 @@ use qworker::client::send::Sender;
 use qworker::client::{Client, ClientOptions};
 use qworker::clock;
 use qworker::link::url::BrokerUrl;
-use qworker::wire::Draft;
+use qworker::wire::{Draft, Format};
 use rusqlite::{Connection, params};
 use std::io::Write;
 use std::path::Path;
@@ -32,12 +32,12 @@ impl Outbox {
             let _entered = runtime.enter();
             Client::connect(&url, None, &ClientOptions::default()).unwrap()
         };
-        Outbox { runtime, client, sender: Sender::new("bench") }
+        Outbox { runtime, client, sender: Sender::new("bench", Format::default()) }
     }
 
     fn posting(&self, task: &str, queue: &str) -> Posting {
         let draft = Draft { task: task.into(), queue: queue.into(), ..Draft::default() };
-        self.sender.posting(self.client.broker.abilities(), draft, None, clock::now())
+        self.sender.posting(self.client.broker.abilities(), draft, None, clock::now()).unwrap()
     }
 
     fn publish(&self, postings: Vec<Posting>) {

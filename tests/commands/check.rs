@@ -16,7 +16,7 @@ fn a_right_application() {
 #[test]
 fn all_mistakes_in_one_run_each_with_file_line_and_key() {
     let app = app();
-    app.settings("worker_concurrency: many\n\ntask_serializer: pickle\nnonsense: 1\n");
+    app.settings("worker_concurrency: many\n\ntask_serializer: raw\nnonsense: 1\n");
     app.write(
         "tasks.d/a.yaml",
         "good:\n  shell: ':'\nwrong:\n  shell: ':'\n  time_limit: soon\n  nise: 3\nboth:\n  shell: ':'\n  exec: [ls]\nnone:\n  queue: x\n",
@@ -36,7 +36,7 @@ fn all_mistakes_in_one_run_each_with_file_line_and_key() {
         assert!(found, "no line with {parts:?} in\n{}", output.stdout);
     };
     line(&["qworker.yaml:1: worker_concurrency: found text \"many\", expected"]);
-    line(&["qworker.yaml:3: task_serializer: "]);
+    line(&["qworker.yaml:3: task_serializer: found text \"raw\", expected json, yaml"]);
     line(&["qworker.yaml:4: nonsense: unknown setting"]);
     line(&["tasks.d/a.yaml:5: wrong.time_limit: found text \"soon\", expected"]);
     line(&["tasks.d/a.yaml:6: wrong.nise: ", "did you mean nice?"]);

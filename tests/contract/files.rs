@@ -7,7 +7,7 @@ use qworker::backend;
 use qworker::broker::{Broker, Consumer, WorkerIdentity, sqlite};
 use qworker::link::sqlite::{Access, Db, log_of};
 use qworker::os::rundir;
-use qworker::wire::Payload;
+use qworker::wire::{Payload, ResultFormat};
 use rusqlite::Connection;
 use std::ffi::OsStr;
 use std::fs;
@@ -165,7 +165,8 @@ fn who_only_looks_leaves_all_as_it_is() {
         assert!(
             looks.admin().find("x".into()).await.unwrap() != qworker::broker::Whereabouts::Absent
         );
-        let store = backend::Store::Sqlite(backend::sqlite::Store::open(&db));
+        let store =
+            backend::Store::Sqlite(backend::sqlite::Store::open(&db, &ResultFormat::default()));
         assert!(store.get("x").await.unwrap().is_none());
         drop((looks, store, db));
         assert_eq!(fs::read(&path).unwrap(), before);
@@ -362,6 +363,7 @@ fn strange_values_of_lists_and_results_are_shown_as_they_can_be() {
         let sql = Connection::open(&path).unwrap();
         let store = backend::Store::Sqlite(backend::sqlite::Store::open(
             &open(&path, Access::Create).unwrap(),
+            &ResultFormat::default(),
         ));
         sql.execute_batch(
             "INSERT INTO kombu_queue (name) VALUES (x'ff41'), (NULL), (5);

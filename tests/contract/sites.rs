@@ -9,6 +9,7 @@ use qworker::broker::{
 use qworker::link::error::StoreErrorKind;
 use qworker::link::sqlite::Access;
 use qworker::link::url::{BackendUrl, BrokerUrl};
+use qworker::wire::ResultFormat;
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -44,7 +45,8 @@ pub trait Site {
     /// A client of its results.
     fn store(&self) -> Store {
         let (prefix, expires) = ("test_", Some(RESULT_EXPIRES));
-        let options = StoreOptions { prefix, expires, patience: SOON, access: Access::Create };
+        let (format, patience) = (&ResultFormat::default(), SOON);
+        let options = StoreOptions { prefix, expires, format, patience, access: Access::Create };
         Store::open(&BackendUrl::from(self.url()), None, options).unwrap()
     }
 

@@ -7,6 +7,7 @@ use qworker::backend;
 use qworker::broker::{Death, Settle, Whereabouts};
 use qworker::link::sqlite::Db;
 use qworker::os::rundir;
+use qworker::wire::ResultFormat;
 use rusqlite::Connection;
 use serde_json::json;
 use std::path::Path;
@@ -176,7 +177,8 @@ fn a_pickle_of_an_older_celery_is_said_to_be_one() {
             Ok(())
         })
         .unwrap();
-        let store = backend::Store::Sqlite(backend::sqlite::Store::open(&db));
+        let store =
+            backend::Store::Sqlite(backend::sqlite::Store::open(&db, &ResultFormat::default()));
         let meta = store.get("a").await.unwrap().unwrap();
         assert_eq!(meta.value()["exc_type"], json!("DecodeError"));
         assert!(meta.date_done.is_none());

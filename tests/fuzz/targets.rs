@@ -4,6 +4,7 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use chrono::DateTime;
 use qworker::bounds::BODY_MAX;
 use qworker::canvas::builtin::{BuiltIn, Unlock, inner, items};
 use qworker::canvas::{self, Calls, Chords, Context, Failure, Replaced, Returned};
@@ -11,8 +12,8 @@ use qworker::clock;
 use qworker::wire::result::Meta;
 use qworker::wire::task_protocol::{self, Ask, HEAD, Request, Said};
 use qworker::wire::{
-    AcceptedContent, Arguments, Embed, Exception, Message, Payload, Signature, body, saferepr,
-    value,
+    AcceptedContent, Arguments, Embed, Exception, Format, Message, Payload, ResultFormat,
+    Signature, body, saferepr, value,
 };
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
@@ -251,7 +252,7 @@ fn complete(body: &RawValue) {
 fn sent(calls: &Calls) {
     let mut size = 0;
     for draft in &calls.drafts {
-        let payload = draft.encode(0, now());
+        let payload = draft.encode(0, now(), &Format::default()).unwrap();
         size += payload.size();
         let message = payload.decode().unwrap_or_else(|why| panic!("{why} in {payload:?}"));
         assert_eq!((&message.id, &message.task), (&draft.id, &draft.task));
@@ -283,11 +284,13 @@ fn builtin(input: &[u8]) {
 
 /// A stored result, as a client reads it.
 fn result(input: &[u8]) {
-    let meta = Meta::read(input, "i");
+    let read =
+        |bytes: &[u8]| Meta::read(bytes, "i", &ResultFormat::default(), DateTime::UNIX_EPOCH);
+    let meta = read(input);
     let _ = (meta.is_ready(), meta.value(), Exception::read(&meta.result).repr(3));
     let document = meta.document();
     assert!(!document.contains('\n'), "{document}");
-    let again = Meta::read(document.as_bytes(), "i");
+    let again = read(document.as_bytes());
     assert_eq!(again.status, meta.status);
     assert_eq!(again.document(), document);
 }

@@ -1,10 +1,12 @@
 //! The real Celery 5.7 at the other end of the same file or server: it sends to us and reads our
 //! results, we send to it and read its results; its beat and ours send the same. Without `target/venv` these tests fail.
 
+mod auth;
 mod beat;
 mod bodies;
 mod builtins;
 mod canvas;
+mod forms;
 mod hostile;
 mod messages;
 mod own;

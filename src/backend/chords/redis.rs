@@ -9,7 +9,8 @@ use super::{Counted, returned};
 use crate::backend::Error;
 use crate::backend::redis::Store;
 use crate::canvas::{ChordMember, ChordStart, ResultTree, Returned};
-use crate::wire::{Exception, body, value};
+use crate::clock;
+use crate::wire::{Exception, Malformed, Shape, body, value};
 use redis::Script;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
@@ -74,7 +75,7 @@ impl Store {
     /// See [`crate::backend::Store::begin_chords`].
     pub(super) async fn begin_chords(&self, chords: &[ChordStart]) -> Result<(), Error> {
         let mut pipe = redis::pipe();
-        let mut set = |key: String, value: String| {
+        let mut set = |key: String, value: Vec<u8>| {
             let set = pipe.cmd("SET").arg(key).arg(value);
             if let Some(expires) = self.expires() {
                 set.arg("EX").arg(expires);
@@ -83,9 +84,10 @@ impl Store {
         };
         for ChordStart { group_id, size, results } in chords {
             if let Some(results) = results {
-                set(self.group_key(group_id, ""), format!(r#"{{"result": {results}}}"#));
+                let text = format!(r#"{{"result": {results}}}"#);
+                set(self.group_key(group_id, ""), self.write(text)?);
             }
-            set(self.group_key(group_id, ".s"), size.to_string());
+            set(self.group_key(group_id, ".s"), size.to_string().into_bytes());
         }
         // What is called again under the same id begins anew.
         for ChordStart { group_id, .. } in chords {
@@ -109,7 +111,8 @@ impl Store {
                 call.key(key);
             }
             call.key(self.group_key(&part.group_id, ""));
-            call.arg(format!("{}:{place}", part.task_id)).arg(&place).arg(text).arg(token);
+            call.arg(format!("{}:{place}", part.task_id)).arg(&place);
+            call.arg(self.write(text)?).arg(token);
         }
         let said: Vec<String> = self.link().run(async |c| call.invoke_async(c).await).await?;
         let counted = |word: &String| match word.as_str() {
@@ -125,14 +128,14 @@ impl Store {
         let mut pipe = redis::pipe();
         pipe.cmd("GET").arg(self.group_key(group_id, ""));
         pipe.cmd("ZRANGE").arg(self.group_key(group_id, ".j")).arg(0).arg(-1);
-        let (saved, parts): (Option<String>, Vec<String>) =
+        let (saved, parts): (Option<Vec<u8>>, Vec<Vec<u8>>) =
             self.link().run(async |c| pipe.query_async(c).await).await?;
-        let saved = saved.and_then(|text| serde_json::from_str::<Value>(&text).ok());
+        let saved = saved.and_then(|bytes| self.of_header(&bytes));
         match saved.as_ref().and_then(|saved| saved["result"][1].as_array()) {
             // Their structure is more than a list.
             Some(members) => {
                 let known: HashMap<String, Returned> =
-                    parts.iter().map(|text| of_part(text)).collect();
+                    parts.iter().map(|bytes| self.of_part(bytes)).collect();
                 let mut all = Vec::new();
                 for member in members {
                     let none = || unread(String::new(), "no result of a member is stored");
@@ -144,7 +147,7 @@ impl Store {
                 }
                 Ok(all)
             }
-            None => Ok(parts.iter().map(|text| of_part(text).1).collect()),
+            None => Ok(parts.iter().map(|bytes| self.of_part(bytes).1).collect()),
         }
     }
 
@@ -157,20 +160,42 @@ impl Store {
         call.arg(token).arg(DONE);
         self.link().run(async |c| call.invoke_async::<()>(c).await).await
     }
+
+    /// What `[1, id, state, result]` says, by the id.
+    fn of_part(&self, bytes: &[u8]) -> (String, Returned) {
+        if self.format().reads_json()
+            && let Some(part) = part(&String::from_utf8_lossy(bytes))
+        {
+            return part;
+        }
+        let read = self.format().read(bytes, Shape::Part, clock::now());
+        let why = match read.as_deref().map(part) {
+            Ok(Some(part)) => return part,
+            Ok(None) => "a part cannot be read",
+            Err(Malformed(why)) => why,
+        };
+        (String::new(), unread(String::new(), why))
+    }
+
+    /// The results of a header, as it saved them.
+    fn of_header(&self, bytes: &[u8]) -> Option<Value> {
+        let plain = || serde_json::from_slice(bytes).ok();
+        self.format().reads_json().then(plain).flatten().or_else(|| {
+            let text = self.format().read(bytes, Shape::Document, clock::now()).ok()?;
+            serde_json::from_str(&text).ok()
+        })
+    }
 }
 
-/// What `[1, id, state, result]` says, by the id.
-fn of_part(text: &str) -> (String, Returned) {
+fn part(text: &str) -> Option<(String, Returned)> {
     let text = body::finite(text);
-    let parts: Vec<&RawValue> = serde_json::from_str(&text).unwrap_or_default();
-    let [_, id, state, result] = parts[..] else {
-        return (String::new(), unread(String::new(), "a part cannot be read"));
-    };
+    let parts: Vec<&RawValue> = serde_json::from_str(&text).ok()?;
+    let [_, id, state, result] = parts[..] else { return None };
     let id = String::from_utf8_lossy(&value::text(id)).into_owned();
-    match state.get() {
+    Some(match state.get() {
         "\"SUCCESS\"" => (id, Returned::Value(result.to_owned())),
         _ => (id.clone(), Returned::Failed(id, Exception::read(result))),
-    }
+    })
 }
 
 fn unread(id: String, why: &str) -> Returned {

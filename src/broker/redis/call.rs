@@ -6,15 +6,17 @@ use crate::broker::{Disposition, Posting};
 use crate::clock;
 use crate::link::error::Error;
 use crate::link::redis::Link;
+use crate::wire::STATE_OF;
 use chrono::{DateTime, Utc};
 use redis::{Script, ScriptInvocation};
 use std::borrow::Cow;
 use std::sync::LazyLock;
 
-static SETTLE: LazyLock<Script> = LazyLock::new(|| script(include_str!("settle.lua")));
+static SETTLE: LazyLock<Script> =
+    LazyLock::new(|| script(&format!("{STATE_OF}{}", include_str!("settle.lua"))));
 
-/// A result as the server keeps it: key, seconds to live, and text.
-pub type Document = (String, Option<u64>, String);
+/// A result as the server keeps it: key, seconds to live, and bytes.
+pub type Document = (String, Option<u64>, Vec<u8>);
 
 /// Items on their way to the script.
 pub(super) struct Call {

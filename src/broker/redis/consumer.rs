@@ -11,7 +11,7 @@ use crate::link::error::{Error, StoreErrorKind};
 use crate::link::redis::{Link, WORKER_PATIENCE};
 use crate::link::url::Server;
 use crate::os::lease::Lease;
-use crate::wire::Payload;
+use crate::wire::{Payload, STATE_OF};
 use redis::{Script, Value};
 use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
@@ -35,7 +35,8 @@ const VAIN_PAUSE_MAX: Duration = Duration::from_secs(1);
 /// How often a worker asks that the server does not notify.
 const BLIND: Duration = Duration::from_millis(200);
 
-static TAKE: LazyLock<Script> = LazyLock::new(|| super::script(include_str!("take.lua")));
+static TAKE: LazyLock<Script> =
+    LazyLock::new(|| super::script(&format!("{STATE_OF}{}", include_str!("take.lua"))));
 
 /// See [`crate::broker::Consumer`].
 pub struct Consumer {

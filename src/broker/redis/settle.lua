@@ -151,7 +151,12 @@ local function check_put(key)
     if string.find(head.err, 'WRONGTYPE', 1, true) then return misfit(key, 'string') or head.err end
     return head.err, true
   end
-  return nil, false, head == '{"status": "SUCCESS",' or head == '{"status": "REVOKED",'
+  -- 123 is the brace of a JSON document.
+  if head == '' or string.byte(head) == 123 then
+    return nil, false, head == '{"status": "SUCCESS",' or head == '{"status": "REVOKED",'
+  end
+  local state = state_of(key)
+  return nil, false, state == 'SUCCESS' or state == 'REVOKED'
 end
 
 -- Writes a result, by these further words of SET; gives whether it was written. A user may be

@@ -204,7 +204,12 @@ end
 local function revoked(result)
   local head = redis.pcall('GETRANGE', result, 0, 20)
   if type(head) ~= 'string' then return 2 end
-  return string.find(head, '^{"status": ?"REVOKED"') and 1 or 0
+  -- 123 is the brace of a JSON document.
+  if head == '' or string.byte(head) == 123 then
+    return string.find(head, '^{"status": ?"REVOKED"') and 1 or 0
+  end
+  local state = state_of(result)
+  return not state and 2 or state == 'REVOKED' and 1 or 0
 end
 
 -- Messages, and the queue and the step of each.

@@ -12,7 +12,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 use std::sync::Arc;
 
 /// Stores a record within a transaction.
-pub type Put = fn(&Connection, &Record) -> Result<(), Error>;
+pub type Put = Arc<dyn Fn(&Connection, &Record) -> Result<(), Error> + Send + Sync>;
 
 /// See [`crate::broker::Settler`].
 #[derive(Clone)]
@@ -49,8 +49,10 @@ impl Settles for Settler {
         let moves = |item: &Item| item.settle.as_ref().is_some_and(Settle::moves);
         let moved = items.iter().any(|item| !item.postings.is_empty() || moves(item));
         let stored = items.iter().any(|item| item.record.is_some());
-        let (owner, put) = (self.owner, self.results.as_ref().map(|(put, _)| *put));
-        let all = move |c: &Connection| items.iter().map(|item| one(c, owner, item, put)).collect();
+        let (owner, put) = (self.owner, self.results.as_ref().map(|(put, _)| put.clone()));
+        let all = move |c: &Connection| {
+            items.iter().map(|item| one(c, owner, item, put.as_ref())).collect()
+        };
         let fates = self.broker.db.run(durability, all).await?;
         if moved {
             self.broker.notify();
@@ -79,7 +81,7 @@ fn is_held(c: &Connection, owner: i64, item: &Item) -> Result<bool, Error> {
     Ok(held.is_some())
 }
 
-fn one(c: &Connection, owner: i64, item: &Item, put: Option<Put>) -> Result<Disposition, Error> {
+fn one(c: &Connection, owner: i64, item: &Item, put: Option<&Put>) -> Result<Disposition, Error> {
     // Settling looks for the row itself; but it comes after what is sent, or a new row could get
     // the number of the one that is removed.
     let at_once = item.postings.is_empty().then_some(item.tag.zip(item.settle.as_ref())).flatten();

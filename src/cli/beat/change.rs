@@ -56,9 +56,10 @@ pub(super) fn run(args: &RunArgs, global: &GlobalOptions, out: ToUser) -> Result
             Some(route) => send::bound(&producer, route, deadline).await?,
             None => Vec::new(),
         };
-        let sender = Sender::new(&os::host::name());
-        let postings =
-            sender.postings(producer.abilities(), draft, &bound, to.task.as_deref(), now);
+        let sender = Sender::new(&os::host::name(), to.format.clone());
+        let postings = sender
+            .postings(producer.abilities(), draft, &bound, to.task.as_deref(), now)
+            .map_err(|error| Error::usage(error.to_string()))?;
         let id = postings.first().map(|posting| posting.task_id.clone()).unwrap_or_default();
         send::send(&producer, postings, deadline).await?;
         // What comes next overlaps with this one too.

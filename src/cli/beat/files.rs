@@ -1,6 +1,6 @@
 //! The files that define a schedule: which they are, when they have changed, what they say.
 
-use crate::beat::{DefinitionSource, Definitions, Destination, Router};
+use crate::beat::{DefinitionSource, Definitions, Destination, Router, message};
 use crate::cli;
 use crate::cli::app::{App, GlobalOptions};
 use crate::cli::zones::{self, Zones};
@@ -12,6 +12,8 @@ use crate::schedule::crontab_file;
 use crate::schedule::entry::Entry;
 use crate::schedule::load::{self, Defaults};
 use crate::task::set::Set;
+use crate::wire::Format;
+use chrono::DateTime;
 use std::collections::HashMap;
 use std::fs::DirEntry;
 use std::os::unix::fs::MetadataExt;
@@ -171,8 +173,15 @@ fn read_parts(
 ) -> Vec<FileEntries> {
     let boot = os::host::boot_time().unwrap_or_else(clock::now);
     let defaults = Defaults { host: zones.clone(), ..Defaults::new(&app.settings, boot) };
-    let part = |path, (entries, mut found): (Vec<Entry>, Vec<Diagnostic>)| {
+    let part = |path, (mut entries, mut found): (Vec<Entry>, Vec<Diagnostic>)| {
         zones::name_foreign(&mut found);
+        entries.retain(|entry| match unwritable(entry, &app.forms.messages) {
+            Some(fault) => {
+                found.push(fault);
+                false
+            }
+            None => true,
+        });
         FileEntries { path, entries: entries.into_iter().map(Arc::new).collect(), found }
     };
     let setting = part(Some(settings), load::setting(&app.settings.beat_schedule, &defaults));
@@ -181,6 +190,20 @@ fn read_parts(
         None => part(Some(path.clone()), read_file(path, &defaults)),
     });
     std::iter::once(setting).chain(files).collect()
+}
+
+/// An entry whose arguments have no form in the serializer of its messages.
+fn unwritable(entry: &Entry, format: &Format) -> Option<Diagnostic> {
+    let options = entry.options.as_deref();
+    let has_own = options.is_some_and(|it| it.serializer.is_some() || it.compression.is_some());
+    if format.is_plain() && !has_own {
+        return None;
+    }
+    let draft = message::draft(entry, None, &Destination::default(), DateTime::UNIX_EPOCH);
+    let error = draft.encode(0, DateTime::UNIX_EPOCH, format).err()?;
+    let line = Some(entry.origin.line as usize).filter(|line| *line > 0);
+    let fault = Diagnostic::new(&entry.origin.file, line, error.to_string());
+    Some(fault.of_key(format!("{}.args", entry.name)))
 }
 
 fn read_file(path: &Path, defaults: &Defaults) -> (Vec<Entry>, Vec<Diagnostic>) {
@@ -311,6 +334,7 @@ fn router_of(app: &App, tasks: Set) -> Router {
             queue: app.queue_of(&entry.task, task.as_deref()),
             priority: app.priority_of(&entry.task, task.as_deref()),
             task,
+            format: app.forms.messages.clone(),
         }
     })
 }

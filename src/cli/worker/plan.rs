@@ -10,7 +10,6 @@ use crate::config::{Given, Settings, units};
 use crate::os;
 use crate::task::rate::Rate;
 use crate::task::set::Set;
-use crate::wire::AcceptedContent;
 use crate::worker::plan::{Autoscale, Plan, Policy};
 use crate::worker::pressure::PressureRule;
 use std::sync::Arc;
@@ -137,7 +136,8 @@ pub(super) fn plan(
         rate_limit: settings.task_default_rate_limit.map(|rate| Rate(rate.0)),
         max_deliveries: settings.task_max_deliveries,
         unregistered: settings.task_unregistered,
-        accept: AcceptedContent::of(settings.accept_content.iter().map(String::as_str)),
+        accept: app.forms.accept,
+        keys: app.forms.messages.keys.clone(),
         disable_prefetch: settings.worker_disable_prefetch,
         env: Arc::new(settings.task_env.clone()),
     };
@@ -165,7 +165,7 @@ pub(super) fn plan(
         wasm_compile_timeout: settings.wasm_compile_timeout,
         result_expires: settings.result_expires,
         routing: Routing {
-            sender: Sender::new(&os::host::name()),
+            sender: Sender::new(&os::host::name(), app.forms.messages.clone()),
             abilities: *client.broker.abilities(),
             routes: settings.task_routes.clone(),
             default_queue: settings.task_default_queue.clone(),

@@ -4,6 +4,7 @@ use super::*;
 use crate::config::{Diagnostic, Settings};
 use crate::schedule::entry::Expires;
 use crate::schedule::load::{Defaults, yaml};
+use crate::wire::{Compression, Serializer};
 
 fn defaults() -> Defaults {
     Defaults::new(&Settings::default(), DateTime::UNIX_EPOCH)
@@ -84,7 +85,8 @@ fn every_option() {
     let options =
         one("{task: t, schedule: 1, timezone: Europe/Oslo, options: {queue: q, priority: 9, \
           expires: 600, countdown: 1.5, ignore_result: true, shadow: a b, time_limit: 2m, \
-          soft_time_limit: 90.5, headers: {a: 1, b: [x]}, serializer: json}}");
+          soft_time_limit: 90.5, headers: {a: 1, b: [x]}, serializer: pickle, \
+          compression: bzip}}");
     let options = *options.options.unwrap();
     assert_eq!(options.queue.as_deref(), Some("q"));
     assert_eq!((options.priority, options.ignore_result), (Some(9), Some(true)));
@@ -92,6 +94,8 @@ fn every_option() {
     assert_eq!(options.countdown, Some(Duration::from_millis(1500)));
     assert_eq!(options.shadow.as_deref(), Some("a b"));
     assert_eq!((options.time_limit, options.soft_time_limit), (Some(120.0), Some(90.5)));
+    assert_eq!(options.serializer, Some(Serializer::Pickle));
+    assert_eq!(options.compression, Some(Compression::Bzip2));
     let headers: Vec<_> =
         options.headers.iter().map(|(name, json)| (&**name, json.get())).collect();
     assert_eq!(headers, [("a", "1"), ("b", r#"["x"]"#)]);
@@ -113,7 +117,7 @@ fn every_option() {
         (exchange.exchange.as_deref(), exchange.routing_key.as_deref()),
         (Some("e"), Some("k"))
     );
-    let nothing = "{task: t, schedule: 1, options: {queue: null, headers: null, serializer: null}}";
+    let nothing = "{task: t, schedule: 1, options: {queue: null, headers: null, serializer: null, compression: null}}";
     assert!(one(nothing).options.is_none());
 }
 
@@ -234,8 +238,16 @@ fn every_mistake_of_an_entry() {
             "x.options.eta: means nothing here: one instant",
         ),
         (
-            "{task: t, schedule: 5, options: {serializer: pickle}}",
-            "x.options.serializer: found text \"pickle\", expected json",
+            "{task: t, schedule: 5, options: {serializer: raw}}",
+            "x.options.serializer: found text \"raw\", expected json, yaml",
+        ),
+        (
+            "{task: t, schedule: 5, options: {compression: lz4}}",
+            "x.options.compression: found text \"lz4\", expected gzip, zlib",
+        ),
+        (
+            "{task: t, schedule: 5, options: {headers: {compression: x}}}",
+            "x.options.headers.compression: is a header of every message",
         ),
         (
             "{task: t, schedule: 5, options: {link: x}}",

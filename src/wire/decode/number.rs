@@ -51,7 +51,7 @@ pub(super) fn of_radix(digits: &str, radix: u32, is_negative: bool) -> Option<St
 }
 
 /// The digits of an integer in two's complement, the lowest byte first, as pickles have it.
-pub(super) fn of_bytes(bytes: &[u8]) -> Option<String> {
+pub(in crate::wire) fn of_bytes(bytes: &[u8]) -> Option<String> {
     let is_negative = bytes.last().is_some_and(|top| top & 0x80 != 0);
     let mut number = Decimal::default();
     let mut magnitude = bytes.to_vec();
@@ -87,8 +87,28 @@ pub(super) fn of_text(text: &str) -> Option<String> {
     }
 }
 
+/// Is it a decimal number as Python's `str` gives it of a `Decimal`?
+pub(in crate::wire) fn is_decimal(text: &str) -> bool {
+    let unsigned = text.strip_prefix('-').unwrap_or(text);
+    match unsigned.strip_prefix("sNaN").or(unsigned.strip_prefix("NaN")) {
+        Some(payload) => payload.bytes().all(|byte| byte.is_ascii_digit()),
+        None => unsigned == "Infinity" || is_number(unsigned),
+    }
+}
+
+/// Digits with a point and an exponent.
+fn is_number(text: &str) -> bool {
+    let (mantissa, exponent) = text.split_once(['e', 'E']).unwrap_or((text, "0"));
+    let (whole, part) = mantissa.split_once('.').unwrap_or((mantissa, ""));
+    let digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
+    digits(whole)
+        && digits(part)
+        && !(whole.is_empty() && part.is_empty())
+        && of_text(exponent).is_some()
+}
+
 /// A finite float as Python's `repr` writes it: the fewest digits that give it back.
-pub(super) fn repr(value: f64) -> String {
+pub(in crate::wire) fn repr(value: f64) -> String {
     let text = format!("{value:e}");
     let (mantissa, exponent) = text.split_once('e').unwrap_or((&text, "0"));
     let exponent: i32 = exponent.parse().unwrap_or(0);

@@ -2,6 +2,7 @@
 //! an error and never more.
 
 use super::*;
+use crate::wire::serializer::AcceptedContent;
 use crate::wire::value::DEPTH_MAX;
 
 #[test]
@@ -15,12 +16,14 @@ fn json_alone_is_taken_unless_more_is_said() {
     assert!(both.check("application/x-python-serialize").is_ok());
     assert!(both.check("application/json").is_err());
     assert!(both.check("yaml").is_err(), "a message has content types, no names");
+    assert!(json.check("text/plain").is_ok(), "the decoder refuses it");
+    assert!(json.check("application/data").is_err());
+    assert!(AcceptedContent::of(["auth"]).check("application/data").is_ok());
 }
 
 #[test]
 fn raw_bodies_are_none() {
-    for kind in RAW {
-        assert!(AcceptedContent::default().check(kind).is_ok());
+    for kind in RAW.iter().chain(&["application/data"]) {
         let why = text(kind, None, Cow::Borrowed(b"[[], {}, {}]")).unwrap_err().0;
         assert!(why.contains("raw data") && why.contains("[args, kwargs, embed]"), "{why}");
     }
@@ -39,7 +42,7 @@ fn a_compression_comes_off_before_the_serializer() {
     assert!(error.0.starts_with("compression lz4 is not supported"), "{error}");
 }
 
-const PLAIN: [Serializer; 3] = [Yaml, Msgpack, Pickle];
+const BINARY: [Serializer; 3] = [Yaml, Msgpack, Pickle];
 
 fn read(serializer: Serializer, body: &[u8]) -> Result<String, Malformed> {
     text(serializer.content_type(), None, Cow::Borrowed(body))
@@ -51,13 +54,13 @@ fn nested(serializer: Serializer, levels: usize) -> Vec<u8> {
         Json => format!("{}{}", "[".repeat(levels), "]".repeat(levels)).into_bytes(),
         Yaml => "- ".repeat(levels).into_bytes(),
         Msgpack => [vec![0x91; levels - 1], vec![0x90]].concat(),
-        Pickle => [b"(".repeat(levels), b"l".repeat(levels), b".".to_vec()].concat(),
+        _ => [b"(".repeat(levels), b"l".repeat(levels), b".".to_vec()].concat(),
     }
 }
 
 #[test]
 fn a_hundred_thousand_lists_in_lists() {
-    for serializer in PLAIN {
+    for serializer in BINARY {
         let error = read(serializer, &nested(serializer, 100_000)).unwrap_err().0;
         assert!(error.contains("more than 500 levels"), "{serializer:?}: {error}");
         assert!(read(serializer, &nested(serializer, DEPTH_MAX)).is_ok(), "{serializer:?}");
@@ -128,7 +131,7 @@ fn random_bytes_are_no_more_than_wrong() {
     let mut random = fastrand::Rng::with_seed(11);
     for _ in 0..3000 {
         let body: Vec<u8> = (0..random.usize(..64)).map(|_| random.u8(..)).collect();
-        for serializer in PLAIN {
+        for serializer in BINARY {
             let _ = read(serializer, &body).map(|json| is_json(&json));
         }
         for name in ["gzip", "bzip2", "lzma", "brotli", "zstd"] {

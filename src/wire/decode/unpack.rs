@@ -6,7 +6,9 @@
 
 use crate::bounds::BODY_MAX;
 use crate::os::panics::contained;
+use crate::wire::compression::{Compression, NAMES};
 use crate::wire::message::Malformed;
+use crate::wire::serializer::shown;
 use brotli_decompressor::BrotliDecoderParameter::BROTLI_DECODER_PARAM_LARGE_WINDOW;
 use bzip2::bufread::MultiBzDecoder;
 use flate2::bufread::{MultiGzDecoder, ZlibDecoder};
@@ -27,48 +29,20 @@ const GZIP: &[u8] = &[0x1f, 0x8b];
 /// The first bytes of an .xz file.
 const XZ: &[u8] = &[0xfd, b'7', b'z', b'X', b'Z', 0];
 
-/// A compression of kombu's.
-#[derive(Clone, Copy)]
-enum BodyCompression {
-    Zlib,
-    Bzip2,
-    Lzma,
-    Brotli,
-    Zstd,
-}
-
-/// Names of the header `compression`: content types and their aliases.
-const FORMS: &[(&str, BodyCompression)] = &[
-    ("application/x-gzip", BodyCompression::Zlib),
-    ("gzip", BodyCompression::Zlib),
-    ("zlib", BodyCompression::Zlib),
-    ("application/x-bz2", BodyCompression::Bzip2),
-    ("bzip2", BodyCompression::Bzip2),
-    ("bzip", BodyCompression::Bzip2),
-    ("application/x-lzma", BodyCompression::Lzma),
-    ("lzma", BodyCompression::Lzma),
-    ("xz", BodyCompression::Lzma),
-    ("application/x-brotli", BodyCompression::Brotli),
-    ("brotli", BodyCompression::Brotli),
-    ("application/zstd", BodyCompression::Zstd),
-    ("zstd", BodyCompression::Zstd),
-    ("zstandard", BodyCompression::Zstd),
-];
-
 /// The bytes behind a compression.
 ///
 /// # Errors
 /// Says that there is no such compression, that the bytes are none of it, or that they unpack to
 /// too much.
-pub(super) fn unpack(name: &str, body: &[u8]) -> Result<Vec<u8>, Malformed> {
-    let shown = super::shown(name);
-    let Some((_, form)) = FORMS.iter().find(|(known, _)| *known == name) else {
+pub(in crate::wire) fn unpack(name: &str, body: &[u8]) -> Result<Vec<u8>, Malformed> {
+    let shown = shown(name);
+    let Some(form) = Compression::named(name) else {
         let all: Vec<&str> =
-            FORMS.iter().map(|(name, _)| *name).filter(|name| !name.contains('/')).collect();
+            NAMES.iter().map(|(name, _)| *name).filter(|name| !name.contains('/')).collect();
         let all = all.join(", ");
         return Err(Malformed(format!("compression {shown} is not supported; expected {all}")));
     };
-    let why = match contained(|| read(*form, body)) {
+    let why = match contained(|| read(form, body)) {
         Ok(Ok(bytes)) if bytes.len() <= BODY_MAX => return Ok(bytes),
         Ok(Err(error)) if error.kind() != io::ErrorKind::FileTooLarge => error.to_string(),
         Ok(_) => {
@@ -80,24 +54,22 @@ pub(super) fn unpack(name: &str, body: &[u8]) -> Result<Vec<u8>, Malformed> {
 }
 
 /// All that comes out, up to one byte more than the limit.
-fn read(form: BodyCompression, body: &[u8]) -> io::Result<Vec<u8>> {
+fn read(form: Compression, body: &[u8]) -> io::Result<Vec<u8>> {
     let mut out = Vec::new();
     match form {
-        BodyCompression::Zlib if body.starts_with(GZIP) => {
-            take(MultiGzDecoder::new(body), &mut out)?
-        }
-        BodyCompression::Zlib => take(ZlibDecoder::new(body), &mut out)?,
-        BodyCompression::Bzip2 => take(MultiBzDecoder::new(body), &mut out)?,
-        BodyCompression::Lzma if body.starts_with(XZ) => {
+        Compression::Zlib if body.starts_with(GZIP) => take(MultiGzDecoder::new(body), &mut out)?,
+        Compression::Zlib => take(ZlibDecoder::new(body), &mut out)?,
+        Compression::Bzip2 => take(MultiBzDecoder::new(body), &mut out)?,
+        Compression::Lzma if body.starts_with(XZ) => {
             take(XzReader::new_mem_limit(body, true, LZMA_KIB), &mut out)?;
         }
-        BodyCompression::Lzma => take(LzmaReader::new_mem_limit(body, LZMA_KIB, None)?, &mut out)?,
-        BodyCompression::Brotli => {
+        Compression::Lzma => take(LzmaReader::new_mem_limit(body, LZMA_KIB, None)?, &mut out)?,
+        Compression::Brotli => {
             let mut reader = brotli_decompressor::Decompressor::new(body, BROTLI_BUFFER);
             reader.set_parameter(BROTLI_DECODER_PARAM_LARGE_WINDOW, 0);
             take(reader, &mut out)?;
         }
-        BodyCompression::Zstd => frames(body, &mut out)?,
+        Compression::Zstd => frames(body, &mut out)?,
     }
     Ok(out)
 }
@@ -184,7 +156,7 @@ pub(super) mod tests {
             let text = unpack(name, &packed).unwrap_or_else(|error| panic!("{name}: {error}"));
             assert_eq!(text, b"hello hello hello hello", "{name}");
         }
-        for (name, _) in FORMS {
+        for (name, _) in NAMES {
             let error = unpack(name, b"no such thing").unwrap_err().0;
             assert!(error.starts_with(&format!("compression {name}: ")), "{error}");
         }

@@ -87,7 +87,7 @@ impl Admission {
         now: Now,
         out: &mut Vec<Effect>,
     ) -> Result<Box<Request>, Box<Verdict>> {
-        let (message, malformed) = match delivery
+        let (mut message, malformed) = match delivery
             .message
             .take()
             .unwrap_or_else(|| delivery.payload.decode())
@@ -103,6 +103,9 @@ impl Admission {
         if !taking {
             return Err(Box::new(Verdict::only(Settle::Release)));
         }
+        let policy = &self.plan.policy;
+        let malformed =
+            malformed.or_else(|| message.verify(&policy.accept, &policy.keys, now.wall).err());
         let (task, built_in) = match builtins::resolve(&self.tasks, &message) {
             Ok(known) => known,
             Err(name) => {
@@ -227,7 +230,9 @@ impl Admission {
     /// What it asks for after the task can be done.
     fn followable(&mut self, request: &mut Request, now: Now, _: &mut Vec<Effect>) -> Passed {
         let Some(embed) = request.arguments.embed.as_deref() else { return Ok(()) };
-        match canvas::check(embed, follow::context(request, &self.plan, now.wall)) {
+        let checked = canvas::check(embed, follow::context(request, &self.plan, now.wall))
+            .and_then(|calls| follow::check_form(&calls, &self.plan, now.wall));
+        match checked {
             Ok(()) => Ok(()),
             Err(why) => self.dead(request, "unsupported", &why, now),
         }

@@ -93,7 +93,10 @@ impl Core {
         let (id, tuple) = (node.as_ref().map(ResultTree::id), node.as_ref().map(ResultTree::write));
         let tuple = tuple.unwrap_or_else(|| "null".into());
         let answer = format!(r#"{{"id": {}, "tuple": {tuple}}}"#, json!(id));
-        let postings = follow::postings(&calls, &self.plan, now.wall);
+        let postings = match follow::postings(&calls, &self.plan, now.wall) {
+            Ok(postings) => postings,
+            Err(why) => return out.push(Effect::Answer(reply, Err(why.into()))),
+        };
         out.push(Effect::Send(number, Sending { postings, chords: calls.chords }));
         let caller = Caller { key, children: calls.children, reply, answer };
         self.telling.calls.insert(number, caller);

@@ -131,8 +131,8 @@ impl Judge<'_> {
 
     fn replaced(&self, signature: &Signature) -> Verdict {
         let request = self.request;
-        match follow::replacement(request, self.plan, signature.clone(), self.now) {
-            Ok(calls) => {
+        let replaced = follow::replacement(request, self.plan, signature.clone(), self.now)
+            .and_then(|calls| {
                 let log = format!("Task {} replaced by {}", request.label(), signature.task);
                 let verdict = Verdict {
                     record: self.own_state(),
@@ -141,13 +141,12 @@ impl Judge<'_> {
                     ..Verdict::default()
                 };
                 follow::called(verdict, calls, self.plan, self.now)
-            }
-            Err(why) => {
-                let why = why.to_string();
-                let error = Exception::new("celery.exceptions", "InvalidTaskError", why);
-                self.failed(&error, None)
-            }
-        }
+            });
+        replaced.unwrap_or_else(|why| {
+            let why = why.to_string();
+            let error = Exception::new("celery.exceptions", "InvalidTaskError", why);
+            self.failed(&error, None)
+        })
     }
 
     /// The last state of its own that is not stored yet: the task leaves it behind.

@@ -5,12 +5,14 @@ use qworker::backend::{Counted, Store, StoreOptions};
 use qworker::canvas::{ChordMember, ChordStart, Returned};
 use qworker::link::sqlite::Access;
 use qworker::link::url::BackendUrl;
+use qworker::wire::ResultFormat;
 use serde_json::value::RawValue;
 
 fn store(server: &Server) -> Store {
     let url = BackendUrl::parse(&server.url(), Path::new("/")).unwrap();
     let expires = Some(Duration::from_secs(3600));
-    let options = StoreOptions { prefix: "", expires, patience: SOON, access: Access::Create };
+    let (format, patience, access) = (&ResultFormat::default(), SOON, Access::Create);
+    let options = StoreOptions { prefix: "", expires, format, patience, access };
     Store::open(&url, None, options).unwrap()
 }
 

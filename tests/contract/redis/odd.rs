@@ -138,7 +138,7 @@ fn what_cannot_be_kept_is_held_and_the_rest_goes_on() {
             ..Item::default()
         };
         let document =
-            |record: &Record| (format!("result-{}", record.task_id), None, "1".to_string());
+            |record: &Record| (format!("result-{}", record.task_id), None, b"1".to_vec());
         let settler = keeping(&worker, &server.url(), document);
         let items = vec![dead, result("a", 0), result("b", 1)];
         let fates = settler.commit(Arc::new(items)).await.unwrap();
@@ -240,7 +240,7 @@ fn what_was_handed_out_again_is_told_and_not_stored() {
             settle: Some(Settle::Ack),
             ..Item::default()
         };
-        let document = |_: &Record| ("result".to_string(), None, "1".to_string());
+        let document = |_: &Record| ("result".to_string(), None, b"1".to_vec());
         let settler = keeping(&worker, &server.url(), document);
         assert_eq!(settler.commit(Arc::new(vec![item])).await.unwrap(), [Disposition::Lost]);
         assert_eq!(number(&server, &["EXISTS", "result"]), 0);
@@ -297,7 +297,7 @@ fn a_server_that_was_emptied_gets_the_results_of_what_ran() {
             settle: Some(Settle::Ack),
             ..Item::default()
         };
-        let document = |_: &Record| ("result".to_string(), None, "1".to_string());
+        let document = |_: &Record| ("result".to_string(), None, b"1".to_vec());
         let settler = keeping(&worker, &server.url(), document);
         assert_eq!(settler.commit(Arc::new(vec![item])).await.unwrap(), [Disposition::Done]);
         assert_eq!(server.run::<String>(&["GET", "result"]), "1");

@@ -90,19 +90,26 @@ fn whether_a_task_was_revoked_comes_with_its_message() {
             ("gone", r#"{"status": "REVOKED", "result": null}"#),
             ("tight", r#"{"status":"REVOKED","result":null}"#),
             ("done", r#"{"status": "SUCCESS", "result": "REVOKED"}"#),
+            ("yaml", "children: []\nresult: null\nstatus: REVOKED\ntask_id: yaml\n"),
+            ("yamls", "children: []\nresult: 'status: REVOKED'\nstatus: SUCCESS\ntask_id: y\n"),
+            ("pickle", "\u{80}\u{4}}\u{8c}\u{6}status\u{8c}\u{7}REVOKED\u{8c}\u{6}result"),
+            // Compressed or signed, for all that a script can tell.
             ("other", "x"),
         ];
         for (id, document) in states {
             server.run::<()>(&["SET", &key(id), document]);
         }
         server.run::<u32>(&["RPUSH", &key("list"), "REVOKED"]);
-        for id in ["gone", "tight", "done", "other", "new", "list", "a\\u0062"] {
+        let ids = [
+            "gone", "tight", "done", "yaml", "yamls", "pickle", "other", "new", "list", "a\\u0062",
+        ];
+        for id in ids {
             push(&server, &headed(&format!(r#""id": "{id}""#)));
         }
         let taken = consumer.take(MANY).await.unwrap();
         let revoked: Vec<Option<bool>> = taken.iter().map(|one| one.revoked).collect();
         let [yes, no] = [Some(true), Some(false)];
-        assert_eq!(revoked, [yes, yes, no, no, no, None, None]);
+        assert_eq!(revoked, [yes, yes, no, yes, no, yes, None, no, None, None]);
     });
 }
 

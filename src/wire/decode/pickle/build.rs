@@ -5,7 +5,7 @@
 //! `Lib/copyreg.py`, `Modules/_pickle.c` (`save_bytes`, `save_bytearray`).
 
 use super::super::{moment, number};
-use super::globals::Global;
+use super::globals::{Global, refused};
 use super::values::{PickleNode, Value};
 use super::{Machine, strings, wrong};
 use crate::wire::message::Malformed;
@@ -17,6 +17,9 @@ const FOLD: u8 = 0x80;
 impl<'a> Machine<'a> {
     /// A constructor with its arguments.
     pub(super) fn reduce(&mut self, global: Value, arguments: Value) -> Result<(), Malformed> {
+        if let Some(object) = self.object(global, arguments)? {
+            return self.push_node(object);
+        }
         let Some(PickleNode::Global(global)) = self.values.node(global) else {
             return Err(wrong("a value that is called"));
         };
@@ -120,8 +123,27 @@ impl<'a> Machine<'a> {
         }
     }
 
+    /// An object of a class that is not known: its class and its arguments.
+    fn object(
+        &mut self,
+        class: Value,
+        arguments: Value,
+    ) -> Result<Option<PickleNode<'a>>, Malformed> {
+        let (Some(PickleNode::Class(..)), Some(PickleNode::Tuple(arguments))) =
+            (self.values.node(class), self.values.node(arguments))
+        else {
+            return Ok(None);
+        };
+        let arguments = arguments.clone();
+        self.spend(arguments.len())?;
+        Ok(Some(PickleNode::Object(class, arguments)))
+    }
+
     /// An object of a class, before it gets its state.
     pub(super) fn new_object(&mut self, class: Value, arguments: Value) -> Result<(), Malformed> {
+        if let Some(object) = self.object(class, arguments)? {
+            return self.push_node(object);
+        }
         match self.values.node(arguments) {
             Some(PickleNode::Tuple(none)) if none.is_empty() && self.is(class, Global::Uuid) => {
                 self.push_node(PickleNode::Uuid(None))
@@ -136,6 +158,7 @@ impl<'a> Machine<'a> {
             Some(PickleNode::Global(global)) => {
                 wrong(format!("an object of {} is not data", global.name()))
             }
+            Some(PickleNode::Class(module, name)) => refused(module, name),
             _ => wrong("an object of a class that is none"),
         }
     }
@@ -147,8 +170,11 @@ impl<'a> Machine<'a> {
     /// Gives the object on top its state: the number of a UUID.
     pub(super) fn build(&mut self, state: Value) -> Result<(), Malformed> {
         let top = self.top()?;
-        if !matches!(self.values.node(top), Some(PickleNode::Uuid(None))) {
-            return Err(wrong("a state of what is no object"));
+        match self.values.node(top) {
+            Some(PickleNode::Uuid(None)) => {}
+            // Of an exception, its arguments are enough.
+            Some(PickleNode::Object(..)) => return Ok(()),
+            _ => return Err(wrong("a state of what is no object")),
         }
         let Some(PickleNode::Dict(state)) = self.values.node(state) else {
             return Err(wrong("a state of a uuid.UUID that is no dict"));
@@ -170,14 +196,9 @@ impl<'a> Machine<'a> {
     fn decimal(&mut self, arguments: &[Value]) -> Option<Value> {
         let [text] = *arguments else { return None };
         let text = std::str::from_utf8(self.values.text_of(text)?).ok()?;
-        let unsigned = text.strip_prefix('-').unwrap_or(text);
-        let is_one = match unsigned.strip_prefix("sNaN").or(unsigned.strip_prefix("NaN")) {
-            Some(payload) => payload.bytes().all(|byte| byte.is_ascii_digit()),
-            None => unsigned == "Infinity" || is_number(unsigned),
-        };
         // A copy of a text that may come again and again.
         const LENGTH_MAX: usize = 10_000;
-        if !is_one || text.len() > LENGTH_MAX {
+        if !number::is_decimal(text) || text.len() > LENGTH_MAX {
             return None;
         }
         let text = text.to_string();
@@ -248,17 +269,6 @@ impl<'a> Machine<'a> {
         };
         Some(self.values.add(PickleNode::Zone(offset)))
     }
-}
-
-/// Digits with a point and an exponent.
-fn is_number(text: &str) -> bool {
-    let (mantissa, exponent) = text.split_once(['e', 'E']).unwrap_or((text, "0"));
-    let (whole, part) = mantissa.split_once('.').unwrap_or((mantissa, ""));
-    let digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
-    digits(whole)
-        && digits(part)
-        && !(whole.is_empty() && part.is_empty())
-        && number::of_text(exponent).is_some()
 }
 
 fn date(state: &[u8]) -> Option<String> {

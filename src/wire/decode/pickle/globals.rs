@@ -4,9 +4,9 @@
 //! signatures (links, chains, groups, chords, maps, chunks) all are `signature(dict)`; a group of
 //! a generator has its tasks as `list(…)` (`utils/functional.py`, `_regen`).
 
-use super::super::shown;
 use super::wrong;
 use crate::wire::message::Malformed;
+use crate::wire::serializer::shown;
 
 /// What a name stands for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,16 +1,18 @@
 //! Pickles of the protocols 0 to 5, for their data alone. A pickle is a program; this runs of it
 //! what builds values, and calls nothing that it names: the names in [`globals`] stand for
-//! constructors of data, every other one refuses the message.
+//! constructors of data, every other one refuses the message. An exception that a task has raised
+//! is its class and its arguments, where a result has one.
 //!
 //! Source: CPython `Lib/pickletools.py`, `Lib/pickle.py`; kombu `serialization.py`, `unpickle`.
 
 mod build;
+mod exception;
 mod globals;
 mod opcodes;
 mod strings;
 mod values;
 
-use super::VALUES_MAX;
+use super::{Exceptions, VALUES_MAX};
 use crate::bounds::BODY_MAX;
 use crate::wire::message::Malformed;
 use std::collections::HashMap;
@@ -20,13 +22,13 @@ use values::{Arena, PickleNode, Value};
 ///
 /// # Errors
 /// Says what of it is no data, or why it is no pickle.
-pub(super) fn text(body: &[u8]) -> Result<String, Malformed> {
-    let mut machine = Machine::new(body);
+pub(super) fn text(body: &[u8], exceptions: Exceptions) -> Result<String, Malformed> {
+    let mut machine = Machine::new(body, exceptions);
     while let Some(opcode) = machine.next_opcode()? {
         machine.run(opcode)?;
     }
     let value = machine.pop()?;
-    machine.values.text(value)
+    machine.values.text(value, exceptions)
 }
 
 /// The interpreter: a stack with marks in it, and a memo of what was on top of it.
@@ -42,6 +44,7 @@ struct Machine<'a> {
     /// what is read.
     spent: usize,
     made: usize,
+    exceptions: Exceptions,
 }
 
 fn wrong(what: impl AsRef<str>) -> Malformed {
@@ -49,7 +52,7 @@ fn wrong(what: impl AsRef<str>) -> Malformed {
 }
 
 impl<'a> Machine<'a> {
-    fn new(body: &'a [u8]) -> Machine<'a> {
+    fn new(body: &'a [u8], exceptions: Exceptions) -> Machine<'a> {
         Machine {
             body,
             at: 0,
@@ -59,6 +62,7 @@ impl<'a> Machine<'a> {
             values: Arena::default(),
             spent: 0,
             made: 0,
+            exceptions,
         }
     }
 

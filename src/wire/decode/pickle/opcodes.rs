@@ -1,6 +1,6 @@
 //! What each opcode does to the stack. The table is that of CPython's `Lib/pickletools.py`.
 
-use super::super::number;
+use super::super::{Exceptions, number};
 use super::globals::{Global, refused};
 use super::values::{PickleNode, Value};
 use super::{Machine, strings, wrong};
@@ -293,8 +293,16 @@ impl<'a> Machine<'a> {
     }
 
     fn push_global(&mut self, module: &[u8], name: &[u8]) -> Result<(), Malformed> {
-        let global = Global::named(&lossy(module), &lossy(name))?;
-        self.push_node(PickleNode::Global(global))
+        let (module, name) = (lossy(module), lossy(name));
+        let node = match Global::named(&module, &name) {
+            Ok(global) => PickleNode::Global(global),
+            // It may be the class of an exception; whether it stands where one may is seen later.
+            Err(_) if self.exceptions != Exceptions::Refused => {
+                PickleNode::Class(module.into_owned(), name.into_owned())
+            }
+            Err(refused) => return Err(refused),
+        };
+        self.push_node(node)
     }
 }
 

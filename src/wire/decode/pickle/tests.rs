@@ -2,6 +2,10 @@
 
 use super::*;
 
+fn text(body: &[u8]) -> Result<String, Malformed> {
+    super::text(body, Exceptions::Refused)
+}
+
 fn hex(text: &str) -> Vec<u8> {
     let digits = text.as_bytes().chunks(2);
     digits.map(|two| u8::from_str_radix(std::str::from_utf8(two).unwrap(), 16).unwrap()).collect()

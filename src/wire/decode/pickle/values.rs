@@ -1,8 +1,9 @@
 //! The values of a pickle, and the JSON that they become. Values refer to each other by number,
 //! so one that contains itself, or comes a thousand times, is as easy to hold as any other.
 
+use super::super::Exceptions;
 use super::super::json::{self, Out};
-use super::globals::Global;
+use super::globals::{Global, refused};
 use super::wrong;
 use crate::wire::message::Malformed;
 use crate::wire::value::DEPTH_MAX;
@@ -40,6 +41,10 @@ pub(super) enum PickleNode<'a> {
     /// A `timezone`, as it stands behind a time.
     Zone(String),
     Global(Global),
+    /// A class that is not known, by its module and its name.
+    Class(String, String),
+    /// An object of such a class, by its arguments.
+    Object(Value, Vec<Value>),
 }
 
 /// All nodes of a pickle.
@@ -75,24 +80,34 @@ impl<'a> Arena<'a> {
     }
 
     /// The JSON of a value.
-    pub(super) fn text(&self, value: Value) -> Result<String, Malformed> {
-        let mut writer =
-            Writer { values: self, out: Out::default(), open: vec![false; self.0.len()] };
+    pub(super) fn text(&self, value: Value, exceptions: Exceptions) -> Result<String, Malformed> {
+        let mut writer = Writer {
+            values: self,
+            out: Out::default(),
+            open: vec![false; self.0.len()],
+            exception: self.exception(value, exceptions),
+            is_inside: false,
+        };
         writer.value(value, 0)?;
         Ok(writer.out.finish())
     }
 }
 
-struct Writer<'v, 'a> {
-    values: &'v Arena<'a>,
-    out: Out,
+pub(super) struct Writer<'v, 'a> {
+    pub(super) values: &'v Arena<'a>,
+    pub(super) out: Out,
     /// Which containers are being written.
     open: Vec<bool>,
+    /// The exception of the task.
+    pub(super) exception: Option<Value>,
+    /// Arguments of it are being written.
+    pub(super) is_inside: bool,
 }
 
 impl Writer<'_, '_> {
-    fn value(&mut self, value: Value, depth: usize) -> Result<(), Malformed> {
+    pub(super) fn value(&mut self, value: Value, depth: usize) -> Result<(), Malformed> {
         match value {
+            Value::Node(_) if self.exception == Some(value) => self.exception(value, depth),
             Value::None => self.out.push("null"),
             Value::Bool(true) => self.out.push("true"),
             Value::Bool(false) => self.out.push("false"),
@@ -105,6 +120,19 @@ impl Writer<'_, '_> {
     fn node(&mut self, place: usize, depth: usize) -> Result<(), Malformed> {
         let values = self.values;
         match values.0.get(place).ok_or_else(|| wrong("an empty stack"))? {
+            PickleNode::Span(_)
+            | PickleNode::Zone(_)
+            | PickleNode::Global(_)
+            | PickleNode::Class(..)
+            | PickleNode::Object(..)
+                if self.is_inside =>
+            {
+                let mut shown = String::new();
+                values.show(Value::Node(place as u32), 0, &mut shown);
+                self.out.text(shown.as_bytes())
+            }
+            PickleNode::Class(module, name) => Err(refused(module, name)),
+            PickleNode::Object(class, _) => Err(values.no_data(*class)),
             PickleNode::Digits(digits) => self.out.push(digits),
             PickleNode::Text(text) => self.out.text(text),
             PickleNode::Bytes(bytes) => self.out.bytes(bytes),
@@ -135,7 +163,12 @@ impl Writer<'_, '_> {
         }
     }
 
-    fn begin(&mut self, place: usize, depth: usize, bracket: &str) -> Result<(), Malformed> {
+    pub(super) fn begin(
+        &mut self,
+        place: usize,
+        depth: usize,
+        bracket: &str,
+    ) -> Result<(), Malformed> {
         if depth >= DEPTH_MAX {
             return Err(wrong(format!("more than {DEPTH_MAX} levels of values")));
         }
@@ -145,7 +178,7 @@ impl Writer<'_, '_> {
         self.out.push(bracket)
     }
 
-    fn end(&mut self, place: usize, bracket: &str) -> Result<(), Malformed> {
+    pub(super) fn end(&mut self, place: usize, bracket: &str) -> Result<(), Malformed> {
         self.open[place] = false;
         self.out.push(bracket)
     }

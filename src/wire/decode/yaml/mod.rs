@@ -11,9 +11,9 @@ mod scalar;
 
 use super::VALUES_MAX;
 use super::json::Out;
-use super::shown;
 use crate::os::panics::contained;
 use crate::wire::message::Malformed;
+use crate::wire::serializer::shown;
 use crate::wire::value::DEPTH_MAX;
 use saphyr_parser::{Event, Parser, ScalarStyle, Tag};
 use std::borrow::Cow;
