@@ -103,7 +103,10 @@ pub struct SerializerName;
 
 impl ValueKind for SerializerName {
     type Value = String;
-    const EXPECTED: &'static str = "json, yaml, msgpack, pickle or auth";
+    const EXPECTED: &'static str = match cfg!(feature = "auth") {
+        true => "json, yaml, msgpack, pickle or auth",
+        false => "json, yaml, msgpack or pickle (this qworker is built without auth)",
+    };
 
     fn read(node: &YamlNode, faults: &mut Faults) -> Option<String> {
         let word = if node.is_null() { Some(DEFAULT) } else { node.as_text() };

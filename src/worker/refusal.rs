@@ -15,8 +15,13 @@ use crate::wire::{self, Exception, Malformed, Message, Payload, Record};
 use tracing::Level;
 
 /// The result store has the task as REVOKED, and keeps it so.
-pub(super) fn revoked(payload: &Payload) -> Verdict {
-    let message = payload.decode().ok();
+pub(super) fn revoked(payload: &Payload, plan: &Plan, now: Now) -> Verdict {
+    let policy = &plan.policy;
+    let message = payload.decode().ok().and_then(|mut message| {
+        // A chord that it is a member of is in its body.
+        let is_trusted = message.verify(&policy.accept, &policy.keys, now.wall);
+        is_trusted.is_ok().then_some(message)
+    });
     let name = message.as_ref().map_or_else(|| "a message".to_string(), label);
     Verdict {
         log: Some((Level::INFO, format!("Discarding revoked task: {name}"))),

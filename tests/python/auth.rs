@@ -81,15 +81,19 @@ b = app.send_task("value", ("x",), compression="bzip2")
 c = app.send_task("fails")
 d = chain(signature("value", ("[7]",), app=app, immutable=True),
           signature("py.kind", app=app).set(queue="py")).apply_async()
+from celery import chord
+app.backend.mark_as_revoked("gone", "revoked")
+e = chord([signature("value", ("1",), app=app), signature("value", ("2",), app=app, options={"task_id": "gone"})],
+          signature("value", ("3",), app=app, immutable=True)).apply_async()
 def kind(sent):
     try:
         return sent.get(timeout=60)
     except Exception as error:
         return type(error).__name__
-say([kind(sent) for sent in (a, b, c, d)])
+say([kind(sent) for sent in (a, b, c, d, e)])
 "#;
     let got = celery(&app, &format!("{conf}{script}"));
-    assert_eq!(got, json!([{"a": [1]}, "x", "CalledProcessError", ["list", "[7]"]]));
+    assert_eq!(got, json!([{"a": [1]}, "x", "CalledProcessError", ["list", "[7]"], "ChordError"]));
 }
 
 /// Messages that no worker may run, between good ones.

@@ -71,7 +71,7 @@ impl Core {
             Event::Delivered(deliveries) => self.delivered(deliveries, now, out),
             Event::Revoked(deliveries) => {
                 for delivery in deliveries {
-                    let verdict = refusal::revoked(&delivery.payload);
+                    let verdict = refusal::revoked(&delivery.payload, &self.plan, now);
                     self.requests.refuse(delivery.tag, verdict, out);
                 }
             }
