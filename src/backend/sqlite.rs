@@ -27,7 +27,7 @@ const EXPIRE_MAX: usize = 1000;
 const LOOK_AGAIN: Duration = Duration::from_millis(250);
 
 /// How SQLAlchemy writes a DATETIME in SQLite: naive, UTC.
-const DATETIME: &str = "%Y-%m-%d %H:%M:%S%.6f";
+pub(super) const DATETIME: &str = "%Y-%m-%d %H:%M:%S%.6f";
 
 const TABLES: &str = "
 CREATE TABLE IF NOT EXISTS celery_taskmeta (
@@ -51,12 +51,13 @@ CREATE TABLE IF NOT EXISTS celery_tasksetmeta (
     id INTEGER NOT NULL PRIMARY KEY,
     taskset_id VARCHAR(155) UNIQUE,
     result BLOB,
-    date_done DATETIME
+    date_done DATETIME,
+    graph TEXT
 );
 ";
 
 /// Columns that a table made by Celery lacks: without `result_extended` all of them, else
-/// `usage`, which is ours. Celery names the columns that it reads and writes, and so does not
+/// `usage` and `graph`, which are ours. Celery names the columns that it reads and writes, and so does not
 /// mind one more.
 const COLUMNS: &[(&str, &str, &str)] = &[
     ("celery_taskmeta", "children", "BLOB"),
@@ -68,6 +69,8 @@ const COLUMNS: &[(&str, &str, &str)] = &[
     ("celery_taskmeta", "queue", "VARCHAR(155)"),
     ("celery_taskmeta", "stamps", "BLOB"),
     ("celery_taskmeta", "usage", "TEXT"),
+    // Which task follows which, of a workflow that was sent here.
+    ("celery_tasksetmeta", "graph", "TEXT"),
 ];
 
 const INDEXES: &str = "
@@ -164,14 +167,23 @@ impl Keep for Store {
     }
 
     async fn get(&self, task_id: &str) -> Result<Option<Meta>, Error> {
-        let task_id = task_id.to_string();
+        let found = self.get_many(&[task_id.to_string()]).await?;
+        Ok(found.into_iter().next())
+    }
+
+    async fn get_many(&self, task_ids: &[String]) -> Result<Vec<Meta>, Error> {
+        let task_ids = task_ids.to_vec();
         self.db
             .run(Durability::Read, move |c| {
                 let sql =
                     "SELECT status, result, traceback, children, date_done, name, args, kwargs,
                            worker, retries, queue, usage FROM celery_taskmeta WHERE task_id = ?";
                 let mut statement = c.prepare_cached(sql)?;
-                Ok(statement.query_row([&task_id], |row| read(row, &task_id)).optional()?)
+                let mut found = Vec::new();
+                for id in &task_ids {
+                    found.extend(statement.query_row([id], |row| read(row, id)).optional()?);
+                }
+                Ok(found)
             })
             .await
     }
@@ -209,7 +221,7 @@ impl Keep for Store {
             .await
     }
 
-    async fn listen(&self, _task_id: &str) -> Result<super::Listener, Error> {
+    async fn listen(&self, _task_ids: &[String]) -> Result<super::Listener, Error> {
         let path = self.db.path().to_path_buf();
         let listener = match watch(&path) {
             Ok(watcher) => Listener { watcher, later: None },
@@ -341,7 +353,7 @@ fn read(row: &Row, task_id: &str) -> rusqlite::Result<Meta> {
 }
 
 /// A stored value; rows of Celery before 5.7 hold pickles, which no one here reads.
-fn decode(bytes: &[u8]) -> Box<RawValue> {
+pub(super) fn decode(bytes: &[u8]) -> Box<RawValue> {
     let text = String::from_utf8_lossy(bytes);
     // Python writes numbers that JSON has not.
     let found = serde_json::from_str(&text).or_else(|_| serde_json::from_str(&body::finite(&text)));

@@ -269,7 +269,7 @@ async fn a_listener_is_woken_by_another_connection(site: impl Site) {
     let mut delays = Vec::new();
     for n in 0..15 {
         let id = n.to_string();
-        let mut listener = theirs.listen(&id).await.unwrap();
+        let mut listener = theirs.listen(std::slice::from_ref(&id)).await.unwrap();
         let looked = Notify::new();
         let waits = async {
             let begin = Instant::now();
@@ -323,7 +323,7 @@ fn a_disabled_store_keeps_nothing() {
         store.put(vec![record("a", TaskState::Success, &json!(1))]).await.unwrap();
         assert!(store.get("a").await.unwrap().is_none());
         assert_eq!(store.expire(now()).await.unwrap(), 0);
-        let listener = store.listen("a").await;
+        let listener = store.listen(&["a".into()]).await;
         let heard = async { listener.unwrap().stored().await };
         let waited = tokio::time::timeout(Duration::from_millis(20), heard).await;
         assert!(waited.is_err(), "nobody stores, nobody wakes");
