@@ -47,7 +47,6 @@ use crate::link::url::NO_REDIS;
 #[cfg(feature = "redis")]
 use crate::link::url::Server;
 use crate::role::role;
-use crate::wire::Payload;
 pub use abilities::{Abilities, PriorityRule, ServerChecks};
 pub use about::{DeadLetter, QueueInfo, SeenMessage, Whereabouts, WorkerInfo};
 pub use delivery::{

@@ -52,7 +52,10 @@ mod tests {
         };
         let edge = Edge { from: 0, to: 0, kind: EdgeKind::Member };
         let written = text(&[one], &[edge]);
-        assert!(written.contains(r#"n0 [label="a\"b\\n\n\\", fillcolor="#d5f0d5"];"#), "{written}");
+        assert!(
+            written.contains(r##"n0 [label="a\"b\\n\n\\", fillcolor="#d5f0d5"];"##),
+            "{written}"
+        );
         assert!(written.contains("n0 -> n0 [label=\"member\", style=dashed];"), "{written}");
     }
 }

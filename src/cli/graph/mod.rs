@@ -9,7 +9,7 @@ use super::output::ToUser;
 use super::result::instant;
 use super::workflow::{NodeView, line_text, time_text, tree_lines};
 use crate::broker::Whereabouts;
-use crate::canvas::graph::{Edge, EdgeKind, Graph, NODES_MAX};
+use crate::canvas::graph::{Edge, EdgeKind, NODES_MAX};
 use crate::client::graph::{self, Explored};
 use crate::client::workflow::last_tasks;
 use crate::config::kind;
