@@ -283,9 +283,10 @@ impl Graph {
         message: &Message,
         embed: Option<&Embed>,
     ) -> Result<(), Malformed> {
-        let Some(at) = self.add_task(&message.id, Some(message.display_name())) else {
-            return Ok(());
-        };
+        let mapped = message.mapped.as_ref();
+        let mapped = mapped.map(|inner| super::builtin::left_name(&message.task, inner));
+        let name = mapped.as_deref().unwrap_or(message.display_name());
+        let Some(at) = self.add_task(&message.id, Some(name)) else { return Ok(()) };
         if !message.parent_id.is_empty()
             && let Some(parent) = self.add_task(&message.parent_id, None)
         {
@@ -341,8 +342,18 @@ impl Graph {
         ends
     }
 
-    /// Makes the first of a chain the member of a group, in the place of a later one.
+    /// Makes the first of a chain the member of a group, in the place of a later one; and forgets who
+    /// has called a node of which it is known what it follows.
     pub fn resolve(&mut self) {
+        self.resolve_members();
+        let is_child = |edge: &Edge| edge.kind == EdgeKind::Child;
+        let explained: HashSet<usize> =
+            self.edges.iter().filter(|edge| !is_child(edge)).map(|edge| edge.to).collect();
+        self.edges.retain(|edge| !is_child(edge) || !explained.contains(&edge.to));
+        self.known = self.edges.iter().copied().collect();
+    }
+
+    fn resolve_members(&mut self) {
         let before: HashMap<usize, usize> = self
             .edges
             .iter()
@@ -353,15 +364,20 @@ impl Graph {
             self.edges.iter().filter(|edge| edge.kind == EdgeKind::Member).copied().collect();
         for edge in members {
             let (mut top, mut steps) = (edge.to, 0);
-            while let Some(from) = before.get(&top).filter(|from| **from != edge.from) {
+            // What comes after the group may have its id, as the body of a chord has: it is no member.
+            let mut is_after = false;
+            while let Some(from) = before.get(&top).filter(|_| !is_after) {
+                is_after = *from == edge.from;
                 (top, steps) = (*from, steps + 1);
                 if steps > self.nodes.len() {
                     return;
                 }
             }
-            if top != edge.to {
+            if top != edge.to || is_after {
                 self.edges.retain(|old| *old != edge);
                 self.known.remove(&edge);
+            }
+            if top != edge.to && !is_after {
                 let index = self.nodes[edge.to].index;
                 self.nodes[top].index = self.nodes[top].index.or(index);
                 self.connect(edge.from, top, EdgeKind::Member);

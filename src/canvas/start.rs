@@ -247,3 +247,168 @@ fn set_one(one: &mut Signature, name: &str, value: &Raw, wins: bool) {
         one.set(name, value.clone());
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::canvas::graph::{EdgeKind, Graph};
+    use crate::clock;
+    use serde_json::{Value, json};
+
+    fn read(value: &Value) -> Signature {
+        Signature::read(&crate::wire::value::raw(value)).unwrap()
+    }
+
+    fn task(name: &str) -> Value {
+        json!({"task": name})
+    }
+
+    fn canvas(kind: &str, kwargs: Value) -> Value {
+        json!({"task": format!("celery.{kind}"), "kwargs": kwargs, "subtask_type": kind})
+    }
+
+    fn begin(value: &Value, chords: Chords) -> Result<Workflow, Malformed> {
+        let now = clock::parse("2030-01-01T00:00:00").unwrap();
+        start(read(value), Context { root_id: "", parent_id: "", now, chords })
+    }
+
+    /// A chain of a task, a group of a task and a chain, and a chord.
+    fn nested() -> Value {
+        let inner = canvas("chain", json!({"tasks": [task("c"), task("d")]}));
+        let group = canvas("group", json!({"tasks": [task("b"), inner]}));
+        let chord = canvas("chord", json!({"header": [task("f")], "body": task("g")}));
+        canvas("chain", json!({"tasks": [task("a"), group, task("e"), chord]}))
+    }
+
+    #[test]
+    fn every_id_is_there_before_anything_is_sent() {
+        let begun = begin(&nested(), Chords::Counted).unwrap();
+        let graph = Graph::of_signature(&begun.signature).unwrap();
+        assert!(graph.nodes.iter().all(|node| node.id.len() == 36), "{:?}", graph.nodes);
+        let names = graph.nodes.iter().filter_map(|node| node.name.as_deref());
+        assert_eq!(names.collect::<String>(), "abcdefg");
+        assert_eq!(graph.nodes.iter().filter(|node| node.is_group).count(), 2);
+        // What is sent has those ids, and so has what it carries.
+        let [first] = &begun.calls.drafts[..] else { panic!("{:?}", begun.calls) };
+        assert_eq!((&first.task[..], &first.root_id, &first.parent_id), ("a", &None, &None));
+        let mut carried = Graph::default();
+        for raw in first.embed.chain.iter().rev() {
+            carried.add_signature(&Signature::read(raw).unwrap(), 0).unwrap();
+        }
+        let ids =
+            |graph: &Graph| graph.nodes.iter().map(|node| node.id.clone()).collect::<Vec<_>>();
+        assert_eq!([vec![first.id.clone()], ids(&carried)].concat(), ids(&graph));
+        // What is called later has them too.
+        let mut called = Caller::new(context());
+        let header = Signature::read(first.embed.chain.last().unwrap()).unwrap();
+        called.call(header, &[], &Default::default(), false).unwrap();
+        let groups: Vec<_> = called.calls.chords.iter().map(|chord| &chord.group_id).collect();
+        assert_eq!(groups, [&graph.nodes[1].id]);
+        assert_eq!(called.calls.drafts.len(), 2);
+        assert_eq!(begun.result.id(), graph.nodes.last().unwrap().id);
+    }
+
+    fn context() -> Context<'static> {
+        let now = clock::parse("2030-01-01T00:00:00").unwrap();
+        Context { root_id: "r", parent_id: "p", now, chords: Chords::Counted }
+    }
+
+    #[test]
+    fn a_graph_has_the_first_of_a_chain_as_a_member() {
+        let begun = begin(&nested(), Chords::Counted).unwrap();
+        let graph = Graph::of_signature(&begun.signature).unwrap();
+        let at = |name: &str| {
+            graph.nodes.iter().position(|node| node.name.as_deref() == Some(name)).unwrap()
+        };
+        let group = graph.after(at("a"), EdgeKind::Next)[0];
+        assert_eq!(graph.after(group, EdgeKind::Member), [at("b"), at("c")]);
+        assert_eq!(graph.after(at("c"), EdgeKind::Next), [at("d")]);
+        assert_eq!(graph.after(group, EdgeKind::Next), [at("e")]);
+        let header = graph.after(at("e"), EdgeKind::Next)[0];
+        assert_eq!(graph.after(header, EdgeKind::Member), [at("f")]);
+        assert_eq!(graph.after(header, EdgeKind::Next), [at("g")]);
+        assert_eq!(graph.roots(), [at("a")]);
+        let stored = Graph::read(&graph.write().unwrap()).unwrap();
+        assert_eq!((&stored.nodes, &stored.edges), (&graph.nodes, &graph.edges));
+        let mut merged = graph.clone();
+        merged.merge(&stored);
+        assert_eq!(
+            (merged.nodes.len(), merged.edges.len()),
+            (graph.nodes.len(), graph.edges.len())
+        );
+    }
+
+    #[test]
+    fn messages_tell_the_same() {
+        let begun = begin(&nested(), Chords::Counted).unwrap();
+        let graph = Graph::of_signature(&begun.signature).unwrap();
+        let message = begun.calls.drafts[0].encode(0, clock::parse("2030-01-01T00:00:00").unwrap());
+        let message = message.decode().unwrap();
+        let mut told = Graph::default();
+        told.add_message(&message, message.arguments().unwrap().embed.as_deref()).unwrap();
+        told.resolve();
+        let edges = |graph: &Graph| {
+            let named = |at: usize| graph.nodes[at].id.clone();
+            let mut edges: Vec<_> = graph
+                .edges
+                .iter()
+                .map(|edge| (named(edge.from), named(edge.to), format!("{:?}", edge.kind)))
+                .collect();
+            edges.sort();
+            edges
+        };
+        assert_eq!(edges(&told), edges(&graph));
+    }
+
+    #[test]
+    fn results_tell_what_came_before_them() {
+        let begun = begin(&nested(), Chords::Counted).unwrap();
+        let mut told = Graph::default();
+        let written: Value = serde_json::from_str(&begun.result.bounded().write()).unwrap();
+        let (first, last) = told.add_result(&written).unwrap();
+        assert_eq!(told.nodes[first].id, begun.calls.drafts[0].id);
+        assert_eq!(told.nodes[last].id, written[0][0].as_str().unwrap());
+        // a, its group, b and d (the result of the chain, and c before it), e, the header, f, g
+        assert_eq!(told.nodes.len(), 9);
+    }
+
+    #[test]
+    fn an_id_is_that_of_the_last_one() {
+        let id = || vec![("task_id".to_string(), raw_text("mine"))];
+        for value in
+            [task("a"), nested(), canvas("group", json!({"tasks": [task("a"), task("b")]}))]
+        {
+            let mut one = read(&value);
+            set_options(&mut one, &id(), true).unwrap();
+            let now = clock::parse("2030-01-01T00:00:00").unwrap();
+            let context = Context { root_id: "", parent_id: "", now, chords: Chords::Counted };
+            assert_eq!(start(one, context).unwrap().result.id(), "mine");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_called_is_refused() {
+        let chord = canvas("chord", json!({"header": [task("a")], "body": task("b")}));
+        let chain = canvas("chain", json!({"tasks": [task("a"), chord]}));
+        let why = begin(&chain, Chords::Unsupported).unwrap_err().0;
+        assert!(why.contains("no results are stored"), "{why}");
+        let empty = canvas("chain", json!({"tasks": []}));
+        assert!(begin(&empty, Chords::Counted).unwrap_err().0.contains("no task"));
+        let mut deep = task("a");
+        for _ in 0..100 {
+            deep = canvas("chain", json!({"tasks": [deep]}));
+        }
+        assert!(begin(&deep, Chords::Counted).unwrap_err().0.contains("nested deeper"));
+        let polled = canvas("chord", json!({"header": [task("a"), task("b")], "body": task("c")}));
+        let names: Vec<String> = begin(&polled, Chords::Polled)
+            .unwrap()
+            .calls
+            .drafts
+            .into_iter()
+            .map(|draft| draft.task)
+            .collect();
+        assert_eq!(names, ["a", "b", "celery.chord_unlock"]);
+        let chunks = json!({"task": "celery.chunks", "kwargs": {"task": task("a"), "it": [[1], [2], [3]], "n": 2}});
+        assert_eq!(begin(&chunks, Chords::Polled).unwrap().calls.drafts.len(), 2);
+    }
+}

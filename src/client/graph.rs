@@ -4,9 +4,13 @@
 use super::Client;
 use super::workflow::Progress;
 use crate::broker::{Error, Whereabouts};
+use crate::canvas::ResultTree;
+use crate::canvas::builtin::Unlock;
 use crate::canvas::graph::{EdgeKind, Graph};
 use crate::wire::result::Meta;
+use crate::wire::{Malformed, Signature};
 use serde_json::Value;
+use serde_json::value::RawValue;
 use std::collections::{HashMap, HashSet};
 
 /// Bytes of messages that are looked through.
@@ -54,7 +58,10 @@ impl Messages {
             let embed = arguments.as_ref().and_then(|arguments| arguments.embed.as_deref());
             let mut graph = Graph::default();
             // What of it cannot be read is left out; its worker says why.
-            let _ = graph.add_message(&message, embed);
+            let _ = match (message.task.as_str(), &arguments) {
+                ("celery.chord_unlock", Some(it)) => add_unlock(&mut graph, &it.args, &it.kwargs),
+                _ => graph.add_message(&message, embed),
+            };
             let at = messages.all.len();
             let ids = graph.nodes.iter().map(|node| node.id.clone());
             let ids: HashSet<String> = ids.chain([message.root_id]).collect();
@@ -65,6 +72,22 @@ impl Messages {
         }
         Ok((messages, is_cut))
     }
+}
+
+/// Adds the chord that a message polls, and not the message itself.
+fn add_unlock(
+    graph: &mut Graph,
+    args: &[Box<RawValue>],
+    kwargs: &[(String, Box<RawValue>)],
+) -> Result<(), Malformed> {
+    let Unlock { group_id, body, header, .. } = Unlock::read(args, kwargs)?;
+    let header = ResultTree::Group { id: group_id, parent: None, members: header };
+    let header = graph.add_result(&serde_json::from_str(&header.write()).unwrap_or_default());
+    let body = graph.add_signature(&Signature::read(&body)?, 0)?;
+    if let (Some((from, _)), Some((to, _))) = (header, body) {
+        graph.connect(from, to, EdgeKind::Next);
+    }
+    Ok(())
 }
 
 /// Explores the workflow that `id` belongs to.
@@ -89,6 +112,9 @@ pub async fn explore(client: &Client, id: &str) -> Result<Explored, Error> {
         search.spread().await?;
     }
     for _ in 0..PARENTS_MAX {
+        if search.has_record {
+            break;
+        }
         let graph = &search.explored.graph;
         let top = graph.roots().first().map(|at| graph.nodes[*at].clone());
         let Some(top) = top.filter(|top| !top.is_group && !top.id.is_empty()) else { break };
@@ -152,7 +178,9 @@ impl Search<'_> {
     fn message(&mut self, at: usize) {
         let Seen { id, place, graph } = &self.messages.all[at];
         self.explored.graph.merge(graph);
-        self.explored.progress.places.insert(id.clone(), place.clone());
+        if graph.find(id).is_some() {
+            self.explored.progress.places.insert(id.clone(), place.clone());
+        }
         self.left
             .extend(graph.nodes.iter().map(|node| node.id.clone()).filter(|id| !id.is_empty()));
     }

@@ -274,7 +274,21 @@ impl Order {
         let failed = |at: &usize| progress.has_failed(&graph.nodes[*at].id);
         let mut first: Vec<usize> = self.needed.iter().copied().filter(failed).collect();
         first.sort_unstable();
-        first.retain(|at| !self.before(*at).iter().any(failed));
+        // Those that fail because of another one are behind it, with or without others in between
+        // that have no result.
+        let follows = |at: &usize| {
+            let (mut left, mut seen) = (self.before(*at).to_vec(), HashSet::new());
+            while let Some(at) = left.pop() {
+                if failed(&at) {
+                    return true;
+                }
+                if seen.insert(at) {
+                    left.extend_from_slice(self.before(at));
+                }
+            }
+            false
+        };
+        first.retain(|at| !follows(at));
         first
     }
 }

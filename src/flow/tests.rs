@@ -102,7 +102,7 @@ fn options_are_celerys() {
     );
     let text = "{task: any, eta: 2030-01-01T12:00:00+02:00, expires: 2030-01-02, link: any, link_error: [any, total]}";
     let options = &of(text)["options"];
-    assert_eq!(options["eta"], "2030-01-01T10:00:00+00:00");
+    assert_eq!(options["eta"], "2030-01-01T10:00:00.000000+00:00");
     assert_eq!(options["link"], json!([{"task": "any"}]));
     assert_eq!(options["link_error"], json!([{"task": "any"}, {"task": "total"}]));
 }

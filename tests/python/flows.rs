@@ -127,7 +127,9 @@ fn who_failed_first_is_told_and_why(place: Place) {
         &["FAILURE: task fail[", "CalledProcessError", "oh no"],
     );
     assert!(!text.contains("task add["), "{text}");
-    failed(&["--chain", "py.add [1]", "py.fail {}", "add"], &["task py.fail[", "TypeError"]);
+    let python = r#"{"task": "py.fail", "immutable": true}"#;
+    let text = failed(&["--chain", "py.add [1]", python, "add"], &["task py.fail[", "KeyError"]);
+    assert!(!text.contains("task add["), "{text}");
     let text = failed(&["--chord", "add [1]", "py.fail", "total"], &["task py.fail[", "KeyError"]);
     assert!(!text.contains("task total["), "{text}");
     failed(&["--group", "add [1]", "fail", "py.fail"], &["task fail[", "task py.fail["]);
