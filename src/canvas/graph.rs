@@ -385,6 +385,28 @@ impl Graph {
         }
     }
 
+    /// The same without nodes that nothing is before or after, unless they stay.
+    pub fn without_isolated(&self, stays: &dyn Fn(&GraphNode) -> bool) -> Graph {
+        let joined: HashSet<usize> =
+            self.edges.iter().flat_map(|edge| [edge.from, edge.to]).collect();
+        let mut graph = Graph { is_cut: self.is_cut, ..Graph::default() };
+        let mut places = HashMap::new();
+        for (at, node) in self.nodes.iter().enumerate() {
+            if joined.contains(&at) || stays(node) {
+                places.insert(at, graph.nodes.len());
+                graph.by_id.insert(node.id.clone(), graph.nodes.len());
+                graph.nodes.push(node.clone());
+            }
+        }
+        graph.by_id.remove("");
+        for Edge { from, to, kind } in &self.edges {
+            if let (Some(from), Some(to)) = (places.get(from), places.get(to)) {
+                graph.connect(*from, *to, *kind);
+            }
+        }
+        graph
+    }
+
     /// Adds all of another one.
     pub fn merge(&mut self, other: &Graph) {
         let known = self.known_callbacks(other);

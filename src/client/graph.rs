@@ -6,7 +6,7 @@ use super::workflow::Progress;
 use crate::broker::{Error, Whereabouts};
 use crate::canvas::ResultTree;
 use crate::canvas::builtin::Unlock;
-use crate::canvas::graph::{EdgeKind, Graph};
+use crate::canvas::graph::{EdgeKind, Graph, GraphNode};
 use crate::wire::result::Meta;
 use crate::wire::{Malformed, Signature};
 use serde_json::Value;
@@ -131,6 +131,14 @@ pub async fn explore(client: &Client, id: &str) -> Result<Explored, Error> {
         explored.progress.places.insert(id.into(), Whereabouts::Dead(number));
     }
     explored.graph.resolve();
+    // What nothing is known of but that it has called something whose place is known otherwise.
+    let progress = &explored.progress;
+    let stays = |node: &GraphNode| {
+        let is_known =
+            progress.metas.contains_key(&node.id) || progress.places.contains_key(&node.id);
+        node.id == id || is_known
+    };
+    explored.graph = explored.graph.without_isolated(&stays);
     Ok(explored)
 }
 

@@ -145,6 +145,7 @@ impl Tree<'_> {
                 "SUCCESS" => Some(32),
                 "FAILURE" | "REVOKED" | "DEAD" => Some(31),
                 "PENDING" => None,
+                _ if node.is_group => None,
                 _ => Some(33),
             };
             line.push((format!(" {}", escape::name(&view.state)), color));
