@@ -169,8 +169,8 @@ fn the_tree_lives_on_a_terminal(place: Place) {
     // Redrawn in place, in colours: the cursor goes up by the four lines above the last one.
     assert!(shown.contains("\x1b[4A"), "{shown:?}");
     assert!(shown.contains("\x1b[32m SUCCESS\x1b[0m"), "{shown:?}");
-    let last = shown.trim_end().lines().last().unwrap();
-    assert_eq!(last, "[2, 3]", "{shown:?}");
+    // A line as wide as the terminal ends itself.
+    assert!(shown.trim_end().ends_with("[2, 3]"), "{shown:?}");
 }
 
 fn a_dead_task_ends_the_wait(place: Place) {

@@ -13,6 +13,7 @@ total: {params: [values], shell: 'echo "$1" | tr -d "[]" | tr , + | { read -r su
 echo: {shell: 'printf %s "$*"', result: text}
 note: {shell: 'echo "$*" >> notes'}
 hold: {params: [{value: 0}], shell: 'read -r _ < pipe; echo "$1"'}
+other: {shell: 'read -r _ < pipe2; echo "$1"'}
 fail: {shell: 'echo oh no >&2; exit 3'}
 silent: {shell: 'echo 1', ignore_result: true}
 "#;
@@ -314,7 +315,7 @@ fn a_graph_tells_what_runs_and_what_ran(place: Place) {
 /// Of what Python sends, messages and results tell.
 fn a_graph_of_pythons_workflow(place: Place) {
     let (app, _worker, _python) = start(place);
-    app.fifo("pipe");
+    app.fifo("pipe").fifo("pipe2");
     let ids = celery(
         &app,
         r#"
@@ -322,7 +323,7 @@ app.conf.task_routes = {"py.*": {"queue": "celery"}, "*": {"queue": "ours"}}
 from celery import chain, chord
 sig = lambda name, *args: app.signature(name, args=args)
 result = chain(sig("hold", 5), sig("py.add", 1), sig("add", 2).on_error(sig("note"))).apply_async()
-head = chord([sig("add", 1), sig("hold", 2)], sig("py.total")).apply_async(queue="ours")
+head = chord([sig("add", 1), sig("other", 2)], sig("py.total")).apply_async(queue="ours")
 say([result.id, result.parent.id, head.id, head.parent.results[1].id])
 "#,
     );
@@ -337,10 +338,10 @@ say([result.id, result.parent.id, head.id, head.parent.results[1].id])
     for (line, start) in chain.lines().zip(starts) {
         assert!(line.starts_with(start), "{start:?}: {chain}");
     }
-    assert!(chord.contains("hold ") && chord.contains("→ py.total "), "{chord}");
+    assert!(chord.contains("other ") && chord.contains("→ py.total "), "{chord}");
     assert_eq!(graph(&app, &id(1), "text"), chain);
     app.write_fifo("pipe");
-    app.write_fifo("pipe");
+    app.write_fifo("pipe2");
     assert_eq!(app.must(&["result", &id(0), "--wait"]), "8");
     let after = graph(&app, &id(1), "text");
     assert!(after.contains(&id(0)) && after.matches(" SUCCESS").count() >= 2, "{after}");
