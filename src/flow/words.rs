@@ -125,7 +125,7 @@ mod tests {
         for (word, why) in [
             ("", EXPECTED),
             ("[1]", EXPECTED),
-            ("add [1,", "arguments of add: EOF while parsing a value, in column 8"),
+            ("add [1,", "arguments of add: EOF while parsing a value, in column 7"),
             ("add [1] [2]", "found [2], expected at most a JSON array and a JSON object"),
             ("add {} [2]", "found [2], expected at most"),
             ("add [1] 5", "found 5, expected at most"),
