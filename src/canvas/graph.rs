@@ -56,8 +56,8 @@ pub struct Edge {
 pub struct Graph {
     /// All of them, in the order in which they were met.
     pub nodes: Vec<GraphNode>,
-    /// What follows what.
-    pub edges: Vec<Edge>,
+    /// What follows each of them.
+    after: Vec<Vec<Edge>>,
     /// There is more than [`NODES_MAX`].
     pub is_cut: bool,
     by_id: HashMap<String, usize>,
@@ -91,9 +91,14 @@ impl Graph {
         self.by_id.get(id).copied()
     }
 
+    /// What follows what.
+    pub fn edges(&self) -> impl Iterator<Item = &Edge> {
+        self.after.iter().flatten()
+    }
+
     /// The nodes that follow `from` in this way; members by their places.
     pub fn after(&self, from: usize, kind: EdgeKind) -> Vec<usize> {
-        let those = self.edges.iter().filter(|edge| edge.from == from && edge.kind == kind);
+        let those = self.after[from].iter().filter(|edge| edge.kind == kind);
         let mut found: Vec<usize> = those.map(|edge| edge.to).collect();
         if kind == EdgeKind::Member {
             found.sort_by_key(|at| self.nodes[*at].index.unwrap_or(i64::MAX));
@@ -103,7 +108,7 @@ impl Graph {
 
     /// The nodes that nothing is before.
     pub fn roots(&self) -> Vec<usize> {
-        let later: HashSet<usize> = self.edges.iter().map(|edge| edge.to).collect();
+        let later: HashSet<usize> = self.edges().map(|edge| edge.to).collect();
         (0..self.nodes.len()).filter(|at| !later.contains(at)).collect()
     }
 
@@ -129,6 +134,7 @@ impl Graph {
         }
         let (name, at) = (name.map(Into::into), self.nodes.len());
         self.nodes.push(GraphNode { id: id.into(), name, is_group, index: None });
+        self.after.push(Vec::new());
         if !id.is_empty() {
             self.by_id.insert(id.into(), at);
         }
@@ -146,10 +152,10 @@ impl Graph {
             return;
         }
         if kind != EdgeKind::Child && self.known.remove(&Edge { kind: EdgeKind::Child, ..edge }) {
-            self.edges.retain(|old| *old != Edge { kind: EdgeKind::Child, ..edge });
+            self.after[from].retain(|old| *old != Edge { kind: EdgeKind::Child, ..edge });
         }
         if self.known.insert(edge) {
-            self.edges.push(edge);
+            self.after[from].push(edge);
         }
     }
 
@@ -348,20 +354,21 @@ impl Graph {
         self.resolve_members();
         let is_child = |edge: &Edge| edge.kind == EdgeKind::Child;
         let explained: HashSet<usize> =
-            self.edges.iter().filter(|edge| !is_child(edge)).map(|edge| edge.to).collect();
-        self.edges.retain(|edge| !is_child(edge) || !explained.contains(&edge.to));
-        self.known = self.edges.iter().copied().collect();
+            self.edges().filter(|edge| !is_child(edge)).map(|edge| edge.to).collect();
+        for after in &mut self.after {
+            after.retain(|edge| !is_child(edge) || !explained.contains(&edge.to));
+        }
+        self.known = self.edges().copied().collect();
     }
 
     fn resolve_members(&mut self) {
         let before: HashMap<usize, usize> = self
-            .edges
-            .iter()
+            .edges()
             .filter(|edge| matches!(edge.kind, EdgeKind::Next))
             .map(|edge| (edge.to, edge.from))
             .collect();
         let members: Vec<Edge> =
-            self.edges.iter().filter(|edge| edge.kind == EdgeKind::Member).copied().collect();
+            self.edges().filter(|edge| edge.kind == EdgeKind::Member).copied().collect();
         for edge in members {
             let (mut top, mut steps) = (edge.to, 0);
             // What comes after the group may have its id, as the body of a chord has: it is no member.
@@ -374,7 +381,7 @@ impl Graph {
                 }
             }
             if top != edge.to || is_after {
-                self.edges.retain(|old| *old != edge);
+                self.after[edge.from].retain(|old| *old != edge);
                 self.known.remove(&edge);
             }
             if top != edge.to && !is_after {
@@ -387,8 +394,7 @@ impl Graph {
 
     /// The same without nodes that nothing is before or after, unless they stay.
     pub fn without_isolated(&self, stays: &dyn Fn(&GraphNode) -> bool) -> Graph {
-        let joined: HashSet<usize> =
-            self.edges.iter().flat_map(|edge| [edge.from, edge.to]).collect();
+        let joined: HashSet<usize> = self.edges().flat_map(|edge| [edge.from, edge.to]).collect();
         let mut graph = Graph { is_cut: self.is_cut, ..Graph::default() };
         let mut places = HashMap::new();
         for (at, node) in self.nodes.iter().enumerate() {
@@ -396,10 +402,11 @@ impl Graph {
                 places.insert(at, graph.nodes.len());
                 graph.by_id.insert(node.id.clone(), graph.nodes.len());
                 graph.nodes.push(node.clone());
+                graph.after.push(Vec::new());
             }
         }
         graph.by_id.remove("");
-        for Edge { from, to, kind } in &self.edges {
+        for Edge { from, to, kind } in self.edges() {
             if let (Some(from), Some(to)) = (places.get(from), places.get(to)) {
                 graph.connect(*from, *to, *kind);
             }
@@ -422,7 +429,7 @@ impl Graph {
             }
             places.push(at);
         }
-        for Edge { from, to, kind } in &other.edges {
+        for Edge { from, to, kind } in other.edges() {
             if let (Some(Some(from)), Some(Some(to))) = (places.get(*from), places.get(*to)) {
                 self.connect(*from, *to, *kind);
             }
@@ -432,7 +439,7 @@ impl Graph {
     /// The nodes of another graph that have no ids, and are callbacks that are here too.
     fn known_callbacks(&self, other: &Graph) -> HashSet<usize> {
         let (mut known, mut left) = (HashSet::new(), Vec::new());
-        for edge in &other.edges {
+        for edge in other.edges() {
             let (from, to) = (&other.nodes[edge.from], &other.nodes[edge.to]);
             let here = self.find(&from.id).filter(|_| to.id.is_empty());
             let same =
@@ -443,8 +450,7 @@ impl Graph {
         }
         while let Some(at) = left.pop() {
             if other.nodes[at].id.is_empty() && known.insert(at) {
-                let after = other.edges.iter().filter(|edge| edge.from == at);
-                left.extend(after.map(|edge| edge.to));
+                left.extend(other.after[at].iter().map(|edge| edge.to));
             }
         }
         known
@@ -452,7 +458,7 @@ impl Graph {
 
     /// As it is stored; `None` if it is not whole.
     pub fn write(&self) -> Option<String> {
-        let written = Written { nodes: self.nodes.clone(), edges: self.edges.clone() };
+        let written = Written { nodes: self.nodes.clone(), edges: self.edges().copied().collect() };
         if self.is_cut { None } else { serde_json::to_string(&written).ok() }
     }
 
@@ -462,9 +468,11 @@ impl Graph {
         let (mut graph, mut stored) = (Graph::default(), Graph::default());
         let count = written.nodes.len();
         stored.nodes = written.nodes;
+        stored.after = vec![Vec::new(); count];
         // Anybody may have written it.
-        stored.edges = written.edges;
-        stored.edges.retain(|edge| edge.from < count && edge.to < count);
+        for edge in written.edges.into_iter().filter(|edge| edge.from.max(edge.to) < count) {
+            stored.after[edge.from].push(edge);
+        }
         graph.merge(&stored);
         Some(graph)
     }

@@ -329,12 +329,12 @@ mod tests {
         assert_eq!(graph.after(header, EdgeKind::Next), [at("g")]);
         assert_eq!(graph.roots(), [at("a")]);
         let stored = Graph::read(&graph.write().unwrap()).unwrap();
-        assert_eq!((&stored.nodes, &stored.edges), (&graph.nodes, &graph.edges));
+        assert!(stored.nodes == graph.nodes && stored.edges().eq(graph.edges()));
         let mut merged = graph.clone();
         merged.merge(&stored);
         assert_eq!(
-            (merged.nodes.len(), merged.edges.len()),
-            (graph.nodes.len(), graph.edges.len())
+            (merged.nodes.len(), merged.edges().count()),
+            (graph.nodes.len(), graph.edges().count())
         );
     }
 
@@ -350,8 +350,7 @@ mod tests {
         let edges = |graph: &Graph| {
             let named = |at: usize| graph.nodes[at].id.clone();
             let mut edges: Vec<_> = graph
-                .edges
-                .iter()
+                .edges()
                 .map(|edge| (named(edge.from), named(edge.to), format!("{:?}", edge.kind)))
                 .collect();
             edges.sort();

@@ -10,6 +10,7 @@ use crate::wire::Malformed;
 use crate::wire::result::Meta;
 use chrono::{DateTime, Utc};
 use std::collections::{HashMap, HashSet};
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 /// The broker is searched again after this many times the duration of the last search, and not
@@ -91,7 +92,7 @@ pub struct Progress {
     pub metas: HashMap<String, Meta>,
     /// Where tasks without a result are, as the broker has said lately.
     pub places: HashMap<String, Whereabouts>,
-    /// When a task was first seen with a worker.
+    /// When a task was first seen with a worker that had been seen in a queue before.
     pub taken: HashMap<String, DateTime<Utc>>,
 }
 
@@ -204,7 +205,8 @@ async fn search(
             progress.places.insert(id.clone(), place);
             return Ok(Some(Ended::Dead(id, number)));
         }
-        if matches!(place, Whereabouts::Held { .. }) {
+        let waited = matches!(progress.places.get(&id), Some(Whereabouts::Waiting { .. }));
+        if waited && matches!(place, Whereabouts::Held { .. }) {
             progress.taken.entry(id.clone()).or_insert_with(clock::now);
         }
         progress.places.insert(id, place);
@@ -216,7 +218,7 @@ async fn search(
 #[derive(Debug)]
 pub struct Order {
     /// The tasks before each node, as far as it waits for them.
-    before: HashMap<usize, Vec<usize>>,
+    before: HashMap<usize, Rc<Vec<usize>>>,
     /// The nodes that are no callbacks: the result needs them.
     pub needed: HashSet<usize>,
 }
@@ -225,8 +227,9 @@ impl Order {
     /// The order of this graph.
     pub fn of(graph: &Graph) -> Order {
         let mut order = Order { before: HashMap::new(), needed: HashSet::new() };
-        let mut left: Vec<(usize, Vec<usize>, bool)> =
-            graph.roots().into_iter().map(|at| (at, Vec::new(), true)).collect();
+        let none = Rc::new(Vec::new());
+        let mut left: Vec<(usize, Rc<Vec<usize>>, bool)> =
+            graph.roots().into_iter().map(|at| (at, none.clone(), true)).collect();
         let mut seen = HashSet::new();
         while let Some((at, before, is_needed)) = left.pop() {
             if is_needed {
@@ -239,7 +242,7 @@ impl Order {
             for member in graph.after(at, EdgeKind::Member) {
                 left.push((member, before.clone(), is_needed));
             }
-            let own = if node.is_group { last_tasks(graph, at) } else { vec![at] };
+            let own = Rc::new(if node.is_group { last_tasks(graph, at) } else { vec![at] });
             for kind in [EdgeKind::Callback, EdgeKind::Child] {
                 left.extend(graph.after(at, kind).into_iter().map(|to| (to, own.clone(), false)));
             }
@@ -253,7 +256,7 @@ impl Order {
 
     /// The tasks that a node waits for.
     pub fn before(&self, at: usize) -> &[usize] {
-        self.before.get(&at).map_or(&[], Vec::as_slice)
+        self.before.get(&at).map_or(&[], |before| before.as_slice())
     }
 
     /// The tasks that are not ready, and wait for none.

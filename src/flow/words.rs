@@ -29,8 +29,8 @@ pub fn read(word: &str) -> Result<Signature, String> {
         return Err(format!("expected {EXPECTED}"));
     }
     let (mut args, mut kwargs) = (None, None);
-    let mut values = serde_json::Deserializer::from_str(rest).into_iter::<&RawValue>();
-    while let Some(value) = values.next() {
+    let values = serde_json::Deserializer::from_str(rest).into_iter::<&RawValue>();
+    for value in values {
         let value = value.map_err(|error| {
             let column = word[..end].chars().count();
             format!("arguments of {name}: {}", at(&error, column))

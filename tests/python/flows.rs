@@ -105,6 +105,10 @@ fn options_are_for_what_celery_has_them_for(place: Place) {
     assert_eq!(id, "g");
     let groups: Vec<_> = all.iter().map(|one| (one.queue.clone(), one.message().group)).collect();
     assert_eq!(groups, vec![("fast".to_string(), Some("g".to_string())); 2]);
+    let (_, all) = sent(&["--group", "add [1]", "add [2]", "--priority", "9"]);
+    let number = if place == Place::File { 9 } else { 0 };
+    assert!(all.iter().all(|one| one.message().priority == Some(number)), "as the broker counts");
+    let (_, all) = sent(&["--group", "add [1]", "py.add [2]", "--task-id", "g", "--queue", "fast"]);
     // Each member is the first of its own.
     assert!(all.iter().all(|one| one.message().root_id == one.message().id));
     for (option, value) in [("-a", "[1]"), ("--exchange", "x"), ("--from-jsonl", "x")] {

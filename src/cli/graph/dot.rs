@@ -5,7 +5,7 @@ use crate::canvas::graph::{Edge, EdgeKind};
 use std::fmt::Write;
 
 /// The whole graph.
-pub(super) fn text(shapes: &[Shape], edges: &[Edge]) -> String {
+pub(super) fn text<'a>(shapes: &[Shape], edges: impl Iterator<Item = &'a Edge>) -> String {
     let mut text = String::from(
         "digraph workflow {\n    node [shape=box, style=\"rounded,filled\", fillcolor=white];\n",
     );
@@ -51,7 +51,7 @@ mod tests {
             state: "SUCCESS".into(),
         };
         let edge = Edge { from: 0, to: 0, kind: EdgeKind::Member };
-        let written = text(&[one], &[edge]);
+        let written = text(&[one], [edge].iter());
         assert!(
             written.contains(r##"n0 [label="a\"b\\n\n\\", fillcolor="#d5f0d5"];"##),
             "{written}"

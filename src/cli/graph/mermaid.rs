@@ -5,7 +5,7 @@ use crate::canvas::graph::{Edge, EdgeKind};
 use std::fmt::Write;
 
 /// The whole graph.
-pub(super) fn text(shapes: &[Shape], edges: &[Edge]) -> String {
+pub(super) fn text<'a>(shapes: &[Shape], edges: impl Iterator<Item = &'a Edge>) -> String {
     let mut text = String::from("flowchart TD\n");
     for (at, one) in shapes.iter().enumerate() {
         let label = one.lines.iter().map(|line| escaped(line)).collect::<Vec<_>>().join("<br/>");
@@ -57,7 +57,7 @@ mod tests {
         };
         let edge = Edge { from: 0, to: 0, kind: EdgeKind::Errback };
         assert_eq!(
-            text(&[one], &[edge]),
+            text(&[one], [edge].iter()),
             "flowchart TD\n    n0([\"a#34;#60;b#62;<br/>#35;1\"])\n    n0 -.->|link_error| n0\n"
         );
     }

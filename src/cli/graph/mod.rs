@@ -70,8 +70,8 @@ pub(super) fn run(args: &Args, global: &GlobalOptions, out: ToUser) -> Result<Ex
             let lines = tree_lines(graph, &|at| view(&explored, at));
             lines.iter().for_each(|line| out.tell(&line_text(line)));
         }
-        Format::Dot => out.write(&dot::text(&shapes(&explored), &graph.edges)),
-        Format::Mermaid => out.write(&mermaid::text(&shapes(&explored), &graph.edges)),
+        Format::Dot => out.write(&dot::text(&shapes(&explored), graph.edges())),
+        Format::Mermaid => out.write(&mermaid::text(&shapes(&explored), graph.edges())),
     }
     if graph.is_cut {
         out.say(&format!("Note: the graph is cut: it has more than {NODES_MAX} nodes"));

@@ -136,7 +136,7 @@ impl Tree<'_> {
             return;
         }
         if let Some((done, all)) = view.bar {
-            let filled = if all == 0 { BAR } else { BAR * done / all };
+            let filled = (BAR * done).checked_div(all).unwrap_or(BAR);
             let bar = format!(" [{}{}]", "#".repeat(filled), "-".repeat(BAR - filled));
             line.push((bar, None));
         }
@@ -322,10 +322,10 @@ fn time_of(sent: &SentWorkflow, order: &Order, progress: &Progress, at: usize) -
     let end = match meta {
         Some(meta) if meta.is_ready() => meta.date_done?,
         Some(_) => clock::now(),
-        None => {
-            progress.taken.get(id)?;
-            clock::now()
-        }
+        None => match progress.places.get(id)? {
+            Whereabouts::Held { .. } => clock::now(),
+            _ => return None,
+        },
     };
     (end - begin).max(chrono::TimeDelta::zero()).to_std().ok()
 }
