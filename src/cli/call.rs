@@ -89,6 +89,8 @@ pub(super) fn run(mut args: Args, global: &GlobalOptions, out: ToUser) -> Result
         let text = format!("{}: expected a task's name", args.name);
         return Err(Error::usage(text).hint("--chain, --group and --chord take whole signatures"));
     }
+    let expected = |why| Error::usage(format!("{:?}: {why}", args.name));
+    kind::from_text::<kind::TaskName>(&args.name).map_err(expected)?;
     if let Some(name) = args.from_jsonl {
         let sending = Sending::new(&args.name, args.options, &app)?;
         // What is wrong with the options is said at once, and not for each line.
@@ -133,8 +135,10 @@ const SINGLE: [&str; 5] = ["args", "kwargs", "from_jsonl", "exchange", "routing_
 
 /// A task's name, or what a workflow has in its place.
 fn word(text: &str) -> Result<String, String> {
-    let is_name = !text.starts_with(['{', '@']) && !text.contains(['[', '{']);
-    if is_name { kind::from_text::<kind::TaskName>(text) } else { Ok(text.into()) }
+    if !text.starts_with(['{', '@']) {
+        kind::from_text::<kind::TaskName>(words::split(text).0)?;
+    }
+    Ok(text.into())
 }
 
 impl Args {

@@ -8,6 +8,16 @@ use serde_json::value::RawValue;
 /// What a word has to look like.
 pub const EXPECTED: &str = "a task's name, then optionally a JSON array and a JSON object of its arguments; or a signature as a JSON object";
 
+/// The name of a task, and its arguments as they stand. A name may have blanks in it: it ends where
+/// arguments begin.
+pub fn split(word: &str) -> (&str, &str) {
+    let begins = |(at, c): &(usize, char)| {
+        c.is_whitespace() && word[*at..].trim_start().starts_with(['[', '{'])
+    };
+    let end = word.char_indices().find(begins).map_or(word.len(), |(at, _)| at);
+    word.split_at(end)
+}
+
 /// Reads a word.
 ///
 /// # Errors
@@ -19,12 +29,8 @@ pub fn read(word: &str) -> Result<Signature, String> {
             .map_err(|error| format!("expected a signature as a JSON object: {}", at(&error, 0)))?;
         return Signature::read(raw).map_err(|why| why.0);
     }
-    // A name may have blanks in it: it ends where arguments begin.
-    let begins = |(at, c): &(usize, char)| {
-        c.is_whitespace() && word[*at..].trim_start().starts_with(['[', '{'])
-    };
-    let end = word.char_indices().find(begins).map_or(word.len(), |(at, _)| at);
-    let (name, rest) = word.split_at(end);
+    let (name, rest) = split(word);
+    let end = name.len();
     if name.is_empty() || name.starts_with('[') || name.chars().any(char::is_control) {
         return Err(format!("expected {EXPECTED}"));
     }

@@ -1,6 +1,8 @@
 //! Which task of a workflow follows which, as far as signatures, messages and results tell. Pure: it
 //! knows nothing of states.
 
+mod resolve;
+
 use super::DEPTH_MAX;
 use crate::wire::signature::{self, SignatureKind};
 use crate::wire::{Embed, Malformed, Message, Signature};
@@ -346,50 +348,6 @@ impl Graph {
             left = Some(&one[0][1]).filter(|parent| !parent.is_null());
         }
         ends
-    }
-
-    /// Makes the first of a chain the member of a group, in the place of a later one; and forgets who
-    /// has called a node of which it is known what it follows.
-    pub fn resolve(&mut self) {
-        self.resolve_members();
-        let is_child = |edge: &Edge| edge.kind == EdgeKind::Child;
-        let explained: HashSet<usize> =
-            self.edges().filter(|edge| !is_child(edge)).map(|edge| edge.to).collect();
-        for after in &mut self.after {
-            after.retain(|edge| !is_child(edge) || !explained.contains(&edge.to));
-        }
-        self.known = self.edges().copied().collect();
-    }
-
-    fn resolve_members(&mut self) {
-        let before: HashMap<usize, usize> = self
-            .edges()
-            .filter(|edge| matches!(edge.kind, EdgeKind::Next))
-            .map(|edge| (edge.to, edge.from))
-            .collect();
-        let members: Vec<Edge> =
-            self.edges().filter(|edge| edge.kind == EdgeKind::Member).copied().collect();
-        for edge in members {
-            let (mut top, mut steps) = (edge.to, 0);
-            // What comes after the group may have its id, as the body of a chord has: it is no member.
-            let mut is_after = false;
-            while let Some(from) = before.get(&top).filter(|_| !is_after) {
-                is_after = *from == edge.from;
-                (top, steps) = (*from, steps + 1);
-                if steps > self.nodes.len() {
-                    return;
-                }
-            }
-            if top != edge.to || is_after {
-                self.after[edge.from].retain(|old| *old != edge);
-                self.known.remove(&edge);
-            }
-            if top != edge.to && !is_after {
-                let index = self.nodes[edge.to].index;
-                self.nodes[top].index = self.nodes[top].index.or(index);
-                self.connect(edge.from, top, EdgeKind::Member);
-            }
-        }
     }
 
     /// The same without nodes that nothing is before or after, unless they stay.
