@@ -9,7 +9,7 @@
 //! | 4 programs | [`worker`]: messages become results; [`beat`]: time becomes messages; [`guard`]: the worker's parent |
 //! | 3 services | [`client`]: send and wait; [`pool`]: run many attempts at once |
 //! | 2 adapters | [`broker`], [`backend`], [`runner`]: messages, results and programs, by I/O |
-//! | 1 model | [`canvas`], [`wire`], [`task`], [`schedule`], [`config`]: pure; no sockets, no clock |
+//! | 1 model | [`flow`], [`canvas`], [`wire`], [`task`], [`schedule`], [`config`]: pure; no sockets, no clock |
 //! | 0 platform | [`os`], [`link`], [`log`], [`bounds`], [`clock`], [`role`]: the kernel, connections, log lines, limits, time, closed sets |
 
 #![warn(unreachable_pub)]
@@ -23,6 +23,7 @@ pub mod cli;
 pub mod client;
 pub mod clock;
 pub mod config;
+pub mod flow;
 pub mod guard;
 pub mod link;
 pub mod log;

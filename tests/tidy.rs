@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 /// Uses within a layer: the first module may use these others, which do not use it.
 const WITHIN_A_LAYER: &[(&str, &[&str])] = &[
+    ("flow", &["canvas", "task", "wire", "config"]),
     ("canvas", &["wire"]),
     ("task", &["wire", "config"]),
     ("schedule", &["wire", "config"]),
@@ -19,7 +20,16 @@ const CRATES: &[(&str, &[&str])] = &[
     ("clap", &["cli/"]),
     ("clap_complete", &["cli/complete.rs"]),
     ("indicatif", &["cli/"]),
-    ("rusqlite", &["link/sqlite/", "broker/sqlite/", "broker/ledger/file/", "backend/sqlite.rs"]),
+    (
+        "rusqlite",
+        &[
+            "link/sqlite/",
+            "broker/sqlite/",
+            "broker/ledger/file/",
+            "backend/sqlite.rs",
+            "backend/groups/sqlite.rs",
+        ],
+    ),
     ("redis", &["link/", "broker/", "backend/"]),
     ("rustls", &["link/tls.rs", "link/redis.rs"]),
     ("tokio_rustls", &["link/tls.rs"]),

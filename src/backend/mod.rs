@@ -4,11 +4,13 @@
 //! SUCCESS or REVOKED is never overwritten; waiters are woken, and need not poll.
 
 mod chords;
+mod groups;
 #[cfg(feature = "redis")]
 pub mod redis;
 pub mod sqlite;
 
 pub use chords::Counted;
+pub use groups::GroupRecord;
 
 use crate::link::Connection;
 pub use crate::link::error::Error;
@@ -37,6 +39,9 @@ role! {
     /// The result of this task, if one is stored.
     async fn get(&self, task_id: &str) -> Result<Option<Meta>, Error>;
 
+    /// The results of these tasks, as far as some are stored.
+    async fn get_many(&self, task_ids: &[String]) -> Result<Vec<Meta>, Error>;
+
     /// Those of these tasks that were revoked.
     async fn revoked(&self, task_ids: &[String]) -> Result<HashSet<String>, Error>;
 
@@ -48,8 +53,8 @@ role! {
     /// not be removed.
     async fn expire(&self, limit: DateTime<Utc>) -> Result<u64, Error> = Ok(0);
 
-    /// Begins to listen for the result of this task; listen first, then look.
-    async fn listen(&self, task_id: &str) -> Result<Listener, Error>;
+    /// Begins to listen for the results of these tasks; listen first, then look.
+    async fn listen(&self, task_ids: &[String]) -> Result<Listener, Error>;
 
     /// Does it do what [`Store::put`] needs in general?
     async fn answers(&self) -> Result<(), Error> = Ok(());
@@ -152,6 +157,10 @@ impl Keep for Disabled {
         Ok(None)
     }
 
+    async fn get_many(&self, _task_ids: &[String]) -> Result<Vec<Meta>, Error> {
+        Ok(Vec::new())
+    }
+
     async fn revoked(&self, _task_ids: &[String]) -> Result<HashSet<String>, Error> {
         Ok(HashSet::new())
     }
@@ -160,7 +169,7 @@ impl Keep for Disabled {
         Ok(())
     }
 
-    async fn listen(&self, _task_id: &str) -> Result<Listener, Error> {
+    async fn listen(&self, _task_ids: &[String]) -> Result<Listener, Error> {
         Ok(Listener::Disabled)
     }
 }

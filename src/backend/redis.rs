@@ -44,6 +44,9 @@ static STATES: LazyLock<Script> = LazyLock::new(|| {
     )
 });
 
+/// Results that are read in one step.
+const GET_MAX: usize = 500;
+
 /// How soon a listener looks again that the server does not notify.
 const LOOK_BLIND: Duration = Duration::from_millis(500);
 
@@ -235,6 +238,21 @@ impl Keep for Store {
         Ok(found.map(|bytes| self.read(&bytes, task_id)))
     }
 
+    async fn get_many(&self, task_ids: &[String]) -> Result<Vec<Meta>, Error> {
+        let mut metas = Vec::new();
+        for ids in task_ids.chunks(GET_MAX) {
+            let mut get = redis::cmd("MGET");
+            ids.iter().for_each(|id| {
+                get.arg(self.key(id));
+            });
+            let found: Vec<Option<Vec<u8>>> =
+                self.link.run(async |c| get.query_async(c).await).await?;
+            let found = ids.iter().zip(found);
+            metas.extend(found.filter_map(|(id, bytes)| Some(read(&bytes?, id))));
+        }
+        Ok(metas)
+    }
+
     async fn revoked(&self, task_ids: &[String]) -> Result<HashSet<String>, Error> {
         let mut call = STATES.prepare_invoke();
         for id in task_ids {
@@ -263,9 +281,11 @@ impl Keep for Store {
         self.link.run(async |c| forget.query_async(c).await).await
     }
 
-    async fn listen(&self, task_id: &str) -> Result<super::Listener, Error> {
+    async fn listen(&self, task_ids: &[String]) -> Result<super::Listener, Error> {
         let mut subscribe = redis::cmd("SUBSCRIBE");
-        subscribe.arg(self.key(task_id));
+        for id in task_ids {
+            subscribe.arg(self.key(id));
+        }
         let link = Link::new(self.link.server(), self.link.patience(), vec![subscribe])?;
         match link.session().await {
             // A user may be kept from channels.

@@ -29,7 +29,7 @@ const EXPIRE_MAX: usize = 1000;
 const LOOK_AGAIN: Duration = Duration::from_millis(250);
 
 /// How SQLAlchemy writes a DATETIME in SQLite: naive, UTC.
-const DATETIME: &str = "%Y-%m-%d %H:%M:%S%.6f";
+pub(super) const DATETIME: &str = "%Y-%m-%d %H:%M:%S%.6f";
 
 const TABLES: &str = "
 CREATE TABLE IF NOT EXISTS celery_taskmeta (
@@ -53,12 +53,13 @@ CREATE TABLE IF NOT EXISTS celery_tasksetmeta (
     id INTEGER NOT NULL PRIMARY KEY,
     taskset_id VARCHAR(155) UNIQUE,
     result BLOB,
-    date_done DATETIME
+    date_done DATETIME,
+    graph TEXT
 );
 ";
 
 /// Columns that a table made by Celery lacks: without `result_extended` all of them, else
-/// `usage`, which is ours. Celery names the columns that it reads and writes, and so does not
+/// `usage` and `graph`, which are ours. Celery names the columns that it reads and writes, and so does not
 /// mind one more.
 const COLUMNS: &[(&str, &str, &str)] = &[
     ("celery_taskmeta", "children", "BLOB"),
@@ -70,6 +71,8 @@ const COLUMNS: &[(&str, &str, &str)] = &[
     ("celery_taskmeta", "queue", "VARCHAR(155)"),
     ("celery_taskmeta", "stamps", "BLOB"),
     ("celery_taskmeta", "usage", "TEXT"),
+    // Which task follows which, of a workflow that was sent here.
+    ("celery_tasksetmeta", "graph", "TEXT"),
 ];
 
 const INDEXES: &str = "
@@ -107,6 +110,11 @@ impl Store {
     /// The connection.
     pub fn db(&self) -> &Db {
         &self.db
+    }
+
+    /// How results are written, and which are read.
+    pub(super) fn format(&self) -> &ResultFormat {
+        &self.format
     }
 
     /// Stores inside a transaction of the caller's, who shares the file and rings later.
@@ -173,16 +181,24 @@ impl Keep for Store {
     }
 
     async fn get(&self, task_id: &str) -> Result<Option<Meta>, Error> {
-        let (task_id, format) = (task_id.to_string(), self.format.clone());
+        let found = self.get_many(&[task_id.to_string()]).await?;
+        Ok(found.into_iter().next())
+    }
+
+    async fn get_many(&self, task_ids: &[String]) -> Result<Vec<Meta>, Error> {
+        let (task_ids, format) = (task_ids.to_vec(), self.format.clone());
         self.db
             .run(Durability::Read, move |c| {
                 let sql =
                     "SELECT status, result, traceback, children, date_done, name, args, kwargs,
                            worker, retries, queue, usage FROM celery_taskmeta WHERE task_id = ?";
                 let mut statement = c.prepare_cached(sql)?;
-                Ok(statement
-                    .query_row([&task_id], |row| read(row, &task_id, &format))
-                    .optional()?)
+                let mut found = Vec::new();
+                for id in &task_ids {
+                    let read = statement.query_row([id], |row| read(row, id, &format));
+                    found.extend(read.optional()?);
+                }
+                Ok(found)
             })
             .await
     }
@@ -220,7 +236,7 @@ impl Keep for Store {
             .await
     }
 
-    async fn listen(&self, _task_id: &str) -> Result<super::Listener, Error> {
+    async fn listen(&self, _task_ids: &[String]) -> Result<super::Listener, Error> {
         let path = self.db.path().to_path_buf();
         let listener = match watch(&path) {
             Ok(watcher) => Listener { watcher, later: None },
@@ -365,7 +381,7 @@ fn read(row: &Row, task_id: &str, format: &ResultFormat) -> rusqlite::Result<Met
 }
 
 /// A stored value. Rows of Celery before 5.7 are pickles, whatever its `result_serializer` says.
-fn decode(bytes: &[u8], shape: Shape, format: &ResultFormat) -> Box<RawValue> {
+pub(super) fn decode(bytes: &[u8], shape: Shape, format: &ResultFormat) -> Box<RawValue> {
     let text = String::from_utf8_lossy(bytes);
     // Python writes numbers that JSON has not.
     let plain = || {

@@ -17,12 +17,6 @@ type Raw = Box<RawValue>;
 #[derive(Debug, Clone, Default)]
 pub(super) struct Over(pub Vec<(String, Raw)>);
 
-impl<const N: usize> From<[(&str, Raw); N]> for Over {
-    fn from(pairs: [(&str, Raw); N]) -> Over {
-        Over(pairs.into_iter().map(|(name, value)| (name.to_string(), value)).collect())
-    }
-}
-
 impl Over {
     /// With this one too.
     pub(super) fn with(&self, name: &str, value: Raw) -> Over {

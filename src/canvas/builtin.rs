@@ -178,6 +178,14 @@ fn chunks(
     kwargs: &[(String, Raw)],
     context: Context<'_>,
 ) -> Result<Result<(Raw, Calls), Malformed>, Exception> {
+    Ok(call(chunked(kwargs)?, &[], context))
+}
+
+/// The group of star maps that chunks with these arguments are.
+///
+/// # Errors
+/// The exception that Celery's would raise.
+pub fn chunked(kwargs: &[(String, Raw)]) -> Result<Signature, Exception> {
     let given = |name: &str| find(kwargs, name).unwrap_or(RawValue::NULL);
     let size = given("n").get().parse::<usize>().ok().filter(|n| *n > 0);
     let size = size.ok_or_else(|| {
@@ -196,7 +204,7 @@ fn chunks(
             Signature { immutable: true, ..Signature::task("celery.starmap", Vec::new(), kwargs) }
         })
         .collect();
-    Ok(call(group_of(&parts), &[], context))
+    Ok(group_of(&parts))
 }
 
 fn call(one: Signature, args: &[Raw], context: Context<'_>) -> Result<(Raw, Calls), Malformed> {

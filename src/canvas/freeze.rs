@@ -174,7 +174,7 @@ fn steps_of(
     Ok(())
 }
 
-fn too_deep() -> Malformed {
+pub(super) fn too_deep() -> Malformed {
     Malformed(format!("signatures are nested deeper than the limit of {DEPTH_MAX}"))
 }
 

@@ -10,20 +10,25 @@
 //! | `options` | from the options of a call to a message |
 //! | `chord` | what becomes of the results of a header |
 //! | `own` | what a task calls while it runs, and what takes its place |
+//! | `start` | what a client calls: all ids are given in advance |
+//! | `graph` | which task follows which: of signatures, messages and results |
 //! | `builtin` | Celery's own tasks: what their arguments ask for |
 
 mod apply;
 pub mod builtin;
 mod chord;
 mod freeze;
+pub mod graph;
 mod options;
 mod own;
+mod start;
 #[cfg(test)]
 mod tests;
 
 pub use crate::wire::signature::SignatureKind;
 pub use chord::{ChordMember, Ended, Returned, complete, fail};
 pub use own::{Replaced, call, replace};
+pub use start::{Workflow, has_chord, set_options, start};
 
 use crate::wire::signature::raw_text;
 use crate::wire::{Draft, Embed, Malformed, Signature};
@@ -45,6 +50,10 @@ const MESSAGE_BYTES: usize = 512;
 /// Results in a chain at most, each within the next one: as deep as Python goes.
 const CHAIN_MAX: usize = 1000;
 
+/// Results before one that are stored with it, at most: Python reads JSON of no more than some
+/// hundred levels.
+const PARENTS_MAX: usize = 40;
+
 /// How the end of a chord's header is noticed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Chords {
@@ -59,9 +68,9 @@ pub enum Chords {
 /// Of which call something follows.
 #[derive(Debug, Clone, Copy)]
 pub struct Context<'a> {
-    /// First task of the workflow.
+    /// First task of the workflow; empty for a client's call, whose tasks are their own.
     pub root_id: &'a str,
-    /// The task that has ended.
+    /// The task that has ended; empty for a client's call.
     pub parent_id: &'a str,
     /// The time.
     pub now: DateTime<Utc>,
@@ -72,7 +81,9 @@ pub struct Context<'a> {
 impl Context<'_> {
     /// What it adds to every call.
     fn options(&self) -> Over {
-        Over::from([("parent_id", raw_text(self.parent_id)), ("root_id", raw_text(self.root_id))])
+        let ids = [("parent_id", self.parent_id), ("root_id", self.root_id)];
+        let given = ids.into_iter().filter(|(_, id)| !id.is_empty());
+        Over(given.map(|(name, id)| (name.to_string(), raw_text(id))).collect())
     }
 }
 
@@ -189,6 +200,33 @@ impl ResultTree {
             }
             None => ResultTree::Task { id, parent: None },
         })
+    }
+
+    /// The ids of its tasks, in their order; those of what comes before it are not among them.
+    pub fn task_ids(&self) -> Vec<String> {
+        match self {
+            ResultTree::Task { id, .. } => vec![id.clone()],
+            ResultTree::Group { members, .. } => {
+                members.iter().flat_map(ResultTree::task_ids).collect()
+            }
+        }
+    }
+
+    /// The same without what comes before it, where that is so much that readers would refuse it.
+    pub fn bounded(mut self) -> ResultTree {
+        let (mut before, mut count) = (self.parent_mut().as_deref(), 0);
+        while let Some(node) = before {
+            count += 1;
+            before = match node {
+                ResultTree::Task { parent, .. } | ResultTree::Group { parent, .. } => {
+                    parent.as_deref()
+                }
+            };
+        }
+        if count > PARENTS_MAX {
+            *self.parent_mut() = None;
+        }
+        self
     }
 
     /// `[[id, parent], members]`

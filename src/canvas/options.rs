@@ -36,8 +36,8 @@ pub(super) fn draft(one: Signature, context: Context<'_>) -> Result<Draft, Malfo
         .and_then(|raw| serde_json::from_str(raw.get()).ok())
         .unwrap_or_default();
     let mut draft = Draft {
-        root_id: Some(context.root_id.into()),
-        parent_id: Some(context.parent_id.into()),
+        root_id: given(context.root_id),
+        parent_id: given(context.parent_id),
         ..Draft::default()
     };
     let (mut exchange, mut routing_key) = (None, None);
@@ -108,6 +108,10 @@ fn serializer(one: &Signature, name: &str) -> Result<Serializer, Malformed> {
         let task = &one.task;
         Malformed(format!("signature of {task}: serializer: expected one of {all}, found {name:?}"))
     })
+}
+
+fn given(id: &str) -> Option<String> {
+    (!id.is_empty()).then(|| id.into())
 }
 
 /// A routing key is the name of the queue, unless an exchange says otherwise.

@@ -107,7 +107,7 @@ fn with_names(mut command: clap::Command, line: &CompletionContext) -> clap::Com
     command.mut_args(|arg| {
         let names: fn(&CompletionContext, &App) -> Vec<CompletionCandidate> =
             match (name.as_str(), arg.get_id().as_str()) {
-                ("call", "name") => |_, app| tasks(app),
+                ("call", "name" | "more") => |_, app| tasks(app),
                 (_, "queue" | "queues" | "exclude_queues") => |_, app| queues(app),
                 (_, "destination") | ("health", "hostname") => |_, app| nodes(app),
                 ("list" | "next" | "run" | "pause" | "resume" | "simulate", "name" | "names") => {

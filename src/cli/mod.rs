@@ -1,6 +1,7 @@
 //! The command line: the list of commands, the global options, one `match`.
 
 mod app;
+mod apply;
 mod batch;
 mod beat;
 mod call;
@@ -14,6 +15,7 @@ mod empty_values;
 mod exit;
 mod files;
 mod forms;
+mod graph;
 mod health;
 mod inspect;
 mod list;
@@ -35,6 +37,7 @@ mod utf8;
 mod variables;
 mod wait;
 mod worker;
+mod workflow;
 mod zones;
 
 use crate::config::kind::{self, ValueKind};
@@ -66,8 +69,12 @@ enum Command {
     Multi(multi::Args),
     /// Send tasks by a schedule; list, check, pause and simulate its entries
     Beat(beat::Args),
-    /// Send a task, or one for each line of a file
+    /// Send a task, a workflow of some, or a task for each line of a file
     Call(call::Args),
+    /// Send the workflow that a file describes, and show its tasks while they run
+    Apply(apply::Args),
+    /// Print the workflow that a task or a group belongs to
+    Graph(graph::Args),
     /// Ask the worker of this task for something, from within the task
     #[command(subcommand)]
     Task(task::TaskCommand),
@@ -190,6 +197,8 @@ fn dispatch(
         Command::Multi(args) => multi::run(args, global, out),
         Command::Beat(args) => beat::run(args, global, role, out),
         Command::Call(args) => call::run(args, global, out),
+        Command::Apply(args) => apply::run(args, global, out),
+        Command::Graph(args) => graph::run(&args, global, out),
         Command::Task(what) => task::run(what, out),
         Command::Result(args) => result::run(&args, global, out),
         Command::List(what) => list::run(what, global, out),

@@ -4,7 +4,11 @@ use super::app::{App, GlobalOptions};
 use super::exit::{Error, Exit};
 use super::output::ToUser;
 use super::wait::{self as waiting, WaitEnd};
+use super::workflow;
 use crate::broker::Whereabouts;
+use crate::canvas::ResultTree;
+use crate::canvas::graph::Graph;
+use crate::client::Client;
 use crate::client::wait::{self, TaskStatus};
 use crate::clock;
 use crate::config::kind;
@@ -19,7 +23,7 @@ use std::time::Duration;
 /// Exit codes: 0 succeeded; 1 failed; 69 unknown id; 75 not ready yet
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// Task id
+    /// Id of a task, or of a group that `qworker` or Python has saved
     #[arg(value_parser = kind::from_text::<kind::TaskId>)]
     id: String,
     /// Wait until the result is available
@@ -40,6 +44,9 @@ pub(super) fn run(args: &Args, global: &GlobalOptions, out: ToUser) -> Result<Ex
     let app = App::open(global, &[])?;
     super::block_on(async {
         let client = app.client_to(Access::Look)?;
+        if let Some(exit) = of_group(args, &app, &client, out).await? {
+            return Ok(exit);
+        }
         let answer = if args.wait {
             match waiting::for_result(&app, &client, &args.id, (args.timeout, true), out).await? {
                 WaitEnd::Answer(answer) => answer,
@@ -57,6 +64,38 @@ pub(super) fn run(args: &Args, global: &GlobalOptions, out: ToUser) -> Result<Ex
         };
         show(&args.id, answer, form, out)
     })
+}
+
+/// The results of a group, if the id is that of a group that was saved.
+async fn of_group(
+    args: &Args,
+    app: &App,
+    client: &Client,
+    out: ToUser,
+) -> Result<Option<Exit>, Error> {
+    if client.store.get(&args.id).await?.is_some() {
+        return Ok(None);
+    }
+    let Some(record) = client.store.group(&args.id).await? else { return Ok(None) };
+    let Some(tree) = ResultTree::read(&record.result) else { return Ok(None) };
+    // A workflow that ends with one task is saved under the id of that.
+    let is_task = tree.task_ids() == [record.id.clone()];
+    if !is_task {
+        let graph = record.graph.as_deref().and_then(Graph::read);
+        let then = (args.wait, args.timeout, args.json);
+        return workflow::of_group(app, client, &record.id, tree, graph, then, out).await.map(Some);
+    }
+    let is_unknown = matches!(wait::look(client, &args.id).await?, TaskStatus::Unknown);
+    if args.wait || !is_unknown {
+        return Ok(None);
+    }
+    let id = &args.id;
+    if args.json {
+        out.print(&json!({"status": "PENDING", "result": null, "task_id": id}).to_string());
+    } else {
+        out.say(&format!("PENDING: others of its workflow run; see `qworker graph {id}`"));
+    }
+    Ok(Some(Exit::NotYet))
 }
 
 /// How a result is printed.
@@ -152,7 +191,7 @@ fn plain(value: &RawValue) -> String {
 }
 
 /// An exception's document as Python prints the exception.
-fn error_text(result: &Value) -> String {
+pub(super) fn error_text(result: &Value) -> String {
     let name = result["exc_type"].as_str().unwrap_or("error");
     if let ("CalledProcessError", [code, Value::String(command), ..]) =
         (name, result["exc_message"].as_array().map_or(&[][..], Vec::as_slice))

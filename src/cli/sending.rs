@@ -4,7 +4,7 @@
 use super::app::App;
 use super::exit::Error;
 use super::utf8;
-use crate::broker::{Posting, Producer};
+use crate::broker::{Posting, PriorityRule, Producer};
 use crate::client::send::{self, Sender};
 use crate::clock;
 use crate::config::forms::{CompressionName, SerializerName};
@@ -12,9 +12,11 @@ use crate::config::{Diagnostic, kind};
 use crate::os;
 use crate::task::set::Set;
 use crate::task::{Task, bind};
+use crate::wire::value::raw;
 use crate::wire::{Compression, Draft, EncodeError, ExchangeRoute, Serializer};
 use chrono::{DateTime, Utc};
-use serde_json::Value;
+use serde_json::value::RawValue;
+use serde_json::{Value, json};
 use std::env::VarError;
 use std::sync::Arc;
 use std::time::Duration;
@@ -72,6 +74,67 @@ pub(super) struct SendOptions {
     unregistered: bool,
 }
 
+impl SendOptions {
+    /// Does it send tasks that tasks.d does not define?
+    pub(super) fn unregistered(&self) -> bool {
+        self.unregistered
+    }
+
+    /// The options of a call, as Celery's `apply_async` names them; a priority as the broker counts.
+    ///
+    /// # Errors
+    /// An option is invalid.
+    pub(super) fn of_signature(
+        &self,
+        priorities: PriorityRule,
+        now: DateTime<Utc>,
+    ) -> Result<Vec<(String, Box<RawValue>)>, Error> {
+        let mut options = Vec::new();
+        let mut add = |name: &str, value: Value| options.push((name.to_string(), raw(&value)));
+        if let Some(queue) = &self.queue {
+            add("queue", json!(queue));
+        }
+        if let Some(seconds) = self.countdown {
+            add("countdown", json!(seconds));
+        }
+        if let Some(eta) = self.eta(now)?.filter(|_| self.countdown.is_none()) {
+            add("eta", json!(clock::iso(eta)));
+        }
+        if let Some(expires) = self.expires(now)? {
+            add("expires", json!(clock::iso(expires)));
+        }
+        if let Some(priority) = self.priority {
+            add("priority", json!(priorities.number(Some(priority))));
+        }
+        for (name, form) in [("serializer", &self.serializer), ("compression", &self.compression)] {
+            if let Some(form) = form {
+                add(name, json!(form));
+            }
+        }
+        Ok(options)
+    }
+
+    fn eta(&self, now: DateTime<Utc>) -> Result<Option<DateTime<Utc>>, Error> {
+        Ok(match (&self.countdown, &self.eta) {
+            (Some(seconds), _) => Some(after(now, *seconds)),
+            (None, Some(text)) => Some(
+                clock::parse(text)
+                    .ok_or_else(|| Error::usage(format!("--eta {text}: expected {INSTANT}")))?,
+            ),
+            (None, None) => None,
+        })
+    }
+
+    fn expires(&self, now: DateTime<Utc>) -> Result<Option<DateTime<Utc>>, Error> {
+        let read = |text: &String| {
+            expiry(text, now).ok_or_else(|| {
+                Error::usage(format!("--expires {text}: expected seconds, or {INSTANT}"))
+            })
+        };
+        self.expires.as_ref().map(read).transpose()
+    }
+}
+
 /// Celery sends to the default queue when either is empty, whatever the other says.
 fn named(text: &str) -> Result<String, String> {
     let refused = "expected a name; the exchange without one leads to the queue that --queue names";
@@ -103,14 +166,7 @@ impl Sending {
             App::seen(&faults)?;
             return Err(unknown(name, &tasks, &faults));
         }
-        let variable = |name| match std::env::var(name) {
-            Ok(id) => Ok(Some(id).filter(|id| !id.is_empty())),
-            Err(VarError::NotPresent) => Ok(None),
-            Err(VarError::NotUnicode(found)) => Err(Error::usage(format!(
-                "{name}: found bytes {found:?}, expected {}",
-                utf8::EXPECTED
-            ))),
-        };
+        let (parent_id, root_id) = caller()?;
         let route = options.exchange.clone().zip(options.routing_key.clone());
         let route = route.map(|(exchange, routing_key)| ExchangeRoute { exchange, routing_key });
         let common = Draft {
@@ -121,8 +177,8 @@ impl Sending {
             serializer: options.serializer.as_deref().and_then(Serializer::named),
             compression: options.compression.as_deref().and_then(Compression::named),
             // A task that calls another one is its parent.
-            parent_id: variable("QWORKER_TASK_ID")?,
-            root_id: variable("QWORKER_TASK_ROOT_ID")?,
+            parent_id,
+            root_id,
             ..Draft::default()
         };
         let deadline = app.settings.client_timeout;
@@ -135,20 +191,7 @@ impl Sending {
     /// # Errors
     /// An option is invalid.
     pub(super) fn draft(&self, now: DateTime<Utc>) -> Result<Draft, Error> {
-        let eta = match (&self.options.countdown, &self.options.eta) {
-            (Some(seconds), _) => Some(after(now, *seconds)),
-            (None, Some(text)) => Some(
-                clock::parse(text)
-                    .ok_or_else(|| Error::usage(format!("--eta {text}: expected {INSTANT}")))?,
-            ),
-            (None, None) => None,
-        };
-        let read = |text: &String| {
-            expiry(text, now).ok_or_else(|| {
-                Error::usage(format!("--expires {text}: expected seconds, or {INSTANT}"))
-            })
-        };
-        let expires = self.options.expires.as_ref().map(read).transpose()?;
+        let (eta, expires) = (self.options.eta(now)?, self.options.expires(now)?);
         Ok(Draft { eta, expires, ..self.common.clone() })
     }
 
@@ -187,9 +230,27 @@ impl Sending {
     }
 }
 
+/// The ids of the task that this process belongs to, and of the first one of its workflow.
+///
+/// # Errors
+/// A variable is no text.
+pub(super) fn caller() -> Result<(Option<String>, Option<String>), Error> {
+    let variable = |name| match std::env::var(name) {
+        Ok(id) => Ok(Some(id).filter(|id| !id.is_empty())),
+        Err(VarError::NotPresent) => Ok(None),
+        Err(VarError::NotUnicode(found)) => {
+            Err(Error::usage(format!("{name}: found bytes {found:?}, expected {}", utf8::EXPECTED)))
+        }
+    };
+    Ok((variable("QWORKER_TASK_ID")?, variable("QWORKER_TASK_ROOT_ID")?))
+}
+
+/// What to do about a task that nobody here defines.
+pub(super) const UNREGISTERED: &str = "--unregistered sends it to workers that have it";
+
 /// Why a task cannot be sent: it is defined and wrong, or nowhere, or nobody can say.
-fn unknown(name: &str, tasks: &Set, faults: &[Diagnostic]) -> Error {
-    let others = "--unregistered sends it to workers that have it";
+pub(super) fn unknown(name: &str, tasks: &Set, faults: &[Diagnostic]) -> Error {
+    let others = UNREGISTERED;
     let of_it = |fault: &&Diagnostic| fault.costs.as_ref().is_some_and(|(task, _)| task == name);
     let wrong: Vec<&Diagnostic> = faults.iter().filter(of_it).collect();
     if let Some((_, place)) = wrong.first().and_then(|fault| fault.costs.as_ref()) {

@@ -31,11 +31,7 @@ const MEANT: &[(&[&str], &str)] = &[
     (&["migrate"], "messages stay where they are: workers read those of Celery"),
     (&["upgrade"], "settings with old names are read as they are; qworker check names them"),
     (&["logtool", "logs"], "log lines are JSON with --log-format json"),
-    (&["graph"], "there is none"),
-    (
-        &["run", "send", "apply", "apply_async", "delay", "enqueue", "submit"],
-        "qworker call sends a task",
-    ),
+    (&["run", "send", "apply_async", "delay", "enqueue", "submit"], "qworker call sends a task"),
     (&["start", "up"], "qworker worker runs one, qworker multi start several"),
     (&["stop", "restart", "kill", "down", "reload"], "qworker multi stops and restarts workers"),
     (&["queues", "queue"], "qworker list queues"),

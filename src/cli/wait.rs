@@ -101,6 +101,27 @@ pub(super) async fn for_result(
     }
 }
 
+/// Explains where a task is once nothing was heard of it for a while, if it is still there.
+pub(super) async fn explain_later(
+    app: &App,
+    client: &Client,
+    id: &str,
+    after: Duration,
+    out: ToUser,
+) {
+    tokio::time::sleep(after).await;
+    let nodes = client.broker.admin().nodes().await;
+    if nodes.is_ok_and(|nodes| !nodes.is_empty()) {
+        tokio::time::sleep(WORK_MAX.saturating_sub(after)).await;
+    }
+    let is_ready = |meta: Meta| meta.is_ready();
+    if client.store.get(id).await.is_ok_and(|found| !found.is_some_and(is_ready))
+        && let Some(text) = explain(app, client, id).await
+    {
+        out.say(&text);
+    }
+}
+
 /// What is explained never ends the waiting.
 fn unreachable_end() -> Result<WaitEnd, Error> {
     Err(Error::failure("what is explained has an end"))

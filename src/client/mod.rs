@@ -1,10 +1,12 @@
 //! What programs do with a broker and a result store: connect, send, wait, settle.
 
 pub mod ends;
+pub mod graph;
 pub mod health;
 pub mod send;
 pub mod task;
 pub mod wait;
+pub mod workflow;
 
 use crate::backend::{self, Store};
 use crate::bounds;

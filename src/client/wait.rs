@@ -44,7 +44,7 @@ pub async fn look(client: &Client, task_id: &str) -> Result<TaskStatus, Error> {
 /// Waits until `task_id` is ready, or until it is found to be unknown. Never ends for a
 /// task that never does: the caller has the deadline.
 pub async fn until_ready(client: &Client, task_id: &str) -> Result<TaskStatus, Error> {
-    let mut listener = client.store.listen(task_id).await?;
+    let mut listener = client.store.listen(&[task_id.to_string()]).await?;
     let mut search_at = Instant::now();
     loop {
         if Instant::now() < search_at {
@@ -81,7 +81,7 @@ pub async fn until_known(
         return Ok(answer);
     }
     let known = async {
-        let mut listener = client.store.listen(task_id).await?;
+        let mut listener = client.store.listen(&[task_id.to_string()]).await?;
         loop {
             match client.store.get(task_id).await? {
                 Some(meta) if meta.is_ready() => return Ok(TaskStatus::Result(Box::new(meta))),

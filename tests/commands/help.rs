@@ -3,11 +3,13 @@
 use super::{app, printed, refused, with_env};
 use crate::harness::TestDir;
 
-const COMMANDS: [&str; 12] = [
+const COMMANDS: [&str; 14] = [
     "worker",
     "beat",
     "multi",
     "call",
+    "apply",
+    "graph",
     "result",
     "list",
     "purge",

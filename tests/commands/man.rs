@@ -170,6 +170,11 @@ fn schedule() -> String {
     format!("qworker\\-schedule \\- schedules of qworker\n{}", by_hand("schedule"))
 }
 
+/// The page of workflow files.
+fn flow() -> String {
+    format!("qworker\\-flow \\- workflow files of qworker\n{}", by_hand("flow"))
+}
+
 /// The page of what tasks say to their worker.
 fn protocol() -> String {
     let text = by_hand("task-protocol");
@@ -200,10 +205,11 @@ fn pages() -> BTreeMap<String, String> {
         "qworker.yaml.5",
         "qworker-tasks.5",
         "qworker-schedule.5",
+        "qworker-flow.5",
         "qworker.7",
         "qworker-task-protocol.7",
     ];
-    let texts = [settings(), tasks(), schedule(), concepts(), protocol()];
+    let texts = [settings(), tasks(), schedule(), flow(), concepts(), protocol()];
     names.extend(of_words.map(String::from));
     let mut pages = BTreeMap::new();
     for command in visible {
@@ -318,6 +324,17 @@ fn the_page_of_the_protocol_has_every_request() {
     for part in [format!("version is {VERSION}"), format!("{FRAME_MAX} bytes")] {
         assert!(page.contains(&part), "man/task-protocol.inc lacks {part:?}");
     }
+}
+
+/// Every option of a node has a paragraph.
+#[test]
+fn the_page_of_workflow_files_has_every_option() {
+    use qworker::flow::options::{CALLBACKS, OPTIONS};
+    let page = by_hand("flow");
+    let section = page.split(".SH OPTIONS").nth(1).unwrap().split("\n.SH").next().unwrap();
+    let tags = section.split(".TP\n.B ").skip(1).map(|one| one.lines().next().unwrap());
+    let known: Vec<&str> = OPTIONS.into_iter().chain(CALLBACKS).collect();
+    assert_eq!(tags.collect::<Vec<_>>(), known);
 }
 
 /// Every key and every option of an entry has a paragraph.

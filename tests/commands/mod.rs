@@ -7,6 +7,7 @@ mod check;
 mod complete;
 mod dead;
 mod entrances;
+mod flows;
 mod help;
 mod list;
 mod man;

@@ -253,6 +253,17 @@ fn waiting_is_not_silent() {
         assert!(line.contains(&format!("`qworker result {id} --wait`")), "{line}");
         assert_eq!(child.wait().unwrap().code(), Some(code));
     }
+    // Of a workflow the first task is told of, and how to go on with the whole.
+    let chain = ["call", "--chain", "greet", "greet", "--task-id", "last", "--wait"];
+    let mut command = app.command(&chain);
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut said = BufReader::new(child.stderr.take().unwrap()).lines();
+    let line = said.next().unwrap().unwrap();
+    assert!(line.contains(" waits in queue celery; no worker"), "{line}");
+    kill(Pid::from_raw(child.id() as i32), Signal::SIGINT).unwrap();
+    let line = said.next().unwrap().unwrap();
+    assert!(line.contains("`qworker graph last`") && line.contains("--wait`"), "{line}");
+    assert_eq!(child.wait().unwrap().code(), Some(130));
     let mut command = app.command(&["result", "nobodys", "--wait"]);
     let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
     let mut said = BufReader::new(child.stderr.take().unwrap()).lines();

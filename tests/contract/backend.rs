@@ -38,6 +38,8 @@ for_every_store! { on_sqlite: Sqlite, on_redis: Redis => {
     extended_fields_come_back_by_name
     all_records_of_a_batch_are_there
     what_is_forgotten_is_unknown
+    many_results_are_read_at_once
+    groups_are_saved_and_found
     a_listener_is_woken_by_another_connection
     many_writers_lose_nothing
 } }
@@ -222,12 +224,50 @@ async fn expired_results_go_in_bounded_steps(site: impl Site) {
     assert!(store.get("fresh").await.unwrap().is_some());
 }
 
+async fn many_results_are_read_at_once(site: impl Site) {
+    let store = site.open();
+    let ids: Vec<String> = (0..1200).map(|n| n.to_string()).collect();
+    let even = ids.iter().step_by(2).map(|id| record(id, TaskState::Success, &json!(id)));
+    store.put(even.collect()).await.unwrap();
+    let found = store.get_many(&ids).await.unwrap();
+    assert_eq!(found.len(), 600);
+    assert!(found.iter().all(|meta| meta.value() == json!(meta.task_id)));
+    assert!(store.get_many(&[]).await.unwrap().is_empty());
+}
+
+async fn groups_are_saved_and_found(site: impl Site) {
+    let store = site.open();
+    let result = json!([["G", null], [[["A", null], null], [["B \"", null], null]]]);
+    let graph = json!({"nodes": [{"id": "C"}]}).to_string();
+    store.save_group("G", &result.to_string(), Some(graph.clone())).await.unwrap();
+    store.save_group("H", "[[\"H\", null], []]", None).await.unwrap();
+    let group = site.open().group("G").await.unwrap().unwrap();
+    assert_eq!((&group.id[..], &group.result), ("G", &result));
+    assert_eq!(
+        group.graph.map(|text| serde_json::from_str(&text).unwrap()),
+        Some(json!({"nodes": [{"id": "C"}]}))
+    );
+    assert!(store.group("H").await.unwrap().unwrap().graph.is_none());
+    assert!(store.group("A").await.unwrap().is_none());
+    for id in ["A", "B \"", "C", "G"] {
+        assert_eq!(
+            store.group_with(id).await.unwrap().map(|group| group.id).as_deref(),
+            Some("G"),
+            "{id}"
+        );
+    }
+    assert!(store.group_with("nobody").await.unwrap().is_none());
+    // Saved again it is another one.
+    store.save_group("G", "[[\"G\", null], []]", None).await.unwrap();
+    assert!(store.group_with("A").await.unwrap().is_none());
+}
+
 async fn a_listener_is_woken_by_another_connection(site: impl Site) {
     let (ours, theirs) = (site.store(), site.store());
     let mut delays = Vec::new();
     for n in 0..15 {
         let id = n.to_string();
-        let mut listener = theirs.listen(&id).await.unwrap();
+        let mut listener = theirs.listen(std::slice::from_ref(&id)).await.unwrap();
         let looked = Notify::new();
         let waits = async {
             let begin = Instant::now();
@@ -281,7 +321,7 @@ fn a_disabled_store_keeps_nothing() {
         store.put(vec![record("a", TaskState::Success, &json!(1))]).await.unwrap();
         assert!(store.get("a").await.unwrap().is_none());
         assert_eq!(store.expire(now()).await.unwrap(), 0);
-        let listener = store.listen("a").await;
+        let listener = store.listen(&["a".into()]).await;
         let heard = async { listener.unwrap().stored().await };
         let waited = tokio::time::timeout(Duration::from_millis(20), heard).await;
         assert!(waited.is_err(), "nobody stores, nobody wakes");

@@ -6,6 +6,7 @@ mod beat;
 mod bodies;
 mod builtins;
 mod canvas;
+mod flows;
 mod forms;
 mod hostile;
 mod messages;

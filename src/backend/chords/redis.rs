@@ -130,7 +130,7 @@ impl Store {
         pipe.cmd("ZRANGE").arg(self.group_key(group_id, ".j")).arg(0).arg(-1);
         let (saved, parts): (Option<Vec<u8>>, Vec<Vec<u8>>) =
             self.link().run(async |c| pipe.query_async(c).await).await?;
-        let saved = saved.and_then(|bytes| self.of_header(&bytes));
+        let saved = saved.and_then(|bytes| self.saved(&bytes));
         match saved.as_ref().and_then(|saved| saved["result"][1].as_array()) {
             // Their structure is more than a list.
             Some(members) => {
@@ -177,8 +177,8 @@ impl Store {
         (String::new(), unread(String::new(), why))
     }
 
-    /// The results of a header, as it saved them.
-    fn of_header(&self, bytes: &[u8]) -> Option<Value> {
+    /// The results of a group that was saved.
+    pub(in crate::backend) fn saved(&self, bytes: &[u8]) -> Option<Value> {
         let plain = || serde_json::from_slice(bytes).ok();
         self.format().reads_json().then(plain).flatten().or_else(|| {
             let text = self.format().read(bytes, Shape::Document, clock::now()).ok()?;

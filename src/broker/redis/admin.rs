@@ -4,7 +4,9 @@ use super::instance::{is_instance, lease_says};
 use super::layout::{SEPARATOR, STEPS};
 use super::server_checks;
 use super::{Broker, naming};
-use crate::broker::{Administer, QueueInfo, Results, ServerChecks, Whereabouts, WorkerInfo};
+use crate::broker::{
+    Administer, QueueInfo, Results, SeenMessage, ServerChecks, Whereabouts, WorkerInfo,
+};
 use crate::link::error::{Error, StoreErrorKind};
 use redis::Script;
 use serde_json::Value;
@@ -184,6 +186,10 @@ impl Administer for Broker {
         Ok(self.find_taken(&quoted, wanted).await?.unwrap_or(Whereabouts::Absent))
     }
 
+    async fn messages(&self, bytes: usize) -> Result<(Vec<SeenMessage>, bool), Error> {
+        super::messages::all(self, bytes).await
+    }
+
     async fn check_server(
         &self,
         queues: &[String],
@@ -345,7 +351,7 @@ impl Broker {
 
 /// The queue of a held message: part of a tag of ours, the routing key of Python's value
 /// `[envelope, exchange, routing key]`.
-fn queue_of(tag: &str, value: &str) -> String {
+pub(super) fn queue_of(tag: &str, value: &str) -> String {
     if let Some(queue) = tag.splitn(4, ':').nth(3) {
         return queue.into();
     }

@@ -27,6 +27,7 @@ mod instance;
 mod layout;
 mod ledger;
 mod member;
+mod messages;
 mod producer;
 mod reclaim;
 mod restore;

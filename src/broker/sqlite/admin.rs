@@ -1,8 +1,8 @@
 //! Counts, finds and removes waiting messages, and lists the workers.
 
-use super::Broker;
 use super::member::{Card, Liveness};
-use crate::broker::{Administer, QueueInfo, Whereabouts, WorkerInfo};
+use super::{Broker, payload_of};
+use crate::broker::{Administer, QueueInfo, SeenMessage, Whereabouts, WorkerInfo};
 use crate::link::error::Error;
 use crate::link::sqlite::{Durability, cell};
 use rusqlite::{Connection, OptionalExtension};
@@ -71,9 +71,39 @@ impl Administer for Broker {
             .collect())
     }
 
+    async fn messages(&self, bytes: usize) -> Result<(Vec<SeenMessage>, bool), Error> {
+        self.db.run(Durability::Read, move |c| messages(c, bytes)).await
+    }
+
     async fn find(&self, task_id: String) -> Result<Whereabouts, Error> {
         self.db.run(Durability::Read, move |c| find(c, &task_id)).await
     }
+}
+
+/// Rows that a Python worker has taken stay, so the newest come first.
+fn messages(c: &Connection, bytes: usize) -> Result<(Vec<SeenMessage>, bool), Error> {
+    let mut ask = c.prepare_cached(
+        "SELECT q.name, m.visible, m.eta, m.owner IS NOT NULL, m.payload FROM kombu_message m
+         JOIN kombu_queue q ON q.id = m.queue_id ORDER BY m.id DESC",
+    )?;
+    let (mut rows, mut seen, mut room) = (ask.query([])?, Vec::new(), bytes);
+    while let Some(row) = rows.next()? {
+        let (queue, payload) = (cell::text(row, 0), payload_of(row, 4)?);
+        let place = match (cell::number(row, 1) != 0, cell::number(row, 3) != 0) {
+            (true, _) => {
+                let eta = cell::instant(row, 2).map(|eta| eta.to_string());
+                Whereabouts::Waiting { queue, eta }
+            }
+            (false, true) => Whereabouts::Held { queue },
+            (false, false) => Whereabouts::Untold,
+        };
+        room = room.saturating_sub(payload.size());
+        seen.push(SeenMessage { place, payload });
+        if room == 0 {
+            return Ok((seen, true));
+        }
+    }
+    Ok((seen, false))
 }
 
 fn find(c: &Connection, task_id: &str) -> Result<Whereabouts, Error> {

@@ -126,6 +126,42 @@ pub async fn a_task_is_found_wherever_it_is(site: impl Site) {
     assert_eq!(find("a").await, Whereabouts::Absent);
 }
 
+pub async fn messages_are_seen_without_being_taken(site: impl Site) {
+    let (mut consumer, worker) = site.worker("one@test", &[QUEUE]).await;
+    let text = |id: &str| format!("{{\"id\": \"{id}\"}}");
+    let with = |posting: Posting| Posting {
+        payload: Payload::from_envelope(text(&posting.task_id)),
+        ..posting
+    };
+    let hour = after_ms(3_600_000);
+    worker.producer().publish(vec![with(posting("a"))]).await.unwrap();
+    let taken = consumer.take(MANY).await.unwrap();
+    let more = vec![
+        with(posting("b")),
+        with(Posting { priority: 9, ..posting("c") }),
+        with(due("d", hour)),
+    ];
+    worker.producer().publish(more).await.unwrap();
+    let client = site.client();
+    let (seen, is_cut) = client.admin().messages(1 << 20).await.unwrap();
+    assert!(!is_cut);
+    let mut seen: Vec<_> =
+        seen.into_iter().map(|one| (one.payload.to_envelope().into_owned(), one.place)).collect();
+    seen.sort_by(|a, b| a.0.cmp(&b.0));
+    let waits = |eta| Whereabouts::Waiting { queue: QUEUE.into(), eta };
+    let expected = [
+        (text("a"), Whereabouts::Held { queue: QUEUE.into() }),
+        (text("b"), waits(None)),
+        (text("c"), waits(None)),
+        (text("d"), waits(Some(clock::epoch(hour).to_string()))),
+    ];
+    assert_eq!(seen, expected);
+    let (some, is_cut) = client.admin().messages(10).await.unwrap();
+    assert!(is_cut && (1..4).contains(&some.len()), "{}", some.len());
+    ack(&worker, &taken).await;
+    assert_eq!(consumer.take(MANY).await.unwrap().len(), 2, "they are where they were");
+}
+
 pub async fn nodes_are_those_alive(site: impl Site) {
     let client = site.client();
     assert!(client.admin().nodes().await.unwrap().is_empty());

@@ -66,6 +66,7 @@ macro_rules! for_every_broker {
                 purge_takes_what_waits_and_leaves_what_is_held
                 queues_are_counted
                 a_task_is_found_wherever_it_is
+                messages_are_seen_without_being_taken
                 nodes_are_those_alive
             }
             load {
