@@ -114,8 +114,11 @@ pub fn fail(
     };
     let (mut skips, mut calls, mut is_full) = (Vec::new(), Calls::default(), false);
     for one in &failing {
-        let mut errbacks = one.option("link_error").map(signatures).unwrap_or_default();
-        if body.kind == SignatureKind::Group {
+        let mut errbacks = Vec::new();
+        if !is_full {
+            errbacks.extend(one.option("link_error").map(signatures).unwrap_or_default());
+        }
+        if body.kind == SignatureKind::Group && !is_full {
             let of_all = body.option("link_error").map(signatures).unwrap_or_default();
             add_new(&mut errbacks, &of_all);
         }
