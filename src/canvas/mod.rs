@@ -26,7 +26,7 @@ pub use chord::{ChordMember, Ended, Returned, complete, fail};
 pub use own::{Replaced, call, replace};
 
 use crate::wire::signature::raw_text;
-use crate::wire::{Draft, Embed, Malformed, Signature};
+use crate::wire::{Draft, Embed, Malformed, Signature, value};
 use apply::{Caller, Over};
 use chrono::{DateTime, Utc};
 use serde_json::value::RawValue;
@@ -57,6 +57,8 @@ pub struct Context<'a> {
     pub root_id: &'a str,
     /// The task that has ended.
     pub parent_id: &'a str,
+    /// Its priority, as its message has it, if what follows inherits that.
+    pub priority: Option<u8>,
     /// The time.
     pub now: DateTime<Utc>,
     /// How a chord that follows ends.
@@ -187,7 +189,11 @@ pub fn after_success(
     let args = [result.to_owned()];
     let callbacks: Vec<Signature> =
         embed.callbacks.iter().map(|raw| Signature::read(raw)).collect::<Result<_, _>>()?;
-    let over = context.options();
+    let over = match context.priority {
+        // Here it goes before that of a signature, as in Celery.
+        Some(priority) => context.options().with("priority", value::raw(&json!(priority))),
+        None => context.options(),
+    };
     if let [one] = &callbacks[..] {
         caller.call(one.clone(), &args, &over, true)?;
     } else {

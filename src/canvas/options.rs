@@ -40,6 +40,7 @@ pub(super) fn draft(one: Signature, context: Context<'_>) -> Result<Draft, Malfo
     let mut draft = Draft {
         root_id: Some(context.root_id.into()),
         parent_id: Some(context.parent_id.into()),
+        wire_priority: context.priority,
         ..Draft::default()
     };
     let (mut exchange, mut routing_key) = (None, None);

@@ -5,6 +5,7 @@ mod beat;
 mod bodies;
 mod builtins;
 mod canvas;
+mod cases;
 mod messages;
 mod own;
 mod redis;
