@@ -13,9 +13,12 @@ from celery.result import AsyncResult, GroupResult
 from cases.app import app, note  # noqa: F401
 
 # Seconds in which everything comes about, unless something is wrong.
-PATIENCE = float(os.environ.get("CASES_PATIENCE", 40))
+PATIENCE = 50
 
 Case = collections.namedtuple("Case", "group name run expected redis hangs")
+
+# Seconds between two looks at a store.
+PAUSE = 0.02
 
 # All cases by name.
 CASES = {}
@@ -77,14 +80,19 @@ def until(look, what):
     while not (found := look()):
         if time.monotonic() > end:
             raise TimeoutError(f"not within {PATIENCE} s: {what}")
-        time.sleep(0.01)
+        time.sleep(PAUSE)
     return found
 
 
 def got(result):
     """What a client gets: a value, or what it raises."""
     try:
-        return result.get(timeout=PATIENCE, interval=0.02)
+        node = result.parent
+        while node is not None:
+            # Who waits too early may be told of a failure by what comes after it.
+            ended(node)
+            node = node.parent
+        return result.get(timeout=PATIENCE, interval=PAUSE)
     except TimeoutError:
         raise
     except Exception as error:

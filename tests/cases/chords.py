@@ -72,14 +72,14 @@ def groups_of_one_in_groups_of_one(here):
     return got(canvas())
 
 
-@case
+@case(redis=True)
 def parents_and_roots_of_a_chord(here):
     header = group(ids.si(n) for n in range(3, 8))
     canvas = chain(ids.si(1), ids.si(2), chord(header, chain(collect.s(50), ids.si(51))))
     return family(canvas())
 
 
-@case
+@case(redis=True)
 def parents_and_roots_of_an_implied_chord(here):
     canvas = ids.si(1) | ids.si(2) | group(ids.si(n) for n in range(3, 8)) | collect.s(50) | ids.si(51)
     return family(canvas())

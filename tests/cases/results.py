@@ -52,7 +52,7 @@ def again_retries():
     return result.retries
 
 
-@case
+@case(redis=True)
 def the_document_of_a_result(here):
     result = chain(add.s(1, 1), add.s(2)).apply_async()
     got(result)
@@ -137,7 +137,7 @@ def a_group_in_the_middle_is_the_parent(here):
     return [value, got(middle), middle.completed_count(), got(middle.parent), down(root(result))]
 
 
-@case
+@case(redis=True)
 def the_group_of_a_member(here):
     result = group(add.s(1, 1), add.s(2, 2)).apply_async()
     got(result)
@@ -177,7 +177,7 @@ def exceptions_come_back_as_what_they_were(here):
         return [type(error).__name__, list(error.args)]
 
 
-@case
+@case(redis=True)
 def a_result_with_a_callback_for_every_message(here):
     states = []
     result = gated.send(here.gate("go"), 1)
