@@ -217,8 +217,8 @@ impl<'a> Caller<'a> {
             .collect();
         let task_id = options.text("task_id");
         let header = one.parts("header")?;
-        let group_id = super::freeze::group_id_of(one)?.or(one.text("task_id")?);
-        let group_id = group_id.filter(|id| Some(id) != task_id.as_ref()).unwrap_or_else(new_id);
+        // A client that waits knows the group of a header that has an id.
+        let group_id = super::freeze::group_id_of(one)?.unwrap_or_else(new_id);
         let mut body = one.body()?;
         for option in ["link", "link_error"] {
             let calls = options.take(option).map(|raw| signature::list(&raw)).unwrap_or_default();

@@ -369,7 +369,8 @@ mod tests {
 
     fn context() -> Context<'static> {
         let now = clock::parse("2030-01-01T00:00:00").unwrap();
-        Context { root_id: "root", parent_id: "parent", now, chords: Chords::Polled }
+        let chords = Chords::Polled;
+        Context { root_id: "root", parent_id: "parent", priority: None, now, chords }
     }
 
     fn raws(values: &[Value]) -> Vec<Raw> {

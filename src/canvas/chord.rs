@@ -26,6 +26,8 @@ pub struct ChordMember {
     pub body: Box<RawValue>,
     /// First task of the workflow.
     pub root_id: String,
+    /// The priority of its message.
+    pub priority: Option<u8>,
 }
 
 impl ChordMember {

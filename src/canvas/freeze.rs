@@ -80,9 +80,11 @@ pub(super) fn freeze(one: &mut Signature, own: Freeze) -> Result<Option<ResultTr
                     Freeze { group_index, root_id, depth, ..Freeze::default() },
                 )?);
             }
-            let id = group_id_of(one)?.or(one.text("task_id")?).unwrap_or_else(new_id);
+            // An id of the chord itself may be that of its body.
+            let id = group_id_of(one)?.unwrap_or_else(new_id);
             let mut group = group_of(&members);
             group.set("task_id", raw_text(&id));
+            one.set("task_id", raw_text(&id));
             let node = freeze(&mut body, Freeze { depth, ..own })?;
             signature::set(&mut one.kwargs, "header", group.write());
             signature::set(&mut one.kwargs, "body", body.write());

@@ -31,7 +31,7 @@ pub use own::{Replaced, call, replace};
 pub use start::{Workflow, has_chord, set_options, start};
 
 use crate::wire::signature::raw_text;
-use crate::wire::{Draft, Embed, Malformed, Signature};
+use crate::wire::{Draft, Embed, Malformed, Signature, value};
 use apply::{Caller, Over};
 use chrono::{DateTime, Utc};
 use serde_json::value::RawValue;
@@ -72,6 +72,8 @@ pub struct Context<'a> {
     pub root_id: &'a str,
     /// The task that has ended; empty for a client's call.
     pub parent_id: &'a str,
+    /// Its priority, as its message has it, if what follows inherits that.
+    pub priority: Option<u8>,
     /// The time.
     pub now: DateTime<Utc>,
     /// How a chord that follows ends.
@@ -257,7 +259,11 @@ pub fn after_success(
     let args = [result.to_owned()];
     let callbacks: Vec<Signature> =
         embed.callbacks.iter().map(|raw| Signature::read(raw)).collect::<Result<_, _>>()?;
-    let over = context.options();
+    let over = match context.priority {
+        // Here it goes before that of a signature, as in Celery.
+        Some(priority) => context.options().with("priority", value::raw(&json!(priority))),
+        None => context.options(),
+    };
     if let [one] = &callbacks[..] {
         caller.call(one.clone(), &args, &over, true)?;
     } else {

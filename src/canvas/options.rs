@@ -38,6 +38,7 @@ pub(super) fn draft(one: Signature, context: Context<'_>) -> Result<Draft, Malfo
     let mut draft = Draft {
         root_id: given(context.root_id),
         parent_id: given(context.parent_id),
+        wire_priority: context.priority,
         ..Draft::default()
     };
     let (mut exchange, mut routing_key) = (None, None);

@@ -8,20 +8,14 @@ use crate::wire::signature::{self, SignatureKind, raw_text};
 use crate::wire::{Embed, Malformed, Signature, value};
 use serde_json::json;
 
-/// A task calls `one` while it runs. `priority`, as the task's own message has it, is theirs too
-/// unless they have one. Gives the
-/// result that will be, if there will be one.
+/// A task calls `one` while it runs. Gives the result that will be, if there will be one.
 ///
 /// # Errors
 /// It cannot be called.
 pub fn call(
-    mut one: Signature,
-    priority: Option<u8>,
+    one: Signature,
     context: Context<'_>,
 ) -> Result<(Calls, Option<ResultTree>), Malformed> {
-    if let Some(priority) = priority.filter(|_| one.option("priority").is_none()) {
-        one.set("priority", value::raw(&json!(priority)));
-    }
     let mut caller = Caller::new(context);
     let node = caller.call(one, &[], &context.options(), true)?;
     Ok((caller.calls, node))

@@ -270,7 +270,7 @@ mod tests {
 
     fn begin(value: &Value, chords: Chords) -> Result<Workflow, Malformed> {
         let now = clock::parse("2030-01-01T00:00:00").unwrap();
-        start(read(value), Context { root_id: "", parent_id: "", now, chords })
+        start(read(value), Context { root_id: "", parent_id: "", priority: None, now, chords })
     }
 
     /// A chain of a task, a group of a task and a chain, and a chord.
@@ -311,7 +311,7 @@ mod tests {
 
     fn context() -> Context<'static> {
         let now = clock::parse("2030-01-01T00:00:00").unwrap();
-        Context { root_id: "r", parent_id: "p", now, chords: Chords::Counted }
+        Context { root_id: "r", parent_id: "p", priority: None, now, chords: Chords::Counted }
     }
 
     #[test]
@@ -383,7 +383,13 @@ mod tests {
             let mut one = read(&value);
             set_options(&mut one, &id(), true).unwrap();
             let now = clock::parse("2030-01-01T00:00:00").unwrap();
-            let context = Context { root_id: "", parent_id: "", now, chords: Chords::Counted };
+            let context = Context {
+                root_id: "",
+                parent_id: "",
+                priority: None,
+                now,
+                chords: Chords::Counted,
+            };
             assert_eq!(start(one, context).unwrap().result.id(), "mine");
         }
     }

@@ -21,6 +21,7 @@ fn context() -> Context<'static> {
     Context {
         root_id: "root",
         parent_id: "parent",
+        priority: None,
         now: clock::parse("2030-01-01T00:00:00").unwrap(),
         chords: Chords::Counted,
     }

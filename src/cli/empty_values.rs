@@ -8,7 +8,7 @@ use clap::parser::ValueSource;
 use clap::{Arg, ArgMatches, Command};
 
 /// The options whose empty value has a meaning, which their help tells.
-const MEANT: [&str; 1] = ["pidfile"];
+const MEANT: [&str; 2] = ["pidfile", "message"];
 
 /// The command, with variables that are empty taken for unset ones.
 pub(super) fn without_unset(command: Command) -> Command {

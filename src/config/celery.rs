@@ -136,7 +136,7 @@ pub const SETTINGS: &[(&str, SettingSupport)] = &[
     ("task_default_priority", Kept), ("task_default_queue", Kept),
     ("task_default_queue_type", NotYet), ("task_default_rate_limit", Kept),
     ("task_default_routing_key", NotYet), ("task_eager_propagates", SENT_FOR_REAL),
-    ("task_ignore_result", Kept), ("task_inherit_parent_priority", NotYet),
+    ("task_ignore_result", Kept), ("task_inherit_parent_priority", Kept),
     ("task_protocol", PROTOCOL_TWO), ("task_publish_retry", NotYet),
     ("task_publish_retry_policy", NotYet), ("task_queue_max_priority", NotYet),
     ("task_queues", QUEUES_APPEAR), ("task_reject_on_worker_lost", REDELIVERED),

@@ -43,7 +43,7 @@ const HONOURED: &[(&str, &[&str])] = &[
     ("task_create_missing_queue_exchange_type", &["direct"]),
     ("task_default_delivery_mode", &["2", "persistent"]), ("task_default_exchange", &["celery"]),
     ("task_default_exchange_type", &["direct"]), ("task_default_queue_type", &["classic"]),
-    ("task_default_routing_key", &["celery"]), ("task_inherit_parent_priority", &["false"]),
+    ("task_default_routing_key", &["celery"]),
     ("task_protocol", &["2"]), ("task_queues", &["[]", "{}"]),
     ("task_reject_on_worker_lost", &["true"]), ("task_retry_on_worker_lost", &["true"]),
     ("worker_autoscaler", &["celery.worker.autoscale:Autoscaler"]),

@@ -23,6 +23,16 @@ pub fn args(values: &[Box<RawValue>]) -> String {
     out.text
 }
 
+/// Positional arguments as a tuple, which a task of Python's has them in.
+pub fn tuple(values: &[Box<RawValue>]) -> String {
+    let text = args(values);
+    match text.strip_prefix('[').and_then(|text| text.strip_suffix(']')) {
+        Some(inner) if values.len() == 1 => format!("({inner},)"),
+        Some(inner) => format!("({inner})"),
+        None => text,
+    }
+}
+
 /// Keyword arguments.
 pub fn kwargs(pairs: &[(String, Box<RawValue>)]) -> String {
     let mut out = Printer::new();

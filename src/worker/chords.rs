@@ -146,6 +146,7 @@ impl Counter {
         let context = Context {
             root_id: &part.root_id,
             parent_id: &part.task_id,
+            priority: part.priority.filter(|_| self.plan.policy.inherit_priority),
             now: clock::now(),
             chords: self.plan.chords,
         };

@@ -261,6 +261,7 @@ pub(super) fn add_skipped(
                 result: value::raw(&exception.to_json()),
                 body: body.clone(),
                 root_id: (*root_id).into(),
+                priority: None,
             });
         }
     }
@@ -344,6 +345,7 @@ fn member(
         result: result.to_owned(),
         body: embed?.chord.clone()?,
         root_id: message.root_id.clone(),
+        priority: priority(message),
     })
 }
 
@@ -363,7 +365,13 @@ pub(super) fn context<'a>(request: &'a Request, plan: &Plan, now: DateTime<Utc>)
     of_message(&request.message, plan, now)
 }
 
+/// The priority of a message, as the broker has it.
+pub(super) fn priority(message: &Message) -> Option<u8> {
+    message.priority.map(|number| number.clamp(0, 9) as u8)
+}
+
 fn of_message<'a>(message: &'a Message, plan: &Plan, now: DateTime<Utc>) -> Context<'a> {
     let (root_id, parent_id) = (&message.root_id, &message.id);
-    Context { root_id, parent_id, now, chords: plan.chords }
+    let priority = priority(message).filter(|_| plan.policy.inherit_priority);
+    Context { root_id, parent_id, priority, now, chords: plan.chords }
 }

@@ -76,6 +76,8 @@ pub struct Policy {
     pub track_started: bool,
     /// `result_extended`
     pub result_extended: bool,
+    /// `task_inherit_parent_priority`
+    pub inherit_priority: bool,
     /// `task_time_limit`
     pub time_limit: Option<Duration>,
     /// `task_soft_time_limit`
@@ -134,6 +136,7 @@ impl Default for Policy {
             ignore_result: false,
             store_errors: false,
             track_started: false,
+            inherit_priority: false,
             result_extended: false,
             time_limit: None,
             soft_time_limit: None,

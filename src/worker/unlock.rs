@@ -25,6 +25,8 @@ pub struct Unlocking {
     /// Its task id, which names the messages of the body.
     pub(super) task_id: String,
     root_id: String,
+    /// The priority of its message.
+    priority: Option<u8>,
     /// It comes again as this message, at that time; `None`: it may not.
     again: Option<(Payload, DateTime<Utc>)>,
 }
@@ -44,7 +46,8 @@ pub(super) fn begin(request: &Request, now: Now) -> Result<Verdict, Malformed> {
         false => None,
     };
     let (task_id, root_id) = (message.id.clone(), message.root_id.clone());
-    let unlocking = Unlocking { unlock, task_id, root_id, again };
+    let priority = follow::priority(message);
+    let unlocking = Unlocking { unlock, task_id, root_id, priority, again };
     let verdict = Verdict {
         unlock: Some(Box::new(unlocking)),
         about: Some(about(message)),
@@ -57,7 +60,7 @@ impl Counter {
     /// Looks at the members. `item`, which settles the message, gets what that has come to; gives what
     /// is to be done before it.
     pub(super) async fn look(&self, unlocking: &Unlocking, item: &mut Item) -> Brought {
-        let Unlocking { unlock, task_id, root_id, again } = unlocking;
+        let Unlocking { unlock, task_id, root_id, priority, again } = unlocking;
         let found = self.store().polled(&unlock.header).await;
         if let (Ok(None) | Err(_), Some((payload, at))) = (&found, again)
             && !found.as_ref().is_err_and(is_final)
@@ -68,6 +71,7 @@ impl Counter {
         let context = Context {
             root_id,
             parent_id: task_id,
+            priority: priority.filter(|_| self.plan().policy.inherit_priority),
             now: crate::clock::now(),
             chords: self.plan().chords,
         };

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 fn context() -> Context<'static> {
     let now = clock::parse("2030-01-01T00:00:00").unwrap();
-    Context { root_id: "root", parent_id: "parent", now, chords: Chords::Counted }
+    Context { root_id: "root", parent_id: "parent", priority: None, now, chords: Chords::Counted }
 }
 
 fn canvas(kind: &str, kwargs: Value, options: Value) -> Value {

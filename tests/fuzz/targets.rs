@@ -164,7 +164,7 @@ fn now() -> chrono::DateTime<chrono::Utc> {
 }
 
 fn context(chords: Chords) -> Context<'static> {
-    Context { root_id: "root", parent_id: "parent", now: now(), chords }
+    Context { root_id: "root", parent_id: "parent", priority: None, now: now(), chords }
 }
 
 fn raw(text: &str) -> Box<RawValue> {

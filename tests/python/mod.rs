@@ -6,6 +6,7 @@ mod beat;
 mod bodies;
 mod builtins;
 mod canvas;
+mod cases;
 mod flows;
 mod forms;
 mod hostile;

@@ -130,6 +130,7 @@ pub(super) fn plan(
         ignore_result: settings.task_ignore_result,
         store_errors: settings.task_store_errors_even_if_ignored,
         track_started: settings.task_track_started,
+        inherit_priority: settings.task_inherit_parent_priority,
         result_extended: settings.result_extended,
         time_limit: settings.task_time_limit,
         soft_time_limit: settings.task_soft_time_limit,

@@ -134,7 +134,7 @@ fn messages(
     let (parent_id, root_id) = sending::caller()?;
     let (parent_id, root_id) = (parent_id.unwrap_or_default(), root_id.unwrap_or_default());
     let chords = client.store.chords();
-    let context = Context { root_id: &root_id, parent_id: &parent_id, now, chords };
+    let context = Context { root_id: &root_id, parent_id: &parent_id, priority: None, now, chords };
     let workflow = canvas::start(signature, context).map_err(|why| Error::usage(why.0))?;
     let settings = &app.settings;
     let routing = Routing {

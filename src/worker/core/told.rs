@@ -214,8 +214,7 @@ fn call(
         }
         None => {}
     }
-    let priority = request.message.priority.map(|number| number.clamp(0, 9) as u8);
-    let called = canvas::call(signature, priority, follow::context(request, plan, now.wall))?;
+    let called = canvas::call(signature, follow::context(request, plan, now.wall))?;
     counts(&called.0, plan)?;
     Ok(called)
 }

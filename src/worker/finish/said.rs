@@ -45,7 +45,7 @@ impl Judge<'_> {
                 "Can't retry {}[{}] args:{} kwargs:{}",
                 task.name,
                 request.message.id,
-                saferepr::args(&arguments.args),
+                saferepr::tuple(&arguments.args),
                 saferepr::kwargs(&arguments.kwargs)
             );
             let error = Exception::new("celery.exceptions", "MaxRetriesExceededError", text);

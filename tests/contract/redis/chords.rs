@@ -26,6 +26,7 @@ fn part(n: i64) -> ChordMember {
         result: raw(n.to_string()),
         body: raw("null".into()),
         root_id: "R".into(),
+        priority: None,
     }
 }
 
