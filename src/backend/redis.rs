@@ -248,7 +248,7 @@ impl Keep for Store {
             let found: Vec<Option<Vec<u8>>> =
                 self.link.run(async |c| get.query_async(c).await).await?;
             let found = ids.iter().zip(found);
-            metas.extend(found.filter_map(|(id, bytes)| Some(read(&bytes?, id))));
+            metas.extend(found.filter_map(|(id, bytes)| Some(self.read(&bytes?, id))));
         }
         Ok(metas)
     }

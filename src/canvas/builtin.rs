@@ -193,9 +193,8 @@ pub fn chunked(kwargs: &[(String, Raw)]) -> Result<Signature, Exception> {
         Exception::new("builtins", "ValueError", why)
     })?;
     let items = items(given("it"))?;
-    if let Err(why) = fits(items.len().div_ceil(size), given("task").get().len()) {
-        return Ok(Err(why));
-    }
+    fits(items.len().div_ceil(size), given("task").get().len())
+        .map_err(|Malformed(why)| Exception::new("builtins", "ValueError", why))?;
     let parts: Vec<Signature> = items
         .chunks(size)
         .map(|part| {

@@ -225,7 +225,7 @@ async fn expired_results_go_in_bounded_steps(site: impl Site) {
 }
 
 async fn many_results_are_read_at_once(site: impl Site) {
-    let store = site.open();
+    let store = site.store();
     let ids: Vec<String> = (0..1200).map(|n| n.to_string()).collect();
     let even = ids.iter().step_by(2).map(|id| record(id, TaskState::Success, &json!(id)));
     store.put(even.collect()).await.unwrap();
@@ -236,12 +236,12 @@ async fn many_results_are_read_at_once(site: impl Site) {
 }
 
 async fn groups_are_saved_and_found(site: impl Site) {
-    let store = site.open();
+    let store = site.store();
     let result = json!([["G", null], [[["A", null], null], [["B \"", null], null]]]);
     let graph = json!({"nodes": [{"id": "C"}]}).to_string();
     store.save_group("G", &result.to_string(), Some(graph.clone())).await.unwrap();
     store.save_group("H", "[[\"H\", null], []]", None).await.unwrap();
-    let group = site.open().group("G").await.unwrap().unwrap();
+    let group = site.store().group("G").await.unwrap().unwrap();
     assert_eq!((&group.id[..], &group.result), ("G", &result));
     assert_eq!(
         group.graph.map(|text| serde_json::from_str(&text).unwrap()),

@@ -180,7 +180,9 @@ fn signature(input: &[u8]) {
     assert_eq!(again.write().get(), written.get());
     assert_eq!((&again.task, again.kind), (&one.task, one.kind));
     for chords in [Chords::Counted, Chords::Polled] {
-        if let Ok((calls, _)) = canvas::call(one.clone(), Some(3), context(chords)) {
+        if let Ok((calls, _)) =
+            canvas::call(one.clone(), Context { priority: Some(3), ..context(chords) })
+        {
             sent(&calls);
         }
         let embed = Embed { chain: vec![given.clone()], ..Embed::default() };
@@ -323,7 +325,7 @@ fn request(frame: &[u8]) {
             assert!(!name.is_empty() && value::is_read_by_python(&meta))
         }
         Ok(Ask::Call { signature, .. } | Ask::Say(Said::Replace(signature))) => {
-            if let Ok((calls, _)) = canvas::call(*signature, None, context(Chords::Counted)) {
+            if let Ok((calls, _)) = canvas::call(*signature, context(Chords::Counted)) {
                 sent(&calls);
             }
         }
