@@ -90,10 +90,14 @@ def kind(sent):
         return sent.get(timeout=60)
     except Exception as error:
         return type(error).__name__
-say([kind(sent) for sent in (a, b, c, d, e)])
+say([kind(sent) for sent in (a, b, c, d)] + [e.id])
 "#;
     let got = celery(&app, &format!("{conf}{script}"));
-    assert_eq!(got, json!([{"a": [1]}, "x", "CalledProcessError", ["list", "[7]"], "ChordError"]));
+    let expected = json!([{"a": [1]}, "x", "CalledProcessError", ["list", "[7]"], got[4]]);
+    assert_eq!(got, expected);
+    // A member that was revoked ends its chord.
+    let chord = result(&app, got[4].as_str().unwrap());
+    assert_eq!(chord["result"]["exc_type"], json!("ChordError"), "{chord}");
 }
 
 /// Messages that no worker may run, between good ones.
