@@ -79,6 +79,19 @@ fn options_become_what_a_message_says() {
 }
 
 #[test]
+fn what_follows_inherits_a_priority_and_what_is_called_may_have_its_own() {
+    let inherits = Context { priority: Some(7), ..context() };
+    let own = raw(&sig("a", json!({"priority": 3})));
+    let embed = Embed { callbacks: vec![own.clone()], ..Embed::default() };
+    let calls = after_success(&embed, &raw(&json!(1)), inherits).unwrap();
+    assert_eq!(calls.drafts[0].wire_priority, Some(7));
+    for (one, priority) in [(own, Some(3)), (raw(&sig("b", json!({}))), Some(7))] {
+        let (calls, _) = call(Signature::read(&one).unwrap(), inherits).unwrap();
+        assert_eq!(calls.drafts[0].wire_priority, priority);
+    }
+}
+
+#[test]
 fn a_chain_gives_its_rest_to_its_next_step() {
     let steps = ["3", "2", "1"].map(|n| sig(n, json!({"task_id": n})));
     let calls = after(&[], &steps).unwrap();

@@ -95,7 +95,7 @@ pub(super) struct Call {
     /// Queue [default: the task's]
     #[arg(long, value_parser = kind::from_text::<kind::Queue>)]
     queue: Option<String>,
-    /// Priority, 0 to 9; higher is served first [default: that of this task]
+    /// Priority, 0 to 9; higher is served first [default: the broker's]
     #[arg(long, value_parser = kind::from_text::<kind::Priority>)]
     priority: Option<u8>,
     /// Serializer of the message [default: task_serializer of the worker]

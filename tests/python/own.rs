@@ -178,7 +178,8 @@ say([[child.id for child in result.children] == ids, inner == [["ROOT", result.i
 "#;
     // On Redis the lowest number is served first.
     let urgent = if place == Place::Redis { 0 } else { 9 };
-    assert_eq!(run(&app, script), json!([true, true, true, 5, urgent, 3]));
+    // Priorities are not inherited, unless `task_inherit_parent_priority` is set.
+    assert_eq!(run(&app, script), json!([true, true, true, 0, urgent, 3]));
 }
 
 fn what_replaces_it_is_what_python_would_make_of_it(place: Place) {
