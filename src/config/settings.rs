@@ -185,7 +185,8 @@ settings! {
     /// first. null sends no priority, which is served as 0; on Redis as 9, because Python programs
     /// put messages without a priority there.
     task_default_priority: Option<u8>, Maybe<Priority> = None;
-    /// Give the tasks that a task calls, and those that follow it, the priority of its message.
+    /// Give the tasks that a task calls, and those that follow it, the priority of its message,
+    /// unless they have their own.
     task_inherit_parent_priority: bool, Flag = false;
     /// How often one worker starts tasks of one name at most, unless the task sets its own
     /// limit: 10/s, 5/m, 100/h. null or 0 means no limit.

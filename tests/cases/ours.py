@@ -7,6 +7,8 @@ import os
 import sys
 import time
 
+# The client is no file of the tests: nothing is left beside it.
+sys.dont_write_bytecode = True
 sys.path.insert(0, sys.argv[1])
 
 from qworker_task import Task  # noqa: E402

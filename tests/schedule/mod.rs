@@ -44,11 +44,44 @@ fn at(seconds: i64) -> DateTime<Utc> {
 /// What the zone's clocks show less UTC, in seconds.
 fn offset(zone: Zone, seconds: i64) -> i64 {
     thread_local! {
-        static READ: RefCell<HashMap<Zone, tz::TimeZone>> = RefCell::default();
+        static READ: RefCell<HashMap<Zone, Rc<[(i64, i64)]>>> = RefCell::default();
+        static LAST: RefCell<Option<(Zone, Rc<[(i64, i64)]>)>> = const { RefCell::new(None) };
     }
-    READ.with_borrow_mut(|read| {
-        let new = || tz::TimeZone::from_tz_data(zone.tzif()).unwrap();
-        let found = read.entry(zone).or_insert_with(new).find_local_time_type(seconds);
-        i64::from(found.unwrap().ut_offset())
-    })
+    let known = LAST.with_borrow(|last| last.clone().filter(|(of, _)| *of == zone));
+    let (_, pieces) = known.unwrap_or_else(|| {
+        let read = |read: &mut HashMap<_, Rc<[_]>>| {
+            Rc::clone(read.entry(zone).or_insert_with(|| offsets(zone).into()))
+        };
+        let found = (zone, READ.with_borrow_mut(read));
+        LAST.set(Some(found.clone()));
+        found
+    });
+    pieces[pieces.partition_point(|(from, _)| *from <= seconds) - 1].1
 }
+
+/// From when on which offset, as the library says that reads the files: no two changes are within two
+/// days.
+fn offsets(zone: Zone) -> Vec<(i64, i64)> {
+    let zone = tz::TimeZone::from_tz_data(zone.tzif()).unwrap();
+    let of = |at: i64| i64::from(zone.find_local_time_type(at).unwrap().ut_offset());
+    let mut found = vec![(i64::MIN, of(FIRST_OFFSET))];
+    for at in (FIRST_OFFSET..=LAST_OFFSET).step_by(2 * 86_400) {
+        let (mut same, mut other) = (at - 2 * 86_400, at);
+        let before = found.last().unwrap().1;
+        if of(at) == before {
+            continue;
+        }
+        while other - same > 1 {
+            let middle = same + (other - same) / 2;
+            if of(middle) == before { same = middle } else { other = middle }
+        }
+        found.push((other, of(other)));
+    }
+    found
+}
+
+/// 2019-01-01: a year before the first that these tests look at.
+const FIRST_OFFSET: i64 = 1_546_300_800;
+
+/// 2043-01-01: likewise.
+const LAST_OFFSET: i64 = 2_303_596_800;
