@@ -41,15 +41,18 @@ fn at(seconds: i64) -> DateTime<Utc> {
     DateTime::from_timestamp(seconds, 0).unwrap()
 }
 
+/// From when on which offset.
+type Offsets = Rc<[(i64, i64)]>;
+
 /// What the zone's clocks show less UTC, in seconds.
 fn offset(zone: Zone, seconds: i64) -> i64 {
     thread_local! {
-        static READ: RefCell<HashMap<Zone, Rc<[(i64, i64)]>>> = RefCell::default();
-        static LAST: RefCell<Option<(Zone, Rc<[(i64, i64)]>)>> = const { RefCell::new(None) };
+        static READ: RefCell<HashMap<Zone, Offsets>> = RefCell::default();
+        static LAST: RefCell<Option<(Zone, Offsets)>> = const { RefCell::new(None) };
     }
     let known = LAST.with_borrow(|last| last.clone().filter(|(of, _)| *of == zone));
     let (_, pieces) = known.unwrap_or_else(|| {
-        let read = |read: &mut HashMap<_, Rc<[_]>>| {
+        let read = |read: &mut HashMap<_, Offsets>| {
             Rc::clone(read.entry(zone).or_insert_with(|| offsets(zone).into()))
         };
         let found = (zone, READ.with_borrow_mut(read));
