@@ -13,7 +13,7 @@ use crate::client::send::Sender;
 use crate::clock;
 use crate::os::memory;
 use crate::os::wall_timer::WallTimer;
-use crate::wire::Format;
+use crate::wire::BodyFormat;
 use chrono::{DateTime, Utc};
 use std::future::pending;
 use std::time::{Duration, Instant};
@@ -61,7 +61,7 @@ pub async fn run(plan: Plan, services: Services, ready: impl FnOnce()) {
         Err(error) => return tracing::error!("beat: no timer: {error}"),
     };
     let mut core = Core::new(&plan, ledger.is_disposable(), now());
-    let (sender, patience) = (Sender::new(&plan.host, Format::default()), plan.patience);
+    let (sender, patience) = (Sender::new(&plan.host, BodyFormat::default()), plan.patience);
     let (producer, admin) = (broker.producer(), broker.admin());
     let stores = Stores { ledger, producer, admin, store, sender, patience };
     let (mut effects, mut requests, mut ready) = (Vec::new(), JoinSet::new(), Some(ready));

@@ -17,7 +17,7 @@ pub use drive::{BeatControl, Services, run};
 
 use crate::schedule::entry::Entry;
 use crate::task::Task;
-use crate::wire::Format;
+use crate::wire::BodyFormat;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -67,5 +67,5 @@ pub struct Destination {
     /// Its definition, if the application has it.
     pub task: Option<Arc<Task>>,
     /// In which form bodies are written.
-    pub format: Format,
+    pub format: BodyFormat,
 }

@@ -253,7 +253,7 @@ mod tests {
     use super::*;
     use crate::canvas::graph::{EdgeKind, Graph};
     use crate::clock;
-    use crate::wire::Format;
+    use crate::wire::BodyFormat;
     use serde_json::{Value, json};
 
     fn read(value: &Value) -> Signature {
@@ -344,7 +344,7 @@ mod tests {
         let begun = begin(&nested(), Chords::Counted).unwrap();
         let graph = Graph::of_signature(&begun.signature).unwrap();
         let message = begun.calls.drafts[0]
-            .encode(0, clock::parse("2030-01-01T00:00:00").unwrap(), &Format::default())
+            .encode(0, clock::parse("2030-01-01T00:00:00").unwrap(), &BodyFormat::default())
             .unwrap();
         let message = message.decode().unwrap();
         let mut told = Graph::default();

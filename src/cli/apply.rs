@@ -9,7 +9,7 @@ use super::workflow::{self, Then};
 use super::{files, utf8};
 use crate::config::{Diagnostic, kind};
 use crate::flow::check::Checker;
-use crate::flow::{Bound, Flow};
+use crate::flow::{ParamValues, WorkflowFile};
 use crate::task::set::Set;
 use crate::wire::body::Pairs;
 use crate::wire::value;
@@ -126,9 +126,9 @@ fn text(file: &Path) -> Result<(String, String), Box<Diagnostic>> {
     Ok((name.clone(), text))
 }
 
-fn parse(file: &Path) -> Result<Flow, Error> {
+fn parse(file: &Path) -> Result<WorkflowFile, Error> {
     let (name, text) = text(file).map_err(|fault| Error::usage(fault.to_string()))?;
-    let (flow, found) = Flow::parse(&name, &text);
+    let (flow, found) = WorkflowFile::parse(&name, &text);
     match flow.filter(|_| found.is_empty()) {
         Some(flow) => Ok(flow),
         None => Err(wrong(&found, &Set::default(), &[])),
@@ -136,7 +136,7 @@ fn parse(file: &Path) -> Result<Flow, Error> {
 }
 
 /// The values of the parameters.
-fn bind(flow: &Flow, args: &Args, file: &Path) -> Result<Bound, Error> {
+fn bind(flow: &WorkflowFile, args: &Args, file: &Path) -> Result<ParamValues, Error> {
     let text = text_of("--params", &args.params)?;
     let Pairs(mut given) = serde_json::from_str(&text).map_err(|error| {
         Error::usage(format!("--params: expected a JSON object like '{{\"day\": 1}}': {error}"))
@@ -160,7 +160,7 @@ fn check(files: &[PathBuf], checker: &Checker<'_>, out: ToUser) -> Result<Exit, 
         let found = match text(file) {
             Err(fault) => vec![*fault],
             Ok((name, text)) => {
-                let (flow, mut found) = Flow::parse(&name, &text);
+                let (flow, mut found) = WorkflowFile::parse(&name, &text);
                 if let Some(flow) = flow {
                     found.extend(flow.signature(&flow.unbound(), checker, &|number| number).1);
                     found.sort_by_key(|fault| fault.line);

@@ -6,14 +6,14 @@ use crate::clock;
 use crate::config::diagnostic::Weight;
 use crate::config::{Diagnostic, Settings};
 use crate::wire::auth::{self, KeyFiles, Keys};
-use crate::wire::{AcceptedContent, Compression, Format, ResultFormat, Serializer};
+use crate::wire::{AcceptedContent, BodyFormat, Compression, ResultFormat, Serializer};
 use std::path::{Path, PathBuf};
 
 /// How messages and results are written, and which are read.
 #[derive(Clone, Default)]
 pub(super) struct Forms {
     /// Messages that are written.
-    pub(super) messages: Format,
+    pub(super) messages: BodyFormat,
     /// Messages that are taken.
     pub(super) accept: AcceptedContent,
     /// Results.
@@ -28,14 +28,14 @@ pub(super) fn read(settings: &Settings, folder: &Path) -> (Forms, Vec<Diagnostic
     let accept = |all: &[String]| AcceptedContent::of(all.iter().map(String::as_str));
     let results = settings.result_accept_content.as_ref().unwrap_or(&settings.accept_content);
     let forms = Forms {
-        messages: Format {
+        messages: BodyFormat {
             serializer: serializer(&settings.task_serializer),
             compression: compression(&settings.task_compression),
             keys: keys.clone(),
         },
         accept: accept(&settings.accept_content),
         results: ResultFormat {
-            format: Format {
+            format: BodyFormat {
                 serializer: serializer(&settings.result_serializer),
                 compression: compression(&settings.result_compression),
                 keys,

@@ -2,7 +2,7 @@
 //! that wait or are held, with what is to follow them.
 
 use super::Client;
-use super::workflow::Progress;
+use super::workflow::WorkflowProgress;
 use crate::broker::{Error, Whereabouts};
 use crate::canvas::ResultTree;
 use crate::canvas::builtin::Unlock;
@@ -28,7 +28,7 @@ pub struct Explored {
     /// Its tasks and groups; empty if nothing is known of the id.
     pub graph: Graph,
     /// Their results and places.
-    pub progress: Progress,
+    pub progress: WorkflowProgress,
     /// There are more messages than were looked through.
     pub is_cut: bool,
 }

@@ -4,7 +4,7 @@ use crate::broker::{Abilities, Error, Posting, Producer};
 use crate::config::routes::Routes;
 use crate::task::Task;
 use crate::task::set::Set;
-use crate::wire::{Draft, EncodeError, ExchangeRoute, Format};
+use crate::wire::{BodyFormat, Draft, EncodeError, ExchangeRoute};
 use chrono::{DateTime, TimeDelta, Utc};
 use std::time::Duration;
 
@@ -16,12 +16,12 @@ pub struct Sender {
     /// A UUID that names this process.
     pub identity: String,
     /// In which form bodies are written.
-    pub format: Format,
+    pub format: BodyFormat,
 }
 
 impl Sender {
     /// This process on `hostname`; `format` is the form of the bodies that it writes.
-    pub fn new(hostname: &str, format: Format) -> Sender {
+    pub fn new(hostname: &str, format: BodyFormat) -> Sender {
         Sender {
             origin: format!("gen{}@{hostname}", std::process::id()),
             identity: uuid::Uuid::new_v4().to_string(),

@@ -87,7 +87,7 @@ pub async fn send_workflow(
 
 /// What is known of the tasks of a workflow.
 #[derive(Debug, Clone, Default)]
-pub struct Progress {
+pub struct WorkflowProgress {
     /// Results, not always final ones, by the ids of their tasks.
     pub metas: HashMap<String, Meta>,
     /// Where tasks without a result are, as the broker has said lately.
@@ -96,7 +96,7 @@ pub struct Progress {
     pub taken: HashMap<String, DateTime<Utc>>,
 }
 
-impl Progress {
+impl WorkflowProgress {
     /// Will the result of this task change no more?
     pub fn is_ready(&self, id: &str) -> bool {
         self.metas.get(id).is_some_and(Meta::is_ready)
@@ -120,7 +120,7 @@ impl Progress {
 
 /// How the watch of a workflow ended.
 #[derive(Debug)]
-pub enum Ended {
+pub enum WatchEnd {
     /// Every task of the result is ready.
     Ready,
     /// This task is in the dead-letter list, under this number: the rest never comes.
@@ -135,9 +135,9 @@ pub enum Ended {
 pub async fn watch(
     client: &Client,
     sent: &SentWorkflow,
-    progress: &mut Progress,
-    tell: &mut dyn FnMut(&Progress),
-) -> Result<Ended, Error> {
+    progress: &mut WorkflowProgress,
+    tell: &mut dyn FnMut(&WorkflowProgress),
+) -> Result<WatchEnd, Error> {
     let order = Order::of(&sent.graph);
     let mut ids: Vec<String> = sent.result.task_ids();
     let last: Vec<String> = ids.clone();
@@ -156,7 +156,7 @@ pub async fn watch(
         let read_again = begin + begin.elapsed() * READ_SHARE;
         if last.iter().all(|id| progress.is_ready(id)) {
             tell(progress);
-            return Ok(Ended::Ready);
+            return Ok(WatchEnd::Ready);
         }
         if Instant::now() >= search_at {
             let begin = Instant::now();
@@ -191,8 +191,8 @@ async fn search(
     client: &Client,
     graph: &Graph,
     order: &Order,
-    progress: &mut Progress,
-) -> Result<Option<Ended>, Error> {
+    progress: &mut WorkflowProgress,
+) -> Result<Option<WatchEnd>, Error> {
     let open = |at: &usize| !progress.metas.contains_key(&graph.nodes[*at].id);
     let due: Vec<usize> =
         order.due(graph, progress).into_iter().filter(open).take(SEARCH_MAX).collect();
@@ -203,7 +203,7 @@ async fn search(
             && order.needed.contains(&at)
         {
             progress.places.insert(id.clone(), place);
-            return Ok(Some(Ended::Dead(id, number)));
+            return Ok(Some(WatchEnd::Dead(id, number)));
         }
         let waited = matches!(progress.places.get(&id), Some(Whereabouts::Waiting { .. }));
         if waited && matches!(place, Whereabouts::Held { .. }) {
@@ -260,7 +260,7 @@ impl Order {
     }
 
     /// The tasks that are not ready, and wait for none.
-    pub fn due(&self, graph: &Graph, progress: &Progress) -> Vec<usize> {
+    pub fn due(&self, graph: &Graph, progress: &WorkflowProgress) -> Vec<usize> {
         let ready = |at: &usize| progress.is_ready(&graph.nodes[*at].id);
         let mut due: Vec<usize> = self.before.keys().copied().collect();
         due.sort_unstable();
@@ -273,7 +273,7 @@ impl Order {
     }
 
     /// The tasks that failed first: those before them did not.
-    pub fn failed(&self, graph: &Graph, progress: &Progress) -> Vec<usize> {
+    pub fn failed(&self, graph: &Graph, progress: &WorkflowProgress) -> Vec<usize> {
         let failed = |at: &usize| progress.has_failed(&graph.nodes[*at].id);
         let mut first: Vec<usize> = self.needed.iter().copied().filter(failed).collect();
         first.sort_unstable();

@@ -24,7 +24,7 @@ pub enum Before {
 
 /// What is wrong with the call of a task.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Fault {
+pub enum CallFault {
     /// Nobody here defines it; the nearest names.
     Unknown(String, Vec<String>),
     /// It does not take these arguments: Python's sentence.
@@ -33,23 +33,23 @@ pub enum Fault {
     Malformed(String),
 }
 
-impl std::fmt::Display for Fault {
+impl std::fmt::Display for CallFault {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Fault::Unknown(name, near) if near.is_empty() => {
+            CallFault::Unknown(name, near) if near.is_empty() => {
                 write!(f, "no task {name:?} in tasks.d")
             }
-            Fault::Unknown(name, near) => {
+            CallFault::Unknown(name, near) => {
                 write!(f, "no task {name:?} in tasks.d; did you mean {}?", near.join(" or "))
             }
-            Fault::Misfit(_, why) | Fault::Malformed(why) => f.write_str(why),
+            CallFault::Misfit(_, why) | CallFault::Malformed(why) => f.write_str(why),
         }
     }
 }
 
-impl From<Malformed> for Fault {
-    fn from(why: Malformed) -> Fault {
-        Fault::Malformed(why.0)
+impl From<Malformed> for CallFault {
+    fn from(why: Malformed) -> CallFault {
+        CallFault::Malformed(why.0)
     }
 }
 
@@ -67,7 +67,7 @@ impl Checker<'_> {
     ///
     /// # Errors
     /// What is wrong with it.
-    pub fn call(&self, one: &Signature, before: Before) -> Result<(), Fault> {
+    pub fn call(&self, one: &Signature, before: Before) -> Result<(), CallFault> {
         let built_in = BuiltIn::named(&one.task);
         if let Some(map) = built_in.filter(|it| it.is_map() || *it == BuiltIn::Chunks) {
             return self.map(one, map);
@@ -77,7 +77,7 @@ impl Checker<'_> {
                 return Ok(());
             }
             let near = self.tasks.nearest(&one.task).into_iter().map(String::from).collect();
-            return Err(Fault::Unknown(one.task.clone(), near));
+            return Err(CallFault::Unknown(one.task.clone(), near));
         };
         let counts: &[usize] = match before {
             _ if one.immutable => &[0],
@@ -98,16 +98,16 @@ impl Checker<'_> {
     }
 
     /// A map, by its first item that does not fit.
-    fn map(&self, one: &Signature, map: BuiltIn) -> Result<(), Fault> {
+    fn map(&self, one: &Signature, map: BuiltIn) -> Result<(), CallFault> {
         let Some(name) = builtin::inner(&one.args, &one.kwargs) else {
-            return Err(Fault::Malformed(format!("{}: it names no task", one.task)));
+            return Err(CallFault::Malformed(format!("{}: it names no task", one.task)));
         };
         self.call(
             &Signature { immutable: true, ..Signature::task(&name, Vec::new(), Vec::new()) },
             Before::Nothing,
         )
         .or_else(|fault| match fault {
-            Fault::Misfit(..) => Ok(()),
+            CallFault::Misfit(..) => Ok(()),
             unknown => Err(unknown),
         })?;
         let Some(items) = find(&one.kwargs, "it").and_then(|it| builtin::items(it).ok()) else {
@@ -118,7 +118,7 @@ impl Checker<'_> {
                 BuiltIn::Map => vec![item],
                 _ => match builtin::items(&item) {
                     Ok(args) => args,
-                    Err(why) => return Err(Fault::Misfit(name, why.repr(usize::MAX))),
+                    Err(why) => return Err(CallFault::Misfit(name, why.repr(usize::MAX))),
                 },
             };
             self.bound(&name, &args, &[])?;
@@ -131,16 +131,16 @@ impl Checker<'_> {
         name: &str,
         args: &[Box<RawValue>],
         kwargs: &[(String, Box<RawValue>)],
-    ) -> Result<(), Fault> {
+    ) -> Result<(), CallFault> {
         let params = self.tasks.get(name).and_then(|task| task.params.as_deref());
         bind(name, params, args, kwargs).map(drop).map_err(|exception| {
             let why = exception.exc_message.first().and_then(|why| why.as_str());
-            Fault::Misfit(name.into(), format!("{}: {}", exception.exc_type, why.unwrap_or("")))
+            CallFault::Misfit(name.into(), format!("{}: {}", exception.exc_type, why.unwrap_or("")))
         })
     }
 
     /// All calls of a signature: what is wrong with any.
-    pub fn signature(&self, one: &Signature, before: Before) -> Vec<Fault> {
+    pub fn signature(&self, one: &Signature, before: Before) -> Vec<CallFault> {
         let mut found = Vec::new();
         if let Err(why) = self.within(one, before, 0, &mut found) {
             found.push(why.into());
@@ -153,7 +153,7 @@ impl Checker<'_> {
         one: &Signature,
         before: Before,
         depth: usize,
-        found: &mut Vec<Fault>,
+        found: &mut Vec<CallFault>,
     ) -> Result<(), Malformed> {
         if depth > DEPTH_MAX {
             let why = format!("signatures are nested deeper than the limit of {DEPTH_MAX}");

@@ -20,7 +20,7 @@ mod params;
 mod tests;
 pub mod words;
 
-pub use params::{Bound, Misfit};
+pub use params::{Misfit, ParamValues};
 
 use crate::config::kind::ValueKind;
 use crate::config::node::{Data, YamlKey, YamlNode};
@@ -32,7 +32,7 @@ use check::Checker;
 
 /// A workflow file that could be parsed.
 #[derive(Debug)]
-pub struct Flow {
+pub struct WorkflowFile {
     file: String,
     root: YamlNode,
     /// Its parameters.
@@ -41,9 +41,9 @@ pub struct Flow {
     pub description: Option<String>,
 }
 
-impl Flow {
+impl WorkflowFile {
     /// Reads the parameters of a file; `None` if it cannot be parsed.
-    pub fn parse(file: &str, text: &str) -> (Option<Flow>, Vec<Diagnostic>) {
+    pub fn parse(file: &str, text: &str) -> (Option<WorkflowFile>, Vec<Diagnostic>) {
         let (root, broken) = yaml::parse(file, text);
         let mut faults = Faults::new(file);
         faults.extend(broken);
@@ -63,7 +63,7 @@ impl Flow {
             // A name that begins with a dot is a home for anchors, as in task files.
             map.retain(|(YamlKey { text, .. }, _)| !text.starts_with('.'));
         }
-        let flow = Flow { file: file.into(), root, params, description };
+        let flow = WorkflowFile { file: file.into(), root, params, description };
         (Some(flow), faults.into_vec())
     }
 
@@ -71,7 +71,7 @@ impl Flow {
     /// leaves no signature. `number` is a priority as the broker counts.
     pub fn signature(
         &self,
-        bound: &Bound,
+        bound: &ParamValues,
         checker: &Checker<'_>,
         number: &dyn Fn(u8) -> u8,
     ) -> (Option<Signature>, Vec<Diagnostic>) {

@@ -1,8 +1,8 @@
 //! From a node of a workflow file to a signature.
 
-use super::check::{Before, Checker, Fault};
+use super::check::{Before, CallFault, Checker};
 use super::options::{self, CALLBACKS, OPTIONS};
-use super::params::{Bound, Filled};
+use super::params::{Filled, ParamValues};
 use super::words;
 use crate::canvas;
 use crate::canvas::SignatureKind;
@@ -42,14 +42,14 @@ const NODE: &str =
 /// Reads nodes; what is wrong with them comes together in `faults`.
 pub(super) struct Reader<'a> {
     pub(super) faults: Faults,
-    bound: &'a Bound,
+    bound: &'a ParamValues,
     checker: &'a Checker<'a>,
     number: &'a dyn Fn(u8) -> u8,
 }
 
 /// A node's arguments; `None` where a parameter without a value decides.
 #[derive(Default)]
-struct Arguments {
+struct NodeArguments {
     args: Option<Vec<Raw>>,
     kwargs: Option<Vec<(String, Raw)>>,
 }
@@ -57,7 +57,7 @@ struct Arguments {
 impl<'a> Reader<'a> {
     pub(super) fn new(
         faults: Faults,
-        bound: &'a Bound,
+        bound: &'a ParamValues,
         checker: &'a Checker<'a>,
         number: &'a dyn Fn(u8) -> u8,
     ) -> Reader<'a> {
@@ -86,7 +86,7 @@ impl<'a> Reader<'a> {
             Data::Map(map) => self.mapping(node.line, map, before),
             Data::Scalar(..) if node.as_text().is_some() => {
                 let one =
-                    self.task(node, &Arguments { args: Some(vec![]), kwargs: Some(vec![]) })?;
+                    self.task(node, &NodeArguments { args: Some(vec![]), kwargs: Some(vec![]) })?;
                 self.check(&one, node.line, before);
                 Some(one)
             }
@@ -153,7 +153,7 @@ impl<'a> Reader<'a> {
     fn check(&mut self, one: &Signature, line: usize, before: Before) {
         match self.checker.call(one, before) {
             Ok(()) => {}
-            Err(Fault::Unknown(name, near)) => {
+            Err(CallFault::Unknown(name, near)) => {
                 let fault = self.faults.add(line, format!("no task {name:?} in tasks.d"));
                 fault.hint = (!near.is_empty()).then(|| near.join(" or "));
             }
@@ -163,7 +163,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn task(&mut self, node: &YamlNode, arguments: &Arguments) -> Option<Signature> {
+    fn task(&mut self, node: &YamlNode, arguments: &NodeArguments) -> Option<Signature> {
         let Filled::Value(filled) = self.bound.scalar(node, &mut self.faults) else { return None };
         let name = TaskName::read(&filled, &mut self.faults)?;
         let (args, kwargs) = (arguments.args.clone(), arguments.kwargs.clone());
@@ -241,7 +241,7 @@ impl<'a> Reader<'a> {
         for (key, value) in map {
             let read = self.within(&key.text, |reader| match key.text.as_str() {
                 "task" => {
-                    let task = reader.task(value, &Arguments::default())?;
+                    let task = reader.task(value, &NodeArguments::default())?;
                     Some(task.write())
                 }
                 "it" => reader.items(value),
@@ -299,8 +299,8 @@ impl<'a> Reader<'a> {
     }
 
     /// Values of parameters that are not known yet are null here.
-    fn arguments(&mut self, map: &[(YamlKey, YamlNode)], form: &str) -> Arguments {
-        let mut read = Arguments { args: Some(Vec::new()), kwargs: Some(Vec::new()) };
+    fn arguments(&mut self, map: &[(YamlKey, YamlNode)], form: &str) -> NodeArguments {
+        let mut read = NodeArguments { args: Some(Vec::new()), kwargs: Some(Vec::new()) };
         for (key, value) in map {
             let name = key.text.as_str();
             if name != "args" && name != "kwargs" {

@@ -1,6 +1,6 @@
 //! Parameters of a workflow file: their values, and texts with `{name}` in them.
 
-use super::Flow;
+use super::WorkflowFile;
 use crate::config::node::{Data, Style, YamlNode};
 use crate::config::{Faults, nearest};
 use crate::task::template::{TemplatePart, TemplateWord, Wrong};
@@ -11,7 +11,7 @@ use std::collections::HashMap;
 
 /// The values of the parameters; `None` is one that is given later.
 #[derive(Debug, Clone, Default)]
-pub struct Bound(HashMap<String, Option<Box<RawValue>>>);
+pub struct ParamValues(HashMap<String, Option<Box<RawValue>>>);
 
 /// Values that do not fit the parameters.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,12 +34,12 @@ impl std::fmt::Display for Misfit {
     }
 }
 
-impl Flow {
+impl WorkflowFile {
     /// The values of its parameters: those given, by name, and defaults.
     ///
     /// # Errors
     /// Everything that does not fit.
-    pub fn bind(&self, given: &[(String, Box<RawValue>)]) -> Result<Bound, Vec<Misfit>> {
+    pub fn bind(&self, given: &[(String, Box<RawValue>)]) -> Result<ParamValues, Vec<Misfit>> {
         let names = || self.params.iter().map(|param| param.name.as_str());
         let unknown = given.iter().filter(|(name, _)| !names().any(|known| known == name));
         let mut misfits: Vec<Misfit> = unknown
@@ -59,9 +59,9 @@ impl Flow {
     }
 
     /// The defaults alone.
-    pub fn unbound(&self) -> Bound {
+    pub fn unbound(&self) -> ParamValues {
         let pairs = self.params.iter().map(|param| (param.name.clone(), param.default.clone()));
-        Bound(pairs.collect())
+        ParamValues(pairs.collect())
     }
 }
 
@@ -86,7 +86,7 @@ enum Text<'a> {
     Written(String),
 }
 
-impl Bound {
+impl ParamValues {
     /// Fills in a value that is no list and no mapping.
     pub(super) fn scalar(&self, node: &YamlNode, faults: &mut Faults) -> Filled<YamlNode> {
         match self.text(node, faults) {

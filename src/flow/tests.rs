@@ -1,7 +1,7 @@
 //! Workflow files: what they come to, and everything that is wrong with them.
 
 use super::check::Checker;
-use super::{Bound, Flow, Misfit};
+use super::{Misfit, ParamValues, WorkflowFile};
 use crate::task::load::{File, TaskFileKind, load};
 use crate::task::set::Set;
 use serde_json::value::RawValue;
@@ -22,7 +22,7 @@ fn given(pairs: Value) -> Vec<(String, Box<RawValue>)> {
 
 /// The signature of a file with these parameters, or what is wrong with it.
 fn read(text: &str, params: Value) -> Result<Value, Vec<String>> {
-    let (flow, mut found) = Flow::parse("f.yaml", text);
+    let (flow, mut found) = WorkflowFile::parse("f.yaml", text);
     let tasks = tasks();
     let checker = Checker { tasks: &tasks, unregistered: false };
     let mut signature = None;
@@ -150,7 +150,7 @@ fn parameters_are_filled_in() {
     let whole = "params: [{a: [1, 2]}, {k: {y: 1}}, {t: add}]\n{}";
     let whole = whole.replace("{}", "task: '{t}'\nargs: '{a}'\n");
     assert_eq!(of(&whole), json!({"task": "add", "args": [1, 2]}));
-    let (flow, _) = Flow::parse("f.yaml", text);
+    let (flow, _) = WorkflowFile::parse("f.yaml", text);
     let flow = flow.unwrap();
     assert_eq!(
         flow.bind(&given(json!({"whom": 1}))).unwrap_err(),
@@ -255,7 +255,7 @@ fn a_file_is_checked_before_its_parameters_are_known() {
     let tasks = tasks();
     let checker = Checker { tasks: &tasks, unregistered: false };
     let found = |text: &str| {
-        let flow = Flow::parse("f.yaml", text).0.unwrap();
+        let flow = WorkflowFile::parse("f.yaml", text).0.unwrap();
         let found = flow.signature(&flow.unbound(), &checker, &|n| n).1;
         found.iter().map(ToString::to_string).collect::<Vec<_>>()
     };
@@ -311,10 +311,10 @@ fn any_text_is_read_or_refused() {
         if random.bool() {
             text = format!("chain:\n- any\n- {text}");
         }
-        let (flow, found) = Flow::parse("f.yaml", &text);
+        let (flow, found) = WorkflowFile::parse("f.yaml", &text);
         assert!(found.iter().all(|fault| fault.to_string().starts_with("f.yaml")));
         let Some(flow) = flow else { continue };
-        let (signature, found) = flow.signature(&Bound::default(), &checker, &|n| n);
+        let (signature, found) = flow.signature(&ParamValues::default(), &checker, &|n| n);
         read += usize::from(signature.is_some());
         assert!(found.iter().all(|fault| !fault.to_string().contains('\n')));
     }

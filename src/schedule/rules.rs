@@ -15,9 +15,9 @@ pub trait HostZones: Debug {
 
 /// For all zones the built-in rules hold.
 #[derive(Debug, Clone, Copy)]
-pub struct BuiltIn;
+pub struct BuiltInZones;
 
-impl HostZones for BuiltIn {
+impl HostZones for BuiltInZones {
     fn rules(&self, _: Zone) -> Option<Arc<Rules>> {
         None
     }

@@ -5,7 +5,7 @@
 
 use super::Payload;
 use super::compression::Compression;
-use super::encode::{Body, EncodeError, Format};
+use super::encode::{Body, BodyFormat, EncodeError};
 use super::{Embed, body, saferepr, serializer};
 use crate::clock;
 use chrono::{DateTime, Utc};
@@ -93,7 +93,7 @@ impl Draft {
         &self,
         priority: u8,
         now: DateTime<Utc>,
-        format: &Format,
+        format: &BodyFormat,
     ) -> Result<Payload, EncodeError> {
         let text = body::encode(&self.args, &self.kwargs, &self.embed);
         let body = match self.serializer.is_none() && self.compression.is_none() {

@@ -7,7 +7,7 @@ use super::auth::Keys;
 use super::body::{self, Arguments, Pairs};
 use super::compression::Compression;
 use super::decode;
-use super::encode::{Body, Format};
+use super::encode::{Body, BodyFormat};
 use super::lenient::{self, ObjectFields};
 use super::payload::MessageParts;
 use super::serializer::{AcceptedContent, Serializer};
@@ -239,10 +239,10 @@ impl Message {
         let mut fields = Pairs::read("body", &content.text()?)?;
         fields.set(changes);
         let text = body::object(&fields.0);
-        let form = Format {
+        let form = BodyFormat {
             serializer: Serializer::named(&content.kind).unwrap_or_default(),
             compression: content.compression.as_deref().and_then(Compression::named),
-            ..Format::default()
+            ..BodyFormat::default()
         };
         let plain = form.is_plain();
         let written = (!plain && content.base64).then(|| form.body(text.clone()).ok()).flatten();

@@ -22,7 +22,7 @@ pub mod value;
 pub use body::Arguments;
 pub use compression::Compression;
 pub use draft::{Draft, ExchangeRoute};
-pub use encode::{EncodeError, Format};
+pub use encode::{BodyFormat, EncodeError};
 pub use exception::Exception;
 pub use message::{Malformed, Message};
 pub use payload::Payload;

@@ -190,7 +190,7 @@ impl<'de: 'a, 'a> Deserialize<'de> for Envelope<'a> {
 #[cfg(test)]
 mod tests {
     use super::super::draft::Draft;
-    use super::super::encode::Format;
+    use super::super::encode::BodyFormat;
     use super::super::message::RETRIES_MAX;
     use super::*;
     use std::time::Duration;
@@ -217,7 +217,7 @@ mod tests {
         let now = clock::now();
         let eta = clock::parse("2026-11-20T17:34:55.019470+00:00");
         let sent = Draft { eta, expires: eta, ..draft() };
-        let message = sent.encode(3, now, &Format::default()).unwrap().decode().unwrap();
+        let message = sent.encode(3, now, &BodyFormat::default()).unwrap().decode().unwrap();
         assert_eq!((message.task.as_str(), message.id.as_str()), ("add", "T"));
         assert_eq!((message.eta, message.expires, message.priority), (eta, eta, Some(3)));
         assert_eq!(message.root_id, "T");
@@ -228,7 +228,7 @@ mod tests {
 
     #[test]
     fn a_retry_keeps_all_but_its_count_its_time_and_its_parent() {
-        let payload = draft().encode(0, clock::now(), &Format::default()).unwrap();
+        let payload = draft().encode(0, clock::now(), &BodyFormat::default()).unwrap();
         let message = payload.decode().unwrap();
         let eta = clock::now();
         let retry = payload.retry(&message, eta).unwrap().decode().unwrap();

@@ -6,7 +6,7 @@
 
 use super::auth;
 use super::decode::{self, Exceptions};
-use super::encode::{EncodeError, Format, pack};
+use super::encode::{BodyFormat, EncodeError, pack};
 use super::message::Malformed;
 use super::serializer::{AcceptedContent, Serializer, shown};
 use chrono::{DateTime, Utc};
@@ -21,7 +21,7 @@ const COMPRESSED: &[u8] = b"\0celery-compressed\0";
 #[derive(Debug, Clone, Default)]
 pub struct ResultFormat {
     /// How they are written.
-    pub format: Format,
+    pub format: BodyFormat,
     /// `result_accept_content`
     pub accept: AcceptedContent,
 }
@@ -183,7 +183,7 @@ mod tests {
 
     fn format(serializer: Serializer, accept: &[&str]) -> ResultFormat {
         ResultFormat {
-            format: Format { serializer, ..Format::default() },
+            format: BodyFormat { serializer, ..BodyFormat::default() },
             accept: AcceptedContent::of(accept.iter().copied()),
         }
     }

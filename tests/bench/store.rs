@@ -5,7 +5,7 @@ use qworker::client::send::Sender;
 use qworker::client::{Client, ClientOptions};
 use qworker::clock;
 use qworker::link::url::BrokerUrl;
-use qworker::wire::{Draft, Format};
+use qworker::wire::{BodyFormat, Draft};
 use rusqlite::{Connection, params};
 use std::io::Write;
 use std::path::Path;
@@ -32,7 +32,7 @@ impl Outbox {
             let _entered = runtime.enter();
             Client::connect(&url, None, &ClientOptions::default()).unwrap()
         };
-        Outbox { runtime, client, sender: Sender::new("bench", Format::default()) }
+        Outbox { runtime, client, sender: Sender::new("bench", BodyFormat::default()) }
     }
 
     fn posting(&self, task: &str, queue: &str) -> Posting {

@@ -4,7 +4,7 @@ use super::sites::{Site, Sqlite};
 use crate::harness::block_on;
 use qworker::client::send::{Sender, bound};
 use qworker::clock;
-use qworker::wire::{Draft, ExchangeRoute, Format};
+use qworker::wire::{BodyFormat, Draft, ExchangeRoute};
 use serde_json::Value;
 use std::collections::HashSet;
 use std::time::Duration;
@@ -20,7 +20,7 @@ fn an_exchange_gives_each_queue_a_copy_of_the_same_task() {
         let client = site.client();
         let draft = Draft { task: "t".into(), route: Some(route()), ..Draft::default() };
         let queues = ["a".to_string(), "b".to_string()];
-        let sender = Sender::new("test", Format::default());
+        let sender = Sender::new("test", BodyFormat::default());
         let postings =
             sender.postings(client.abilities(), draft, &queues, None, clock::now()).unwrap();
         let of_queues: Vec<&str> = postings.iter().map(|one| one.queue.as_str()).collect();

@@ -12,7 +12,7 @@ use qworker::clock;
 use qworker::wire::result::Meta;
 use qworker::wire::task_protocol::{self, Ask, HEAD, Request, Said};
 use qworker::wire::{
-    AcceptedContent, Arguments, Embed, Exception, Format, Message, Payload, ResultFormat,
+    AcceptedContent, Arguments, BodyFormat, Embed, Exception, Message, Payload, ResultFormat,
     Signature, body, saferepr, value,
 };
 use serde_json::value::RawValue;
@@ -254,7 +254,7 @@ fn complete(body: &RawValue) {
 fn sent(calls: &Calls) {
     let mut size = 0;
     for draft in &calls.drafts {
-        let payload = draft.encode(0, now(), &Format::default()).unwrap();
+        let payload = draft.encode(0, now(), &BodyFormat::default()).unwrap();
         size += payload.size();
         let message = payload.decode().unwrap_or_else(|why| panic!("{why} in {payload:?}"));
         assert_eq!((&message.id, &message.task), (&draft.id, &draft.task));

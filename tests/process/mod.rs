@@ -24,7 +24,7 @@ use qworker::client::send::{Sender, send};
 use qworker::client::{Client, ClientOptions};
 use qworker::clock;
 use qworker::link::url::BrokerUrl;
-use qworker::wire::{Draft, Format};
+use qworker::wire::{BodyFormat, Draft};
 use std::time::Duration;
 
 /// A task that says that it runs, and ends when the file `go` is there.
@@ -45,7 +45,7 @@ fn send_many(app: &TestDir, task: &str, count: usize) -> Vec<String> {
     block_on(async {
         let client = client(app);
         let draft = || Draft { task: task.into(), queue: "celery".into(), ..Draft::default() };
-        let sender = Sender::new("test", Format::default());
+        let sender = Sender::new("test", BodyFormat::default());
         let postings: Vec<_> = (0..count)
             .map(|_| {
                 sender.posting(client.broker.abilities(), draft(), None, clock::now()).unwrap()

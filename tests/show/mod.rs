@@ -12,7 +12,7 @@ use qworker::broker::Posting;
 use qworker::client::send::{self, Sender};
 use qworker::client::{Client, ClientOptions};
 use qworker::link::url::BrokerUrl;
-use qworker::wire::{Draft, Format, Payload};
+use qworker::wire::{BodyFormat, Draft, Payload};
 use serde_json::Value;
 
 /// How a task ended, as the result store has it.
@@ -59,7 +59,7 @@ fn post_unchecked(app: &TestDir, task: &str, args: &str) -> String {
     block_on(async {
         let client = client(app);
         let now = qworker::clock::now();
-        let sender = Sender::new("elsewhere", Format::default());
+        let sender = Sender::new("elsewhere", BodyFormat::default());
         let posting = sender.posting(client.broker.abilities(), draft, None, now).unwrap();
         let id = posting.task_id.clone();
         send::send(&client.broker.producer(), vec![posting], SOON).await.unwrap();

@@ -1,7 +1,7 @@
 //! Messages that are sent in a [`World`].
 
 use super::world::{ITEMS_MAX, World};
-use qworker::wire::{Draft, Format, Payload};
+use qworker::wire::{BodyFormat, Draft, Payload};
 use serde_json::value::RawValue;
 
 impl World {
@@ -27,7 +27,7 @@ impl World {
             expires: expires.map(at),
             ..Draft::default()
         };
-        let payload = draft.encode(0, at(0.0), &Format::default()).unwrap();
+        let payload = draft.encode(0, at(0.0), &BodyFormat::default()).unwrap();
         self.broker.post(id, payload, eta.map_or(0.0, |eta| self.now + eta));
     }
 

@@ -12,7 +12,7 @@ use qworker::os::signal::WorkerSignal;
 use qworker::runner::{Attempt, CancelReason, Ending, Outcome, TimeLimit};
 use qworker::task::load::{File, TaskFileKind, load};
 use qworker::task::set::Set;
-use qworker::wire::{Format, TaskState};
+use qworker::wire::{BodyFormat, TaskState};
 use qworker::worker::core::{Core, Effect, Event, Now};
 use qworker::worker::demand::ConsumerAction::{Close, Take};
 use qworker::worker::demand::Demand;
@@ -107,7 +107,7 @@ impl World {
             wasm_compile_timeout: Duration::ZERO,
             result_expires: None,
             routing: Routing {
-                sender: Sender::new("sim", Format::default()),
+                sender: Sender::new("sim", BodyFormat::default()),
                 abilities: qworker::broker::sqlite::ABILITIES,
                 routes: Routes::default(),
                 default_queue: "celery".into(),

@@ -67,7 +67,7 @@ pub struct Graph {
 }
 
 /// The first and the last node of a part of a graph.
-type Ends = Option<(usize, usize)>;
+type FirstAndLast = Option<(usize, usize)>;
 
 /// As it is stored.
 #[derive(Serialize, Deserialize)]
@@ -165,14 +165,18 @@ impl Graph {
     ///
     /// # Errors
     /// A signature in it cannot be read.
-    pub fn add_signature(&mut self, one: &Signature, depth: usize) -> Result<Ends, Malformed> {
+    pub fn add_signature(
+        &mut self,
+        one: &Signature,
+        depth: usize,
+    ) -> Result<FirstAndLast, Malformed> {
         if depth > DEPTH_MAX {
             return Ok(None);
         }
         match one.kind {
             SignatureKind::Task => self.add_call(one, depth),
             SignatureKind::Chain => {
-                let mut ends: Ends = None;
+                let mut ends: FirstAndLast = None;
                 for part in one.parts("tasks")? {
                     let part = self.add_signature(&part, depth + 1)?;
                     ends = self.then(ends, part);
@@ -192,7 +196,7 @@ impl Graph {
         }
     }
 
-    fn then(&mut self, before: Ends, after: Ends) -> Ends {
+    fn then(&mut self, before: FirstAndLast, after: FirstAndLast) -> FirstAndLast {
         match (before, after) {
             (Some((first, from)), Some((to, last))) => {
                 self.connect(from, to, EdgeKind::Next);
@@ -207,7 +211,7 @@ impl Graph {
         id: &str,
         members: &[Signature],
         depth: usize,
-    ) -> Result<Ends, Malformed> {
+    ) -> Result<FirstAndLast, Malformed> {
         let Some(group) = self.add_group(id) else { return Ok(None) };
         for (index, member) in members.iter().enumerate() {
             if let Some((first, _)) = self.add_signature(member, depth + 1)? {
@@ -218,7 +222,7 @@ impl Graph {
         Ok(Some((group, group)))
     }
 
-    fn add_call(&mut self, one: &Signature, depth: usize) -> Result<Ends, Malformed> {
+    fn add_call(&mut self, one: &Signature, depth: usize) -> Result<FirstAndLast, Malformed> {
         let id = one.text("task_id")?.unwrap_or_default();
         let name = shown_name(one);
         let Some(at) = self.add_task(&id, Some(&name)) else { return Ok(None) };
@@ -326,8 +330,8 @@ impl Graph {
     }
 
     /// Adds a result as Celery lists it, with what comes before it: `[[id, parent], members]`.
-    pub fn add_result(&mut self, result: &Value) -> Ends {
-        let (mut ends, mut left): (Ends, Option<&Value>) = (None, Some(result));
+    pub fn add_result(&mut self, result: &Value) -> FirstAndLast {
+        let (mut ends, mut left): (FirstAndLast, Option<&Value>) = (None, Some(result));
         // Values have the depth that they could be read with.
         while let Some(one) = left {
             let Some(id) = one[0][0].as_str() else { break };

@@ -12,7 +12,7 @@ use crate::schedule::crontab_file;
 use crate::schedule::entry::Entry;
 use crate::schedule::load::{self, Defaults};
 use crate::task::set::Set;
-use crate::wire::Format;
+use crate::wire::BodyFormat;
 use chrono::DateTime;
 use std::collections::HashMap;
 use std::fs::DirEntry;
@@ -193,7 +193,7 @@ fn read_parts(
 }
 
 /// An entry whose arguments have no form in the serializer of its messages.
-fn unwritable(entry: &Entry, format: &Format) -> Option<Diagnostic> {
+fn unwritable(entry: &Entry, format: &BodyFormat) -> Option<Diagnostic> {
     let options = entry.options.as_deref();
     let has_own = options.is_some_and(|it| it.serializer.is_some() || it.compression.is_some());
     if format.is_plain() && !has_own {

@@ -1,11 +1,11 @@
 //! A graph in the language of Graphviz.
 
-use super::{Shape, color, label};
+use super::{NodeShape, color, label};
 use crate::canvas::graph::{Edge, EdgeKind};
 use std::fmt::Write;
 
 /// The whole graph.
-pub(super) fn text<'a>(shapes: &[Shape], edges: impl Iterator<Item = &'a Edge>) -> String {
+pub(super) fn text<'a>(shapes: &[NodeShape], edges: impl Iterator<Item = &'a Edge>) -> String {
     let mut text = String::from(
         "digraph workflow {\n    node [shape=box, style=\"rounded,filled\", fillcolor=white];\n",
     );
@@ -45,7 +45,7 @@ mod tests {
 
     #[test]
     fn labels_are_escaped() {
-        let one = Shape {
+        let one = NodeShape {
             lines: vec!["a\"b\\n".into(), "\\".into()],
             is_group: false,
             state: "SUCCESS".into(),

@@ -1,11 +1,11 @@
 //! A graph in the language of Mermaid.
 
-use super::{Shape, color, label};
+use super::{NodeShape, color, label};
 use crate::canvas::graph::{Edge, EdgeKind};
 use std::fmt::Write;
 
 /// The whole graph.
-pub(super) fn text<'a>(shapes: &[Shape], edges: impl Iterator<Item = &'a Edge>) -> String {
+pub(super) fn text<'a>(shapes: &[NodeShape], edges: impl Iterator<Item = &'a Edge>) -> String {
     let mut text = String::from("flowchart TD\n");
     for (at, one) in shapes.iter().enumerate() {
         let label = one.lines.iter().map(|line| escaped(line)).collect::<Vec<_>>().join("<br/>");
@@ -50,7 +50,7 @@ mod tests {
 
     #[test]
     fn labels_are_escaped() {
-        let one = Shape {
+        let one = NodeShape {
             lines: vec!["a\"<b>".into(), "#1".into()],
             is_group: true,
             state: "0/1".into(),

@@ -33,19 +33,19 @@ pub(super) struct Args {
         default_value = "text",
         env = "QWORKER_GRAPH_FORMAT"
     )]
-    format: Format,
+    format: GraphFormat,
 }
 
 /// How a graph is printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-enum Format {
+enum GraphFormat {
     Text,
     Dot,
     Mermaid,
 }
 
 /// A node as a picture shows it.
-struct Shape {
+struct NodeShape {
     /// Lines of text, without control characters.
     lines: Vec<String>,
     is_group: bool,
@@ -66,12 +66,12 @@ pub(super) fn run(args: &Args, global: &GlobalOptions, out: ToUser) -> Result<Ex
         ));
     }
     match args.format {
-        Format::Text => {
+        GraphFormat::Text => {
             let lines = tree_lines(graph, &|at| view(&explored, at));
             lines.iter().for_each(|line| out.tell(&line_text(line)));
         }
-        Format::Dot => out.write(&dot::text(&shapes(&explored), graph.edges())),
-        Format::Mermaid => out.write(&mermaid::text(&shapes(&explored), graph.edges())),
+        GraphFormat::Dot => out.write(&dot::text(&shapes(&explored), graph.edges())),
+        GraphFormat::Mermaid => out.write(&mermaid::text(&shapes(&explored), graph.edges())),
     }
     if graph.is_cut {
         out.say(&format!("Note: the graph is cut: it has more than {NODES_MAX} nodes"));
@@ -117,7 +117,7 @@ fn runtime(meta: &Meta) -> Option<Duration> {
     Duration::try_from_secs_f64(usage["runtime"].as_f64()?).ok()
 }
 
-fn shapes(explored: &Explored) -> Vec<Shape> {
+fn shapes(explored: &Explored) -> Vec<NodeShape> {
     let shown = explored.graph.nodes.iter().enumerate().map(|(at, node)| {
         let view = view(explored, at);
         let name = match (&node.name, node.is_group) {
@@ -129,7 +129,7 @@ fn shapes(explored: &Explored) -> Vec<Shape> {
         let state = format!("{}{time}", escape::name(&view.state));
         let lines = [name, escape::name(&node.id).into_owned(), state];
         let lines = lines.into_iter().filter(|line| !line.is_empty()).collect();
-        Shape { lines, is_group: node.is_group, state: view.state }
+        NodeShape { lines, is_group: node.is_group, state: view.state }
     });
     shown.collect()
 }

@@ -16,10 +16,10 @@ use crate::canvas::{self, Context, ResultTree, SignatureKind, Workflow};
 use crate::client::Client;
 use crate::client::send::{Routing, Sender};
 use crate::client::wait::TaskStatus;
-use crate::client::workflow::{self, Ended, Order, Progress, SentWorkflow};
+use crate::client::workflow::{self, Order, SentWorkflow, WatchEnd, WorkflowProgress};
 use crate::clock;
 use crate::config::Diagnostic;
-use crate::flow::check::{Before, Checker, Fault};
+use crate::flow::check::{Before, CallFault, Checker};
 use crate::log::escape;
 use crate::os;
 use crate::os::signal::Interrupts;
@@ -165,11 +165,11 @@ pub(super) fn check(
     let checker = Checker { tasks, unregistered };
     let found = checker.signature(signature, Before::Nothing);
     let Some(first) = found.first() else { return Ok(()) };
-    let is_unknown = |fault: &Fault| matches!(fault, Fault::Unknown(..));
+    let is_unknown = |fault: &CallFault| matches!(fault, CallFault::Unknown(..));
     if found.iter().any(is_unknown) {
         App::seen(faults)?;
     }
-    if let ([Fault::Unknown(name, _)], true) = (&found[..], true) {
+    if let ([CallFault::Unknown(name, _)], true) = (&found[..], true) {
         return Err(sending::unknown(name, tasks, faults));
     }
     let mut lines: Vec<String> = Vec::new();
@@ -202,11 +202,11 @@ async fn for_workflow(
     let interrupts = Interrupts::listen().map_err(cannot)?;
     let order = Order::of(&sent.graph);
     let view = View::new(sent, shows_tree, out);
-    let (mut progress, id) = (Progress::default(), escape::name(&sent.id).into_owned());
+    let (mut progress, id) = (WorkflowProgress::default(), escape::name(&sent.id).into_owned());
     let first =
         order.due(&sent.graph, &progress).first().map(|at| sent.graph.nodes[*at].id.clone());
     let ended = {
-        let mut tell = |progress: &Progress| view.show(sent, &order, progress);
+        let mut tell = |progress: &WorkflowProgress| view.show(sent, &order, progress);
         let mut watched = std::pin::pin!(workflow::watch(client, sent, &mut progress, &mut tell));
         let late = async {
             match limit {
@@ -246,7 +246,7 @@ async fn for_workflow(
         }
     };
     view.leave();
-    if let Ended::Dead(task_id, number) = ended {
+    if let WatchEnd::Dead(task_id, number) = ended {
         let node = sent.graph.find(&task_id).map(|at| &sent.graph.nodes[at]);
         let name = node.and_then(|node| node.name.clone()).unwrap_or_default();
         out.say(&format!(
@@ -281,7 +281,7 @@ pub(super) async fn of_group(
     if waits {
         return for_workflow(app, client, &sent, (limit, json, false), out).await;
     }
-    let mut progress = Progress::default();
+    let mut progress = WorkflowProgress::default();
     for meta in client.store.get_many(&ids).await? {
         progress.metas.insert(meta.task_id.clone(), meta);
     }
@@ -295,7 +295,7 @@ pub(super) async fn of_group(
 }
 
 /// Which tasks failed first, and why.
-fn tell_failures(graph: &Graph, order: &Order, progress: &Progress, out: ToUser) {
+fn tell_failures(graph: &Graph, order: &Order, progress: &WorkflowProgress, out: ToUser) {
     let failed = order.failed(graph, progress);
     for at in failed.iter().take(FAILED_SHOWN) {
         let node = &graph.nodes[*at];
@@ -316,7 +316,7 @@ fn tell_failures(graph: &Graph, order: &Order, progress: &Progress, out: ToUser)
 /// Prints what a result has come to; a failed one gives exit code 1.
 pub(super) fn print_result(
     tree: &ResultTree,
-    progress: &Progress,
+    progress: &WorkflowProgress,
     json: bool,
     out: ToUser,
 ) -> Result<Exit, Error> {

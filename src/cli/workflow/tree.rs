@@ -4,7 +4,7 @@
 use super::super::output::ToUser;
 use crate::broker::Whereabouts;
 use crate::canvas::graph::{EdgeKind, Graph};
-use crate::client::workflow::{Order, Progress, SentWorkflow, last_tasks};
+use crate::client::workflow::{Order, SentWorkflow, WorkflowProgress, last_tasks};
 use crate::clock;
 use crate::log::escape;
 use chrono::{DateTime, Utc};
@@ -204,7 +204,7 @@ impl View {
     }
 
     /// Shows what is known now.
-    pub(super) fn show(&self, sent: &SentWorkflow, order: &Order, progress: &Progress) {
+    pub(super) fn show(&self, sent: &SentWorkflow, order: &Order, progress: &WorkflowProgress) {
         if let Some(bar) = &self.bar {
             bar.set_message(self.drawn(sent, order, progress));
         }
@@ -220,7 +220,7 @@ impl View {
         }
     }
 
-    fn drawn(&self, sent: &SentWorkflow, order: &Order, progress: &Progress) -> String {
+    fn drawn(&self, sent: &SentWorkflow, order: &Order, progress: &WorkflowProgress) -> String {
         let size = terminal_size::terminal_size_of(io::stderr());
         let (width, height) = size.map_or((WIDTH, HEIGHT), |(width, height)| {
             (usize::from(width.0).max(20), usize::from(height.0).max(4))
@@ -260,7 +260,7 @@ impl View {
         fitted
     }
 
-    fn tell(&self, sent: &SentWorkflow, order: &Order, progress: &Progress) {
+    fn tell(&self, sent: &SentWorkflow, order: &Order, progress: &WorkflowProgress) {
         let mut told = self.told.borrow_mut();
         let tasks = sent.graph.nodes.iter().enumerate();
         for (at, node) in tasks.filter(|(_, node)| !node.is_group && !node.id.is_empty()) {
@@ -278,7 +278,7 @@ impl View {
     }
 }
 
-fn view_of(sent: &SentWorkflow, order: &Order, progress: &Progress, at: usize) -> NodeView {
+fn view_of(sent: &SentWorkflow, order: &Order, progress: &WorkflowProgress, at: usize) -> NodeView {
     let (graph, node) = (&sent.graph, &sent.graph.nodes[at]);
     if node.is_group {
         let tasks = last_tasks(graph, at);
@@ -302,7 +302,12 @@ fn view_of(sent: &SentWorkflow, order: &Order, progress: &Progress, at: usize) -
 
 /// How long a task has run: as its worker has measured it; else since it was seen with a worker, or
 /// could begin.
-fn time_of(sent: &SentWorkflow, order: &Order, progress: &Progress, at: usize) -> Option<Duration> {
+fn time_of(
+    sent: &SentWorkflow,
+    order: &Order,
+    progress: &WorkflowProgress,
+    at: usize,
+) -> Option<Duration> {
     let id = &sent.graph.nodes[at].id;
     let meta = progress.metas.get(id);
     if let Some(usage) =

@@ -4,7 +4,7 @@
 use super::cron::Days;
 use super::define::define;
 use super::entry::Entry;
-use super::rules::{BuiltIn, HostZones};
+use super::rules::{BuiltInZones, HostZones};
 use super::zone::{Calendar, Dst};
 use crate::config::beat::{BeatSchedule, DaysRule, DstRule, ZoneName};
 use crate::config::kind::ValueKind;
@@ -72,7 +72,7 @@ impl Defaults {
             days_of_crontabs: settings.beat_days.map_or(Days::Or, days),
             starting_deadline: settings.beat_cron_starting_deadline,
             boot,
-            host: Rc::new(BuiltIn),
+            host: Rc::new(BuiltInZones),
         }
     }
 }

@@ -36,7 +36,7 @@ impl From<EncodeError> for Malformed {
 
 /// The form in which texts are written.
 #[derive(Debug, Clone, Default)]
-pub struct Format {
+pub struct BodyFormat {
     /// `task_serializer`, `result_serializer`
     pub serializer: Serializer,
     /// `task_compression`, `result_compression`
@@ -55,15 +55,19 @@ pub(super) struct Body {
     pub compression: Option<&'static str>,
 }
 
-impl Format {
+impl BodyFormat {
     /// Is it JSON, as it stands?
     pub fn is_plain(&self) -> bool {
         self.serializer == Serializer::Json && self.compression.is_none()
     }
 
     /// The same with another serializer or compression, where one is given.
-    pub fn with(&self, serializer: Option<Serializer>, compression: Option<Compression>) -> Format {
-        Format {
+    pub fn with(
+        &self,
+        serializer: Option<Serializer>,
+        compression: Option<Compression>,
+    ) -> BodyFormat {
+        BodyFormat {
             serializer: serializer.unwrap_or(self.serializer),
             compression: compression.or(self.compression),
             keys: self.keys.clone(),

@@ -6,8 +6,8 @@ use crate::wire::message::Malformed;
 use Serializer::{Json, Msgpack, Pickle, Yaml};
 use std::borrow::Cow;
 
-fn format(serializer: Serializer, compression: Option<Compression>) -> Format {
-    Format { serializer, compression, ..Format::default() }
+fn format(serializer: Serializer, compression: Option<Compression>) -> BodyFormat {
+    BodyFormat { serializer, compression, ..BodyFormat::default() }
 }
 
 fn written(serializer: Serializer, json: &str) -> Result<Body, EncodeError> {
