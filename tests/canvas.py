@@ -1,6 +1,6 @@
 """Random canvases of Python's tasks and ours, while workers are killed: each ends, as a model says.
 
-    tests/canvas.py QWORKER [--trees N] [--kill-every SECONDS] [--seed N] [--tree N] [--fleet FLEET]
+    tests/canvas.py QWORKER [--trees N] [--kill-every SECONDS] [--seed N] [--tree N]... [--fleet FLEET]
 
 A tree is a chain, a group, a chord, a map or a task, up to four deep. Its tasks add up what they get.
 Some retry, some are killed by KILL once, some are replaced by trees of their own, and in every third
@@ -12,7 +12,12 @@ is unacknowledged; the dead-letter list has the rejected tasks, each once.
 `--kill-every` kills one of our workers (its guard, the worker proper, or both) and starts it again.
 Python's workers are not killed: they lose what they have begun. Celery's worker leaves some canvases
 that fail without an end (cases/differences.py), so in a tree with failures all members of groups and
-chords are ours. `--tree` does one tree of a seed alone, and shows it.
+chords are ours. Others do not end there though nothing fails: the body of a chord in a group that a
+worker begins does not count for the chord in whose header that group is
+(cases/chords.py, `a_chord_in_a_group_at_the_end_of_a_chain_in_a_header`). So a tree of the mixed fleet
+that comes out wrong is tried with Python's workers alone: what comes out wrong there too is told, and
+is no failure. With our workers alone each tree must come out right. `--tree` does these trees of a
+seed alone, and shows them.
 """
 
 import argparse
@@ -262,7 +267,7 @@ class Roots:
     """Canvases that were sent, and what came of them."""
 
     def __init__(self, world):
-        self.world, self.waiting, self.ended = world, {}, {}
+        self.world, self.waiting, self.ended, self.never = world, {}, {}, []
 
     def send(self, tree):
         result = tree.signature(tree.root, True).apply_async()
@@ -280,9 +285,13 @@ class Roots:
                 found = True
         return found
 
-    def late(self):
+    def give_up(self):
+        """Moves those that have had time enough."""
         now = time.monotonic()
-        return [tree for tree, _, sent in self.waiting.values() if now - sent > self.world.options.patience]
+        for number, (tree, _, sent) in list(self.waiting.items()):
+            if now - sent > self.world.options.patience:
+                self.never.append(tree)
+                del self.waiting[number]
 
 
 def play(options, world, trees):
@@ -297,13 +306,12 @@ def play(options, world, trees):
             kills, next_kill = kills + 1, time.monotonic() + options.kill_every
         if not roots.look():
             time.sleep(0.01)
-        if late := roots.late():
-            return roots, late + left, kills
-    return roots, [], kills
+        roots.give_up()
+    return roots, kills
 
 
-def judge(options, world, trees, roots, never, kills, seconds, report):
-    runs = world.runs()
+def judge(options, world, trees, roots, kills, seconds, report):
+    runs, never = world.runs(), roots.never
     wrong, often, strangers = [], [], []
     for tree, documents in roots.ended.values():
         failed = any(one["status"] == "FAILURE" for one in documents)
@@ -318,7 +326,8 @@ def judge(options, world, trees, roots, never, kills, seconds, report):
     strangers = sorted(set(runs) - set(expected))
     numbers = {tree.number for tree in never} | {one[0] for one in wrong}
     numbers |= {int(key.split(".")[0]) for key in [*(key for key, _ in often), *strangers]}
-    celerys = {number for number in sorted(numbers) if is_celerys(options, number)}
+    print(f"trees that come out wrong: {sorted(numbers)}")
+    celerys = wrong_in_celery(options, numbers)
     never = [tree for tree in never if tree.number not in celerys]
     wrong = [one for one in wrong if one[0] not in celerys]
     often = [one for one in often if int(one[0].split(".")[0]) not in celerys]
@@ -326,7 +335,8 @@ def judge(options, world, trees, roots, never, kills, seconds, report):
     tasks = sum(expected.values())
     print(f"{len(trees)} trees of {tasks} tasks, {sum(tree.fails for tree in trees)} with failures, "
           f"{kills} kills, {sum(runs.values()) - tasks} runs more than tasks, {seconds:.0f} s")
-    print(f"{len(celerys)} trees come out wrong with Python's workers alone too: {sorted(celerys)}")
+    if options.fleet == "mixed":
+        print(f"{len(celerys)} of them with Python's workers alone too: {sorted(celerys)}")
     report.check(not never, f"each root ends ({len(never)} do not: {[tree.number for tree in never[:8]]})")
     report.check(not wrong, f"each value is the model's ({len(wrong)} are not: {wrong[:4]})")
     how = "at least once" if options.kill_every else "once"
@@ -335,11 +345,15 @@ def judge(options, world, trees, roots, never, kills, seconds, report):
     leftovers(world, trees, bool(celerys), report)
 
 
-def is_celerys(options, number):
-    """Is a tree wrong in a fleet of Python's workers too? Its client makes the messages."""
-    words = [sys.executable, __file__, options.qworker, "--seed", options.seed, "--tree", str(number)]
-    words += ["--fleet", "python", "--patience", "20"]
-    return subprocess.run(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).returncode == 1
+def wrong_in_celery(options, numbers):
+    """Which trees are wrong in a fleet of Python's workers too? Its client makes the messages."""
+    if options.fleet != "mixed" or not numbers:
+        return set()
+    words = [sys.executable, __file__, options.qworker, "--seed", options.seed, "--fleet", "python"]
+    words += ["--patience", "20", *(word for number in sorted(numbers) for word in ("--tree", str(number)))]
+    told = subprocess.run(words, capture_output=True, text=True).stdout
+    (line,) = [line for line in told.splitlines() if line.startswith("trees that come out wrong: ")]
+    return set(json.loads(line.split(": ")[1]))
 
 
 def leftovers(world, trees, has_celerys, report):
@@ -371,7 +385,7 @@ def main():
     parser.add_argument("--trees", type=int, default=1000)
     parser.add_argument("--kill-every", type=float)
     parser.add_argument("--seed", default=str(uuid.uuid4())[:8])
-    parser.add_argument("--tree", type=int)
+    parser.add_argument("--tree", type=int, action="append")
     parser.add_argument("--fleet", choices=["mixed", "ours", "python"], default="mixed")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--patience", type=float, default=PATIENCE, help="seconds in which a root must end")
@@ -379,20 +393,20 @@ def main():
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped"))
     print(f"seed {options.seed}", flush=True)
-    numbers = range(options.trees) if options.tree is None else [options.tree]
+    numbers = options.tree or range(options.trees)
     trees = [Tree(options.seed, number, options.fleet) for number in numbers]
     report = Report()
     folder = tempfile.mkdtemp(prefix="qworker-canvas-")
     world = World(options, folder)
     try:
         configure(world.url, world.url, options.fleet)
-        if options.tree is not None:
-            trees[0].show()
-            print(trees[0].value)
+        for tree in trees if options.tree else []:
+            tree.show()
+            print(tree.value)
         begin = time.monotonic()
-        roots, never, kills = play(options, world, trees)
-        judge(options, world, trees, roots, never, kills, time.monotonic() - begin, report)
-        for tree in never[:3]:
+        roots, kills = play(options, world, trees)
+        judge(options, world, trees, roots, kills, time.monotonic() - begin, report)
+        for tree in roots.never[:3]:
             tree.show()
     finally:
         world.end()

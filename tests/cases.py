@@ -36,7 +36,8 @@ def wanted(options):
     def is_wanted(case):
         if options.only and case.name not in options.only:
             return False
-        if case.hangs and options.fleet != "ours" or options.fleet == "mixed" and case.name in MIXED:
+        ends = not case.hangs or options.fleet == "ours" or options.fleet == "mixed" and case.mixed
+        if not ends or options.fleet == "mixed" and case.name in MIXED:
             return False
         if options.backend.startswith("redis"):
             return True

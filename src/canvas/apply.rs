@@ -224,7 +224,11 @@ impl<'a> Caller<'a> {
             let calls = options.take(option).map(|raw| signature::list(&raw)).unwrap_or_default();
             extend(&mut body, option, &calls);
         }
-        for (name, value) in options.0.iter().filter(|(name, _)| name != "parent_id") {
+        // Which chord the body counts for stays, as with a task: this chord may be in a group that
+        // ends a member of another chord's header. Celery's worker loses that, and the other never ends.
+        let counts = body.option("group_id").is_some();
+        let is_of_body = |name: &str| name != "parent_id" && !(counts && name == "group_id");
+        for (name, value) in options.0.iter().filter(|(name, _)| is_of_body(name)) {
             body.set(name, value.clone());
         }
         let root_id = body.text("root_id")?;

@@ -52,6 +52,7 @@ pub fn replace(
     }
     let nesting = value::raw(&json!(replaced.nesting.saturating_add(1)));
     let mut one = with_one_result(one)?;
+    forget_group(&mut one)?;
     if one.kind == SignatureKind::Chain {
         let mut parts = one.parts("tasks")?;
         parts.iter_mut().for_each(|part| part.set("replaced_task_nesting", nesting.clone()));
@@ -85,6 +86,17 @@ pub fn replace(
     let mut caller = Caller::new(context);
     caller.call(one, &[], &over, false)?;
     Ok(caller.calls)
+}
+
+/// It counts for the group of the task that it replaces, whatever it was frozen for.
+fn forget_group(one: &mut Signature) -> Result<(), Malformed> {
+    one.options.retain(|(name, _)| name != "group_id");
+    if one.kind == SignatureKind::Chord {
+        let mut body = one.body()?;
+        body.options.retain(|(name, _)| name != "group_id");
+        signature::set(&mut one.kwargs, "body", body.write());
+    }
+    Ok(())
 }
 
 /// A group has many results, and the task is to have one: their list.

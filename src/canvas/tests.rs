@@ -278,6 +278,50 @@ fn the_body_of_a_chord_may_be_a_group() {
 }
 
 #[test]
+fn the_body_of_a_chord_in_a_group_counts_for_the_chord_around_that() {
+    let header = json!([sig("h", json!({}))]);
+    let inner =
+        canvas("chord", json!({"kwargs": {}, "header": header, "body": sig("b", json!({}))}));
+    let group = canvas("group", json!({"tasks": [inner, sig("c", json!({}))]}));
+    let member = canvas("chain", json!({"tasks": [sig("a", json!({})), group]}));
+    let outer = json!({"kwargs": {}, "header": [member], "body": sig("z", json!({}))});
+    let begun = after(&[canvas("chord", outer)], &[]).unwrap();
+    assert_eq!(begun.chords[0].size, 2);
+    let outer = Some(begun.chords[0].group_id.clone());
+    // The task before the group has ended.
+    let embed = Embed { chain: begun.drafts[0].embed.chain.clone(), ..Embed::default() };
+    let calls = after_success(&embed, &raw(&json!(1)), context()).unwrap();
+    let [h, c] = &calls.drafts[..] else { panic!("{:?}", calls.drafts) };
+    let name = |raw: &RawValue| Signature::read(raw).unwrap().task;
+    let body = Signature::read(h.embed.chord.as_ref().unwrap()).unwrap();
+    assert_eq!((h.task.as_str(), body.task.as_str()), ("h", "b"));
+    assert_eq!(body.text("group_id").unwrap(), outer);
+    assert_eq!(name(body.option("chord").unwrap()), "z");
+    assert_eq!((c.task.as_str(), &c.group), ("c", &outer));
+    assert_eq!(name(c.embed.chord.as_ref().unwrap()), "z");
+}
+
+#[test]
+fn what_replaces_a_task_counts_for_its_group() {
+    let stale = json!({"group_id": "stale"});
+    let header = json!([sig("h", json!({}))]);
+    let body = sig("b", stale.clone());
+    let chord = canvas("chord", json!({"kwargs": {}, "header": header, "body": body}));
+    let replaced =
+        Replaced { id: "T", group: Some("G"), group_index: None, nesting: 0, embed: None };
+    for one in [sig("b", stale), chord] {
+        let one = Signature::read(&raw(&one)).unwrap();
+        let calls = replace(one, replaced, context()).unwrap();
+        let draft = &calls.drafts[0];
+        let group = match &draft.embed.chord {
+            Some(body) => Signature::read(body).unwrap().text("group_id").unwrap(),
+            None => draft.group.clone(),
+        };
+        assert_eq!(group.as_deref(), Some("G"));
+    }
+}
+
+#[test]
 fn the_members_of_a_group_that_is_a_body_fail_with_the_cause() {
     let own = json!([sig("own", json!({}))]);
     let inner = canvas(

@@ -15,7 +15,7 @@ from cases.app import app, note  # noqa: F401
 # Seconds in which everything comes about, unless something is wrong.
 PATIENCE = 50
 
-Case = collections.namedtuple("Case", "group name run expected redis hangs")
+Case = collections.namedtuple("Case", "group name run expected redis hangs mixed")
 
 # Seconds between two looks at a store.
 PAUSE = 0.02
@@ -27,13 +27,14 @@ CASES = {}
 def cases(group):
     """A decorator for the cases of a group."""
 
-    def case(run=None, *, expected=None, redis=False, hangs=False):
+    def case(run=None, *, expected=None, redis=False, hangs=False, mixed=False):
         """`redis`: Celery itself needs results in Redis for it. `hangs`: it never ends with Celery's
-        worker, so what came of it is compared with `expected` alone."""
+        worker, so what came of it is compared with `expected` alone. `mixed`: in the mixed fleet it
+        ends all the same, for what Celery's worker has wrong is done by ours."""
 
         def add(run):
             assert run.__name__ not in CASES, run.__name__
-            CASES[run.__name__] = Case(group, run.__name__, run, expected, redis, hangs)
+            CASES[run.__name__] = Case(group, run.__name__, run, expected, redis, hangs, mixed)
             return run
 
         return add(run) if run else add

@@ -2,7 +2,7 @@
 
 from celery import chain, chord, group
 
-from cases.app import tasks
+from cases.app import OURS, tasks
 from cases.case import alone, cases, down, ended, got, outcome, root, up
 
 case = cases("chords")
@@ -144,6 +144,20 @@ def a_group_in_a_header(here):
 @case(expected=[[42, 42]])
 def a_group_at_the_end_of_a_chain_in_a_header(here):
     return got(chord(group(chain(identity.s(42), group(identity.s(), identity.s()))), identity.s()).delay())
+
+
+@case(hangs=True, mixed=True, expected=[[2, 3]])
+def a_chord_in_a_group_at_the_end_of_a_chain_in_a_header(here):
+    first = identity.si(1).set(queue=OURS)
+    inner = chord([add.s(1)], total.s())
+    return got(chord([chain(first, group(inner, add.s(2)))], identity.s()).delay())
+
+
+@case(hangs=True, mixed=True, expected=[[1, 1]])
+def a_chord_in_a_group_that_is_a_body_in_a_header(here):
+    first = identity.si(1).set(queue=OURS)
+    inner = chord([deep_total.s()], total.s())
+    return got(chord([chord([first], group(inner, total.s()))], identity.s()).delay())
 
 
 @case(expected=180)
