@@ -160,7 +160,7 @@ impl<'a> Caller<'a> {
         let options = options.without(&["group_index"]).with("group_id", raw_text(&group_id));
         let mut members = Vec::new();
         super::freeze::flatten(one.parts("tasks")?, &mut members, 0)?;
-        let (mut nodes, mut size, mut is_chord) = (Vec::new(), 0, false);
+        let (mut nodes, mut size, mut begun) = (Vec::new(), 0, None);
         let count = members.len();
         for (index, mut member) in members.into_iter().enumerate() {
             let own = Freeze {
@@ -173,22 +173,24 @@ impl<'a> Caller<'a> {
             nodes.extend(super::freeze::freeze(&mut member, own)?);
             size += super::freeze::descend(&member)?;
             let chord = chord.clone().or_else(|| member.option("chord").map(ToOwned::to_owned));
-            is_chord = chord.is_some();
+            let is_chord = chord.is_some();
             let options = match chord {
                 Some(chord) => options.with("chord", chord),
                 None => options.clone(),
             };
             if is_chord && index + 1 == count {
-                let begun = ChordStart { group_id: group_id.clone(), size, results: None };
-                self.calls.chords.push(begun);
+                // The last member may begin chords of its own.
+                begun = Some(self.calls.chords.len());
+                let group_id = group_id.clone();
+                self.calls.chords.push(ChordStart { group_id, size, results: None });
             }
             self.call(member, &args, &options, false)?;
         }
         let node = ResultTree::Group { id: group_id, parent: None, members: nodes };
-        if is_chord
+        if let Some(at) = begun
             && let ResultTree::Group { members, .. } = &node
             && members.iter().any(|member| matches!(member, ResultTree::Group { .. }))
-            && let Some(begun) = self.calls.chords.last_mut()
+            && let Some(begun) = self.calls.chords.get_mut(at)
         {
             begun.results = Some(node.write());
         }

@@ -302,6 +302,18 @@ fn the_body_of_a_chord_in_a_group_counts_for_the_chord_around_that() {
 }
 
 #[test]
+fn the_structure_of_results_is_that_of_its_own_header() {
+    let body = canvas("group", json!({"tasks": [sig("x", json!({}))]}));
+    let inner =
+        canvas("chord", json!({"kwargs": {}, "header": [sig("a", json!({}))], "body": body}));
+    let outer = json!({"kwargs": {}, "header": [inner], "body": sig("z", json!({}))});
+    let calls = after(&[canvas("chord", outer)], &[]).unwrap();
+    let [outer, inner] = &calls.chords[..] else { panic!("{:?}", calls.chords) };
+    assert_eq!((outer.size, outer.results.is_some()), (1, true));
+    assert_eq!((inner.size, inner.results.is_some()), (1, false));
+}
+
+#[test]
 fn what_replaces_a_task_counts_for_its_group() {
     let stale = json!({"group_id": "stale"});
     let header = json!([sig("h", json!({}))]);

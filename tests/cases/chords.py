@@ -160,6 +160,12 @@ def a_chord_in_a_group_that_is_a_body_in_a_header(here):
     return got(chord([chord([first], group(inner, total.s()))], identity.s()).delay())
 
 
+@case(expected=[[1]])
+def a_chord_whose_body_is_a_group_ends_a_header_in_a_chain(here):
+    inner = chord([identity.s()], group([deep_total.s()]))
+    return got(chain(identity.si(1), chord([inner], identity.s())).delay())
+
+
 @case(expected=180)
 def groups_and_sums(here):
     one = group(identity.s(n) for n in range(1, 4)) | deep_total.s()
