@@ -344,16 +344,21 @@ pub struct Skipped {
 /// A signature cannot be read.
 pub fn skipped(chain: &[Box<RawValue>]) -> Result<Vec<Skipped>, Malformed> {
     let mut skipped = Vec::new();
-    let mut left: Vec<(Signature, usize)> =
-        chain.iter().map(|raw| Ok((Signature::read(raw)?, 0))).collect::<Result<_, Malformed>>()?;
-    while let Some((one, depth)) = left.pop() {
+    let read = |raw: &Box<RawValue>| Ok((Signature::read(raw)?, 0, None));
+    let mut left: Vec<(Signature, usize, Option<Skipped>)> =
+        chain.iter().map(read).collect::<Result<_, Malformed>>()?;
+    while let Some((one, depth, around)) = left.pop() {
+        // What a group counts for, its members count for, each with its own id.
+        let is_within = around.is_some();
+        let counts = around.map_or_else(|| counts_of(&one), Ok)?;
         if let Some(task_id) = one.text("task_id")? {
-            skipped.push(Skipped {
-                task_id,
-                group_id: one.text("group_id")?,
-                group_index: one.option("group_index").and_then(|raw| raw.get().parse().ok()),
-                chord: one.option("chord").map(ToOwned::to_owned),
-            });
+            let counts_itself = match one.kind {
+                SignatureKind::Task => true,
+                SignatureKind::Chord => !is_within,
+                SignatureKind::Chain | SignatureKind::Group => false,
+            };
+            let chord = counts.chord.clone().filter(|_| counts_itself);
+            skipped.push(Skipped { task_id, chord, ..counts.clone() });
         }
         if depth > DEPTH_MAX {
             continue;
@@ -364,9 +369,28 @@ pub fn skipped(chain: &[Box<RawValue>]) -> Result<Vec<Skipped>, Malformed> {
             SignatureKind::Chord => vec![one.body()?],
             SignatureKind::Chain | SignatureKind::Group => one.parts("tasks")?,
         };
-        left.extend(inner.into_iter().map(|one| (one, depth + 1)));
+        let last = inner.len().saturating_sub(1);
+        for (at, part) in inner.into_iter().enumerate() {
+            let is_counted = match one.kind {
+                SignatureKind::Group => true,
+                SignatureKind::Chain => is_within && at == last,
+                SignatureKind::Task | SignatureKind::Chord => is_within,
+            };
+            let counts = Some(counts.clone()).filter(|it| is_counted && it.chord.is_some());
+            left.push((part, depth + 1, counts));
+        }
     }
     Ok(skipped)
+}
+
+/// What a signature counts for by itself; without an id.
+fn counts_of(one: &Signature) -> Result<Skipped, Malformed> {
+    Ok(Skipped {
+        task_id: String::new(),
+        group_id: one.text("group_id")?,
+        group_index: one.option("group_index").and_then(|raw| raw.get().parse().ok()),
+        chord: one.option("chord").map(ToOwned::to_owned),
+    })
 }
 
 /// Can all of this be called? Gives what is called first, with arguments that are not known yet.

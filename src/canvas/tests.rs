@@ -360,3 +360,21 @@ fn the_members_of_a_group_that_is_a_body_fail_with_the_cause() {
         calls.drafts.iter().map(|draft| (&draft.task[..], draft.args[0].get())).collect();
     assert_eq!(told, [("own", "\"A\""), ("both", "\"A\""), ("both", "\"D\"")]);
 }
+
+#[test]
+fn the_members_of_a_group_that_is_skipped_count_for_the_chord_around_it() {
+    let chain = canvas("chain", json!({"tasks": [sig("d", json!({})), sig("e", json!({}))]}));
+    let group =
+        canvas("group", json!({"tasks": [sig("b", json!({})), sig("c", json!({})), chain]}));
+    let member = canvas("chain", json!({"tasks": [sig("a", json!({})), group]}));
+    let outer = json!({"kwargs": {}, "header": [member], "body": sig("z", json!({}))});
+    let begun = after(&[canvas("chord", outer)], &[]).unwrap();
+    let (chord, first) = (&begun.chords[0], &begun.drafts[0]);
+    assert_eq!((first.task.as_str(), chord.size), ("a", 3));
+    let counted: Vec<Skipped> =
+        skipped(&first.embed.chain).unwrap().into_iter().filter(|it| it.chord.is_some()).collect();
+    assert_eq!(counted.len(), chord.size, "{counted:?}");
+    let ids: std::collections::BTreeSet<&str> = counted.iter().map(|it| &it.task_id[..]).collect();
+    assert_eq!(ids.len(), chord.size);
+    assert!(counted.iter().all(|it| it.group_id.as_ref() == Some(&chord.group_id)), "{counted:?}");
+}
