@@ -344,9 +344,10 @@ pub struct Skipped {
 /// A signature cannot be read.
 pub fn skipped(chain: &[Box<RawValue>]) -> Result<Vec<Skipped>, Malformed> {
     let mut skipped = Vec::new();
-    let read = |raw: &Box<RawValue>| Ok((Signature::read(raw)?, 0, None));
-    let mut left: Vec<(Signature, usize, Option<Skipped>)> =
-        chain.iter().map(read).collect::<Result<_, Malformed>>()?;
+    let mut left: Vec<(Signature, usize, Option<Skipped>)> = Vec::new();
+    for raw in chain {
+        left.push((Signature::read(raw)?, 0, None));
+    }
     while let Some((one, depth, around)) = left.pop() {
         // What a group counts for, its members count for, each with its own id.
         let is_within = around.is_some();
