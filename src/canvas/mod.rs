@@ -349,16 +349,11 @@ pub fn skipped(chain: &[Box<RawValue>]) -> Result<Vec<Skipped>, Malformed> {
         left.push((Signature::read(raw)?, 0, None));
     }
     while let Some((one, depth, around)) = left.pop() {
-        // What a group counts for, its members count for, each with its own id.
-        let is_within = around.is_some();
+        // Tasks count. What a group counts for, its members do, each with its own id; what a chord
+        // counts for, its body does, and what a chain counts for, its last task.
         let counts = around.map_or_else(|| counts_of(&one), Ok)?;
         if let Some(task_id) = one.text("task_id")? {
-            let counts_itself = match one.kind {
-                SignatureKind::Task => true,
-                SignatureKind::Chord => !is_within,
-                SignatureKind::Chain | SignatureKind::Group => false,
-            };
-            let chord = counts.chord.clone().filter(|_| counts_itself);
+            let chord = counts.chord.clone().filter(|_| one.kind == SignatureKind::Task);
             skipped.push(Skipped { task_id, chord, ..counts.clone() });
         }
         if depth > DEPTH_MAX {
@@ -372,11 +367,7 @@ pub fn skipped(chain: &[Box<RawValue>]) -> Result<Vec<Skipped>, Malformed> {
         };
         let last = inner.len().saturating_sub(1);
         for (at, part) in inner.into_iter().enumerate() {
-            let is_counted = match one.kind {
-                SignatureKind::Group => true,
-                SignatureKind::Chain => is_within && at == last,
-                SignatureKind::Task | SignatureKind::Chord => is_within,
-            };
+            let is_counted = one.kind != SignatureKind::Chain || at == last;
             let counts = Some(counts.clone()).filter(|it| is_counted && it.chord.is_some());
             left.push((part, depth + 1, counts));
         }
