@@ -305,6 +305,7 @@ def play(options, world, trees):
             world.kill(chance)
             kills, next_kill = kills + 1, time.monotonic() + options.kill_every
         if not roots.look():
+            # Roots end in any order, and kills come by the clock.
             time.sleep(0.01)
         roots.give_up()
     return roots, kills

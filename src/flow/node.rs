@@ -11,6 +11,7 @@ use crate::config::Faults;
 use crate::config::kind::{TaskName, ValueKind};
 use crate::config::node::{Data, YamlKey, YamlNode};
 use crate::wire::body::Pairs;
+use crate::wire::draft::is_own_header;
 use crate::wire::{Signature, value};
 use serde_json::json;
 use serde_json::value::RawValue;
@@ -432,7 +433,7 @@ impl<'a> Reader<'a> {
             self.faults.mismatch(value.line, value.found_kind(), expected);
             return None;
         };
-        for (key, _) in map.iter().filter(|(key, _)| options::is_of_protocol(&key.text)) {
+        for (key, _) in map.iter().filter(|(key, _)| is_own_header(&key.text)) {
             self.within(&key.text, |reader| {
                 reader.faults.add(key.line, "is a header of every message, which is set here").line
             });

@@ -98,30 +98,6 @@ const MEANINGLESS: &[(&str, &str)] = &[
     ("options", "options stand in the node itself"),
 ];
 
-/// Headers that say what a message is.
-const PROTOCOL: [&str; 20] = [
-    "argsrepr",
-    "eta",
-    "expires",
-    "group",
-    "group_index",
-    "id",
-    "ignore_result",
-    "kwargsrepr",
-    "lang",
-    "origin",
-    "parent_id",
-    "replaced_task_nesting",
-    "reply_to",
-    "retries",
-    "root_id",
-    "shadow",
-    "stamped_headers",
-    "stamps",
-    "task",
-    "timelimit",
-];
-
 /// Reads one option whose texts are filled in; `None` if it is wrong, which is reported. `number` is
 /// a priority as the broker counts.
 pub(super) fn read(
@@ -170,11 +146,6 @@ fn expires(node: &YamlNode, seconds: &dyn Fn(f64) -> Raw, faults: &mut Faults) -
             None
         }
     }
-}
-
-/// Is this a header of every message?
-pub(super) fn is_of_protocol(header: &str) -> bool {
-    PROTOCOL.contains(&header)
 }
 
 /// Why an option of Celery's means nothing here, if it is one.

@@ -9,6 +9,7 @@ use crate::config::forms::{CompressionName, SerializerName};
 use crate::config::kind::{Countdown, Flag, Limit, Priority, Queue, Text, ValueKind, Word};
 use crate::config::node::{Data, YamlKey, YamlNode};
 use crate::config::units;
+use crate::wire::draft::is_own_header;
 use crate::wire::{Compression, Serializer};
 use serde_json::value::RawValue;
 use std::time::Duration;
@@ -88,32 +89,6 @@ const MEANINGLESS: &[(&str, &str)] = &[
     ("expiration", "say expires"),
     ("args", "it is a key of the entry itself"),
     ("kwargs", "it is a key of the entry itself"),
-];
-
-/// Headers that say what a message is.
-const PROTOCOL: [&str; 22] = [
-    "argsrepr",
-    "celery_beat_task",
-    "compression",
-    "eta",
-    "expires",
-    "group",
-    "group_index",
-    "id",
-    "ignore_result",
-    "kwargsrepr",
-    "lang",
-    "origin",
-    "parent_id",
-    "replaced_task_nesting",
-    "retries",
-    "root_id",
-    "shadow",
-    "stamped_headers",
-    "stamps",
-    "task",
-    "timelimit",
-    "reply_to",
 ];
 
 /// Reads the mapping `options`; local instants are those of `calendar`.
@@ -206,7 +181,7 @@ fn headers(options: &mut MessageOptions, node: &YamlNode, faults: &mut Faults) {
         return faults.mismatch(node.line, node.found_kind(), "a mapping of names to values");
     };
     for (key, value) in map {
-        if PROTOCOL.contains(&key.text.as_str()) {
+        if is_own_header(&key.text) {
             faults.within(&key.text, |f| {
                 f.add(key.line, "is a header of every message, which beat sets").line
             });

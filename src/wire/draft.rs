@@ -13,6 +13,37 @@ use serde::ser::{Serialize, SerializeMap, Serializer};
 use serde_json::Number;
 use serde_json::value::RawValue;
 
+/// Headers that say what a message is: whoever adds headers of their own may not name these.
+const OWN: [&str; 22] = [
+    "argsrepr",
+    "celery_beat_task",
+    "compression",
+    "eta",
+    "expires",
+    "group",
+    "group_index",
+    "id",
+    "ignore_result",
+    "kwargsrepr",
+    "lang",
+    "origin",
+    "parent_id",
+    "replaced_task_nesting",
+    "reply_to",
+    "retries",
+    "root_id",
+    "shadow",
+    "stamped_headers",
+    "stamps",
+    "task",
+    "timelimit",
+];
+
+/// Does a header of this name say what a message is?
+pub fn is_own_header(name: &str) -> bool {
+    OWN.contains(&name)
+}
+
 /// A named exchange, and what it is to choose its queues by.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ExchangeRoute {

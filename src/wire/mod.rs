@@ -4,7 +4,7 @@ pub mod auth;
 pub mod body;
 mod compression;
 mod decode;
-mod draft;
+pub mod draft;
 mod encode;
 pub mod exception;
 mod lenient;

@@ -1,5 +1,6 @@
 """The application of the cases: what its workers and its client have in common."""
 
+import contextlib
 import os
 import random
 import warnings
@@ -75,6 +76,13 @@ class Task:
 
 def tasks(names):
     return [Task(name) for name in names.split()]
+
+
+def pipe(gate):
+    """The named pipe that a task of this gate reads from."""
+    with contextlib.suppress(FileExistsError):
+        os.mkfifo(f"gates/{gate}")
+    return f"gates/{gate}"
 
 
 def note(text, key):

@@ -10,7 +10,7 @@ import time
 
 from celery.result import AsyncResult, GroupResult
 
-from cases.app import app, note  # noqa: F401
+from cases.app import app, note, pipe  # noqa: F401
 
 # Seconds in which everything comes about, unless something is wrong.
 PATIENCE = 50
@@ -46,7 +46,7 @@ class Here:
     """Where a case is: names of its own for what it notes, and for the gates of its tasks."""
 
     def __init__(self, name):
-        self.name, self.noted = name, {}
+        self.name, self.noted, self.opened = name, {}, []
 
     def key(self, name=""):
         key = f"{self.name}{name and '-'}{name}"
@@ -62,7 +62,9 @@ class Here:
         return lines_of(key)
 
     def open(self, gate):
-        open(f"gates/{self.name}-{gate}", "w").close()
+        # It stays open: what is written waits for the task, which may begin later.
+        self.opened.append(os.open(pipe(self.gate(gate)), os.O_RDWR))
+        os.write(self.opened[-1], b"\n")
 
     def gate(self, gate):
         return f"{self.name}-{gate}"

@@ -10,7 +10,7 @@ import time
 
 from celery.exceptions import Ignore, Reject, SoftTimeLimitExceeded
 
-from cases.app import app, configure, Fleet, note, PYTHONS, tasks, with_args
+from cases.app import app, configure, Fleet, note, pipe, PYTHONS, tasks, with_args
 from cases.errors import Expected
 
 add_, fails_ = tasks("add fails")
@@ -127,9 +127,9 @@ def automatic(self):
 
 @app.task(name="gated")
 def gated(gate, value=None):
-    """Waits until somebody opens the gate, a file."""
-    while not os.path.exists(f"gates/{gate}"):
-        time.sleep(0.005)
+    """Waits until somebody writes to the gate, a named pipe."""
+    with open(pipe(gate)) as opened:
+        opened.readline()
     return value
 
 
@@ -162,7 +162,7 @@ def ignored(self, *args, state=None, key=None):
 
 @app.task(name="guarded")
 def guarded():
-    """Ends well at its soft limit."""
+    """Ends well at its soft limit, which is the event that its sleep waits for."""
     try:
         time.sleep(30)
     except SoftTimeLimitExceeded:
@@ -171,6 +171,7 @@ def guarded():
 
 @app.task(name="slow")
 def slow():
+    """Its sleep is work that only a limit or a revoke ends."""
     time.sleep(30)
 
 

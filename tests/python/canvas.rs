@@ -2,7 +2,7 @@
 //! chords. A Python worker has the queue `celery`, ours has the queue `ours`.
 
 use super::celery;
-use super::worker::PythonWorker;
+use super::worker::{PythonWorker, beside_python};
 use crate::harness::{Place, TestDir, Worker, eventually, in_every_place, process};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
@@ -33,18 +33,7 @@ padd, ptotal, pfail, pnote = map(sig, ["py.add", "py.total", "py.fail", "py.note
 "#;
 
 fn start(place: Place) -> (TestDir, Worker, PythonWorker) {
-    let app = place.app(TASKS);
-    app.settings("task_default_queue: ours\ntask_routes: {'py.*': celery}\n");
-    let worker = app.worker(&["-c", "4"]);
-    let python = PythonWorker::start(
-        &app,
-        r#"
-app.conf.task_routes = {"py.*": {"queue": "celery"}, "*": {"queue": "ours"}}
-@app.task(name="py.total")
-def total(values): return sum(values)
-"#,
-    );
-    (app, worker, python)
+    beside_python(place, TASKS)
 }
 
 fn run(app: &TestDir, script: &str) -> Value {

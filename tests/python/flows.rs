@@ -3,7 +3,7 @@
 //! `qworker graph` tells. A Python worker has the queue `celery`, ours has the queue `ours`.
 
 use super::celery;
-use super::worker::PythonWorker;
+use super::worker::{PythonWorker, beside_python};
 use crate::harness::{Output, Place, TestDir, Worker, eventually, in_every_place};
 use serde_json::{Value, json};
 
@@ -19,18 +19,7 @@ silent: {shell: 'echo 1', ignore_result: true}
 "#;
 
 fn start(place: Place) -> (TestDir, Worker, PythonWorker) {
-    let app = place.app(TASKS);
-    app.settings("task_default_queue: ours\ntask_routes: {'py.*': celery}\n");
-    let worker = app.worker(&["-c", "4"]);
-    let python = PythonWorker::start(
-        &app,
-        r#"
-app.conf.task_routes = {"py.*": {"queue": "celery"}, "*": {"queue": "ours"}}
-@app.task(name="py.total")
-def total(values): return sum(values)
-"#,
-    );
-    (app, worker, python)
+    beside_python(place, TASKS)
 }
 
 fn call(app: &TestDir, args: &[&str]) -> Output {

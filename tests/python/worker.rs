@@ -1,8 +1,8 @@
 //! A real Celery worker: one process that runs one task at a time.
 
 use super::APP;
-use crate::harness::TestDir;
 use crate::harness::python::python;
+use crate::harness::{Place, TestDir, Worker};
 use std::process::{Child, Command, Stdio};
 
 /// Ends with KILL when it is dropped.
@@ -58,4 +58,21 @@ impl Drop for PythonWorker {
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
+}
+
+/// A worker of these tasks, with the queue `ours`, and one of Python's with the queue `celery`; a task
+/// goes to Python's if its name begins with `py.`.
+pub fn beside_python(place: Place, tasks: &str) -> (TestDir, Worker, PythonWorker) {
+    let app = place.app(tasks);
+    app.settings("task_default_queue: ours\ntask_routes: {'py.*': celery}\n");
+    let worker = app.worker(&["-c", "4"]);
+    let python = PythonWorker::start(
+        &app,
+        r#"
+app.conf.task_routes = {"py.*": {"queue": "celery"}, "*": {"queue": "ours"}}
+@app.task(name="py.total")
+def total(values): return sum(values)
+"#,
+    );
+    (app, worker, python)
 }
