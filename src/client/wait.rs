@@ -13,6 +13,9 @@ const LONG: Duration = Duration::from_secs(1);
 /// may wait, and searching a long queue takes long.
 const SEARCH_SHARE: u32 = 200;
 
+/// How many more times a task that is found nowhere is searched for.
+const SEARCHES_MORE: usize = 2;
+
 /// The known status of a task id.
 #[derive(Debug, Clone)]
 pub enum TaskStatus {
@@ -30,7 +33,15 @@ pub async fn look(client: &Client, task_id: &str) -> Result<TaskStatus, Error> {
     if let Some(meta) = client.store.get(task_id).await? {
         return Ok(TaskStatus::Result(Box::new(meta)));
     }
-    let place = client.broker.admin().find(task_id.to_string()).await?;
+    let mut place = client.broker.admin().find(task_id.to_string()).await?;
+    // A broker without an index is searched place by place, and a message that moves meanwhile, such
+    // as one that is redelivered, may be missed in both.
+    for _ in 0..SEARCHES_MORE {
+        if !matches!(place, Whereabouts::Absent) {
+            break;
+        }
+        place = client.broker.admin().find(task_id.to_string()).await?;
+    }
     // Again: a task that ended in between is found done.
     if let Some(meta) = client.store.get(task_id).await? {
         return Ok(TaskStatus::Result(Box::new(meta)));
